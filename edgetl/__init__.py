@@ -1,0 +1,63 @@
+"""edgetl: a folder of labelled photos in, an image classifier out that answers the same on the device as in training.
+
+>>> from edgetl import Predictor
+>>> predictor = Predictor("exported/pets")
+>>> predictor("photo.jpg").label
+'cat'
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from edgetl.errors import (
+    BundleError,
+    CheckpointError,
+    DataError,
+    EdgetlError,
+    ExportError,
+    ImageError,
+    MissingDependencyError,
+    ParityError,
+    RuntimeUnavailableError,
+    SpecError,
+    TrainingError,
+)
+
+if TYPE_CHECKING:
+    from edgetl.runtime.predictor import Prediction, Predictor
+    from edgetl.runtime.spec import PreprocessSpec
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BundleError",
+    "CheckpointError",
+    "DataError",
+    "EdgetlError",
+    "ExportError",
+    "ImageError",
+    "MissingDependencyError",
+    "ParityError",
+    "Prediction",
+    "Predictor",
+    "PreprocessSpec",
+    "RuntimeUnavailableError",
+    "SpecError",
+    "TrainingError",
+    "__version__",
+]
+
+# Loaded at first use, so that `edgetl --help` costs no numpy and no onnxruntime.
+_LAZY = {
+    "Prediction": "edgetl.runtime.predictor",
+    "Predictor": "edgetl.runtime.predictor",
+    "PreprocessSpec": "edgetl.runtime.spec",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'edgetl' has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""The ``edgetl`` command; one file a subcommand."""

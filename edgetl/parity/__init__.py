@@ -1,0 +1,1 @@
+"""Run the same photos through every runtime, compare stage by stage, and say where an answer first differs."""

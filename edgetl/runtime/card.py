@@ -1,0 +1,63 @@
+"""What is known of a trained classifier besides its weights; one object that travels with them everywhere.
+
+The checkpoint, the ONNX file's metadata and the bundle's manifest all hold the same card as JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from edgetl.errors import EdgetlError, SpecError
+from edgetl.runtime.spec import PreprocessSpec
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A trained classifier's description.
+
+    labels       class names, exact strings, in the order of the outputs
+    spec         the preprocessing contract
+    backbone     "efficientnet_lite0", a torchvision name, or "timm/<name>"
+    temperature  probabilities = softmax(logits / temperature); above 0
+    metrics      validation results of the kept weights, JSON values ("accuracy" in 0..1, "loss", ...)
+    data         where it was trained: "fingerprint" (sha256 of the training files' list), photo counts
+    versions     packages that trained it, name → version
+    """
+
+    labels: tuple[str, ...]
+    spec: PreprocessSpec
+    backbone: str
+    temperature: float = 1.0
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values; ``from_dict`` reads it back to an equal card."""
+        return {**asdict(self), "labels": list(self.labels), "spec": self.spec.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelCard:
+        """Read what ``to_dict`` wrote. Raises SpecError or EdgetlError for values that don't fit."""
+        try:
+            labels, spec = values["labels"], PreprocessSpec.from_dict(values["spec"])
+            card = cls(
+                labels=tuple(labels),
+                spec=spec,
+                backbone=values["backbone"],
+                temperature=float(values["temperature"]),
+                metrics=dict(values["metrics"]),
+                data=dict(values["data"]),
+                versions=dict(values["versions"]),
+            )
+        except SpecError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise EdgetlError(f"The model's description is incomplete: {error!r}.") from error
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            raise EdgetlError("The model's labels are not a list of strings.")
+        if len(set(labels)) != len(labels) or not card.temperature > 0:
+            raise EdgetlError("The model's labels repeat, or its temperature is not above 0.")
+        return card

@@ -99,7 +99,7 @@ class PreprocessSpec:
         """Read what ``to_dict`` wrote. Raises SpecError for a missing, unknown or impossible value."""
         if not isinstance(values, Mapping):
             raise SpecError(f"A preprocessing description must be a JSON object, not {type(values).__name__}.")
-        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         if fields.get("version") != SPEC_VERSION:  # said first: a later version may have other fields
             raise SpecError(
                 f"Preprocessing version {fields.get('version')!r} is not known; this edgetl reads version {SPEC_VERSION}.",

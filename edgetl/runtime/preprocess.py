@@ -14,22 +14,44 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 
 
 def resize_image(image: Image.Image, spec: PreprocessSpec) -> NDArray[np.uint8]:
-    """Resize and crop an RGB picture as ``spec`` says → uint8 [h, w, 3], values 0..255.
+    """Resize and crop an RGB picture as ``spec`` says → uint8 [h, w, 3], values 0..255: the graph's ``resized``."""
+    resized = spec.resized_size(image.height, image.width)
+    return _resize_window(image, spec, spec.crop_origin(*resized), spec.output_size(image.height, image.width))
+
+
+def resize_for_graph(image: Image.Image, spec: PreprocessSpec) -> NDArray[np.uint8]:
+    """Resize an RGB picture so far that the exported graph has only its crop left to do → uint8 [h', w', 3].
+
+    The graph leaves its resize out where a picture already has the size that the resize would give, and then
+    cuts its crop. So that photos of every shape still stack into one batch, "shorter_side" with a crop gives a
+    square of ``size`` pixels, placed so that the graph's crop of it is the contract's crop of the whole.
+    """
+    height, width = spec.resized_size(image.height, image.width)
+    if spec.crop is None or isinstance(spec.size, tuple):
+        return _resize_window(image, spec, (0, 0), (height, width))
+    (top, left), (top_in_square, left_in_square) = spec.crop_origin(height, width), spec.crop_origin(spec.size, spec.size)
+    return _resize_window(image, spec, (top - top_in_square, left - left_in_square), (spec.size, spec.size))
+
+
+def _resize_window(
+    image: Image.Image, spec: PreprocessSpec, origin: tuple[int, int], size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """The part of the resized picture that starts at ``origin`` (top, left) and has ``size`` (height, width).
 
     One axis a call: Pillow 13 runs the vertical pass first on some tall pictures, which moves pixels by
     several levels, while the contract is horizontal, then vertical. A single-axis call leaves it no choice.
     """
-    height, width = spec.resized_size(image.height, image.width)
-    top, left = spec.crop_origin(height, width)
+    full_height, full_width = spec.resized_size(image.height, image.width)
+    (top, left), (height, width) = origin, size
     resample = _FILTERS[spec.interpolation]
-    if width != image.width:
-        image = image.resize((width, image.height), resample)
-    if spec.crop is not None and spec.crop[1] != width:  # before the vertical pass, which then has less to do
-        image = image.crop((left, 0, left + spec.crop[1], image.height))
-    if height != image.height:
-        image = image.resize((image.width, height), resample)
-    if spec.crop is not None and spec.crop[0] != height:
-        image = image.crop((0, top, image.width, top + spec.crop[0]))
+    if full_width != image.width:
+        image = image.resize((full_width, image.height), resample)
+    if width != full_width:  # before the vertical pass, which then has less to do
+        image = image.crop((left, 0, left + width, image.height))
+    if full_height != image.height:
+        image = image.resize((width, full_height), resample)
+    if height != full_height:
+        image = image.crop((0, top, width, top + height))
     return np.asarray(image)
 
 

@@ -1,0 +1,216 @@
+"""Reading what `edgetl export` wrote: a bundle folder or a lone model.onnx. Nothing is believed unchecked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from edgetl.errors import BundleError, EdgetlError
+from edgetl.runtime.card import ModelCard
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+METADATA_KEY = "edgetl"
+"""Key of the ONNX file's metadata that holds ``{"schema": 1, "card": …}`` as JSON."""
+DEFAULT_PRECISION = "fp32"
+
+_REEXPORT = "Export it again with `edgetl export`, or copy the bundle again."
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A photo that came with the model, and the trained model's answers for it.
+
+    resized_sha256  of the uint8 [h, w, 3] bytes after resize and crop
+    logits, probabilities  one float a class
+    """
+
+    file: str
+    source: str
+    resized_sha256: str
+    logits: tuple[float, ...]
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle folder whose manifest has been read and checked; its files are checked as they are read."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+    card: ModelCard
+    golden: tuple[Golden, ...]
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bundle:
+        """Read ``path``/manifest.json. Raises BundleError if it is missing, damaged, or of a later schema."""
+        path = Path(path)
+        file = path / MANIFEST
+        if not file.is_file():
+            raise BundleError(path, f"it is not a bundle: it has no {MANIFEST}", "Name a folder that `edgetl export` wrote.")
+        manifest = _read_manifest(file)
+        try:
+            card = ModelCard.from_dict(manifest["card"])
+            golden = tuple(_read_golden(entry, card) for entry in manifest["golden"])
+            _check_files(manifest, golden)
+        except EdgetlError as error:
+            raise BundleError(file, error.message, error.hint) from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BundleError(file, f"it is incomplete: {type(error).__name__}: {error}", _REEXPORT) from error
+        return cls(path, manifest, card, golden)
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Precisions of the ONNX models in the bundle, the default one first."""
+        models = self.manifest["models"]
+        return tuple(sorted(models, key=lambda name: (name != DEFAULT_PRECISION, name)))
+
+    def model_name(self, precision: str | None = None) -> str:
+        """File name of the ONNX model of ``precision`` (None: the default one). Raises BundleError."""
+        if not self.precisions:
+            raise BundleError(self.path, "it holds no ONNX model", "Export it with `--format onnx`.")
+        precision = precision or self.precisions[0]
+        if precision not in self.precisions:
+            raise BundleError(self.path, f"it holds no {precision} model", f"It holds: {', '.join(self.precisions)}.")
+        return str(self.manifest["models"][precision])
+
+    def file(self, name: str) -> Path:
+        """Path of one of its files, which must be a regular file inside the folder. Raises BundleError."""
+        path = self.path / name
+        if name not in self.manifest["files"]:
+            raise BundleError(path, f"{MANIFEST} does not name it", _REEXPORT)
+        _check_regular(self.path, path)
+        return path
+
+    def read(self, name: str) -> bytes:
+        """Bytes of one of its files, checked against the manifest. Raises BundleError."""
+        path = self.file(name)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise BundleError(path, f"it can't be read ({error.strerror})") from error
+        expected = self.manifest["files"][name]
+        if len(content) != expected["bytes"]:
+            raise BundleError(path, f"it has {len(content)} bytes instead of {expected['bytes']}", _REEXPORT)
+        if hashlib.sha256(content).hexdigest() != expected["sha256"]:
+            raise BundleError(path, "it is damaged: its SHA-256 is not the manifest's", _REEXPORT)
+        return content
+
+    def damage(self) -> list[BundleError]:
+        """One error for each file that is missing or not as the manifest says; empty if all are whole."""
+        errors = []
+        for name in self.manifest["files"]:
+            try:
+                self.read(name)
+            except BundleError as error:
+                errors.append(error)
+        return errors
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of all its files but the manifest."""
+        return sum(entry["bytes"] for entry in self.manifest["files"].values())
+
+
+def manifest_bytes(manifest: Mapping[str, Any]) -> bytes:
+    """The one way in which a manifest is written: same content, same bytes."""
+    return (json.dumps(manifest, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def card_metadata(card: ModelCard) -> str:
+    """``card`` as the value of METADATA_KEY in an ONNX file's metadata."""
+    return json.dumps({"schema": SCHEMA, "card": card.to_dict()}, sort_keys=True, ensure_ascii=False)
+
+
+def read_card(path: str | Path, metadata: Mapping[str, str]) -> ModelCard:
+    """The card in an ONNX file's metadata. Raises BundleError naming ``path`` if it is not ours or of a later schema."""
+    if METADATA_KEY not in metadata:
+        raise BundleError(
+            path, "it was not exported by edgetl: it has no labels and no preprocessing", "Export it with `edgetl export`."
+        )
+    try:
+        values = json.loads(metadata[METADATA_KEY])
+    except ValueError as error:
+        raise BundleError(path, f"its metadata is damaged ({error})", _REEXPORT) from error
+    check_schema(path, values)
+    try:
+        return ModelCard.from_dict(values["card"])
+    except EdgetlError as error:
+        raise BundleError(path, error.message, error.hint) from error
+    except KeyError as error:
+        raise BundleError(path, "its metadata has no model description", _REEXPORT) from error
+
+
+def check_schema(path: str | Path, values: object) -> None:
+    """Raises BundleError unless ``values`` is an object of a schema that is read here."""
+    schema = values.get("schema") if isinstance(values, Mapping) else None
+    if schema != SCHEMA:
+        later = isinstance(schema, int) and schema > SCHEMA
+        raise BundleError(
+            path,
+            f"its schema is {schema!r}; this edgetl reads {SCHEMA}",
+            "Install a newer edgetl." if later else _REEXPORT,
+        )
+
+
+def _read_manifest(file: Path) -> Mapping[str, Any]:
+    try:
+        content = file.read_bytes()
+        manifest = json.loads(content)
+        # Whatever byte of it changes, it no longer is what its own content would be written as.
+        unchanged = content == manifest_bytes(manifest)
+    except OSError as error:
+        raise BundleError(file, f"it can't be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise BundleError(file, f"it is damaged: not the JSON that was written ({error})", _REEXPORT) from error
+    check_schema(file, manifest)
+    if not unchanged:
+        raise BundleError(file, "it was changed after the export", _REEXPORT)
+    return dict(manifest)
+
+
+def _check_files(manifest: Mapping[str, Any], golden: tuple[Golden, ...]) -> None:
+    for name, entry in manifest["files"].items():
+        _check_name(name)
+        if not (isinstance(entry["sha256"], str) and isinstance(entry["bytes"], int)):
+            raise ValueError(f"files: {name!r} has no checksum")
+    for name in (*manifest["models"].values(), *(photo.file for photo in golden)):
+        if name not in manifest["files"]:
+            raise ValueError(f"{name!r} is not among its files")
+
+
+def _read_golden(entry: Mapping[str, Any], card: ModelCard) -> Golden:
+    golden = Golden(
+        file=str(entry["file"]),
+        source=str(entry["source"]),
+        resized_sha256=str(entry["resized_sha256"]),
+        logits=tuple(map(float, entry["logits"])),
+        probabilities=tuple(map(float, entry["probabilities"])),
+    )
+    if not len(golden.logits) == len(golden.probabilities) == len(card.labels):
+        raise ValueError(f"golden: {golden.file!r} does not have one answer a label")
+    return golden
+
+
+def _check_name(name: str) -> None:
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\\" in name or ":" in name or "\0" in name:
+        raise ValueError(f"files: {name!r} leads outside the folder")
+
+
+def _check_regular(root: Path, path: Path) -> None:
+    """A link could lead outside the folder, so none is followed below it."""
+    step = path
+    while step != root:
+        if step.is_symlink():
+            raise BundleError(step, "it is a link; a bundle holds plain files only", "Copy the file itself in its place.")
+        step = step.parent
+    if not path.exists():
+        raise BundleError(path, "it is missing", _REEXPORT)
+    if not path.is_file():
+        raise BundleError(path, "it is not a regular file", _REEXPORT)

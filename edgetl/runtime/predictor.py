@@ -1,0 +1,262 @@
+"""The predictor that other programs embed: an encoded photo in, a label and probabilities out."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetl.errors import BundleError, EdgetlError, ImageError
+from edgetl.runtime.bundle import Bundle, read_card
+from edgetl.runtime.card import ModelCard
+from edgetl.runtime.images import MAX_PIXELS, Source, describe, read_image
+from edgetl.runtime.preprocess import resize_for_graph
+from edgetl.runtime.session import Providers, open_session
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from edgetl.runtime.selftest import SelfTest
+
+_GPU_BATCH = 32  # photos a run where one photo leaves the device idle; a CPU gains nothing from more than 1
+
+
+class Score(NamedTuple):
+    """A label and its probability, 0..1."""
+
+    label: str
+    confidence: float
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The answer for one photo.
+
+    source         the photo's path, or what kind of object it was
+    labels         class names in the order of the outputs
+    logits         float32 [classes]
+    probabilities  float32 [classes], 0..1, sum 1
+    """
+
+    source: str
+    labels: tuple[str, ...] = field(repr=False)
+    logits: NDArray[np.float32] = field(repr=False)
+    probabilities: NDArray[np.float32] = field(repr=False)
+
+    @property
+    def index(self) -> int:
+        """Position of the most probable class; the first one of equals."""
+        return int(self.probabilities.argmax())
+
+    @property
+    def label(self) -> str:
+        """Name of the most probable class."""
+        return self.labels[self.index]
+
+    @property
+    def confidence(self) -> float:
+        """Probability of the most probable class, 0..1."""
+        return float(self.probabilities[self.index])
+
+    def top(self, count: int = 5) -> list[Score]:
+        """The ``count`` most probable classes (fewer if there are fewer), best first."""
+        best = np.argsort(-self.probabilities, kind="stable")[: max(count, 0)]
+        return [Score(self.labels[i], float(self.probabilities[i])) for i in best]
+
+    def __repr__(self) -> str:
+        return f"Prediction({self.source!r}, label={self.label!r}, confidence={self.confidence:.4f})"
+
+
+class Predictor:
+    """Classifies photos with an exported model through onnxruntime.
+
+    model       a bundle folder, or a lone model.onnx
+    providers   execution providers: "auto" (CUDA where it works, else the CPU), a name ("cpu", "cuda"), or
+                names in order of preference; a provider asked for by name runs or this raises
+    threads     threads inside one run of the model; None: one a core
+    precision   which of a bundle's models ("fp32", "fp16", "int8"); None: its default
+    max_pixels  the largest photo that is decoded, height × width
+
+    One object may be shared by threads, survives a fork, and can be pickled (it is loaded again there).
+    Raises BundleError for a model that is damaged or not ours, RuntimeUnavailableError, MissingDependencyError.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        *,
+        providers: Providers = "auto",
+        threads: int | None = None,
+        precision: str | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self.path = Path(model)
+        self.providers = providers
+        self.threads = threads
+        self.precision = precision
+        self.max_pixels = max_pixels
+        self.bundle = Bundle.open(self.path) if self.path.is_dir() else None
+        self._forget_sessions()
+        session = self._session(threads)
+        self.card = self._checked_card(session)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names in the order of the outputs."""
+        return self.card.labels
+
+    def __call__(self, source: Source) -> Prediction:
+        """Classify one photo: a path, bytes, a binary file, a PIL image or a uint8 array (see ``read_image``).
+
+        Raises ImageError if it is not one whole photo.
+        """
+        pixels = resize_for_graph(read_image(source, max_pixels=self.max_pixels), self.card.spec)
+        logits, probabilities = self._run(self._session(self.threads), pixels[np.newaxis])
+        return self._prediction(describe(source), logits[0], probabilities[0])
+
+    def batch(self, sources: Iterable[Source], *, workers: int | None = None) -> Iterator[Prediction | ImageError]:
+        """Classify many photos on all cores; yields one result or one ImageError for each source, in order.
+
+        Takes sources as it goes, so that an endless iterable costs no memory.
+
+        workers  photos worked on at once; None: one a core
+        """
+        from concurrent.futures import Future, ThreadPoolExecutor
+
+        workers = workers or _cores()
+        on_cpu = self._session(self.threads).get_providers()[0] == "CPUExecutionProvider"
+        # Whole photos side by side beat one photo on many threads: nothing ever waits for another core.
+        session_threads = 1 if on_cpu and self.threads is None and workers > 1 else self.threads
+        chunks = _chunks(sources, 1 if on_cpu else _GPU_BATCH)
+        pending: deque[Future[list[Prediction | ImageError]]] = deque()
+        with ThreadPoolExecutor(workers, thread_name_prefix="edgetl") as pool:
+            try:
+                for chunk in chunks:
+                    pending.append(pool.submit(self._classify, chunk, session_threads))
+                    if len(pending) > 2 * workers:
+                        yield from pending.popleft().result()
+                while pending:
+                    yield from pending.popleft().result()
+            finally:  # the caller may stop half way
+                for future in pending:
+                    future.cancel()
+
+    def selftest(self) -> SelfTest:
+        """Run the bundle's golden photos and compare with the trained model's answers; see ``selftest.py``."""
+        from edgetl.runtime.selftest import selftest
+
+        return selftest(self)
+
+    def _classify(self, sources: Sequence[Source], threads: int | None) -> list[Prediction | ImageError]:
+        results: list[Prediction | ImageError | None] = [None] * len(sources)
+        by_shape: dict[tuple[int, ...], list[tuple[int, NDArray[np.uint8]]]] = {}
+        for i, source in enumerate(sources):
+            try:
+                pixels = resize_for_graph(read_image(source, max_pixels=self.max_pixels), self.card.spec)
+                by_shape.setdefault(pixels.shape, []).append((i, pixels))
+            except ImageError as error:
+                results[i] = error
+        for group in by_shape.values():
+            indices = [i for i, _ in group]
+            try:
+                outputs = self._run(self._session(threads), np.stack([pixels for _, pixels in group]))
+                for i, logits, probabilities in zip(indices, *outputs, strict=True):
+                    results[i] = self._prediction(describe(sources[i]), logits, probabilities)
+            except EdgetlError as error:
+                for i in indices:
+                    results[i] = ImageError(describe(sources[i]), error.message, error.hint)
+        return [result for result in results if result is not None]
+
+    def _run(
+        self, session: onnxruntime.InferenceSession, images: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        try:
+            logits, probabilities = session.run(["logits", "probabilities"], {"images": images})
+        except Exception as error:  # onnxruntime's own exceptions share no base class but this
+            raise BundleError(self.path, f"the model failed: {error}") from error
+        return logits, probabilities
+
+    def _prediction(self, name: str, logits: NDArray[np.float32], probabilities: NDArray[np.float32]) -> Prediction:
+        if not np.isfinite(probabilities).all():
+            raise BundleError(self.path, f"its probabilities for {name} are not finite numbers", "Run `edgetl selftest`.")
+        return Prediction(name, self.card.labels, logits, probabilities)
+
+    # Sessions: opened when first needed, and opened again in a forked process, where the threads of the
+    # parent's are gone and a run would wait for them for ever.
+
+    def _forget_sessions(self) -> None:
+        self._sessions: dict[int | None, onnxruntime.InferenceSession] = {}
+        self._lock = threading.Lock()
+        self._process = os.getpid()
+
+    def _session(self, threads: int | None) -> onnxruntime.InferenceSession:
+        if self._process != os.getpid():
+            self._forget_sessions()
+        session = self._sessions.get(threads)
+        if session is None:
+            with self._lock:
+                session = self._sessions.get(threads)
+                if session is None:
+                    session = self._sessions[threads] = self._open(threads)
+        return session
+
+    def _open(self, threads: int | None) -> onnxruntime.InferenceSession:
+        if self.bundle is not None:
+            name = self.bundle.model_name(self.precision)
+            content, shown = self.bundle.read(name), self.bundle.path / name
+        else:
+            content, shown = _read_lone_model(self.path), self.path
+        return open_session(content, providers=self.providers, threads=threads, name=shown)
+
+    def _checked_card(self, session: onnxruntime.InferenceSession) -> ModelCard:
+        """The model's own card, once it fits its outputs and the manifest."""
+        card = read_card(self.path, session.get_modelmeta().custom_metadata_map)
+        inputs = [(value.name, value.type) for value in session.get_inputs()]
+        outputs = {value.name: value.shape for value in session.get_outputs()}
+        if inputs != [("images", "tensor(uint8)")] or not {"logits", "probabilities"} <= set(outputs):
+            raise BundleError(self.path, f"its inputs {inputs} and outputs {sorted(outputs)} are not those of an export")
+        for name in ("logits", "probabilities"):
+            if outputs[name][-1] != len(card.labels):
+                raise BundleError(self.path, f"it has {len(card.labels)} labels for {name} of shape {outputs[name]}")
+        if self.bundle is not None and card.to_dict() != self.bundle.card.to_dict():
+            raise BundleError(self.path, "the model's own description differs from the manifest's", "Export it again.")
+        return card
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load, (self.path, self.providers, self.threads, self.precision, self.max_pixels)
+
+    def __repr__(self) -> str:
+        return f"Predictor({str(self.path)!r}, {len(self.labels)} classes)"
+
+
+def _load(path: Path, providers: Providers, threads: int | None, precision: str | None, max_pixels: int) -> Predictor:
+    return Predictor(path, providers=providers, threads=threads, precision=precision, max_pixels=max_pixels)
+
+
+def _read_lone_model(path: Path) -> bytes:
+    if not path.exists():
+        raise BundleError(path, "there is no such bundle or model", "Name a folder that `edgetl export` wrote.")
+    if not path.is_file():
+        raise BundleError(path, "it is not a regular file")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(path, f"it can't be read ({error.strerror})") from error
+
+
+def _chunks(sources: Iterable[Source], size: int) -> Iterator[list[Source]]:
+    iterator = iter(sources)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

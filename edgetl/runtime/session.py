@@ -1,0 +1,93 @@
+"""Opening a model in onnxruntime: which execution provider, how many threads, and what to say when it can't be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgetl.errors import BundleError, MissingDependencyError, RuntimeUnavailableError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+Providers = str | Sequence[str]
+"""``auto`` (CUDA where it works, else the CPU), one name, or names in order of preference; ``cuda`` or
+``CUDAExecutionProvider``, in any case."""
+
+_LOG_FATAL_ONLY = 4  # what goes wrong reaches the caller as an exception, not as text on stderr
+
+
+def open_session(
+    model: bytes | Path,
+    *,
+    providers: Providers = "auto",
+    threads: int | None = None,
+    optimize: bool = True,
+    tf32: bool = False,
+    name: str | Path | None = None,
+) -> onnxruntime.InferenceSession:
+    """Load a model in onnxruntime.
+
+    model      the file's bytes, or its path
+    providers  see ``Providers``; what was asked for by name is what runs, or this raises
+    threads    threads inside one run; None: one a core
+    optimize   graph optimizations on
+    tf32       let CUDA round matrix products to TF32; off, since it costs three digits
+    name       how errors name a model that is given as bytes
+
+    Raises RuntimeUnavailableError, BundleError for a file that onnxruntime can't load, MissingDependencyError.
+    """
+    ort = import_onnxruntime()
+    wanted = _resolve(providers, ort.get_available_providers())
+    options = ort.SessionOptions()
+    options.log_severity_level = _LOG_FATAL_ONLY
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    cuda_options = {"use_tf32": int(tf32)}
+    configured = [(p, cuda_options) if p == "CUDAExecutionProvider" else p for p in wanted]
+    shown = name or (model if isinstance(model, Path) else "<model bytes>")
+    try:
+        session = ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=configured)
+    except Exception as error:  # onnxruntime's own exceptions share no base class but this
+        raise BundleError(shown, f"onnxruntime {ort.__version__} can't load it: {_first_line(error)}") from error
+    running = session.get_providers()[0]
+    if providers != "auto" and running != wanted[0]:
+        raise RuntimeUnavailableError(
+            f"{wanted[0]} was asked for, but onnxruntime could not start it and would run on {running}.",
+            "Check the driver and the CUDA and cuDNN versions that this onnxruntime-gpu needs, or ask for cpu.",
+        )
+    return session
+
+
+def import_onnxruntime() -> Any:
+    """The onnxruntime module. Raises MissingDependencyError with the install command."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError("onnxruntime", "Running a model", "cpu") from error
+    onnxruntime.set_default_logger_severity(_LOG_FATAL_ONLY)
+    return onnxruntime
+
+
+def _resolve(providers: Providers, available: Sequence[str]) -> list[str]:
+    """Full provider names in order, the CPU last: it takes what the others have no kernel for."""
+    if providers == "auto":
+        names = [name for name in ("CUDAExecutionProvider",) if name in available]
+    else:
+        known = {key: name for name in available for key in (name.lower(), name.lower().removesuffix("executionprovider"))}
+        asked = [providers] if isinstance(providers, str) else list(providers)
+        missing = [name for name in asked if name.lower() not in known]
+        if missing or not asked:
+            raise RuntimeUnavailableError(
+                f"The execution provider {', '.join(missing) or '(none named)'} is not in the installed onnxruntime.",
+                f"Available here: auto, {', '.join(sorted(set(known) - {n.lower() for n in available}))}.",
+            )
+        names = [known[name.lower()] for name in asked]
+    return list(dict.fromkeys([*names, "CPUExecutionProvider"]))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,88 @@
+"""The command group: finds each subcommand by its file, and turns the library's errors into exit codes.
+
+0: done; 1: it failed, or the answer is no; 2: it was called wrongly; 130: interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pkgutil import iter_modules
+
+import click
+
+import edgetl
+from edgetl import cli
+from edgetl.errors import EdgetlError, MissingDependencyError
+
+_TRAINING_PACKAGES = frozenset(
+    {
+        "jinja2",
+        "matplotlib",
+        "onnx",
+        "onnxscript",
+        "safetensors",
+        "scipy",
+        "sklearn",
+        "timm",
+        "torch",
+        "torchmetrics",
+        "torchvision",
+    }
+)
+
+
+class CommandFolder(click.Group):
+    """A group whose commands are the modules beside this one that hold a ``command``; imported when asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(name for name in _module_names() if self.get_command(ctx, name) is not None)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _module_names():
+            return None
+        command = getattr(import_module(f"{cli.__name__}.{name}"), "command", None)
+        return command if isinstance(command, click.Command) else None
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except EdgetlError as error:
+            raise click.ClickException(str(error)) from error
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            if package not in _TRAINING_PACKAGES:
+                raise
+            missing = MissingDependencyError(package, f"edgetl {ctx.invoked_subcommand}", "train,cpu")
+            raise click.ClickException(str(missing)) from error
+
+
+def _module_names() -> set[str]:
+    return {module.name for module in iter_modules(cli.__path__)} - {"main"}
+
+
+@click.group(cls=CommandFolder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(edgetl.__version__, prog_name="edgetl")
+def command() -> None:
+    """Photos in, an image classifier out that answers the same on the device as in training."""
+
+
+def main() -> None:
+    """The ``edgetl`` program."""
+    try:
+        command(prog_name="edgetl", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        sys.stderr.close()
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

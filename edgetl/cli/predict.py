@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgetl.cli.model_options import model_options, open_predictor
+from edgetl.cli.printable import printable
 from edgetl.errors import ImageError
 
 if TYPE_CHECKING:
@@ -86,23 +87,18 @@ class _Table:
         from rich.cells import cell_len
 
         self._width: Callable[[str], int] = cell_len
-        self._column = max(5, *(cell_len(_printable(label)) for label in labels))
+        self._column = max(5, *(cell_len(printable(label)) for label in labels))
         self._top = top
         click.echo(f"confidence  {self._pad('label')}  photo")
 
     def show(self, result: Prediction | ImageError) -> None:
         if isinstance(result, ImageError):
-            click.echo(f"{'error':>10}  {_printable(f'{result.source}: {result.reason}')}")
+            click.echo(f"{'error':>10}  {printable(f'{result.source}: {result.reason}')}")
             return
-        photo = _printable(result.source)
+        photo = printable(result.source)
         for label, confidence in result.top(self._top):
-            click.echo(f"{confidence:>10.2%}  {self._pad(_printable(label))}  {photo}".rstrip())
+            click.echo(f"{confidence:>10.2%}  {self._pad(printable(label))}  {photo}".rstrip())
             photo = ""
 
     def _pad(self, text: str) -> str:
         return text + " " * (self._column - self._width(text))
-
-
-def _printable(text: str) -> str:
-    """One line, whatever the label or file name holds."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,203 @@
+"""``edgetl data``: look at a data folder before training on it, or make one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgetl.cli.printable import printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from edgetl.training.doctor import Diagnosis, Finding
+    from edgetl.training.split import Split
+
+_SHOWN_FINDINGS = 5  # of one kind; --json has them all
+_SHOWN_PATHS = 4  # of one finding
+_SHOWN_CLASSES = 40
+
+_json_option = click.option("--json", "json_file", type=click.Path(dir_okay=False), help="Also write everything to this file.")
+_threads_option = click.option("--threads", type=click.IntRange(min=1), help="Photos decoded at a time (default: one a core).")
+
+
+@click.group()
+def command() -> None:
+    """Check a folder of labelled photos, or split one into train and val.
+
+    \b
+    Example:
+      edgetl data check DATA
+      edgetl data split PetImages DATA
+    """
+
+
+@command.command()
+@click.argument("data", type=click.Path())
+@_json_option
+@_threads_option
+def check(data: str, json_file: str | None, threads: int | None) -> None:
+    """Look for what would spoil training on DATA; nothing is changed.
+
+    Unreadable, truncated and empty files, wrong suffixes, exact and near duplicates inside and across train, val and
+    the classes, tiny and huge photos, missing, empty and uneven classes. The exit code is 1 if there is an error:
+    something that makes training fail or its metrics untrue.
+
+    \b
+    Example:
+      edgetl data check DATA
+      edgetl data check DATA --json findings.json
+    """
+    from edgetl.training.doctor import examine
+
+    with _progress("Reading photos") as progress:
+        diagnosis = examine(data, threads=threads, progress=progress)
+    _show_diagnosis(diagnosis)
+    _write_json(json_file, diagnosis.to_dict())
+    if diagnosis.errors:
+        sys.exit(1)
+
+
+@command.command()
+@click.argument("source", metavar="SRC", type=click.Path())
+@click.argument("destination", metavar="DST", type=click.Path())
+@click.option("--val-fraction", type=float, help="Share of the photos to validate on (default 0.2).")
+@click.option("--copy", is_flag=True, help="Copy the files instead of making hard links (needed from one disk to another).")
+@_json_option
+@_threads_option
+def split(
+    source: str, destination: str, val_fraction: float | None, copy: bool, json_file: str | None, threads: int | None
+) -> None:
+    """Put the photos of SRC, a folder of class folders, into DST/train/<class> and DST/val/<class>.
+
+    SRC may be what the cats-and-dogs archive unpacks to. A photo's side follows from its content; duplicates and
+    photos that look the same stay on one side. Files that can't be read are listed and left out. Hard links take no
+    space, and stay whole when SRC is removed; but a photo edited in place is edited in both. DST must be new or empty,
+    and appears complete or not at all.
+
+    \b
+    Example:
+      edgetl data split PetImages DATA
+      edgetl data split PetImages DATA --val-fraction 0.1 --copy
+    """
+    from edgetl.training import split as splitting
+    from edgetl.training.layout import DEFAULT_VAL_FRACTION
+
+    fraction = DEFAULT_VAL_FRACTION if val_fraction is None else val_fraction
+    with _progress("Reading photos") as progress:
+        done = splitting.split(source, destination, val_fraction=fraction, copy=copy, threads=threads, progress=progress)
+    _show_split(done)
+    _write_json(json_file, done.to_dict())
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr, gone when the work is done; nothing where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _write_json(file: str | None, values: dict[str, Any]) -> None:
+    if file is None:
+        return
+    text = json.dumps(values, ensure_ascii=False, indent=1) + "\n"
+    try:  # a file name that is not Unicode becomes a JSON escape
+        Path(file).write_text(text, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise click.ClickException(f"{file} can't be written: {error.strerror or error}.") from error
+
+
+def _show_diagnosis(diagnosis: Diagnosis) -> None:
+    usable = sum(sum(classes.values()) for classes in diagnosis.counts.values())
+    notes = [f"{usable:,} photos to use of {diagnosis.files:,} files"]
+    if diagnosis.median_size is not None:
+        notes.append(f"median size {diagnosis.median_size[0]}×{diagnosis.median_size[1]}")
+        notes.append(f"{diagnosis.rotated:.1%} turned by EXIF")
+    warnings = len(diagnosis.findings) - diagnosis.errors
+    _print(_counts_table(diagnosis.counts), ", ".join(notes) + ".", *_finding_tables(diagnosis.findings))
+    _print(f"{_number(diagnosis.errors, 'error')}, {_number(warnings, 'warning')}.")
+
+
+def _show_split(done: Split) -> None:
+    _print(
+        _counts_table(done.counts),
+        *_finding_tables(done.left_out),
+        f"{sum(sum(classes.values()) for classes in done.counts.values()):,} photos in {printable(str(done.destination))}, "
+        f"{_number(len(done.left_out), 'file')} left out, "
+        f"{_number(done.groups, 'group')} of duplicates kept on one side.",
+    )
+
+
+def _counts_table(counts: Mapping[str, Mapping[str, int]]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("class")
+    for part in counts:
+        table.add_column(part or "photos", justify="right")
+    names = sorted({name for classes in counts.values() for name in classes})
+    for name in names[:_SHOWN_CLASSES]:
+        table.add_row(Text(printable(name)), *(f"{classes.get(name, 0):,}" for classes in counts.values()))
+    if len(names) > _SHOWN_CLASSES:
+        table.add_row(f"and {len(names) - _SHOWN_CLASSES} more classes")
+    table.add_section()
+    table.add_row("all", *(f"{sum(classes.values()):,}" for classes in counts.values()), style="bold")
+    return table
+
+
+def _finding_tables(findings: Iterable[Finding]) -> Iterator[Table]:
+    """One table a level, errors first, with a few findings of each kind."""
+    from rich.table import Table
+    from rich.text import Text
+
+    kinds: dict[str, dict[str, list[Finding]]] = {"error": defaultdict(list), "warning": defaultdict(list)}
+    for finding in findings:
+        kinds[finding.level][finding.kind].append(finding)
+    for level, style in (("error", "red"), ("warning", "yellow")):
+        table = Table(box=None, pad_edge=False, header_style=f"bold {style}")
+        table.add_column(f"{level}s", no_wrap=True)
+        table.add_column("", justify="right")
+        table.add_column("", overflow="fold")
+        for kind, found in kinds[level].items():
+            shown = [_finding_text(finding) for finding in found[:_SHOWN_FINDINGS]]
+            if len(found) > _SHOWN_FINDINGS:
+                shown.append(f"and {len(found) - _SHOWN_FINDINGS:,} more")
+            table.add_row(kind, f"{len(found):,}", Text("\n".join(shown)))
+        if table.rows:
+            yield table
+
+
+def _finding_text(finding: Finding) -> str:
+    if len(finding.paths) == 1:
+        return f"{printable(finding.paths[0])}: {printable(finding.message)}"
+    paths = [f"  {printable(path)}" for path in finding.paths[:_SHOWN_PATHS]]
+    if len(finding.paths) > _SHOWN_PATHS:
+        paths.append(f"  and {len(finding.paths) - _SHOWN_PATHS:,} more")
+    return "\n".join([printable(finding.message), *paths])
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _print(*blocks: Table | str) -> None:
+    from rich.console import Console
+
+    console = Console(markup=False, highlight=False)
+    for block in blocks:
+        console.print(block, soft_wrap=isinstance(block, str))
+        console.print()

@@ -1,0 +1,211 @@
+"""What is wrong with a data folder, found before it costs a training run. Nothing is changed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from edgetl.training.duplicates import connected, near_pairs
+from edgetl.training.inspection import Inspection, Progress, inspect_all, walk_files
+from edgetl.training.layout import class_names, data_parts
+
+TINY_SIDE = 32  # pixels: with a side below it, little but noise is left after the enlargement to a network's input
+HUGE_PIXELS = 40_000_000  # beyond, decoding one photo takes longer than training on some hundred
+UNEVEN_RATIO = 4.0  # most photos of a class to fewest: beyond, accuracy hides what becomes of the small one
+
+Level = Literal["error", "warning"]
+Key = tuple[str, str]  # (part, class)
+Copies = Mapping[str, Sequence[Inspection]]  # usable photos by the digest of their bytes
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    kind     what, in a word or two: "empty", "truncated", "exact duplicate", …
+    message  a sentence
+    paths    the files concerned, relative to the folder, with slashes; () where it is about the folder
+    """
+
+    level: Level
+    kind: str
+    message: str
+    paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All that ``examine`` saw. Files count as photos by their suffix.
+
+    counts       photos that can be decoded: part ("train", "val", or "" for a folder not yet split) → class → number
+    rotated      share of the decoded photos that EXIF turns or mirrors, 0..1
+    median_size  (width, height) in pixels of a photo of median area; None if no photo can be decoded
+    """
+
+    root: Path
+    files: int
+    counts: Mapping[str, Mapping[str, int]]
+    rotated: float
+    median_size: tuple[int, int] | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def errors(self) -> int:
+        """How many findings make training fail or its metrics untrue."""
+        return sum(finding.level == "error" for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {**asdict(self), "schema": 1, "root": str(self.root), "errors": self.errors}
+
+
+def examine(root: str | Path, *, threads: int | None = None, progress: Progress | None = None) -> Diagnosis:
+    """Read and decode every file below ``root``, a data folder in a layout that training takes.
+
+    Raises DataError if ``root`` is not a folder, or has one of train/ and val/ without the other.
+    """
+    root = Path(root).absolute()
+    parts = data_parts(root)
+    counts = {part: dict.fromkeys(class_names(folder), 0) for part, folder in parts.items()}
+    inspections = list(inspect_all(list(walk_files(root)), threads=threads, progress=progress))
+    homes = {item.path: _home(item.path, parts) for item in inspections}
+    for item in inspections:
+        part, name = homes[item.path]
+        if item.usable and name in counts.get(part, {}):
+            counts[part][name] += 1
+    housed = [item for item in inspections if homes[item.path][1]]
+    copies = same_content(housed)
+    findings = [
+        *_class_findings(counts),
+        *(finding for item in housed for finding in file_findings(item, root)),
+        *_strays(inspections, homes, root),
+        *_exact_duplicates(copies, homes, root),
+        *_near_duplicates(copies, homes, root),
+    ]
+    usable = [item for item in housed if item.usable]
+    return Diagnosis(
+        root=root,
+        files=len(inspections),
+        counts=counts,
+        rotated=sum(item.rotated for item in usable) / max(len(usable), 1),
+        median_size=_median_size(usable),
+        findings=tuple(sorted(findings, key=lambda finding: finding.level)),
+    )
+
+
+def file_findings(item: Inspection, root: Path) -> Iterator[Finding]:
+    """What is wrong with one file by itself."""
+    paths = (relative(item.path, root),)
+    if not item.photo:
+        if item.problem is None:
+            yield Finding("warning", "unusual suffix", f"a {item.format} photo that training passes over for its suffix", paths)
+        else:
+            yield Finding("warning", "not a photo", "not a photo; training passes over it", paths)
+    elif item.problem is not None:
+        yield Finding("error", _kind_of(item.problem), item.problem, paths)
+    else:
+        size = f"{item.width}×{item.height}"
+        if item.suffix_lies:
+            yield Finding("warning", "wrong suffix", f"a {item.format} file named {item.path.suffix}", paths)
+        if min(item.width, item.height) < TINY_SIDE:
+            yield Finding("warning", "tiny", f"{size} pixels", paths)
+        if item.width * item.height > HUGE_PIXELS:
+            yield Finding("warning", "huge", f"{size} pixels: slow to decode in every epoch", paths)
+
+
+def same_content(inspections: Iterable[Inspection]) -> Copies:
+    """Gather photos of the same bytes; files that training can't use are passed over."""
+    copies: dict[str, list[Inspection]] = defaultdict(list)
+    for item in inspections:
+        if item.usable:
+            copies[item.digest].append(item)
+    return copies
+
+
+def lookalikes(copies: Copies) -> list[list[str]]:
+    """Digests of photos that differ in their bytes and look the same, in groups of two or more."""
+    prints = {digest: same[0].fingerprint for digest, same in copies.items()}
+    known = {digest: found for digest, found in prints.items() if found is not None}  # the others are flat
+    digests = list(known)
+    groups = connected(len(digests), near_pairs(list(known.values())))
+    return [[digests[position] for position in group] for group in groups]
+
+
+def relative(path: Path, root: Path) -> str:
+    """``path`` as findings name it."""
+    return path.relative_to(root).as_posix()
+
+
+def _home(path: Path, parts: Mapping[str, Path]) -> Key:
+    """The part and class that a file belongs to; class "" where it lies outside every class folder."""
+    for part, folder in parts.items():
+        if path.is_relative_to(folder):
+            inner = path.relative_to(folder).parts
+            return part, inner[0] if len(inner) > 1 else ""
+    return "", ""
+
+
+def _median_size(usable: Iterable[Inspection]) -> tuple[int, int] | None:
+    sizes = sorted(((item.width, item.height) for item in usable), key=lambda size: size[0] * size[1])
+    return sizes[len(sizes) // 2] if sizes else None
+
+
+def _kind_of(problem: str) -> str:
+    if "0 bytes)" in problem:
+        return "empty"
+    return "truncated" if "truncated" in problem.lower() else "unreadable"
+
+
+def _class_findings(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
+    names = sorted({name for classes in counts.values() for name in classes})
+    if len(names) < 2:
+        yield Finding("error", "classes", f"only {len(names)} class folder; a classifier needs two classes or more")
+    for part, classes in counts.items():
+        where = f" in {part}/" if part else ""
+        for name in names:
+            if name not in classes:
+                yield Finding("error", "classes", f"class {name!r} has no folder{where}")
+            elif not classes[name]:
+                yield Finding("error", "classes", f"class {name!r} has no usable photo{where}")
+        present = {name: number for name, number in classes.items() if number}
+        if present and max(present.values()) > UNEVEN_RATIO * min(present.values()):
+            small, large = min(present, key=present.__getitem__), max(present, key=present.__getitem__)
+            message = f"{large!r} has {present[large]:,} photos{where}, {small!r} only {present[small]:,}"
+            yield Finding("warning", "uneven classes", message)
+
+
+def _strays(inspections: Iterable[Inspection], homes: Mapping[Path, Key], root: Path) -> Iterator[Finding]:
+    message = "a photo outside every class folder; training does not see it"
+    for item in inspections:
+        if item.usable and not homes[item.path][1]:
+            yield Finding("warning", "stray photo", message, (relative(item.path, root),))
+
+
+def _exact_duplicates(copies: Copies, homes: Mapping[Path, Key], root: Path) -> Iterator[Finding]:
+    for same in copies.values():
+        if len(same) > 1:
+            leak = _across(same, homes)
+            message = f"the same bytes {len(same)} times{leak}"
+            yield Finding("error" if leak else "warning", "exact duplicate", message, _paths(same, root))
+
+
+def _near_duplicates(copies: Copies, homes: Mapping[Path, Key], root: Path) -> Iterator[Finding]:
+    for group in lookalikes(copies):
+        alike = [item for digest in group for item in copies[digest]]
+        message = f"{len(alike)} photos that look the same{_across(alike, homes)}"
+        yield Finding("warning", "near duplicate", message, _paths(alike, root))
+
+
+def _across(items: Iterable[Inspection], homes: Mapping[Path, Key]) -> str:
+    """What copies leak across, as the end of a sentence; "" if they share part and class."""
+    parts, classes = (sorted({homes[item.path][side] for item in items}) for side in (0, 1))
+    leaks = [f"in {' and '.join(parts)}"] if len(parts) > 1 else []
+    leaks += [f"labelled {' and '.join(map(repr, classes))}"] if len(classes) > 1 else []
+    return f", {', '.join(leaks)}" if leaks else ""
+
+
+def _paths(items: Iterable[Inspection], root: Path) -> tuple[str, ...]:
+    return tuple(sorted(relative(item.path, root) for item in items))

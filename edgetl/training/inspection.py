@@ -1,0 +1,114 @@
+"""One look at each file of a data folder: can it be decoded, what is it, what does it look like."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from edgetl.errors import ImageError
+from edgetl.runtime.images import read_image
+from edgetl.runtime.sources import image_suffixes
+from edgetl.training.duplicates import Fingerprint, fingerprint
+
+Progress = Callable[[int, int], None]  # files done, files in all
+
+_ORIENTATION_TAG, _UPRIGHT = 0x0112, 1
+_SAME_FORMAT = {"MPO": "JPEG"}  # several JPEGs in one file, as cameras write them under .jpg
+_WAITING = 4  # files queued for each thread: enough to keep it busy, few enough to hold no memory
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What one file is. ``width`` and ``height`` are those of the upright photo, 0 where it can't be decoded.
+
+    digest       SHA-256 of its bytes, hex ("" if they can't be read)
+    photo        whether its suffix says that it is a photo, so that training would read it
+    problem      why it can't be decoded, or None
+    format       Pillow's name of what the bytes are ("JPEG"), or None
+    suffix_lies  whether a file of this suffix is normally of another format
+    rotated      whether EXIF says that it is stored turned or mirrored
+    fingerprint  for finding near duplicates; None where undecodable or flat
+    """
+
+    path: Path
+    digest: str
+    photo: bool
+    problem: str | None
+    format: str | None = None
+    suffix_lies: bool = False
+    width: int = 0
+    height: int = 0
+    rotated: bool = False
+    fingerprint: Fingerprint | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether training reads it, and can."""
+        return self.photo and self.problem is None
+
+
+def inspect(path: Path) -> Inspection:
+    """Read and decode one file. Never raises for what is wrong with the file."""
+    photo = path.suffix.lower() in image_suffixes()
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        picture = read_image(path)
+    except ImageError as error:
+        return Inspection(path, digest, photo, error.reason)
+    except OSError as error:
+        return Inspection(path, "", photo, (error.strerror or str(error)).lower())
+    kind, rotated = _header(path)
+    expected = Image.registered_extensions().get(path.suffix.lower())
+    return Inspection(
+        path,
+        digest,
+        photo,
+        problem=None,
+        format=kind,
+        suffix_lies=kind != _SAME_FORMAT.get(expected or "", expected),
+        width=picture.width,
+        height=picture.height,
+        rotated=rotated,
+        fingerprint=fingerprint(picture),
+    )
+
+
+def inspect_all(paths: Sequence[Path], *, threads: int | None = None, progress: Progress | None = None) -> Iterator[Inspection]:
+    """``inspect`` each of ``paths``, in order, several at a time (default: one thread a core; Pillow decodes outside
+    the interpreter's lock). ``progress`` is called after each."""
+    image_suffixes()  # Pillow's plugins are registered once, before threads ask for them
+    threads = threads or os.cpu_count() or 1
+    waiting: deque[Future[Inspection]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        remaining = iter(paths)
+        for done in range(1, len(paths) + 1):
+            while len(waiting) < threads * _WAITING and (path := next(remaining, None)) is not None:
+                waiting.append(pool.submit(inspect, path))
+            yield waiting.popleft().result()
+            if progress:
+                progress(done, len(paths))
+
+
+def walk_files(folder: Path) -> Iterator[Path]:
+    """Every file below ``folder`` but hidden ones, in a stable order; links to folders are not followed."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))
+
+
+def _header(path: Path) -> tuple[str | None, bool]:
+    """(format, whether EXIF turns it) of a file that was decoded."""
+    with Image.open(path) as image:
+        kind = _SAME_FORMAT.get(image.format or "", image.format)
+        try:
+            return kind, image.getexif().get(_ORIENTATION_TAG, _UPRIGHT) in range(2, 9)
+        except Exception:  # metadata too broken to read counts as none, as it does in decoding
+            return kind, False

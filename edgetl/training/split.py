@@ -1,0 +1,193 @@
+"""From one folder of class folders to DST/train/<class> and DST/val/<class>, copies of a photo on one side."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgetl.errors import DataError
+from edgetl.training.doctor import Finding, file_findings, lookalikes, relative, same_content
+from edgetl.training.inspection import Inspection, Progress, inspect_all, walk_files
+from edgetl.training.layout import (
+    DEFAULT_VAL_FRACTION,
+    TRAIN,
+    VAL,
+    WHOLE,
+    check_val_fraction,
+    class_names,
+    data_parts,
+    falls_into_val,
+)
+
+ARCHIVE_FOLDER = "PetImages"  # what the cats-and-dogs archive unpacks, beside its licence
+
+
+@dataclass(frozen=True)
+class Split:
+    """What ``split`` did.
+
+    counts    photos: "train" and "val" → class → number
+    left_out  findings of the files that are not in ``destination``
+    groups    photos of a kind that were kept on one side: how many groups of two or more
+    """
+
+    source: Path
+    destination: Path
+    counts: Mapping[str, Mapping[str, int]]
+    left_out: tuple[Finding, ...]
+    groups: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {**asdict(self), "schema": 1, "source": str(self.source), "destination": str(self.destination)}
+
+
+def split(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    val_fraction: float = DEFAULT_VAL_FRACTION,
+    copy: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Split:
+    """Put every photo of ``source`` into ``destination/train/<class>`` or ``destination/val/<class>``.
+
+    A photo's side follows from its content alone, so the same photos always fall the same way; copies and lookalikes
+    go together, and each class gets at least one of them on either side. Files that training can't use are left out.
+    ``destination`` appears complete or not at all.
+
+    source  a folder of class folders, or what the cats-and-dogs archive unpacks to
+    copy    copy the files; otherwise they are hard links: no space taken, and, unlike symbolic ones, still whole
+            when ``source`` is moved or removed, and makeable on Windows without special rights
+
+    Raises DataError if the source can't be split, or the destination is not empty or can't be written.
+    """
+    check_val_fraction(val_fraction)
+    source, destination = Path(source).resolve(), Path(destination).resolve()
+    _check_destination(source, destination)
+    root = _class_root(source)
+    names = class_names(root)
+    if len(names) < 2:
+        raise DataError(
+            f"{root} holds {len(names)} class folder(s); a classifier needs two classes or more.",
+            "Make one folder for each class and put its photos there.",
+        )
+    inspections = list(inspect_all(list(walk_files(root)), threads=threads, progress=progress))
+    kept = [item for item in inspections if item.usable and item.path.parent != root]
+    groups = _groups(kept)
+    sides = _sides(names, groups, root, val_fraction)
+    with _appearing(destination) as unfinished:
+        for item in kept:
+            inner = item.path.relative_to(root)  # with its subfolders, so that equal names stay apart
+            _place(item.path, unfinished / sides[item.digest] / inner, copy=copy)
+    placed = Counter((sides[item.digest], _class_of(item, root)) for item in kept)
+    counts = {side: {name: placed[side, name] for name in names} for side in (TRAIN, VAL)}
+    return Split(root, destination, counts, tuple(_left_out(inspections, root)), sum(len(group) > 1 for group in groups))
+
+
+def _check_destination(source: Path, destination: Path) -> None:
+    if destination.exists() and not destination.is_dir():
+        raise DataError(f"{destination} is not a folder.", "Name a folder that does not exist yet.")
+    if destination.is_dir() and any(destination.iterdir()):
+        raise DataError(f"{destination} is not empty.", "Name a folder that does not exist yet, or empty this one first.")
+    if destination.is_relative_to(source):
+        raise DataError(f"{destination} lies inside {source}.", "Name a folder outside of it; the source is not changed.")
+
+
+def _class_root(source: Path) -> Path:
+    """The folder of class folders."""
+    if set(data_parts(source)) != {WHOLE}:
+        raise DataError(f"{source} is split already: it has train/ and val/.", "Train on it as it is.")
+    return source / ARCHIVE_FOLDER if class_names(source) == [ARCHIVE_FOLDER] else source
+
+
+def _class_of(item: Inspection, root: Path) -> str:
+    return item.path.relative_to(root).parts[0]
+
+
+def _groups(kept: Sequence[Inspection]) -> list[list[Inspection]]:
+    """Photos that must stay together: of the same bytes, or alike. Every photo is in exactly one group."""
+    copies = same_content(kept)
+    alike = lookalikes(copies)
+    single = set(copies).difference(*alike)
+    return [
+        [item for digest in digests for item in copies[digest]] for digests in (*alike, *([d] for d in copies if d in single))
+    ]
+
+
+def _sides(names: Iterable[str], groups: Sequence[list[Inspection]], root: Path, val_fraction: float) -> dict[str, str]:
+    """Digest → "train" or "val". Raises DataError for a class that can't have a photo on both sides."""
+    keys = [_key(group) for group in groups]
+    sides = [VAL if falls_into_val(key, val_fraction) else TRAIN for key in keys]
+    of_class: dict[str, list[int]] = {name: [] for name in names}
+    for position, group in enumerate(groups):
+        for name in {_class_of(item, root) for item in group}:
+            of_class[name].append(position)
+    for positions in of_class.values():  # few photos can all fall on one side: move the one nearest to the limit
+        positions.sort(key=keys.__getitem__)
+        if len(positions) > 1 and len({sides[position] for position in positions}) == 1:
+            nearest = positions[0] if sides[positions[0]] == TRAIN else positions[-1]
+            sides[nearest] = VAL if sides[nearest] == TRAIN else TRAIN
+    for name, positions in of_class.items():
+        if {sides[position] for position in positions} != {TRAIN, VAL}:
+            raise DataError(
+                f"Class {name!r} has {_distinct(len(positions))} in {root}: not enough for both train and val.",
+                "Add photos of it, or remove its folder.",
+            )
+    return {item.digest: side for group, side in zip(groups, sides, strict=True) for item in group}
+
+
+def _key(group: Sequence[Inspection]) -> str:
+    """What decides a group's side. Hashed once more: the smallest of many digests alone would favour val."""
+    return hashlib.sha256(min(item.digest for item in group).encode()).hexdigest()
+
+
+def _distinct(number: int) -> str:
+    return {0: "no usable photo", 1: "only one distinct photo"}.get(number, f"{number} distinct photos")
+
+
+def _left_out(inspections: Iterable[Inspection], root: Path) -> Iterator[Finding]:
+    for item in inspections:
+        if not item.usable:
+            yield from file_findings(item, root)
+        elif item.path.parent == root:
+            yield Finding("warning", "stray photo", "a photo outside every class folder", (relative(item.path, root),))
+
+
+@contextmanager
+def _appearing(destination: Path) -> Iterator[Path]:
+    """A folder beside ``destination`` that takes its place when the block ends well, and is removed otherwise."""
+    unfinished = destination.with_name(f".{destination.name}.{os.getpid()}.unfinished")
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        if destination.exists():
+            destination.rmdir()  # it is empty; not every system renames over a folder
+        unfinished.rename(destination)
+    except OSError as error:
+        raise DataError(
+            f"{destination} can't be written: {error.strerror or error}.", "Check its disk and its rights."
+        ) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _place(file: Path, target: Path, *, copy: bool) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if copy:
+        shutil.copy2(file, target)
+        return
+    try:
+        os.link(file.resolve(), target)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        hint = "Hard links work within one disk; use --copy to copy the photos."
+        raise DataError(f"{file} can't be linked: {reason}.", hint) from error

@@ -1,0 +1,230 @@
+"""The data doctor, on a folder with one of each fault."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgetl.errors import DataError
+from edgetl.training import doctor
+from edgetl.training.doctor import Finding, examine
+
+
+def scene(seed: int, width: int = 80, height: int = 60) -> Image.Image:
+    coarse = np.random.default_rng(seed).integers(0, 256, (7, 9, 3), np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def save(path: Path, image: Image.Image, **options: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **options)
+    return path
+
+
+@pytest.fixture
+def healthy(tmp_path: Path) -> Path:
+    """Six photos in train and four in val, two classes, all different."""
+    seeds = iter(range(100))
+    for part, number in (("train", 3), ("val", 2)):
+        for name in ("cat", "dog"):
+            for _ in range(number):
+                seed = next(seeds)
+                save(tmp_path / "data" / part / name / f"{seed}.jpg", scene(seed), quality=90)
+    return tmp_path / "data"
+
+
+def found(root: Path, kind: str) -> list[Finding]:
+    return [finding for finding in examine(root).findings if finding.kind == kind]
+
+
+def test_a_healthy_folder_has_no_findings(healthy):
+    diagnosis = examine(healthy)
+    assert diagnosis.findings == ()
+    assert diagnosis.errors == 0
+    assert diagnosis.counts == {"train": {"cat": 3, "dog": 3}, "val": {"cat": 2, "dog": 2}}
+    assert (diagnosis.files, diagnosis.median_size, diagnosis.rotated) == (10, (80, 60), 0.0)
+
+
+def test_a_folder_not_yet_split_is_read_as_one_part(healthy):
+    assert examine(healthy / "train").counts == {"": {"cat": 3, "dog": 3}}
+
+
+def test_nothing_is_changed(healthy):
+    (healthy / "train/cat/broken.jpg").write_bytes(b"")
+
+    def state() -> list[tuple[str, int, str]]:
+        files = sorted(path for path in healthy.rglob("*") if path.is_file())
+        return [(str(p), p.stat().st_mtime_ns, hashlib.sha256(p.read_bytes()).hexdigest()) for p in files]
+
+    before = state()
+    examine(healthy)
+    assert state() == before
+
+
+def test_an_empty_file(healthy):
+    (healthy / "train/cat/666.jpg").write_bytes(b"")
+    assert found(healthy, "empty") == [Finding("error", "empty", "it is empty (0 bytes)", ("train/cat/666.jpg",))]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "gif", "bmp"])
+def test_a_truncated_file_of_any_format_is_an_error(healthy, suffix):
+    path = save(healthy / f"val/dog/half.{suffix}", scene(50))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    errors = [finding for finding in examine(healthy).findings if finding.level == "error"]
+    assert [finding.paths for finding in errors] == [(f"val/dog/half.{suffix}",)]
+    assert errors[0].kind in ("truncated", "unreadable")
+
+
+def test_a_truncated_jpeg_is_called_truncated(healthy):
+    path = healthy / "val/dog/9.jpg"
+    path.write_bytes(path.read_bytes()[:900])
+    assert [finding.paths for finding in found(healthy, "truncated")] == [("val/dog/9.jpg",)]
+
+
+def test_text_named_like_a_photo(healthy):
+    (healthy / "train/dog/page.jpg").write_text("<html>404</html>")
+    (finding,) = found(healthy, "unreadable")
+    assert (finding.level, finding.paths) == ("error", ("train/dog/page.jpg",))
+
+
+def test_a_file_that_may_not_be_read_is_an_error(healthy):
+    (healthy / "train/dog/gone.jpg").symlink_to(healthy / "nowhere.jpg")
+    (finding,) = found(healthy, "unreadable")
+    assert "no such file" in finding.message
+
+
+def test_wrong_and_unusual_suffixes_and_files_that_are_no_photos(healthy):
+    save(healthy / "train/cat/really_png.jpg", scene(60), format="PNG")
+    save(healthy / "train/cat/photo.bak", scene(61), format="JPEG")
+    (healthy / "train/cat/Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0 catalogue")
+    assert found(healthy, "wrong suffix") == [
+        Finding("warning", "wrong suffix", "a PNG file named .jpg", ("train/cat/really_png.jpg",))
+    ]
+    assert [finding.paths for finding in found(healthy, "unusual suffix")] == [("train/cat/photo.bak",)]
+    assert [finding.paths for finding in found(healthy, "not a photo")] == [("train/cat/Thumbs.db",)]
+    assert examine(healthy).counts["train"]["cat"] == 4  # the PNG can be trained on, the others are not seen
+
+
+def test_suffixes_of_any_case_and_spelling_are_right(healthy):
+    for name, kind in (("a.JPG", "JPEG"), ("b.jpeg", "JPEG"), ("c.TIF", "TIFF"), ("d.mpo", "MPO")):
+        save(healthy / "train/cat" / name, scene(70 + ord(name[0])), format=kind)
+    assert not found(healthy, "wrong suffix")
+
+
+def test_hidden_files_are_passed_over(healthy):
+    (healthy / "train/cat/.DS_Store").write_bytes(b"x")
+    (healthy / "train/.cache").mkdir()
+    (healthy / "train/.cache/x.jpg").write_bytes(b"x")
+    assert examine(healthy).findings == ()
+
+
+def test_the_same_bytes_in_train_and_val_are_a_leak(healthy):
+    shutil.copy(healthy / "train/cat/0.jpg", healthy / "val/cat/other name.jpg")
+    (finding,) = found(healthy, "exact duplicate")
+    assert finding.level == "error"
+    assert finding.message == "the same bytes 2 times, in train and val"
+    assert finding.paths == ("train/cat/0.jpg", "val/cat/other name.jpg")
+
+
+def test_the_same_bytes_with_two_labels_are_an_error(healthy):
+    shutil.copy(healthy / "train/cat/0.jpg", healthy / "train/dog/0.jpg")
+    (finding,) = found(healthy, "exact duplicate")
+    assert finding.level == "error"
+    assert finding.message.endswith("labelled 'cat' and 'dog'")
+
+
+def test_the_same_bytes_within_one_class_are_a_warning(healthy):
+    shutil.copy(healthy / "train/cat/0.jpg", healthy / "train/cat/again.jpg")
+    (finding,) = found(healthy, "exact duplicate")
+    assert finding.level == "warning"
+    assert not found(healthy, "near duplicate")
+
+
+def test_a_lookalike_across_parts_is_a_warning_that_names_both(healthy):
+    with Image.open(healthy / "train/cat/0.jpg") as original:
+        save(healthy / "val/cat/smaller.png", original.resize((64, 48)))
+    (finding,) = found(healthy, "near duplicate")
+    assert finding.level == "warning"
+    assert finding.message == "2 photos that look the same, in train and val"
+    assert finding.paths == ("train/cat/0.jpg", "val/cat/smaller.png")
+
+
+def test_copies_of_a_lookalike_are_listed_with_it(healthy):
+    with Image.open(healthy / "train/cat/0.jpg") as original:
+        save(healthy / "train/cat/smaller.png", original.resize((64, 48)))
+    shutil.copy(healthy / "train/cat/smaller.png", healthy / "val/dog/copy.png")
+    (finding,) = found(healthy, "near duplicate")
+    assert finding.paths == ("train/cat/0.jpg", "train/cat/smaller.png", "val/dog/copy.png")
+
+
+def test_tiny_and_huge_photos(healthy, monkeypatch):
+    monkeypatch.setattr(doctor, "HUGE_PIXELS", 100 * 100)
+    save(healthy / "train/cat/thumb.png", scene(80, 16, 90))
+    save(healthy / "train/cat/poster.png", scene(81, 101, 100))
+    assert [(f.paths, f.message) for f in found(healthy, "tiny")] == [(("train/cat/thumb.png",), "16×90 pixels")]
+    assert [f.paths for f in found(healthy, "huge")] == [("train/cat/poster.png",)]
+
+
+def test_sizes_are_those_of_the_upright_photo_and_turned_ones_are_counted(tmp_path):
+    for number in range(4):
+        for name in ("a", "b"):
+            exif = Image.Exif()
+            exif[0x0112] = 6 if name == "a" else 1
+            save(tmp_path / name / f"{number}.jpg", scene(90 + 10 * number + ord(name)), exif=exif)
+    diagnosis = examine(tmp_path)
+    assert diagnosis.rotated == 0.5
+    assert sorted({diagnosis.median_size}) in ([(60, 80)], [(80, 60)])
+
+
+def test_uneven_classes(tmp_path):
+    for number in range(10):
+        save(tmp_path / "many" / f"{number}.jpg", scene(number))
+    for number in range(2):
+        save(tmp_path / "few" / f"{number}.jpg", scene(50 + number))
+    (finding,) = found(tmp_path, "uneven classes")
+    assert finding.message == "'many' has 10 photos, 'few' only 2"
+
+
+def test_classes_that_are_missing_empty_or_alone(healthy):
+    (healthy / "train/empty").mkdir()
+    shutil.rmtree(healthy / "val/dog")
+    (healthy / "val/dog").mkdir()
+    (healthy / "val/dog/bad.jpg").write_bytes(b"")
+    messages = {finding.message for finding in found(healthy, "classes")}
+    assert messages == {
+        "class 'empty' has no usable photo in train/",
+        "class 'empty' has no folder in val/",
+        "class 'dog' has no usable photo in val/",
+    }
+    assert found(healthy / "val" / "cat", "classes")[0].message.startswith("only 0 class folder")
+
+
+def test_photos_outside_the_classes(healthy):
+    save(healthy / "loose.png", scene(95))
+    save(healthy / "train/loose.png", scene(96))
+    (healthy / "README.txt").write_text("about")
+    assert [finding.paths for finding in found(healthy, "stray photo")] == [("loose.png",), ("train/loose.png",)]
+
+
+def test_half_a_layout_and_no_folder_are_refused(healthy, tmp_path):
+    shutil.rmtree(healthy / "val")
+    with pytest.raises(DataError, match=r"has train/, but no val/"):
+        examine(healthy)
+    with pytest.raises(DataError, match="not a folder"):
+        examine(tmp_path / "nowhere")
+
+
+def test_the_answer_does_not_depend_on_threads_and_is_json(healthy):
+    shutil.copy(healthy / "train/cat/0.jpg", healthy / "val/cat/花.jpg")
+    calls: list[tuple[int, int]] = []
+    one = examine(healthy, threads=1, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(done, 11) for done in range(1, 12)]
+    assert one == examine(healthy, threads=5)
+    values = json.loads(json.dumps(one.to_dict()))
+    assert (values["errors"], values["findings"][0]["paths"]) == (1, ["train/cat/0.jpg", "val/cat/花.jpg"])

@@ -1,0 +1,244 @@
+"""Splitting a folder of class folders: what lands where, what is left out, and what a failure leaves behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgetl.errors import DataError
+from edgetl.training.doctor import examine
+from edgetl.training.split import split
+
+
+def scene(seed: int, width: int = 64, height: int = 48) -> Image.Image:
+    coarse = np.random.default_rng(seed).integers(0, 256, (7, 9, 3), np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def fill(folder: Path, seeds: range) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        scene(seed).save(folder / f"{seed}.jpg", quality=90)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """What the cats-and-dogs archive unpacks to, in small: 30 + 30 photos and its known bad files."""
+    fill(tmp_path / "unpacked/PetImages/Cat", range(30))
+    fill(tmp_path / "unpacked/PetImages/Dog", range(100, 130))
+    (tmp_path / "unpacked/readme[1].txt").write_text("licence")
+    for name, number in (("Cat", 666), ("Dog", 11702)):
+        (tmp_path / f"unpacked/PetImages/{name}/{number}.jpg").write_bytes(b"")
+        (tmp_path / f"unpacked/PetImages/{name}/Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
+    return tmp_path / "unpacked"
+
+
+def placed(destination: Path) -> dict[str, str]:
+    """File name → side."""
+    return {path.name: path.relative_to(destination).parts[0] for path in destination.rglob("*") if path.is_file()}
+
+
+def test_the_archive_is_split_and_its_bad_files_are_listed(archive, tmp_path):
+    done = split(archive, tmp_path / "data")
+    assert sorted(finding.paths[0] for finding in done.left_out) == [
+        "Cat/666.jpg",
+        "Cat/Thumbs.db",
+        "Dog/11702.jpg",
+        "Dog/Thumbs.db",
+    ]
+    assert len(placed(tmp_path / "data")) == 60
+    assert {side: sum(classes.values()) for side, classes in done.counts.items()}["val"] in range(4, 24)
+    assert sum(sum(classes.values()) for classes in done.counts.values()) == 60
+    assert examine(tmp_path / "data").findings == ()
+    assert [path.name for path in tmp_path.iterdir()].count("data") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "unpacked"]
+
+
+def test_the_folder_of_classes_itself_gives_the_same(archive, tmp_path):
+    split(archive, tmp_path / "one")
+    split(archive / "PetImages", tmp_path / "two")
+    assert placed(tmp_path / "one") == placed(tmp_path / "two")
+
+
+def test_photos_are_hard_links_that_outlive_the_source(archive, tmp_path):
+    split(archive, tmp_path / "data")
+    (linked,) = (tmp_path / "data").rglob("3.jpg")
+    assert linked.stat().st_ino == (archive / "PetImages/Cat/3.jpg").stat().st_ino
+    content = linked.read_bytes()
+    shutil.rmtree(archive)
+    assert linked.read_bytes() == content
+
+
+def test_copies_are_files_of_their_own(archive, tmp_path):
+    split(archive, tmp_path / "data", copy=True)
+    (copied,) = (tmp_path / "data").rglob("3.jpg")
+    original = archive / "PetImages/Cat/3.jpg"
+    assert copied.stat().st_ino != original.stat().st_ino
+    assert copied.read_bytes() == original.read_bytes()
+
+
+def test_another_disk_needs_copies(archive, tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(DataError, match="--copy"):
+        split(archive, tmp_path / "data")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["unpacked"]
+
+
+def test_a_source_of_symbolic_links_gives_links_to_the_photos(archive, tmp_path):
+    for name in ("Cat", "Dog"):
+        (tmp_path / "linked" / name).mkdir(parents=True)
+        for photo in (archive / "PetImages" / name).glob("*.jpg"):
+            (tmp_path / "linked" / name / photo.name).symlink_to(photo)
+    split(tmp_path / "linked", tmp_path / "data")
+    (linked,) = (tmp_path / "data").rglob("3.jpg")
+    assert not linked.is_symlink()
+
+
+def test_sides_do_not_depend_on_names_or_on_what_else_is_there(archive, tmp_path):
+    split(archive, tmp_path / "before")
+    before = placed(tmp_path / "before")
+    for photo in list((archive / "PetImages/Cat").glob("[0-9].jpg")):
+        photo.rename(photo.with_name(f"renamed {photo.name}"))
+    fill(archive / "PetImages/Cat", range(500, 540))
+    split(archive, tmp_path / "after")
+    after = {name.removeprefix("renamed "): side for name, side in placed(tmp_path / "after").items()}
+    assert {name: after[name] for name in before} == before
+
+
+def test_duplicates_and_lookalikes_stay_on_one_side(archive, tmp_path):
+    cats = archive / "PetImages/Cat"
+    for seed in range(30):
+        shutil.copy(cats / f"{seed}.jpg", cats / f"{seed} copy.jpg")
+        scene(seed, 90, 70).save(cats / f"{seed} larger.png")
+    done = split(archive, tmp_path / "data", val_fraction=0.5)
+    sides = placed(tmp_path / "data")
+    assert done.groups == 30
+    for seed in range(30):
+        assert sides[f"{seed}.jpg"] == sides[f"{seed} copy.jpg"] == sides[f"{seed} larger.png"]
+    assert {sides[f"{seed}.jpg"] for seed in range(30)} == {"train", "val"}
+    assert not [finding for finding in examine(tmp_path / "data").findings if ", in train and val" in finding.message]
+
+
+def test_copies_with_two_labels_stay_on_one_side(archive, tmp_path):
+    for seed in range(30):
+        shutil.copy(archive / f"PetImages/Cat/{seed}.jpg", archive / f"PetImages/Dog/cat{seed}.jpg")
+    split(archive, tmp_path / "data", val_fraction=0.5)
+    sides = placed(tmp_path / "data")
+    assert all(sides[f"{seed}.jpg"] == sides[f"cat{seed}.jpg"] for seed in range(30))
+
+
+def test_equal_names_in_subfolders_are_kept_apart(tmp_path):
+    for number, folder in enumerate(("a/monday", "a/tuesday", "b/monday", "b/tuesday")):
+        fill(tmp_path / "photos" / folder, range(1))
+        scene(number + 50).save(tmp_path / "photos" / folder / "0.jpg")
+    split(tmp_path / "photos", tmp_path / "data")
+    names = sorted(path.relative_to(tmp_path / "data").as_posix()[-13:] for path in (tmp_path / "data").rglob("0.jpg"))
+    assert len(names) == 4
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.999])
+def test_each_class_has_photos_on_both_sides_however_few(tmp_path, fraction):
+    fill(tmp_path / "photos/a", range(2))
+    fill(tmp_path / "photos/b", range(50, 53))
+    done = split(tmp_path / "photos", tmp_path / "data", val_fraction=fraction)
+    assert all(number >= 1 for classes in done.counts.values() for number in classes.values())
+    assert {name for classes in done.counts.values() for name in classes} == {"a", "b"}
+
+
+def test_classes_that_can_not_be_split_are_refused(tmp_path):
+    fill(tmp_path / "photos/a", range(3))
+    with pytest.raises(DataError, match="holds 1 class"):
+        split(tmp_path / "photos", tmp_path / "data")
+    (tmp_path / "photos/b").mkdir()
+    with pytest.raises(DataError, match="'b' has no usable photo"):
+        split(tmp_path / "photos", tmp_path / "data")
+    fill(tmp_path / "photos/b", range(50, 51))
+    shutil.copy(tmp_path / "photos/b/50.jpg", tmp_path / "photos/b/51.jpg")
+    with pytest.raises(DataError, match="'b' has only one distinct photo"):
+        split(tmp_path / "photos", tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+def test_photos_outside_the_classes_are_left_out(archive, tmp_path):
+    scene(900).save(archive / "PetImages/loose.png")
+    done = split(archive, tmp_path / "data")
+    assert ("loose.png",) in [finding.paths for finding in done.left_out]
+    assert "loose.png" not in placed(tmp_path / "data")
+
+
+def test_destinations_that_are_refused(archive, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/notes.txt").write_text("mine")
+    with pytest.raises(DataError, match="is not empty"):
+        split(archive, tmp_path / "full")
+    with pytest.raises(DataError, match="is not a folder"):
+        split(archive, tmp_path / "full/notes.txt")
+    with pytest.raises(DataError, match="lies inside"):
+        split(archive, archive / "PetImages/data")
+    assert (tmp_path / "full/notes.txt").read_text() == "mine"
+
+
+def test_sources_and_shares_that_are_refused(archive, tmp_path):
+    split(archive, tmp_path / "data")
+    with pytest.raises(DataError, match="split already"):
+        split(tmp_path / "data", tmp_path / "again")
+    with pytest.raises(DataError, match="not a folder"):
+        split(tmp_path / "nowhere", tmp_path / "again")
+    for fraction in (0, 1, -0.5, float("nan")):
+        with pytest.raises(DataError, match="validation share"):
+            split(archive, tmp_path / "again", val_fraction=fraction)
+
+
+def test_an_empty_destination_is_filled(archive, tmp_path):
+    (tmp_path / "data").mkdir()
+    split(archive, tmp_path / "data")
+    assert (tmp_path / "data/train/Cat").is_dir()
+
+
+def test_a_failure_half_way_leaves_nothing(archive, tmp_path, monkeypatch):
+    real, calls = os.link, []
+
+    def fail_late(*arguments: object) -> None:
+        calls.append(arguments)
+        if len(calls) == 20:
+            raise KeyboardInterrupt
+        real(*arguments)
+
+    monkeypatch.setattr(os, "link", fail_late)
+    with pytest.raises(KeyboardInterrupt):
+        split(archive, tmp_path / "data")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["unpacked"]
+
+
+def test_a_killed_split_leaves_no_half_destination(archive, tmp_path):
+    program = (
+        "import os, sys, time\n"
+        "from edgetl.training.split import split\n"
+        "real = os.link\n"
+        "def slow(*a): real(*a); time.sleep(0.2)\n"
+        "os.link = slow\n"
+        "split(sys.argv[1], sys.argv[2])\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, str(archive), str(tmp_path / "data")])
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".data.*.unfinished/*/*/*.jpg")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert list(tmp_path.glob(".data.*.unfinished/*/*/*.jpg"))  # it was at work
+    assert not (tmp_path / "data").exists()
+    split(archive, tmp_path / "data")
+    assert len(placed(tmp_path / "data")) == 60

@@ -1,0 +1,117 @@
+"""Features kept on disk, found again by the content of the photo and everything else that they depend on.
+
+    <root>/<recipe>/<sha256>.npy        one shard: an array of (digest of the photo, feature), named by its own checksum
+
+A shard is written once, under a name that is its checksum, and renamed into place. A damaged one is seen and thrown
+away, a killed run leaves whole shards, and runs that write at the same time can't disturb each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_FORMAT = 1
+_DIGEST_BYTES = 32
+_STALE_SECONDS = 24 * 3600  # a temporary file that old was left by a run that was killed
+
+
+def default_cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/edgetl/features``, or ``~/.cache/edgetl/features``."""
+    base = os.environ.get("XDG_CACHE_HOME") or ""
+    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "edgetl" / "features"
+
+
+class FeatureCache:
+    """Features of photos for one recipe (backbone, weights, preprocessing, view, runtime).
+
+    In memory and, where ``root`` is given and can be used, on disk. Trouble with the disk is never fatal: it is
+    said in ``problem`` and the features stay in memory.
+    """
+
+    def __init__(self, root: Path | None, recipe: Mapping[str, Any]) -> None:
+        self.problem: str | None = None
+        self._rows: dict[str, NDArray[np.float32]] = {}
+        self._folder: Path | None = None
+        if root is not None:
+            canonical = json.dumps({"format": _FORMAT, **recipe}, sort_keys=True).encode()
+            self._folder = root / hashlib.sha256(canonical).hexdigest()[:32]
+            self._read()
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._rows
+
+    def __getitem__(self, digest: str) -> NDArray[np.float32]:
+        """float32 [features] of the photo whose file has the SHA-256 ``digest`` (hex). KeyError if it is not here."""
+        return self._rows[digest]
+
+    def add(self, digests: Sequence[str], features: NDArray[np.float32]) -> None:
+        """Keep float32 [N, features], one row for each digest, and write them as one shard."""
+        self._rows.update(zip(digests, features, strict=True))
+        if self._folder is None or not digests:
+            return
+        shard = np.empty(len(digests), _row_type(features.shape[1]))
+        shard["digest"] = np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, _DIGEST_BYTES)
+        shard["feature"] = features
+        try:
+            _write(self._folder, shard)
+        except OSError as error:
+            self.problem = f"Features can't be kept in {self._folder.parent}: {error.strerror or error}."
+            self._folder = None
+
+    def _read(self) -> None:
+        assert self._folder is not None
+        try:
+            paths = sorted(self._folder.glob("*.npy"))
+            _remove_stale(self._folder)
+            for path in paths:
+                shard = _load(path)
+                if shard is None:
+                    path.unlink(missing_ok=True)
+                else:
+                    digests = (row.tobytes().hex() for row in shard["digest"])
+                    self._rows.update(zip(digests, shard["feature"], strict=True))
+        except OSError as error:
+            self.problem = f"Features kept in {self._folder.parent} can't be read: {error.strerror or error}."
+
+
+def _row_type(width: int) -> np.dtype[Any]:
+    return np.dtype([("digest", np.uint8, (_DIGEST_BYTES,)), ("feature", "<f4", (width,))])
+
+
+def _load(path: Path) -> NDArray[Any] | None:
+    """A shard, mapped into memory rather than read; None if its content is not what its name says."""
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != path.stem:
+            return None
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def _write(folder: Path, shard: NDArray[Any]) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, shard, allow_pickle=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(suffix=".tmp", dir=folder)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(buffer.getbuffer())
+        Path(temporary).replace(folder / f"{hashlib.sha256(buffer.getbuffer()).hexdigest()}.npy")
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _remove_stale(folder: Path) -> None:
+    for path in folder.glob("*.tmp"):
+        if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,246 @@
+"""Photos → the features that a frozen backbone gives them: computed once, kept, found again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgetl.errors import ImageError
+from edgetl.runtime.images import read_image
+from edgetl.runtime.preprocess import resize_image
+from edgetl.training.backbones import Backbone
+from edgetl.training.dataset import Sample
+from edgetl.training.feature_cache import FeatureCache
+from edgetl.training.trunk import Trunk, open_trunk
+
+_SHARD = 512  # photos between two writes to the cache: what a killed run loses, a few seconds' work
+_AHEAD = 8  # photos in work or waiting for each thread, so that one huge photo doesn't stall the others
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+_Answer: TypeAlias = tuple[Sample, NDArray[np.float32] | ImageError]
+
+VIEWS: Mapping[str, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
+    "plain": lambda pixels: pixels,
+    "flip": lambda pixels: pixels[:, ::-1],
+}
+"""What may be looked at: the photo as the predictor sees it, and its mirror image."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of photos, found by the SHA-256 of the file.
+
+    views       names of the views, in order
+    unreadable  photos that could not be decoded, with the reason
+    runtime     what computed them ("onnxruntime 1.32.0"), or "the cache"
+    cached      photos whose features were all in the cache
+    notes       sentences for the user
+    """
+
+    views: tuple[str, ...]
+    unreadable: Mapping[Path, str]
+    runtime: str
+    cached: int
+    notes: tuple[str, ...]
+    _caches: tuple[FeatureCache, ...]
+
+    def of(self, samples: Sequence[Sample]) -> NDArray[np.float32]:
+        """float32 [N, views, features], in the order of ``samples``. KeyError for a photo that was not decoded."""
+        return np.stack([[cache[sample.digest] for cache in self._caches] for sample in samples])
+
+
+class Progress(Protocol):
+    """Told how many photos are done, of how many."""
+
+    def __call__(self, done: int, total: int) -> None: ...
+
+
+def extract_features(
+    backbone: Backbone,
+    samples: Iterable[Sample],
+    *,
+    views: Sequence[str] = ("plain",),
+    cache: Path | None = None,
+    device: torch.device | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Features:
+    """Compute, or find in ``cache``, the input of the classifier layer for every photo and view.
+
+    views    names out of ``VIEWS``
+    cache    folder to keep features in, or None; see ``edgetl.training.feature_cache``
+    device   where the backbone runs (default: the CPU)
+    threads  photos worked on at a time (default: one for each core)
+
+    On the CPU the result does not depend on ``threads``, on what was cached, or on where an earlier run was killed.
+    What was computed is kept when this is interrupted. Raises TrainingError for a backbone without a linear head.
+    """
+    device = device or torch.device("cpu")
+    recipe = _recipe(backbone, device)
+    caches = tuple(FeatureCache(cache, {**recipe, "view": view}) for view in views)
+    photos = list({sample.digest: sample for sample in samples}.values())  # copies of a photo are computed once
+    missing = {photo.digest for photo in photos if any(photo.digest not in kept for kept in caches)}
+    cached = len(photos) - len(missing)
+    if not missing:
+        return Features(tuple(views), {}, "the cache", cached, _notes(None, caches), caches)
+    trunk = open_trunk(backbone, device)
+    # A batch is computed whole if one of its photos is missing: after a killed run the same photos must meet in it,
+    # since the other photos of a batch can move the last bits of a feature.
+    batches = [photos[start : start + trunk.batch] for start in range(0, len(photos), trunk.batch)]
+    groups = [batch for batch in batches if any(photo.digest in missing for photo in batch)]
+    workers = _Workers(backbone, trunk, [VIEWS[view] for view in views], threads or _cores())
+    unreadable = _fill(caches, workers, groups, len(photos), progress)
+    return Features(tuple(views), unreadable, trunk.name, cached, _notes(trunk.note, caches), caches)
+
+
+def weights_fingerprint(backbone: Backbone) -> str:
+    """SHA-256 (hex) over the names, shapes and values of everything in the backbone but its heads."""
+    heads = tuple(f"{head}." for head in backbone.heads)
+    digest = hashlib.sha256()
+    for name, value in sorted(backbone.module.state_dict().items()):
+        if not name.startswith(heads):
+            digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _recipe(backbone: Backbone, device: torch.device) -> dict[str, Any]:
+    """Everything but the photo and the view that a feature depends on."""
+    packages = ("onnxruntime", "torch", "Pillow")
+    return {
+        "backbone": backbone.name,
+        "weights": weights_fingerprint(backbone),
+        "spec": backbone.spec.to_dict(),
+        "device": device.type,
+        "versions": {package: _version(package) for package in packages},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _notes(slower: str | None, caches: Sequence[FeatureCache]) -> tuple[str, ...]:
+    problems = [kept.problem for kept in caches]
+    return tuple(dict.fromkeys(note for note in (slower, *problems) if note))
+
+
+class _Workers:
+    """The threads that decode, resize and, where the runtime lets them, run the network."""
+
+    def __init__(self, backbone: Backbone, trunk: Trunk, views: Sequence[Callable[..., Any]], threads: int) -> None:
+        self._spec = backbone.spec
+        self._trunk = trunk
+        self._views = views
+        self._threads = threads
+
+    def compute(
+        self, groups: Sequence[Sequence[Sample]]
+    ) -> Generator[tuple[Sample, NDArray[np.float32] | ImageError], None, None]:
+        """(photo, float32 [views, features] or why it can't be read) for every photo, in order, group by group."""
+        work = self._features if self._trunk.concurrent else self._pixels
+        with ThreadPoolExecutor(self._threads) as pool:
+            results = _in_order(pool, work, (photo for group in groups for photo in group), self._threads * _AHEAD)
+            for group in groups:
+                answers = [next(results) for _ in group]
+                yield from zip(group, answers if self._trunk.concurrent else self._run(answers), strict=True)
+
+    def _pixels(self, photo: Sample) -> NDArray[Any] | ImageError:
+        """uint8 [views, h, w, 3]."""
+        try:
+            pixels = resize_image(read_image(photo.path), self._spec)
+        except ImageError as error:
+            return error
+        return np.stack([view(pixels) for view in self._views])
+
+    def _features(self, photo: Sample) -> NDArray[Any] | ImageError:
+        """float32 [views, features]; one run for each view, since a batch would be slower."""
+        pixels = self._pixels(photo)
+        if isinstance(pixels, ImageError):
+            return pixels
+        return np.concatenate([self._trunk(view[None]) for view in pixels])
+
+    def _run(self, answers: Sequence[NDArray[Any] | ImageError]) -> list[NDArray[Any] | ImageError]:
+        """The photos of one group through the network, as few batches as their sizes allow."""
+        results = list(answers)
+        sizes: dict[tuple[int, ...], list[int]] = {}
+        for index, pixels in enumerate(answers):
+            if not isinstance(pixels, ImageError):
+                sizes.setdefault(pixels.shape, []).append(index)
+        for shape, indices in sizes.items():
+            batch = np.concatenate([results[index] for index in indices])
+            rows = self._trunk(batch).reshape(len(indices), shape[0], -1)
+            for index, row in zip(indices, rows, strict=True):
+                results[index] = row
+        return results
+
+
+def _in_order(pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
+    """``map``, with no more than ``ahead`` items in work or waiting; what has not begun is dropped when it is closed."""
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _fill(
+    caches: Sequence[FeatureCache],
+    workers: _Workers,
+    groups: Sequence[Sequence[Sample]],
+    total: int,
+    progress: Progress | None,
+) -> dict[Path, str]:
+    """Compute what is missing and add it shard by shard, also when interrupted → the photos that can't be read."""
+    unreadable: dict[Path, str] = {}
+    pending: list[tuple[str, NDArray[np.float32]]] = []
+    results = workers.compute(groups)
+    try:
+        for done, (photo, result) in enumerate(results, start=total + 1 - sum(map(len, groups))):
+            if isinstance(result, ImageError):
+                unreadable[photo.path] = result.reason
+            else:
+                pending.append((photo.digest, result))
+            if progress is not None:
+                progress(done, total)
+            if len(pending) >= _SHARD:
+                _flush(caches, pending)
+    finally:
+        _flush(caches, pending)
+        results.close()
+    return unreadable
+
+
+def _flush(caches: Sequence[FeatureCache], pending: list[tuple[str, NDArray[np.float32]]]) -> None:
+    if pending:
+        digests = [digest for digest, _ in pending]
+        rows = np.stack([row for _, row in pending])
+        for view, kept in enumerate(caches):
+            kept.add(digests, np.ascontiguousarray(rows[:, view]))
+    pending.clear()
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

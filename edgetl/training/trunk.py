@@ -1,0 +1,197 @@
+"""A frozen backbone without its classifier layer, through the fastest runtime at hand: pixels → features."""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edgetl.errors import EdgetlError, TrainingError
+from edgetl.runtime.preprocess import normalization
+from edgetl.runtime.session import import_onnxruntime, open_session
+from edgetl.runtime.spec import PreprocessSpec
+from edgetl.training.backbones import Backbone
+
+_OPSET = 17
+_AGREEMENT = 1e-3  # largest difference between the two runtimes, as a share of the largest feature
+_GPU_BATCH = 64
+_CPU_BATCH = 16
+
+
+class Trunk(Protocol):
+    """Computes features.
+
+    name        what runs it ("onnxruntime 1.32.0")
+    note        why it is not the fastest runtime, or None
+    batch       how many photos to give it at once
+    concurrent  whether several threads may call it at the same time, each call using one core
+    """
+
+    name: str
+    note: str | None
+    batch: int
+    concurrent: bool
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 [N, h, w, 3], resized and cropped → float32 [N, features], the input of the classifier layer."""
+
+
+class _Headless(nn.Module):
+    """uint8 [N, h, w, 3] → normalized → the backbone up to the input of its classifier layer [N, features]."""
+
+    scale: torch.Tensor
+    bias: torch.Tensor
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(backbone.module)
+        self.network.set_submodule(backbone.head, nn.Identity())
+        scale, bias = normalization(backbone.spec)
+        self.register_buffer("scale", torch.from_numpy(scale))
+        self.register_buffer("bias", torch.from_numpy(bias))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        normalized = pixels.float() * self.scale + self.bias
+        features: torch.Tensor = self.network(normalized.permute(0, 3, 1, 2))
+        return features
+
+
+class _OnnxTrunk:
+    """One photo a call, one core a call: faster than batches, whose activations fall out of the cores' caches."""
+
+    batch = 1
+    concurrent = True
+
+    def __init__(self, network: _Headless, spec: PreprocessSpec) -> None:
+        self.name = f"onnxruntime {import_onnxruntime().__version__}"
+        self.note: str | None = None
+        self._session = open_session(_to_onnx(network, spec), providers="cpu", threads=1)
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        (features,) = self._session.run(None, {"pixels": pixels})
+        return np.asarray(features, np.float32)
+
+
+class _TorchTrunk:
+    """Eager torch in float32, channels-last."""
+
+    concurrent = False
+
+    def __init__(self, network: _Headless, device: torch.device) -> None:
+        self.name = f"torch {torch.__version__}"
+        self.note: str | None = None
+        self.batch = _CPU_BATCH if device.type == "cpu" else _GPU_BATCH
+        self._device = device
+        self._network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode(), _full_precision():
+            features = self._network(torch.from_numpy(pixels).to(self._device))
+        return np.asarray(features.cpu().numpy(), np.float32)
+
+
+def open_trunk(backbone: Backbone, device: torch.device) -> Trunk:
+    """The backbone's frozen part on ``device``: onnxruntime on the CPU where that works, else torch.
+
+    Raises TrainingError for a backbone whose logits are not a linear layer's output.
+    """
+    if not backbone.has_linear_head:
+        raise TrainingError(
+            f"The head of {backbone.name} is not one linear layer on a vector of features.",
+            "Train it with --strategy last-blocks or full.",
+        )
+    network = _Headless(backbone).eval().requires_grad_(False)
+    plain = _TorchTrunk(network, device)
+    with _one_thread():
+        probe = _probe(backbone.spec)
+        expected = plain(probe)
+        if expected.ndim != 2:
+            raise TrainingError(
+                f"The head of {backbone.name} takes {list(expected.shape)}, not one vector a photo.",
+                "Train it with --strategy last-blocks or full.",
+            )
+        if device.type != "cpu":
+            return plain
+        try:
+            fast = _OnnxTrunk(network, backbone.spec)
+            difference = float(np.abs(fast(probe) - expected).max())
+        except Exception as error:  # an operator the exporter or onnxruntime lacks, a graph over 2 GB, no onnxruntime
+            plain.note = f"Features are computed by torch, more slowly: onnxruntime can't ({_first_line(error)})."
+            return plain
+    if difference <= _AGREEMENT * max(1.0, float(np.abs(expected).max())):
+        return fast
+    plain.note = f"Features are computed by torch, more slowly: onnxruntime's differ by {difference:.1e}."
+    return plain
+
+
+def _probe(spec: PreprocessSpec) -> NDArray[np.uint8]:
+    """One picture of noise of the size that the network takes, the same every time."""
+    height, width = spec.output_size(256, 256)
+    return np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
+
+
+def _to_onnx(network: _Headless, spec: PreprocessSpec) -> bytes:
+    sizes = {0: "N"} if spec.fixed_size else {0: "N", 1: "h", 2: "w"}
+    buffer = io.BytesIO()
+    with _quiet():
+        torch.onnx.export(
+            network,
+            (torch.from_numpy(_probe(spec)),),
+            buffer,  # type: ignore[arg-type]
+            dynamo=False,
+            opset_version=_OPSET,
+            input_names=["pixels"],
+            output_names=["features"],
+            dynamic_axes={"pixels": sizes, "features": {0: "N"}},
+        )
+    return buffer.getvalue()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The tracing exporter's remarks are about its own future and about constants that are constant here."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """For single small runs: waking the other threads costs more than they save, far more on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """No TF32 in convolutions and products: cached features must equal the live forward on another device."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, EdgetlError):
+        return error.message
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

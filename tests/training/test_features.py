@@ -1,0 +1,243 @@
+"""Frozen features: equal to the live forward, the same however they were come by, and never lost."""
+
+from __future__ import annotations
+
+import copy
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgetl.errors import TrainingError
+from edgetl.runtime.images import read_image
+from edgetl.runtime.preprocess import normalize, resize_image
+from edgetl.training import features as features_module
+from edgetl.training import trunk as trunk_module
+from edgetl.training.backbones import Backbone, build
+from edgetl.training.dataset import Sample, scan
+from edgetl.training.features import Features, extract_features, weights_fingerprint
+
+TOLERANCE = 1e-4  # of the largest feature: two runtimes add the same float32 products in different orders
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    torch.manual_seed(0)
+    return build("timm/test_efficientnet", 3, weights="none")
+
+
+@pytest.fixture
+def samples(class_folder: Path) -> tuple[Sample, ...]:
+    return scan(class_folder).train
+
+
+def live_features(backbone: Backbone, samples: Sequence[Sample], *, flip: bool = False) -> np.ndarray:
+    """The reference: the network itself in eval mode, its head layer taken out, one photo at a time."""
+    network = copy.deepcopy(backbone.module).eval()
+    network.set_submodule(backbone.head, nn.Identity())
+    rows = []
+    for sample in samples:
+        pixels = resize_image(read_image(sample.path), backbone.spec)
+        pixels = pixels[:, ::-1] if flip else pixels
+        with torch.no_grad():
+            rows.append(network(torch.from_numpy(normalize(pixels[None], backbone.spec)))[0].numpy())
+    return np.stack(rows)
+
+
+def test_features_equal_the_live_forward(backbone: Backbone, samples: tuple[Sample, ...]) -> None:
+    found = extract_features(backbone, samples, views=("plain", "flip"))
+    assert found.runtime.startswith("onnxruntime") and not found.notes and not found.unreadable
+    plain, flip = found.of(samples).transpose(1, 0, 2)
+    for values, expected in ((plain, live_features(backbone, samples)), (flip, live_features(backbone, samples, flip=True))):
+        np.testing.assert_allclose(values, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
+    assert np.abs(plain - flip).max() > 100 * TOLERANCE * np.abs(plain).max()
+
+
+@pytest.mark.parametrize("name", ["timm/test_resnet", "timm/test_vit", "resnet18", "mobilenet_v3_small", "timm/test_convnext"])
+def test_every_backbone_gives_the_input_of_its_head(name: str, samples: tuple[Sample, ...]) -> None:
+    backbone = build(name, 3, weights="none")
+    backbone = replace(backbone, spec=replace(backbone.spec, resize="squash", size=(160, 160), crop=None))
+    values = extract_features(backbone, samples[:3]).of(samples[:3])[:, 0]
+    expected = live_features(backbone, samples[:3])
+    assert values.shape == (3, backbone.module.get_submodule(backbone.head).in_features)
+    np.testing.assert_allclose(values, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
+
+
+def test_photos_of_many_sizes_go_through_a_network_of_any_size(backbone: Backbone, samples: tuple[Sample, ...]) -> None:
+    free = replace(backbone, spec=replace(backbone.spec, resize="shorter_side", size=64, crop=None))
+    values = extract_features(free, samples[:5]).of(samples[:5])[:, 0]
+    np.testing.assert_allclose(values, live_features(free, samples[:5]), rtol=0, atol=TOLERANCE * np.abs(values).max())
+
+
+def test_the_number_of_threads_changes_no_bit(backbone: Backbone, samples: tuple[Sample, ...]) -> None:
+    one, four = (extract_features(backbone, samples, threads=threads).of(samples) for threads in (1, 4))
+    assert one.tobytes() == four.tobytes()
+
+
+def test_without_onnxruntime_torch_gives_the_same_and_says_so(
+    backbone: Backbone, samples: tuple[Sample, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    found = extract_features(backbone, samples)
+    assert found.runtime == f"torch {torch.__version__}"
+    assert len(found.notes) == 1 and "onnxruntime, which is not installed" in found.notes[0]
+    expected = live_features(backbone, samples)
+    np.testing.assert_allclose(found.of(samples)[:, 0], expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
+
+
+def test_a_faster_runtime_with_other_features_is_not_used(
+    backbone: Backbone, samples: tuple[Sample, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trunk_module._OnnxTrunk, "__call__", lambda self, pixels: np.zeros((1, 256), np.float32))
+    found = extract_features(backbone, samples[:2])
+    assert found.runtime.startswith("torch") and "differ" in found.notes[0]
+
+
+def test_a_head_that_is_not_linear_is_refused(samples: tuple[Sample, ...]) -> None:
+    with pytest.raises(TrainingError, match="not one linear layer"):
+        extract_features(build("squeezenet1_1", 2, weights="none"), samples)
+
+
+def test_the_second_time_everything_is_found(backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path) -> None:
+    first = extract_features(backbone, samples, cache=tmp_path)
+    second = extract_features(backbone, samples, cache=tmp_path)
+    assert (first.cached, second.cached, second.runtime) == (0, len(samples), "the cache")
+    assert first.of(samples).tobytes() == second.of(samples).tobytes()
+
+
+def test_a_changed_photo_is_computed_anew(backbone: Backbone, tmp_path: Path, two_parts: Path) -> None:
+    before = scan(two_parts).train
+    extract_features(backbone, before, cache=tmp_path / "cache")
+    before[0].path.write_bytes(before[1].path.with_name("004.png").read_bytes() + b"\0")  # another photo's pixels
+    after = scan(two_parts).train
+    found = extract_features(backbone, after, cache=tmp_path / "cache")
+    assert found.cached == len(after) - 1
+    assert found.of(after).tobytes() == extract_features(backbone, after).of(after).tobytes()
+
+
+def test_other_weights_another_spec_and_another_view_are_not_mixed_up(
+    backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path
+) -> None:
+    extract_features(backbone, samples, cache=tmp_path)
+    torch.manual_seed(1)
+    others = (build(backbone.name, 3, weights="none"), replace(backbone, spec=replace(backbone.spec, interpolation="bilinear")))
+    assert [extract_features(other, samples, cache=tmp_path).cached for other in others] == [0, 0]
+    assert extract_features(backbone, samples, views=("flip",), cache=tmp_path).cached == 0
+
+
+def test_the_fingerprint_is_of_what_is_frozen(backbone: Backbone) -> None:
+    other_head = replace(backbone, module=copy.deepcopy(backbone.module))
+    nn.init.zeros_(other_head.module.get_submodule(backbone.head).weight)
+    other_body = replace(backbone, module=copy.deepcopy(backbone.module))
+    next(other_body.module.buffers()).add_(1)
+    assert weights_fingerprint(other_head) == weights_fingerprint(backbone) != weights_fingerprint(other_body)
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a shard", None])
+def test_a_damaged_shard_is_thrown_away_and_computed_again(
+    damage: bytes | None, backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path
+) -> None:
+    first = extract_features(backbone, samples, cache=tmp_path).of(samples)
+    (shard,) = tmp_path.rglob("*.npy")
+    content = bytearray(shard.read_bytes())
+    content[-3] ^= 1
+    shard.write_bytes(content if damage is None else damage)
+    found = extract_features(backbone, samples, cache=tmp_path)
+    assert found.cached == 0 and found.of(samples).tobytes() == first.tobytes()
+    assert len(list(tmp_path.rglob("*.npy"))) == 1
+
+
+def test_what_was_computed_before_an_interruption_is_kept(
+    backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path
+) -> None:
+    def stop(done: int, total: int) -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(backbone, samples, cache=tmp_path, progress=stop)
+    found = extract_features(backbone, samples, cache=tmp_path)
+    assert found.cached == 7
+    assert found.of(samples).tobytes() == extract_features(backbone, samples).of(samples).tobytes()
+
+
+KILLED = """
+import os, signal, sys, torch
+from pathlib import Path
+from edgetl.training import features
+from edgetl.training.backbones import build
+from edgetl.training.dataset import scan
+
+features._SHARD = 8
+torch.manual_seed(0)
+backbone = build("timm/test_efficientnet", 3, weights="none")
+kill = lambda done, total: os.kill(os.getpid(), signal.SIGKILL) if done == 20 else None
+features.extract_features(backbone, scan(sys.argv[1]).train, cache=Path(sys.argv[2]), progress=kill)
+"""
+
+
+def test_a_killed_run_loses_no_more_than_a_shard(
+    backbone: Backbone, samples: tuple[Sample, ...], class_folder: Path, tmp_path: Path
+) -> None:
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(class_folder), str(tmp_path)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    found = extract_features(backbone, samples, cache=tmp_path)
+    assert found.cached == 16  # two whole shards of the 20 photos that were done
+    assert found.of(samples).tobytes() == extract_features(backbone, samples).of(samples).tobytes()
+
+
+def test_in_torch_a_resumed_run_meets_the_same_batches(
+    backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setattr(features_module, "_SHARD", 16)
+
+    def stop(done: int, total: int) -> None:
+        if done == 17:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(backbone, samples, cache=tmp_path, progress=stop)
+    resumed = extract_features(backbone, samples, cache=tmp_path).of(samples)
+    assert resumed.tobytes() == extract_features(backbone, samples).of(samples).tobytes()
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
+def test_photos_that_cannot_be_read_are_named(
+    runtime: str, backbone: Backbone, two_parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if runtime == "torch":
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    bad = two_parts / "train/ash/003.png"
+    bad.write_bytes(bad.read_bytes()[:200])
+    folders = scan(two_parts)
+    found: Features = extract_features(backbone, folders.train, cache=tmp_path / "cache")
+    assert list(found.unreadable) == [bad]
+    readable = folders.without(found.unreadable)
+    assert found.of(readable.train).shape == (15, 1, 256)
+    assert extract_features(backbone, folders.train, cache=tmp_path / "cache").unreadable == found.unreadable
+
+
+def test_copies_of_a_photo_are_computed_once(backbone: Backbone, samples: tuple[Sample, ...]) -> None:
+    seen: list[tuple[int, int]] = []
+    twice = [*samples[:4], *samples[:4]]
+    found = extract_features(backbone, twice, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert found.of(twice).shape[0] == 8
+
+
+def test_a_folder_that_cannot_be_written_costs_the_cache_and_nothing_else(
+    backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    found = extract_features(backbone, samples[:3], cache=blocked / "cache")
+    assert found.of(samples[:3]).shape[0] == 3
+    assert any(str(blocked) in note for note in found.notes)

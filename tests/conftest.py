@@ -54,3 +54,12 @@ def class_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 pixels[:, :, 2 - channel] = 255 - pixels[:, :, 2 - channel] // 4
                 Image.fromarray(pixels).save(folder / split / label / f"{i}.jpg")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of one matrix with odd labels and three golden photos; see tiny_bundle.py. Copy it to change it."""
+    import tiny_bundle
+
+    photos = (photo(1, 40, 30), photo(2, 30, 50), photo(3, 12, 12))
+    return tiny_bundle.write(tmp_path_factory.mktemp("bundle") / "tiny", photos=photos)

@@ -8,7 +8,8 @@
 | 16 bits a channel            | the high byte                                                             |
 | 32-bit integers              | 0..65535: the high byte of 16; otherwise smallest..largest → 0..255       |
 | floats                       | 0..1: × 255; 0..255: rounded; otherwise smallest..largest → 0..255        |
-| CMYK, YCCK, YCbCr, HSV       | to RGB; colour profiles are not applied                                   |
+| CMYK, YCCK, YCbCr, HSV       | to RGB; colour profiles are not applied; CMYK in JPEG is taken as         |
+|                              | inverted only where Adobe's marker says so                                |
 | animated, several pictures   | the first                                                                 |
 | truncated, corrupt, empty    | ImageError                                                                |
 | more pixels than the limit   | ImageError before decoding                                                |
@@ -28,7 +29,7 @@ from typing import IO, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops
 
 from edgetl.errors import ImageError
 
@@ -159,8 +160,9 @@ def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
 def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     _check_size(image.width, image.height, name, max_pixels)
     image.load()
-    turn = _TURNS.get(_orientation(image))
-    upright = image if turn is None else image.transpose(turn)
+    if image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
+        image = ImageChops.invert(image)  # Pillow takes every CMYK JPEG to be inverted as Adobe's are
+    upright = _turned(image)
     if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
         return Image.fromarray(_to_8_bits(np.asarray(upright), name)).convert("RGB")
     if upright.has_transparency_data:
@@ -168,11 +170,16 @@ def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     return upright if upright.mode == "RGB" else upright.convert("RGB")
 
 
-def _orientation(image: Image.Image) -> object:
+def _turned(image: Image.Image) -> Image.Image:
     try:
-        return image.getexif().get(_ORIENTATION_TAG, 1)
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION_TAG))
     except Exception:  # metadata too broken to read says nothing; the pixels are whole
-        return 1
+        turn = None
+    if turn is None:
+        return image
+    upright = image.transpose(turn)
+    upright.info = {key: value for key, value in image.info.items() if key == "transparency"}  # no EXIF: it is done
+    return upright
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -118,8 +118,7 @@ class Predictor:
 
         Raises ImageError if it is not one whole photo.
         """
-        pixels = resize_for_graph(read_image(source, max_pixels=self.max_pixels), self.card.spec)
-        logits, probabilities = self._run(self._session(self.threads), pixels[np.newaxis])
+        logits, probabilities = self._run(self._session(self.threads), self._pixels(source)[np.newaxis])
         return self._prediction(describe(source), logits[0], probabilities[0])
 
     def batch(self, sources: Iterable[Source], *, workers: int | None = None) -> Iterator[Prediction | ImageError]:
@@ -160,7 +159,7 @@ class Predictor:
         by_shape: dict[tuple[int, ...], list[tuple[int, NDArray[np.uint8]]]] = {}
         for i, source in enumerate(sources):
             try:
-                pixels = resize_for_graph(read_image(source, max_pixels=self.max_pixels), self.card.spec)
+                pixels = self._pixels(source)
                 by_shape.setdefault(pixels.shape, []).append((i, pixels))
             except ImageError as error:
                 results[i] = error
@@ -174,6 +173,14 @@ class Predictor:
                 for i in indices:
                     results[i] = ImageError(describe(sources[i]), error.message, error.hint)
         return [result for result in results if result is not None]
+
+    def _pixels(self, source: Source) -> NDArray[np.uint8]:
+        """What the graph is fed, uint8 [h, w, 3]. Raises ImageError naming ``source``."""
+        image = read_image(source, max_pixels=self.max_pixels)
+        try:
+            return resize_for_graph(image, self.card.spec)
+        except ImageError as error:
+            raise ImageError(describe(source), error.reason) from None
 
     def _run(
         self, session: onnxruntime.InferenceSession, images: NDArray[np.uint8]

@@ -8,13 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from edgetl.errors import ImageError
+from edgetl.runtime.images import MAX_PIXELS, describe
 from edgetl.runtime.spec import PreprocessSpec
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 def resize_image(image: Image.Image, spec: PreprocessSpec) -> NDArray[np.uint8]:
-    """Resize and crop an RGB picture as ``spec`` says → uint8 [h, w, 3], values 0..255: the graph's ``resized``."""
+    """Resize and crop an RGB picture as ``spec`` says → uint8 [h, w, 3], values 0..255: the graph's ``resized``.
+
+    Raises ImageError for a picture so long and thin that its resize would not fit in MAX_PIXELS.
+    """
     resized = spec.resized_size(image.height, image.width)
     return _resize_window(image, spec, spec.crop_origin(*resized), spec.output_size(image.height, image.width))
 
@@ -25,6 +30,7 @@ def resize_for_graph(image: Image.Image, spec: PreprocessSpec) -> NDArray[np.uin
     The graph leaves its resize out where a picture already has the size that the resize would give, and then
     cuts its crop. So that photos of every shape still stack into one batch, "shorter_side" with a crop gives a
     square of ``size`` pixels, placed so that the graph's crop of it is the contract's crop of the whole.
+    Raises ImageError as ``resize_image`` does.
     """
     height, width = spec.resized_size(image.height, image.width)
     if spec.crop is None or isinstance(spec.size, tuple):
@@ -43,6 +49,11 @@ def _resize_window(
     """
     full_height, full_width = spec.resized_size(image.height, image.width)
     (top, left), (height, width) = origin, size
+    largest = full_width * max(image.height, full_height)
+    if largest > MAX_PIXELS:  # one pixel wide and a million high: a few bytes on disk, gigabytes here
+        raise ImageError(
+            describe(image), f"resizing {image.width}×{image.height} takes {largest:,} pixels; the limit is {MAX_PIXELS:,}"
+        )
     resample = _FILTERS[spec.interpolation]
     if full_width != image.width:
         image = image.resize((full_width, image.height), resample)

@@ -1,0 +1,87 @@
+"""The whole classifier as one ONNX model: preprocessing, network, probabilities, and its description."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import helper
+from torch import nn
+
+import edgetl
+from edgetl.errors import ExportError
+from edgetl.export.graph import GraphWriter
+from edgetl.export.onnx_network import INPUT, OUTPUT, export_network
+from edgetl.export.onnx_preprocess import write_preprocessing
+from edgetl.runtime.bundle import METADATA_KEY, card_metadata
+from edgetl.runtime.card import ModelCard
+
+PREFIX = "edgetl"  # of all names that are not the network's own
+
+
+def build_onnx(network: nn.Module, card: ModelCard, opset: int | None = None) -> onnx.ModelProto:
+    """``images`` uint8 [N, H, W, 3] → ``logits`` and ``probabilities`` float32 [N, classes].
+
+    ``resized`` (uint8 [N, h, w, 3]) and ``normalized`` (float32 [N, 3, h, w]) are values of the main graph.
+    Raises ExportError if the network can't be exported.
+    """
+    return assemble(export_network(network, card.spec, opset), card)
+
+
+def assemble(network: onnx.ModelProto, card: ModelCard) -> onnx.ModelProto:
+    """Put the preprocessing before an exported network and the probabilities behind it."""
+    graph = GraphWriter(PREFIX)
+    write_preprocessing(graph, card.spec, "images")
+    graph.nodes.extend(network.graph.node)
+    tempered = graph.op("Div", OUTPUT, np.float32(card.temperature))
+    graph.op("Softmax", tempered, output="probabilities", axis=1)
+    height, width = card.spec.fixed_size or ("h", "w")
+    classes = len(card.labels)
+    whole = helper.make_graph(
+        graph.nodes,
+        PREFIX,
+        [_value("images", np.uint8, ["N", "H", "W", 3])],
+        [_value(name, np.float32, ["N", classes]) for name in (OUTPUT, "probabilities")],
+        [*network.graph.initializer, *graph.initializers.values()],
+        value_info=[
+            _value("resized", np.uint8, ["N", height, width, 3]),
+            _value(INPUT, np.float32, ["N", 3, height, width]),
+            *network.graph.value_info,
+        ],
+    )
+    opsets = list(network.opset_import)
+    model = helper.make_model(
+        whole,
+        opset_imports=opsets,
+        functions=network.functions,
+        ir_version=helper.find_min_ir_version_for(opsets),
+        producer_name="edgetl",
+        producer_version=edgetl.__version__,
+    )
+    helper.set_model_props(model, {METADATA_KEY: card_metadata(card)})
+    check(model)
+    return model
+
+
+def check(model: onnx.ModelProto) -> None:
+    """Raises ExportError unless onnx's full checker takes ``model``."""
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # its own errors and protobuf's
+        raise ExportError(f"The exported graph is not valid ONNX: {str(error).strip().splitlines()[0]}") from error
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of the standard operators that ``model`` uses."""
+    return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def named_value(model: onnx.ModelProto, name: str) -> onnx.ValueInfoProto:
+    """Type and shape of the value ``name`` inside ``model``'s main graph."""
+    value: onnx.ValueInfoProto = next(value for value in model.graph.value_info if value.name == name)
+    return value
+
+
+def _value(name: str, dtype: type, shape: Sequence[str | int]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)

@@ -1,0 +1,66 @@
+"""The trained network alone as an ONNX graph, of the lowest opset that its operators allow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import onnx
+import torch
+from torch import nn
+
+from edgetl.errors import ExportError
+from edgetl.export.onnx_preprocess import MIN_OPSET
+from edgetl.export.quiet import quiet
+from edgetl.runtime.spec import PreprocessSpec
+
+INPUT, OUTPUT = "normalized", "logits"
+MAX_OPSET = 20  # the last one that torch's tracing exporter writes
+MAX_BYTES = 2**31 - 2**20  # protobuf's limit on one file, less room for the graph itself
+EXAMPLE_SIDE = 224  # pixels; for a spec whose pictures have no fixed size
+
+
+def example_input(spec: PreprocessSpec, photos: int = 2) -> torch.Tensor:
+    """Noise of the network's input shape, float32 [photos, 3, h, w]."""
+    height, width = spec.fixed_size or spec.resized_size(EXAMPLE_SIDE, EXAMPLE_SIDE)
+    return torch.randn(photos, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def export_network(network: nn.Module, spec: PreprocessSpec, opset: int | None = None) -> onnx.ModelProto:
+    """``network`` (in eval mode) → a model from ``normalized`` to ``logits``, weights inside.
+
+    opset  exactly that one; None: the lowest from 12 on that works
+
+    Raises ExportError if no opset works, if ``opset`` is out of range, or if the file would be larger than 2 GB.
+    """
+    size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    if size > MAX_BYTES:
+        raise ExportError(f"The network's weights take {size / 1e9:.1f} GB; one ONNX file holds 2 GB at most.")
+    if opset is not None and not MIN_OPSET <= opset <= MAX_OPSET:
+        raise ExportError(f"Opset {opset} can't be written.", f"Choose one from {MIN_OPSET} to {MAX_OPSET}, or none.")
+    failure: Exception | None = None
+    for candidate in range(MIN_OPSET, MAX_OPSET + 1) if opset is None else [opset]:
+        try:
+            return _trace(network, spec, candidate)
+        except Exception as error:  # whatever the exporter meets: an operator that this opset lacks, mostly
+            failure = error
+    reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
+    hint = "A later opset may know the operator: try without --opset." if opset else "Choose another backbone."
+    raise ExportError(f"The network can't be written as ONNX: {reason}", hint) from failure
+
+
+def _trace(network: nn.Module, spec: PreprocessSpec, opset: int) -> onnx.ModelProto:
+    sides = {} if spec.fixed_size else {2: "h", 3: "w"}
+    with quiet(), torch.no_grad(), TemporaryDirectory() as folder:
+        file = Path(folder, "network.onnx")
+        torch.onnx.export(
+            network,
+            (example_input(spec),),
+            file,
+            dynamo=False,
+            opset_version=opset,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_axes={INPUT: {0: "N", **sides}, OUTPUT: {0: "N"}},
+        )
+        return onnx.load_model(file)

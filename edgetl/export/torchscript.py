@@ -1,0 +1,48 @@
+"""The whole classifier as one TorchScript file, which runs in a process that has torch and nothing of ours."""
+
+from __future__ import annotations
+
+import io
+
+import torch
+from torch import nn
+
+from edgetl.errors import ExportError
+from edgetl.export.classifier import DeployedClassifier
+from edgetl.export.onnx_network import example_input
+from edgetl.export.quiet import quiet
+from edgetl.runtime.card import ModelCard
+
+BATCH, OTHER_BATCH = 2, 3  # photos in the example, and in the one that the result is tried on
+
+
+def build_torchscript(network: nn.Module, card: ModelCard) -> bytes:
+    """Bytes of a file for ``torch.jit.load``: ``forward`` and ``stages`` as DeployedClassifier has them.
+
+    The preprocessing is compiled, since it depends on the photo's size; the network is traced, or compiled where
+    its trace does not hold for another batch size. Raises ExportError if neither works.
+    """
+    example, other = example_input(card.spec, BATCH), example_input(card.spec, OTHER_BATCH)
+    failure: Exception | None = None
+    for convert in (_trace, _compile):
+        with quiet(), torch.no_grad():
+            try:
+                converted = convert(network, example)
+                torch.testing.assert_close(converted(other), network(other))
+                file = io.BytesIO()
+                torch.jit.save(torch.jit.script(DeployedClassifier(converted, card)), file)
+                return file.getvalue()
+            except Exception as error:  # whatever the compiler meets; then the other way is tried
+                failure = error
+    reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
+    raise ExportError(f"The network can't be written as TorchScript: {reason}") from failure
+
+
+def _trace(network: nn.Module, example: torch.Tensor) -> nn.Module:
+    traced: nn.Module = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
+    return traced
+
+
+def _compile(network: nn.Module, example: torch.Tensor) -> nn.Module:
+    compiled: nn.Module = torch.jit.script(network, example_inputs=[(example,)])
+    return compiled

@@ -1,0 +1,88 @@
+"""An exported model must answer as the trained network does before it is put in place."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from edgetl.errors import ExportError
+from edgetl.export.golden import Reference
+from edgetl.export.onnx_model import named_value
+from edgetl.runtime.session import open_session
+
+MAX_PROBABILITY_DIFFERENCE = 1e-4  # float32 in another order of sums; measured 1e-7 to 1e-5
+
+# uint8 [N, H, W, 3] → resized uint8 [N, h, w, 3], logits and probabilities float32 [N, classes]
+Answer = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+Run = Callable[[NDArray[np.uint8]], Answer]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How far an exported model was from the trained network: the largest differences over ``photos`` pictures."""
+
+    photos: int
+    logits: float
+    probabilities: float
+
+    def to_dict(self) -> Mapping[str, Any]:
+        return asdict(self)
+
+
+def run_onnx(model: onnx.ModelProto) -> Run:
+    """``model`` in onnxruntime on the CPU."""
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    shown.graph.output.append(named_value(model, "resized"))
+    session = open_session(shown.SerializeToString(), providers="cpu", name="the exported ONNX model")
+    names = ["resized", "logits", "probabilities"]
+    return lambda images: tuple(session.run(names, {"images": images}))
+
+
+def run_torchscript(content: bytes) -> Run:
+    """A TorchScript file, read back."""
+    module = torch.jit.load(io.BytesIO(content), map_location="cpu")  # type: ignore[no-untyped-call]
+
+    def run(images: NDArray[np.uint8]) -> Answer:
+        with torch.inference_mode():
+            resized, _, logits, probabilities = module.stages(torch.from_numpy(images))
+        return resized.numpy(), logits.numpy(), probabilities.numpy()
+
+    return run
+
+
+def verify(name: str, run: Run, references: Sequence[Reference]) -> Verification:
+    """Compare ``run`` with the references, each photo twice in one batch.
+
+    Raises ExportError naming the photo and the stage if a resized pixel differs, or a probability by more than 1e-4.
+    """
+    logits, probabilities = 0.0, 0.0
+    for reference in references:
+        answer = run(np.stack([reference.pixels] * 2))
+        for resized, its_logits, its_probabilities in zip(*answer, strict=True):
+            if not np.array_equal(resized, reference.resized):
+                raise _mismatch(name, reference, "resized pixels differ")
+            logits = max(logits, _distance(its_logits, reference.logits))
+            distance = _distance(its_probabilities, reference.probabilities)
+            if not distance <= MAX_PROBABILITY_DIFFERENCE:  # NaN fails
+                raise _mismatch(name, reference, f"a probability differs by {distance:.2g}")
+            probabilities = max(probabilities, distance)
+    return Verification(len(references), logits, probabilities)
+
+
+def _distance(values: NDArray[Any], expected: NDArray[Any]) -> float:
+    return float(np.abs(values.astype(np.float64) - expected).max())
+
+
+def _mismatch(name: str, reference: Reference, what: str) -> ExportError:
+    return ExportError(
+        f"The exported {name} model does not answer as the trained network: {what} on {reference.source}.",
+        "Nothing was written. Try another --opset, or another --format.",
+    )

@@ -1,0 +1,209 @@
+"""``edgetl check``: does the export answer as the trained network does, on real photos, in every runtime?"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgetl.errors import BundleError, CheckpointError, ParityError
+
+if TYPE_CHECKING:
+    from edgetl.parity.results import AgainstResult, CheckResult
+    from edgetl.training.checkpoint import Trained
+
+    Result = CheckResult | AgainstResult
+
+
+_FILE_WIDTH = 120  # characters of the table where no window sets a width: a pipe, a CI log
+
+
+class WrongUse(click.ClickException):
+    """The question can't be put like this; nothing was compared."""
+
+    exit_code = 2
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(exists=True, path_type=Path))
+@click.option("--images", type=click.Path(exists=True, path_type=Path), required=True, help="Photos: a folder or a file.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="The trained run. [default: the one BUNDLE names]")
+@click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Only this runtime, which must run; repeatable.")
+@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), help="Which of the bundle's models to check.")
+@click.option("--tolerance", type=click.FloatRange(0, 1), help="Largest difference of a probability. [default: 1e-4 for fp32]")
+@click.option("--limit", type=click.IntRange(min=1), help="Compare only so many photos, evenly spread.")
+@click.option("--against", type=click.Path(exists=True, path_type=Path), help="Compare with this bundle; needs no checkpoint.")
+@click.option("--max-accuracy-drop", type=float, metavar="POINTS", help="With --against: fail if more accuracy is lost.")
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write every figure as JSON.")
+@click.option("--junit", "junit_file", type=click.Path(dir_okay=False, path_type=Path), help="Write JUnit XML for a CI system.")
+@click.option("--html", "html_file", type=click.Path(dir_okay=False, path_type=Path), help="Write a report to look at.")
+def command(
+    bundle: Path,
+    images: Path,
+    checkpoint: Path | None,
+    runtimes: tuple[str, ...],
+    precision: str | None,
+    tolerance: float | None,
+    limit: int | None,
+    against: Path | None,
+    max_accuracy_drop: float | None,
+    json_file: Path | None,
+    junit_file: Path | None,
+    html_file: Path | None,
+) -> None:
+    """Compare BUNDLE with the network that it was exported from, stage by stage, in every runtime installed here.
+
+    BUNDLE is a bundle folder or a lone model.onnx. Exit code 0 if all that was asked for ran and passed, 1 if
+    something differs, 2 if nothing could be compared.
+
+    Runtimes: torchscript, torchscript-fresh, pt2, onnxruntime-cpu, onnxruntime-unoptimized, batch, onnxruntime-cuda,
+    openvino, predictor.
+
+    \b
+    Example:
+      edgetl check exported/pets --images photos/
+      edgetl check exported/pets --images photos/ --html report.html --junit report.xml
+      edgetl check exported/new --against exported/old --images DATA/val --max-accuracy-drop 0.5
+    """
+    if against and (runtimes or checkpoint):
+        raise click.UsageError("--against compares two bundles: it takes no --runtime and no --checkpoint.")
+    if max_accuracy_drop is not None and not against:
+        raise click.UsageError("--max-accuracy-drop needs --against: an accuracy falls from something.")
+    try:
+        root, photos = _photos(images, limit)
+        with _progress(len(photos)) as progress:
+            if against:
+                result: Result = _against(bundle, against, root, photos, precision, max_accuracy_drop, tolerance, progress)
+            else:
+                result = _check(bundle, checkpoint, root, photos, precision, runtimes, tolerance, progress)
+        _report(result, {"json": json_file, "junit": junit_file, "html": html_file})
+    except ParityError as error:
+        raise WrongUse(str(error)) from error
+    sys.exit(0 if result.passed else 1)
+
+
+def _photos(images: Path, limit: int | None) -> tuple[Path, list[Path]]:
+    from edgetl.parity.photos import find_photos
+
+    root, photos = find_photos(images)
+    if limit is not None and limit < len(photos):
+        photos = [photos[i * len(photos) // limit] for i in range(limit)]
+    return root, photos
+
+
+def _check(
+    bundle: Path,
+    checkpoint: Path | None,
+    root: Path,
+    photos: list[Path],
+    precision: str | None,
+    runtimes: tuple[str, ...],
+    tolerance: float | None,
+    progress: Callable[[int], None],
+) -> CheckResult:
+    from edgetl.parity.check import check, threads_each, unopened
+    from edgetl.parity.runtimes import Subject
+    from edgetl.runtime.bundle import Bundle
+
+    try:
+        opened = Bundle.open(bundle) if bundle.is_dir() else None
+        trained = _trained(bundle, opened, checkpoint)
+        subject = Subject.open(bundle, trained.network, trained.card, precision=precision, threads=threads_each())
+    except BundleError as error:
+        return unopened(bundle, root, error)
+    return check(subject, photos, root, runtimes=runtimes, tolerance=tolerance, progress=progress)
+
+
+def _trained(path: Path, bundle: object, checkpoint: Path | None) -> Trained:
+    """The network to compare with: the one asked for, or the one recorded in the manifest, if it still is the same file."""
+    from edgetl.runtime.bundle import Bundle
+    from edgetl.training.checkpoint import load
+
+    recorded = bundle.manifest.get("checkpoint") if isinstance(bundle, Bundle) else None
+    way_out = "Name the run that it was exported from with --checkpoint RUN."
+    if checkpoint is None:
+        if not recorded or not recorded["path"]:
+            raise WrongUse(f"{path} does not say which checkpoint it was exported from.\n{way_out}")
+        checkpoint = path / recorded["path"]
+        _same_file(checkpoint, recorded["sha256"], way_out)
+    try:
+        return load(checkpoint)
+    except CheckpointError as error:
+        raise WrongUse(f"{error.message}\n{error.hint or way_out}") from error
+
+
+def _same_file(checkpoint: Path, sha256: str, way_out: str) -> None:
+    from hashlib import file_digest
+
+    if not checkpoint.is_file():
+        raise WrongUse(f"The checkpoint that was exported is gone: {checkpoint}.\n{way_out}")
+    with checkpoint.open("rb") as file:
+        found = file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise WrongUse(
+            f"{checkpoint} is no longer the checkpoint that was exported (trained again?).\n"
+            f"Export it again, or compare with it all the same with --checkpoint {checkpoint}."
+        )
+
+
+def _against(
+    new: Path,
+    old: Path,
+    root: Path,
+    photos: list[Path],
+    precision: str | None,
+    max_accuracy_drop: float | None,
+    tolerance: float | None,
+    progress: Callable[[int], None],
+) -> AgainstResult:
+    from edgetl.parity.against import compare_bundles
+    from edgetl.runtime.predictor import Predictor
+
+    return compare_bundles(
+        Predictor(new, precision=precision),
+        Predictor(old),
+        photos,
+        root,
+        max_accuracy_drop=max_accuracy_drop,
+        tolerance=tolerance,
+        progress=progress,
+    )
+
+
+def _report(result: Result, files: dict[str, Path | None]) -> None:
+    """On the terminal, and into every file asked for."""
+    from rich.console import Console
+
+    from edgetl.cli.check_terminal import show
+    from edgetl.parity.reports import write_report
+    from edgetl.parity.reports.as_json import as_json
+    from edgetl.parity.reports.html import as_html
+    from edgetl.parity.reports.junit import as_junit
+
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _FILE_WIDTH
+    show(result, console)
+    writers = {"json": as_json, "junit": as_junit, "html": as_html}
+    for kind, path in files.items():
+        if path is not None:
+            write_report(path, writers[kind](result))
+            click.echo(f"{kind}: {path}", err=True)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr where that is a terminal; yields what to call with the number of photos done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("comparing"), BarColumn(), MofNCompleteColumn(), TextColumn("photos"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("photos", total=total)
+        yield lambda done: bar.update(task, completed=done)

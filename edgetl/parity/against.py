@@ -1,0 +1,152 @@
+"""Compare two exported models by what they answer: fp32 with int8, last month's with today's. Needs no torch."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgetl.errors import ImageError, ParityError
+from edgetl.parity.compare import kl_divergence
+from edgetl.parity.machine import describe_machine
+from edgetl.parity.results import Accuracy, AgainstResult, ClassAccuracy, Disagreement, Finding
+from edgetl.runtime.predictor import Prediction, Predictor
+
+
+def compare_bundles(
+    new: Predictor,
+    old: Predictor,
+    photos: Sequence[Path],
+    root: Path,
+    *,
+    max_accuracy_drop: float | None = None,
+    tolerance: float | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> AgainstResult:
+    """Classify ``photos`` with both and compare the labels, by name.
+
+    root               folder that the photos' names are relative to; a photo whose own folder is named like a label has
+                       that label
+    max_accuracy_drop  points (hundredths) of accuracy that ``new`` may lose; None: no gate
+    tolerance          largest difference of a probability, 0..1; None: no gate
+
+    Raises ParityError if no photo can be read, or a gate can't be measured: what could not be measured is no pass.
+    """
+    started = time.perf_counter()
+    tally = _Pairs(new.labels == old.labels)
+    for done, (path, ours, theirs) in enumerate(zip(photos, new.batch(photos), old.batch(photos), strict=True), start=1):
+        tally.add(path.relative_to(root).as_posix(), _truth(path, {*new.labels, *old.labels}), ours, theirs)
+        progress(done)
+    if tally.compared == 0:
+        raise ParityError(f"None of {len(photos)} photos can be read, so there is nothing to compare.")
+    accuracy = tally.accuracy()
+    return AgainstResult(
+        new=str(new.path),
+        old=str(old.path),
+        root=root,
+        photos=tally.compared,
+        unreadable=tally.unreadable,
+        disagreements=tuple(tally.disagreements),
+        largest=tally.largest,
+        kl_mean=tally.kl_mean,
+        accuracy=accuracy,
+        unlabelled=tally.compared - (accuracy.photos if accuracy else 0),
+        gates=(
+            tally.photo_gate(),
+            *_accuracy_gate(accuracy, max_accuracy_drop),
+            *_probability_gate(tally.largest, tolerance),
+        ),
+        seconds=time.perf_counter() - started,
+        machine=describe_machine(),
+    )
+
+
+class _Pairs:
+    """Both answers to each photo."""
+
+    def __init__(self, same_labels: bool) -> None:
+        self.compared = 0
+        self.unreadable: dict[str, str] = {}
+        self.disagreements: list[Disagreement] = []
+        self._one_sided: list[str] = []
+        self._same_labels = same_labels
+        self._distances: list[float] = []
+        self._divergences: list[float] = []
+        self._right: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
+
+    def add(self, photo: str, truth: str | None, new: Prediction | ImageError, old: Prediction | ImageError) -> None:
+        if isinstance(new, ImageError) or isinstance(old, ImageError):
+            self._add_refusal(photo, new, old)
+            return
+        self.compared += 1
+        if new.label != old.label:
+            answers = (new.label, new.confidence, old.label, old.confidence)
+            self.disagreements.append(Disagreement(photo, *answers, truth))
+        if self._same_labels:
+            self._distances.append(float(np.abs(new.probabilities - old.probabilities).max()))
+            self._divergences.append(kl_divergence(old.probabilities, new.probabilities))
+        if truth is not None:
+            self._right[truth].append((new.label == truth, old.label == truth))
+
+    @property
+    def largest(self) -> float | None:
+        return max(self._distances, default=None)
+
+    @property
+    def kl_mean(self) -> float | None:
+        return float(np.mean(self._divergences)) if self._divergences else None
+
+    def photo_gate(self) -> Finding:
+        message = "; ".join(self._one_sided) or "both models answer the same photos"
+        return Finding("photos", not self._one_sided, message)
+
+    def accuracy(self) -> Accuracy | None:
+        if not self._right:
+            return None
+        classes = tuple(ClassAccuracy(label, len(right), *_shares(right)) for label, right in sorted(self._right.items()))
+        everything = [pair for right in self._right.values() for pair in right]
+        return Accuracy(len(everything), *_shares(everything), classes)
+
+    def _add_refusal(self, photo: str, new: Prediction | ImageError, old: Prediction | ImageError) -> None:
+        if isinstance(new, ImageError) and isinstance(old, ImageError):
+            self.unreadable[photo] = new.reason
+            return
+        refused = new if isinstance(new, ImageError) else old
+        assert isinstance(refused, ImageError)
+        who = "the new" if refused is new else "the old"
+        self._one_sided.append(f"{photo}: only {who} model gives no answer: {refused.reason}")
+
+
+def _shares(right: Sequence[tuple[bool, bool]]) -> tuple[float, float]:
+    """Share of right answers, 0..1: (new, old)."""
+    new, old = np.mean(right, axis=0)
+    return float(new), float(old)
+
+
+def _truth(path: Path, labels: set[str]) -> str | None:
+    return path.parent.name if path.parent.name in labels else None
+
+
+def _accuracy_gate(accuracy: Accuracy | None, limit: float | None) -> list[Finding]:
+    if limit is None:
+        return []
+    if accuracy is None:
+        raise ParityError(
+            "No photo lies in a folder that is named like a label, so accuracy can't be measured.",
+            "With --max-accuracy-drop, name a folder of class folders with --images.",
+        )
+    change = f"from {accuracy.old:.2%} to {accuracy.new:.2%} over {accuracy.photos} photos"
+    return [Finding("accuracy", accuracy.drop <= limit, f"{change}: {accuracy.drop:.2f} points lost, {limit:g} allowed")]
+
+
+def _probability_gate(largest: float | None, limit: float | None) -> list[Finding]:
+    if limit is None:
+        return []
+    if largest is None:
+        raise ParityError(
+            "The two models have different labels, so their probabilities can't be compared.", "Leave out --tolerance."
+        )
+    return [Finding("probabilities", largest <= limit, f"they differ by up to {largest:.3g}, {limit:g} allowed")]

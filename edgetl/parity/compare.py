@@ -1,0 +1,143 @@
+"""Measure how far a runtime is from the reference, photo by photo. Metrics and limits; the verdict is in results.py."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetl.parity.results import Answer, Decisions, Flip, Gap, RuntimeResult, StageResult
+from edgetl.parity.stages import STAGES, Refusal, Stages
+from edgetl.parity.tolerances import Tolerance
+
+_PERCENTILE_STAGES = ("logits", "probabilities")
+_WORST_PHOTOS = 6
+
+
+def measure(expected: NDArray[Any], found: NDArray[Any], limit: float, photo: str) -> Gap:
+    """How far ``found`` is from ``expected``, and where most. A wrong shape or a NaN or infinity is infinitely far."""
+    if expected.shape != found.shape:
+        shapes = f"shape {list(found.shape)} where the reference has {list(expected.shape)}"
+        return Gap(photo, float("inf"), limit, problem=shapes, differing=expected.size, size=expected.size)
+    distance = np.abs(found.astype(np.float64) - expected.astype(np.float64))
+    finite = np.isfinite(distance)
+    problem: str | None = None
+    if finite.all():
+        position = np.unravel_index(int(distance.argmax()), distance.shape)
+        largest = float(distance[position])
+    else:  # the first value that is not a number says more than the largest of the others
+        position = np.unravel_index(int(finite.argmin()), distance.shape)
+        largest, problem = float("inf"), f"{int((~finite).sum())} values are NaN or infinite"
+    return Gap(
+        photo=photo,
+        largest=largest,
+        limit=limit,
+        problem=problem,
+        position=tuple(int(index) for index in position),
+        expected=float(expected[position]),
+        found=float(found[position]),
+        differing=int(np.count_nonzero(distance)),  # NaN counts as non-zero
+        size=expected.size,
+    )
+
+
+def kl_divergence(expected: NDArray[Any], found: NDArray[Any]) -> float:
+    """KL(expected || found) of two probability vectors [classes], in nats, ≥ 0; infinite if ``found`` is not finite."""
+    if expected.shape != found.shape or not (np.isfinite(expected).all() and np.isfinite(found).all()):
+        return float("inf")
+    smallest = np.finfo(np.float32).tiny  # a softmax in float32 may underflow to 0, which is no infinite surprise
+    p, q = expected.astype(np.float64), np.maximum(found.astype(np.float64), smallest)
+    return max(0.0, float(np.sum(p * np.log(np.maximum(p, smallest) / q))))
+
+
+def margin(probabilities: NDArray[Any]) -> float:
+    """Distance of the best probability from the second best, 0..1; 1 where there is one class."""
+    if probabilities.size < 2:
+        return 1.0
+    second, best = np.partition(probabilities, -2)[-2:]
+    return float(best) - float(second)
+
+
+class Tally:
+    """Collects one runtime's photos. ``add`` each of them, then read ``result``."""
+
+    def __init__(self, name: str, labels: Sequence[str], tolerance: Tolerance, *, judged: bool = True) -> None:
+        self._name, self._labels, self._tolerance, self._judged = name, labels, tolerance, judged
+        self._worst: dict[str, Gap] = {}
+        self._differing: dict[str, int] = defaultdict(int)
+        self._sizes: dict[str, int] = defaultdict(int)
+        self._distances: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
+        self._flips: list[Flip] = []
+        self._worst_answers: list[Answer] = []
+        self._divergences: list[float] = []
+        self._photos: set[str] = set()
+
+    def add(self, photo: str, reference: Stages | Refusal, found: Stages | Refusal) -> None:
+        """Compare one photo. One that both refuse agrees, and counts as nothing compared."""
+        if isinstance(reference, Refusal) or isinstance(found, Refusal):
+            self._add_refusal(photo, reference, found)
+            return
+        self._photos.add(photo)
+        for stage in STAGES:
+            expected, values = reference.at(stage), found.at(stage)
+            if expected is not None and values is not None:
+                self._add_stage(stage, measure(expected, values, self._tolerance.limit(stage, reference), photo))
+                if stage in _PERCENTILE_STAGES and expected.shape == values.shape:
+                    self._distances[stage].append(np.abs(values - expected).ravel())
+        if reference.probabilities is not None and found.probabilities is not None:
+            self._add_decision(photo, reference.probabilities, found.probabilities)
+
+    def result(self, seconds: float) -> RuntimeResult:
+        """Everything measured so far, judged. A runtime that showed no answer at all has failed."""
+        if not self._worst:
+            return RuntimeResult(self._name, "failed", reason="It compared no photo.", seconds=seconds)
+        stages = tuple(self._stage(stage) for stage in STAGES if stage in self._worst)
+        decisions = Decisions(
+            compared=len(self._divergences),
+            flips=tuple(self._flips),
+            worst=tuple(self._worst_answers),
+            kl_mean=float(np.mean(self._divergences)) if self._divergences else 0.0,
+            kl_max=max(self._divergences, default=0.0),
+        )
+        return RuntimeResult.judge(self._name, len(self._photos), stages, decisions, seconds, judged=self._judged)
+
+    def _add_refusal(self, photo: str, reference: Stages | Refusal, found: Stages | Refusal) -> None:
+        if isinstance(reference, Refusal) and isinstance(found, Refusal):
+            return
+        if isinstance(found, Refusal):
+            problem = f"refused ({found.reason}); the reference reads it"
+        else:
+            problem = "read, though the reference refuses it"
+        self._photos.add(photo)
+        self._add_stage("decoded", Gap(photo, float("inf"), 0.0, problem=problem, differing=1, size=1))
+
+    def _add_stage(self, stage: str, gap: Gap) -> None:
+        self._differing[stage] += gap.differing
+        self._sizes[stage] += gap.size
+        if stage not in self._worst or gap.excess > self._worst[stage].excess:
+            self._worst[stage] = gap
+
+    def _add_decision(self, photo: str, expected: NDArray[Any], found: NDArray[Any]) -> None:
+        self._divergences.append(kl_divergence(expected, found))
+        comparable = expected.shape == found.shape and bool(np.isfinite(expected).all() and np.isfinite(found).all())
+        best, other = int(expected.argmax()), int(found.argmax())
+        if comparable and best != other:  # a NaN has no best class to speak of, and is infinitely far already
+            gap = margin(expected)
+            tie = gap <= self._tolerance.probabilities
+            self._flips.append(Flip(photo, self._label(best), self._label(other), gap, tie=tie))
+        distance = float(np.abs(expected - found).max()) if comparable else float("inf")
+        answers = (self._label(best), float(expected[best]), self._label(other), float(found[other]))
+        self._worst_answers.append(Answer(photo, distance, *answers))
+        self._worst_answers.sort(key=lambda answer: -answer.distance)
+        del self._worst_answers[_WORST_PHOTOS:]
+
+    def _label(self, index: int) -> str:
+        return self._labels[index] if index < len(self._labels) else f"output {index}"
+
+    def _stage(self, stage: str) -> StageResult:
+        distances = self._distances.get(stage)
+        p999 = float(np.percentile(np.concatenate(distances), 99.9)) if distances else None  # NaN if one of them is
+        return StageResult(stage, self._worst[stage], self._differing[stage], self._sizes[stage], p999)

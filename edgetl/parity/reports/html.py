@@ -1,0 +1,128 @@
+"""The report as one HTML file that needs nothing else: the photos in it are thumbnails, the style is inside."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from edgetl.errors import ImageError, MissingDependencyError
+from edgetl.parity.reports.cells import figures, minor_figures, pixels
+from edgetl.parity.results import AgainstResult, Answer, CheckResult, RuntimeResult, StageResult
+from edgetl.parity.stages import STAGES
+from edgetl.runtime.images import read_image
+
+_THUMBNAIL = 176  # pixels of the longer side: sharp enough to recognise a photo, 6 kB
+_MOST_PHOTOS = 20
+
+
+@dataclass(frozen=True)
+class Card:
+    """A photo in the report. ``lines`` are pairs of (who says so, what); ``note`` is what is remarkable about it."""
+
+    photo: str
+    thumbnail: str
+    lines: tuple[tuple[str, str], ...]
+    note: str
+    bad: bool
+
+
+def as_html(result: CheckResult | AgainstResult) -> str:
+    """A whole HTML document. Raises MissingDependencyError without jinja2."""
+    try:
+        from jinja2 import Environment, PackageLoader
+    except ImportError as error:
+        raise MissingDependencyError("jinja2", "The HTML report", "train") from error
+    environment = Environment(
+        loader=PackageLoader("edgetl.parity.reports"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    kind = "check" if isinstance(result, CheckResult) else "against"
+    cards = _check_cards(result) if isinstance(result, CheckResult) else _against_cards(result)
+    template = environment.get_template(f"{kind}.html.jinja")
+    return (
+        template.render(
+            result=result,
+            cards=cards,
+            stages=STAGES,
+            cell=stage_cell,
+            figures=lambda run: (*minor_figures(run), figures(run)[-1]),
+            percent=_percent,
+        )
+        + "\n"
+    )
+
+
+def stage_cell(run: RuntimeResult, stage: str) -> dict[str, Any] | None:
+    """One stage of one runtime in the matrix: its text, whether it passed, and the whole story; None if not shown."""
+    result = run.stage(stage)
+    if result is None:
+        return None
+    return {"text": _short(result), "passed": result.passed, "title": str(result)}
+
+
+def _short(result: StageResult) -> str:
+    if result.worst.problem:
+        return "not a number" if "NaN" in result.worst.problem else result.worst.problem.partition("(")[0].strip()
+    if result.stage in ("decoded", "resized"):
+        return pixels(result)
+    return f"{result.worst.largest:.1e}" if result.differing else "equal"
+
+
+def _check_cards(result: CheckResult) -> list[Card]:
+    """The photos furthest from the reference, each with the runtime in which it is; what failed comes first."""
+    worst: dict[str, tuple[RuntimeResult, Answer]] = {}
+    for run in result.runtimes:
+        for answer in run.decisions.worst if run.status != "shown" else ():
+            if answer.photo not in worst or answer.distance > worst[answer.photo][1].distance:
+                worst[answer.photo] = (run, answer)
+    chosen = sorted(worst.values(), key=lambda pair: -pair[1].distance)[:_MOST_PHOTOS]
+    return [_answer_card(result, run, answer) for run, answer in chosen]
+
+
+def _answer_card(result: CheckResult, run: RuntimeResult, answer: Answer) -> Card:
+    flipped = any(flip.photo == answer.photo and not flip.tie for flip in run.decisions.flips)
+    return Card(
+        photo=answer.photo,
+        thumbnail=_thumbnail(result.root / answer.photo),
+        lines=(
+            ("torch", f"{answer.expected} {_percent(answer.expected_confidence)}"),
+            (run.name, f"{answer.found} {_percent(answer.found_confidence)}"),
+        ),
+        note=f"probability off by {answer.distance:.2g}",
+        bad=flipped or not answer.distance <= result.tolerance,
+    )
+
+
+def _against_cards(result: AgainstResult) -> list[Card]:
+    shown = sorted(result.disagreements, key=lambda one: -max(one.new_confidence, one.old_confidence))
+    return [
+        Card(
+            photo=one.photo,
+            thumbnail=_thumbnail(result.root / one.photo),
+            lines=(
+                ("old", f"{one.old} {_percent(one.old_confidence)}"),
+                ("new", f"{one.new} {_percent(one.new_confidence)}"),
+            ),
+            note=f"in folder {one.truth}" if one.truth is not None else "",
+            bad=one.truth is not None and one.old == one.truth,
+        )
+        for one in shown[:_MOST_PHOTOS]
+    ]
+
+
+def _thumbnail(path: Path) -> str:
+    """A data URL of a small JPEG; empty if the photo has gone since."""
+    try:
+        image = read_image(path)
+    except ImageError:
+        return ""
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"

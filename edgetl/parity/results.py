@@ -1,0 +1,284 @@
+"""What a check found: small frozen records, judged here and written out by the reports."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Status = Literal["passed", "failed", "skipped", "shown"]  # "shown": measured for information, never judged
+
+
+@dataclass(frozen=True)
+class Gap:
+    """One photo at one stage: the value that is furthest from the reference.
+
+    largest    absolute difference there; infinite for a wrong shape, a NaN or an infinity
+    limit      the largest difference allowed for this photo at this stage
+    problem    why it is infinite, else None
+    position   index of the value in the stage's array
+    expected, found   the reference's value and the runtime's at that position
+    differing, size   how many of the stage's values differ at all, and how many there are
+    """
+
+    photo: str
+    largest: float
+    limit: float
+    problem: str | None = None
+    position: tuple[int, ...] = ()
+    expected: float | None = None
+    found: float | None = None
+    differing: int = 0
+    size: int = 0
+
+    @property
+    def excess(self) -> float:
+        """The difference in units of its limit; where everything must be equal, above 1 for any difference at all."""
+        if self.limit > 0:
+            return self.largest / self.limit
+        return 1.0 + self.largest if self.largest > 0 else 0.0
+
+    @property
+    def passed(self) -> bool:
+        return self.excess <= 1.0
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """One stage of one runtime over all photos.
+
+    worst            the gap of the photo that is furthest from the reference, measured in its limit
+    differing, size  values that differ at all, and values compared
+    p999             99.9th percentile of the absolute differences (logits and probabilities only)
+    """
+
+    stage: str
+    worst: Gap
+    differing: int
+    size: int
+    p999: float | None = None
+
+    @property
+    def passed(self) -> bool:
+        return self.worst.passed
+
+    def __str__(self) -> str:
+        gap = self.worst
+        if gap.problem:
+            return f"{self.stage} of {gap.photo}: {gap.problem}"
+        share = f"{self.differing:,} of {self.size:,} values differ, " if self.differing else ""
+        return (
+            f"{self.stage}: {share}most by {gap.largest:.3g} (limit {gap.limit:.3g}) in {gap.photo} "
+            f"at {list(gap.position)}: {gap.found:.6g} where the reference has {gap.expected:.6g}"
+        )
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A photo whose best class is not the reference's. ``margin``: how far the reference's two best lie apart, 0..1."""
+
+    photo: str
+    expected: str
+    found: str
+    margin: float
+    tie: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The reference's best class for a photo beside a runtime's, with their probabilities, 0..1.
+
+    distance  largest difference of a probability; infinite where it could not be computed
+    """
+
+    photo: str
+    distance: float
+    expected: str
+    expected_confidence: float
+    found: str
+    found_confidence: float
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """The answers of one runtime. KL divergences of its probabilities from the reference's are in nats.
+
+    worst  the few photos whose probabilities are furthest from the reference's, furthest first
+    """
+
+    compared: int
+    flips: tuple[Flip, ...] = ()
+    worst: tuple[Answer, ...] = ()
+    kl_mean: float = 0.0
+    kl_max: float = 0.0
+
+    @property
+    def real_flips(self) -> tuple[Flip, ...]:
+        return tuple(flip for flip in self.flips if not flip.tie)
+
+    @property
+    def ties(self) -> int:
+        return len(self.flips) - len(self.real_flips)
+
+
+@dataclass(frozen=True)
+class RuntimeResult:
+    """One runtime. ``reason`` says why it was skipped or failed; ``departure`` names the first stage that is off."""
+
+    name: str
+    status: Status
+    reason: str = ""
+    photos: int = 0
+    stages: tuple[StageResult, ...] = ()
+    decisions: Decisions = field(default_factory=lambda: Decisions(0))
+    departure: str | None = None
+    seconds: float = 0.0
+
+    @classmethod
+    def judge(
+        cls,
+        name: str,
+        photos: int,
+        stages: Sequence[StageResult],
+        decisions: Decisions,
+        seconds: float,
+        *,
+        judged: bool = True,
+    ) -> RuntimeResult:
+        """The verdict: every stage within its limit, and no decision flipped that was not a tie."""
+        off = next((stage for stage in stages if not stage.passed), None)
+        departure, reason = (off.stage, str(off)) if off else (None, "")
+        if off is None and decisions.compared < photos:
+            departure, reason = "probabilities", f"It gave no probabilities for {photos - decisions.compared} photos."
+        elif off is None and decisions.real_flips:
+            flip = decisions.real_flips[0]
+            departure = "decision"
+            reason = f"decision: {flip.photo} is {flip.found!r}, by the reference {flip.expected!r} (margin {flip.margin:.3g})"
+        status: Status = "shown" if not judged else "failed" if departure else "passed"
+        return cls(name, status, reason, photos, tuple(stages), decisions, departure, seconds)
+
+    def stage(self, name: str) -> StageResult | None:
+        """The result at one stage, or None where the runtime doesn't show it."""
+        return next((stage for stage in self.stages if stage.stage == name), None)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that holds or not for a bundle as a whole: its files, its labels, a gate."""
+
+    name: str
+    passed: bool
+    message: str
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One run of ``check``.
+
+    bundle      as the user named it
+    root        folder that the photos' names are relative to
+    photos      how many photos were compared
+    unreadable  name → why, of photos that can't be decoded; every runtime has to refuse them
+    machine     packages and processor, name → text
+    """
+
+    bundle: str
+    root: Path
+    precision: str
+    tolerance: float
+    findings: tuple[Finding, ...]
+    runtimes: tuple[RuntimeResult, ...]
+    photos: int
+    unreadable: Mapping[str, str]
+    seconds: float
+    machine: Mapping[str, str]
+
+    @property
+    def passed(self) -> bool:
+        """Nothing failed, and something was compared."""
+        verdicts = [finding.passed for finding in self.findings] + [run.status != "failed" for run in self.runtimes]
+        return all(verdicts) and any(run.status == "passed" for run in self.runtimes)
+
+    @property
+    def failures(self) -> list[tuple[str, str]]:
+        """(what failed, why), in the order of the report."""
+        found = [(finding.name, finding.message) for finding in self.findings if not finding.passed]
+        return found + [(run.name, run.reason) for run in self.runtimes if run.status == "failed"]
+
+
+@dataclass(frozen=True)
+class ClassAccuracy:
+    """Accuracy of both bundles on the photos of one class; ``new`` and ``old`` in 0..1."""
+
+    label: str
+    photos: int
+    new: float
+    old: float
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """A photo to which two bundles give different labels; probabilities in 0..1; ``truth`` where the folder says it."""
+
+    photo: str
+    new: str
+    new_confidence: float
+    old: str
+    old_confidence: float
+    truth: str | None = None
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Accuracy of both bundles, 0..1, over the photos that lie in a folder named like a label."""
+
+    photos: int
+    new: float
+    old: float
+    classes: tuple[ClassAccuracy, ...]
+
+    @property
+    def drop(self) -> float:
+        """Points (hundredths) lost from old to new; negative where new is better."""
+        return 100.0 * (self.old - self.new)
+
+
+@dataclass(frozen=True)
+class AgainstResult:
+    """One run of ``check --against``.
+
+    largest        largest difference of a probability, where both have the same labels, else None
+    kl_mean        mean KL(old || new) in nats, where both have the same labels, else None
+    unlabelled     photos whose folder is no label, so that they don't count for the accuracy
+    gates          what had to hold: "photos" always, "accuracy" and "probabilities" where they were asked for
+    """
+
+    new: str
+    old: str
+    root: Path
+    photos: int
+    unreadable: Mapping[str, str]
+    disagreements: tuple[Disagreement, ...]
+    largest: float | None
+    kl_mean: float | None
+    accuracy: Accuracy | None
+    unlabelled: int
+    gates: tuple[Finding, ...]
+    seconds: float
+    machine: Mapping[str, str]
+
+    @property
+    def passed(self) -> bool:
+        return all(gate.passed for gate in self.gates)
+
+    @property
+    def failures(self) -> list[tuple[str, str]]:
+        """(what failed, why)."""
+        return [(gate.name, gate.message) for gate in self.gates if not gate.passed]
+
+    @property
+    def agreement(self) -> float:
+        """Share of photos with the same label from both, 0..1."""
+        return 1.0 - len(self.disagreements) / self.photos if self.photos else math.nan

@@ -1,0 +1,33 @@
+"""Every way to run the model that is checked. A new one is one class (see base.py) and one line here."""
+
+from __future__ import annotations
+
+from edgetl.parity.runtimes.base import Runtime, Subject
+from edgetl.parity.runtimes.onnxruntime import (
+    Batch,
+    OnnxRuntimeCpu,
+    OnnxRuntimeCuda,
+    OnnxRuntimeCudaTf32,
+    OnnxRuntimeUnoptimized,
+)
+from edgetl.parity.runtimes.openvino import OpenVino
+from edgetl.parity.runtimes.predictor import ShippedPredictor
+from edgetl.parity.runtimes.torchscript import TorchScript, TorchScriptFresh
+
+# In the order of the report.
+RUNTIMES: dict[str, type[Runtime]] = {
+    runtime.name: runtime
+    for runtime in (
+        TorchScript,
+        TorchScriptFresh,
+        OnnxRuntimeCpu,
+        OnnxRuntimeUnoptimized,
+        Batch,
+        OnnxRuntimeCuda,
+        OnnxRuntimeCudaTf32,
+        OpenVino,
+        ShippedPredictor,
+    )
+}
+
+__all__ = ["RUNTIMES", "Runtime", "Subject"]

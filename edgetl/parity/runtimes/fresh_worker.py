@@ -1,0 +1,51 @@
+"""Runs a TorchScript file for another process, as a script, in an interpreter where edgetl can't be imported.
+
+    python -P fresh_worker.py MODEL FOLDER THREADS
+
+Reads a count n from each line of stdin, runs FOLDER/0.npy … n−1.npy (uint8 [H, W, 3]), writes FOLDER/0.resized.npy and
+so on, and answers with one line of JSON: {"error": null} or {"error": "why"}.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+STAGES = ("resized", "normalized", "logits", "probabilities")
+
+
+def stages(torch: Any, module: Any, pixels: Any) -> dict[str, Any]:
+    """uint8 [H, W, 3] → the named stages as arrays, without the batch's axis."""
+    with torch.inference_mode():
+        images = torch.from_numpy(pixels)[None]
+        resized = module.preprocess.resize(images)
+        values = (resized, module.preprocess.normalize(resized), *module(images))
+        return {stage: value[0].numpy() for stage, value in zip(STAGES, values, strict=True)}
+
+
+def main(model: str, folder: str, threads: str) -> None:
+    sys.modules["edgetl"] = None  # type: ignore[assignment]  # from here on, importing it raises
+    import warnings
+
+    import numpy as np
+    import torch
+
+    warnings.simplefilter("ignore")  # stderr is kept for what goes wrong
+    torch.set_num_threads(int(threads))
+    module = torch.jit.load(model, map_location="cpu")  # type: ignore[no-untyped-call]
+    for line in sys.stdin:
+        error = None
+        try:
+            for index in range(int(line)):
+                values = stages(torch, module, np.load(Path(folder, f"{index}.npy")))
+                for stage, value in values.items():
+                    np.save(Path(folder, f"{index}.{stage}.npy"), value)
+        except Exception as problem:
+            error = f"{type(problem).__name__}: {problem}"
+        print(json.dumps({"error": error}), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,124 @@
+"""The ONNX file in onnxruntime: as it is shipped, on CUDA, unoptimized, and in batches."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetl.errors import RuntimeUnavailableError
+from edgetl.parity.photos import Photo, Unreadable
+from edgetl.parity.runtimes.base import Runtime, Subject
+from edgetl.parity.runtimes.onnx_file import cut_at_preprocessing
+from edgetl.parity.stages import Refusal, Stages
+from edgetl.runtime.preprocess import resize_for_graph
+from edgetl.runtime.session import open_session
+
+
+class OnnxRuntimeCpu(Runtime):
+    """The shipped file, unchanged, for the answers; its preprocessing alone, cut off in memory, for the stages before."""
+
+    name = "onnxruntime-cpu"
+    about = "the ONNX file in onnxruntime on the CPU"
+    follows_precision = True
+
+    provider: ClassVar[str] = "cpu"
+    optimize: ClassVar[bool] = True
+    tf32: ClassVar[bool] = False
+
+    def __init__(self, subject: Subject) -> None:
+        path = subject.onnx()
+        models = (path.read_bytes(), cut_at_preprocessing(path))
+        self._shipped, self._cut = (
+            open_session(
+                model,
+                providers=self.provider,
+                threads=subject.threads,
+                optimize=self.optimize,
+                tf32=self.tf32,
+                name=path,
+            )
+            for model in models
+        )
+
+    def run(self, photos: Sequence[Photo | Unreadable]) -> Sequence[Stages | Refusal]:
+        return [self._stages(photo.pixels[np.newaxis])[0] for photo in photos if isinstance(photo, Photo)]
+
+    def _stages(self, images: NDArray[np.uint8]) -> list[Stages]:
+        """uint8 [N, H, W, 3] → the stages of each of the N."""
+        feed = {"images": images}
+        resized, normalized = self._cut.run(["resized", "normalized"], feed)
+        logits, probabilities = self._shipped.run(["logits", "probabilities"], feed)
+        rows = zip(resized, normalized, logits, probabilities, strict=True)
+        return [Stages(resized=r, normalized=n, logits=z, probabilities=p) for r, n, z, p in rows]
+
+
+class OnnxRuntimeUnoptimized(OnnxRuntimeCpu):
+    """As other engines see the graph: no node fused, folded or laid out anew by onnxruntime."""
+
+    name = "onnxruntime-unoptimized"
+    about = "the same with all graph optimizations off"
+    optimize = False
+
+
+class OnnxRuntimeCuda(OnnxRuntimeCpu):
+    """TF32 is off, as in the shipped predictor."""
+
+    name = "onnxruntime-cuda"
+    about = "the ONNX file in onnxruntime on CUDA, TF32 off"
+    provider = "cuda"
+
+    def __init__(self, subject: Subject) -> None:
+        if subject.precision != "fp32" and self.tf32:
+            raise RuntimeUnavailableError("TF32 only concerns float32 models.")
+        super().__init__(subject)
+
+
+class OnnxRuntimeCudaTf32(OnnxRuntimeCuda):
+    """What programs get that leave the provider's default on. Not judged: it is not what we ship."""
+
+    name = "onnxruntime-cuda-tf32"
+    about = "the same with TF32 on, the CUDA provider's default; for information"
+    tf32 = True
+    judged = False
+
+
+class Batch(OnnxRuntimeCpu):
+    """Photos of one size together, the resize in the graph; odd ones resized first, then together."""
+
+    name = "batch"
+    about = "the ONNX file in onnxruntime, many photos in one run"
+
+    SIZE = 8
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__(subject)
+        self._spec = subject.card.spec
+
+    def run(self, photos: Sequence[Photo | Unreadable]) -> Sequence[Stages | Refusal]:
+        images = [photo for photo in photos if isinstance(photo, Photo)]
+        raw = _by_shape({i: photo.pixels for i, photo in enumerate(images)})
+        alone = [i for indices in raw.values() for i in indices if len(indices) == 1]
+        sized = {i: resize_for_graph(images[i].image, self._spec) for i in alone}
+        results: dict[int, Stages] = {}
+        for indices in raw.values():
+            if len(indices) > 1:
+                self._run_group(indices, {i: images[i].pixels for i in indices}, results)
+        for indices in _by_shape(sized).values():
+            self._run_group(indices, sized, results)
+        return [results[i] for i in range(len(images))]
+
+    def _run_group(self, indices: list[int], pixels: dict[int, NDArray[np.uint8]], results: dict[int, Stages]) -> None:
+        for start in range(0, len(indices), self.SIZE):
+            group = indices[start : start + self.SIZE]
+            results.update(zip(group, self._stages(np.stack([pixels[i] for i in group])), strict=True))
+
+
+def _by_shape(pixels: dict[int, NDArray[np.uint8]]) -> dict[tuple[int, ...], list[int]]:
+    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for index, values in pixels.items():
+        groups[values.shape].append(index)
+    return groups

@@ -1,0 +1,47 @@
+"""The ONNX file in OpenVINO, fed with photos that already have their target size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgetl.errors import MissingDependencyError
+from edgetl.parity.photos import Photo, Unreadable
+from edgetl.parity.runtimes.base import Runtime, Subject
+from edgetl.parity.stages import Refusal, Stages
+from edgetl.runtime.preprocess import resize_for_graph, resize_image
+
+
+class OpenVino(Runtime):
+    """OpenVINO computes float64 as float32, and everything in bf16 on CPUs that have it unless told otherwise:
+
+    the resize would not stay exact, so it happens outside, and full precision is asked for.
+    """
+
+    name = "openvino"
+    about = "the ONNX file in OpenVINO on the CPU, resized outside"
+    follows_precision = True
+
+    def __init__(self, subject: Subject) -> None:
+        try:
+            import openvino
+            from openvino import properties
+        except ImportError as error:
+            raise MissingDependencyError("openvino", "The runtime openvino", "openvino") from error
+        self._spec = subject.card.spec
+        settings = {
+            properties.hint.inference_precision: openvino.Type.f32,
+            properties.hint.execution_mode: properties.hint.ExecutionMode.ACCURACY,
+            properties.inference_num_threads: subject.threads,
+        }
+        core = openvino.Core()
+        self._model = core.compile_model(core.read_model(str(subject.onnx())), "CPU", settings)
+
+    def run(self, photos: Sequence[Photo | Unreadable]) -> Sequence[Stages | Refusal]:
+        return [self._classify(photo) for photo in photos if isinstance(photo, Photo)]
+
+    def _classify(self, photo: Photo) -> Stages:
+        outputs = self._model({"images": resize_for_graph(photo.image, self._spec)[np.newaxis]})
+        logits, probabilities = (np.array(outputs[name][0]) for name in ("logits", "probabilities"))
+        return Stages(resized=resize_image(photo.image, self._spec), logits=logits, probabilities=probabilities)

@@ -1,0 +1,44 @@
+"""The predictor that ships, from the photo's file: its own decoder, its own resize, its own session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgetl.errors import ImageError
+from edgetl.parity.photos import Photo, Unreadable
+from edgetl.parity.runtimes.base import Runtime, Subject
+from edgetl.parity.stages import Refusal, Stages
+from edgetl.runtime.images import read_image
+from edgetl.runtime.predictor import Predictor
+from edgetl.runtime.preprocess import resize_image
+
+
+class ShippedPredictor(Runtime):
+    """The answer comes from ``Predictor`` alone; the stages before it from the two functions that it calls."""
+
+    name = "predictor"
+    about = "edgetl.Predictor, from the photo's file"
+    decodes = True
+    follows_precision = True
+
+    def __init__(self, subject: Subject) -> None:
+        precision = subject.precision if subject.bundle else None
+        self._predictor = Predictor(subject.path, threads=subject.threads, precision=precision)
+
+    def run(self, photos: Sequence[Photo | Unreadable]) -> Sequence[Stages | Refusal]:
+        return [self._classify(photo) for photo in photos]
+
+    def _classify(self, photo: Photo | Unreadable) -> Stages | Refusal:
+        try:
+            prediction = self._predictor(photo.path)
+        except ImageError as error:
+            return Refusal(error.reason)
+        image = read_image(photo.path)
+        return Stages(
+            decoded=np.asarray(image),
+            resized=resize_image(image, self._predictor.card.spec),
+            logits=prediction.logits,
+            probabilities=prediction.probabilities,
+        )

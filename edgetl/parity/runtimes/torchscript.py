@@ -1,0 +1,88 @@
+"""The TorchScript file: loaded here, and in a process that has no edgetl."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgetl.parity.photos import Photo, Unreadable
+from edgetl.parity.runtimes import fresh_worker
+from edgetl.parity.runtimes.base import Runtime, Subject
+from edgetl.parity.stages import Refusal, Stages
+
+_MANIFEST_KEY = "torchscript"
+
+
+class TorchScript(Runtime):
+    """Its ``forward``, as users call it, for the answers; the methods of its preprocessing for the stages before."""
+
+    name = "torchscript"
+    about = "the TorchScript file in torch"
+
+    def __init__(self, subject: Subject) -> None:
+        import torch
+
+        path = subject.file(_MANIFEST_KEY, _MANIFEST_KEY)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # torch's, about TorchScript as such
+            self._module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+        self._torch, self._threads = torch, subject.threads
+
+    def run(self, photos: Sequence[Photo | Unreadable]) -> Sequence[Stages | Refusal]:
+        self._torch.set_num_threads(self._threads)
+        pixels = [photo.pixels for photo in photos if isinstance(photo, Photo)]
+        return [Stages(**fresh_worker.stages(self._torch, self._module, image)) for image in pixels]
+
+
+class TorchScriptFresh(Runtime):
+    """What someone gets who has the file and torch, and nothing of ours. Arrays travel as .npy files."""
+
+    name = "torchscript-fresh"
+    about = "the same in a new process that can't import edgetl"
+
+    def __init__(self, subject: Subject) -> None:
+        path = subject.file(_MANIFEST_KEY, _MANIFEST_KEY)
+        self._folder = tempfile.TemporaryDirectory(prefix="edgetl-parity-")
+        # -P: the worker's own folder, which is inside edgetl, is not where its imports are looked for.
+        command = [sys.executable, "-P", fresh_worker.__file__, str(path), self._folder.name, str(subject.threads)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+        )
+
+    def run(self, photos: Sequence[Photo | Unreadable]) -> Sequence[Stages | Refusal]:
+        folder = Path(self._folder.name)
+        images = [photo.pixels for photo in photos if isinstance(photo, Photo)]
+        for index, pixels in enumerate(images):
+            np.save(folder / f"{index}.npy", pixels)
+        self._ask(len(images))
+        return [
+            Stages(**{stage: np.load(folder / f"{index}.{stage}.npy") for stage in fresh_worker.STAGES})
+            for index in range(len(images))
+        ]
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()  # also closes the pipes
+        self._folder.cleanup()
+
+    def _ask(self, count: int) -> None:
+        """Have the worker compute images 0 … count − 1. Raises RuntimeError with the worker's own last words."""
+        assert self._process.stdin is not None and self._process.stdout is not None and self._process.stderr is not None
+        try:
+            print(count, file=self._process.stdin, flush=True)
+            answer = self._process.stdout.readline()
+        except OSError:
+            answer = ""
+        if not answer:
+            words = self._process.stderr.read().strip().splitlines()
+            raise RuntimeError(f"the process ended: {words[-1] if words else 'it said nothing'}")
+        error = json.loads(answer)["error"]
+        if error is not None:
+            raise RuntimeError(error)

@@ -1,0 +1,41 @@
+"""What a photo looks like on its way from the file to the answer; every runtime is compared at these points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+# In the order of the data flow: the first one that differs is where a runtime goes wrong.
+STAGES = ("decoded", "resized", "normalized", "logits", "probabilities")
+
+
+@dataclass(frozen=True, eq=False)
+class Stages:
+    """One photo's values in one runtime; None where the runtime doesn't show them, or shares them with the reference.
+
+    decoded        uint8 [H, W, 3], upright RGB
+    resized        uint8 [h, w, 3], after resize and crop
+    normalized     float32 [3, h, w], what the network sees
+    logits         float32 [classes]
+    probabilities  float32 [classes], softmax(logits / temperature)
+    """
+
+    decoded: NDArray[Any] | None = None
+    resized: NDArray[Any] | None = None
+    normalized: NDArray[Any] | None = None
+    logits: NDArray[Any] | None = None
+    probabilities: NDArray[Any] | None = None
+
+    def at(self, stage: str) -> NDArray[Any] | None:
+        """The values of one of STAGES."""
+        value: NDArray[Any] | None = getattr(self, stage)
+        return value
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What a runtime gives in place of Stages for a photo that it refuses to decode."""
+
+    reason: str

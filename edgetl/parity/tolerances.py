@@ -1,0 +1,60 @@
+"""How far a runtime may be from the trained network, and why just so far.
+
+The tolerance is stated on probabilities. The other stages follow from it or are exact:
+
+decoded, resized   0: the contract is integer arithmetic, every value must be the same
+normalized         1e-5: one product and one sum of float32 numbers below 3, of which a few last bits (2.4e-7 each)
+                   may differ where a compiler fuses the two; a thousandth of one gray level
+logits             2 × tolerance × max(temperature, largest logit of the photo in the reference).
+                   For softmax(z / T), |Δp| ≤ max|Δz| / 2T, so 2 × tolerance × T on logits guarantees the tolerance on
+                   probabilities; the rounding of floats is relative, so large logits may differ by more.
+                   Without this limit a changed weight would hide behind probabilities that are saturated at 1.
+probabilities      the tolerance
+
+Where the tolerances come from, for about 100 layers and logits of about 10; u is half the spacing of numbers near 1:
+
+fp32   u = 2^-24. A sum of 1,000 products errs like √1000 u = 2e-6 of its size, 100 layers like √100 times that: 2e-5
+       of the logits, 2e-4, so 1e-4 on probabilities. Holds for CUDA with TF32 off. With TF32 on, the CUDA provider's
+       default, u = 2^-11 in every product: three digits less, which is why that figure is shown but not judged.
+fp16   u = 2^-11 on every stored activation (sums are kept in float32): √100 u = 5e-3 of the logits, 0.05: 2.5e-2.
+int8   255 steps over a range that has to hold the outliers as well: on a single photo there is no useful bound. 0.25
+       catches what is broken; judge int8 by its decisions over many photos, with --against and --max-accuracy-drop.
+
+A decision that flips although the reference's two best classes lie further apart than the tolerance fails whatever the
+other numbers say; a flip between two that lie closer is a tie, which is reported and does not fail.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgetl.parity.stages import Stages
+
+DEFAULT_TOLERANCES = {"fp32": 1e-4, "fp16": 2.5e-2, "int8": 0.25}
+NORMALIZED_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """The limits for one runtime.
+
+    probabilities  largest difference allowed, 0..1
+    temperature    of the reference, above 0
+    """
+
+    probabilities: float
+    temperature: float = 1.0
+
+    def limit(self, stage: str, reference: Stages) -> float:
+        """The largest absolute difference allowed at ``stage`` for a photo whose reference values are given."""
+        if stage == "normalized":
+            return NORMALIZED_TOLERANCE
+        if stage == "probabilities":
+            return self.probabilities
+        if stage == "logits" and reference.logits is not None:
+            largest = float(np.abs(reference.logits).max(initial=0.0))
+            scale = max(self.temperature, largest) if np.isfinite(largest) else self.temperature
+            return 2 * self.probabilities * scale
+        return 0.0

@@ -19,6 +19,10 @@ METADATA_KEY = "edgetl"
 """Key of the ONNX file's metadata that holds ``{"schema": 1, "card": …}`` as JSON."""
 DEFAULT_PRECISION = "fp32"
 
+_CHECKSUM = "sha256"  # of the manifest without this entry
+_KEYS = frozenset({"name", "created", "checkpoint", "versions", "opset"})  # besides those that ``Bundle.open`` reads
+_MAX_MANIFEST_BYTES = 1 << 28  # a thousand labels and golden answers take a few megabytes
+
 _REEXPORT = "Export it again with `edgetl export`, or copy the bundle again."
 
 
@@ -51,8 +55,9 @@ class Bundle:
         """Read ``path``/manifest.json. Raises BundleError if it is missing, damaged, or of a later schema."""
         path = Path(path)
         file = path / MANIFEST
-        if not file.is_file():
+        if not file.is_file() and not file.is_symlink():
             raise BundleError(path, f"it is not a bundle: it has no {MANIFEST}", "Name a folder that `edgetl export` wrote.")
+        _check_regular(path, file)
         manifest = _read_manifest(file)
         try:
             card = ModelCard.from_dict(manifest["card"])
@@ -89,14 +94,10 @@ class Bundle:
 
     def read(self, name: str) -> bytes:
         """Bytes of one of its files, checked against the manifest. Raises BundleError."""
-        path = self.file(name)
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise BundleError(path, f"it can't be read ({error.strerror})") from error
-        expected = self.manifest["files"][name]
+        path, expected = self.file(name), self.manifest["files"][name]
+        content = _read_bytes(path, expected["bytes"])
         if len(content) != expected["bytes"]:
-            raise BundleError(path, f"it has {len(content)} bytes instead of {expected['bytes']}", _REEXPORT)
+            raise BundleError(path, f"it is longer or shorter than the {expected['bytes']} bytes it should have", _REEXPORT)
         if hashlib.sha256(content).hexdigest() != expected["sha256"]:
             raise BundleError(path, "it is damaged: its SHA-256 is not the manifest's", _REEXPORT)
         return content
@@ -118,8 +119,13 @@ class Bundle:
 
 
 def manifest_bytes(manifest: Mapping[str, Any]) -> bytes:
-    """The one way in which a manifest is written: same content, same bytes."""
-    return (json.dumps(manifest, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    """The one way in which a manifest is written: same content, same bytes, its own checksum among them."""
+    bare = {key: value for key, value in manifest.items() if key != _CHECKSUM}
+    return _canonical({**bare, _CHECKSUM: hashlib.sha256(_canonical(bare)).hexdigest()})
+
+
+def _canonical(values: Mapping[str, Any]) -> bytes:
+    return (json.dumps(values, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def card_metadata(card: ModelCard) -> str:
@@ -135,7 +141,7 @@ def read_card(path: str | Path, metadata: Mapping[str, str]) -> ModelCard:
         )
     try:
         values = json.loads(metadata[METADATA_KEY])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(path, f"its metadata is damaged ({error})", _REEXPORT) from error
     check_schema(path, values)
     try:
@@ -159,22 +165,30 @@ def check_schema(path: str | Path, values: object) -> None:
 
 
 def _read_manifest(file: Path) -> Mapping[str, Any]:
+    content = _read_bytes(file, _MAX_MANIFEST_BYTES)
     try:
-        content = file.read_bytes()
         manifest = json.loads(content)
-        # Whatever byte of it changes, it no longer is what its own content would be written as.
-        unchanged = content == manifest_bytes(manifest)
-    except OSError as error:
-        raise BundleError(file, f"it can't be read ({error.strerror})") from error
+        check_schema(file, manifest)
+        unchanged = content == manifest_bytes(manifest)  # whatever byte of it changes, its checksum doesn't fit
     except (ValueError, RecursionError) as error:
         raise BundleError(file, f"it is damaged: not the JSON that was written ({error})", _REEXPORT) from error
-    check_schema(file, manifest)
     if not unchanged:
         raise BundleError(file, "it was changed after the export", _REEXPORT)
     return dict(manifest)
 
 
+def _read_bytes(path: Path, most: int) -> bytes:
+    """All of a file, or its first ``most`` + 1 bytes: as much as tells that it is too long."""
+    try:
+        with path.open("rb") as file:
+            return file.read(most + 1)
+    except OSError as error:
+        raise BundleError(path, f"it can't be read ({error.strerror})") from error
+
+
 def _check_files(manifest: Mapping[str, Any], golden: tuple[Golden, ...]) -> None:
+    if missing := _KEYS - set(manifest):
+        raise ValueError(f"it does not say {', '.join(sorted(missing))}")
     for name, entry in manifest["files"].items():
         _check_name(name)
         if not (isinstance(entry["sha256"], str) and isinstance(entry["bytes"], int)):

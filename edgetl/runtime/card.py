@@ -5,6 +5,7 @@ The checkpoint, the ONNX file's metadata and the bundle's manifest all hold the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -56,8 +57,10 @@ class ModelCard:
             raise
         except (KeyError, TypeError, ValueError) as error:
             raise EdgetlError(f"The model's description is incomplete: {error!r}.") from error
-        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-            raise EdgetlError("The model's labels are not a list of strings.")
-        if len(set(labels)) != len(labels) or not card.temperature > 0:
-            raise EdgetlError("The model's labels repeat, or its temperature is not above 0.")
+        if not isinstance(labels, list) or not all(isinstance(text, str) for text in (*labels, card.backbone)):
+            raise EdgetlError("The model's labels are not a list of strings, or its backbone is no string.")
+        if len(set(labels)) != len(labels) or not labels:
+            raise EdgetlError("The model has no labels, or the same one twice.")
+        if not 0 < card.temperature < math.inf:
+            raise EdgetlError(f"The model's temperature is {card.temperature}; it must be above 0 and finite.")
         return card

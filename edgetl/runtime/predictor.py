@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from edgetl.runtime.selftest import SelfTest
 
+_INPUTS = {"images": "tensor(uint8)"}
+_OUTPUTS = {"logits": "tensor(float)", "probabilities": "tensor(float)"}
 _GPU_BATCH = 32  # photos a run where one photo leaves the device idle; a CPU gains nothing from more than 1
 
 
@@ -226,13 +228,13 @@ class Predictor:
     def _checked_card(self, session: onnxruntime.InferenceSession) -> ModelCard:
         """The model's own card, once it fits its outputs and the manifest."""
         card = read_card(self.path, session.get_modelmeta().custom_metadata_map)
-        inputs = [(value.name, value.type) for value in session.get_inputs()]
-        outputs = {value.name: value.shape for value in session.get_outputs()}
-        if inputs != [("images", "tensor(uint8)")] or not {"logits", "probabilities"} <= set(outputs):
-            raise BundleError(self.path, f"its inputs {inputs} and outputs {sorted(outputs)} are not those of an export")
-        for name in ("logits", "probabilities"):
-            if outputs[name][-1] != len(card.labels):
-                raise BundleError(self.path, f"it has {len(card.labels)} labels for {name} of shape {outputs[name]}")
+        inputs = {value.name: value.type for value in session.get_inputs()}
+        outputs = {value.name: value.type for value in session.get_outputs()}
+        if inputs != _INPUTS or outputs != _OUTPUTS:
+            raise BundleError(self.path, f"its inputs {inputs} and outputs {outputs} are not those of an export")
+        for value in session.get_outputs():
+            if len(value.shape) != 2 or value.shape[1] != len(card.labels):
+                raise BundleError(self.path, f"it has {len(card.labels)} labels for {value.name} of shape {value.shape}")
         if self.bundle is not None and card.to_dict() != self.bundle.card.to_dict():
             raise BundleError(self.path, "the model's own description differs from the manifest's", "Export it again.")
         return card

@@ -27,7 +27,8 @@ def show(result: CheckResult | AgainstResult, console: Console) -> None:
 
 def show_check(result: CheckResult, console: Console) -> None:
     """The table of runtimes, what is wrong, and the verdict."""
-    console.print(_runtimes(result, console))
+    if result.runtimes:
+        console.print(_runtimes(result, console))
     for name, reason in result.failures:
         console.print(f"[bold red]{name}[/]: {_text(reason)}", highlight=False)
     for run in result.runtimes:
@@ -35,6 +36,8 @@ def show_check(result: CheckResult, console: Console) -> None:
             console.print(f"[dim]{run.name} skipped: {_text(run.reason)}[/]", highlight=False)
     _show_unreadable(result.unreadable, console)
     facts = f"{result.photos} photos, {result.precision}, tolerance {result.tolerance:g}, {result.seconds:.1f} s"
+    if not result.photos:
+        facts = "nothing compared"
     _show_verdict(result.passed, facts, console)
 
 

@@ -212,6 +212,6 @@ def _compare(
 def _words(error: Exception) -> str:
     """An exception on one line, with its type where the type says something."""
     if isinstance(error, EdgetlError):
-        return " ".join(str(error).split("\n"))
+        return f"{error.message.rstrip('.')}. {error.hint}" if error.hint else error.message
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -28,11 +28,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from edgetl.parity.stages import Stages
+from edgetl.runtime.tolerances import PROBABILITY_TOLERANCES as DEFAULT_TOLERANCES
+from edgetl.runtime.tolerances import logits_limit
 
-DEFAULT_TOLERANCES = {"fp32": 1e-4, "fp16": 2.5e-2, "int8": 0.25}
+__all__ = ["DEFAULT_TOLERANCES", "NORMALIZED_TOLERANCE", "Tolerance"]
+
 NORMALIZED_TOLERANCE = 1e-5
 
 
@@ -54,7 +55,5 @@ class Tolerance:
         if stage == "probabilities":
             return self.probabilities
         if stage == "logits" and reference.logits is not None:
-            largest = float(np.abs(reference.logits).max(initial=0.0))
-            scale = max(self.temperature, largest) if np.isfinite(largest) else self.temperature
-            return 2 * self.probabilities * scale
+            return logits_limit(self.probabilities, self.temperature, reference.logits)
         return 0.0

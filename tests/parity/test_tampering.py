@@ -1,0 +1,120 @@
+"""One thing wrong in an exported model at a time: the check must fail, and say where."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import onnx
+import pytest
+import tampering
+from conftest import Check, Exported
+
+from edgetl.export.torchscript import build_torchscript
+from edgetl.runtime.bundle import METADATA_KEY, card_metadata
+
+ONNX_TAMPERS = [
+    (tampering.bilinear, "resized"),
+    (tampering.crop_moved, "resized"),
+    (tampering.vertical_first, "resized"),
+    (tampering.bgr, "resized"),
+    (tampering.plain_resize, "resized"),
+    (tampering.mean, "normalized"),
+    (tampering.std, "normalized"),
+    (tampering.weight, "logits"),
+    (tampering.not_a_number, "logits"),
+    (tampering.softmax_twice, "probabilities"),
+]
+
+
+def test_an_untouched_export_passes_everywhere(exported: Exported, run_check: Check) -> None:
+    result = run_check(exported.subject())
+    assert result.passed, result.failures
+    ran = {run.name for run in result.runtimes if run.status == "passed"}
+    assert ran >= {"torchscript", "torchscript-fresh", "onnxruntime-cpu", "onnxruntime-unoptimized", "batch", "predictor"}
+    assert result.photos == 7
+    for run in result.runtimes:
+        if run.status == "passed":
+            resized, answers = run.stage("resized"), run.stage("probabilities")
+            assert resized is not None and resized.differing == 0
+            assert answers is not None and answers.size == 7 * 4 and answers.worst.largest < 1e-5
+
+
+@pytest.mark.parametrize(("tamper", "stage"), ONNX_TAMPERS, ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize("runtime", ["onnxruntime-cpu", "onnxruntime-unoptimized"])
+def test_the_tampered_stage_is_named(
+    copied: Exported, run_check: Check, tamper: tampering.Tamper, stage: str, runtime: str
+) -> None:
+    tampering.tamper_with_onnx(copied.folder, copied.card.spec, tamper)
+    result = run_check(copied.subject(), runtime)
+    assert not result.passed
+    assert [(run.status, run.departure) for run in result.runtimes] == [("failed", stage)], result.failures
+    assert result.runtimes[0].reason.startswith(stage) and ".png" in result.runtimes[0].reason
+    assert [finding.name for finding in result.findings if not finding.passed] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "stage"),
+    [
+        ({"interpolation": "bilinear"}, "resized"),
+        ({"size": (41, 48)}, "resized"),
+        ({"mean": (0.485, 0.456, 0.406)}, "normalized"),
+        ({"std": (0.25, 0.22, 0.301)}, "normalized"),
+    ],
+)
+@pytest.mark.parametrize("runtime", ["torchscript", "torchscript-fresh"])
+def test_another_preprocessing_in_the_torchscript_file(
+    copied: Exported, run_check: Check, change: dict[str, object], stage: str, runtime: str
+) -> None:
+    other = replace(copied.card, spec=replace(copied.card.spec, **change))
+    (copied.folder / "model.ts.pt").write_bytes(build_torchscript(copied.network, other))
+    tampering.sign(copied.folder)
+    result = run_check(copied.subject(), runtime)
+    assert [(run.status, run.departure) for run in result.runtimes] == [("failed", stage)]
+
+
+def test_another_temperature_shows_at_the_probabilities(copied: Exported, run_check: Check) -> None:
+    other = replace(copied.card, temperature=1.3)
+    (copied.folder / "model.ts.pt").write_bytes(build_torchscript(copied.network, other))
+    tampering.sign(copied.folder)
+    result = run_check(copied.subject(), "torchscript")
+    assert [run.departure for run in result.runtimes] == ["probabilities"]
+
+
+@pytest.mark.parametrize("in_manifest", [True, False])
+def test_swapped_labels_are_named_though_the_numbers_agree(copied: Exported, run_check: Check, in_manifest: bool) -> None:
+    first, second, *others = copied.card.labels
+    _describe_otherwise(copied, replace(copied.card, labels=(second, first, *others)), in_manifest)
+    result = run_check(copied.subject(), "onnxruntime-cpu")
+    assert not result.passed
+    assert [name for name, _ in result.failures] == ["labels"]
+    assert "'dog', in the checkpoint 'cat'" in result.failures[0][1]
+
+
+def test_another_spec_in_the_description_misleads_the_predictor(copied: Exported, run_check: Check) -> None:
+    other = replace(copied.card, spec=replace(copied.card.spec, interpolation="bilinear"))
+    _describe_otherwise(copied, other, in_manifest=True)
+    result = run_check(copied.subject(), "onnxruntime-cpu", "predictor")
+    assert [name for name, _ in result.failures] == ["spec", "predictor"]
+    by_name = {run.name: run.departure for run in result.runtimes}
+    assert by_name == {"onnxruntime-cpu": None, "predictor": "resized"}
+
+
+def test_a_damaged_file_is_reported_and_the_stages_all_the_same(copied: Exported, run_check: Check) -> None:
+    file = copied.folder / "model.onnx"
+    model = onnx.load(file)
+    tampering.mean(model, copied.card.spec)
+    onnx.save(model, file)  # not signed: the manifest tells, too
+    result = run_check(copied.subject(), "onnxruntime-cpu", "predictor")
+    assert [name for name, _ in result.failures] == ["files", "onnxruntime-cpu", "predictor"]
+    assert "model.onnx" in result.failures[0][1]
+    assert {run.name: run.departure for run in result.runtimes} == {"onnxruntime-cpu": "normalized", "predictor": None}
+    assert "SHA-256" in result.failures[2][1]
+
+
+def _describe_otherwise(copied: Exported, card: object, in_manifest: bool) -> None:
+    """Put ``card`` into model.onnx, and into the manifest or not."""
+    model = onnx.load(copied.folder / "model.onnx")
+    entry = next(entry for entry in model.metadata_props if entry.key == METADATA_KEY)
+    entry.value = card_metadata(card)
+    onnx.save(model, copied.folder / "model.onnx")
+    tampering.sign(copied.folder, **({"card": card.to_dict()} if in_manifest else {}))

@@ -1,0 +1,153 @@
+"""How good a classifier is on its validation photos. The card, metrics.json and the report all take it from here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchmetrics.functional.classification import (
+    multiclass_accuracy,
+    multiclass_calibration_error,
+    multiclass_confusion_matrix,
+    multiclass_f1_score,
+    multiclass_precision,
+    multiclass_recall,
+)
+
+from edgetl.errors import TrainingError
+
+CONFIDENCE = 0.95  # of the accuracy's interval
+CALIBRATION_BINS = 15
+_TOP = 5  # "top 5" says something from twice as many classes on
+_SMALLEST = 1e-12  # probability: below, float32 has rounded to 0, and the loss would be infinite
+
+Probabilities = NDArray[np.float32]  # [N, C], rows sum to 1
+Targets = NDArray[np.int64]  # [N], 0..C-1
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """One class. ``precision`` is None if it was never predicted, ``recall`` and ``f1`` if no photo is of it."""
+
+    label: str
+    photos: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+@dataclass(frozen=True)
+class CalibrationCurve:
+    """Photos in bins of like confidence, empty bins left out: their mean confidence and their accuracy, float64 [B]."""
+
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+
+
+def metrics_summary(probabilities: Probabilities, targets: Targets, *, temperature: float = 1.0) -> dict[str, Any]:
+    """The figures of one validation, as JSON values; all but "photos" and "loss" lie in 0..1.
+
+    probabilities  float32 [N, C], after division by the temperature
+    temperature    only for "calibration_error_before", what the error was at temperature 1
+
+    accuracy, accuracy_interval (Wilson's, 95 %), photos, loss (mean of -ln p of the right class), macro_f1,
+    balanced_accuracy (mean recall), calibration_error (expected, 15 bins, l1), calibration_error_before, and
+    top5_accuracy from 10 classes on. Raises TrainingError for values that are no probabilities.
+    """
+    predicted, truth, classes = _checked(probabilities, targets)
+    correct = int((probabilities.argmax(1) == targets).sum())
+    right = probabilities[np.arange(len(targets)), targets]
+    summary = {
+        "accuracy": correct / len(targets),
+        "accuracy_interval": list(_wilson(correct, len(targets))),
+        "photos": len(targets),
+        "loss": float(-np.log(np.maximum(right, _SMALLEST), dtype=np.float64).mean()),
+        "macro_f1": float(multiclass_f1_score(predicted, truth, classes, average="macro")),
+        "balanced_accuracy": float(multiclass_recall(predicted, truth, classes, average="macro")),
+        "calibration_error": _calibration_error(predicted, truth, classes),
+        "calibration_error_before": _calibration_error(
+            torch.from_numpy(untempered(probabilities, temperature)), truth, classes
+        ),
+    }
+    if classes >= 2 * _TOP:
+        summary["top5_accuracy"] = float(multiclass_accuracy(predicted, truth, classes, average="micro", top_k=_TOP))
+    return summary
+
+
+def class_metrics(probabilities: Probabilities, targets: Targets, labels: Sequence[str]) -> list[ClassMetrics]:
+    """Precision, recall, F1 and number of photos of each class, in the order of ``labels``."""
+    predicted, truth, classes = _checked(probabilities, targets)
+    precision, recall, f1 = (
+        metric(predicted, truth, classes, average="none").tolist()
+        for metric in (multiclass_precision, multiclass_recall, multiclass_f1_score)
+    )
+    matrix = confusion_matrix(probabilities, targets)
+    return [
+        ClassMetrics(
+            label,
+            photos=int(matrix[index].sum()),
+            precision=precision[index] if matrix[:, index].any() else None,
+            recall=recall[index] if matrix[index].any() else None,
+            f1=f1[index] if matrix[index].any() else None,
+        )
+        for index, label in enumerate(labels)
+    ]
+
+
+def confusion_matrix(probabilities: Probabilities, targets: Targets) -> NDArray[np.int64]:
+    """Numbers of photos [C, C]: row = what it is, column = what was predicted."""
+    predicted, truth, classes = _checked(probabilities, targets)
+    return np.asarray(multiclass_confusion_matrix(predicted, truth, classes).numpy(), np.int64)
+
+
+def calibration_curve(probabilities: Probabilities, targets: Targets) -> CalibrationCurve:
+    """How often the predictions of each confidence are right."""
+    from sklearn.calibration import calibration_curve as curve
+
+    correct = probabilities.argmax(1) == targets
+    accuracy, confidence = curve(correct, probabilities.max(1).clip(0, 1), n_bins=CALIBRATION_BINS)
+    return CalibrationCurve(confidence, accuracy)
+
+
+def selective_accuracy(probabilities: Probabilities, targets: Targets, threshold: float) -> tuple[float, float | None]:
+    """(share of the photos whose confidence is at least ``threshold``, accuracy on these; None if there are none)."""
+    answered = probabilities.max(1) >= threshold
+    right = probabilities.argmax(1) == targets
+    return float(answered.mean()), float(right[answered].mean()) if answered.any() else None
+
+
+def untempered(probabilities: Probabilities, temperature: float) -> Probabilities:
+    """The probabilities at temperature 1, from those at ``temperature``: logits are known up to a constant."""
+    logits = np.log(np.maximum(probabilities.astype(np.float64), 1e-300)) * temperature
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return np.asarray(powers / powers.sum(1, keepdims=True), np.float32)
+
+
+def _checked(probabilities: Probabilities, targets: Targets) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """As tensors, and the number of classes."""
+    if probabilities.ndim != 2 or not len(probabilities) or targets.shape != probabilities.shape[:1]:
+        raise TrainingError(f"No metrics of probabilities {list(probabilities.shape)} and targets {list(targets.shape)}.")
+    if not np.isfinite(probabilities).all() or abs(probabilities.sum(1) - 1).max() > 1e-3:
+        raise TrainingError(
+            "The network's outputs on the validation photos are not finite.",
+            "Train with a smaller learning rate, or with --precision float32.",
+        )
+    # Clipped, because torchmetrics takes anything outside 0..1 for logits, and a rounding error is enough.
+    bounded = torch.from_numpy(np.clip(probabilities, 0, 1))
+    return bounded, torch.from_numpy(np.ascontiguousarray(targets)), probabilities.shape[1]
+
+
+def _calibration_error(predicted: torch.Tensor, truth: torch.Tensor, classes: int) -> float:
+    error = multiclass_calibration_error(predicted.clamp(0, 1), truth, classes, n_bins=CALIBRATION_BINS, norm="l1")
+    return float(error)
+
+
+def _wilson(correct: int, photos: int) -> tuple[float, float]:
+    from scipy.stats import binomtest
+
+    interval = binomtest(correct, photos).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)

@@ -1,0 +1,242 @@
+"""What you got: a run's ``report.html``, one file that needs nothing else, and its ``metrics.json``."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from edgetl.errors import ImageError
+from edgetl.runtime.card import ModelCard
+from edgetl.runtime.images import read_image
+from edgetl.training import metrics, plots
+from edgetl.training.checkpoint import write_atomically
+from edgetl.training.confusion_drawing import draw
+
+REPORT, METRICS = "report.html", "metrics.json"
+
+_SCHEMA = 1
+_MOST_MISTAKES = 24
+_MOST_CONFUSIONS = 12
+_OPEN_CLASSES = 20  # rows of the table of classes that are shown without a click
+_THUMBNAIL = (320, 240)  # pixels, at most; twice what is shown, for screens of double density
+_THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # of confidence
+_PRECISE_FROM = 1000  # photos from which a hundredth of a percent means something
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """All that a report shows.
+
+    card           of the kept weights; gives labels, backbone, spec, temperature, data and versions
+    probabilities  float32 [N, C] of the validation photos, at the card's temperature
+    targets        int64 [N], what they are
+    paths          [N], their files
+    seconds        wall time of the run
+    device         what it ran on, in words
+    train_counts   photos trained on, by class; () if that is not known
+    settings       name → value, as JSON values
+    history        one row an epoch, number → value, such as epoch, train_loss, val_loss, val_accuracy, lr: what ends
+                   alike shares a plot; () where there were no epochs
+    strengths      (strength, cross-validated accuracy 0..1) of the heads that were tried; () if there were none
+    warnings       sentences about the data or the run
+    """
+
+    card: ModelCard
+    probabilities: NDArray[np.float32]
+    targets: NDArray[np.int64]
+    paths: Sequence[Path]
+    seconds: float
+    device: str = ""
+    train_counts: Sequence[int] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    history: Sequence[Mapping[str, float]] = ()
+    strengths: Sequence[tuple[float, float]] = ()
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A photo that was classified wrongly. ``image``: a data URI, or None if the photo can't be read any more."""
+
+    file: str
+    truth: str
+    predicted: str
+    confidence: float
+    image: str | None
+
+
+def write_report(run_folder: Path, data: ReportData) -> Path:
+    """Write ``metrics.json`` and ``report.html`` into ``run_folder``; returns the latter.
+
+    Raises CheckpointError if the folder can't be written, TrainingError if the probabilities are none.
+    """
+    values = json.dumps(_metrics_of(data), ensure_ascii=False, indent=1) + "\n"
+    write_atomically(run_folder / METRICS, lambda file: file.write_text(values, encoding="utf-8"))
+    page = _render(run_folder.resolve().name, data)
+    write_atomically(run_folder / REPORT, lambda file: file.write_text(page, encoding="utf-8"))
+    return run_folder / REPORT
+
+
+def _metrics_of(data: ReportData) -> dict[str, Any]:
+    labels = data.card.labels
+    return {
+        "schema": _SCHEMA,
+        **_summary(data),
+        "classes": [asdict(item) for item in metrics.class_metrics(data.probabilities, data.targets, labels)],
+        "confusion": metrics.confusion_matrix(data.probabilities, data.targets).tolist(),
+        "seconds": data.seconds,
+    }
+
+
+def _summary(data: ReportData) -> dict[str, Any]:
+    return metrics.metrics_summary(data.probabilities, data.targets, temperature=data.card.temperature)
+
+
+def _render(name: str, data: ReportData) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    # Labels and file names hold anything: every value is escaped unless it is drawn here.
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    digits = 2 if len(data.targets) >= _PRECISE_FROM else 1
+    environment.filters.update(
+        percent=lambda share: f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%", duration=_duration, shown=_shown
+    )
+    matrix = metrics.confusion_matrix(data.probabilities, data.targets)
+    return environment.get_template("report.html.jinja").render(
+        name=name,
+        data=data,
+        card=data.card,
+        created=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+        summary=_summary(data),
+        classes=_worst_first(data),
+        open_classes=_OPEN_CLASSES,
+        mistakes=_mistakes(data),
+        wrong=int(matrix.sum() - np.trace(matrix)),
+        matrix=draw(matrix, data.card.labels),
+        confusions=_confusions(matrix, data.card.labels),
+        calibration=_calibration(data),
+        thresholds=[(least, *metrics.selective_accuracy(data.probabilities, data.targets, least)) for least in _THRESHOLDS],
+        curves=_curves(data),
+    )
+
+
+def _worst_first(data: ReportData) -> list[tuple[metrics.ClassMetrics, int | None]]:
+    """Classes with their numbers of training photos, the lowest F1 first."""
+    found = metrics.class_metrics(data.probabilities, data.targets, data.card.labels)
+    counts: Sequence[int | None] = data.train_counts or [None] * len(found)
+    return sorted(zip(found, counts, strict=True), key=lambda pair: -1 if pair[0].f1 is None else pair[0].f1)
+
+
+def _mistakes(data: ReportData) -> list[Mistake]:
+    predicted, confidence = data.probabilities.argmax(1), data.probabilities.max(1)
+    wrong = np.flatnonzero(predicted != data.targets)
+    surest = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MOST_MISTAKES]
+    labels = data.card.labels
+    return [
+        Mistake(
+            file="/".join(data.paths[index].parts[-2:]),
+            truth=labels[data.targets[index]],
+            predicted=labels[predicted[index]],
+            confidence=float(confidence[index]),
+            image=_thumbnail(data.paths[index]),
+        )
+        for index in surest.tolist()
+    ]
+
+
+def _thumbnail(path: Path) -> str | None:
+    try:
+        photo = read_image(path)
+    except ImageError:
+        return None
+    photo.thumbnail(_THUMBNAIL, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    buffer = io.BytesIO()
+    photo.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _confusions(matrix: NDArray[np.int64], labels: Sequence[str]) -> list[tuple[str, str, int, int]]:
+    """(what it is, what was predicted, photos, photos of the class), the most frequent first."""
+    wrong = matrix - np.diag(np.diag(matrix))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_CONFUSIONS]
+    pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
+    return [(labels[a], labels[b], int(wrong[a, b]), int(matrix[a].sum())) for a, b in pairs if wrong[a, b]]
+
+
+def _calibration(data: ReportData) -> Any:
+    before = metrics.untempered(data.probabilities, data.card.temperature)
+    probabilities = {f"temperature {data.card.temperature:.2f}": data.probabilities}
+    if data.card.temperature != 1:
+        probabilities = {"before (temperature 1)": before, **probabilities}
+    curves = {legend: metrics.calibration_curve(values, data.targets) for legend, values in probabilities.items()}
+    return _drawn(plots.calibration_plot("calibration", curves))
+
+
+def _curves(data: ReportData) -> list[tuple[str, Any]]:
+    """(heading, drawing) of what changed over the epochs, and over the strengths of the head."""
+    curves = []
+    for ending, heading in (("loss", "Loss"), ("accuracy", "Accuracy"), ("lr", "Learning rate")):
+        series = _series(data.history, ending)
+        if series:
+            share = ending == "accuracy"
+            curves.append((heading, plots.line_plot(ending, series, x="epoch", y=heading.lower(), percent=share)))
+    if data.strengths:
+        tried = sorted(data.strengths)
+        points = ([strength for strength, _ in tried], [accuracy for _, accuracy in tried])
+        drawing = plots.line_plot(
+            "strengths", {"accuracy": points}, x="strength", y="accuracy", log_x=True, marker="o", percent=True
+        )
+        curves.append(("Strength of the head, cross-validated on training photos", drawing))
+    return [(heading, _drawn(drawing)) for heading, drawing in curves]
+
+
+def _series(history: Sequence[Mapping[str, float]], ending: str) -> dict[str, plots.Points]:
+    """The columns of ``history`` whose names end so: legend → (epochs, values); missing values are left out."""
+    names = [name for name in dict.fromkeys(name for row in history for name in row) if name.split("_")[-1] == ending]
+    series: dict[str, plots.Points] = {}
+    for name in names:
+        points = [(row.get("epoch", number), row[name]) for number, row in enumerate(history, 1) if row.get(name) is not None]
+        series[name.removesuffix(f"_{ending}").replace("_", " ")] = ([x for x, _ in points], [y for _, y in points])
+    return series
+
+
+def _drawn(svg: str) -> Any:
+    from markupsafe import Markup
+
+    return Markup(svg)
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _shown(value: object) -> str:
+    """A setting, as a person writes it."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "–"}[value]
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_shown, value))
+    return str(value)

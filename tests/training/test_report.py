@@ -1,0 +1,256 @@
+"""The report: everything in it, nothing from outside, any label, any number of classes, and a browser opens it."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgetl.errors import CheckpointError, TrainingError
+from edgetl.runtime.card import ModelCard
+from edgetl.runtime.spec import PreprocessSpec
+from edgetl.training import confusion_drawing, report
+from edgetl.training.metrics import metrics_summary
+from edgetl.training.report import ReportData, write_report
+
+SPEC = PreprocessSpec("shorter_side", 256, "bicubic", (224, 224), (0.5,) * 3, (0.5,) * 3)
+ODD_LABELS = ("<script>alert(1)</script>", 'a "quoted" & <b>', "花 と 鳥", "line\nbreak", "{{ 7 * 7 }}", "'; --")
+
+
+def results(folder: Path, labels: tuple[str, ...], *, photos: int = 120, temperature: float = 1.6) -> ReportData:
+    """A run whose every fifth photo or so is classified wrongly; the photos exist."""
+    rng = np.random.default_rng(len(labels))
+    targets = np.arange(photos) % len(labels)
+    logits = rng.normal(size=(photos, len(labels))) + 4 * np.eye(len(labels))[targets]
+    wrong = rng.permutation(photos)[: photos // 5]
+    logits[wrong, (targets[wrong] + 1) % len(labels)] += 9
+    powers = np.exp(logits)
+    paths = [folder / f"{number}.jpg" for number in range(photos)]
+    for number, path in enumerate(paths):
+        Image.new("RGB", (30 + number % 7, 20), (number * 2 % 256, 80, 90)).save(path)
+    card = ModelCard(
+        labels, SPEC, "efficientnet_lite0", temperature, data={"train": 500, "fingerprint": "ab12"}, versions={"torch": "2.13"}
+    )
+    return ReportData(
+        card=card,
+        probabilities=(powers / powers.sum(1, keepdims=True)).astype(np.float32),
+        targets=targets,
+        paths=paths,
+        seconds=83.0,
+        device="2 CPU cores",
+        train_counts=[100 + number for number in range(len(labels))],
+        settings={"lr": 0.0005, "scale": [0.5, 1.0], "flip": True, "note": "<i>"},
+        history=[
+            {"epoch": e, "train_loss": 1 / e, "val_loss": 2 / e, "val_accuracy": 1 - 1 / (1 + e), "lr": 0.1 / e}
+            for e in (1, 2, 3)
+        ],
+        warnings=["Classes are <uneven>."],
+    )
+
+
+class Page(HTMLParser):
+    """What a page holds: its elements with their attributes, and its text."""
+
+    VOID = frozenset({"meta", "link", "img", "br"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def page_of(run: Path, data: ReportData) -> Page:
+    return Page(write_report(run, data).read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "runs" / "my <run>"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_the_page_is_whole_and_needs_nothing_from_outside(run, tmp_path):
+    page = page_of(run, results(tmp_path, ODD_LABELS))
+    assert page.open == []
+    assert not page.all("script")
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "xlink:href", "data", "action"):
+            target = attributes.get(name)
+            assert target is None or target.startswith(("data:", "#")), (tag, target)
+    identifiers = [attributes["id"] for _, attributes in page.elements if attributes.get("id")]
+    assert len(identifiers) == len(set(identifiers))
+    used = [attributes["xlink:href"][1:] for _, attributes in page.elements if "xlink:href" in attributes]
+    assert used
+    assert set(used) <= set(identifiers)
+
+
+def test_labels_of_any_kind_are_text(run, tmp_path):
+    page = page_of(run, results(tmp_path, ODD_LABELS))
+    for label in ODD_LABELS:
+        assert label in page.text
+    assert "Classes are <uneven>." in page.text
+    assert "my <run>" in page.text
+
+
+def test_headline_figures_are_those_of_the_metrics(run, tmp_path):
+    data = results(tmp_path, ("cat", "dog"))
+    text = page_of(run, data).text.replace("\N{NO-BREAK SPACE}", " ")
+    summary = metrics_summary(data.probabilities, data.targets, temperature=1.6)
+    low, high = summary["accuracy_interval"]
+    assert f"{summary['accuracy']:.1%}".replace("%", " %") in text
+    assert f"95 % interval {100 * low:.1f} % to {100 * high:.1f} %" in text
+    assert f"{100 * summary['calibration_error_before']:.1f} % before the temperature (1.6)" in text
+    assert "1 min 23 s" in text
+    assert "201 trained on" in text
+    values = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    assert values.items() >= summary.items()
+    assert [item["label"] for item in values["classes"]] == ["cat", "dog"]
+    assert np.trace(np.array(values["confusion"])) == round(summary["accuracy"] * summary["photos"])
+
+
+def test_mistakes_are_thumbnails_of_the_surest_first(run, tmp_path):
+    data = results(tmp_path, ("cat", "dog", "owl"), photos=200)
+    page = page_of(run, data)
+    pictures = page.all("img")
+    predicted, confidence = data.probabilities.argmax(1), data.probabilities.max(1)
+    wrong = [number for number in np.argsort(-confidence, kind="stable") if predicted[number] != data.targets[number]]
+    assert [attributes["alt"].split("/")[-1] for attributes in pictures] == [f"{number}.jpg" for number in wrong[:24]]
+    first = Image.open(io.BytesIO(base64.b64decode(pictures[0]["src"].partition(",")[2])))
+    assert first.format == "JPEG"
+    assert abs(first.getpixel((5, 5))[0] - wrong[0] * 2 % 256) < 8
+
+
+def test_a_photo_that_is_gone_does_not_stop_the_report(run, tmp_path):
+    data = results(tmp_path, ("cat", "dog"))
+    for path in data.paths:
+        path.unlink()
+    page = page_of(run, data)
+    assert not page.all("img")
+    assert "no longer readable" in page.text
+
+
+def test_a_run_without_mistakes_epochs_or_temperature(run, tmp_path):
+    data = results(tmp_path, ("cat", "dog"), temperature=1.0)
+    data = dataclasses.replace(data, targets=data.probabilities.argmax(1), history=(), train_counts=(), warnings=())
+    page = page_of(run, data)
+    assert "classified rightly" in page.text
+    assert "How it was trained" not in page.text
+    assert "before the temperature" not in page.text
+    assert "100.0" in page.text
+
+
+def test_strengths_of_the_head_are_a_curve(run, tmp_path):
+    data = dataclasses.replace(results(tmp_path, ("cat", "dog")), history=(), strengths=[(0.1, 0.8), (1.0, 0.9), (10.0, 0.85)])
+    assert "cross-validated" in page_of(run, data).text
+
+
+def test_one_epoch_and_rows_with_missing_values_can_be_drawn(run, tmp_path):
+    history = [{"epoch": 1, "train_loss": 0.5, "val_loss": None}, {"epoch": 2, "train_loss": 0.4, "val_loss": 0.6}]
+    for rows in (history, history[:1]):
+        assert "Loss" in page_of(run, dataclasses.replace(results(tmp_path, ("cat", "dog")), history=rows)).text
+
+
+def test_plots_take_the_page_s_colours(run, tmp_path):
+    text = write_report(run, results(tmp_path, ("cat", "dog"))).read_text(encoding="utf-8")
+    assert "stroke: var(--series-2)" in text
+    assert "#01020" not in text
+
+
+def test_matplotlib_is_left_as_it_was(run, tmp_path):
+    before = dict(matplotlib.rcParams)
+    write_report(run, results(tmp_path, ("cat", "dog")))
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize(("classes", "drawn"), [(2, 2), (10, 10), (120, 120), (400, 60)])
+def test_every_number_of_the_confusion_matrix_has_its_cell(classes, drawn):
+    rng = np.random.default_rng(0)
+    matrix = np.diag(rng.integers(1, 50, classes))
+    matrix[0, 1] += 7
+    labels = [f"class {number}" for number in range(classes)]
+    drawing = confusion_drawing.draw(matrix, labels)
+    assert (drawing.drawn, drawing.all) == (drawn, classes)
+    (cell,) = [cell for cell in drawing.cells if cell.row != cell.column]
+    assert (drawing.names[cell.row], drawing.names[cell.column], cell.count) == ("class 0", "class 1", 7)
+    assert cell.share == 7 / matrix[0].sum()
+    assert cell.title.startswith("class 0 → class 1: 7 of ")
+    assert all(
+        drawing.cells[0].opacity >= other.opacity > 0 for other in drawing.cells if other.share <= drawing.cells[0].share
+    )
+
+
+def test_long_labels_are_shortened_and_kept_in_full():
+    drawing = confusion_drawing.draw(np.eye(2, dtype=np.int64), ["a" * 80, "花" * 40])
+    assert max(map(len, drawing.labels)) <= 22
+    assert drawing.names == ("a" * 80, "花" * 40)
+
+
+def test_a_folder_that_can_not_be_written_keeps_the_earlier_report(run, tmp_path, monkeypatch):
+    data = results(tmp_path, ("cat", "dog"))
+    before = write_report(run, data).read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        write_report(run, dataclasses.replace(data, seconds=1.0))
+    assert (run / report.REPORT).read_bytes() == before
+
+
+def test_outputs_that_are_not_finite_are_refused(run, tmp_path):
+    data = results(tmp_path, ("cat", "dog"))
+    data.probabilities[0, 0] = np.nan
+    with pytest.raises(TrainingError, match="not finite"):
+        write_report(run, data)
+    assert list(run.iterdir()) == []
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.parametrize("labels", [ODD_LABELS, tuple(f"class {number}" for number in range(120))])
+def test_a_browser_opens_it_without_a_complaint(run, tmp_path, labels):
+    path = write_report(run, results(tmp_path, labels))
+    if CHROMIUM is None:  # the parser's checks above still hold; here, at least that it would be decoded as meant
+        assert '<meta charset="utf-8">' in path.read_text(encoding="utf-8")[:200]
+        return
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    options = ["--enable-logging=stderr", "--v=0", "--window-size=400,1200", f"--user-data-dir={tmp_path / 'profile'}"]
+    shot = tmp_path / "shot.png"
+    command = [CHROMIUM, *flags.split(), *options, f"--screenshot={shot}", path.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr
+    with Image.open(shot) as picture:
+        assert len(picture.convert("RGB").getcolors(1 << 24)) > 100  # something was drawn

@@ -17,29 +17,30 @@ _PERCENTILE_STAGES = ("logits", "probabilities")
 _WORST_PHOTOS = 6
 
 
+def distances(expected: NDArray[Any], found: NDArray[Any]) -> NDArray[np.float64]:
+    """Absolute differences, ≥ 0; infinite wherever either side is NaN or infinite, equal or not."""
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
+        difference = np.abs(found.astype(np.float64) - expected.astype(np.float64))
+    return np.where(np.isfinite(difference), difference, np.inf)
+
+
 def measure(expected: NDArray[Any], found: NDArray[Any], limit: float, photo: str) -> Gap:
     """How far ``found`` is from ``expected``, and where most. A wrong shape or a NaN or infinity is infinitely far."""
     if expected.shape != found.shape:
         shapes = f"shape {list(found.shape)} where the reference has {list(expected.shape)}"
         return Gap(photo, float("inf"), limit, problem=shapes, differing=expected.size, size=expected.size)
-    distance = np.abs(found.astype(np.float64) - expected.astype(np.float64))
-    finite = np.isfinite(distance)
-    problem: str | None = None
-    if finite.all():
-        position = np.unravel_index(int(distance.argmax()), distance.shape)
-        largest = float(distance[position])
-    else:  # the first value that is not a number says more than the largest of the others
-        position = np.unravel_index(int(finite.argmin()), distance.shape)
-        largest, problem = float("inf"), f"{int((~finite).sum())} values are NaN or infinite"
+    distance = distances(expected, found)
+    position = np.unravel_index(int(distance.argmax()), distance.shape)
+    infinite = int(np.isinf(distance).sum())
     return Gap(
         photo=photo,
-        largest=largest,
+        largest=float(distance[position]),
         limit=limit,
-        problem=problem,
+        problem=f"{infinite} values are NaN or infinite" if infinite else None,
         position=tuple(int(index) for index in position),
         expected=float(expected[position]),
         found=float(found[position]),
-        differing=int(np.count_nonzero(distance)),  # NaN counts as non-zero
+        differing=int(np.count_nonzero(distance)),
         size=expected.size,
     )
 
@@ -86,7 +87,7 @@ class Tally:
             if expected is not None and values is not None:
                 self._add_stage(stage, measure(expected, values, self._tolerance.limit(stage, reference), photo))
                 if stage in _PERCENTILE_STAGES and expected.shape == values.shape:
-                    self._distances[stage].append(np.abs(values - expected).ravel())
+                    self._distances[stage].append(distances(expected, values).astype(np.float32).ravel())
         if reference.probabilities is not None and found.probabilities is not None:
             self._add_decision(photo, reference.probabilities, found.probabilities)
 
@@ -128,7 +129,7 @@ class Tally:
             gap = margin(expected)
             tie = gap <= self._tolerance.probabilities
             self._flips.append(Flip(photo, self._label(best), self._label(other), gap, tie=tie))
-        distance = float(np.abs(expected - found).max()) if comparable else float("inf")
+        distance = float(distances(expected, found).max()) if comparable else float("inf")
         answers = (self._label(best), float(expected[best]), self._label(other), float(found[other]))
         self._worst_answers.append(Answer(photo, distance, *answers))
         self._worst_answers.sort(key=lambda answer: -answer.distance)
@@ -138,6 +139,7 @@ class Tally:
         return self._labels[index] if index < len(self._labels) else f"output {index}"
 
     def _stage(self, stage: str) -> StageResult:
-        distances = self._distances.get(stage)
-        p999 = float(np.percentile(np.concatenate(distances), 99.9)) if distances else None  # NaN if one of them is
+        parts = self._distances.get(stage)
+        # "higher": a value that was measured; an interpolation with infinity is no number
+        p999 = float(np.percentile(np.concatenate(parts), 99.9, method="higher")) if parts else None
         return StageResult(stage, self._worst[stage], self._differing[stage], self._sizes[stage], p999)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +15,9 @@ from edgetl.runtime.preprocess import resize_for_graph, resize_image
 
 
 class OpenVino(Runtime):
-    """OpenVINO computes float64 as float32, and everything in bf16 on CPUs that have it unless told otherwise:
-
-    the resize would not stay exact, so it happens outside, and full precision is asked for.
+    """OpenVINO computes float64 as float32, and everything in bf16 on CPUs that have it unless told otherwise: the
+    resize would not stay exact, so it happens outside, and full precision is asked for. The model is compiled for the
+    shape that it gets: with both batch and size left open, OpenVINO 2026.4 gave wrong answers.
     """
 
     name = "openvino"
@@ -29,19 +30,27 @@ class OpenVino(Runtime):
             from openvino import properties
         except ImportError as error:
             raise MissingDependencyError("openvino", "The runtime openvino", "openvino") from error
-        self._spec = subject.card.spec
-        settings = {
+        self._path, self._spec = subject.onnx(), subject.card.spec
+        self._core = openvino.Core()
+        self._settings = {
             properties.hint.inference_precision: openvino.Type.f32,
             properties.hint.execution_mode: properties.hint.ExecutionMode.ACCURACY,
             properties.inference_num_threads: subject.threads,
         }
-        core = openvino.Core()
-        self._model = core.compile_model(core.read_model(str(subject.onnx())), "CPU", settings)
+        self._compiled: dict[tuple[int, ...], Any] = {}
 
     def run(self, photos: Sequence[Photo | Unreadable]) -> Sequence[Stages | Refusal]:
         return [self._classify(photo) for photo in photos if isinstance(photo, Photo)]
 
     def _classify(self, photo: Photo) -> Stages:
-        outputs = self._model({"images": resize_for_graph(photo.image, self._spec)[np.newaxis]})
+        images = resize_for_graph(photo.image, self._spec)[np.newaxis]
+        outputs = self._model(images.shape)({"images": images})
         logits, probabilities = (np.array(outputs[name][0]) for name in ("logits", "probabilities"))
         return Stages(resized=resize_image(photo.image, self._spec), logits=logits, probabilities=probabilities)
+
+    def _model(self, shape: tuple[int, ...]) -> Any:
+        if shape not in self._compiled:
+            model = self._core.read_model(str(self._path))
+            model.reshape({"images": list(shape)})
+            self._compiled[shape] = self._core.compile_model(model, "CPU", self._settings)
+        return self._compiled[shape]

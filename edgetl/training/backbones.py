@@ -60,8 +60,9 @@ class Backbone:
 
     @property
     def has_linear_head(self) -> bool:
-        """Whether the logits are the output of one ``nn.Linear``, which a convex solver can fit."""
-        return len(self.heads) == 1 and type(self.module.get_submodule(self.head)) is nn.Linear
+        """Whether the logits are the output of one ``nn.Linear`` with a bias, which a convex solver can fit."""
+        layer = self.module.get_submodule(self.head)
+        return len(self.heads) == 1 and type(layer) is nn.Linear and layer.bias is not None
 
 
 def build(name: str, classes: int, *, weights: str | Path = "auto") -> Backbone:

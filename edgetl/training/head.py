@@ -1,0 +1,241 @@
+"""The head on frozen features: multinomial logistic regression, a convex problem with one answer, solved directly.
+
+Its strength C (the inverse of the penalty on the weights) is chosen by cross-validation inside the training photos;
+validation photos are never looked at. Centring and scaling fold into the weights: what comes out is one linear layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgetl.errors import TrainingError
+
+STRENGTHS = tuple(10 ** (exponent / 2) for exponent in range(-8, 5))  # 1e-4 … 100, from the strongest penalty on
+DEFAULT_STRENGTH = 10**-2  # where there are too few photos to choose
+_SHRINKAGE = 0.3  # see _Scaling
+_FOLDS = 5
+_PATIENCE = 2  # strengths in a row without a better loss, after which weaker penalties are not tried
+_CV_PHOTOS = 20_000  # the strength is chosen on so many at most: it hardly moves with more
+_CV_LOGITS = 1_000_000  # photos × classes above which two folds have to do
+_CHUNK = 1 << 24  # logits held at a time
+_CV_STEPS = 12  # of L-BFGS, from the solution at the strength before: more did not move the choice
+_FINAL_STEPS = 500
+_GRADIENT, _CHANGE = 1e-6, 1e-8  # where the final solution stops: largest slope, smallest step
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One strength, tried by cross-validation: mean log loss (nats) and accuracy (0..1) on photos left out."""
+
+    strength: float
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear classifier on raw features: logits = features @ weight.T + bias.
+
+    weight    float32 [classes, features]
+    bias      float32 [classes]
+    strength  the C that was used
+    trials    every strength that was tried, empty where there were too few photos to choose
+    """
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    strength: float
+    trials: tuple[Trial, ...]
+
+    def logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """float32 [N, features] → [N, classes]."""
+        return features @ self.weight.T + self.bias
+
+
+def fit_head(
+    features: NDArray[np.float32],
+    labels: Sequence[int] | NDArray[np.int64],
+    classes: int,
+    *,
+    digests: Sequence[str] | None = None,
+    strength: float | None = None,
+    class_weights: Sequence[float] | None = None,
+    device: torch.device | None = None,
+) -> Head:
+    """Fit the head.
+
+    features       float32 [N, views, features] (or [N, features]); the views of a photo share its weight
+    labels         N whole numbers in 0..classes-1
+    digests        what each photo is told apart by: copies of one fall into one fold (default: all differ)
+    strength       C above 0, as in sklearn's LogisticRegression on features of unit variance; None: cross-validate
+    class_weights  weight of each class's photos in the loss (default: all 1)
+
+    The same input gives the same bits. Raises TrainingError for fewer than two classes or features that are not finite.
+    """
+    values = torch.from_numpy(features if features.ndim == 3 else features[:, None]).to(device)
+    targets = torch.as_tensor(np.asarray(labels), dtype=torch.long, device=values.device)
+    if classes < 2 or not len(targets) or not torch.isfinite(values).all():
+        raise TrainingError(f"A head can't be fitted to {len(targets)} photos of {classes} classes with these features.")
+    weights = torch.ones(classes) if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+    scaling = _Scaling.of(values)
+    problem = _Problem(scaling.apply(values), targets, weights.to(values.device)[targets], classes)
+    trials: list[Trial] = []
+    start = None
+    if strength is None:
+        trials, start = _cross_validate(problem, _ranks(targets.cpu().numpy(), digests))
+        strength = min(trials, key=lambda trial: trial.loss).strength if trials else DEFAULT_STRENGTH
+    solution = problem.solve(strength, start, _FINAL_STEPS)
+    weight, bias = scaling.fold(solution[:, 0])
+    return Head(weight, bias, strength, tuple(trials))
+
+
+@dataclass(frozen=True)
+class _Scaling:
+    """Centre, and divide each feature by its spread plus a share of the typical one.
+
+    Dividing by the spread alone would blow up features that hardly ever move, the same divisor for all would let a few
+    huge ones rule.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    @classmethod
+    def of(cls, values: Tensor) -> _Scaling:
+        spread, mean = torch.std_mean(values.reshape(-1, values.shape[-1]), 0, correction=0)
+        moving = spread[spread > 0]
+        scale = spread + _SHRINKAGE * (moving.median() if len(moving) else 1.0)
+        return cls(mean, scale * (spread / scale).square().mean().sqrt().clamp_min(1e-6))  # mean variance 1 after all
+
+    def apply(self, values: Tensor) -> Tensor:
+        return (values - self.mean) / self.scale
+
+    def fold(self, solution: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Weights [features + 1, classes] on scaled features → (weight, bias) on raw ones."""
+        weight = solution[:-1].double() / self.scale.double()[:, None]
+        bias = solution[-1].double() - self.mean.double() @ weight
+        return weight.T.float().cpu().numpy().copy(), bias.float().cpu().numpy()
+
+
+class _Problem:
+    """Penalised log loss of a linear classifier, or of several side by side: one matrix product serves them all.
+
+    values   float32 [photos, views, features], scaled
+    targets  int64 [photos]
+    weights  float32 [photos], above 0
+    """
+
+    def __init__(self, values: Tensor, targets: Tensor, weights: Tensor, classes: int) -> None:
+        self.values = values
+        self.targets = targets
+        self.weights = weights
+        self.classes = classes
+
+    def subset(self, photos: Tensor) -> _Problem:
+        return _Problem(self.values[photos], self.targets[photos], self.weights[photos], self.classes)
+
+    def solve(self, strength: float, start: Tensor | None, steps: int, used: Tensor | None = None) -> Tensor:
+        """Weights and biases [features + 1, models, classes] of the least loss, by L-BFGS from ``start`` (or zeros).
+
+        used  bool [photos, models], the photos that each model is fitted to; None: one model, all photos
+        """
+        shares = self.weights[:, None] * (torch.ones_like(self.weights[:, None]) if used is None else used)
+        penalties = 1 / (strength * shares.sum(0))
+        shares = shares / shares.sum(0)
+        shape = (self.values.shape[-1] + 1, shares.shape[1], self.classes)
+        solution = torch.zeros(shape, device=self.values.device) if start is None else start.clone()
+        solution.requires_grad_()
+        optimizer = torch.optim.LBFGS(
+            [solution], max_iter=steps, tolerance_grad=_GRADIENT, tolerance_change=_CHANGE, line_search_fn="strong_wolfe"
+        )
+
+        def loss() -> float:
+            optimizer.zero_grad()
+            penalty = (solution[:-1].square().sum((0, 2)) * penalties).sum() / 2
+            penalty.backward()  # type: ignore[no-untyped-call]
+            total = float(penalty.detach())
+            for rows in self._chunks(shape[1]):
+                part = (self._losses(solution, rows) * shares[rows]).sum()
+                part.backward()  # type: ignore[no-untyped-call]
+                total += float(part.detach())
+            return total
+
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
+        return solution.detach()
+
+    @torch.no_grad()
+    def score(self, solution: Tensor, held: Tensor) -> tuple[float, float]:
+        """(loss, accuracy) of each model on the photos held from it (bool [photos, models]), as they are: first views."""
+        held = held * self.weights[:, None]
+        loss = correct = 0.0
+        for rows in self._chunks(solution.shape[1]):
+            logits = self._logits(solution, rows)[:, 0]
+            own = logits.gather(2, self.targets[rows, None, None].expand(-1, logits.shape[1], 1))[..., 0]
+            loss += float(((logits.logsumexp(2) - own) * held[rows]).sum())
+            correct += float(((logits.argmax(2) == self.targets[rows, None]) * held[rows]).sum())
+        return loss / float(held.sum()), correct / float(held.sum())
+
+    def _losses(self, solution: Tensor, rows: slice) -> Tensor:
+        """float32 [photos, models], the mean over a photo's views."""
+        logits = self._logits(solution, rows)
+        own = logits.gather(3, self.targets[rows, None, None, None].expand(*logits.shape[:3], 1))[..., 0]
+        return (logits.logsumexp(3) - own).mean(1)
+
+    def _logits(self, solution: Tensor, rows: slice) -> Tensor:
+        """float32 [photos, views, models, classes]."""
+        values = self.values[rows]
+        logits = values.flatten(0, 1) @ solution[:-1].flatten(1) + solution[-1].flatten()
+        return logits.view(*values.shape[:2], *solution.shape[1:])
+
+    def _chunks(self, models: int) -> list[slice]:
+        """Rows to take at a time, so that memory stays bounded whatever the number of photos and classes."""
+        step = max(1, _CHUNK // (self.values.shape[1] * models * self.classes))
+        return [slice(start, start + step) for start in range(0, len(self.targets), step)]
+
+
+def _cross_validate(problem: _Problem, ranks: NDArray[np.int64]) -> tuple[list[Trial], Tensor | None]:
+    """Try strengths from the smallest on while the loss gets better → trials, and the mean solution at the best one.
+
+    ranks  see ``_ranks``; a photo's fold is its rank modulo the number of folds
+
+    A class that a single fold holds is not judged: where it is held out, nothing is known of it.
+    """
+    labels = problem.targets.cpu().numpy()
+    chosen = np.argsort(ranks / np.bincount(labels)[labels], kind="stable")[:_CV_PHOTOS]  # the same share of each class
+    problem, ranks, labels = problem.subset(torch.from_numpy(chosen)), ranks[chosen], labels[chosen]
+    folds = _FOLDS if len(chosen) * problem.classes <= _CV_LOGITS else 2
+    judged = np.isin(labels, labels[ranks % folds != 0])  # ranks begin at 0: fold 0 holds a photo of every class
+    if not judged.any():
+        return [], None
+    held = torch.from_numpy((ranks % folds)[:, None] == np.arange(folds)).to(problem.targets.device)
+    judged_held = held & torch.from_numpy(judged).to(held.device)[:, None]
+    trials: list[Trial] = []
+    solution = best = None
+    for strength in STRENGTHS:
+        solution = problem.solve(strength, solution, _CV_STEPS, ~held)
+        trials.append(Trial(strength, *problem.score(solution, judged_held)))
+        losses = [trial.loss for trial in trials]
+        if losses[-1] == min(losses):
+            best = solution.mean(1, keepdim=True)
+        elif len(losses) - 1 - losses.index(min(losses)) >= _PATIENCE:
+            break
+    return trials, best
+
+
+def _ranks(labels: NDArray[np.int64], digests: Sequence[str] | None) -> NDArray[np.int64]:
+    """Each photo's place, from 0, among the different photos of its class in the order of their digests.
+
+    Digests are as good as random, and dealing by them keeps copies together, whatever the photos' names and order.
+    """
+    keys = np.random.default_rng(0).permutation(len(labels)) if digests is None else np.asarray(digests)
+    ranks = np.empty(len(labels), np.int64)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        ranks[members] = np.unique(keys[members], return_inverse=True)[1]
+    return ranks

@@ -40,10 +40,15 @@ class Reference:
         return {
             "file": file,
             "source": self.source,
-            "resized_sha256": hashlib.sha256(np.ascontiguousarray(self.resized).tobytes()).hexdigest(),
+            "decoded_sha256": _sha256(self.pixels),
+            "resized_sha256": _sha256(self.resized),
             "logits": self.logits.astype(float).tolist(),
             "probabilities": self.probabilities.astype(float).tolist(),
         }
+
+
+def _sha256(pixels: NDArray[np.uint8]) -> str:
+    return hashlib.sha256(pixels.tobytes()).hexdigest()
 
 
 def photo_references(classifier: DeployedClassifier, photos: Sequence[Path]) -> list[Reference]:

@@ -39,13 +39,10 @@ class Preprocess(nn.Module):
 
     def resize(self, images: Tensor) -> Tensor:
         """uint8 [N, H, W, 3] → uint8 [N, h, w, 3]: across, then down, each only where the crop will be."""
-        photos, height, width = images.shape[0], images.shape[1], images.shape[2]
-        target_height, target_width = self.target_size(height, width)
-        columns = images.permute(2, 0, 1, 3).reshape(width, -1)
-        columns = self.resize_rows(columns, target_width, self.crop[1])
-        rows = columns.reshape(-1, photos, height, 3).permute(2, 1, 0, 3).reshape(height, -1)
-        rows = self.resize_rows(rows, target_height, self.crop[0])
-        return rows.reshape(rows.shape[0], photos, -1, 3).permute(1, 0, 2, 3).contiguous()
+        target_height, target_width = self.target_size(images.shape[1], images.shape[2])
+        columns = self.resize_axis(images, target_width, self.crop[1])  # [w, N, H, 3]
+        rows = self.resize_axis(columns, target_height, self.crop[0])  # [h, w, N, 3]
+        return rows.permute(2, 0, 1, 3).contiguous()
 
     def normalize(self, resized: Tensor) -> Tensor:
         """uint8 [N, h, w, 3] → float32 [N, 3, h, w]; rounded after the product and after the sum."""
@@ -59,40 +56,42 @@ class Preprocess(nn.Module):
             return self.size[0], int(self.size[0] * width / height)
         return int(self.size[0] * height / width), self.size[0]
 
-    def resize_rows(self, rows: Tensor, target: int, crop: int) -> Tensor:
-        """uint8 [length, M] → uint8 [crop or target, M]: the wanted middle of ``target`` outputs."""
+    def resize_axis(self, pixels: Tensor, target: int, crop: int) -> Tensor:
+        """uint8 [a, b, length, 3] → uint8 [crop or target, a, b, 3]: the wanted middle of ``target`` outputs."""
         count = crop if crop > 0 else target
         origin = _half_to_even(target - count)
-        length = rows.shape[0]
+        length = pixels.shape[2]
+        rows = pixels.permute(2, 0, 1, 3)
         if length == target:
             return rows[origin : origin + count]
-        resized = torch.empty([count, rows.shape[1]], dtype=torch.uint8, device=rows.device)
+        first, weights = self.weights(length, target, origin, count)
+        resized = torch.empty([count, pixels.shape[0], pixels.shape[1], 3], dtype=torch.uint8, device=pixels.device)
         for begin in range(0, count, self.block):
             end = min(begin + self.block, count)
-            first, weights = self.weights(length, target, origin + begin, origin + end)
-            window = rows[first : first + weights.shape[1]].to(torch.float64)
-            sums = weights.to(rows.device) @ window
-            rounded = torch.floor(sums / self.one + 0.5)
-            resized[begin:end] = rounded.clamp(0.0, 255.0).to(torch.uint8)
+            start = int(first[begin].item())
+            band = _band(first[begin:end] - start, weights[begin:end])
+            window = rows[start : start + band.shape[1]].to(torch.float64, memory_format=torch.contiguous_format)
+            band = band[:, : window.shape[0]].to(pixels.device)  # weights of 0 reach past the last row
+            sums = band @ window.reshape(window.shape[0], -1)
+            rounded = torch.floor(sums / self.one + 0.5).clamp(0.0, 255.0)
+            resized[begin:end] = rounded.reshape(resized[begin:end].shape).to(torch.uint8)
         return resized
 
-    def weights(self, length: int, target: int, begin: int, end: int) -> tuple[int, Tensor]:
-        """Of outputs ``begin`` up to ``end``: their first input row, and float64 weights [end − begin, window] × 2^22."""
+    def weights(self, length: int, target: int, origin: int, count: int) -> tuple[Tensor, Tensor]:
+        """First tap (int64 [count]) and weights (float64 [count, taps], × 2^22) of ``count`` outputs from ``origin``."""
         scale = float(length) / float(target)
         filter_scale = max(scale, 1.0)
         support = (2.0 if self.bicubic else 1.0) * filter_scale
-        centres = (torch.arange(begin, end, dtype=torch.float64, device="cpu") + 0.5) * scale
-        first = (centres - support + 0.5).to(torch.int64).clamp(min=0).unsqueeze(1)  # .to() drops the fraction
-        after = (centres + support + 0.5).to(torch.int64).clamp(max=length).unsqueeze(1)
-        start = int(first[0].item())
-        taps = torch.arange(start, int(after[-1].item()), dtype=torch.int64, device="cpu").unsqueeze(0)
+        centres = (torch.arange(origin, origin + count, dtype=torch.float64, device="cpu") + 0.5) * scale
+        first = (centres - support + 0.5).to(torch.int64).clamp(min=0)  # .to() drops the fraction
+        after = (centres + support + 0.5).to(torch.int64).clamp(max=length)
+        most = int((after - first).max().item())
+        taps = first.unsqueeze(1) + torch.arange(most, dtype=torch.int64, device="cpu")
         distance = ((taps.to(torch.float64) - centres.unsqueeze(1) + 0.5) * (1.0 / filter_scale)).abs()
-        values = self.filter(distance) * torch.logical_and(taps >= first, taps < after)
-        total = values[:, 0].clone()
-        for tap in range(1, values.shape[1]):  # one tap after the other: sum() would add in another order
-            total += values[:, tap]
-        scaled = values / total.unsqueeze(1) * self.one
-        return start, torch.trunc(scaled + torch.sign(scaled) * 0.5)
+        values = self.filter(distance) * (taps < after.unsqueeze(1))
+        total = values.cumsum(1)[:, -1:]  # one tap after the other; sum() would add in another order
+        scaled = values / total * self.one
+        return first, torch.trunc(scaled + torch.sign(scaled) * 0.5)
 
     def filter(self, distance: Tensor) -> Tensor:
         """The filter's value at ``distance`` ≥ 0, float64."""
@@ -107,3 +106,10 @@ def _half_to_even(doubled: int) -> int:
     """round(doubled / 2) for a whole number ≥ 0, halves to the even neighbour; written so that TorchScript agrees."""
     half = doubled // 2
     return half + 1 if doubled % 2 == 1 and half % 2 == 1 else half
+
+
+def _band(offsets: Tensor, weights: Tensor) -> Tensor:
+    """Each row of ``weights`` [outputs, taps] moved right by its offset (int64 [outputs], rising) into zeros."""
+    columns = offsets.unsqueeze(1) + torch.arange(weights.shape[1], dtype=torch.int64, device="cpu")
+    band = torch.zeros([weights.shape[0], int(columns[-1, -1].item()) + 1], dtype=torch.float64, device="cpu")
+    return band.scatter_(1, columns, weights)

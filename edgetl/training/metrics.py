@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,17 @@ def metrics_summary(probabilities: Probabilities, targets: Targets, *, temperatu
     if classes >= 2 * _TOP:
         summary["top5_accuracy"] = float(multiclass_accuracy(predicted, truth, classes, average="micro", top_k=_TOP))
     return summary
+
+
+def detailed_metrics(
+    probabilities: Probabilities, targets: Targets, labels: Sequence[str], *, temperature: float = 1.0
+) -> dict[str, Any]:
+    """``metrics_summary``, and "classes" (label, photos, precision, recall, f1 of each) and the matrix "confusion"."""
+    return {
+        **metrics_summary(probabilities, targets, temperature=temperature),
+        "classes": [asdict(item) for item in class_metrics(probabilities, targets, labels)],
+        "confusion": confusion_matrix(probabilities, targets).tolist(),
+    }
 
 
 def class_metrics(probabilities: Probabilities, targets: Targets, labels: Sequence[str]) -> list[ClassMetrics]:

@@ -1,12 +1,11 @@
-"""What you got: a run's ``report.html``, one file that needs nothing else, and its ``metrics.json``."""
+"""What you got: a run's ``report.html``, one file that needs nothing else."""
 
 from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,8 @@ from edgetl.training import metrics, plots
 from edgetl.training.checkpoint import write_atomically
 from edgetl.training.confusion_drawing import draw
 
-REPORT, METRICS = "report.html", "metrics.json"
+REPORT = "report.html"
 
-_SCHEMA = 1
 _MOST_MISTAKES = 24
 _MOST_CONFUSIONS = 12
 _OPEN_CLASSES = 20  # rows of the table of classes that are shown without a click
@@ -76,26 +74,13 @@ class Mistake:
 
 
 def write_report(run_folder: Path, data: ReportData) -> Path:
-    """Write ``metrics.json`` and ``report.html`` into ``run_folder``; returns the latter.
+    """Write ``report.html`` into ``run_folder``; returns its path.
 
     Raises CheckpointError if the folder can't be written, TrainingError if the probabilities are none.
     """
-    values = json.dumps(_metrics_of(data), ensure_ascii=False, indent=1) + "\n"
-    write_atomically(run_folder / METRICS, lambda file: file.write_text(values, encoding="utf-8"))
     page = _render(run_folder.resolve().name, data)
     write_atomically(run_folder / REPORT, lambda file: file.write_text(page, encoding="utf-8"))
     return run_folder / REPORT
-
-
-def _metrics_of(data: ReportData) -> dict[str, Any]:
-    labels = data.card.labels
-    return {
-        "schema": _SCHEMA,
-        **_summary(data),
-        "classes": [asdict(item) for item in metrics.class_metrics(data.probabilities, data.targets, labels)],
-        "confusion": metrics.confusion_matrix(data.probabilities, data.targets).tolist(),
-        "seconds": data.seconds,
-    }
 
 
 def _summary(data: ReportData) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
-import json
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -133,10 +132,6 @@ def test_headline_figures_are_those_of_the_metrics(run, tmp_path):
     assert f"{100 * summary['calibration_error_before']:.1f} % before the temperature (1.6)" in text
     assert "1 min 23 s" in text
     assert "201 trained on" in text
-    values = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    assert values.items() >= summary.items()
-    assert [item["label"] for item in values["classes"]] == ["cat", "dog"]
-    assert np.trace(np.array(values["confusion"])) == round(summary["accuracy"] * summary["photos"])
 
 
 def test_mistakes_are_thumbnails_of_the_surest_first(run, tmp_path):

@@ -10,11 +10,10 @@ from typing import Any, Literal
 
 from edgetl.training.duplicates import connected, near_pairs
 from edgetl.training.inspection import Inspection, Progress, inspect_all, walk_files
-from edgetl.training.layout import class_names, data_parts
+from edgetl.training.layout import UNEVEN_RATIO, class_names, data_parts
 
 TINY_SIDE = 32  # pixels: with a side below it, little but noise is left after the enlargement to a network's input
 HUGE_PIXELS = 40_000_000  # beyond, decoding one photo takes longer than training on some hundred
-UNEVEN_RATIO = 4.0  # most photos of a class to fewest: beyond, accuracy hides what becomes of the small one
 
 Level = Literal["error", "warning"]
 Key = tuple[str, str]  # (part, class)
@@ -171,7 +170,7 @@ def _class_findings(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding
             elif not classes[name]:
                 yield Finding("error", "classes", f"class {name!r} has no usable photo{where}")
         present = {name: number for name, number in classes.items() if number}
-        if present and max(present.values()) > UNEVEN_RATIO * min(present.values()):
+        if present and max(present.values()) >= UNEVEN_RATIO * min(present.values()):
             small, large = min(present, key=present.__getitem__), max(present, key=present.__getitem__)
             message = f"{large!r} has {present[large]:,} photos{where}, {small!r} only {present[small]:,}"
             yield Finding("warning", "uneven classes", message)

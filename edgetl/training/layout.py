@@ -9,6 +9,7 @@ from edgetl.errors import DataError
 TRAIN, VAL = "train", "val"
 WHOLE = ""  # the name of the one part of a folder that is not split yet
 DEFAULT_VAL_FRACTION = 0.2
+UNEVEN_RATIO = 3.0  # most photos of a class to fewest, from which accuracy hides what becomes of the small one
 
 _OTHER_VAL_NAMES = ("valid", "validation", "test")
 

@@ -1,0 +1,150 @@
+"""Two bundles by what they answer."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_bundle
+from PIL import Image
+
+from edgetl.errors import ParityError
+from edgetl.parity.against import compare_bundles
+from edgetl.parity.photos import find_photos
+from edgetl.parity.results import AgainstResult
+from edgetl.runtime.predictor import Predictor
+
+LABELS = ("ant", "bee", "cow")
+
+
+def bundle(folder: Path, *, seed: int = 0, labels: tuple[str, ...] = LABELS) -> Path:
+    """A bundle of one matrix; another seed, another matrix."""
+    described = tiny_bundle.card(labels=labels)
+    tiny_bundle.write(folder, described)
+    content = tiny_bundle.onnx_bytes(described, seed=seed)
+    (folder / "model.onnx").write_bytes(content)
+    tiny_bundle.write_manifest(folder, described, {"model.onnx": content}, [])
+    return folder
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Predictor:
+    return Predictor(bundle(tmp_path / "old"))
+
+
+@pytest.fixture
+def labelled(old: Predictor, tmp_path: Path) -> Path:
+    """Thirty photos in the folders that the old model puts them in: its accuracy is 1."""
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        photo = Image.fromarray(rng.integers(0, 256, (16, 20, 3), np.uint8))
+        path = tmp_path / "photos" / old(photo).label / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        photo.save(path)
+    return tmp_path / "photos"
+
+
+def compare(new: Predictor, old: Predictor, images: Path, **options: float) -> AgainstResult:
+    root, photos = find_photos(images)
+    return compare_bundles(new, old, photos, root, **options)
+
+
+def test_a_bundle_agrees_with_itself(old: Predictor, labelled: Path) -> None:
+    result = compare(old, old, labelled, max_accuracy_drop=0.0, tolerance=0.0)
+    assert result.passed
+    assert (result.photos, result.agreement, result.disagreements) == (30, 1.0, ())
+    assert (result.largest, result.kl_mean) == (0.0, 0.0)
+    assert result.accuracy is not None
+    assert (result.accuracy.new, result.accuracy.old, result.accuracy.drop) == (1.0, 1.0, 0.0)
+
+
+def test_another_model_is_measured_against_labels_and_gated(old: Predictor, labelled: Path, tmp_path: Path) -> None:
+    new = Predictor(bundle(tmp_path / "new", seed=1))
+    root, photos = find_photos(labelled)
+    right = {path: new(path).label == path.parent.name for path in photos}
+    result = compare(new, old, labelled)
+    assert result.passed  # nothing was asked for
+    assert result.accuracy is not None
+    assert result.accuracy.new == pytest.approx(sum(right.values()) / 30)
+    assert result.accuracy.old == 1.0
+    for one in result.accuracy.classes:
+        of_class = [ok for path, ok in right.items() if path.parent.name == one.label]
+        assert (one.photos, one.new) == (len(of_class), pytest.approx(sum(of_class) / len(of_class)))
+    assert len(result.disagreements) == 30 - sum(right.values())
+    one = result.disagreements[0]
+    assert (one.new, one.old, one.truth) == (new(root / one.photo).label, one.truth, one.truth)
+    drop = result.accuracy.drop
+    assert drop > 5
+    assert compare(new, old, labelled, max_accuracy_drop=drop + 0.01).passed
+    failed = compare(new, old, labelled, max_accuracy_drop=drop - 0.01)
+    assert [name for name, _ in failed.failures] == ["accuracy"]
+    assert [name for name, _ in compare(new, old, labelled, tolerance=1e-4).failures] == ["probabilities"]
+
+
+def test_labels_in_another_order_are_compared_by_name(old: Predictor, labelled: Path, tmp_path: Path) -> None:
+    shuffled = Predictor(bundle(tmp_path / "new", labels=("bee", "ant", "cow")))
+    result = compare(shuffled, old, labelled)
+    assert (result.largest, result.kl_mean) == (None, None)
+    swapped = [one for one in result.disagreements if {one.new, one.old} == {"ant", "bee"}]
+    assert len(swapped) == len(result.disagreements) > 0
+    with pytest.raises(ParityError, match="different labels"):
+        compare(shuffled, old, labelled, tolerance=0.1)
+
+
+def test_a_gate_that_cant_be_measured_is_an_error(old: Predictor, labelled: Path, tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for number, photo in enumerate(labelled.rglob("*.png")):
+        shutil.copy(photo, flat / f"{number}.png")
+    assert compare(old, old, flat).accuracy is None
+    with pytest.raises(ParityError, match="can't be measured"):
+        compare(old, old, flat, max_accuracy_drop=0.5)
+
+
+def test_photos_in_other_folders_are_counted_as_unlabelled(old: Predictor, labelled: Path) -> None:
+    shutil.copytree(labelled, labelled / "elsewhere" / "not a label")
+    for path in (labelled / "elsewhere" / "not a label").rglob("*.png"):
+        path.rename(path.parent.parent / f"{path.parent.name}-{path.name}")
+    result = compare(old, old, labelled)
+    assert result.accuracy is not None
+    assert (result.photos, result.accuracy.photos, result.unlabelled) == (60, 30, 30)
+
+
+def test_unreadable_photos_are_reported_and_all_of_them_an_error(old: Predictor, labelled: Path, tmp_path: Path) -> None:
+    (labelled / "cut.png").write_bytes(b"\x89PNG\r\n")
+    assert set(compare(old, old, labelled).unreadable) == {"cut.png"}
+    (tmp_path / "only").mkdir()
+    shutil.copy(labelled / "cut.png", tmp_path / "only")
+    with pytest.raises(ParityError, match="None of 1 photos"):
+        compare(old, old, tmp_path / "only")
+
+
+def test_a_photo_that_only_one_answers_fails(old: Predictor, labelled: Path, tmp_path: Path) -> None:
+    picky = Predictor(tmp_path / "old", max_pixels=16 * 20 - 1)
+    Image.new("RGB", (4, 4)).save(labelled / "small.png")
+    result = compare(picky, old, labelled)
+    assert [name for name, _ in result.failures] == ["photos"]
+    assert "only the new model gives no answer" in result.failures[0][1]
+    assert result.photos == 1
+
+
+def test_it_needs_no_torch(old: Predictor, labelled: Path) -> None:
+    program = (
+        "import sys\nsys.modules.update(dict.fromkeys(('torch', 'onnx', 'jinja2', 'scipy')))\n"
+        "from pathlib import Path\n"
+        "from edgetl.parity.against import compare_bundles\nfrom edgetl.runtime.predictor import Predictor\n"
+        "p = Predictor(sys.argv[1])\nphotos = list(Path(sys.argv[2]).rglob('*.png'))\n"
+        "print(compare_bundles(p, p, photos, Path(sys.argv[2])).agreement)\n"
+    )
+    command = [sys.executable, "-c", program, str(old.path), str(labelled)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "1.0"
+
+
+def test_agreement_of_nothing_is_no_number(old: Predictor, labelled: Path) -> None:
+    result = compare(old, old, labelled)
+    assert np.isnan(replace(result, photos=0).agreement)

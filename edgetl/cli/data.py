@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgetl.cli.printable import printable
+from edgetl.training.layout import DEFAULT_VAL_FRACTION
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -68,14 +69,12 @@ def check(data: str, json_file: str | None, threads: int | None) -> None:
 @command.command()
 @click.argument("source", metavar="SRC", type=click.Path())
 @click.argument("destination", metavar="DST", type=click.Path())
-@click.option("--val-fraction", type=float, help="Share of the photos to validate on (default 0.2).")
+@click.option("--val-fraction", default=DEFAULT_VAL_FRACTION, show_default=True, help="Share of the photos to validate on.")
 @click.option("--copy", is_flag=True, help="Copy the files instead of making hard links (needed from one disk to another).")
 @_json_option
 @_threads_option
-def split(
-    source: str, destination: str, val_fraction: float | None, copy: bool, json_file: str | None, threads: int | None
-) -> None:
-    """Put the photos of SRC, a folder of class folders, into DST/train/<class> and DST/val/<class>.
+def split(source: str, destination: str, val_fraction: float, copy: bool, json_file: str | None, threads: int | None) -> None:
+    """Split SRC, a folder of class folders, into DST/train and DST/val.
 
     SRC may be what the cats-and-dogs archive unpacks to. A photo's side follows from its content; duplicates and
     photos that look the same stay on one side. Files that can't be read are listed and left out. Hard links take no
@@ -88,11 +87,9 @@ def split(
       edgetl data split PetImages DATA --val-fraction 0.1 --copy
     """
     from edgetl.training import split as splitting
-    from edgetl.training.layout import DEFAULT_VAL_FRACTION
 
-    fraction = DEFAULT_VAL_FRACTION if val_fraction is None else val_fraction
     with _progress("Reading photos") as progress:
-        done = splitting.split(source, destination, val_fraction=fraction, copy=copy, threads=threads, progress=progress)
+        done = splitting.split(source, destination, val_fraction=val_fraction, copy=copy, threads=threads, progress=progress)
     _show_split(done)
     _write_json(json_file, done.to_dict())
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 
 _CHATTY = ("torch.onnx", "onnxscript", "onnx_ir", "root")
+_STDOUT = 1  # the file descriptor: the C++ side of the exporter writes there, past sys.stdout
 
 
 @contextlib.contextmanager
@@ -19,6 +21,7 @@ def quiet() -> Iterator[None]:
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
+        _no_native_stdout(),
     ):
         warnings.simplefilter("ignore")
         for name in _CHATTY:
@@ -28,3 +31,20 @@ def quiet() -> Iterator[None]:
         finally:
             for name, level in levels.items():
                 logging.getLogger(name).setLevel(level)
+
+
+@contextlib.contextmanager
+def _no_native_stdout() -> Iterator[None]:
+    try:
+        kept = os.dup(_STDOUT)
+    except OSError:  # a program without a standard output has nothing to keep clean
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, _STDOUT)
+        yield
+    finally:
+        os.dup2(kept, _STDOUT)
+        os.close(kept)
+        os.close(nowhere)

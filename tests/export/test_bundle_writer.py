@@ -1,0 +1,146 @@
+"""What a bundle holds, and what is never put in place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_network import tiny_card, tiny_network
+
+from edgetl import Predictor
+from edgetl.errors import ExportError, ImageError
+from edgetl.export import bundle_writer
+from edgetl.export.bundle_writer import export_bundle
+from edgetl.export.classifier import DeployedClassifier
+from edgetl.export.verification import Answer, Run, verify
+from edgetl.runtime.bundle import Bundle
+from edgetl.runtime.images import read_image
+
+
+def photos(folder: Path, count: int = 3) -> list[Path]:
+    return sorted(folder.iterdir())[:count]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, photo_folder: Path) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    (folder / "best.safetensors").write_bytes(b"weights")
+    return export_bundle(
+        tiny_network(),
+        tiny_card(),
+        folder / "bundles/tiny",
+        golden=photos(photo_folder),
+        checkpoint=folder / "best.safetensors",
+    )
+
+
+def test_every_file_is_in_the_manifest_with_its_checksum(exported: Path) -> None:
+    bundle = Bundle.open(exported)
+    present = {path.relative_to(exported).as_posix() for path in exported.rglob("*") if path.is_file()}
+    assert present == {*bundle.manifest["files"], "manifest.json"}
+    assert {"model.onnx", "model.ts.pt", "golden/000.jpg", "golden/001.png", "golden/002.jpg"} < present
+    assert bundle.damage() == []
+
+
+def test_the_manifest_says_where_it_came_from(exported: Path) -> None:
+    manifest = json.loads((exported / "manifest.json").read_text())
+    assert manifest["name"] == "tiny"
+    assert manifest["models"] == {"fp32": "model.onnx"}
+    assert manifest["opset"] == 12
+    assert manifest["versions"]["torch"] == torch.__version__
+    assert manifest["checkpoint"]["sha256"] == hashlib.sha256(b"weights").hexdigest()
+    assert (exported / manifest["checkpoint"]["path"]).resolve() == exported.parents[1] / "best.safetensors"
+
+
+def test_golden_answers_are_the_trained_networks(exported: Path, photo_folder: Path) -> None:
+    classifier = DeployedClassifier(tiny_network(), tiny_card())
+    for golden, path in zip(Bundle.open(exported).golden, photos(photo_folder), strict=True):
+        assert (exported / golden.file).read_bytes() == path.read_bytes()
+        assert golden.source == f"{path.parent.name}/{path.name}"
+        with torch.inference_mode():
+            images = torch.from_numpy(np.asarray(read_image(path)).copy())[None]
+            resized, _, logits, probabilities = classifier.stages(images)
+        assert golden.resized_sha256 == hashlib.sha256(resized.numpy().tobytes()).hexdigest()
+        assert golden.decoded_sha256 == hashlib.sha256(images.numpy().tobytes()).hexdigest()
+        assert list(golden.answer.logits) == logits[0].tolist()
+        assert list(golden.answer.probabilities) == probabilities[0].tolist()
+
+
+def test_the_predictor_answers_as_the_trained_network(exported: Path) -> None:
+    predictor, alone = Predictor(exported), Predictor(exported / "model.onnx")
+    for golden in Bundle.open(exported).golden:
+        for prediction in (predictor(exported / golden.file), alone(exported / golden.file)):
+            np.testing.assert_allclose(prediction.probabilities, golden.answer.probabilities, atol=1e-5)
+
+
+def test_a_second_export_replaces_the_first(tmp_path: Path, photo_folder: Path) -> None:
+    export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=photos(photo_folder))
+    export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=[], formats=("onnx",))
+    assert {path.name for path in (tmp_path / "b").iterdir()} == {"model.onnx", "manifest.json"}
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize("content", [{"notes.txt": "mine"}, {"manifest.json": '{"name": "a web page"}'}])
+def test_a_folder_that_is_no_bundle_is_left_alone(tmp_path: Path, content: dict[str, str]) -> None:
+    for name, text in content.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ExportError, match="is not a bundle"):
+        export_bundle(tiny_network(), tiny_card(), tmp_path, golden=[])
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == content
+
+
+def test_a_file_that_someone_put_into_a_bundle_is_not_lost(tmp_path: Path) -> None:
+    export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=[], formats=("onnx",))
+    (tmp_path / "b/notes.txt").write_text("mine")
+    with pytest.raises(ExportError, match=r"notes\.txt"):
+        export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=[])
+    assert (tmp_path / "b/notes.txt").read_text() == "mine"
+
+
+def test_an_unreadable_golden_photo_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(ImageError, match=r"broken\.jpg"):
+        export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=[tmp_path / "broken.jpg"])
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_network_that_answers_nan_is_not_exported(tmp_path: Path) -> None:
+    network = tiny_network()
+    with torch.no_grad():
+        network.head.bias[1] = float("nan")
+    with pytest.raises(ExportError, match="not finite"):
+        export_bundle(network, tiny_card(), tmp_path / "b", golden=[])
+
+
+def test_an_export_that_answers_otherwise_is_not_put_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photo_folder: Path
+) -> None:
+    build = bundle_writer.build_onnx
+    monkeypatch.setattr(bundle_writer, "build_onnx", lambda network, card, opset: build(tiny_network(seed=1), card, opset))
+    with pytest.raises(ExportError, match="ONNX model does not answer"):
+        export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=photos(photo_folder))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("stage", ["resized", "probabilities", "nan"])
+def test_verification_names_the_stage_and_the_photo(stage: str) -> None:
+    classifier = DeployedClassifier(tiny_network(), tiny_card())
+    references = bundle_writer.synthetic_references(classifier)
+
+    def spoilt(images: np.ndarray) -> Answer:
+        with torch.inference_mode():
+            resized, _, logits, probabilities = (v.numpy() for v in classifier.stages(torch.from_numpy(images)))
+        if stage == "resized":
+            resized[-1, 0, 0, 0] ^= 1
+        else:
+            probabilities[-1, 0] += np.nan if stage == "nan" else 2e-4
+        return resized, logits, probabilities
+
+    run: Run = spoilt
+    expected = "resized pixels differ" if stage == "resized" else "a probability differs"
+    with pytest.raises(ExportError, match=f"{expected}.* on noise 48×64"):
+        verify("spoilt", run, references)

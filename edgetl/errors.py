@@ -9,6 +9,7 @@
     ├── ExportError             a model that can't be exported
     ├── BundleError             a bundle or model file that can't be trusted or read; has .path
     ├── ParityError             a comparison that could not be made (a mismatch is a result, not an error)
+    ├── ResultsError            a file of results that can't be written or continued
     ├── RuntimeUnavailableError a device or an execution provider that was asked for and is not here
     └── MissingDependencyError  an optional package that is needed and not installed
 
@@ -74,6 +75,10 @@ class BundleError(EdgetlError):
 
 class ParityError(EdgetlError):
     """A comparison that could not be made at all."""
+
+
+class ResultsError(EdgetlError):
+    """A file of results that can't be written, or not be continued with this model."""
 
 
 class RuntimeUnavailableError(EdgetlError):

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pictures import photo
 from PIL import Image
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the test processes share the cores
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-
-def photo(seed: int, width: int = 64, height: int = 48) -> Image.Image:
-    """A picture with smooth parts and edges, different for each seed."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[0:height, 0:width].astype(np.float64)
-    waves = [np.sin(x / rng.uniform(2, 20) + rng.uniform(0, 6)) * np.cos(y / rng.uniform(2, 20)) for _ in range(3)]
-    pixels = 127.5 + 90 * np.stack(waves, axis=-1) + rng.normal(0, 12, (height, width, 3))
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +56,9 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     photos = (photo(1, 40, 30), photo(2, 30, 50), photo(3, 12, 12))
     return tiny_bundle.write(tmp_path_factory.mktemp("bundle") / "tiny", photos=photos)
+
+
+@pytest.fixture
+def bundle_copy(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny bundle that a test may break."""
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "copy"))

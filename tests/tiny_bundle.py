@@ -109,10 +109,12 @@ def write(folder: Path, described: ModelCard | None = None, *, photos: tuple[Ima
 def golden_entry(name: str, pixels: np.ndarray, described: ModelCard) -> dict[str, Any]:
     logits, probabilities = answer(pixels, described)
     resized = resize_oracle.resize(pixels, described.spec)
+    sha256 = {name: hashlib.sha256(value.tobytes()).hexdigest() for name, value in (("d", pixels), ("r", resized))}
     return {
         "file": name,
         "source": f"cat/{name}",
-        "resized_sha256": hashlib.sha256(resized.tobytes()).hexdigest(),
+        "decoded_sha256": sha256["d"],
+        "resized_sha256": sha256["r"],
         "logits": logits.tolist(),
         "probabilities": probabilities.tolist(),
     }

@@ -25,17 +25,18 @@ def command(model: str, as_json: bool) -> None:
     from edgetl.runtime.bundle import Bundle
     from edgetl.runtime.predictor import Predictor
 
-    if not Path(model).is_dir():
-        card, files = Predictor(model).card, {Path(model).name: Path(model).stat().st_size}
-        created = None
-    else:
+    if Path(model).is_dir():
         bundle = Bundle.open(model)
         for damage in bundle.damage():
             raise damage
-        card, created = bundle.card, bundle.manifest["created"]
+        card, created, models = bundle.card, bundle.manifest["created"], dict(bundle.manifest["models"])
         files = {name: entry["bytes"] for name, entry in sorted(bundle.manifest["files"].items())}
+    else:
+        card, created, models = Predictor(model).card, None, {}
+        files = {Path(model).name: Path(model).stat().st_size}
     if as_json:
-        click.echo(json.dumps({"card": card.to_dict(), "created": created, "files": files}, ensure_ascii=False, indent=1))
+        values = {"card": card.to_dict(), "created": created, "models": models, "files": files}
+        click.echo(json.dumps(values, ensure_ascii=False, indent=1))
     else:
         click.echo("\n".join(_lines(card, created, files)))
 

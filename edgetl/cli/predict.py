@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,8 @@ from edgetl.errors import ImageError
 
 if TYPE_CHECKING:
     from edgetl.runtime.images import Source
-    from edgetl.runtime.predictor import Prediction
+    from edgetl.runtime.predictor import Prediction, Predictor
+    from edgetl.runtime.sharding import Shard
 
 
 @click.command()
@@ -23,61 +23,91 @@ if TYPE_CHECKING:
 @click.argument("photos", nargs=-1, required=True)
 @click.option("--top", type=click.IntRange(min=1), default=1, show_default=True, help="How many classes to show a photo.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line instead of a table.")
+@click.option("--out", type=click.Path(dir_okay=False), help="Write to a .jsonl, .csv or .parquet file; continues one.")
+@click.option("--shard", "shard_text", default="1/1", metavar="I/N", help="Take only the I-th of N parts of the photos.")
 @model_options
-def command(model: str, photos: tuple[str, ...], top: int, as_json: bool, **options: Any) -> None:
+def command(
+    model: str, photos: tuple[str, ...], top: int, as_json: bool, out: str | None, shard_text: str, **options: Any
+) -> None:
     """Classify PHOTOS with MODEL, a bundle folder or a lone model.onnx.
 
     A folder is walked, and - reads one photo from standard input. A photo that can't be read is reported and
-    the others are still classified; the exit code is then 1.
+    the others are still classified; the exit code is then 1. A run with --out that was stopped goes on where it
+    was when the same command is given again.
 
     \b
     Example:
       edgetl predict exported/pets photo.jpg --top 3
       edgetl predict exported/pets photos/ --json > answers.jsonl
+      edgetl predict exported/pets photos/ --out answers.parquet --shard 2/8
     """
+    shard = _parse_shard(shard_text)
     predictor = open_predictor(model, **options)
-    show = _show_json if as_json else _Table(predictor.labels, top).show
-    total = failed = 0
-    for result in predictor.batch(_sources(photos)):
-        total += 1
-        failed += isinstance(result, ImageError)
-        show(result)
-    if not total:
+    if out is None:
+        total, failed = _print_all(predictor, _sources(photos, shard), top, as_json)
+    else:
+        total, failed = _write_all(predictor, photos, shard, out)
+    if not total and shard.count == 1:
         raise click.UsageError(f"There is no photo in {', '.join(photos)}.")
     if failed:
         click.echo(f"{failed} of {total} photos could not be classified.", err=True)
         sys.exit(1)
 
 
-def _sources(photos: Iterable[str]) -> Iterator[Source]:
-    from pathlib import Path
+def _parse_shard(text: str) -> Shard:
+    from edgetl.runtime.sharding import Shard
 
-    from edgetl.runtime.sources import walk_images
+    try:
+        return Shard.parse(text)
+    except ValueError as error:
+        raise click.UsageError(f"--shard: {error}") from error
+
+
+def _sources(photos: Iterable[str], shard: Shard) -> Iterator[Source]:
+    from edgetl.runtime.sharding import photos_of
 
     for photo in photos:
         if photo == "-":
             yield sys.stdin.buffer
-        elif Path(photo).is_dir():
-            yield from walk_images(photo)
         else:
-            yield photo
+            yield from photos_of([photo], shard)
 
 
-def as_record(result: Prediction | ImageError) -> dict[str, Any]:
-    """One result as JSON values: source, label, confidence, probabilities by label; or source, error."""
-    if isinstance(result, ImageError):
-        return {"source": result.source, "error": result.reason}
-    by_label = dict(zip(result.labels, map(float, result.probabilities), strict=True))
-    return {
-        "source": result.source,
-        "label": result.label,
-        "confidence": result.confidence,
-        "probabilities": by_label,
-    }
+def _print_all(predictor: Predictor, sources: Iterable[Source], top: int, as_json: bool) -> tuple[int, int]:
+    """(photos, failures)"""
+    show = _show_json if as_json else _Table(predictor.labels, top).show
+    total = failed = 0
+    for result in predictor.batch(sources):
+        total += 1
+        failed += isinstance(result, ImageError)
+        show(result)
+    return total, failed
+
+
+def _write_all(predictor: Predictor, photos: tuple[str, ...], shard: Shard, out: str) -> tuple[int, int]:
+    """(photos, failures), those of earlier runs included."""
+    from edgetl.cli.progress_bar import counting
+    from edgetl.runtime.result_files import open_results
+    from edgetl.runtime.sharding import photos_of
+
+    if "-" in photos:
+        raise click.UsageError("--out takes files and folders, not standard input.")
+    with open_results(out, predictor.model_id, predictor.labels) as results:
+        total = len(results)
+        waiting = (photo for photo in photos_of(photos, shard) if str(photo) not in results)
+        with counting("photos", done=total, total=lambda: sum(1 for _ in photos_of(photos, shard))) as count:
+            for result in predictor.batch(waiting):
+                results.append(result)
+                total += 1
+                count()
+    click.echo(f"{total} photos in {out}" + (f", {len(results)} of them from before" if len(results) else ""), err=True)
+    return total, results.failed
 
 
 def _show_json(result: Prediction | ImageError) -> None:
-    click.echo(json.dumps(as_record(result), ensure_ascii=False))
+    from edgetl.runtime.records import as_record, json_line
+
+    click.echo(json_line(as_record(result)))
 
 
 class _Table:

@@ -14,9 +14,10 @@ from edgetl.cli.model_options import model_options, open_predictor
 
 @click.command()
 @click.argument("bundle", type=click.Path(exists=True, file_okay=False))
+@click.option("--tolerance", type=float, help="Largest difference of a probability. [default: by the model's precision]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 @model_options
-def command(bundle: str, as_json: bool, **options: Any) -> None:
+def command(bundle: str, tolerance: float | None, as_json: bool, **options: Any) -> None:
     """Run BUNDLE's golden photos on this device and compare with the trained model's answers; no torch needed.
 
     Says which stage first differs: files, decode, resized, logits or probabilities. Exit code 1 if any does.
@@ -25,13 +26,15 @@ def command(bundle: str, as_json: bool, **options: Any) -> None:
     Example:
       edgetl selftest exported/pets
     """
-    outcome = open_predictor(bundle, **options).selftest()
+    outcome = open_predictor(bundle, **options).selftest(tolerance=tolerance)
     if as_json:
-        results = [asdict(result) for result in outcome.results]
-        click.echo(json.dumps({"passed": outcome.passed, "tolerance": outcome.tolerance, "results": results}))
+        values = {"passed": outcome.passed, "stage": outcome.stage, **asdict(outcome)}
+        click.echo(json.dumps(values, ensure_ascii=False))
     else:
         for result in outcome.results:
-            click.echo(f"{'ok' if result.stage is None else result.stage:<14} {result.file}  {result.detail}")
+            click.echo(f"{result.stage or 'ok':<14} {result.file}  {result.detail}")
+        agreed = sum(result.stage is None for result in outcome.results)
         verdict = "passed" if outcome.passed else f"FAILED at {outcome.stage}"
-        click.echo(f"{verdict}: {len(outcome.results)} golden photos, tolerance {outcome.tolerance:g} on probabilities")
+        total = f"{agreed} of {len(outcome.results)} agree"
+        click.echo(f"{verdict}: {total}, tolerance {outcome.tolerance:g} on probabilities")
     sys.exit(0 if outcome.passed else 1)

@@ -27,18 +27,31 @@ _REEXPORT = "Export it again with `edgetl export`, or copy the bundle again."
 
 
 @dataclass(frozen=True)
+class Answer:
+    """Logits and probabilities, one float a class."""
+
+    logits: tuple[float, ...]
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Golden:
     """A photo that came with the model, and the trained model's answers for it.
 
+    file            its name in the bundle
+    source          where it came from
+    decoded_sha256  of the decoded, upright RGB picture's bytes, uint8 [H, W, 3]
     resized_sha256  of the uint8 [h, w, 3] bytes after resize and crop
-    logits, probabilities  one float a class
+    answer          of the trained network
+    own_answers     of the bundle's own models, by precision, where those are not meant to be the network's
     """
 
     file: str
     source: str
+    decoded_sha256: str
     resized_sha256: str
-    logits: tuple[float, ...]
-    probabilities: tuple[float, ...]
+    answer: Answer
+    own_answers: Mapping[str, Answer]
 
 
 @dataclass(frozen=True)
@@ -199,16 +212,21 @@ def _check_files(manifest: Mapping[str, Any], golden: tuple[Golden, ...]) -> Non
 
 
 def _read_golden(entry: Mapping[str, Any], card: ModelCard) -> Golden:
-    golden = Golden(
+    return Golden(
         file=str(entry["file"]),
         source=str(entry["source"]),
+        decoded_sha256=str(entry["decoded_sha256"]),
         resized_sha256=str(entry["resized_sha256"]),
-        logits=tuple(map(float, entry["logits"])),
-        probabilities=tuple(map(float, entry["probabilities"])),
+        answer=_read_answer(entry, card),
+        own_answers={precision: _read_answer(answer, card) for precision, answer in entry.get("own_answers", {}).items()},
     )
-    if not len(golden.logits) == len(golden.probabilities) == len(card.labels):
-        raise ValueError(f"golden: {golden.file!r} does not have one answer a label")
-    return golden
+
+
+def _read_answer(entry: Mapping[str, Any], card: ModelCard) -> Answer:
+    answer = Answer(tuple(map(float, entry["logits"])), tuple(map(float, entry["probabilities"])))
+    if not len(answer.logits) == len(answer.probabilities) == len(card.labels):
+        raise ValueError("a golden photo does not have one answer a label")
+    return answer
 
 
 def _check_name(name: str) -> None:

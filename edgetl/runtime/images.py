@@ -103,8 +103,11 @@ def _stream(source: object, name: str) -> IO[bytes]:
         # Opening a FIFO would wait for ever, and a device file never ends.
         path = Path(source)
         mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            os.scandir(path).close()  # a folder that may not be read says so
+            raise ImageError(name, "it is a folder")
         if not stat.S_ISREG(mode):
-            raise ImageError(name, "it is a folder" if stat.S_ISDIR(mode) else "it is not a regular file")
+            raise ImageError(name, "it is not a regular file")
         return path.open("rb")
     if isinstance(source, (bytes, bytearray, memoryview)):
         return BytesIO(source)

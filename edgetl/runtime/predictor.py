@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -100,6 +102,8 @@ class Predictor:
         precision: str | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
+        if threads is not None:
+            _require_positive("threads", threads)
         self.path = Path(model)
         self.providers = providers
         self.threads = threads
@@ -114,6 +118,13 @@ class Predictor:
     def labels(self) -> tuple[str, ...]:
         """Class names in the order of the outputs."""
         return self.card.labels
+
+    @cached_property
+    def model_id(self) -> str:
+        """Sixteen hex digits that tell this model file from any other: the start of its SHA-256."""
+        if self.bundle is not None:
+            return str(self.bundle.manifest["files"][self.bundle.model_name(self.precision)]["sha256"])[:16]
+        return hashlib.sha256(_read_lone_model(self.path)).hexdigest()[:16]
 
     def __call__(self, source: Source) -> Prediction:
         """Classify one photo: a path, bytes, a binary file, a PIL image or a uint8 array (see ``read_image``).
@@ -130,13 +141,18 @@ class Predictor:
 
         workers  photos worked on at once; None: one a core
         """
+        workers = _cores() if workers is None else workers
+        _require_positive("workers", workers)
+        batch_size = _batch_size(self._session(self.threads))
+        # Whole photos side by side beat one photo on many threads: nothing ever waits for another core.
+        session_threads = 1 if batch_size == 1 and self.threads is None and workers > 1 else self.threads
+        return self._batch(_chunks(sources, batch_size), workers, session_threads)
+
+    def _batch(
+        self, chunks: Iterable[list[Source]], workers: int, session_threads: int | None
+    ) -> Iterator[Prediction | ImageError]:
         from concurrent.futures import Future, ThreadPoolExecutor
 
-        workers = workers or _cores()
-        on_cpu = self._session(self.threads).get_providers()[0] == "CPUExecutionProvider"
-        # Whole photos side by side beat one photo on many threads: nothing ever waits for another core.
-        session_threads = 1 if on_cpu and self.threads is None and workers > 1 else self.threads
-        chunks = _chunks(sources, 1 if on_cpu else _GPU_BATCH)
         pending: deque[Future[list[Prediction | ImageError]]] = deque()
         with ThreadPoolExecutor(workers, thread_name_prefix="edgetl") as pool:
             try:
@@ -150,11 +166,11 @@ class Predictor:
                 for future in pending:
                     future.cancel()
 
-    def selftest(self) -> SelfTest:
+    def selftest(self, *, tolerance: float | None = None) -> SelfTest:
         """Run the bundle's golden photos and compare with the trained model's answers; see ``selftest.py``."""
         from edgetl.runtime.selftest import selftest
 
-        return selftest(self)
+        return selftest(self, tolerance=tolerance)
 
     def _classify(self, sources: Sequence[Source], threads: int | None) -> list[Prediction | ImageError]:
         results: list[Prediction | ImageError | None] = [None] * len(sources)
@@ -265,6 +281,15 @@ def _chunks(sources: Iterable[Source], size: int) -> Iterator[list[Source]]:
     iterator = iter(sources)
     while chunk := list(islice(iterator, size)):
         yield chunk
+
+
+def _batch_size(session: onnxruntime.InferenceSession) -> int:
+    return 1 if session.get_providers()[0] == "CPUExecutionProvider" else _GPU_BATCH
+
+
+def _require_positive(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name} is {value}; it must be at least 1, or None")
 
 
 def _cores() -> int:

@@ -28,19 +28,42 @@ def find_images(folder: str | Path) -> list[Path]:
     return list(walk_images(folder))
 
 
-def walk_images(folder: str | Path) -> Iterator[Path]:
-    """What ``find_images`` lists, one at a time, so that a folder of any size costs no memory."""
+def walk_images(folder: str | Path, *, strict: bool = True) -> Iterator[Path]:
+    """What ``find_images`` lists, one at a time, so that a folder of any size costs little memory.
+
+    strict  False: a folder below that can't be read is yielded itself, for the reader of photos to refuse
+    """
     folder = Path(folder)
-    suffixes = image_suffixes()
     try:
-        # Folders sort with a trailing slash, which gives the same order as sorting the whole paths as text.
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name + ("/" if entry.is_dir() else ""))
+        entries = _entries(folder)
     except OSError as error:
         raise DataError(f"{folder}: {error.strerror or error}.", "Name a folder that holds photos.") from error
-    for entry in entries:
-        if entry.name.startswith("."):
+    yield from _walk(folder, entries, strict)
+
+
+def _walk(folder: Path, entries: list[str], strict: bool) -> Iterator[Path]:
+    suffixes = image_suffixes()
+    for name in entries:
+        path = folder / name
+        if not name.endswith("/"):
+            if path.suffix.lower() in suffixes:
+                yield path
             continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from walk_images(entry.path)
-        elif (path := Path(entry.path)).suffix.lower() in suffixes and not entry.is_dir():
+        try:
+            inner = _entries(path)
+        except OSError as error:
+            if strict:
+                raise DataError(f"{path}: {error.strerror or error}.", "Make it readable, or move it away.") from error
             yield path
+            continue
+        yield from _walk(path, inner, strict)
+
+
+def _entries(folder: Path) -> list[str]:
+    """Names in ``folder`` that are not hidden, sorted; a folder's ends in a slash, which sorts as the whole paths would.
+
+    A link to a folder is left out: it could lead round in a circle.
+    """
+    with os.scandir(folder) as found:
+        visible = (entry for entry in found if not entry.name.startswith("."))
+        return sorted(entry.name + "/" * entry.is_dir() for entry in visible if not (entry.is_symlink() and entry.is_dir()))

@@ -43,8 +43,8 @@ def test_a_whole_bundle_is_read(tiny_bundle: Path) -> None:
     assert bundle.size == sum(p.stat().st_size for p in tiny_bundle.rglob("*") if p.is_file() and p.suffix != ".json")
 
 
-def test_a_flipped_byte_anywhere_in_the_manifest_is_found(bundle: Path) -> None:
-    file = bundle / "manifest.json"
+def test_a_flipped_byte_anywhere_in_the_manifest_is_found(bundle_copy: Path) -> None:
+    file = bundle_copy / "manifest.json"
     whole = file.read_bytes()
     random = np.random.default_rng(0)
     for position in range(0, len(whole), 3):
@@ -52,54 +52,54 @@ def test_a_flipped_byte_anywhere_in_the_manifest_is_found(bundle: Path) -> None:
         damaged[position] ^= int(random.integers(1, 256))
         file.write_bytes(damaged)
         with pytest.raises(BundleError) as caught:
-            Bundle.open(bundle)
+            Bundle.open(bundle_copy)
         assert caught.value.path == file, position
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "golden/000.png", "golden/002.png"])
-def test_a_flipped_byte_anywhere_in_a_file_is_found(bundle: Path, name: str) -> None:
-    opened = Bundle.open(bundle)
-    whole = (bundle / name).read_bytes()
+def test_a_flipped_byte_anywhere_in_a_file_is_found(bundle_copy: Path, name: str) -> None:
+    opened = Bundle.open(bundle_copy)
+    whole = (bundle_copy / name).read_bytes()
     for position in range(0, len(whole), 5):
         damaged = bytearray(whole)
         damaged[position] ^= 1 << (position % 8)
-        (bundle / name).write_bytes(damaged)
+        (bundle_copy / name).write_bytes(damaged)
         with pytest.raises(BundleError, match="it is damaged") as caught:
             opened.read(name)
-        assert caught.value.path == bundle / name
+        assert caught.value.path == bundle_copy / name
     with pytest.raises(BundleError, match="it is damaged"):
-        open_all(bundle)
+        open_all(bundle_copy)
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "model.onnx"])
 @pytest.mark.parametrize("length", [0, 1, 100, -1])
-def test_a_truncated_file_is_found(bundle: Path, name: str, length: int) -> None:
-    content = (bundle / name).read_bytes()
-    (bundle / name).write_bytes(content[:length])
+def test_a_truncated_file_is_found(bundle_copy: Path, name: str, length: int) -> None:
+    content = (bundle_copy / name).read_bytes()
+    (bundle_copy / name).write_bytes(content[:length])
     with pytest.raises(BundleError) as caught:
-        Predictor(bundle)
-    assert caught.value.path == bundle / name
+        Predictor(bundle_copy)
+    assert caught.value.path == bundle_copy / name
 
 
-def test_a_longer_file_is_found(bundle: Path) -> None:
-    with (bundle / "model.onnx").open("ab") as file:
+def test_a_longer_file_is_found(bundle_copy: Path) -> None:
+    with (bundle_copy / "model.onnx").open("ab") as file:
         file.write(b"\0")
     with pytest.raises(BundleError, match="longer or shorter"):
-        Predictor(bundle)
+        Predictor(bundle_copy)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "golden/001.png"])
-def test_a_missing_file_is_named(bundle: Path, name: str) -> None:
-    (bundle / name).unlink()
+def test_a_missing_file_is_named(bundle_copy: Path, name: str) -> None:
+    (bundle_copy / name).unlink()
     with pytest.raises(BundleError, match="it is missing") as caught:
-        open_all(bundle)
-    assert caught.value.path == bundle / name
+        open_all(bundle_copy)
+    assert caught.value.path == bundle_copy / name
 
 
-def test_a_folder_without_a_manifest_is_no_bundle(bundle: Path) -> None:
-    (bundle / "manifest.json").unlink()
+def test_a_folder_without_a_manifest_is_no_bundle(bundle_copy: Path) -> None:
+    (bundle_copy / "manifest.json").unlink()
     with pytest.raises(BundleError, match=r"it has no manifest\.json"):
-        Predictor(bundle)
+        Predictor(bundle_copy)
 
 
 def test_no_such_bundle(tmp_path: Path) -> None:
@@ -110,86 +110,86 @@ def test_no_such_bundle(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("schema", "hint"), [(2, "Install a newer edgetl"), (0, "Export it again"), ("1", "Export"), (None, "Export")]
 )
-def test_another_schema_is_refused(bundle: Path, schema: object, hint: str) -> None:
-    rewrite(bundle, lambda manifest: manifest.update(schema=schema))
+def test_another_schema_is_refused(bundle_copy: Path, schema: object, hint: str) -> None:
+    rewrite(bundle_copy, lambda manifest: manifest.update(schema=schema))
     with pytest.raises(BundleError, match=f"its schema is {schema!r}; this edgetl reads 1") as caught:
-        Bundle.open(bundle)
+        Bundle.open(bundle_copy)
     assert hint in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("content", [b"", b"null", b"[]", b"{}", b"3", b"{", b"\xff\xfe", b"[" * 100_000, b'{"schema": 1}'])
-def test_a_manifest_of_anything_else_is_refused(bundle: Path, content: bytes) -> None:
-    (bundle / "manifest.json").write_bytes(content)
+def test_a_manifest_of_anything_else_is_refused(bundle_copy: Path, content: bytes) -> None:
+    (bundle_copy / "manifest.json").write_bytes(content)
     with pytest.raises(BundleError) as caught:
-        Bundle.open(bundle)
-    assert caught.value.path == bundle / "manifest.json"
+        Bundle.open(bundle_copy)
+    assert caught.value.path == bundle_copy / "manifest.json"
 
 
 KEYS = ("card", "models", "files", "golden", "name", "created", "checkpoint", "versions", "opset")
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_a_manifest_without_a_part_is_refused(bundle: Path, key: str) -> None:
-    rewrite(bundle, lambda manifest: manifest.pop(key))
+def test_a_manifest_without_a_part_is_refused(bundle_copy: Path, key: str) -> None:
+    rewrite(bundle_copy, lambda manifest: manifest.pop(key))
     with pytest.raises(BundleError, match=key):
-        Bundle.open(bundle)
+        Bundle.open(bundle_copy)
 
 
 @pytest.mark.parametrize("key", ["card", "models", "files", "golden"])
 @pytest.mark.parametrize("value", [None, 3, "text", [1], {"a": 1}, {"a": [2]}, [{"file": "x"}]])
-def test_a_manifest_with_a_part_of_another_kind_is_refused(bundle: Path, key: str, value: object) -> None:
-    rewrite(bundle, lambda manifest: manifest.update({key: value}))
+def test_a_manifest_with_a_part_of_another_kind_is_refused(bundle_copy: Path, key: str, value: object) -> None:
+    rewrite(bundle_copy, lambda manifest: manifest.update({key: value}))
     with pytest.raises(BundleError):
-        Bundle.open(bundle)
+        Bundle.open(bundle_copy)
 
 
 @pytest.mark.parametrize("name", ["../model.onnx", "/etc/passwd", "golden/../../x", "C:\\x", "..", "", "a\0b"])
-def test_a_path_that_leads_outside_is_refused(bundle: Path, name: str) -> None:
+def test_a_path_that_leads_outside_is_refused(bundle_copy: Path, name: str) -> None:
     def point_outside(manifest: dict[str, Any]) -> None:
         manifest["files"][name] = manifest["files"]["model.onnx"]
         manifest["models"]["fp32"] = name
 
-    shutil.copy(bundle / "model.onnx", bundle.parent / "model.onnx")
-    rewrite(bundle, point_outside)
+    shutil.copy(bundle_copy / "model.onnx", bundle_copy.parent / "model.onnx")
+    rewrite(bundle_copy, point_outside)
     with pytest.raises(BundleError, match="leads outside the folder"):
-        Predictor(bundle)
+        Predictor(bundle_copy)
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "model.onnx", "golden"])
-def test_a_link_is_refused(bundle: Path, name: str, tmp_path: Path) -> None:
-    shutil.move(bundle / name, tmp_path / "elsewhere")
-    (bundle / name).symlink_to(tmp_path / "elsewhere")
+def test_a_link_is_refused(bundle_copy: Path, name: str, tmp_path: Path) -> None:
+    shutil.move(bundle_copy / name, tmp_path / "elsewhere")
+    (bundle_copy / name).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(BundleError, match="it is a link") as caught:
-        open_all(bundle)
-    assert caught.value.path == bundle / name
+        open_all(bundle_copy)
+    assert caught.value.path == bundle_copy / name
 
 
-def test_a_link_to_the_bundle_itself_is_fine(bundle: Path, tmp_path: Path) -> None:
-    (tmp_path / "current").symlink_to(bundle)
+def test_a_link_to_the_bundle_itself_is_fine(bundle_copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "current").symlink_to(bundle_copy)
     open_all(tmp_path / "current")
 
 
-def test_a_pipe_in_place_of_a_file_is_refused_without_waiting(bundle: Path) -> None:
+def test_a_pipe_in_place_of_a_file_is_refused_without_waiting(bundle_copy: Path) -> None:
     for name in ("model.onnx", "manifest.json"):
-        (bundle / name).unlink()
-        os.mkfifo(bundle / name)
+        (bundle_copy / name).unlink()
+        os.mkfifo(bundle_copy / name)
         with pytest.raises(BundleError):
-            open_all(bundle)
+            open_all(bundle_copy)
 
 
-def test_a_file_that_the_manifest_does_not_name_is_never_read(bundle: Path) -> None:
-    (bundle / "model.int8.onnx").write_bytes(b"anything")
-    rewrite(bundle, lambda manifest: manifest["models"].update(int8="model.int8.onnx"))
+def test_a_file_that_the_manifest_does_not_name_is_never_read(bundle_copy: Path) -> None:
+    (bundle_copy / "model.int8.onnx").write_bytes(b"anything")
+    rewrite(bundle_copy, lambda manifest: manifest["models"].update(int8="model.int8.onnx"))
     with pytest.raises(BundleError, match=r"'model.int8.onnx' is not among its files"):
-        Bundle.open(bundle)
+        Bundle.open(bundle_copy)
 
 
-def test_a_precision_that_is_not_there_is_refused_with_those_that_are(bundle: Path) -> None:
+def test_a_precision_that_is_not_there_is_refused_with_those_that_are(bundle_copy: Path) -> None:
     with pytest.raises(BundleError, match=r"it holds no int8 model\nIt holds: fp32\."):
-        Predictor(bundle, precision="int8")
-    rewrite(bundle, lambda manifest: manifest.update(models={}))
+        Predictor(bundle_copy, precision="int8")
+    rewrite(bundle_copy, lambda manifest: manifest.update(models={}))
     with pytest.raises(BundleError, match="it holds no ONNX model"):
-        Predictor(bundle)
+        Predictor(bundle_copy)
 
 
 @pytest.mark.parametrize(
@@ -205,22 +205,22 @@ def test_a_precision_that_is_not_there_is_refused_with_those_that_are(bundle: Pa
         ({"spec": {"version": 2}}, "version 2 is not known"),
     ],
 )
-def test_a_description_that_does_not_fit_is_refused(bundle: Path, change: dict[str, Any], reason: str) -> None:
-    rewrite(bundle, lambda manifest: manifest["card"].update(change))
+def test_a_description_that_does_not_fit_is_refused(bundle_copy: Path, change: dict[str, Any], reason: str) -> None:
+    rewrite(bundle_copy, lambda manifest: manifest["card"].update(change))
     with pytest.raises(BundleError, match=reason):
-        Bundle.open(bundle)
+        Bundle.open(bundle_copy)
 
 
-def test_a_manifest_that_describes_another_model_is_refused(bundle: Path) -> None:
-    rewrite(bundle, lambda manifest: manifest["card"]["labels"].reverse())
+def test_a_manifest_that_describes_another_model_is_refused(bundle_copy: Path) -> None:
+    rewrite(bundle_copy, lambda manifest: manifest["card"]["labels"].reverse())
     with pytest.raises(BundleError, match="differs from the manifest's"):
-        Predictor(bundle)
+        Predictor(bundle_copy)
 
 
-def test_nothing_but_the_photo_of_a_golden_entry_is_believed(bundle: Path) -> None:
-    rewrite(bundle, lambda manifest: manifest["golden"][0].update(file="golden/other.png"))
+def test_nothing_but_the_photo_of_a_golden_entry_is_believed(bundle_copy: Path) -> None:
+    rewrite(bundle_copy, lambda manifest: manifest["golden"][0].update(file="golden/other.png"))
     with pytest.raises(BundleError, match="is not among its files"):
-        Bundle.open(bundle)
+        Bundle.open(bundle_copy)
 
 
 def test_no_permission(

@@ -1,0 +1,311 @@
+"""Files that results are appended to, and that a killed run can be continued in.
+
+A row is either whole in the file or not there: what a kill cut off is removed when the file is opened again. Each row
+names the model that gave it, so that no file ever mixes the answers of two.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, NamedTuple, Self
+
+from edgetl.errors import ImageError, MissingDependencyError, ResultsError
+from edgetl.runtime.predictor import Prediction
+from edgetl.runtime.records import as_record, as_row, columns, json_line
+
+_FLUSH_SECONDS = 1.0  # the most work that a kill can cost
+_PARQUET_ROWS = 10_000  # in memory at a time
+
+
+class Row(NamedTuple):
+    """What is read back of a row; ``end`` is the position behind it in the file, in bytes."""
+
+    end: int
+    source: str
+    model: str
+    failed: bool
+
+
+class ResultFile(ABC):
+    """A file of one model's results, open for more; use it as a context manager.
+
+    path    created if it is not there; one process at a time
+    model   identity of the model (``Predictor.model_id``)
+    labels  class names in the order of the outputs
+
+    Raises ResultsError if the file holds something else, another model's results, or is being written by another.
+    """
+
+    def __init__(self, path: Path, model: str, labels: Sequence[str]) -> None:
+        self.path, self.model, self.labels = path, model, labels
+        self.failed = 0
+        self._done: set[bytes] = set()
+        self._file = _open_alone(path)
+        self._flushed = time.monotonic()
+        try:
+            self._start()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _start(self) -> None:
+        """Learn what the file holds, and stand behind its last whole row."""
+        begins = self._file.read(len(self._beginning()))
+        if begins != self._beginning()[: len(begins)]:
+            raise self._foreign(1, "it begins otherwise")
+        end = self._take_stock(self._rows(self._file))
+        self._file.truncate(end)
+        self._file.seek(end)
+        if end == 0:
+            self._file.write(self._header())
+
+    def __contains__(self, source: str) -> bool:
+        """Is there a row for ``source`` from before?"""
+        return _digest(source) in self._done
+
+    def __len__(self) -> int:
+        """Number of rows from before."""
+        return len(self._done)
+
+    def append(self, result: Prediction | ImageError) -> None:
+        """Add one row."""
+        record = as_record(result)
+        self.failed += "error" in record
+        self._file.write(self._encode({"source": record.pop("source"), "model": self.model, **record}))
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self._file.flush()
+            self._flushed = time.monotonic()
+
+    def complete(self) -> None:
+        """Called once all rows are in; a run that ends without it is continued by the next."""
+        return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._file.flush()
+        if kind is None:
+            self.complete()
+        self._file.close()
+
+    def _take_stock(self, rows: Iterator[Row]) -> int:
+        """Remember ``rows`` → the position behind the last one."""
+        end = 0
+        for row in rows:
+            if row.model != self.model:
+                raise ResultsError(
+                    f"{self.path} holds results of another model ({row.model}; this one is {self.model}).",
+                    "Write to another file, or remove this one.",
+                )
+            self._done.add(_digest(row.source))
+            self.failed += row.failed
+            end = row.end
+        return end
+
+    def _header(self) -> bytes:
+        return b""
+
+    @abstractmethod
+    def _beginning(self) -> bytes:
+        """What every such file begins with."""
+
+    @abstractmethod
+    def _encode(self, record: Mapping[str, Any]) -> bytes: ...
+
+    @abstractmethod
+    def _rows(self, file: IO[bytes]) -> Iterator[Row]:
+        """The whole rows in ``file``. Raises ResultsError for what is no row."""
+
+    def _foreign(self, line: int, reason: str) -> ResultsError:
+        what = "not a result of edgetl predict with this model's labels"
+        return ResultsError(f"{self.path}, line {line}: {what} ({reason}).", "Name another file.")
+
+
+class JsonLines(ResultFile):
+    """One JSON object a line."""
+
+    def _beginning(self) -> bytes:
+        return b'{"source": "'
+
+    def _encode(self, record: Mapping[str, Any]) -> bytes:
+        return (json_line(record) + "\n").encode()
+
+    def _rows(self, file: IO[bytes]) -> Iterator[Row]:
+        end = 0
+        for number, line in enumerate(_whole_lines(file), start=1):
+            end += len(line)
+            try:
+                record = json.loads(line)
+                yield Row(end, str(record["source"]), str(record["model"]), "error" in record)
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                raise self._foreign(number, repr(error)) from error
+
+
+class Csv(ResultFile):
+    """A table with a header; a column a class."""
+
+    def _header(self) -> bytes:
+        return _csv_line(columns(self.labels))
+
+    def _beginning(self) -> bytes:
+        return self._header()
+
+    def _encode(self, record: Mapping[str, Any]) -> bytes:
+        return _csv_line(as_row(record, self.labels))
+
+    def _rows(self, file: IO[bytes]) -> Iterator[Row]:
+        read = 0
+
+        def lines() -> Iterator[str]:
+            nonlocal read
+            for line in _whole_lines(file):
+                read += len(line)
+                yield line.decode("utf-8", "backslashreplace")
+
+        reader = csv.reader(lines(), strict=True)
+        try:
+            for row in islice(reader, 1, None):
+                if len(row) != len(columns(self.labels)):
+                    raise self._foreign(reader.line_num, f"{len(row)} columns")
+                yield Row(read, row[0], row[1], row[2] != "")
+        except csv.Error:  # the last row was cut off inside quotes
+            return
+
+
+class Parquet(JsonLines):
+    """A column a class. A Parquet file can't be continued, so rows wait beside it as JSON lines until all are in."""
+
+    def __init__(self, path: Path, model: str, labels: Sequence[str]) -> None:
+        self._pyarrow = _import_pyarrow()
+        self._table = path
+        super().__init__(path.with_name(path.name + ".partial"), model, labels)
+
+    def _start(self) -> None:
+        super()._start()
+        if not self._table.exists():
+            return
+        waiting, self._done = self._done, set()
+        try:
+            self._take_stock(self._table_rows())
+        except ResultsError:
+            if not waiting:
+                self.path.unlink()
+            raise
+        if waiting & self._done:  # killed between putting the table in place and removing what went into it
+            self._file.truncate(0)
+            self._file.seek(0)
+        self._done |= waiting
+
+    def complete(self) -> None:
+        temporary = self._table.with_name(self._table.name + ".temporary")
+        schema = self._schema()
+        with self._pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
+            for batch in self._batches(self._pyarrow.parquet) if self._table.exists() else ():
+                writer.write_batch(batch)
+            for rows in self._chunks():
+                filled = zip(zip(*rows, strict=True), schema.types, strict=True)
+                arrays = [self._pyarrow.array(column, kind) for column, kind in filled]
+                writer.write_batch(self._pyarrow.record_batch(arrays, schema=schema))
+        temporary.replace(self._table)
+        self.path.unlink()
+
+    def _chunks(self) -> Iterator[list[list[Any]]]:
+        """The waiting rows, some at a time."""
+        self._file.seek(0)
+        chunk: list[list[Any]] = []
+        for line in self._file:
+            row = as_row(json.loads(line), self.labels)
+            row[0] = _unicode(row[0])
+            chunk.append(row)
+            if len(chunk) == _PARQUET_ROWS:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
+
+    def _schema(self) -> Any:
+        text, number = self._pyarrow.string(), self._pyarrow.float32()
+        types = [text, text, text, text, number, *(number for _ in self.labels)]
+        return self._pyarrow.schema(list(zip(columns(self.labels), types, strict=True)))
+
+    def _batches(self, parquet: Any) -> Iterator[Any]:
+        with parquet.ParquetFile(self._table) as file:
+            yield from file.iter_batches(_PARQUET_ROWS)
+
+    def _table_rows(self) -> Iterator[Row]:
+        try:
+            with self._pyarrow.parquet.ParquetFile(self._table) as file:
+                if file.schema_arrow.names != columns(self.labels):
+                    raise self._foreign(1, "other columns")
+                for batch in file.iter_batches(_PARQUET_ROWS, columns=["source", "model", "error"]):
+                    for row in batch.to_pylist():
+                        yield Row(0, row["source"], row["model"], row["error"] is not None)
+        except self._pyarrow.ArrowException as error:
+            raise ResultsError(f"{self._table} is not a Parquet file ({error}).", "Name another file.") from error
+
+
+FORMATS: Mapping[str, type[ResultFile]] = {".jsonl": JsonLines, ".csv": Csv, ".parquet": Parquet}
+
+
+def open_results(path: str | os.PathLike[str], model: str, labels: Sequence[str]) -> ResultFile:
+    """The file of results of the kind that ``path`` ends in. Raises ResultsError, MissingDependencyError."""
+    path = Path(path)
+    if path.suffix.lower() not in FORMATS:
+        raise ResultsError(f"{path}: results are not written as {path.suffix!r}.", f"End its name in {', '.join(FORMATS)}.")
+    return FORMATS[path.suffix.lower()](path, model, labels)
+
+
+def _open_alone(path: Path) -> IO[bytes]:
+    try:
+        file = path.open("r+b" if path.exists() else "x+b")
+    except OSError as error:
+        raise ResultsError(f"{path} can't be written ({error.strerror}).", "Name another file.") from error
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # Windows has no such lock
+        pass
+    except OSError as error:
+        file.close()
+        raise ResultsError(f"{path} is being written by another process.", "Wait for it, or name another file.") from error
+    return file
+
+
+def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
+    file.seek(0)
+    return (line for line in file if line.endswith(b"\n"))
+
+
+def _csv_line(values: Sequence[Any]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _unicode(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _digest(source: str) -> bytes:
+    """Sixteen bytes in place of a path: a hundred thousand of them are kept."""
+    return hashlib.blake2b(_unicode(source).encode(), digest_size=16).digest()
+
+
+def _import_pyarrow() -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingDependencyError("pyarrow", "Writing Parquet", "parquet") from error
+    return pyarrow

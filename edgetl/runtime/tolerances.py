@@ -1,0 +1,18 @@
+"""How far an answer may be from the trained network's; where the figures come from stands in parity/tolerances.py."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+PROBABILITY_TOLERANCES = {"fp32": 1e-4, "fp16": 2.5e-2, "int8": 0.25}
+"""Largest difference of a probability from the trained network's, by the precision of the model."""
+
+SAME_MODEL_TOLERANCES = {"fp32": 1e-4, "fp16": 2.5e-2, "int8": 5e-2}
+"""The same, but from the very model that runs, as it answered where it was exported: what another CPU may change."""
+
+
+def logits_limit(tolerance: float, temperature: float, logits: ArrayLike) -> float:
+    """Largest difference of a logit that goes with ``tolerance`` on probabilities, for a photo with these ``logits``."""
+    largest = float(np.abs(np.asarray(logits)).max(initial=0.0))
+    return 2 * tolerance * (max(temperature, largest) if np.isfinite(largest) else temperature)

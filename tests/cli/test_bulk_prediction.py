@@ -1,0 +1,149 @@
+"""``edgetl predict --out``: many photos, several machines, and runs that are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from pictures import photo
+
+from edgetl.cli.main import command as program
+
+
+def predict(*arguments: object) -> Result:
+    return CliRunner().invoke(program, ["predict", *map(str, arguments)])
+
+
+def rows(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def many_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """600 names of four photos, and one that is none."""
+    folder = tmp_path_factory.mktemp("many")
+    for seed in range(4):
+        photo(seed, 30 + seed, 20).save(folder / f"{seed}.png")
+    (folder / "bad.png").write_bytes(b"no photo")
+    for number in range(595):
+        place = folder / f"{number % 7}"
+        place.mkdir(exist_ok=True)
+        os.link(folder / f"{number % 4}.png", place / f"{number}.png")
+    return folder
+
+
+def test_every_photo_is_written_once_in_order(tiny_bundle: Path, many_photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results.jsonl"
+    result = predict(tiny_bundle, many_photos, "--out", out)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "600 photos in" in result.stderr
+    assert "1 of 600 photos could not be classified" in result.stderr
+    sources = [row["source"] for row in rows(out)]
+    assert len(sources) == len(set(sources)) == 600
+    assert sources == sorted(str(path) for path in many_photos.rglob("*.png"))
+    assert len({row["model"] for row in rows(out)}) == 1
+    (failed,) = [row for row in rows(out) if "error" in row]
+    assert failed["source"] == str(many_photos / "bad.png")
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(
+    tiny_bundle: Path, many_photos: Path, tmp_path: Path, suffix: str
+) -> None:
+    whole, out = tmp_path / f"whole.{suffix}", tmp_path / f"killed.{suffix}"
+    predict(tiny_bundle, many_photos, "--out", whole)
+    growing = out if suffix != "parquet" else out.with_name(out.name + ".partial")
+    kills = 0
+    for more in (1, 20_000):
+        command = [sys.executable, "-m", "edgetl", "predict", tiny_bundle, many_photos, "--out", out]
+        before = growing.stat().st_size if growing.exists() else 0
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            while process.poll() is None and not (growing.exists() and growing.stat().st_size >= before + more):
+                time.sleep(0.001)
+            process.send_signal(signal.SIGKILL)
+        kills += process.returncode == -signal.SIGKILL
+    result = predict(tiny_bundle, many_photos, "--out", out)
+    assert kills, "every run was over before it could be killed"
+    assert ", " in result.stderr
+    assert "of them from before" in result.stderr
+    assert out.read_bytes() == whole.read_bytes() or suffix == "parquet"
+    if suffix == "parquet":
+        import pyarrow.parquet
+
+        assert pyarrow.parquet.read_table(out).equals(pyarrow.parquet.read_table(whole))
+    again = predict(tiny_bundle, many_photos, "--out", out)
+    assert "600 of them from before" in again.stderr
+    assert again.exit_code == 1, "one photo failed, though not in this run"
+
+
+def test_the_parts_of_a_job_make_the_whole(tiny_bundle: Path, many_photos: Path, tmp_path: Path) -> None:
+    parts = []
+    for index in (1, 2, 3):
+        out = tmp_path / f"part{index}.jsonl"
+        predict(tiny_bundle, many_photos, "--out", out, "--shard", f"{index}/3")
+        parts.append({row["source"] for row in rows(out)})
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 600
+    assert min(map(len, parts)) > 150
+
+
+def test_a_photo_stays_in_its_part_wherever_the_folder_is(tiny_bundle: Path, many_photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "mounted").symlink_to(many_photos)
+    parts = []
+    for folder in (many_photos, tmp_path / "mounted"):
+        out = tmp_path / f"{folder.name}.jsonl"
+        predict(tiny_bundle, folder, "--out", out, "--shard", "2/5")
+        parts.append([Path(str(row["source"])).relative_to(folder) for row in rows(out)])
+    assert parts[0] == parts[1]
+
+
+def test_a_photo_named_twice_is_classified_once(tiny_bundle: Path, many_photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results.jsonl"
+    names = [many_photos / "0.png", many_photos / "1", many_photos / "0.png", many_photos / "1" / "1.png"]
+    predict(tiny_bundle, *names, many_photos / "2" / ".." / "1", "--out", out)
+    sources = [row["source"] for row in rows(out)]
+    assert sources[0] == str(many_photos / "0.png")
+    assert len(sources) == len(set(sources)) == 1 + len(list((many_photos / "1").iterdir()))
+
+
+def test_a_shard_may_be_empty(tiny_bundle: Path, many_photos: Path, tmp_path: Path) -> None:
+    codes = {predict(tiny_bundle, many_photos / "0.png", "--shard", f"{i}/2").exit_code for i in (1, 2)}
+    assert codes == {0}
+
+
+@pytest.mark.parametrize("shard", ["0/3", "4/3", "1", "a/b", "1/0", "-1/3", "1/3/5"])
+def test_an_impossible_shard_is_wrong_use(tiny_bundle: Path, many_photos: Path, shard: str) -> None:
+    assert predict(tiny_bundle, many_photos, "--shard", shard).exit_code == 2
+
+
+def test_standard_input_can_not_be_continued(tiny_bundle: Path, tmp_path: Path) -> None:
+    result = predict(tiny_bundle, "-", "--out", tmp_path / "results.jsonl")
+    assert result.exit_code == 2
+    assert "not standard input" in result.stderr
+
+
+def test_a_bar_with_the_rate_is_drawn_on_a_terminal(tiny_bundle: Path, many_photos: Path, tmp_path: Path) -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "edgetl", "predict", tiny_bundle, many_photos, "--out", tmp_path / "results.csv"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, env={**os.environ, "TERM": "xterm"}) as process:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                shown += os.read(ours, 65536)
+            except OSError:  # the other side is closed
+                break
+        assert process.stdout is not None
+        assert process.stdout.read() == b""
+    os.close(ours)
+    assert b"600/600" in shown
+    assert b"photos/s" in shown

@@ -1,0 +1,175 @@
+"""``edgetl predict``: the table, the JSON lines, the exit codes, and every odd name."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_bundle as tiny
+from click.testing import CliRunner, Result
+from pictures import photo
+from PIL import Image
+
+from edgetl import Predictor
+from edgetl.cli.main import command as program
+
+
+def predict(*arguments: object, stdin: bytes = b"") -> Result:
+    return CliRunner().invoke(program, ["predict", *map(str, arguments)], input=stdin)
+
+
+def records(result: Result) -> list[dict[str, object]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_the_table(tiny_bundle: Path, photo_folder: Path) -> None:
+    first, second = photo_folder / "0-64x48.jpg", photo_folder / "1-48x64.png"
+    result = predict(tiny_bundle, first, second, "--top", 2)
+    assert result.exit_code == 0, result.output
+    header, *rows = result.stdout.splitlines()
+    assert header.split() == ["confidence", "label", "photo"]
+    assert [row.endswith(str(path)) for row, path in zip(rows[::2], (first, second), strict=True)] == [True, True]
+    expected = Predictor(tiny_bundle)(first).top(2)
+    assert rows[0].split()[0] == f"{expected[0].confidence:.2%}"
+    assert [row.index(str(path)) for row, path in zip(rows[::2], (first, second), strict=True)] == [header.index("photo")] * 2
+
+
+def test_labels_are_shown_on_one_line_each(tiny_bundle: Path, photo_folder: Path) -> None:
+    result = predict(tiny_bundle, photo_folder / "0-64x48.jpg", "--top", 5)
+    assert len(result.stdout.splitlines()) == 6
+    for shown in ("two words", 'a,"b"', r"line\nbreak", "花", "plain"):
+        assert shown in result.stdout
+
+
+def test_json_lines(tiny_bundle: Path, photo_folder: Path) -> None:
+    path = photo_folder / "0-64x48.jpg"
+    result = predict(tiny_bundle, path, "--json")
+    assert result.exit_code == 0
+    (record,) = records(result)
+    prediction = Predictor(tiny_bundle)(path)
+    assert list(record) == ["source", "label", "confidence", "probabilities"]
+    assert record["source"] == str(path)
+    assert record["label"] == prediction.label
+    assert record["confidence"] == pytest.approx(prediction.confidence)
+    assert record["probabilities"] == pytest.approx(dict(zip(tiny.ODD_LABELS, prediction.probabilities, strict=True)))
+    assert "花" in result.stdout
+
+
+def test_a_bad_photo_is_reported_and_the_others_go_on(tiny_bundle: Path, photo_folder: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"not a photo")
+    good = photo_folder / "0-64x48.jpg"
+    result = predict(tiny_bundle, good, bad, tmp_path / "missing.jpg", good, "--json")
+    assert result.exit_code == 1
+    assert [sorted(record) for record in records(result)[1:3]] == [["error", "source"]] * 2
+    assert records(result)[0] == records(result)[3]
+    assert records(result)[1]["error"] == "it is not an image, or of a format that is not read here"
+    assert records(result)[2] == {"source": str(tmp_path / "missing.jpg"), "error": "no such file or directory"}
+    assert result.stderr == "2 of 4 photos could not be classified.\n"
+    table = predict(tiny_bundle, good, bad)
+    assert table.exit_code == 1
+    assert f"error  {bad}: it is not an image" in table.stdout
+
+
+def test_a_folder_is_walked_in_order(tiny_bundle: Path, tmp_path: Path) -> None:
+    for name in ("b/2.png", "a/deep/1.JPG", "c.webp", ".hidden/x.png", "b/.x.png", "b/notes.txt", "b/movie.mp4"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        photo(1).save(path, "PNG")
+    result = predict(tiny_bundle, tmp_path, "--json")
+    assert result.exit_code == 0
+    expected = [str(tmp_path / name) for name in ("a/deep/1.JPG", "b/2.png", "c.webp")]
+    assert [record["source"] for record in records(result)] == expected
+
+
+def test_an_empty_folder_is_wrong_use(tiny_bundle: Path, tmp_path: Path) -> None:
+    result = predict(tiny_bundle, tmp_path)
+    assert result.exit_code == 2
+    assert f"There is no photo in {tmp_path}" in result.stderr
+
+
+def test_standard_input(tiny_bundle: Path, photo_folder: Path) -> None:
+    path = photo_folder / "0-64x48.jpg"
+    (record,) = records(predict(tiny_bundle, "-", "--json", stdin=path.read_bytes()))
+    assert record["probabilities"] == records(predict(tiny_bundle, path, "--json"))[0]["probabilities"]
+    assert predict(tiny_bundle, "-", "--json").exit_code == 1, "nothing came"
+
+
+def test_a_file_name_of_any_bytes(tiny_bundle: Path, tmp_path: Path) -> None:
+    name = b"\xff\xfe new\nline \x1b[31m.png"
+    content = tmp_path / "a.png"
+    photo(1).save(content)
+    content.rename(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    table = predict(tiny_bundle, tmp_path)
+    assert table.exit_code == 0, table.output
+    assert len(table.stdout.splitlines()) == 2
+    assert "\x1b" not in table.stdout
+    (record,) = records(predict(tiny_bundle, tmp_path, "--json"))
+    assert os.fsencode(str(record["source"])).endswith(name)
+
+
+def test_a_folder_that_can_not_be_read_is_one_of_the_failures(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a/1.png", "b/2.png", "c/3.png"):
+        (tmp_path / name).parent.mkdir()
+        photo(1).save(tmp_path / name)
+    scandir = os.scandir
+
+    def guarded(path: str | Path) -> object:
+        if Path(path).name == "b":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", guarded)
+    result = predict(tiny_bundle, tmp_path, "--json")
+    assert result.exit_code == 1
+    assert [record.get("error") for record in records(result)] == [None, "permission denied", None]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--top", "0"], ["--threads", "0"], ["--precision", "int4"], ["--max-pixels", "x"]])
+def test_wrong_use(tiny_bundle: Path, photo_folder: Path, arguments: list[str]) -> None:
+    assert predict(tiny_bundle, *([photo_folder, *arguments] if arguments else [])).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--providers", "tpu"], "The execution provider tpu is not in the installed onnxruntime."),
+        (["--providers", "cpu,tpu"], "The execution provider tpu is not"),
+        (["--precision", "int8"], "it holds no int8 model"),
+    ],
+)
+def test_what_is_not_here_is_an_error_with_a_hint(
+    tiny_bundle: Path, photo_folder: Path, arguments: list[str], message: str
+) -> None:
+    result = predict(tiny_bundle, photo_folder, *arguments)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 2, "a message and a hint"
+
+
+def test_options_reach_the_predictor(tiny_bundle: Path, photo_folder: Path) -> None:
+    result = predict(tiny_bundle, photo_folder / "0-64x48.jpg", "--max-pixels", 100, "--threads", 1, "--providers", "cpu")
+    assert result.exit_code == 1
+    assert "the limit is 100" in result.stdout
+
+
+def test_a_damaged_bundle_is_an_error(bundle_copy: Path, photo_folder: Path) -> None:
+    (bundle_copy / "model.onnx").write_bytes(b"x")
+    result = predict(bundle_copy, photo_folder)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {bundle_copy / 'model.onnx'}: ")
+
+
+def test_a_reader_that_stops_reading_is_no_traceback(tiny_bundle: Path, tmp_path: Path) -> None:
+    for number in range(60):
+        Image.new("L", (3, 3), number).save(tmp_path / f"{number}.png")
+    command = f'"{sys.executable}" -m edgetl predict "{tiny_bundle}" "{tmp_path}" --json | head -n 1'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""

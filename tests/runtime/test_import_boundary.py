@@ -1,0 +1,91 @@
+"""The device has no torch. These run in fresh processes, in which the workstation's packages can't be imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from edgetl.cli.main import command as program
+
+FORBIDDEN = ("torch", "torchvision", "timm", "onnx", "onnxscript", "sklearn", "scipy", "matplotlib", "jinja2", "safetensors")
+ALLOWED = {"click", "edgetl", "numpy", "onnxruntime", "PIL", "rich", "pygments", "markdown_it", "mdurl"}
+
+BLOCKED = f"""
+import sys
+for name in {FORBIDDEN!r}:
+    sys.modules[name] = None  # an import of it raises ImportError
+"""
+
+
+def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def run_edgetl(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return run(BLOCKED + "sys.argv = ['edgetl', *sys.argv[1:]]\nfrom edgetl.cli.main import main\nmain()", *arguments)
+
+
+def test_importing_edgetl_imports_nothing_heavy() -> None:
+    done = run("import sys, edgetl; print(*sorted(m for m in sys.modules if '.' not in m))")
+    assert done.returncode == 0, done.stderr
+    assert not {"numpy", "PIL", "onnxruntime", "click", "rich", *FORBIDDEN} & set(done.stdout.split())
+
+
+def test_help_works_without_the_workstations_packages() -> None:
+    done = run_edgetl("--help")
+    assert done.returncode == 0, done.stderr
+    assert "  predict " in done.stdout
+
+
+@pytest.mark.parametrize("command", program.list_commands(click.Context(program)))
+def test_help_of_each_command_works_without_them(command: str) -> None:
+    done = run_edgetl(command, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "Example:" in done.stdout
+
+
+def test_predict_selftest_and_info_work_without_them(tiny_bundle: Path) -> None:
+    golden = str(tiny_bundle / "golden" / "000.png")
+    predicted = run_edgetl("predict", str(tiny_bundle), golden, "--json")
+    assert (predicted.returncode, predicted.stderr) == (0, "")
+    assert json.loads(predicted.stdout)["source"] == golden
+    for command in ("selftest", "info"):
+        done = run_edgetl(command, str(tiny_bundle))
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_prediction_imports_only_what_the_device_has(tiny_bundle: Path) -> None:
+    code = """
+import site, sys
+from pathlib import Path
+import numpy as np
+from edgetl import Predictor
+predictor = Predictor(sys.argv[1])
+predictor(np.zeros((5, 5, 3), np.uint8))
+predictor.selftest()
+list(predictor.batch([b""]))
+installed = [Path(p) for p in site.getsitepackages()]
+for name, module in list(sys.modules.items()):
+    file = getattr(module, "__file__", None)
+    if file and any(Path(file).is_relative_to(p) for p in installed):
+        print(name.partition(".")[0])
+"""
+    done = run(code, str(tiny_bundle))
+    assert done.returncode == 0, done.stderr
+    shown = {name for name in done.stdout.split() if not name.startswith(("_", "__editable__"))}
+    assert shown <= ALLOWED, shown - ALLOWED
+    assert not {"click", "rich"} & shown, "a program that embeds the predictor pays for no command line"
+
+
+def test_a_workstation_command_names_the_package_that_is_missing(tmp_path: Path) -> None:
+    done = run_edgetl("export", str(tmp_path), "-o", str(tmp_path / "bundle"))
+    assert done.returncode == 1
+    assert "needs" in done.stderr
+    assert "pip install" in done.stderr
+    assert "Traceback" not in done.stderr

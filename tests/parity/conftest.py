@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from small_export import LABELS, SPEC, Check, Exported
 
 from edgetl.export.bundle_writer import export_bundle
 from edgetl.parity.check import check
@@ -19,24 +17,7 @@ from edgetl.parity.photos import find_photos
 from edgetl.parity.results import CheckResult
 from edgetl.parity.runtimes import Subject
 from edgetl.runtime.card import ModelCard
-from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training import backbones, checkpoint
-
-LABELS = ("cat", "dog", "mouse, white", "鼠")
-SPEC = PreprocessSpec("squash", (40, 48), "bicubic", (32, 32), (0.5, 0.45, 0.4), (0.25, 0.22, 0.3))
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A bundle, and the network that it was exported from."""
-
-    folder: Path
-    run: Path
-    network: nn.Module
-    card: ModelCard
-
-    def subject(self, folder: Path | None = None) -> Subject:
-        return Subject.open(folder or self.folder, self.network, self.card)
 
 
 @pytest.fixture(scope="session")
@@ -78,9 +59,6 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path)
     return folder
-
-
-Check = Callable[..., CheckResult]
 
 
 @pytest.fixture

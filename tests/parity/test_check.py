@@ -14,10 +14,10 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from conftest import Check, Exported
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from small_export import Check, Exported
 
 from edgetl.errors import BundleError, ParityError
 from edgetl.parity.check import check, unopened

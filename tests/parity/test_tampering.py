@@ -7,7 +7,7 @@ from dataclasses import replace
 import onnx
 import pytest
 import tampering
-from conftest import Check, Exported
+from small_export import Check, Exported
 
 from edgetl.export.torchscript import build_torchscript
 from edgetl.runtime.bundle import METADATA_KEY, card_metadata

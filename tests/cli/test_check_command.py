@@ -1,0 +1,232 @@
+"""``edgetl check``: exit codes, the checkpoint it compares with, and the files it writes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import click
+import numpy as np
+import onnx
+import pytest
+import tiny_bundle
+import torch
+from click.testing import CliRunner, Result
+from onnx import numpy_helper
+from PIL import Image
+from torch import nn
+
+from edgetl.cli.main import command
+from edgetl.export.bundle_writer import export_bundle
+from edgetl.parity.runtimes import RUNTIMES
+from edgetl.runtime.bundle import MANIFEST, manifest_bytes
+from edgetl.runtime.card import ModelCard
+from edgetl.runtime.spec import PreprocessSpec
+from edgetl.training import backbones, checkpoint
+
+LABELS = ("cat", "dog")
+
+
+@dataclass(frozen=True)
+class Project:
+    """A run, its export and photos, side by side as a user has them."""
+
+    folder: Path
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "runs" / "pets"
+
+    @property
+    def bundle(self) -> Path:
+        return self.folder / "exported" / "pets"
+
+    @property
+    def photos(self) -> Path:
+        return self.folder / "photos"
+
+    def check(self, *arguments: object) -> Result:
+        """``edgetl check`` on the bundle and the photos, quick unless another runtime is named."""
+        options = [str(argument) for argument in arguments]
+        if not {"--runtime", "--against"} & set(options):
+            options += ["--runtime", "onnxruntime-cpu"]
+        return CliRunner().invoke(command, ["check", str(self.bundle), "--images", str(self.photos), *options])
+
+
+@pytest.fixture(scope="session")
+def exported_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    project = Project(tmp_path_factory.mktemp("project"))
+    torch.manual_seed(1)
+    backbone = backbones.build("timm/test_resnet", 2, weights="none")
+    spec = PreprocessSpec("shorter_side", 36, "bicubic", (32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    trained = checkpoint.Trained(backbone.module.eval(), ModelCard(LABELS, spec, "timm/test_resnet"))
+    project.run.mkdir(parents=True)
+    checkpoint.save(trained, project.run / checkpoint.BEST)
+    export_bundle(trained.network, trained.card, project.bundle, golden=(), checkpoint=project.run / checkpoint.BEST)
+    for number in range(4):
+        path = project.photos / LABELS[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 256, (40, 50 + number, 3), np.uint8)
+        Image.fromarray(noise).save(path)
+    return project.folder
+
+
+@pytest.fixture
+def project(exported_once: Path, tmp_path: Path) -> Project:
+    shutil.copytree(exported_once, tmp_path / "project")
+    return Project(tmp_path / "project")
+
+
+def damage_the_model(project: Project) -> None:
+    """Move every weight of the head."""
+    model = onnx.load(project.bundle / "model.onnx")
+    head = next(node for node in reversed(model.graph.node) if node.op_type == "Gemm")
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == head.input[1])
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + np.float32(0.5), tensor.name))
+    onnx.save(model, project.bundle / "model.onnx")
+
+
+def test_an_export_that_agrees_exits_0(project: Project) -> None:
+    result = project.check()
+    assert result.exit_code == 0, result.output
+    assert "PASSED" in result.stdout and "4 photos" in result.stdout
+
+
+def test_one_that_does_not_exits_1_names_the_stage_and_still_writes_every_report(project: Project) -> None:
+    damage_the_model(project)
+    files = {kind: project.folder / "reports" / f"check.{kind}" for kind in ("json", "junit", "html")}
+    result = project.check(*(word for kind, path in files.items() for word in (f"--{kind}", path)))
+    assert result.exit_code == 1
+    assert "FAILED" in result.stdout and "model.onnx" in result.stdout
+    assert "onnxruntime-cpu: logits: " in result.stdout
+    values = json.loads(files["json"].read_text(encoding="utf-8"))
+    assert values["passed"] is False
+    assert [run["departure"] for run in values["runtimes"]] == ["logits"]
+    root = ElementTree.parse(files["junit"]).getroot()
+    assert int(root.attrib["failures"]) >= 2
+    assert "Not the same answer" in files["html"].read_text(encoding="utf-8")
+
+
+def test_a_bundle_that_cant_be_opened_exits_1_with_its_reports(project: Project) -> None:
+    (project.bundle / MANIFEST).write_text("{}")
+    report = project.folder / "check.xml"
+    result = project.check("--junit", report)
+    assert result.exit_code == 1
+    assert MANIFEST in result.stdout and "nothing compared" in result.stdout
+    assert ElementTree.parse(report).getroot().attrib["failures"] == "1"
+
+
+def test_a_checkpoint_that_was_trained_again_is_refused(project: Project) -> None:
+    file = project.run / checkpoint.BEST
+    trained = checkpoint.load(file)
+    checkpoint.save(checkpoint.Trained(trained.network, trained.card, {"epochs": 2}), file)
+    result = project.check()
+    assert result.exit_code == 2
+    assert "no longer the checkpoint that was exported" in result.output and "--checkpoint" in result.output
+    asked = project.check("--checkpoint", project.run)
+    assert asked.exit_code == 0, asked.output
+
+
+def test_a_checkpoint_that_has_gone_is_named(project: Project) -> None:
+    shutil.move(project.run, project.folder / "elsewhere")
+    result = project.check()
+    assert result.exit_code == 2
+    assert "gone" in result.output and "--checkpoint RUN" in result.output
+    assert project.check("--checkpoint", project.folder / "elsewhere").exit_code == 0
+    assert project.check("--checkpoint", project.folder / "nowhere").exit_code == 2
+
+
+def test_a_bundle_that_names_no_checkpoint(project: Project) -> None:
+    manifest = json.loads((project.bundle / MANIFEST).read_bytes())
+    manifest["checkpoint"] = {"path": None, "sha256": None}
+    (project.bundle / MANIFEST).write_bytes(manifest_bytes(manifest))
+    result = project.check()
+    assert result.exit_code == 2
+    assert "--checkpoint RUN" in result.output
+
+
+def test_a_checkpoint_of_another_network_fails(project: Project) -> None:
+    other = backbones.build("timm/test_resnet", 2, weights="none").module.eval()
+    card = checkpoint.load(project.run).card
+    with torch.no_grad():
+        for parameter in other.parameters():
+            nn.init.normal_(parameter, 0, 0.3)
+    checkpoint.save(checkpoint.Trained(other, card), project.folder / "other.safetensors")
+    assert project.check("--checkpoint", project.folder / "other.safetensors").exit_code == 1
+
+
+def test_a_lone_model_needs_the_checkpoint_named(project: Project) -> None:
+    lone = shutil.copy(project.bundle / "model.onnx", project.folder)
+    arguments = ["check", str(lone), "--images", str(project.photos), "--runtime", "predictor"]
+    assert CliRunner().invoke(command, arguments).exit_code == 2
+    assert CliRunner().invoke(command, [*arguments, "--checkpoint", str(project.run)]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--runtime", "tflite"),
+        ("--max-accuracy-drop", "1"),
+        ("--images", "no/such/folder"),
+        ("--precision", "fp8"),
+        ("--tolerance", "-1"),
+        ("--limit", "0"),
+    ],
+)
+def test_wrong_use_exits_2(project: Project, wrong: tuple[str, str]) -> None:
+    result = project.check(*wrong)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+
+
+def test_no_photos_exits_2(project: Project) -> None:
+    shutil.rmtree(project.photos)
+    project.photos.mkdir()
+    result = project.check()
+    assert result.exit_code == 2
+    assert "no photos" in result.output
+
+
+def test_a_runtime_that_was_asked_for_and_cant_run_exits_1(project: Project) -> None:
+    result = project.check("--runtime", "onnxruntime-cuda", "--runtime", "onnxruntime-cpu")
+    assert result.exit_code == 1
+    assert "onnxruntime-cuda" in result.stdout
+
+
+def test_limit_and_tolerance(project: Project) -> None:
+    result = project.check("--limit", 2, "--tolerance", 0.01)
+    assert result.exit_code == 0
+    assert "2 photos" in result.stdout and "tolerance 0.01" in result.stdout
+
+
+def test_against_another_bundle_needs_no_checkpoint(project: Project) -> None:
+    shutil.copytree(project.bundle, project.folder / "exported" / "new")
+    shutil.rmtree(project.run)
+    report = project.folder / "against.html"
+    result = project.check("--against", project.folder / "exported" / "new", "--max-accuracy-drop", 0, "--html", report)
+    assert result.exit_code == 0, result.output
+    assert "agreement 100.00%" in result.stdout
+    assert "accuracy, old → new" in report.read_text(encoding="utf-8")
+    assert project.check("--against", project.bundle, "--runtime", "predictor").exit_code == 2
+
+
+def test_against_a_worse_bundle_exits_1(project: Project) -> None:
+    best = ModelCard(LABELS, tiny_bundle.CROPPED, "one matrix")
+    tiny_bundle.write(project.folder / "old", best)
+    result = project.check("--against", project.folder / "old", "--max-accuracy-drop", -100.5)
+    assert result.exit_code == 1
+    assert "points lost" in result.stdout
+
+
+def test_the_help_names_every_runtime(project: Project) -> None:
+    text = CliRunner().invoke(command, ["check", "--help"]).stdout
+    words = set(re.split(r"[\s,.]+", re.sub(r"-\s+", "-", text)))  # a name may be broken at its hyphen
+    assert {name for name, kind in RUNTIMES.items() if kind.judged} <= words
+    context = click.Context(command)
+    check = command.get_command(context, "check")
+    assert check is not None
+    assert all(isinstance(option, click.Argument) or option.help for option in check.params)

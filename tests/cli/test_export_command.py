@@ -1,0 +1,90 @@
+"""``edgetl export`` as typed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from edgetl.cli.main import command
+from edgetl.runtime.card import ModelCard
+from edgetl.training.backbones import build
+from edgetl.training.checkpoint import BEST, Trained, save
+
+LABELS = ("blue fish", "green, leaf", "red 花")
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory, class_folder: Path) -> Path:
+    """A run on a copy of the data, so that a test can take the data away."""
+    root = tmp_path_factory.mktemp("run")
+    shutil.copytree(class_folder, root / "data")
+    torch.manual_seed(0)
+    backbone = build("timm/test_resnet", len(LABELS), weights="none")
+    card = ModelCard(LABELS, backbone.spec, "timm/test_resnet", 1.2)
+    (root / "pets").mkdir()
+    save(Trained(backbone.module.eval(), card, {"data": str(root / "data"), "val_fraction": 0.2}), root / "pets" / BEST)
+    return root / "pets"
+
+
+def export(*arguments: object) -> Result:
+    return CliRunner().invoke(command, ["export", *map(str, arguments)])
+
+
+def manifest(bundle: Path) -> dict:
+    return json.loads((bundle / "manifest.json").read_text())
+
+
+def test_it_says_what_was_written_and_what_comes_next(run_folder: Path, tmp_path: Path) -> None:
+    done = export(run_folder, "-o", tmp_path / "bundle", "--golden", 4)
+    assert done.exit_code == 0, done.output
+    for words in ("model.onnx", "model.ts.pt", "4 photos", "resized pixels equal", f"edgetl check {tmp_path / 'bundle'}"):
+        assert words in done.output
+    written = manifest(tmp_path / "bundle")
+    assert written["checkpoint"]["path"].endswith(f"pets/{BEST}")
+    assert [entry["source"] for entry in written["golden"]] == [
+        "blue fish/0.jpg",
+        "green, leaf/0.jpg",
+        "red 花/0.jpg",
+        "blue fish/1.jpg",
+    ]
+
+
+def test_other_golden_photos_can_be_given_or_none(run_folder: Path, tmp_path: Path, photo_folder: Path) -> None:
+    assert export(run_folder, "-o", tmp_path / "a", "--golden", photo_folder, "--format", "onnx").exit_code == 0
+    assert len(manifest(tmp_path / "a")["golden"]) == len(list(photo_folder.iterdir()))
+    assert not (tmp_path / "a/model.ts.pt").exists()
+    done = export(run_folder, "-o", tmp_path / "b", "--golden", 0, "--format", "torchscript", "--opset", 15)
+    assert done.exit_code == 0, done.output
+    assert not (tmp_path / "b/golden").exists()
+    assert manifest(tmp_path / "b")["models"] == {}
+
+
+def test_photos_that_are_gone_are_an_error_with_a_way_out(run_folder: Path, tmp_path: Path) -> None:
+    data = run_folder.parent / "data"
+    data.rename(data.with_name("elsewhere"))
+    try:
+        done = export(run_folder, "-o", tmp_path / "bundle")
+    finally:
+        data.with_name("elsewhere").rename(data)
+    assert done.exit_code == 1
+    assert "can't be read" in done.output
+    assert "--golden 0" in done.output
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("golden", ["no-such-folder", "-3", "1.5"])
+def test_a_golden_that_is_neither_number_nor_folder_is_wrong_use(run_folder: Path, tmp_path: Path, golden: str) -> None:
+    done = export(run_folder, "-o", tmp_path / "bundle", "--golden", golden)
+    assert done.exit_code == 2
+    assert golden in done.output
+
+
+def test_an_opset_that_cannot_be_written_is_an_error(run_folder: Path, tmp_path: Path) -> None:
+    done = export(run_folder, "-o", tmp_path / "bundle", "--golden", 0, "--opset", 5)
+    assert done.exit_code == 1
+    assert "Opset 5" in done.output

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from edgetl.cli.progress_bar import counting
 from edgetl.errors import BundleError, CheckpointError, ParityError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def command(
         raise click.UsageError("--max-accuracy-drop needs --against: an accuracy falls from something.")
     try:
         root, photos = _photos(images, limit)
-        with _progress(len(photos)) as progress:
+        with counting("photos", done=0, total=lambda: len(photos)) as progress:
             if against:
                 result: Result = _against(bundle, against, root, photos, precision, max_accuracy_drop, tolerance, progress)
             else:
@@ -104,7 +104,7 @@ def _check(
     precision: str | None,
     runtimes: tuple[str, ...],
     tolerance: float | None,
-    progress: Callable[[int], None],
+    progress: Callable[[], None],
 ) -> CheckResult:
     from edgetl.parity.check import check, threads_each, unopened
     from edgetl.parity.runtimes import Subject
@@ -159,7 +159,7 @@ def _against(
     precision: str | None,
     max_accuracy_drop: float | None,
     tolerance: float | None,
-    progress: Callable[[int], None],
+    progress: Callable[[], None],
 ) -> AgainstResult:
     from edgetl.parity.against import compare_bundles
     from edgetl.runtime.predictor import Predictor
@@ -194,16 +194,3 @@ def _report(result: Result, files: dict[str, Path | None]) -> None:
         if path is not None:
             write_report(path, writers[kind](result))
             click.echo(f"{kind}: {path}", err=True)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr where that is a terminal; yields what to call with the number of photos done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("comparing"), BarColumn(), MofNCompleteColumn(), TextColumn("photos"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("photos", total=total)
-        yield lambda done: bar.update(task, completed=done)

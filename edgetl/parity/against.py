@@ -24,7 +24,7 @@ def compare_bundles(
     *,
     max_accuracy_drop: float | None = None,
     tolerance: float | None = None,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[], object] = lambda: None,
 ) -> AgainstResult:
     """Classify ``photos`` with both and compare the labels, by name.
 
@@ -37,9 +37,9 @@ def compare_bundles(
     """
     started = time.perf_counter()
     tally = _Pairs(new.labels == old.labels)
-    for done, (path, ours, theirs) in enumerate(zip(photos, new.batch(photos), old.batch(photos), strict=True), start=1):
+    for path, ours, theirs in zip(photos, new.batch(photos), old.batch(photos), strict=True):
         tally.add(path.relative_to(root).as_posix(), _truth(path, {*new.labels, *old.labels}), ours, theirs)
-        progress(done)
+        progress()
     if tally.compared == 0:
         raise ParityError(f"None of {len(photos)} photos can be read, so there is nothing to compare.")
     accuracy = tally.accuracy()

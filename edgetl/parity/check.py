@@ -22,8 +22,8 @@ from edgetl.parity.runtimes.torch_eager import Reference
 from edgetl.parity.stages import Refusal, Stages
 from edgetl.parity.tolerances import DEFAULT_TOLERANCES, Tolerance
 
-Progress = Callable[[int], None]
-"""Told the number of photos that are done, after each few."""
+Progress = Callable[[], object]
+"""Called once a photo."""
 
 
 _MOST_WORKERS = 4
@@ -50,7 +50,7 @@ def check(
     *,
     runtimes: Sequence[str] = (),
     tolerance: float | None = None,
-    progress: Progress = lambda done: None,
+    progress: Progress = lambda: None,
 ) -> CheckResult:
     """Compare every runtime with the trained network on ``photos``.
 
@@ -189,7 +189,7 @@ def _compare(
     subject: Subject, paths: Sequence[Path], root: Path, runs: Sequence[_Run], pool: ThreadPoolExecutor, progress: Progress
 ) -> _Seen:
     """Feed all photos to the reference and to every run."""
-    seen, done = _Seen(), 0
+    seen = _Seen()
     reference = Reference(subject.network, subject.reference, subject.threads)
     for photos in read_chunks(paths, root):
         readable = [photo for photo in photos if isinstance(photo, Photo)]
@@ -204,8 +204,8 @@ def _compare(
             seen.add(photo, stages)
         for run, future in zip(runs, work, strict=True):
             run.finish(photos, expected, future)
-        done += len(photos)
-        progress(done)
+        for _ in photos:
+            progress()
     return seen
 
 

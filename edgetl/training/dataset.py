@@ -13,8 +13,8 @@ from pathlib import Path
 from edgetl.errors import DataError, ImageError
 from edgetl.runtime.images import read_image
 from edgetl.runtime.sources import find_images
+from edgetl.training.settings import DEFAULT_VAL_FRACTION
 
-DEFAULT_VAL_FRACTION = 0.2
 _LISTED = 10  # names in a message before "and N more"
 _OTHER_VAL_NAMES = ("valid", "validation", "test")
 

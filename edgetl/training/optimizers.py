@@ -1,0 +1,30 @@
+"""torch's optimizers by name, and the arithmetic of mixed precision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from edgetl.errors import RuntimeUnavailableError
+from edgetl.training.settings import TrainSettings
+
+_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def make_optimizer(settings: TrainSettings, groups: list[dict[str, Any]]) -> Optimizer:
+    """SGD with momentum, Adam or AdamW over groups that hold their own rate and weight decay."""
+    if settings.optimizer == "sgd":
+        return SGD(groups, lr=settings.lr, momentum=settings.momentum)
+    return (Adam if settings.optimizer == "adam" else AdamW)(groups, lr=settings.lr)
+
+
+def reduced_type(precision: str, device: torch.device) -> torch.dtype | None:
+    """The type to compute in, or None for float32. Raises RuntimeUnavailableError for one that the device lacks."""
+    if precision == "auto":
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if fast else None
+    if precision == "fp16" and device.type != "cuda":
+        raise RuntimeUnavailableError("fp16 is for GPUs.", "Use --precision bf16 or float32 on a CPU.")
+    return _TYPES.get(precision)

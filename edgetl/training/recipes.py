@@ -1,0 +1,77 @@
+"""Recipes: which values the options have that nobody gave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgetl.errors import TrainingError
+from edgetl.training.settings import SOLVER, TrainSettings, flag, flags
+
+CLASSIC: Mapping[str, Any] = {
+    "backbone": "resnet50",
+    "strategy": "full",
+    "optimizer": "sgd",
+    "lr": 0.001,
+    "momentum": 0.9,
+    "weight_decay": 0.0,
+    "layer_decay": 1.0,
+    "scheduler": "step",
+    "step_size": 7,
+    "gamma": 0.1,
+    "warmup": 0.0,
+    "warm_head": False,
+    "ema": 0.0,
+    "label_smoothing": 0.0,
+    "epochs": 25,
+    "batch_size": 4,
+    "workers": 4,
+    "precision": "float32",
+    "cache": "off",
+    "resize": "squash",
+    "image_size": 224,
+    "rotation": 5.0,
+    "flip": True,
+    "scale": (0.96, 1.0),
+    "ratio": (0.95, 1.05),
+    "colour": 0.0,
+}
+"""The well-known transfer-learning recipe, part by part."""
+
+
+def resolve(data: str | Path, given: Mapping[str, Any], *, cuda: bool) -> TrainSettings:
+    """Fill what was not given: from the recipe, then from the defaults.
+
+    given  field of ``TrainSettings`` → value, of the options that someone gave
+    cuda   whether the run is on a GPU, which decides ``--strategy auto``
+
+    Raises TrainingError for options that would have no effect beside the others.
+    """
+    recipe = dict(CLASSIC) if given.get("recipe") == "classic" else {}
+    strategy = given.get("strategy", recipe.get("strategy", "auto"))
+    if strategy == "auto":
+        strategy = "full" if cuda else "features"
+    if not recipe and strategy == "features":
+        recipe["optimizer"] = SOLVER
+    settings = TrainSettings(**{"data": str(Path(data).absolute()), **recipe, **given, "strategy": strategy})
+    _refuse_contradictions(settings, given)
+    return settings
+
+
+def _refuse_contradictions(settings: TrainSettings, given: Mapping[str, Any]) -> None:
+    if settings.optimizer == SOLVER and settings.strategy != "features":
+        raise TrainingError(f"--optimizer {SOLVER} fits the head only.", "Use it with --strategy features.")
+    if settings.class_weights and settings.balanced:
+        raise TrainingError("--class-weights and --balanced both even out the classes.", "Give one of them.")
+    idle = [name for name in given if not settings.has_effect(name)]
+    if not idle:
+        return
+    needs = {name: settings.needs(name) for name in idle}
+    if all(other == "optimizer" for other, _ in needs.values()) and settings.optimizer == SOLVER:
+        raise TrainingError(
+            f"{flags(idle)}: no effect where the head is solved for, without epochs.",
+            "Train the head step by step with --optimizer adamw, or more of the network with --strategy full.",
+        )
+    wanted = sorted({f"{flag(other)} {' or '.join(values)}" for other, values in needs.values()})
+    raise TrainingError(f"{flags(idle)}: no effect without {', '.join(wanted)}.", "Leave it out, or add that.")

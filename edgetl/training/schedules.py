@@ -1,0 +1,74 @@
+"""Learning-rate schedules: torch's own, stepped after every optimizer step, each after a linear warm-up."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch.optim import Optimizer, lr_scheduler
+
+from edgetl.training.settings import TrainSettings
+
+_WARMUP_START = 0.01  # of the full rate; the optimizer's first steps know nothing of the gradients' size
+_ONE_CYCLE_RISE = 0.3  # share of the run in which one-cycle rises where no warm-up is given: torch's default
+
+
+class Schedule:
+    """The learning rate over a run of ``epochs`` × ``steps_per_epoch`` optimizer steps.
+
+    ``step`` after each optimizer step, ``epoch_ended`` after each validation (which plateau listens to).
+    """
+
+    def __init__(self, optimizer: Optimizer, settings: TrainSettings, steps_per_epoch: int) -> None:
+        total = settings.epochs * steps_per_epoch
+        warmup = min(math.ceil(settings.warmup * steps_per_epoch), total - 1)
+        self._plateau: lr_scheduler.ReduceLROnPlateau | None = None
+        self._stepwise: lr_scheduler.LRScheduler
+        if settings.scheduler == "plateau":
+            # Warm-up alone runs by steps here: its factor is applied to whatever rate stands, and ends at 1.
+            self._stepwise = _warm_up(optimizer, warmup)
+            self._plateau = lr_scheduler.ReduceLROnPlateau(optimizer, factor=settings.gamma, patience=settings.patience)
+        elif settings.scheduler == "one-cycle":  # has a warm-up of its own
+            rise = warmup / total if warmup else _ONE_CYCLE_RISE
+            rates = [group["lr"] for group in optimizer.param_groups]
+            # Momentum is left alone: the option that gives it means what it says.
+            self._stepwise = lr_scheduler.OneCycleLR(optimizer, rates, total, pct_start=rise, cycle_momentum=False)
+        elif not warmup:
+            self._stepwise = _main_part(optimizer, settings, total, steps_per_epoch)
+        else:
+            parts = [_warm_up(optimizer, warmup), _main_part(optimizer, settings, total - warmup, steps_per_epoch)]
+            self._stepwise = lr_scheduler.SequentialLR(optimizer, parts, [warmup])
+
+    def step(self) -> None:
+        """After an optimizer step."""
+        self._stepwise.step()
+
+    def epoch_ended(self, val_loss: float) -> None:
+        """After a validation."""
+        if self._plateau is not None:
+            self._plateau.step(val_loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values, for a resumed run."""
+        return {
+            "stepwise": self._stepwise.state_dict(),
+            "plateau": self._plateau.state_dict() if self._plateau else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """What ``state_dict`` gave, in a schedule of the same settings."""
+        self._stepwise.load_state_dict(state["stepwise"])
+        if self._plateau is not None:
+            self._plateau.load_state_dict(state["plateau"])
+
+
+def _warm_up(optimizer: Optimizer, steps: int) -> lr_scheduler.LRScheduler:
+    return lr_scheduler.LinearLR(optimizer, _WARMUP_START if steps else 1.0, 1.0, max(steps, 1))
+
+
+def _main_part(optimizer: Optimizer, settings: TrainSettings, steps: int, steps_per_epoch: int) -> lr_scheduler.LRScheduler:
+    if settings.scheduler == "step":
+        return lr_scheduler.StepLR(optimizer, settings.step_size * steps_per_epoch, settings.gamma)
+    if settings.scheduler == "cosine":
+        return lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
+    return lr_scheduler.ConstantLR(optimizer, 1.0)

@@ -1,0 +1,117 @@
+"""Learning-rate curves against the formulas, with and without warm-up."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.optim import lr_scheduler
+
+from edgetl.training.schedules import Schedule
+from edgetl.training.settings import TrainSettings
+
+EPOCHS, STEPS, RATE = 6, 5, 0.1
+TOTAL = EPOCHS * STEPS
+
+
+def optimizer_of(rate: float = RATE) -> torch.optim.SGD:
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], rate)
+
+
+def curve(losses: list[float] | None = None, **changes) -> list[float]:
+    """The rate at each step of a run."""
+    optimizer = optimizer_of()
+    schedule = Schedule(optimizer, TrainSettings("d", epochs=EPOCHS, **changes), STEPS)
+    rates = []
+    for epoch in range(EPOCHS):
+        for _ in range(STEPS):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        schedule.epoch_ended(losses[epoch] if losses else 1.0)
+    return rates
+
+
+def torch_curve(make, steps: int = TOTAL) -> list[float]:
+    """The rates of one of torch's own schedulers, stepped on its own."""
+    optimizer = optimizer_of()
+    scheduler = make(optimizer)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+def warm_up(steps: int) -> list[float]:
+    return [RATE * (0.01 + 0.99 * step / steps) for step in range(steps)]
+
+
+def test_step_falls_every_so_many_epochs():
+    expected = [RATE * 0.5 ** (step // (2 * STEPS)) for step in range(TOTAL)]
+    assert curve(scheduler="step", step_size=2, gamma=0.5, warmup=0) == pytest.approx(expected)
+
+
+def test_cosine_is_torchs():
+    assert curve(scheduler="cosine", warmup=0) == pytest.approx(torch_curve(lambda o: lr_scheduler.CosineAnnealingLR(o, TOTAL)))
+
+
+def test_cosine_after_warm_up():
+    rest = torch_curve(lambda o: lr_scheduler.CosineAnnealingLR(o, TOTAL - 10), TOTAL - 10)
+    assert curve(scheduler="cosine", warmup=2) == pytest.approx(warm_up(10) + rest)
+
+
+def test_step_after_warm_up():
+    rest = [RATE * 0.1 ** (step // (2 * STEPS)) for step in range(TOTAL - STEPS)]
+    assert curve(scheduler="step", step_size=2, warmup=1) == pytest.approx(warm_up(STEPS) + rest)
+
+
+@pytest.mark.parametrize(("warmup", "share"), [(0, 0.3), (1.5, 8 / TOTAL)])
+def test_one_cycle_is_torchs_and_rises_in_the_warm_up(warmup, share):
+    own = torch_curve(lambda o: lr_scheduler.OneCycleLR(o, RATE, TOTAL, pct_start=share, cycle_momentum=False), TOTAL)
+    assert curve(scheduler="one-cycle", warmup=warmup) == pytest.approx(own)
+
+
+def test_constant_after_warm_up():
+    assert curve(scheduler="none", warmup=1) == pytest.approx(warm_up(STEPS) + [RATE] * (TOTAL - STEPS))
+
+
+def test_plateau_falls_when_the_loss_stalls():
+    losses = [1.0, 0.5, 0.6, 0.6, 0.6, 0.6]
+    rates = curve(losses, scheduler="plateau", patience=1, gamma=0.1, warmup=1)
+    by_epoch = rates[::STEPS]
+    assert rates[:STEPS] == pytest.approx(warm_up(STEPS))
+    assert by_epoch[1:] == pytest.approx([RATE, RATE, RATE, RATE * 0.1, RATE * 0.1])
+
+
+@pytest.mark.parametrize("scheduler", ["none", "step", "cosine", "one-cycle", "plateau"])
+@pytest.mark.parametrize("warmup", [0.0, 2.0])
+def test_a_restored_schedule_goes_on_the_same(scheduler, warmup):
+    settings = TrainSettings("d", epochs=EPOCHS, scheduler=scheduler, warmup=warmup, patience=0)
+    whole = curve(scheduler=scheduler, warmup=warmup, patience=0)
+    first = optimizer_of()
+    schedule = Schedule(first, settings, STEPS)
+    for _ in range(7):
+        first.step()
+        schedule.step()
+    second = optimizer_of()
+    resumed = Schedule(second, settings, STEPS)
+    second.load_state_dict(first.state_dict())
+    resumed.load_state_dict(schedule.state_dict())
+    rates = []
+    for _ in range(3):
+        rates.append(second.param_groups[0]["lr"])
+        second.step()
+        resumed.step()
+    assert rates == pytest.approx(whole[7:10])
+    assert all(math.isfinite(rate) for rate in rates)
+
+
+def test_a_run_of_one_step_has_a_schedule():
+    for scheduler in ("step", "cosine", "one-cycle", "plateau"):
+        optimizer = optimizer_of()
+        schedule = Schedule(optimizer, TrainSettings("d", epochs=1, scheduler=scheduler, warmup=1), 1)
+        optimizer.step()
+        schedule.step()

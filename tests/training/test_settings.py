@@ -1,0 +1,96 @@
+"""Options and recipes: one place for defaults, and no option that silently does nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from edgetl.errors import TrainingError
+from edgetl.runtime.spec import PreprocessSpec
+from edgetl.training.preparation import wanted_spec
+from edgetl.training.recipes import CLASSIC, resolve
+from edgetl.training.settings import OPTIONS, SOLVER, TrainSettings
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def test_every_field_but_the_folder_is_an_option():
+    names = [field.name for field in dataclasses.fields(TrainSettings)]
+    assert names == ["data", *OPTIONS]
+
+
+def test_settings_survive_json():
+    settings = resolve("photos", {"recipe": "classic", "mixup": 0.2}, cuda=False)
+    assert TrainSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+
+
+def test_settings_of_another_version_are_refused():
+    values = resolve("photos", {}, cuda=False).to_dict()
+    with pytest.raises(TrainingError, match="sharpness"):
+        TrainSettings.from_dict({**values, "sharpness": 1})
+
+
+def test_the_default_depends_on_the_machine():
+    assert (resolve("d", {}, cuda=False).strategy, resolve("d", {}, cuda=False).optimizer) == ("features", SOLVER)
+    assert (resolve("d", {}, cuda=True).strategy, resolve("d", {}, cuda=True).optimizer) == ("full", "adamw")
+
+
+def test_the_classic_recipe_is_the_well_known_one():
+    settings = resolve("photos", {"recipe": "classic"}, cuda=False)
+    assert (settings.backbone, settings.strategy, settings.batch_size, settings.workers) == ("resnet50", "full", 4, 4)
+    assert (settings.optimizer, settings.lr, settings.momentum, settings.weight_decay) == ("sgd", 0.001, 0.9, 0.0)
+    assert (settings.scheduler, settings.step_size, settings.gamma, settings.warmup) == ("step", 7, 0.1, 0.0)
+    assert (settings.rotation, settings.flip, settings.scale, settings.ratio) == (5.0, True, (0.96, 1.0), (0.95, 1.05))
+    assert (settings.ema, settings.label_smoothing, settings.colour, settings.layer_decay) == (0.0, 0.0, 0.0, 1.0)
+    published = PreprocessSpec("shorter_side", 232, "bilinear", (224, 224), *IMAGENET)
+    assert wanted_spec(settings, published) == PreprocessSpec("squash", (224, 224), "bilinear", None, *IMAGENET)
+
+
+@pytest.mark.parametrize("name", [name for name in CLASSIC if name not in ("strategy", "step_size", "gamma", "momentum")])
+def test_every_part_of_the_classic_recipe_can_be_overridden(name):
+    other = {
+        "backbone": "resnet18",
+        "optimizer": "adam",
+        "scheduler": "cosine",
+        "precision": "bf16",
+        "cache": "memory",
+        "resize": "published",
+        "flip": False,
+        "warm_head": True,
+        "scale": (0.5, 0.6),
+        "ratio": (0.8, 1.2),
+    }.get(name, 3 if isinstance(CLASSIC[name], int) else 0.5)
+    settings = resolve("photos", {"recipe": "classic", name: other}, cuda=False)
+    assert getattr(settings, name) == other
+    assert settings.lr == (other if name == "lr" else 0.001)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"strategy": "features", "epochs": 3}, "--epochs: no effect where the head is solved for"),
+        (
+            {"strategy": "full", "gamma": 0.5},
+            "--gamma: no effect without --scheduler plateau or step|--scheduler step or plateau",
+        ),
+        ({"strategy": "full", "blocks": 2}, "--blocks: no effect without --strategy last-blocks"),
+        ({"strategy": "full", "momentum": 0.5}, "--momentum: no effect without --optimizer sgd"),
+        ({"strategy": "full", "optimizer": "solver"}, "fits the head only"),
+        ({"strategy": "full", "balanced": True, "class_weights": True}, "both even out"),
+        ({"lr": -1.0, "strategy": "full"}, "--lr is -1.0; it must be above 0"),
+        ({"scale": (0.9, 0.5), "strategy": "full"}, "smaller number comes first"),
+        ({"scheduler": "linear", "strategy": "full"}, "it takes none, step, cosine"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(given, said):
+    with pytest.raises(TrainingError, match=said):
+        resolve("photos", given, cuda=False)
+
+
+def test_image_size_keeps_the_proportions_of_the_published_preprocessing():
+    published = PreprocessSpec("shorter_side", 256, "bicubic", (224, 224), *IMAGENET)
+    spec = wanted_spec(resolve("d", {"image_size": 112}, cuda=False), published)
+    assert (spec.size, spec.crop) == (128, (112, 112))
+    assert wanted_spec(resolve("d", {}, cuda=False), published) == published

@@ -1,0 +1,74 @@
+"""What a strategy freezes stays the same bit for bit: parameters and batch-norm statistics."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from edgetl.errors import TrainingError
+from edgetl.training.backbones import build
+from edgetl.training.strategies import Trainable
+
+
+def trained(strategy: str, blocks: int = 1, name: str = "timm/test_resnet"):
+    """(state before, state after a few steps of training, backbone)."""
+    torch.manual_seed(0)
+    backbone = build(name, 3, weights="none")
+    before = {key: value.clone() for key, value in backbone.module.state_dict().items()}
+    trainable = Trainable(backbone, strategy, blocks)
+    optimizer = torch.optim.AdamW(trainable.parameter_groups(0.01, 0.05, 0.8))
+    for _ in range(2):
+        trainable.train()
+        backbone.module(torch.randn(4, 3, 32, 32)).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return before, backbone.module.state_dict(), backbone
+
+
+def changed(before, after):
+    return {key for key in before if not torch.equal(before[key], after[key])}
+
+
+def test_features_changes_the_head_alone():
+    before, after, _ = trained("features")
+    assert changed(before, after) == {"fc.weight", "fc.bias"}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_last_blocks_changes_the_head_and_those_blocks_statistics_included(count):
+    before, after, backbone = trained("last-blocks", count)
+    allowed = (*tuple(f"{path}." for block in backbone.blocks[-count:] for path in block), "fc.")
+    differing = changed(before, after)
+    assert {key for key in before if key.startswith(allowed)} == differing
+    assert any("running_mean" in key for key in differing)
+
+
+def test_full_changes_everything():
+    before, after, _ = trained("full")
+    assert changed(before, after) == set(before)
+
+
+def test_frozen_dropout_is_off_and_trained_dropout_on():
+    backbone = build("vit_b_16", 2, weights="none")
+    Trainable(backbone, "last-blocks", 1).train()
+    modes = [layer.training for layer in backbone.module.encoder.layers]
+    assert modes == [False] * 11 + [True]
+    assert not backbone.module.encoder.training
+
+
+def test_more_blocks_than_there_are_is_an_error():
+    with pytest.raises(TrainingError, match="has 7 blocks, not 8"):
+        Trainable(build("timm/test_resnet", 2, weights="none"), "last-blocks", 8)
+
+
+def test_rates_fall_with_depth_and_vectors_are_not_decayed():
+    backbone = build("timm/test_vit", 2, weights="none")
+    groups = Trainable(backbone, "full", 0).parameter_groups(1.0, 0.05, 0.5)
+    rate_of = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert len(rate_of) == len(list(backbone.module.parameters()))
+    module = backbone.module
+    assert rate_of[id(module.head.weight)] == (1.0, 0.05)
+    assert rate_of[id(module.head.bias)] == (1.0, 0.0)
+    assert rate_of[id(module.blocks[5].mlp.fc1.weight)] == (0.5, 0.05)
+    assert rate_of[id(module.blocks[4].mlp.fc1.weight)] == (0.25, 0.05)
+    assert rate_of[id(module.pos_embed)] == (0.5**7, 0.05)

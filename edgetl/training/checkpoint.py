@@ -63,6 +63,14 @@ def load(source: str | Path) -> Trained:
     return Trained(backbone.module.eval(), card, description.get("settings", {}))
 
 
+def make_folder(folder: Path) -> None:
+    """Make a run folder. Raises CheckpointError if that can't be done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{folder} can't be made: {error.strerror}.", "Choose another folder with -o.") from error
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then put it in place: a reader sees the old or the new one.
 

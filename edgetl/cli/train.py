@@ -1,0 +1,135 @@
+"""``edgetl train``: photos in, a run folder out. Its options are the fields of ``TrainSettings``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgetl.errors import CheckpointError
+from edgetl.training.settings import OPTIONS, Option, defaults, field_types, flag
+
+if TYPE_CHECKING:
+    from edgetl.training.run import Outcome
+
+_INTERRUPTED = 130  # what a shell reports for Ctrl-C
+
+
+class GroupedCommand(click.Command):
+    """Shows its options under the headings of their groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Called by click for ``--help``."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                option = OPTIONS.get(parameter.name or "")
+                groups.setdefault(option.group if option else "Run", []).append(record)
+        for heading in dict.fromkeys(["Run", *groups]):
+            with formatter.section(heading):
+                formatter.write_dl(groups[heading])
+
+
+def _settings_options() -> list[click.Option]:
+    """One option for each knob. None of them has a default here: what was not given is the recipe's to decide."""
+    types, values = field_types(), defaults()
+    return [_click_option(name, option, types[name], values[name]) for name, option in OPTIONS.items()]
+
+
+def _click_option(name: str, option: Option, kind: type, default: Any) -> click.Option:
+    pair = isinstance(default, tuple)
+    shown = " ".join(f"{value:.4g}" for value in default) if pair else str(default).lower() if kind is bool else default
+    text = f"{option.help}  [default: {shown}]"
+    if kind is bool:
+        return click.Option([f"{flag(name)}/--no-{flag(name)[2:]}", name], default=None, help=text)
+    value_type: Any = click.Choice(option.choices) if option.choices else kind
+    return click.Option([flag(name), name], type=value_type, nargs=2 if pair else 1, default=None, help=text)
+
+
+@click.command(cls=GroupedCommand, params=_settings_options())
+@click.argument("data", required=False, type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder to write the run to.")
+@click.option("--overwrite", is_flag=True, help="Throw away an earlier run in that folder.")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with an interrupted run.")
+@click.option("--find-lr", is_flag=True, help="Only try learning rates: writes lr.csv and lr.png.")
+def command(data: Path | None, out: Path | None, overwrite: bool, resume: Path | None, find_lr: bool, **options: Any) -> None:
+    """Train a classifier on DATA, and write the best weights, metrics and a report to a run folder.
+
+    DATA holds train/CLASS/ and val/CLASS/ with photos, or just CLASS/ folders, which are then split.
+    An interrupted run goes on with --resume as if it had never stopped. With a GPU the whole network is
+    trained, else its head. Under torchrun all processes train together.
+
+    \b
+    Example:
+      edgetl train photos -o runs/pets
+      edgetl train photos -o runs/pets --strategy full --epochs 20
+      edgetl train --resume runs/pets
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if resume is not None:
+        _refuse_beside_resume(data, out, overwrite, find_lr, given)
+        with _showing() as listener:
+            from edgetl.training import run
+
+            _conclude(run.resume(resume, device=given.get("device"), listener=listener))
+    else:
+        if data is None or out is None:
+            raise click.UsageError("Name the folder of photos and the run's folder: edgetl train DATA -o RUN")
+        _start(data, out, overwrite, find_lr, given)
+
+
+def _refuse_beside_resume(data: Path | None, out: Path | None, overwrite: bool, find_lr: bool, given: dict[str, Any]) -> None:
+    others = [flag(name) for name in given if name != "device"]
+    others += [
+        name for name, value in (("DATA", data), ("-o", out), ("--overwrite", overwrite), ("--find-lr", find_lr)) if value
+    ]
+    if others:
+        raise click.UsageError(f"--resume goes on with what the run began with; leave out {', '.join(others)}.")
+
+
+def _start(data: Path, out: Path, overwrite: bool, find_lr: bool, given: dict[str, Any]) -> None:
+    with _showing() as listener:
+        from edgetl.training import run
+        from edgetl.training.distributed import choose_device
+        from edgetl.training.recipes import resolve
+
+        device = choose_device(given.get("device", "auto"))
+        settings = resolve(data, given, cuda=device.type == "cuda")
+        if find_lr:
+            from edgetl.training.lr_finder import find_learning_rate
+
+            found = find_learning_rate(settings, out, listener=listener)
+            click.echo(f"Suggested: --lr {found.suggested:.1e}  (curve: {found.plot})")
+        else:
+            _conclude(run.train(settings, out, overwrite=overwrite, listener=listener))
+
+
+@contextmanager
+def _showing() -> Iterator[Any]:
+    from edgetl.cli.train_display import Display
+
+    with Display() as display:
+        yield display
+
+
+def _conclude(outcome: Outcome) -> None:
+    if not outcome.finished:
+        click.echo(f"Interrupted. Go on with: edgetl train --resume {outcome.folder}", err=True)
+        sys.exit(_INTERRUPTED)
+    if not outcome.metrics:  # another process of torchrun writes and tells
+        return
+    metrics = outcome.metrics
+    low, high = metrics["accuracy_interval"]
+    click.echo(
+        f"Validation accuracy {metrics['accuracy']:.2%} ({low:.1%} to {high:.1%}) on {metrics['photos']:,} photos, "
+        f"loss {metrics['loss']:.4f}"
+    )
+    best = outcome.folder / "best.safetensors"
+    if not best.is_file():
+        raise CheckpointError(f"{best} is gone.")
+    click.echo(f"Checkpoint: {best}\nNext: edgetl export {outcome.folder} -o exported/{outcome.folder.resolve().name}")

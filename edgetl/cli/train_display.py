@@ -1,0 +1,88 @@
+"""What a training run looks like on a terminal: tables, a progress bar, a line for each epoch."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from edgetl.cli.printable import printable
+from edgetl.training.dataset import ImageFolders
+from edgetl.training.progress import Listener, StepReport
+
+_MANY_CLASSES = 30  # above, only the sums are shown
+
+
+class Display(Listener):
+    """Writes to standard error; bars only where that is a terminal."""
+
+    def __init__(self) -> None:
+        self._console = Console(file=sys.stderr, highlight=False)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[detail]}"),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._what = ""
+
+    def __enter__(self) -> Display:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def found(self, folders: ImageFolders) -> None:
+        """The classes and their photos."""
+        table = Table("class", "train", "val", box=None, pad_edge=False)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        if len(folders.classes) <= _MANY_CLASSES:
+            for name, train, val in zip(folders.classes, folders.train_counts, folders.val_counts, strict=True):
+                table.add_row(escape(printable(name)), f"{train:,}", f"{val:,}")
+        table.add_row(f"{len(folders.classes)} classes", f"{len(folders.train):,}", f"{len(folders.val):,}", style="bold")
+        self._console.print(table)
+
+    def note(self, sentence: str) -> None:
+        """Something that the user should know."""
+        lines = "\n".join(printable(line) for line in sentence.split("\n"))
+        self._console.print(f"[yellow]note:[/] {escape(lines)}", soft_wrap=True)
+
+    def working(self, what: str, done: int, total: int) -> None:
+        """A preparation step, as a bar."""
+        self._show(what, done, total, f"{done:,} of {total:,} photos")
+
+    def step(self, report: StepReport) -> None:
+        """An epoch in the making, as a bar."""
+        minutes, seconds = divmod(round(report.seconds_left), 60)
+        detail = (
+            f"loss {report.loss:.3f}  accuracy {report.accuracy:.1%}  "
+            f"{report.images_per_second:,.0f} images/s  {minutes}:{seconds:02} left"
+        )
+        self._show(f"Epoch {report.epoch}/{report.epochs}", report.step, report.steps, detail)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """One line for an epoch that is done."""
+        self._console.print(
+            f"epoch {row['epoch']:>3}  loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:.2%}  "
+            f"val loss {row['val_loss']:.4f}  val accuracy {row['val_accuracy']:.2%}  "
+            f"{row['images_per_second']:,.0f} images/s",
+            soft_wrap=True,
+        )
+
+    def _show(self, what: str, done: int, total: int, detail: str) -> None:
+        if self._task is None or what != self._what:
+            if self._task is not None:
+                self._progress.remove_task(self._task)
+            self._task, self._what = self._progress.add_task(what, total=total, detail=detail), what
+        self._progress.update(self._task, completed=done, total=total, detail=detail)

@@ -1,0 +1,155 @@
+"""Random views of training photos: whole batches on the device in one warp, or one photo at a time by torchvision."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from edgetl.runtime.preprocess import normalization
+from edgetl.runtime.spec import PreprocessSpec
+from edgetl.training.randomness import PHOTO, WARP, numpy_generator, torch_seed
+from edgetl.training.settings import TrainSettings
+
+_TRIES = 10  # shapes drawn until one fits into the photo, as torchvision does
+_ANGLE, _FLIP, _LEFT, _TOP, _COLOUR, _SHAPES = 0, 1, 2, 3, 4, 7  # columns of the random numbers
+_COLUMNS = _SHAPES + 2 * _TRIES
+_GREY = (0.299, 0.587, 0.114)  # what the eye makes of R, G, B
+
+
+@dataclass(frozen=True)
+class View:
+    """What may be done to a training photo; see the options of the same names."""
+
+    size: tuple[int, int]
+    flip: bool
+    rotation: float
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+    colour: float
+    interpolation: str
+
+    @classmethod
+    def of(cls, settings: TrainSettings, spec: PreprocessSpec) -> View:
+        """What ``settings`` ask for, at the size that ``spec`` gives to the network."""
+        assert spec.fixed_size is not None
+        values = (settings.flip, settings.rotation, settings.scale, settings.ratio, settings.colour)
+        return cls(spec.fixed_size, *values, spec.interpolation)
+
+
+class Normalizer:
+    """uint8 or float [N, h, w, 3], 0..255 → float32 [N, 3, h, w], channels last in memory, on ``device``."""
+
+    def __init__(self, spec: PreprocessSpec, device: torch.device) -> None:
+        self._scale, self._bias = (torch.from_numpy(values).to(device) for values in normalization(spec))
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        return (pixels.float() * self._scale + self._bias).permute(0, 3, 1, 2)
+
+
+class PhotoView:
+    """Photo by photo, at full resolution: torchvision's own transforms, in their classic order."""
+
+    def __init__(self, view: View, seed: int) -> None:
+        from torchvision.transforms import v2
+
+        mode = v2.InterpolationMode(view.interpolation)
+        steps: list[Any] = [v2.RandomRotation(view.rotation)] if view.rotation else []
+        steps += [v2.RandomHorizontalFlip()] if view.flip else []
+        steps.append(v2.RandomResizedCrop(view.size, view.scale, view.ratio, mode))
+        steps += [v2.ColorJitter(view.colour, view.colour, view.colour)] if view.colour else []
+        self.transform = v2.Compose(steps)
+        self._seed = seed
+
+    def __call__(self, image: Image.Image, epoch: int, position: int) -> NDArray[np.uint8]:
+        """RGB picture → uint8 [h, w, 3]. Sets torch's global seed: for a worker process of its own."""
+        torch.manual_seed(torch_seed(self._seed, PHOTO, epoch, position))
+        return np.array(self.transform(image))
+
+
+class BatchView:
+    """Whole batches on a device: turn, mirror, cut out and resize in one affine warp, then colour."""
+
+    def __init__(self, view: View, seed: int, photos: int) -> None:
+        self._view = view
+        self._seed = seed
+        self._photos = photos
+        self._numbers = lru_cache(maxsize=2)(self._draw)
+
+    def _draw(self, epoch: int) -> NDArray[np.float32]:
+        return numpy_generator(self._seed, WARP, epoch).random((self._photos, _COLUMNS), np.float32)
+
+    def numbers(self, epoch: int, positions: NDArray[np.int64]) -> Tensor:
+        """float32 [n, columns] in 0..1: all that is random about these photos in this epoch."""
+        return torch.from_numpy(self._numbers(epoch)[positions])
+
+    def __call__(self, pixels: Tensor, aspects: Tensor, numbers: Tensor) -> Tensor:
+        """Cut views out of photos.
+
+        pixels   uint8 [N, S, S', 3], photos squashed to one size
+        aspects  float32 [N], width / height that they had before
+        numbers  float32 [N, columns] from ``numbers``, on the same device
+        → float32 [N, h, w, 3], 0..255
+        """
+        view = self._view
+        theta = _affine(view, aspects, numbers)
+        grid = F.affine_grid(theta, [len(pixels), 3, *view.size], align_corners=False)
+        images = pixels.permute(0, 3, 1, 2).float()
+        # Beyond the edge the photo is mirrored: black corners would be something to learn.
+        images = F.grid_sample(images, grid, "bilinear", "reflection", align_corners=False)
+        if view.colour:
+            images = _coloured(images, view.colour, numbers[:, _COLOUR : _COLOUR + 3])
+        return images.permute(0, 2, 3, 1)
+
+
+def _affine(view: View, aspects: Tensor, numbers: Tensor) -> Tensor:
+    """float32 [N, 2, 3]: from a place in the view to the place in the squashed photo, both in −1..1.
+
+    In between, lengths are in units of the photo's height, so that turning keeps right angles.
+    """
+    width, height = _crop(view, aspects, numbers[:, _SHAPES:])
+    left = (aspects - width) * (numbers[:, _LEFT] - 0.5)
+    top = (1.0 - height) * (numbers[:, _TOP] - 0.5)
+    angle = torch.deg2rad((2.0 * numbers[:, _ANGLE] - 1.0) * view.rotation)
+    mirror = torch.where(numbers[:, _FLIP] < 0.5, -1.0, 1.0) if view.flip else torch.ones_like(left)
+    cos, sin, half, zero = torch.cos(angle), torch.sin(angle), width / 2, torch.zeros_like(left)
+    in_photo = torch.stack([torch.stack([mirror * half, zero, mirror * left], 1), torch.stack([zero, height / 2, top], 1)], 1)
+    turned = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1) @ in_photo
+    return turned * 2.0 / torch.stack([aspects, torch.ones_like(aspects)], 1)[:, :, None]
+
+
+def _crop(view: View, aspects: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """(width, height) of each cut-out, in units of the photo's height: the first shape drawn that fits.
+
+    Where none fits, the largest with an allowed aspect: torchvision's rule.
+    """
+    area = view.scale[0] + (view.scale[1] - view.scale[0]) * numbers[:, :_TRIES]
+    low, high = math.log(view.ratio[0]), math.log(view.ratio[1])
+    ratio = torch.exp(low + (high - low) * numbers[:, _TRIES:])
+    width, height = torch.sqrt(area * aspects[:, None] * ratio), torch.sqrt(area * aspects[:, None] / ratio)
+    fallback = aspects.clamp(*view.ratio)
+    width = torch.cat([width, torch.minimum(aspects, fallback)[:, None]], 1)
+    height = torch.cat([height, torch.minimum(torch.ones_like(aspects), aspects / fallback)[:, None]], 1)
+    fits = (width <= aspects[:, None]) & (height <= 1.0)
+    fits[:, -1] = True
+    first = fits.int().argmax(1, keepdim=True)
+    return width.gather(1, first)[:, 0], height.gather(1, first)[:, 0]
+
+
+def _coloured(images: Tensor, strength: float, numbers: Tensor) -> Tensor:
+    """Brightness, then contrast, then saturation, each by a factor of 1 ± strength. float32 [N, 3, h, w], 0..255."""
+    brightness, contrast, saturation = ((1.0 + strength * (2.0 * numbers - 1.0)).T)[:, :, None, None, None]
+    weights = torch.tensor(_GREY, device=images.device)[None, :, None, None]
+    images = (images * brightness).clamp(0, 255)
+    mean = (images * weights).sum(1, keepdim=True).mean((2, 3), keepdim=True)
+    images = (mean + contrast * (images - mean)).clamp(0, 255)
+    grey = (images * weights).sum(1, keepdim=True)
+    return torch.lerp(grey, images, saturation).clamp(0, 255)

@@ -1,0 +1,99 @@
+"""One process or many: started by torchrun, each trains on its share of every batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from edgetl.errors import RuntimeUnavailableError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that train together.
+
+    rank        0 writes files and talks to the user
+    local_rank  among the ``local`` processes on this machine
+    """
+
+    device: torch.device
+    rank: int = 0
+    count: int = 1
+    local_rank: int = 0
+    local: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, in order of rank."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] = [None] * self.count
+        dist.all_gather_object(values, value)
+        return values
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes of a small tensor."""
+        if self.count > 1:
+            dist.all_reduce(values)
+        return values
+
+    def any(self, condition: bool) -> bool:
+        """Whether it holds in at least one process. Every process must ask at the same point."""
+        if self.count == 1:
+            return condition
+        return bool(self.sum(torch.tensor(float(condition), device=self.device)).item())
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        if self.count > 1:
+            dist.barrier()
+
+
+def choose_device(name: str) -> torch.device:
+    """auto, cpu, cuda or cuda:N → a device that is here. Raises RuntimeUnavailableError if it isn't."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise RuntimeUnavailableError(f"There is no device {name!r}.", "--device takes auto, cpu, cuda or cuda:N.") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise RuntimeUnavailableError(
+            f"torch sees {found} CUDA device{'' if found == 1 else 's'} here; {name} is not among them.",
+            "Use --device cpu, or install a torch built for your CUDA.",
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise RuntimeUnavailableError(f"--device {name} can't be trained on.", "It takes auto, cpu, cuda or cuda:N.")
+    return device
+
+
+@contextmanager
+def join(device_name: str) -> Iterator[Processes]:
+    """Meet the other processes if torchrun started this one, and part from them at the end."""
+    device = choose_device(device_name)
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield Processes(device)
+        return
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if device.type == "cuda":
+        device = choose_device(f"cuda:{local_rank}")
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Processes(device, dist.get_rank(), count, local_rank, int(os.environ["LOCAL_WORLD_SIZE"]))
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,51 @@
+"""What a run leaves to read besides the weights: a row for each epoch, the final figures, TensorBoard events."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgetl.errors import MissingDependencyError
+from edgetl.training.checkpoint import write_atomically
+
+HISTORY = "history.csv"
+METRICS = "metrics.json"
+EVENTS = "tensorboard"
+COLUMNS = ("epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "images_per_second", "seconds")
+
+
+def write_history(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """All epochs so far, as CSV."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(folder / HISTORY, lambda path: path.write_text(text.getvalue(), encoding="utf-8", newline=""))
+
+
+def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """The final figures, as JSON."""
+    text = json.dumps(dict(metrics), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    write_atomically(folder / METRICS, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+class Events:
+    """TensorBoard events below ``folder/tensorboard``. Raises MissingDependencyError where it isn't installed."""
+
+    def __init__(self, folder: Path, done: int) -> None:
+        """done: epochs of which events are there already; later ones, of a run that was killed, are taken back."""
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise MissingDependencyError("tensorboard", "--tensorboard", "tensorboard") from error
+        self._writer = SummaryWriter(str(folder / EVENTS), purge_step=done + 1 if done else None)
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """One row of the history."""
+        for name in COLUMNS[1:]:
+            self._writer.add_scalar(name.replace("_", "/", 1), row[name], row["epoch"])
+        self._writer.flush()

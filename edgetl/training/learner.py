@@ -1,0 +1,153 @@
+"""The network under training: one optimizer step at a time, and everything that such a step changes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from edgetl.training.backbones import Backbone
+from edgetl.training.distributed import Processes
+from edgetl.training.ema import WeightAverage
+from edgetl.training.loader import Batch
+from edgetl.training.mixing import Mixing
+from edgetl.training.optimizers import make_optimizer, reduced_type
+from edgetl.training.randomness import STEP, torch_seed
+from edgetl.training.schedules import Schedule
+from edgetl.training.settings import TrainSettings
+from edgetl.training.strategies import Trainable
+
+
+class Learner:
+    """A backbone on its device, with its optimizer, schedule, average of weights and loss.
+
+    class_weights  float32 [classes], or None where every photo weighs the same
+    steps          optimizer steps in an epoch
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        settings: TrainSettings,
+        class_weights: Tensor | None,
+        steps: int,
+        processes: Processes,
+    ) -> None:
+        self._settings, self._processes, self._device = settings, processes, processes.device
+        self._network = backbone.module
+        self._trainable = Trainable(backbone, settings.strategy, settings.blocks)
+        groups = self._trainable.parameter_groups(settings.lr, settings.weight_decay, settings.layer_decay)
+        self._optimizer = make_optimizer(settings, groups)
+        self._schedule = Schedule(self._optimizer, settings, steps)
+        self._average = WeightAverage(self._network, settings.ema) if settings.ema else None
+        self._reduced = reduced_type(settings.precision, self._device)
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=self._reduced is torch.float16)
+        classes = backbone.module.get_submodule(backbone.head).weight.shape[0]  # type: ignore[index]
+        self._mixing = Mixing(settings, int(classes))
+        self._class_weights = class_weights.to(self._device) if class_weights is not None else None
+        self._model = self._wrapped()
+        self.sums = torch.zeros(3, dtype=torch.float64, device=self._device)
+        """Since it was last set to zero, over this process's photos: loss, right answers, photos."""
+
+    def _wrapped(self) -> Any:
+        """What is called in training: the network, compiled and made to share gradients if need be."""
+        model: Any = torch.compile(self._network) if self._settings.compile else self._network
+        if self._processes.count == 1:
+            return model
+        return DistributedDataParallel(model, device_ids=[self._device] if self._device.type == "cuda" else None)
+
+    @property
+    def lr(self) -> float:
+        """The largest learning rate of the next step."""
+        return max(float(group["lr"]) for group in self._optimizer.param_groups)
+
+    def set_rate(self, lr: float) -> None:
+        """Have the next step use ``lr`` at the head, and in proportion below. For a schedule that is constant."""
+        factor = lr / self.lr
+        for group in self._optimizer.param_groups:
+            group["lr"] *= factor
+
+    def begin_training(self) -> None:
+        """Training mode for what is trained."""
+        self._trainable.train()
+
+    def judged(self) -> nn.Module:
+        """The network to validate and keep, in eval mode: the average of weights if there is one."""
+        return self._average.network if self._average else self._network.eval()
+
+    def epoch_ended(self, val_loss: float) -> None:
+        """After a validation."""
+        self._schedule.epoch_ended(val_loss)
+
+    def step(self, epoch: int, step: int, batches: Iterator[Batch], count: int, weight: float) -> None:
+        """One optimizer step over this process's part of the next ``count`` batches, one after the other.
+
+        weight  sum of the weights of all photos of the step, in all processes: the gradient is that of the loss summed
+                over the step and divided by it, however the step is cut into batches and processes
+        """
+        torch.manual_seed(torch_seed(self._settings.seed, STEP, epoch, step, self._processes.rank))
+        for number in range(count):
+            with self._gathering(last=number == count - 1):
+                # DDP averages gradients over processes, and a sum is wanted.
+                loss = self._loss(next(batches)) * (self._processes.count / weight)
+                self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if self._settings.clip:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self._network.parameters(), self._settings.clip)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._step_schedule()
+        if self._average is not None:
+            self._average.update(self._network)
+
+    def _gathering(self, last: bool) -> AbstractContextManager[Any]:
+        """Processes exchange gradients once a step, with the last batch."""
+        if isinstance(self._model, DistributedDataParallel) and not last:
+            return self._model.no_sync()
+        return nullcontext()
+
+    def _loss(self, batch: Batch) -> Tensor:
+        images, targets = self._mixing(batch.images, batch.labels)
+        with torch.autocast(self._device.type, self._reduced, enabled=self._reduced is not None):
+            logits = self._model(images)
+        logits = logits.float()
+        smoothing = self._settings.label_smoothing
+        loss = F.cross_entropy(logits, targets, self._class_weights, reduction="sum", label_smoothing=smoothing)
+        with torch.no_grad():
+            right = (logits.argmax(1) == batch.labels).sum()
+            self.sums += torch.stack([loss.detach(), right, torch.full_like(right, len(logits))]).double()
+        return loss
+
+    def _step_schedule(self) -> None:
+        if not self._scaler.is_enabled():
+            self._schedule.step()
+            return
+        with warnings.catch_warnings():  # the scaler may pass over the first step, which torch takes for a mistake
+            warnings.simplefilter("ignore", UserWarning)
+            self._schedule.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that steps change, as tensors and plain values."""
+        return {
+            "network": self._network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "average": self._average.state_dict() if self._average else None,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """What ``state_dict`` gave, of the same backbone and settings."""
+        self._network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        self._scaler.load_state_dict(state["scaler"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])

@@ -1,0 +1,211 @@
+"""Batches of augmented training photos on the device, one stream from anywhere in the run to its end."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import warnings
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from edgetl.runtime.images import read_image
+from edgetl.training.augment import BatchView, Normalizer, PhotoView
+from edgetl.training.dataset import Sample
+from edgetl.training.pixels import StoredPhotos
+from edgetl.training.sampling import Share
+
+T = TypeVar("T")
+_AHEAD = 3  # batches prepared while one is computed
+_SHARE_OF_GPU = 0.4  # of its free memory, for decoded photos
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images float32 [n, 3, h, w], normalized, channels last; labels int64 [n]; both on the device."""
+
+    images: Tensor
+    labels: Tensor
+    share: Share
+
+
+class Loader(Protocol):
+    """Where a run's batches come from."""
+
+    def batches(self, shares: Iterable[Share]) -> Iterator[Batch]:
+        """One batch for each share, in order. The same share always gives the same batch."""
+
+
+class StoredLoader:
+    """From photos decoded before, augmented batch by batch on the device."""
+
+    def __init__(
+        self,
+        photos: StoredPhotos,
+        rows: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        view: BatchView,
+        normalizer: Normalizer,
+        device: torch.device,
+    ) -> None:
+        """rows: int64 [N], where each training photo lies in ``photos``."""
+        self._rows = torch.from_numpy(rows)
+        self._labels = torch.from_numpy(labels)
+        self._aspects = torch.from_numpy(photos.aspects)
+        self._view, self._normalizer, self._device = view, normalizer, device
+        self._pixels = torch.from_numpy(photos.pixels)
+        if device.type == "cuda" and photos.pixels.nbytes <= torch.cuda.mem_get_info(device)[0] * _SHARE_OF_GPU:
+            self._pixels = self._pixels.to(device)
+
+    def batches(self, shares: Iterable[Share]) -> Iterator[Batch]:
+        """See ``Loader``."""
+        if self._device.type == "cuda":
+            stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            for share, parts, copied in prefetched(self._copied(shares, stream), _AHEAD):
+                current = torch.cuda.current_stream(self._device)
+                current.wait_event(copied)
+                for part in parts:
+                    part.record_stream(current)
+                yield self._batch(share, *parts)
+        else:
+            for share in shares:
+                yield self._batch(share, *self._parts(share))
+
+    def _parts(self, share: Share) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(pixels, aspects, random numbers, labels) of a share, where the stored pixels are."""
+        photos = torch.from_numpy(share.photos)
+        rows = self._rows[photos]
+        numbers = self._view.numbers(share.epoch, share.positions)
+        return self._gathered(rows), self._aspects[rows], numbers, self._labels[photos]
+
+    def _gathered(self, rows: Tensor) -> Tensor:
+        if self._pixels.device.type == "cuda":
+            return self._pixels[rows.to(self._device, non_blocking=True)]
+        if self._device.type != "cuda":
+            return self._pixels[rows]
+        pinned = torch.empty((len(rows), *self._pixels.shape[1:]), dtype=torch.uint8, pin_memory=True)
+        return torch.index_select(self._pixels, 0, rows, out=pinned)
+
+    def _copied(self, shares: Iterable[Share], stream: torch.cuda.Stream) -> Generator[Any, None, None]:
+        """Shares with their parts on the GPU and the event after which they may be used; copied beside the training."""
+        for share in shares:
+            with torch.cuda.stream(stream):
+                parts = [self._on_gpu(part) for part in self._parts(share)]
+                copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                copied.record(stream)
+            yield share, parts, copied
+
+    def _on_gpu(self, part: Tensor) -> Tensor:
+        if part.device.type == "cuda":
+            return part
+        pinned = part if part.is_pinned() else part.pin_memory()  # a copy from other memory would wait for the GPU
+        return pinned.to(self._device, non_blocking=True)
+
+    @torch.no_grad()
+    def _batch(self, share: Share, pixels: Tensor, aspects: Tensor, numbers: Tensor, labels: Tensor) -> Batch:
+        return Batch(self._normalizer(self._view(pixels, aspects, numbers)), labels, share)
+
+
+class FileLoader:
+    """From the files, decoded again in every epoch and augmented photo by photo in worker processes."""
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        view: PhotoView,
+        normalizer: Normalizer,
+        device: torch.device,
+        workers: int,
+    ) -> None:
+        self._views = _Views(samples, view)
+        self._labels = np.array([sample.label for sample in samples], np.int64)
+        self._normalizer, self._device, self._workers = normalizer, device, workers
+
+    def batches(self, shares: Iterable[Share]) -> Iterator[Batch]:
+        """See ``Loader``."""
+        waiting: queue.SimpleQueue[Share] = queue.SimpleQueue()  # the workers are some batches ahead
+
+        def keys() -> Iterator[list[tuple[int, int, int]]]:
+            for share in shares:
+                waiting.put(share)
+                places = zip(share.positions.tolist(), share.photos.tolist(), strict=True)
+                yield [(share.epoch, position, photo) for position, photo in places]
+
+        with warnings.catch_warnings():
+            # Python 3.12 warns of forking beside threads; these workers touch none of theirs. torch warns of more
+            # workers than cores; someone asked for them.
+            warnings.filterwarnings("ignore", ".*(fork|worker processes).*")
+            stream = iter(
+                DataLoader(
+                    self._views,
+                    batch_sampler=keys(),
+                    num_workers=self._workers,
+                    collate_fn=np.stack,
+                    worker_init_fn=_one_thread,
+                )
+            )
+        for pixels in stream:
+            share = waiting.get()
+            images = torch.from_numpy(pixels).to(self._device)
+            yield Batch(self._normalizer(images), torch.from_numpy(self._labels[share.photos]).to(self._device), share)
+
+
+class _Views(Dataset[NDArray[np.uint8]]):
+    """(epoch, position, photo) → that photo's view in that epoch."""
+
+    def __init__(self, samples: Sequence[Sample], view: PhotoView) -> None:
+        self._samples = list(samples)
+        self._view = view
+
+    def __getitem__(self, key: tuple[int, int, int]) -> NDArray[np.uint8]:
+        epoch, position, photo = key
+        return self._view(read_image(self._samples[photo].path), epoch, position)
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)
+
+
+def prefetched(items: Generator[T, None, None], ahead: int) -> Iterator[T]:
+    """The same items, up to ``ahead`` of them made in a thread before they are asked for; its errors are raised here."""
+    made: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(ahead)
+    stop = threading.Event()
+
+    def put(entry: tuple[T | None, BaseException | None]) -> bool:
+        while not stop.is_set():
+            try:
+                made.put(entry, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def make() -> None:
+        end: BaseException = StopIteration()
+        try:
+            for item in items:
+                if not put((item, None)):
+                    return
+        except BaseException as error:
+            end = error
+        put((None, end))
+
+    thread = threading.Thread(target=make, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, end = made.get()
+            if isinstance(end, StopIteration):
+                return
+            if end is not None:
+                raise end
+            yield item  # type: ignore[misc]  # an item comes without an end
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,228 @@
+"""The training loop: epochs of steps and validations, the best weights kept, where it stands saved as it goes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from edgetl.errors import TrainingError
+from edgetl.training.distributed import Processes
+from edgetl.training.history import Events, write_history
+from edgetl.training.learner import Learner
+from edgetl.training.loader import Batch
+from edgetl.training.preparation import Kit
+from edgetl.training.progress import Listener, StepReport
+from edgetl.training.settings import TrainSettings
+from edgetl.training.state import Standing, write_state
+from edgetl.training.stopping import StopSignal
+from edgetl.training.validation import Scores, scores
+
+_REPORT_SECONDS = 0.2  # between two reports: reading the loss waits for the GPU
+_AGREE_STEPS = 10  # between two questions among the processes whether to stop or save: each waits for the slowest
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a loop works with.
+
+    identity  plain values that are saved beside the state, to know the run by when it is resumed
+    keep      writes weights as the best so far: (network in eval mode, scores, epoch from 1)
+    """
+
+    settings: TrainSettings
+    kit: Kit
+    processes: Processes
+    folder: Path
+    identity: dict[str, Any]
+    keep: Callable[[nn.Module, Scores, int], None]
+    listener: Listener
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in an epoch."""
+        return self.kit.sampler.steps(self.settings.accumulate)
+
+
+class Loop:
+    """A run of ``course.settings.epochs`` epochs, from where ``standing`` says."""
+
+    def __init__(self, course: Course, learner: Learner, standing: Standing) -> None:
+        self._course, self._learner, self.standing = course, learner, standing
+        self._events = None
+        if course.settings.tensorboard and course.processes.leads:
+            self._events = Events(course.folder, len(standing.history))
+
+    def run(self) -> bool:
+        """Train to the end → True; False if a signal came first. Either way, where it stands is saved.
+
+        Raises TrainingError if the loss is no longer a number, CheckpointError if something can't be written.
+        """
+        standing, settings, processes = self.standing, self._course.settings, self._course.processes
+        first = standing.step * settings.accumulate
+        shares = self._course.kit.sampler.shares(processes.rank, settings.epochs, epoch=standing.epoch, batch=first)
+        clock = _Clock(standing.seconds, settings.max_time)
+        with StopSignal() as stop, closing(cast("Any", self._course.kit.loader.batches(shares))) as batches:
+            while standing.epoch < settings.epochs:
+                if not self._steps(batches, stop, clock):
+                    return False
+                self._end_epoch(clock)
+                done = standing.epoch == settings.epochs or self._enough(clock)
+                if done or processes.any(stop.received):
+                    return done
+        return True
+
+    def _steps(self, batches: Iterator[Batch], stop: StopSignal, clock: _Clock) -> bool:
+        """The rest of an epoch's steps → False if a signal ended it."""
+        standing, course = self.standing, self._course
+        self._learner.begin_training()
+        clock.begin_epoch(standing.step)
+        while standing.step < course.steps:
+            self._step(batches)
+            standing.step += 1
+            if course.processes.leads and clock.time_to_report():
+                self._report(clock)
+            if standing.step == course.steps or (course.processes.count > 1 and standing.step % _AGREE_STEPS):
+                continue
+            if stopped := course.processes.any(stop.received):
+                self._save(clock)
+                return not stopped
+            if course.processes.any(clock.out_of_time()):
+                break
+            if course.processes.any(clock.time_to_save(course.settings.save_every)):
+                self._save(clock)
+        return True
+
+    def _step(self, batches: Iterator[Batch]) -> None:
+        settings, kit, standing = self._course.settings, self._course.kit, self.standing
+        first = standing.step * settings.accumulate
+        numbers = range(first, min(first + settings.accumulate, kit.sampler.batches))
+        photos = [photo for number in numbers for photo in kit.sampler.whole(standing.epoch, number)]
+        self._learner.step(standing.epoch, standing.step, batches, len(numbers), kit.weight(photos))
+
+    def _end_epoch(self, clock: _Clock) -> None:
+        """Validate, keep the weights if they are the best, save, write the history."""
+        course, standing = self._course, self.standing
+        lr, rate = self._learner.lr, clock.images_per_second(course, standing.step)
+        network = self._learner.judged()
+        result = scores(course.kit.validation.logits(network), course.kit.validation.labels)
+        self._learner.epoch_ended(result.loss)
+        self._take_sums()
+        standing.seconds = clock.seconds()
+        row = {
+            "epoch": standing.epoch + 1,
+            "lr": lr,
+            "train_loss": _finite(standing.loss / standing.seen),
+            "train_accuracy": standing.right / standing.seen,
+            "val_loss": _finite(result.loss),
+            "val_accuracy": result.accuracy,
+            "images_per_second": rate,
+            "seconds": standing.seconds,
+        }
+        standing.history.append(row)
+        standing.epoch, standing.step = standing.epoch + 1, 0
+        standing.loss = standing.right = standing.seen = 0.0
+        if result.better_than(standing.best):
+            standing.best, standing.best_epoch = result, standing.epoch
+            if course.processes.leads:
+                course.keep(network, result, standing.epoch)
+        self._save(clock)
+        if course.processes.leads:
+            self._publish(row)
+
+    def _publish(self, row: dict[str, Any]) -> None:
+        write_history(self._course.folder, self.standing.history)
+        if self._events is not None:
+            self._events.epoch(row)
+        self._course.listener.epoch(row)
+
+    def _enough(self, clock: _Clock) -> bool:
+        patience, standing = self._course.settings.early_stop, self.standing
+        stalled = bool(patience) and standing.epoch - standing.best_epoch >= patience
+        return stalled or self._course.processes.any(clock.out_of_time())
+
+    def _take_sums(self) -> None:
+        """Move the sums since the last time, of all processes, to ``standing``."""
+        loss, right, seen = self._course.processes.sum(self._learner.sums).tolist()
+        self._learner.sums.zero_()
+        self.standing.loss += loss
+        self.standing.right += right
+        self.standing.seen += seen
+
+    def _report(self, clock: _Clock) -> None:
+        standing, course = self.standing, self._course
+        loss, right, seen = self._learner.sums.tolist()
+        rate = clock.images_per_second(course, standing.step)
+        left = course.steps * (course.settings.epochs - standing.epoch) - standing.step
+        report = StepReport(
+            epoch=standing.epoch + 1,
+            epochs=course.settings.epochs,
+            step=standing.step,
+            steps=course.steps,
+            loss=_finite((standing.loss + loss) / (standing.seen + seen)),
+            accuracy=(standing.right + right) / (standing.seen + seen),
+            images_per_second=rate,
+            seconds_left=left * course.settings.batch_size * course.settings.accumulate / rate,
+        )
+        course.listener.step(report)
+
+    def _save(self, clock: _Clock) -> None:
+        self._take_sums()
+        self.standing.seconds = clock.seconds()
+        self.save()
+        clock.saved()
+
+    def save(self) -> None:
+        """Write where the run stands."""
+        if self._course.processes.leads:
+            standing = {"standing": self.standing.to_dict(), "learner": self._learner.state_dict()}
+            write_state(self._course.folder, {**self._course.identity, **standing})
+
+
+class _Clock:
+    """Time, as far as the loop asks for it, in seconds; ``max_time`` is in minutes, 0: no end."""
+
+    def __init__(self, before: float, max_time: float) -> None:
+        self._start = time.monotonic() - before
+        self._end = self._start + 60 * max_time if max_time else math.inf
+        self._saved = self._reported = self._epoch_start = time.monotonic()
+        self._first_step = 0
+
+    def begin_epoch(self, step: int) -> None:
+        self._epoch_start, self._first_step = time.monotonic(), step
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._start
+
+    def out_of_time(self) -> bool:
+        return time.monotonic() >= self._end
+
+    def time_to_save(self, every: float) -> bool:
+        return time.monotonic() - self._saved >= every
+
+    def saved(self) -> None:
+        self._saved = time.monotonic()
+
+    def time_to_report(self) -> bool:
+        now = time.monotonic()
+        if due := now - self._reported >= _REPORT_SECONDS:
+            self._reported = now
+        return due
+
+    def images_per_second(self, course: Course, step: int) -> float:
+        """Of the epoch so far, over all processes; validation does not count."""
+        settings = course.settings
+        seconds = max(time.monotonic() - self._epoch_start, 1e-9)
+        return (step - self._first_step) * settings.batch_size * settings.accumulate / seconds
+
+
+def _finite(loss: float) -> float:
+    if not math.isfinite(loss):
+        raise TrainingError("The loss is no longer a number.", "Train with a smaller --lr, or with --precision float32.")
+    return loss

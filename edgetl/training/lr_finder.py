@@ -1,0 +1,122 @@
+"""Trying learning rates from tiny to huge, a step each, to see where the loss falls and where it breaks."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from edgetl.errors import TrainingError
+from edgetl.training.checkpoint import make_folder, write_atomically
+from edgetl.training.distributed import Processes, join
+from edgetl.training.learner import Learner
+from edgetl.training.pixels import Done
+from edgetl.training.preparation import Kit, build_backbone, equip, find_photos
+from edgetl.training.progress import Counter, Listener
+from edgetl.training.randomness import reproducible
+from edgetl.training.settings import SOLVER, TrainSettings
+
+LOWEST, HIGHEST = 1e-6, 1.0
+STEPS = 100
+_SMOOTHING = 0.9  # share of the running mean that a step keeps
+_BROKEN = 3.0  # times the smallest loss, above which larger rates are not tried
+_EDGE = 5  # steps at either end whose slope says nothing
+
+
+@dataclass(frozen=True)
+class FoundRate:
+    """rates, losses: what was tried, losses smoothed; suggested: where the loss falls fastest, per decade."""
+
+    rates: list[float]
+    losses: list[float]
+    suggested: float
+    table: Path
+    plot: Path
+
+
+def find_learning_rate(settings: TrainSettings, folder: Path, *, listener: Listener | None = None) -> FoundRate:
+    """Write ``lr.csv`` and ``lr.png`` into ``folder``. Nothing that is trained here is kept.
+
+    Raises TrainingError if the head is solved for (there is no rate then), or the loss never falls.
+    """
+    if settings.optimizer == SOLVER:
+        raise TrainingError("The head is solved for, without a learning rate.", "Add --strategy full, or --optimizer adamw.")
+    listener = listener or Listener()
+    settings = replace(settings, scheduler="none", warmup=0.0, ema=0.0, epochs=STEPS)
+    with join(settings.device) as processes, reproducible(processes.device):
+        make_folder(folder)
+        folders = find_photos(settings, listener)
+        backbone = build_backbone(settings, len(folders.classes))
+        kit = equip(settings, folders, backbone, processes, folder, listener, begun=False)
+        learner = Learner(kit.backbone, settings, kit.class_weights, kit.sampler.steps(settings.accumulate), processes)
+        rates, losses = _sweep(settings, kit, learner, processes, Counter(listener, "Trying learning rates", STEPS))
+        found = FoundRate(rates, losses, steepest(rates, losses), folder / "lr.csv", folder / "lr.png")
+        if processes.leads:
+            _write(found)
+        return found
+
+
+def _sweep(
+    settings: TrainSettings, kit: Kit, learner: Learner, processes: Processes, done: Done
+) -> tuple[list[float], list[float]]:
+    """(rates, smoothed losses) of one step each, up to where the loss breaks."""
+    rates: list[float] = []
+    losses: list[float] = []
+    mean, steps = 0.0, kit.sampler.steps(settings.accumulate)
+    learner.begin_training()
+    with closing(cast("Any", kit.loader.batches(kit.sampler.shares(processes.rank, settings.epochs)))) as batches:
+        for number in range(STEPS):
+            rate = LOWEST * (HIGHEST / LOWEST) ** (number / (STEPS - 1))
+            learner.set_rate(rate)
+            epoch, step = divmod(number, steps)
+            first = step * settings.accumulate
+            numbers = range(first, min(first + settings.accumulate, kit.sampler.batches))
+            photos = [photo for batch in numbers for photo in kit.sampler.whole(epoch, batch)]
+            learner.step(epoch, step, batches, len(numbers), kit.weight(photos))
+            loss, _, seen = processes.sum(learner.sums).tolist()
+            learner.sums.zero_()
+            mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss / seen
+            smoothed = mean / (1 - _SMOOTHING ** (number + 1))  # the running mean began at 0
+            if not math.isfinite(smoothed) or (losses and smoothed > _BROKEN * min(losses)):
+                break
+            rates.append(rate)
+            losses.append(smoothed)
+            done()
+    return rates, losses
+
+
+def steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
+    """The rate at which the loss falls fastest, per factor of the rate. Raises TrainingError if it never falls."""
+    if len(losses) <= 2 * _EDGE:
+        raise TrainingError("The loss broke at once.", "The photos or the weights can't be trained on as they are.")
+    slopes = np.gradient(np.asarray(losses), np.log(rates))[_EDGE:-_EDGE]
+    if slopes.min() >= 0:
+        raise TrainingError("The loss fell at no learning rate.", "The photos or the weights can't be trained on as they are.")
+    return float(rates[_EDGE + int(slopes.argmin())])
+
+
+def _write(found: FoundRate) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("lr", "loss"))
+    writer.writerows(zip(found.rates, found.losses, strict=True))
+    write_atomically(found.table, lambda path: path.write_text(text.getvalue(), encoding="utf-8", newline=""))
+    write_atomically(found.plot, lambda path: _plot(found, path))
+
+
+def _plot(found: FoundRate, path: Path) -> None:
+    from matplotlib.figure import Figure  # without pyplot, whose figures are global
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot(xscale="log", xlabel="learning rate", ylabel="training loss, smoothed")
+    axes.plot(found.rates, found.losses)
+    axes.axvline(found.suggested, linestyle="--", label=f"suggested: {found.suggested:.1e}")
+    axes.legend()
+    figure.savefig(path, format="png", dpi=120)

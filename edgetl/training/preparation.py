@@ -1,0 +1,218 @@
+"""From settings to everything that the loop needs: classes, backbone, decoded photos."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgetl.errors import TrainingError
+from edgetl.runtime.spec import PreprocessSpec
+from edgetl.training.augment import BatchView, Normalizer, PhotoView, View
+from edgetl.training.backbones import Backbone, build
+from edgetl.training.dataset import ImageFolders, Sample, find_unreadable, scan
+from edgetl.training.distributed import Processes
+from edgetl.training.loader import FileLoader, Loader, StoredLoader
+from edgetl.training.pixels import StoredPhotos, decoder, joined, store, stored_size
+from edgetl.training.progress import Counter, Listener
+from edgetl.training.randomness import HEAD, torch_seed
+from edgetl.training.sampling import Sampler
+from edgetl.training.settings import TrainSettings
+from edgetl.training.solve import warm_head
+from edgetl.training.storage import allocate
+from edgetl.training.validation import Validation
+
+_UNEVEN = 3.0  # largest class / smallest class from which on the user is told
+
+
+def find_photos(settings: TrainSettings, listener: Listener) -> ImageFolders:
+    """The data folder, told to ``listener`` with what is odd about it."""
+    folders = scan(settings.data, val_fraction=settings.val_fraction)
+    listener.found(folders)
+    for sentence in folders.warnings:
+        listener.note(sentence)
+    if max(folders.train_counts) >= _UNEVEN * min(folders.train_counts) and not (settings.class_weights or settings.balanced):
+        few, many = (folders.classes[folders.train_counts.index(pick(folders.train_counts))] for pick in (min, max))
+        listener.note(
+            f"Classes are uneven: {max(folders.train_counts):,} photos of {many}, {min(folders.train_counts):,} of {few}. "
+            "--class-weights (or --balanced, where the network is trained) makes rare classes count as much."
+        )
+    return folders
+
+
+def readable(folders: ImageFolders, unreadable: dict[Path, str], listener: Listener) -> ImageFolders:
+    """``folders`` without what can't be decoded, told to ``listener``. Raises DataError for validation photos."""
+    left = folders.without(unreadable)
+    for sentence in left.warnings[len(folders.warnings) :]:
+        listener.note(sentence)
+    return left
+
+
+def build_backbone(settings: TrainSettings, classes: int, *, weights: str | None = None) -> Backbone:
+    """The backbone of ``settings`` with a new head, random but the same each time, and the spec that they ask for."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_seed(settings.seed, HEAD))
+        backbone = build(settings.backbone, classes, weights=settings.weights if weights is None else weights)
+    spec = wanted_spec(settings, backbone.spec)
+    if spec.fixed_size != backbone.spec.fixed_size:
+        _require_size(backbone, spec)
+    return replace(backbone, spec=spec)
+
+
+def wanted_spec(settings: TrainSettings, published: PreprocessSpec) -> PreprocessSpec:
+    """The published preprocessing, changed as ``settings`` say; all sizes keep their proportions."""
+    height, width = published.fixed_size or (settings.image_size, settings.image_size)
+    side = (settings.image_size, settings.image_size) if settings.image_size else (height, width)
+    if settings.resize == "squash":
+        return replace(published, resize="squash", size=side, crop=None)
+    if side == (height, width):
+        return published
+    if isinstance(published.size, tuple):
+        return replace(published, size=side, crop=None)
+    return replace(published, size=round(published.size * settings.image_size / min(height, width)), crop=side)
+
+
+def class_weights(settings: TrainSettings, folders: ImageFolders) -> torch.Tensor | None:
+    """float32 [classes] with a mean of 1 over the training photos, or None if they are not asked for."""
+    if not settings.class_weights:
+        return None
+    counts = torch.tensor(folders.train_counts, dtype=torch.float32)
+    return counts.sum() / (len(counts) * counts)
+
+
+@dataclass(frozen=True)
+class Kit:
+    """What the loop works with: a backbone on its device, photos without the unreadable ones.
+
+    class_weights  float32 [classes], or None where every photo weighs the same
+    """
+
+    folders: ImageFolders
+    backbone: Backbone
+    validation: Validation
+    loader: Loader
+    sampler: Sampler
+    class_weights: torch.Tensor | None
+
+    def weight(self, photos: Sequence[int]) -> float:
+        """The sum of the weights of training photos, given by their indices."""
+        weights = self.class_weights
+        return float(len(photos) if weights is None else weights[self.sampler.labels[photos]].sum())
+
+
+def equip(
+    settings: TrainSettings,
+    folders: ImageFolders,
+    backbone: Backbone,
+    processes: Processes,
+    folder: Path,
+    listener: Listener,
+    *,
+    begun: bool,
+) -> Kit:
+    """Decode every photo once and set up what trains on them. Raises DataError for unreadable validation photos.
+
+    folder  where decoded photos go that don't fit into memory
+    begun   the run goes on with weights of its own: no head needs to be solved for
+    """
+    backbone.module.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    validation, stored = _decoded(settings, folders, backbone.spec, processes, folder, listener)
+    unreadable = stored.unreadable if stored else _unreadable(settings, folders.train, processes, listener)
+    left = readable(folders, {**validation.unreadable, **unreadable}, listener)
+    if len(left.train) < 2 * processes.count:
+        raise TrainingError(f"{len(left.train)} training photos are too few for {processes.count} processes.")
+    weights = class_weights(settings, left)
+    if settings.warm_head and not begun:
+        warm_head(backbone, left.train, weights, processes, settings.workers, listener)
+    if processes.count > 1 and processes.device.type == "cuda":  # torch has batch norm over processes for GPUs only
+        backbone = replace(backbone, module=nn.SyncBatchNorm.convert_sync_batchnorm(backbone.module))  # type: ignore[no-untyped-call]
+    labels = [sample.label for sample in left.train]
+    sampler = Sampler(labels, settings.batch_size, settings.seed, balanced=settings.balanced, processes=processes.count)
+    rows = [row for row, sample in enumerate(folders.train) if sample.path not in unreadable]
+    return Kit(left, backbone, validation, _loader(settings, left, backbone.spec, stored, rows, processes), sampler, weights)
+
+
+def _decoded(
+    settings: TrainSettings,
+    folders: ImageFolders,
+    spec: PreprocessSpec,
+    processes: Processes,
+    folder: Path,
+    listener: Listener,
+) -> tuple[Validation, StoredPhotos | None]:
+    done = Counter(listener, "Decoding validation photos", len(folders.val[processes.rank :: processes.count]))
+    validation = Validation(folders.val, spec, processes, folder, threads=settings.workers, done=done)
+    return validation, _store_training(settings, folders.train, spec, processes, folder, listener)
+
+
+def _loader(
+    settings: TrainSettings,
+    folders: ImageFolders,
+    spec: PreprocessSpec,
+    stored: StoredPhotos | None,
+    rows: list[int],
+    processes: Processes,
+) -> Loader:
+    view, normalizer = View.of(settings, spec), Normalizer(spec, processes.device)
+    if stored is None:
+        workers = settings.workers or os.cpu_count() or 1
+        return FileLoader(folders.train, PhotoView(view, settings.seed), normalizer, processes.device, workers)
+    labels = np.array([sample.label for sample in folders.train], np.int64)
+    batch_view = BatchView(view, settings.seed, len(folders.train))
+    return StoredLoader(stored, np.array(rows, np.int64), labels, batch_view, normalizer, processes.device)
+
+
+def _store_training(
+    settings: TrainSettings,
+    samples: tuple[Sample, ...],
+    spec: PreprocessSpec,
+    processes: Processes,
+    folder: Path,
+    listener: Listener,
+) -> StoredPhotos | None:
+    """Training photos, decoded and squashed; None if they are not to be kept, or there is no room."""
+    if settings.cache == "off" or spec.fixed_size is None:
+        return None
+    size = stored_size(spec.fixed_size)
+    room = allocate((len(samples), *size, 3), settings.cache, folder, processes)
+    if room is None:
+        listener.note("Training photos are decoded in every epoch: there is no room to keep them decoded.")
+        return None
+    part = (processes.local_rank, processes.local)
+    done = Counter(listener, "Decoding training photos", len(range(part[0], len(samples), part[1])))
+    decode = decoder(spec, size)
+    if processes.device.type == "cuda":
+        from edgetl.training.gpu_decode import store_on_gpu
+
+        mine = store_on_gpu(samples, decode, room, processes.device, part=part, threads=settings.workers, done=done)
+    else:
+        mine = store(samples, decode, room, part=part, threads=settings.workers, done=done)
+    return joined(mine, processes)
+
+
+def _unreadable(
+    settings: TrainSettings, samples: tuple[Sample, ...], processes: Processes, listener: Listener
+) -> dict[Path, str]:
+    mine = [sample.path for sample in samples[processes.rank :: processes.count]]
+    done = Counter(listener, "Checking training photos", len(mine))
+    found = processes.gather(find_unreadable(mine, threads=settings.workers or None, done=done))
+    return {path: why for part in found for path, why in part.items()}
+
+
+@torch.no_grad()
+def _require_size(backbone: Backbone, spec: PreprocessSpec) -> None:
+    height, width = spec.fixed_size or (0, 0)
+    training = backbone.module.training
+    try:
+        backbone.module.eval()(torch.zeros(1, 3, height, width))
+    except Exception as error:  # each library says it in its own way
+        taken = "×".join(map(str, backbone.spec.fixed_size or ()))
+        raise TrainingError(
+            f"{backbone.name} can't take photos of {height}×{width} pixels.", f"Leave out --image-size; it takes {taken}."
+        ) from error
+    backbone.module.train(training)

@@ -1,0 +1,54 @@
+"""What a training run tells whoever watches it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from edgetl.training.dataset import ImageFolders
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """Where a run stands within an epoch; ``loss`` and ``accuracy`` (0..1) are means over the epoch so far."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    accuracy: float
+    images_per_second: float
+    seconds_left: float
+
+
+class Listener:
+    """Told what happens; this one keeps it to itself. Called in the training thread: be quick."""
+
+    def found(self, folders: ImageFolders) -> None:
+        """Classes and photos, before any of them is decoded."""
+
+    def note(self, sentence: str) -> None:
+        """Something that the user should know."""
+
+    def working(self, what: str, done: int, total: int) -> None:
+        """``done`` of ``total`` photos are through a preparation step."""
+
+    def step(self, report: StepReport) -> None:
+        """A step is done; told a few times a second at most."""
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """An epoch is done and validated; the values of one row of history.csv."""
+
+
+class Counter:
+    """Counts photos of one preparation step, from any thread."""
+
+    def __init__(self, listener: Listener, what: str, total: int) -> None:
+        self._listener, self._what, self._total, self._done = listener, what, total, 0
+        listener.working(what, 0, total)
+
+    def __call__(self) -> None:
+        """One more photo."""
+        self._done += 1
+        self._listener.working(self._what, self._done, self._total)

@@ -1,0 +1,172 @@
+"""One training run, from settings to a run folder: begun, or resumed where it stopped."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edgetl.errors import CheckpointError, TrainingError
+from edgetl.runtime.card import ModelCard
+from edgetl.training import checkpoint
+from edgetl.training.backbones import Backbone
+from edgetl.training.checkpoint import BEST, Trained
+from edgetl.training.dataset import ImageFolders
+from edgetl.training.distributed import Processes, join
+from edgetl.training.history import EVENTS, HISTORY, METRICS, write_metrics
+from edgetl.training.learner import Learner
+from edgetl.training.loop import Course, Loop
+from edgetl.training.preparation import build_backbone, class_weights, equip, find_photos, readable
+from edgetl.training.progress import Listener
+from edgetl.training.randomness import reproducible
+from edgetl.training.settings import SOLVER, TrainSettings
+from edgetl.training.solve import SOLVER_VIEWS, compute_features, solve_head
+from edgetl.training.state import LAST, Standing, read_state
+from edgetl.training.validation import Scores, scores
+
+REPORT = "report.html"
+_PACKAGES = ("edgetl", "torch", "torchvision", "timm")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: finished, with the final metrics, or interrupted, to be resumed."""
+
+    folder: Path
+    finished: bool
+    metrics: dict[str, Any]
+
+
+def train(settings: TrainSettings, folder: Path, *, overwrite: bool = False, listener: Listener | None = None) -> Outcome:
+    """Train into ``folder``. Raises EdgetlErrors of many kinds before the first epoch, few after.
+
+    overwrite  throw away an earlier run in ``folder``, once the data and the backbone are known to be usable
+    """
+    with join(settings.device) as processes, reproducible(processes.device):
+        listener = listener if listener and processes.leads else Listener()
+        if processes.leads:
+            _require_free(folder, overwrite)
+        folders = find_photos(settings, listener)
+        backbone = build_backbone(settings, len(folders.classes))
+        if processes.leads:
+            _clear(folder)
+        processes.barrier()
+        run = _Run(settings, folder, processes, listener)
+        return run.solve(folders, backbone) if settings.optimizer == SOLVER else run.loop(folders, backbone, None)
+
+
+def resume(folder: Path, *, device: str | None = None, listener: Listener | None = None) -> Outcome:
+    """Go on with an interrupted run. Raises CheckpointError if there is none, DataError if its photos have changed.
+
+    device  another one than the run began on
+    """
+    state = read_state(folder)
+    settings = TrainSettings.from_dict(state["settings"])
+    settings = replace(settings, device=device) if device else settings
+    if state["standing"]["finished"]:
+        raise TrainingError(f"The run in {folder} is finished.", "To train longer, start another with more --epochs.")
+    with join(settings.device) as processes, reproducible(processes.device):
+        listener = listener if listener and processes.leads else Listener()
+        folders = find_photos(settings, listener)
+        backbone = build_backbone(settings, len(folders.classes), weights="none")
+        return _Run(settings, folder, processes, listener).loop(folders, backbone, state)
+
+
+class _Run:
+    def __init__(self, settings: TrainSettings, folder: Path, processes: Processes, listener: Listener) -> None:
+        self._settings, self._folder, self._processes, self._listener = settings, folder, processes, listener
+        self._device = processes.device
+
+    def solve(self, folders: ImageFolders, backbone: Backbone) -> Outcome:
+        """Only the head, without epochs. One process does it all."""
+        if not self._processes.leads:
+            return Outcome(self._folder, True, {})
+        everything = folders.train + folders.val
+        arguments = (self._device, self._settings.workers, self._listener)
+        features = compute_features(backbone, everything, SOLVER_VIEWS, *arguments)
+        folders = readable(folders, dict(features.unreadable), self._listener)
+        head = solve_head(backbone, folders.train, features, class_weights(self._settings, folders), self._device)
+        logits = head.logits(np.ascontiguousarray(features.of(folders.val)[:, 0]))
+        labels = np.array([sample.label for sample in folders.val], np.int64)
+        self._keep(folders, backbone, backbone.module.eval(), scores(logits, labels), 0)
+        return self._finish(logits, labels)
+
+    def loop(self, folders: ImageFolders, backbone: Backbone, state: dict[str, Any] | None) -> Outcome:
+        """Epoch by epoch, from the start or from ``state``."""
+        settings, processes = self._settings, self._processes
+        kit = equip(settings, folders, backbone, processes, self._folder, self._listener, begun=state is not None)
+        folders, backbone = kit.folders, kit.backbone
+        identity = {"settings": settings.to_dict(), "fingerprint": folders.fingerprint}
+        if state is not None and state["fingerprint"] != folders.fingerprint:
+            raise TrainingError(
+                f"The photos in {folders.root} have changed since the run began.",
+                "Put them back, or start again with --overwrite.",
+            )
+        learner = Learner(backbone, settings, kit.class_weights, kit.sampler.steps(settings.accumulate), processes)
+        if state is not None:
+            learner.load_state_dict(state["learner"])
+
+        def keep(network: nn.Module, result: Scores, epoch: int) -> None:
+            self._keep(folders, backbone, network, result, epoch)
+
+        course = Course(settings, kit, processes, self._folder, identity, keep, self._listener)
+        loop = Loop(course, learner, Standing.from_dict(state["standing"]) if state else Standing())
+        loop.save()  # from here on there is something to resume
+        if not loop.run():
+            return Outcome(self._folder, False, {})
+        network = checkpoint.load(self._folder).network.to(self._device)
+        logits = kit.validation.logits(network)  # once more, of the weights that are kept
+        outcome = self._finish(logits, kit.validation.labels) if processes.leads else Outcome(self._folder, True, {})
+        loop.standing.finished = True
+        loop.save()
+        return outcome
+
+    def _keep(self, folders: ImageFolders, backbone: Backbone, network: nn.Module, result: Scores, epoch: int) -> None:
+        card = ModelCard(
+            labels=folders.classes,
+            spec=backbone.spec,
+            backbone=backbone.name,
+            metrics={"accuracy": result.accuracy, "loss": result.loss, "epoch": epoch},
+            data={"fingerprint": folders.fingerprint, "train": len(folders.train), "val": len(folders.val)},
+            versions={name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+        )
+        checkpoint.save(Trained(network, card, self._settings.to_dict()), self._folder / BEST)
+
+    def _finish(self, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Outcome:
+        from edgetl.training.metrics import metrics_summary
+
+        best = checkpoint.load(self._folder)
+        probabilities = torch.from_numpy(logits).softmax(1).numpy()
+        metrics = {**metrics_summary(probabilities, labels), "epoch": best.card.metrics["epoch"]}
+        card = replace(best.card, metrics=metrics)
+        checkpoint.save(Trained(best.network, card, best.settings), self._folder / BEST)
+        write_metrics(self._folder, metrics)
+        return Outcome(self._folder, True, metrics)
+
+
+def _require_free(folder: Path, overwrite: bool) -> None:
+    taken = [name for name in (BEST, LAST) if (folder / name).exists()]
+    if taken and not overwrite:
+        raise CheckpointError(
+            f"{folder} holds a run already.",
+            f"Go on with it: edgetl train --resume {folder}\nOr throw it away with --overwrite, or choose another with -o.",
+        )
+
+
+def _clear(folder: Path) -> None:
+    """Make the run folder; what an earlier run left in it goes, nothing else."""
+    checkpoint.make_folder(folder)
+    try:
+        for name in (LAST, BEST, HISTORY, METRICS, REPORT):
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{folder} can't be written: {error.strerror}.", "Choose another folder with -o.") from error
+    shutil.rmtree(folder / EVENTS, ignore_errors=True)

@@ -1,0 +1,78 @@
+"""Which photo comes when: the order of every epoch, cut into batches, known without having run the epochs before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetl.training.randomness import ORDER, numpy_generator
+
+
+@dataclass(frozen=True)
+class Share:
+    """One process's part of one batch.
+
+    epoch, batch  where in the run; both count from 0
+    positions     int64 [n]: places in the epoch's order; what is random about a photo is drawn by its place
+    photos        int64 [n]: indices into the training photos
+    """
+
+    epoch: int
+    batch: int
+    positions: NDArray[np.int64]
+    photos: NDArray[np.int64]
+
+
+class Sampler:
+    """Shuffles, cuts into batches, and deals each batch out to the processes.
+
+    labels      int64 [N]: the training photos' classes
+    batch_size  photos in a batch, over all processes
+    balanced    draw with replacement, so that each class comes equally often
+
+    A last batch with fewer than two photos for each process is left out: batch norm can't take one photo.
+    """
+
+    def __init__(
+        self, labels: Sequence[int], batch_size: int, seed: int, *, balanced: bool = False, processes: int = 1
+    ) -> None:
+        self.labels = np.asarray(labels, np.int64)
+        self._batch_size = batch_size
+        self._seed = seed
+        self._balanced = balanced
+        self._processes = processes
+        whole, rest = divmod(len(labels), batch_size)
+        self.batches = whole + (rest >= 2 * processes) or 1
+        self._order = lru_cache(maxsize=2)(self._draw)
+
+    def _draw(self, epoch: int) -> NDArray[np.int64]:
+        generator = numpy_generator(self._seed, ORDER, epoch)
+        if not self._balanced:
+            return generator.permutation(len(self.labels))
+        chance = 1.0 / np.bincount(self.labels)[self.labels]
+        return generator.choice(len(self.labels), len(self.labels), p=chance / chance.sum())
+
+    def steps(self, accumulate: int) -> int:
+        """Optimizer steps in an epoch, of ``accumulate`` batches each; the last may have fewer."""
+        return -(-self.batches // accumulate)
+
+    def whole(self, epoch: int, batch: int) -> NDArray[np.int64]:
+        """int64 [n]: the photos of one batch, over all processes."""
+        start = batch * self._batch_size
+        return self._order(epoch)[start : start + self._batch_size]
+
+    def share(self, epoch: int, batch: int, rank: int) -> Share:
+        """What process ``rank`` works on."""
+        start, photos = batch * self._batch_size, self.whole(epoch, batch)
+        mine = np.array_split(np.arange(len(photos)), self._processes)[rank]
+        return Share(epoch, batch, start + mine, photos[mine])
+
+    def shares(self, rank: int, epochs: int, *, epoch: int = 0, batch: int = 0) -> Iterator[Share]:
+        """The rest of a run of ``epochs`` epochs, from ``batch`` of ``epoch`` on."""
+        for later in range(epoch, epochs):
+            for number in range(batch if later == epoch else 0, self.batches):
+                yield self.share(later, number, rank)

@@ -1,0 +1,70 @@
+"""``last.pt``: where a run stands, so that it can go on as if it had never stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgetl.errors import CheckpointError
+from edgetl.training.checkpoint import write_atomically
+from edgetl.training.validation import Scores
+
+LAST = "last.pt"
+_SCHEMA = 1
+
+
+@dataclass
+class Standing:
+    """Where a run stands, besides the weights.
+
+    epoch, step       the next one to do; both count from 0, a step is one of the optimizer
+    loss, right, seen  sums over the photos of the epoch so far
+    seconds           spent on training so far, over all parts of an interrupted run
+    history           one row of history.csv for each epoch done
+    best, best_epoch  the scores of the kept weights, and the epoch that they are from (from 1)
+    finished          nothing is left to do
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    right: float = 0.0
+    seen: float = 0.0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: Scores | None = None
+    best_epoch: int = 0
+    finished: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Standing:
+        """What ``to_dict`` gave."""
+        best = values["best"]
+        return cls(**{**values, "best": Scores(**best) if best else None})
+
+
+def write_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write tensors and plain values as ``folder/last.pt``, whole or not at all. Raises CheckpointError."""
+    write_atomically(folder / LAST, lambda temporary: torch.save({"schema": _SCHEMA, **state}, temporary))
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """What ``write_state`` wrote, on the CPU. Raises CheckpointError if there is none, or it can't be read."""
+    path = folder / LAST
+    if not path.is_file():
+        raise CheckpointError(f"There is nothing to resume in {folder}.", "Start it with edgetl train DATA -o " + str(folder))
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise CheckpointError(f"{path} can't be read: {str(error).splitlines()[0]}", "Start again with --overwrite.") from error
+    if not isinstance(state, dict) or state.get("schema") != _SCHEMA:
+        raise CheckpointError(f"{path} was written by another version of edgetl.", "Start again with --overwrite.")
+    return state

@@ -1,0 +1,115 @@
+"""Room for decoded photos: memory, or a file without a name that is gone when the run is, however it ends."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetl.errors import TrainingError
+from edgetl.training.distributed import Processes
+
+_SHARE_OF_MEMORY = 0.5  # of what is free; the rest is for the network and everyone else
+_SHARE_OF_DISK = 0.8
+_SHARED_MEMORY = Path("/dev/shm")
+_SIZES = ("bytes", "kB", "MB", "GB")
+
+
+def allocate(shape: tuple[int, ...], where: str, folder: Path, processes: Processes | None = None) -> NDArray[np.uint8] | None:
+    """A uint8 array of zeros.
+
+    where      "memory"; "disk": a file in ``folder``; "auto": the first of the two that fits, or None
+    processes  those on one machine then share the array; each must ask for it
+
+    Raises TrainingError if there is no room for what was asked for.
+    """
+    size = max(int(np.prod(shape, dtype=np.int64)), 1)
+    shared = processes is not None and processes.local > 1
+    in_memory = available_memory() * _SHARE_OF_MEMORY >= size
+    if shared:
+        in_memory = in_memory and _free(_SHARED_MEMORY) * _SHARE_OF_MEMORY >= size
+        in_memory = not (processes and processes.any(not in_memory))  # all must look for it in the same place
+    if where == "memory" or (where == "auto" and in_memory):
+        if not in_memory:
+            raise TrainingError(f"Decoded training photos take {_readable(size)}: too much memory.", "Use --cache disk or off.")
+        if not shared:
+            return np.zeros(shape, np.uint8)
+        folder = _SHARED_MEMORY
+    elif where == "auto" and _free(folder) * _SHARE_OF_DISK < size:
+        return None
+    return _mapped(shape, size, folder, processes if shared else None)
+
+
+def available_memory() -> int:
+    """Bytes that can be taken without swapping, as far as the system says; a container's limit counts."""
+    free = [1 << 62]
+    with suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free.append(next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")))
+    with suppress(OSError, ValueError):  # "max" where there is no limit
+        group = Path("/sys/fs/cgroup")
+        free.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    return min(free) if len(free) > 1 else 4 << 30
+
+
+def _mapped(shape: tuple[int, ...], size: int, folder: Path, processes: Processes | None) -> NDArray[np.uint8]:
+    try:
+        if processes is None:
+            descriptor, name = tempfile.mkstemp(prefix=".pixels-", dir=folder)
+            Path(name).unlink()
+            _reserve(descriptor, size)
+        else:
+            descriptor = _open_together(size, folder, processes)
+        mapping = mmap.mmap(descriptor, size)  # keeps the file alive without its name
+        os.close(descriptor)
+    except OSError as error:
+        raise TrainingError(
+            f"There is no room in {folder} for {_readable(size)} of decoded photos: {error.strerror}.", "Use --cache off."
+        ) from error
+    return np.frombuffer(mapping, np.uint8, int(np.prod(shape, dtype=np.int64))).reshape(shape)
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Take the room now: a full disk would otherwise be a SIGBUS at the first write to a page."""
+    reserve: Callable[[int, int, int], None] | None = getattr(os, "posix_fallocate", None)
+    if reserve is not None:
+        reserve(descriptor, 0, size)
+    else:
+        os.ftruncate(descriptor, size)
+
+
+def _open_together(size: int, folder: Path, processes: Processes) -> int:
+    """One file for all processes on this machine. The name goes as soon as each has opened it."""
+    names = processes.gather(f".pixels-{os.uname().nodename}-{os.getpid()}")
+    path = folder / names[processes.rank - processes.local_rank]
+    descriptor = -1
+    if processes.local_rank == 0:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        _reserve(descriptor, size)
+    processes.barrier()
+    if processes.local_rank != 0:
+        descriptor = os.open(path, os.O_RDWR)
+    processes.barrier()
+    if processes.local_rank == 0:
+        path.unlink()
+    return descriptor
+
+
+def _free(folder: Path) -> int:
+    try:
+        stats = os.statvfs(folder)
+    except OSError:
+        return 0
+    return stats.f_bavail * stats.f_frsize
+
+
+def _readable(size: float) -> str:
+    steps = min(int(math.log(size, 1024)), len(_SIZES) - 1)
+    return f"{size / 1024**steps:.1f} {_SIZES[steps]}"

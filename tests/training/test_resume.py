@@ -1,0 +1,208 @@
+"""Interrupted runs go on as if they had never stopped: bit for bit on the CPU, wherever they were killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import resource
+import signal
+import sys
+import threading
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+import torch
+from training_runs import small
+
+from edgetl.errors import CheckpointError, TrainingError
+from edgetl.training import loop as loop_module
+from edgetl.training.checkpoint import BEST
+from edgetl.training.learner import Learner
+from edgetl.training.run import resume, train
+from edgetl.training.settings import TrainSettings
+from edgetl.training.state import LAST, read_state, write_state
+
+MIXED = {"epochs": 3, "ema": 0.9, "mixup": 0.3, "momentum": 0.9, "optimizer": "sgd", "save_every": 1e-6}
+
+
+def in_process(folder: Path, settings: TrainSettings | None) -> None:
+    outcome = train(settings, folder) if settings else resume(folder)
+    sys.exit(0 if outcome.finished else 130)
+
+
+def start(folder: Path, settings: TrainSettings | None = None) -> BaseProcess:
+    """A process of its own that begins the run, or resumes it; forked, since importing torch takes seconds."""
+    process = multiprocessing.get_context("fork").Process(target=in_process, args=(folder, settings))
+    process.start()
+    return process
+
+
+def wait_for(condition, process: BaseProcess) -> None:
+    """Until ``condition`` holds, or the process has ended."""
+    while not condition() and process.is_alive():
+        time.sleep(0.005)
+
+
+def standing(folder: Path) -> tuple[int, int]:
+    try:
+        values = read_state(folder)["standing"]
+    except CheckpointError:
+        return (-1, 0)
+    return values["epoch"], values["step"]
+
+
+@pytest.fixture
+def one_thread():
+    """A forked process can't use torch's other threads, and a sum cut into other parts rounds otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_run_killed_at_random_points_ends_with_the_same_bits(two_parts, tmp_path, one_thread):
+    settings = small(two_parts, **{**MIXED, "batch_size": 2})
+    train(settings, tmp_path / "whole")
+    target = tmp_path / "killed"
+    chance = random.Random(7)
+    process = start(target, settings)
+    kills = 0
+    for place in [(0, 2), (0, 6), (1, 1), (2, 3)]:
+        wait_for(lambda place=place: standing(target) >= place, process)
+        time.sleep(chance.random() * 0.02)
+        process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+        process = start(target)
+    process.join()
+    assert process.exitcode == 0
+    assert kills >= 3
+    assert (target / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
+    whole, killed = read_state(tmp_path / "whole"), read_state(target)
+    for part in ("network", "average"):
+        assert_same(whole["learner"][part], killed["learner"][part])
+
+
+def assert_same(one, other) -> None:
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert one == other
+
+
+def signal_in_step(monkeypatch, number: int, kind: signal.Signals) -> None:
+    """Have the signal arrive in the middle of step ``number``, counted over the run."""
+    seen = 0
+    plain = Learner.step
+
+    def step(self, *arguments):
+        nonlocal seen
+        seen += 1
+        if seen == number:
+            signal.raise_signal(kind)
+        plain(self, *arguments)
+
+    monkeypatch.setattr(Learner, "step", step)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"cache": "off"}, {"scheduler": "plateau", "accumulate": 2, "epochs": 3}, {"scheduler": "one-cycle"}]
+)
+@pytest.mark.parametrize(("kind", "number"), [(signal.SIGINT, 3), (signal.SIGTERM, 4)])
+def test_ctrl_c_stops_after_the_step_and_the_run_goes_on_from_there(two_parts, tmp_path, monkeypatch, changes, kind, number):
+    settings = small(two_parts, **changes)
+    train(settings, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        signal_in_step(patch, number, kind)
+        outcome = train(settings, tmp_path / "stopped")
+    assert not outcome.finished
+    steps = 2 if "accumulate" in changes else 4
+    assert standing(tmp_path / "stopped") == divmod(number, steps)
+    assert resume(tmp_path / "stopped").finished
+    assert (tmp_path / "stopped" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
+    rows = [(tmp_path / name / "history.csv").read_text().splitlines() for name in ("whole", "stopped")]
+    assert len(rows[0]) == len(rows[1]) == settings.epochs + 1
+
+
+def test_a_second_ctrl_c_does_not_wait(two_parts, tmp_path, monkeypatch):
+    def step(self, *arguments):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Learner, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        train(small(two_parts), tmp_path / "run")
+
+
+def test_a_signal_handler_is_left_as_it_was(two_parts, tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    train(small(two_parts, epochs=1), tmp_path / "run")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_training_works_outside_the_main_thread(two_parts, tmp_path):
+    outcomes = []
+    thread = threading.Thread(target=lambda: outcomes.append(train(small(two_parts, epochs=1), tmp_path / "run")))
+    thread.start()
+    thread.join()
+    assert outcomes[0].finished
+
+
+def test_what_can_not_be_resumed_is_said(two_parts, tmp_path):
+    with pytest.raises(CheckpointError, match="nothing to resume"):
+        resume(tmp_path)
+    train(small(two_parts, epochs=1), tmp_path / "run")
+    with pytest.raises(TrainingError, match="is finished"):
+        resume(tmp_path / "run")
+    (tmp_path / "run" / LAST).write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="can't be read"):
+        resume(tmp_path / "run")
+
+
+def test_photos_that_changed_are_noticed(two_parts, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        signal_in_step(patch, 2, signal.SIGINT)
+        train(small(two_parts), tmp_path / "run")
+    (two_parts / "train/ash/000.png").rename(two_parts / "train/ash/other.png")
+    with pytest.raises(TrainingError, match="have changed"):
+        resume(tmp_path / "run")
+
+
+def test_a_full_disk_is_an_error_and_the_earlier_state_stays(two_parts, tmp_path, monkeypatch):
+    """A limit on the size of files stands for the full disk: the write fails in the middle either way."""
+    with monkeypatch.context() as patch:
+        signal_in_step(patch, 2, signal.SIGINT)
+        train(small(two_parts), tmp_path / "run")
+    before = (tmp_path / "run" / LAST).read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+        with pytest.raises(CheckpointError, match=r"last\.pt can't be written"):
+            write_state(tmp_path / "run", read_state(tmp_path / "run"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert (tmp_path / "run" / LAST).read_bytes() == before
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {LAST}
+    assert resume(tmp_path / "run").finished
+
+
+def test_state_is_saved_every_so_many_seconds(two_parts, tmp_path, monkeypatch):
+    saved = []
+    plain = loop_module.write_state
+    monkeypatch.setattr(
+        loop_module, "write_state", lambda folder, state: (saved.append(state["standing"]["step"]), plain(folder, state))
+    )
+    train(small(two_parts, epochs=1, save_every=1e-6), tmp_path / "often")
+    assert saved == [0, 1, 2, 3, 0, 0]  # the start, three steps, the epoch's end, the run's end
+    saved.clear()
+    train(small(two_parts, epochs=1, save_every=3600), tmp_path / "seldom")
+    assert saved == [0, 0, 0]

@@ -1,0 +1,190 @@
+"""Whole runs on tiny photos: what lands in the run folder, and that it is the same every time."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+import torch
+from training_runs import small, weights_of
+
+from edgetl.errors import CheckpointError, DataError, TrainingError
+from edgetl.training import checkpoint
+from edgetl.training.dataset import scan
+from edgetl.training.progress import Listener
+from edgetl.training.recipes import resolve
+from edgetl.training.run import train
+from edgetl.training.state import read_state
+
+
+class Notebook(Listener):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.rows: list[dict] = []
+
+    def note(self, sentence: str) -> None:
+        self.notes.append(sentence)
+
+    def epoch(self, row: dict) -> None:
+        self.rows.append(row)
+
+
+def test_a_run_leaves_weights_card_history_and_metrics(two_parts, tmp_path):
+    run = tmp_path / "runs/one"
+    outcome = train(small(two_parts), run)
+    assert outcome.finished
+    trained = checkpoint.load(run)
+    folders = scan(two_parts)
+    assert trained.card.labels == ("ash", "brick")
+    assert trained.card.data == {"fingerprint": folders.fingerprint, "train": 16, "val": 9}
+    assert trained.settings["data"] == str(two_parts.absolute())
+    assert trained.settings["val_fraction"] == 0.2
+    assert trained.card.spec.fixed_size == (32, 32)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics == outcome.metrics == dict(trained.card.metrics)
+    rows = list(csv.DictReader((run / "history.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    best = rows[int(metrics["epoch"]) - 1]
+    assert float(best["val_accuracy"]) == pytest.approx(metrics["accuracy"])
+    assert float(best["val_loss"]) == pytest.approx(metrics["loss"], rel=1e-5)
+    assert read_state(run)["standing"]["finished"]
+    assert {path.name for path in run.iterdir() if path.name.startswith(".")} == set()
+
+
+def equal(one, other) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_the_same_run_twice_gives_the_same_bits_and_another_seed_others(two_parts, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(small(two_parts, seed=seed, mixup=0.2, colour=0.3, ema=0.9), tmp_path / name)
+    assert (tmp_path / "a/best.safetensors").read_bytes() == (tmp_path / "b/best.safetensors").read_bytes()
+    assert not equal(weights_of(tmp_path / "a"), weights_of(tmp_path / "c"))
+
+
+@pytest.mark.parametrize(("one", "other"), [({"cache": "memory"}, {"cache": "disk"}), ({"workers": 1}, {"workers": 3})])
+@pytest.mark.parametrize("recipe", ["default", "classic"])
+def test_where_and_by_how_many_photos_are_decoded_does_not_matter(two_parts, tmp_path, recipe, one, other):
+    extra = {"recipe": recipe, "epochs": 1} | ({"cache": "off"} if recipe == "classic" and "workers" in one else {})
+    train(small(two_parts, **{**extra, **one}), tmp_path / "a")
+    train(small(two_parts, **{**extra, **other}), tmp_path / "b")
+    assert equal(weights_of(tmp_path / "a"), weights_of(tmp_path / "b"))
+
+
+def test_accumulated_batches_make_the_step_of_one_large_batch(two_parts, tmp_path):
+    """On a network without batch norm, whose statistics do depend on the batch."""
+    vit = {
+        "backbone": "timm/test_vit",
+        "image_size": 0,
+        "epochs": 1,
+        "optimizer": "sgd",
+        "lr": 0.1,
+        "ema": 0.0,
+        "layer_decay": 1.0,
+    }
+    train(small(two_parts, **vit, batch_size=8, class_weights=True), tmp_path / "whole")
+    train(small(two_parts, **vit, batch_size=4, accumulate=2, class_weights=True), tmp_path / "parts")
+    whole, parts = weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts")
+    for key in whole:
+        torch.testing.assert_close(whole[key], parts[key], rtol=1e-4, atol=1e-5)
+
+
+def test_the_head_is_solved_by_default(two_parts, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    outcome = train(
+        resolve(two_parts, {"backbone": "timm/test_resnet", "weights": "none", "workers": 1}, cuda=False), tmp_path / "run"
+    )
+    assert outcome.metrics["accuracy"] == 1.0  # grey against red is easy, even on random features
+    network = checkpoint.load(tmp_path / "run").network
+    fresh = train(
+        resolve(two_parts, {"backbone": "timm/test_resnet", "weights": "none", "workers": 1}, cuda=False), tmp_path / "again"
+    )
+    assert fresh.metrics == outcome.metrics
+    assert equal(weights_of(tmp_path / "run"), weights_of(tmp_path / "again"))
+    assert network.fc.weight.shape[0] == 2
+
+
+def test_features_by_the_loop_leaves_the_backbone_alone(two_parts, tmp_path):
+    train(small(two_parts, strategy="features", optimizer="sgd", lr=0.5, ema=0.9), tmp_path / "one")
+    train(small(two_parts, strategy="features", optimizer="sgd", lr=0.1, ema=0.0), tmp_path / "other")
+    one, other = weights_of(tmp_path / "one"), weights_of(tmp_path / "other")
+    assert {key for key in one if not torch.equal(one[key], other[key])} == {"fc.weight", "fc.bias"}
+
+
+def test_training_learns(two_parts, tmp_path):
+    notebook = Notebook()
+    outcome = train(
+        small(two_parts, epochs=8, lr=0.003, ema=0.0, layer_decay=1.0, label_smoothing=0.0), tmp_path / "run", listener=notebook
+    )
+    assert outcome.metrics["accuracy"] >= 0.8
+    assert notebook.rows[-1]["train_loss"] < notebook.rows[0]["train_loss"]
+
+
+def test_early_stop_and_max_time_end_a_run_that_is_finished(two_parts, tmp_path):
+    train(small(two_parts, epochs=30, lr=1e-9, early_stop=2, ema=0.0), tmp_path / "stalled")
+    state = read_state(tmp_path / "stalled")["standing"]
+    assert state["finished"] and state["epoch"] < 30
+    assert state["epoch"] - state["best_epoch"] == 2
+    train(small(two_parts, epochs=1000, max_time=1e-6), tmp_path / "short")
+    assert read_state(tmp_path / "short")["standing"]["epoch"] == 1
+
+
+def test_an_existing_run_is_not_overwritten_by_accident(two_parts, tmp_path):
+    train(small(two_parts, epochs=1), tmp_path / "run")
+    before = (tmp_path / "run/best.safetensors").read_bytes()
+    with pytest.raises(CheckpointError, match="holds a run already"):
+        train(small(two_parts, epochs=1, seed=5), tmp_path / "run")
+    assert (tmp_path / "run/best.safetensors").read_bytes() == before
+    (tmp_path / "run/notes.txt").write_text("mine")
+    train(small(two_parts, epochs=1, seed=5), tmp_path / "run", overwrite=True)
+    assert (tmp_path / "run/best.safetensors").read_bytes() != before
+    assert (tmp_path / "run/notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("changes", [{"cache": "memory"}, {"cache": "off"}])
+def test_unreadable_photos_are_found_before_any_epoch(two_parts, tmp_path, changes):
+    (two_parts / "train/ash/000.png").write_bytes(b"not a photo")
+    notebook = Notebook()
+    train(small(two_parts, epochs=1, **changes), tmp_path / "run", listener=notebook)
+    assert any("train/ash/000.png" in note for note in notebook.notes)
+    assert checkpoint.load(tmp_path / "run").card.data["train"] == 15
+    (two_parts / "val/brick/100.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"val/brick/100\.png"):
+        train(small(two_parts, **changes), tmp_path / "other")
+    assert not (tmp_path / "other/best.safetensors").exists()
+
+
+def test_uneven_classes_are_warned_of_unless_evened_out(tmp_path, write_photos):
+    write_photos(tmp_path / "data/train", {"ash": 12, "brick": 3})
+    write_photos(tmp_path / "data/val", {"ash": 2, "brick": 2}, first=50)
+    for name, changes in {"plain": {}, "weighted": {"class_weights": True}, "balanced": {"balanced": True}}.items():
+        notebook = Notebook()
+        train(small(tmp_path / "data", epochs=1, **changes), tmp_path / name, listener=notebook)
+        assert any("uneven" in note for note in notebook.notes) == (name == "plain")
+
+
+def test_a_loss_that_breaks_is_an_error_that_says_what_to_do(two_parts, tmp_path):
+    with pytest.raises(TrainingError, match="smaller --lr"):
+        train(small(two_parts, optimizer="sgd", lr=1e20, epochs=4, warmup=0.0, ema=0.0), tmp_path / "run")
+
+
+def test_a_folder_that_can_not_be_made_is_named(two_parts, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="file/run"):
+        train(small(two_parts), tmp_path / "file/run")
+
+
+def test_bf16_and_one_cycle_and_clipping_run_on_the_cpu(two_parts, tmp_path):
+    outcome = train(small(two_parts, precision="bf16", scheduler="one-cycle", clip=1.0, cutmix=1.0), tmp_path / "run")
+    assert 0 <= outcome.metrics["accuracy"] <= 1
+
+
+def test_tensorboard_events_hold_every_epoch(two_parts, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(small(two_parts, tensorboard=True), tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("val/accuracy")] == [1, 2]

@@ -18,7 +18,7 @@ from edgetl.errors import TrainingError
 
 STRENGTHS = tuple(10 ** (exponent / 2) for exponent in range(-8, 5))  # 1e-4 … 100, from the strongest penalty on
 DEFAULT_STRENGTH = 10**-2  # where there are too few photos to choose
-_SHRINKAGE = 0.3  # see _Scaling
+_SHRINKAGE = 1.0  # see _Scaling
 _FOLDS = 5
 _PATIENCE = 2  # strengths in a row without a better loss, after which weaker penalties are not tried
 _CV_PHOTOS = 20_000  # the strength is chosen on so many at most: it hardly moves with more

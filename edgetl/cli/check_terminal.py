@@ -31,6 +31,9 @@ def show_check(result: CheckResult, console: Console) -> None:
         console.print(_runtimes(result, console))
     for name, reason in result.failures:
         console.print(f"[bold red]{name}[/]: {_text(reason)}", highlight=False)
+    causes = {run.cause: run.departure for run in result.runtimes if run.cause and run.status == "failed"}
+    for cause, departure in causes.items():
+        console.print(f"[bold]likely cause[/] at {departure}: {_text(cause)}", highlight=False)
     for run in result.runtimes:
         if run.status == "skipped":
             console.print(f"[dim]{run.name} skipped: {_text(run.reason)}[/]", highlight=False)

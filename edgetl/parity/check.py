@@ -7,12 +7,14 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from edgetl.errors import BundleError, EdgetlError, MissingDependencyError, ParityError, RuntimeUnavailableError
 from edgetl.parity.compare import Tally
+from edgetl.parity.diagnose import explain
 from edgetl.parity.findings import examine
 from edgetl.parity.machine import describe_machine
 from edgetl.parity.photos import Photo, Unreadable, read_chunks
@@ -20,7 +22,7 @@ from edgetl.parity.results import CheckResult, Finding, RuntimeResult
 from edgetl.parity.runtimes import RUNTIMES, Runtime, Subject
 from edgetl.parity.runtimes.torch_eager import Reference
 from edgetl.parity.stages import Refusal, Stages
-from edgetl.parity.tolerances import DEFAULT_TOLERANCES, Tolerance
+from edgetl.parity.tolerances import Tolerance, default_tolerance
 
 Progress = Callable[[], object]
 """Called once a photo."""
@@ -83,7 +85,7 @@ def check(
         bundle=str(subject.path),
         root=root,
         precision=subject.precision,
-        tolerance=tolerance if tolerance is not None else DEFAULT_TOLERANCES[subject.precision],
+        tolerance=tolerance if tolerance is not None else default_tolerance(subject.precision),
         findings=(*examine(subject), seen.reference_finding()),
         runtimes=tuple(run.result() for run in runs if run.listed),
         photos=seen.compared,
@@ -129,8 +131,8 @@ class _Run:
     def __init__(self, name: str, subject: Subject, pool: ThreadPoolExecutor, tolerance: float | None, *, asked: bool) -> None:
         kind = RUNTIMES[name]
         precision = subject.precision if kind.follows_precision else "fp32"
-        limit = tolerance if tolerance is not None else DEFAULT_TOLERANCES[precision]
-        reference = subject.reference
+        limit = tolerance if tolerance is not None else default_tolerance(precision)
+        reference = self._card = subject.reference
         self._name, self._kind, self._asked = name, kind, asked
         self._tally = Tally(name, reference.labels, Tolerance(limit, reference.temperature), judged=kind.judged)
         self._seconds = 0.0
@@ -167,7 +169,9 @@ class _Run:
             self._ended = RuntimeResult(self._name, "failed", _words(error))
 
     def result(self) -> RuntimeResult:
-        return self._ended or self._tally.result(self._seconds)
+        result = self._ended or self._tally.result(self._seconds)
+        sample = self._tally.sample(result.departure) if result.departure else None
+        return replace(result, cause=explain(result.departure, *sample, self._card)) if result.departure and sample else result
 
     def close(self) -> None:
         if self._runtime.cancel() or self._runtime.exception():

@@ -68,6 +68,7 @@ class Tally:
     def __init__(self, name: str, labels: Sequence[str], tolerance: Tolerance, *, judged: bool = True) -> None:
         self._name, self._labels, self._tolerance, self._judged = name, labels, tolerance, judged
         self._worst: dict[str, Gap] = {}
+        self._samples: dict[str, tuple[Stages, Stages]] = {}
         self._differing: dict[str, int] = defaultdict(int)
         self._sizes: dict[str, int] = defaultdict(int)
         self._distances: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
@@ -85,7 +86,8 @@ class Tally:
         for stage in STAGES:
             expected, values = reference.at(stage), found.at(stage)
             if expected is not None and values is not None:
-                self._add_stage(stage, measure(expected, values, self._tolerance.limit(stage, reference), photo))
+                if self._add_stage(stage, measure(expected, values, self._tolerance.limit(stage, reference), photo)):
+                    self._samples[stage] = reference, found
                 if stage in _PERCENTILE_STAGES and expected.shape == values.shape:
                     self._distances[stage].append(distances(expected, values).astype(np.float32).ravel())
         if reference.probabilities is not None and found.probabilities is not None:
@@ -105,6 +107,10 @@ class Tally:
         )
         return RuntimeResult.judge(self._name, len(self._photos), stages, decisions, seconds, judged=self._judged)
 
+    def sample(self, stage: str) -> tuple[Stages, Stages] | None:
+        """The reference's and the runtime's values of the photo that is worst at ``stage``."""
+        return self._samples.get(stage)
+
     def _add_refusal(self, photo: str, reference: Stages | Refusal, found: Stages | Refusal) -> None:
         if isinstance(reference, Refusal) and isinstance(found, Refusal):
             return
@@ -115,11 +121,14 @@ class Tally:
         self._photos.add(photo)
         self._add_stage("decoded", Gap(photo, float("inf"), 0.0, problem=problem, differing=1, size=1))
 
-    def _add_stage(self, stage: str, gap: Gap) -> None:
+    def _add_stage(self, stage: str, gap: Gap) -> bool:
+        """Whether this photo is the worst so far."""
         self._differing[stage] += gap.differing
         self._sizes[stage] += gap.size
-        if stage not in self._worst or gap.excess > self._worst[stage].excess:
-            self._worst[stage] = gap
+        if stage in self._worst and gap.excess <= self._worst[stage].excess:
+            return False
+        self._worst[stage] = gap
+        return True
 
     def _add_decision(self, photo: str, expected: NDArray[Any], found: NDArray[Any]) -> None:
         self._divergences.append(kl_divergence(expected, found))

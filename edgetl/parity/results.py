@@ -125,7 +125,12 @@ class Decisions:
 
 @dataclass(frozen=True)
 class RuntimeResult:
-    """One runtime. ``reason`` says why it was skipped or failed; ``departure`` names the first stage that is off."""
+    """One runtime.
+
+    reason     why it was skipped or failed
+    departure  the first stage that is off: one of STAGES, or "decision"
+    cause      the mistake that would explain it (see diagnose.py); empty if none fits
+    """
 
     name: str
     status: Status
@@ -135,6 +140,7 @@ class RuntimeResult:
     decisions: Decisions = field(default_factory=lambda: Decisions(0))
     departure: str | None = None
     seconds: float = 0.0
+    cause: str = ""
 
     @classmethod
     def judge(

@@ -13,16 +13,16 @@ from edgetl.export.torchscript import build_torchscript
 from edgetl.runtime.bundle import METADATA_KEY, card_metadata
 
 ONNX_TAMPERS = [
-    (tampering.bilinear, "resized"),
-    (tampering.crop_moved, "resized"),
-    (tampering.vertical_first, "resized"),
-    (tampering.bgr, "resized"),
-    (tampering.plain_resize, "resized"),
-    (tampering.mean, "normalized"),
-    (tampering.std, "normalized"),
-    (tampering.weight, "logits"),
-    (tampering.not_a_number, "logits"),
-    (tampering.softmax_twice, "probabilities"),
+    (tampering.bilinear, "resized", "resized bilinear instead of bicubic"),
+    (tampering.crop_moved, "resized", "crop starts +1 pixel down and +0 to the right"),
+    (tampering.vertical_first, "resized", "vertical pass"),
+    (tampering.bgr, "resized", "BGR"),
+    (tampering.plain_resize, "resized", "without antialiasing"),
+    (tampering.mean, "normalized", "mean [0.485, 0.456, 0.406] and std [0.25, 0.22, 0.3]"),
+    (tampering.std, "normalized", "mean [0.5, 0.45, 0.4"),
+    (tampering.weight, "logits", "weights or its operators"),
+    (tampering.not_a_number, "logits", ""),
+    (tampering.softmax_twice, "probabilities", "softmax was applied twice"),
 ]
 
 
@@ -39,16 +39,17 @@ def test_an_untouched_export_passes_everywhere(exported: Exported, run_check: Ch
             assert answers is not None and answers.size == 7 * 4 and answers.worst.largest < 1e-5
 
 
-@pytest.mark.parametrize(("tamper", "stage"), ONNX_TAMPERS, ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize(("tamper", "stage", "cause"), ONNX_TAMPERS, ids=lambda value: getattr(value, "__name__", value))
 @pytest.mark.parametrize("runtime", ["onnxruntime-cpu", "onnxruntime-unoptimized"])
 def test_the_tampered_stage_is_named(
-    copied: Exported, run_check: Check, tamper: tampering.Tamper, stage: str, runtime: str
+    copied: Exported, run_check: Check, tamper: tampering.Tamper, stage: str, cause: str, runtime: str
 ) -> None:
     tampering.tamper_with_onnx(copied.folder, copied.card.spec, tamper)
     result = run_check(copied.subject(), runtime)
     assert not result.passed
     assert [(run.status, run.departure) for run in result.runtimes] == [("failed", stage)], result.failures
     assert result.runtimes[0].reason.startswith(stage) and ".png" in result.runtimes[0].reason
+    assert cause in result.runtimes[0].cause and bool(cause) == bool(result.runtimes[0].cause)
     assert [finding.name for finding in result.findings if not finding.passed] == []
 
 
@@ -77,7 +78,9 @@ def test_another_temperature_shows_at_the_probabilities(copied: Exported, run_ch
     (copied.folder / "model.ts.pt").write_bytes(build_torchscript(copied.network, other))
     tampering.sign(copied.folder)
     result = run_check(copied.subject(), "torchscript")
-    assert [run.departure for run in result.runtimes] == ["probabilities"]
+    assert [(run.departure, run.cause) for run in result.runtimes] == [
+        ("probabilities", "the temperature is 1.3 instead of 1.4")
+    ]
 
 
 @pytest.mark.parametrize("in_manifest", [True, False])

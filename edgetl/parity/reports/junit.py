@@ -58,7 +58,8 @@ def _runtime_cases(run: RuntimeResult) -> Iterator[_Case]:
         return
     yield _Case(run.name, "run", run.seconds)
     for stage in run.stages:
-        yield _Case(run.name, stage.stage, outcome=None if stage.passed else "failure", message=str(stage))
+        cause = f"; likely cause: {run.cause}" if run.cause and run.departure == stage.stage else ""
+        yield _Case(run.name, stage.stage, outcome=None if stage.passed else "failure", message=f"{stage}{cause}")
     flips = run.decisions.real_flips
     message = "; ".join(f"{flip.photo}: {flip.found!r} instead of {flip.expected!r}" for flip in flips)
     yield _Case(run.name, "decision", outcome="failure" if flips else None, message=message)

@@ -28,7 +28,7 @@ class Subject:
     bundle     None for a lone file
     card       the bundle's own description of its model
     model      its ONNX file of ``precision``; None if it has none
-    network    the trained network: float32 [N, 3, h, w], normalized → logits float32 [N, classes]
+    network    the trained network in eval mode, on the CPU: float32 [N, 3, h, w], normalized → logits float32 [N, classes]
     reference  the description that came with the network
     threads    threads for each runtime
     """

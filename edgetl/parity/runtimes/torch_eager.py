@@ -13,7 +13,10 @@ from edgetl.runtime.preprocess import normalize, resize_image
 
 
 class Reference:
-    """Eager torch on the CPU in float32: decode, Pillow's resize, normalize, network, softmax(logits / temperature)."""
+    """Decode, Pillow's resize, normalize, network, softmax(logits / temperature).
+
+    network  in eval mode, float32, on the CPU
+    """
 
     name = "torch"
     about = "the trained network in eager torch on the CPU: the reference"
@@ -23,7 +26,7 @@ class Reference:
         from torch import nn
 
         assert isinstance(network, nn.Module)
-        self._torch, self._network, self._card, self._threads = torch, network.cpu().float().eval(), card, threads
+        self._torch, self._network, self._card, self._threads = torch, network, card, threads
 
     def run(self, photos: Sequence[Photo]) -> list[Stages]:
         """The stages of each photo, computed one at a time."""

@@ -52,9 +52,11 @@ class TorchScriptFresh(Runtime):
         self._folder = tempfile.TemporaryDirectory(prefix="edgetl-parity-")
         # -P: the worker's own folder, which is inside edgetl, is not where its imports are looked for.
         command = [sys.executable, "-P", fresh_worker.__file__, str(path), self._folder.name, str(subject.threads)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
-        )
+        self._words = Path(self._folder.name) / "stderr"  # a file: nobody would empty a pipe
+        with self._words.open("w") as words:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words, text=True, encoding="utf-8"
+            )
 
     def run(self, photos: Sequence[Photo | Unreadable]) -> Sequence[Stages | Refusal]:
         folder = Path(self._folder.name)
@@ -74,14 +76,15 @@ class TorchScriptFresh(Runtime):
 
     def _ask(self, count: int) -> None:
         """Have the worker compute images 0 … count − 1. Raises RuntimeError with the worker's own last words."""
-        assert self._process.stdin is not None and self._process.stdout is not None and self._process.stderr is not None
+        assert self._process.stdin is not None and self._process.stdout is not None
         try:
             print(count, file=self._process.stdin, flush=True)
             answer = self._process.stdout.readline()
         except OSError:
             answer = ""
         if not answer:
-            words = self._process.stderr.read().strip().splitlines()
+            self._process.wait()
+            words = self._words.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             raise RuntimeError(f"the process ended: {words[-1] if words else 'it said nothing'}")
         error = json.loads(answer)["error"]
         if error is not None:

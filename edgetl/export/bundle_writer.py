@@ -8,10 +8,14 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy
+import onnx
+import onnxruntime
+import PIL
+import torch
 from torch import nn
 
 import edgetl
@@ -27,7 +31,7 @@ from edgetl.runtime.card import ModelCard
 
 FORMATS = ("onnx", "torchscript")
 ONNX_FILE, TORCHSCRIPT_FILE = "model.onnx", "model.ts.pt"
-EXPORTERS = ("torch", "onnx", "onnxruntime", "numpy", "pillow")
+EXPORTERS: tuple[Any, ...] = (edgetl, torch, onnx, onnxruntime, numpy, PIL)
 
 
 def export_bundle(
@@ -110,7 +114,8 @@ def _checkpoint_entry(checkpoint: Path | None, destination: Path) -> Mapping[str
 
 
 def _versions() -> Mapping[str, str]:
-    return {"edgetl": edgetl.__version__, "python": platform.python_version()} | {name: version(name) for name in EXPORTERS}
+    # A module knows its version whatever its distribution is called: onnxruntime may have come as onnxruntime-gpu.
+    return {module.__name__: module.__version__ for module in EXPORTERS} | {"python": platform.python_version()}
 
 
 def _sha256(content: bytes) -> str:

@@ -69,6 +69,7 @@ def check(
     if not photos:
         raise ParityError("There are no photos, so there is nothing to compare.")
     names = [name for name in RUNTIMES if name in runtimes] if runtimes else list(RUNTIMES)
+    stated = tolerance if tolerance is not None else default_tolerance(subject.precision)
     with ThreadPoolExecutor(_workers(), thread_name_prefix="parity") as pool:
         runs = [_Run(name, subject, pool, tolerance, asked=bool(runtimes)) for name in names]
         try:
@@ -85,7 +86,7 @@ def check(
         bundle=str(subject.path),
         root=root,
         precision=subject.precision,
-        tolerance=tolerance if tolerance is not None else default_tolerance(subject.precision),
+        tolerance=stated,
         findings=(*examine(subject), seen.reference_finding()),
         runtimes=tuple(run.result() for run in runs if run.listed),
         photos=seen.compared,

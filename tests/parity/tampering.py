@@ -34,9 +34,8 @@ def tamper_with_onnx(bundle: Path, spec: PreprocessSpec, tamper: Tamper) -> None
 def sign(bundle: Path, **changes: object) -> None:
     """Write the manifest again, with the checksums of the files as they are now and ``changes`` to its entries."""
     manifest = {**json.loads((bundle / MANIFEST).read_bytes()), **changes}
-    for name, entry in manifest["files"].items():
-        content = (bundle / name).read_bytes()
-        entry |= {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    contents = {path.name: path.read_bytes() for path in bundle.glob("model.*")}
+    manifest["files"] = {n: {"sha256": hashlib.sha256(c).hexdigest(), "bytes": len(c)} for n, c in contents.items()}
     (bundle / MANIFEST).write_bytes(manifest_bytes(manifest))
 
 

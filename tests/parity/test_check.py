@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import tampering
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,8 @@ from PIL import Image
 from small_export import Check, Exported
 
 from edgetl.errors import BundleError, ParityError
+from edgetl.export.classifier import DeployedClassifier
+from edgetl.export.quiet import quiet
 from edgetl.parity.check import check, unopened
 from edgetl.parity.photos import CHUNK_PHOTOS, Photo, Unreadable, find_photos, read_chunks
 from edgetl.parity.runtimes import RUNTIMES, Runtime, Subject, fresh_worker
@@ -116,12 +119,21 @@ def test_what_is_not_installed_is_skipped_and_a_failure_if_asked_for(
 
 
 def test_a_bundle_without_torchscript(copied: Exported, run_check: Check) -> None:
-    import tampering
-
     tampering.sign(copied.folder, torchscript=None)
     by_name = {run.name: run.status for run in run_check(copied.subject()).runtimes}
     assert (by_name["torchscript"], by_name["torchscript-fresh"]) == ("skipped", "skipped")
     assert not run_check(copied.subject(), "torchscript").passed
+
+
+def test_a_torch_export_file(copied: Exported, run_check: Check) -> None:
+    classifier = DeployedClassifier(copied.network, copied.card)
+    example = torch.zeros((2, 40, 48, 3), dtype=torch.uint8)
+    with quiet():
+        program = torch.export.export(classifier, (example,), dynamic_shapes=({0: torch.export.Dim("N")},))
+        torch.export.save(program, copied.folder / "model.pt2")
+    tampering.sign(copied.folder, pt2="model.pt2")
+    result = run_check(copied.subject(), "pt2")
+    assert result.passed, result.failures
 
 
 def test_a_lone_model_is_checked_too(exported: Exported, run_check: Check) -> None:
@@ -226,6 +238,13 @@ def test_a_worker_that_dies_is_a_failure_with_its_last_words(copied: Exported, r
 
 def test_the_worker_is_a_script_of_its_own() -> None:
     assert runpy.run_path(fresh_worker.__file__)["STAGES"] == fresh_worker.STAGES
+
+
+def test_a_precision_without_a_tolerance_needs_one(exported: Exported, run_check: Check) -> None:
+    subject = replace(exported.subject(), precision="fp8")
+    with pytest.raises(ParityError, match="no default tolerance for precision 'fp8'"):
+        run_check(subject, "onnxruntime-cpu")
+    assert run_check(subject, "onnxruntime-cpu", tolerance=1e-3).passed
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

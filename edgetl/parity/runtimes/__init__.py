@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgetl.parity.runtimes.base import Runtime, Subject
+from edgetl.parity.runtimes.exported_program import ExportedProgram
 from edgetl.parity.runtimes.onnxruntime import (
     Batch,
     OnnxRuntimeCpu,
@@ -20,6 +21,7 @@ RUNTIMES: dict[str, type[Runtime]] = {
     for runtime in (
         TorchScript,
         TorchScriptFresh,
+        ExportedProgram,
         OnnxRuntimeCpu,
         OnnxRuntimeUnoptimized,
         Batch,

@@ -80,6 +80,14 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def describe(processes: Processes) -> str:
+    """What trains, in words."""
+    if processes.device.type == "cuda":
+        return f"{processes.count} × {torch.cuda.get_device_name(processes.device)}"
+    threads = torch.get_num_threads()
+    return f"CPU, {processes.count} × {threads} thread{'' if threads == 1 else 's'}"
+
+
 @contextmanager
 def join(device_name: str) -> Iterator[Processes]:
     """Meet the other processes if torchrun started this one, and part from them at the end."""

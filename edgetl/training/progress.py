@@ -41,6 +41,21 @@ class Listener:
         """An epoch is done and validated; the values of one row of history.csv."""
 
 
+class Remembering(Listener):
+    """Passes everything on, and remembers the notes for the report."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.notes: list[str] = []
+        self.found, self.working = listener.found, listener.working  # type: ignore[method-assign]
+        self.step, self.epoch = listener.step, listener.epoch  # type: ignore[method-assign]
+        self._listener = listener
+
+    def note(self, sentence: str) -> None:
+        """Pass it on and remember it."""
+        self.notes.append(sentence)
+        self._listener.note(sentence)
+
+
 class Counter:
     """Counts photos of one preparation step, from any thread."""
 

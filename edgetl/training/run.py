@@ -4,36 +4,38 @@ from __future__ import annotations
 
 import platform
 import shutil
+import time
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import nn
 
+import edgetl
 from edgetl.errors import CheckpointError, TrainingError
 from edgetl.runtime.card import ModelCard
 from edgetl.training import checkpoint
 from edgetl.training.backbones import Backbone
 from edgetl.training.checkpoint import BEST, Trained
 from edgetl.training.dataset import ImageFolders
-from edgetl.training.distributed import Processes, join
-from edgetl.training.history import EVENTS, HISTORY, METRICS, write_metrics
+from edgetl.training.distributed import Processes, describe, join
+from edgetl.training.finish import Told, finish
+from edgetl.training.history import EVENTS, HISTORY, METRICS
 from edgetl.training.learner import Learner
 from edgetl.training.loop import Course, Loop
+from edgetl.training.optimizers import reduced_type
 from edgetl.training.preparation import build_backbone, class_weights, equip, find_photos, readable
-from edgetl.training.progress import Listener
+from edgetl.training.progress import Listener, Remembering
 from edgetl.training.randomness import reproducible
+from edgetl.training.report import REPORT
 from edgetl.training.settings import SOLVER, TrainSettings
 from edgetl.training.solve import SOLVER_VIEWS, compute_features, solve_head
 from edgetl.training.state import LAST, Standing, read_state
 from edgetl.training.validation import Scores, scores
 
-REPORT = "report.html"
-_PACKAGES = ("edgetl", "torch", "torchvision", "timm")
+_PACKAGES = ("torch", "torchvision", "timm")
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,16 @@ def train(settings: TrainSettings, folder: Path, *, overwrite: bool = False, lis
     overwrite  throw away an earlier run in ``folder``, once the data and the backbone are known to be usable
     """
     with join(settings.device) as processes, reproducible(processes.device):
-        listener = listener if listener and processes.leads else Listener()
+        noted = Remembering(listener if listener and processes.leads else Listener())
         if processes.leads:
             _require_free(folder, overwrite)
-        folders = find_photos(settings, listener)
+        reduced_type(settings.precision, processes.device)  # minutes before the loop would find it missing
+        folders = find_photos(settings, noted)
         backbone = build_backbone(settings, len(folders.classes))
         if processes.leads:
             _clear(folder)
         processes.barrier()
-        run = _Run(settings, folder, processes, listener)
+        run = _Run(settings, folder, processes, noted)
         return run.solve(folders, backbone) if settings.optimizer == SOLVER else run.loop(folders, backbone, None)
 
 
@@ -74,30 +77,35 @@ def resume(folder: Path, *, device: str | None = None, listener: Listener | None
     if state["standing"]["finished"]:
         raise TrainingError(f"The run in {folder} is finished.", "To train longer, start another with more --epochs.")
     with join(settings.device) as processes, reproducible(processes.device):
-        listener = listener if listener and processes.leads else Listener()
-        folders = find_photos(settings, listener)
+        noted = Remembering(listener if listener and processes.leads else Listener())
+        folders = find_photos(settings, noted)
         backbone = build_backbone(settings, len(folders.classes), weights="none")
-        return _Run(settings, folder, processes, listener).loop(folders, backbone, state)
+        return _Run(settings, folder, processes, noted).loop(folders, backbone, state)
 
 
 class _Run:
-    def __init__(self, settings: TrainSettings, folder: Path, processes: Processes, listener: Listener) -> None:
+    def __init__(self, settings: TrainSettings, folder: Path, processes: Processes, listener: Remembering) -> None:
         self._settings, self._folder, self._processes, self._listener = settings, folder, processes, listener
-        self._device = processes.device
+        self._device, self._started = processes.device, time.monotonic()
 
     def solve(self, folders: ImageFolders, backbone: Backbone) -> Outcome:
         """Only the head, without epochs. One process does it all."""
         if not self._processes.leads:
             return Outcome(self._folder, True, {})
-        everything = folders.train + folders.val
         arguments = (self._device, self._settings.workers, self._listener)
-        features = compute_features(backbone, everything, SOLVER_VIEWS, *arguments)
+        features = compute_features(backbone, folders.train + folders.val, SOLVER_VIEWS, *arguments)
         folders = readable(folders, dict(features.unreadable), self._listener)
         head = solve_head(backbone, folders.train, features, class_weights(self._settings, folders), self._device)
         logits = head.logits(np.ascontiguousarray(features.of(folders.val)[:, 0]))
         labels = np.array([sample.label for sample in folders.val], np.int64)
         self._keep(folders, backbone, backbone.module.eval(), scores(logits, labels), 0)
-        return self._finish(logits, labels)
+        told = self._told(strengths=[(trial.strength, trial.accuracy) for trial in head.trials])
+        return Outcome(self._folder, True, finish(self._folder, folders, logits, told))
+
+    def _told(self, before: float = 0.0, **values: Any) -> Told:
+        """before: seconds that earlier parts of the run took."""
+        seconds = before + time.monotonic() - self._started
+        return Told(seconds, describe(self._processes), self._listener.notes, **values)
 
     def loop(self, folders: ImageFolders, backbone: Backbone, state: dict[str, Any] | None) -> Outcome:
         """Epoch by epoch, from the start or from ``state``."""
@@ -122,12 +130,14 @@ class _Run:
         loop.save()  # from here on there is something to resume
         if not loop.run():
             return Outcome(self._folder, False, {})
-        network = checkpoint.load(self._folder).network.to(self._device)
-        logits = kit.validation.logits(network)  # once more, of the weights that are kept
-        outcome = self._finish(logits, kit.validation.labels) if processes.leads else Outcome(self._folder, True, {})
+        logits = kit.validation.logits(checkpoint.load(self._folder).network.to(self._device))
+        metrics = {}
+        if processes.leads:
+            before = state["standing"]["seconds"] if state else 0.0
+            metrics = finish(self._folder, folders, logits, self._told(before, history=loop.standing.history))
         loop.standing.finished = True
         loop.save()
-        return outcome
+        return Outcome(self._folder, True, metrics)
 
     def _keep(self, folders: ImageFolders, backbone: Backbone, network: nn.Module, result: Scores, epoch: int) -> None:
         card = ModelCard(
@@ -136,20 +146,9 @@ class _Run:
             backbone=backbone.name,
             metrics={"accuracy": result.accuracy, "loss": result.loss, "epoch": epoch},
             data={"fingerprint": folders.fingerprint, "train": len(folders.train), "val": len(folders.val)},
-            versions={name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+            versions=_versions(),
         )
         checkpoint.save(Trained(network, card, self._settings.to_dict()), self._folder / BEST)
-
-    def _finish(self, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Outcome:
-        from edgetl.training.metrics import metrics_summary
-
-        best = checkpoint.load(self._folder)
-        probabilities = torch.from_numpy(logits).softmax(1).numpy()
-        metrics = {**metrics_summary(probabilities, labels), "epoch": best.card.metrics["epoch"]}
-        card = replace(best.card, metrics=metrics)
-        checkpoint.save(Trained(best.network, card, best.settings), self._folder / BEST)
-        write_metrics(self._folder, metrics)
-        return Outcome(self._folder, True, metrics)
 
 
 def _require_free(folder: Path, overwrite: bool) -> None:
@@ -170,3 +169,8 @@ def _clear(folder: Path) -> None:
     except OSError as error:
         raise CheckpointError(f"{folder} can't be written: {error.strerror}.", "Choose another folder with -o.") from error
     shutil.rmtree(folder / EVENTS, ignore_errors=True)
+
+
+def _versions() -> dict[str, str]:
+    own = {"edgetl": edgetl.__version__, "python": platform.python_version()}  # edgetl may run from a checkout
+    return own | {name: version(name) for name in _PACKAGES}

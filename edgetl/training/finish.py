@@ -1,0 +1,64 @@
+"""The end of a run: the temperature, the final figures, the report, all about the weights that are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from edgetl.training import checkpoint
+from edgetl.training.calibration import fit_temperature
+from edgetl.training.checkpoint import BEST, Trained
+from edgetl.training.dataset import ImageFolders
+from edgetl.training.history import write_metrics
+from edgetl.training.metrics import metrics_summary
+from edgetl.training.report import ReportData, write_report
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the report tells of a run besides its results; the fields are those of ``ReportData``."""
+
+    seconds: float
+    device: str
+    warnings: Sequence[str]
+    history: Sequence[Mapping[str, Any]] = ()
+    strengths: Sequence[tuple[float, float]] = ()
+
+
+def finish(folder: Path, folders: ImageFolders, logits: NDArray[np.float32], told: Told) -> dict[str, Any]:
+    """Complete the checkpoint in ``folder``, and write metrics.json and report.html → the metrics.
+
+    logits  float32 [N, classes], what the kept weights say of the validation photos
+
+    Doing it twice, after an interruption, is doing it once. Raises CheckpointError if something can't be written.
+    """
+    best = checkpoint.load(folder)
+    labels = np.array([sample.label for sample in folders.val], np.int64)
+    temperature = fit_temperature(logits, labels)
+    probabilities = softmax(logits.astype(np.float64) / temperature, axis=1).astype(np.float32)
+    metrics = metrics_summary(probabilities, labels, temperature=temperature)
+    metrics["epoch"] = best.card.metrics["epoch"]
+    card = replace(best.card, metrics=metrics, temperature=temperature)
+    checkpoint.save(Trained(best.network, card, best.settings), folder / BEST)
+    write_metrics(folder, metrics)
+    report = ReportData(
+        card=card,
+        probabilities=probabilities,
+        targets=labels,
+        paths=[sample.path for sample in folders.val],
+        seconds=told.seconds,
+        device=told.device,
+        train_counts=folders.train_counts,
+        settings=dict(best.settings),
+        history=told.history,
+        strengths=told.strengths,
+        warnings=told.warnings,
+    )
+    write_report(folder, report)
+    return metrics

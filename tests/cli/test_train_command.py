@@ -1,0 +1,98 @@
+"""``edgetl train`` as it is typed: what it prints, its exit codes, and that nothing it takes is ignored."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from edgetl.cli.main import command as program
+from edgetl.training.learner import Learner
+
+SMALL = shlex.split(
+    "--backbone timm/test_resnet --weights none --strategy full --image-size 32 --batch-size 8 --epochs 1 "
+    "--no-warm-head --workers 1 --device cpu"
+)
+
+
+def edgetl(*arguments: object) -> Result:
+    return CliRunner().invoke(program, [str(argument) for argument in arguments])
+
+
+def test_training_prints_classes_result_and_the_next_command(class_folder, tmp_path):
+    result = edgetl("train", class_folder, "-o", tmp_path / "pets", *SMALL)
+    assert result.exit_code == 0, result.output
+    for said in (
+        "green, leaf",
+        "36",
+        "15",
+        "val accuracy",
+        "Validation accuracy",
+        f"edgetl export {tmp_path}/pets -o exported/pets",
+    ):
+        assert said in result.output
+    assert (tmp_path / "pets/best.safetensors").is_file()
+    assert (tmp_path / "pets/report.html").is_file()
+
+
+def test_ctrl_c_says_how_to_go_on_and_that_works(class_folder, tmp_path, monkeypatch):
+    plain = Learner.step
+
+    def step(self, *arguments):
+        signal.raise_signal(signal.SIGINT)
+        plain(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "step", step)
+        stopped = edgetl("train", class_folder, "-o", tmp_path / "run", *SMALL)
+    assert stopped.exit_code == 130
+    assert f"edgetl train --resume {tmp_path}/run" in stopped.output
+    refused = edgetl("train", class_folder, "-o", tmp_path / "run", *SMALL)
+    assert refused.exit_code == 1
+    assert "holds a run already" in refused.output
+    resumed = edgetl("train", "--resume", tmp_path / "run")
+    assert resumed.exit_code == 0, resumed.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["train"], 2, "edgetl train DATA -o RUN"),
+        (["train", "DATA"], 2, "edgetl train DATA -o RUN"),
+        (["train", "DATA", "-o", "OUT", "--device", "cuda:77"], 1, "CUDA device"),
+        (["train", "DATA", "-o", "OUT", "--backbone", "resnet51"], 1, "Did you mean"),
+        (["train", "DATA", "-o", "OUT", "--epochs", "3"], 1, "no effect where the head is solved"),
+        (["train", "DATA", "-o", "OUT", "--scheduler", "linear"], 2, "Invalid value"),
+        (["train", "DATA", "-o", "OUT", "--precision", "fp16", "--strategy", "full"], 1, "fp16 is for GPUs"),
+        (["train", "NOWHERE", "-o", "OUT"], 1, "is not a folder"),
+        (["train", "--resume", "NOWHERE"], 1, "nothing to resume"),
+        (["train", "--resume", "NOWHERE", "--epochs", "3", "-o", "OUT"], 2, "leave out --epochs, -o"),
+    ],
+)
+def test_wrong_use_ends_with_a_sentence_and_not_a_traceback(class_folder, tmp_path, arguments, code, said):
+    places = {"DATA": str(class_folder), "OUT": str(tmp_path / "out"), "NOWHERE": str(tmp_path / "nowhere")}
+    result = edgetl(*[places.get(word, word) for word in arguments])
+    assert result.exit_code == code, result.output
+    assert said in result.output
+    assert not isinstance(result.exception, Exception) or isinstance(result.exception, SystemExit)
+    assert not Path(places["OUT"], "best.safetensors").exists()
+
+
+def test_find_lr_writes_a_table_and_a_plot(class_folder, tmp_path):
+    result = edgetl("train", class_folder, "-o", tmp_path / "run", "--find-lr", *SMALL, "--optimizer", "sgd")
+    assert result.exit_code == 0, result.output
+    assert "Suggested: --lr" in result.output
+    rows = (tmp_path / "run/lr.csv").read_text().splitlines()
+    assert rows[0] == "lr,loss" and len(rows) > 20
+    assert (tmp_path / "run/lr.png").read_bytes().startswith(b"\x89PNG")
+    assert not (tmp_path / "run/best.safetensors").exists()
+
+
+def test_help_shows_options_in_groups():
+    text = edgetl("train", "--help").output
+    places = [text.index(f"\n{heading}:\n") for heading in ("Run", "Data", "Model", "Recipe", "Photos", "Machine")]
+    assert places == sorted(places)
+    assert "--resume" in text[places[0] : places[1]] and "--seed" in text[places[-1] :]

@@ -1,0 +1,179 @@
+"""Views of training photos: the batch warp against plain cropping, and the same view for the same place in the run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from edgetl.runtime.preprocess import normalize
+from edgetl.runtime.spec import PreprocessSpec
+from edgetl.training.augment import BatchView, Normalizer, PhotoView, View
+from edgetl.training.ema import WeightAverage
+from edgetl.training.mixing import Mixing
+from edgetl.training.pixels import decoder, stored_size
+from edgetl.training.recipes import resolve
+
+STILL = View((32, 32), flip=False, rotation=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0), colour=0.0, interpolation="bilinear")
+PLACES = np.arange(200)
+
+
+def ramp(height: int, width: int) -> torch.Tensor:
+    """A photo whose red is the column and green the row, in shares of 255. uint8 [1, h, w, 3]."""
+    y, x = np.mgrid[0:height, 0:width]
+    pixels = np.stack([(x + 0.5) / width * 255, (y + 0.5) / height * 255, np.zeros_like(x)], -1)
+    return torch.from_numpy(pixels.round().astype(np.uint8))[None]
+
+
+def viewed(view: View, pixels: torch.Tensor, aspect: float, epoch: int = 0) -> torch.Tensor:
+    """float32 [200, h, w, 3]: 200 views of one photo."""
+    batch = BatchView(view, 0, len(PLACES))
+    return batch(pixels.expand(len(PLACES), -1, -1, -1), torch.full((len(PLACES),), aspect), batch.numbers(epoch, PLACES))
+
+
+def test_nothing_asked_for_is_a_plain_resize_of_a_square_photo():
+    pixels = ramp(64, 64)
+    plain = v2.functional.resize(pixels.permute(0, 3, 1, 2).float(), [32, 32], antialias=False).permute(0, 2, 3, 1)
+    assert (viewed(STILL, pixels, 1.0) - plain).abs().max() < 0.01
+
+
+def corners(views: torch.Tensor) -> np.ndarray:
+    """[N, 4]: left, top, right, bottom of the part of the ramp that each view shows, in 0..1; edges of pixels."""
+    numbers = views.double().numpy() / 255
+    step_x, step_y = (numbers[:, 0, -1, 0] - numbers[:, 0, 0, 0]) / 31, (numbers[:, -1, 0, 1] - numbers[:, 0, 0, 1]) / 31
+    left, top = numbers[:, 0, 0, 0] - step_x / 2, numbers[:, 0, 0, 1] - step_y / 2
+    return np.stack([left, top, left + 32 * step_x, top + 32 * step_y], 1)
+
+
+@pytest.mark.parametrize("aspect", [0.5, 1.0, 1.7])
+def test_cut_outs_have_the_area_and_aspect_asked_for_in_the_photo_as_it_was(aspect):
+    view = replace(STILL, scale=(0.2, 0.4), ratio=(0.8, 1.25))
+    left, top, right, bottom = corners(viewed(view, ramp(64, 64), aspect)).T
+    area, ratio = (right - left) * (bottom - top), (right - left) * aspect / (bottom - top)
+    assert left.min() > -0.01 and top.min() > -0.01 and right.max() < 1.01 and bottom.max() < 1.01
+    assert 0.19 < area.min() < 0.23 and 0.37 < area.max() < 0.41
+    assert 0.78 < ratio.min() < 0.88 and 1.14 < ratio.max() < 1.28
+    assert np.ptp(left) > 0.3 and np.ptp(top) > 0.3
+
+
+def test_shapes_are_spread_as_torchvisions():
+    torch.manual_seed(0)
+    image = Image.new("RGB", (300, 200))
+    theirs = np.array([box(image) for _ in range(2000)])
+    view = replace(STILL, scale=(0.3, 1.0), ratio=(0.75, 4 / 3))
+    batch = BatchView(view, 1, 2000)
+    from edgetl.training.augment import _SHAPES, _crop
+
+    width, height = _crop(view, torch.full((2000,), 1.5), batch.numbers(0, np.arange(2000))[:, _SHAPES:])
+    mine = np.stack([width / 1.5, height], 1)
+    assert np.abs(np.quantile(mine, [0.1, 0.5, 0.9], axis=0) - np.quantile(theirs, [0.1, 0.5, 0.9], axis=0)).max() < 0.03
+
+
+def box(image: Image.Image) -> tuple[float, float]:
+    """(width, height) of one of torchvision's random cut-outs, in shares of the photo."""
+    from torchvision.transforms import RandomResizedCrop
+
+    _, _, height, width = RandomResizedCrop.get_params(image, [0.3, 1.0], [0.75, 4 / 3])
+    return width / image.width, height / image.height
+
+
+def test_half_are_mirrored():
+    views = viewed(replace(STILL, flip=True), ramp(64, 64), 1.0)
+    mirrored = (views[:, 0, 0, 0] > views[:, 0, -1, 0]).float().mean()
+    assert 0.35 < mirrored < 0.65
+
+
+def test_turning_keeps_right_angles_of_a_squashed_photo():
+    """A square drawn into a 2:1 photo is a square again in the view, turned."""
+    view = replace(STILL, rotation=30.0)
+    views = viewed(view, ramp(128, 128), 2.0).double().numpy() / 255
+    centre = slice(8, 24)  # away from the mirrored border
+    right = np.diff(views[:, centre, centre, :2], axis=2).mean((1, 2)) * [2.0, 1.0]
+    down = np.diff(views[:, centre, centre, :2], axis=1).mean((1, 2)) * [2.0, 1.0]
+    angles = np.degrees(np.arctan2(right[:, 1], right[:, 0]))
+    assert np.abs((right * down).sum(1)).max() < 1e-4
+    assert angles.min() < -20 and angles.max() > 20 and np.abs(angles).max() < 30.5
+
+
+def test_colours_vary_within_their_range_and_shapes_stay():
+    views = viewed(replace(STILL, colour=0.3), torch.full((1, 64, 64, 3), 100, dtype=torch.uint8), 1.0)
+    assert 69.9 < views.min() < 75 and 125 < views.max() < 130.1
+    assert viewed(replace(STILL, colour=0.0), torch.full((1, 64, 64, 3), 100, dtype=torch.uint8), 1.0).eq(100).all()
+
+
+def test_a_view_depends_on_seed_epoch_and_place_alone():
+    view = replace(STILL, scale=(0.2, 1.0), flip=True)
+    batch = BatchView(view, 0, 200)
+    assert torch.equal(batch.numbers(3, PLACES)[7], BatchView(view, 0, 200).numbers(3, np.array([7]))[0])
+    assert not torch.equal(batch.numbers(3, PLACES), batch.numbers(4, PLACES))
+    assert not torch.equal(batch.numbers(3, PLACES), BatchView(view, 1, 200).numbers(3, PLACES))
+
+
+def test_the_classic_recipe_uses_torchvisions_transforms_in_their_order():
+    spec = PreprocessSpec("squash", (224, 224), "bilinear", None, (0.5,) * 3, (0.5,) * 3)
+    rotation, flip, crop = PhotoView(View.of(resolve("d", {"recipe": "classic"}, cuda=False), spec), 0).transform.transforms
+    assert isinstance(rotation, v2.RandomRotation) and rotation.degrees == [-5.0, 5.0]
+    assert isinstance(flip, v2.RandomHorizontalFlip) and flip.p == 0.5
+    assert isinstance(crop, v2.RandomResizedCrop) and crop.size == (224, 224)
+    assert (tuple(crop.scale), tuple(crop.ratio)) == ((0.96, 1.0), (0.95, 1.05))
+
+
+def test_a_photos_view_is_the_same_in_any_worker():
+    view = PhotoView(replace(STILL, rotation=20.0, flip=True, scale=(0.3, 1.0), colour=0.2), 5)
+    image = Image.fromarray(ramp(60, 80)[0].numpy())
+    first = view(image, 2, 11)
+    view(image, 0, 0)
+    assert first.shape == (32, 32, 3) and first.dtype == np.uint8
+    assert np.array_equal(view(image, 2, 11), first)
+    assert not np.array_equal(view(image, 2, 12), first)
+
+
+def test_training_normalizes_as_the_predictor():
+    spec = PreprocessSpec("squash", (8, 8), "bilinear", None, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    ours = Normalizer(spec, torch.device("cpu"))(torch.from_numpy(pixels))
+    assert np.array_equal(ours.numpy(), normalize(pixels, spec))
+
+
+def test_stored_photos_are_somewhat_larger_than_the_network_wants(tmp_path):
+    assert stored_size((224, 224)) == (288, 288)
+    Image.fromarray(ramp(60, 120)[0].numpy()).save(tmp_path / "a.png")
+    spec = PreprocessSpec("shorter_side", 40, "bicubic", (32, 32), (0.5,) * 3, (0.5,) * 3)
+    pixels, aspect = decoder(spec, (64, 64))(tmp_path / "a.png")
+    assert pixels.shape == (64, 64, 3) and aspect == 2.0
+    assert np.abs(pixels.astype(int) - ramp(64, 64)[0].numpy()).max() <= 2
+
+
+def test_mixing_blends_photos_and_targets_alike():
+    torch.manual_seed(1)
+    images, labels = torch.rand(6, 3, 8, 8), torch.arange(6) % 3
+    off, same = Mixing(resolve("d", {"strategy": "full"}, cuda=False), 3)(images, labels)
+    assert off is images and same is labels
+    mixed, targets = Mixing(resolve("d", {"strategy": "full", "mixup": 0.5}, cuda=False), 3)(images, labels)
+    assert targets.shape == (6, 3) and torch.allclose(targets.sum(1), torch.ones(6))
+    assert not torch.equal(mixed, images)
+
+
+def test_the_average_follows_trained_weights_and_statistics_and_leaves_the_frozen_alone():
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    network[0].bias.requires_grad_(False)
+    average = WeightAverage(network, 0.9)
+    start = {key: value.clone() for key, value in average.network.state_dict().items()}
+    expected = start["0.weight"].double()
+    for step in range(1, 200):
+        with torch.no_grad():
+            network[0].weight.add_(0.1)
+            network[1].running_mean.add_(1.0)
+            network[1].num_batches_tracked.add_(1)
+        average.update(network)
+        keep = min(0.9, (1 + step) / (10 + step))
+        expected = keep * expected + (1 - keep) * network[0].weight.detach().double()
+    state = average.network.state_dict()
+    torch.testing.assert_close(state["0.weight"].double(), expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(state["0.bias"], start["0.bias"])
+    assert state["1.num_batches_tracked"] == 199
+    assert 180 < state["1.running_mean"].min() < 199

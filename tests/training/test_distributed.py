@@ -1,0 +1,129 @@
+"""Two processes under torchrun train what one does at the same global batch; on CPUs, over gloo."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from training_runs import weights_of
+
+from edgetl.errors import RuntimeUnavailableError
+from edgetl.training.distributed import choose_device
+from edgetl.training.recipes import resolve
+from edgetl.training.run import resume, train
+from edgetl.training.sampling import Sampler
+from edgetl.training.settings import flag
+from edgetl.training.state import read_state
+
+# A network without batch norm, whose statistics would be those of half a batch; on GPUs it is synchronized.
+OPTIONS: dict[str, Any] = {
+    "backbone": "timm/test_vit",
+    "weights": "none",
+    "strategy": "full",
+    "warm_head": False,
+    "device": "cpu",
+    "workers": 1,
+    "epochs": 2,
+    "batch_size": 6,
+    "optimizer": "sgd",
+    "lr": 0.05,
+    "class_weights": True,
+    "accumulate": 2,
+    "clip": 1.0,
+    "tensorboard": True,
+}
+
+
+def as_arguments(options: dict[str, Any]) -> list[str]:
+    words = []
+    for name, value in options.items():
+        words += [flag(name) if value else "--no-" + flag(name)[2:]] if isinstance(value, bool) else [flag(name), str(value)]
+    return words
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-m", *arguments], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, class_folder: Path) -> Path:
+    """One folder with a run by one process, and the same by two; batches and photos that don't divide evenly."""
+    pair = tmp_path_factory.mktemp("pair")
+    train(resolve(class_folder, OPTIONS, cuda=False), pair / "one")
+    together = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "edgetl.cli.main"]
+    run(*together, "train", str(class_folder), "-o", str(pair / "two"), *as_arguments(OPTIONS))
+    return pair
+
+
+def test_the_weights_are_the_same_within_rounding(runs):
+    one, two = weights_of(runs / "one"), weights_of(runs / "two")
+    for key in one:
+        torch.testing.assert_close(one[key], two[key], rtol=1e-3, atol=1e-5)
+
+
+def test_metrics_are_over_all_processes_each_photo_once(runs):
+    one, two = (json.loads((runs / name / "metrics.json").read_text()) for name in ("one", "two"))
+    assert one["photos"] == two["photos"] == 15
+    assert one["accuracy"] == two["accuracy"]
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-3)
+    rows = [list(csv.DictReader((runs / name / "history.csv").read_text().splitlines())) for name in ("one", "two")]
+    for mine, theirs in zip(*rows, strict=True):
+        assert float(mine["train_loss"]) == pytest.approx(float(theirs["train_loss"]), rel=1e-3)
+        assert mine["train_accuracy"] == theirs["train_accuracy"]
+
+
+def test_one_process_writes(runs):
+    names = [{path.name for path in (runs / name).iterdir()} for name in ("one", "two")]
+    assert names[0] == names[1]
+    assert len(list((runs / "two/tensorboard").iterdir())) == 1
+
+
+def test_a_run_of_two_processes_can_be_looked_at_by_one(runs):
+    state = read_state(runs / "two")["standing"]
+    assert state["finished"] and state["epoch"] == 2
+    with pytest.raises(Exception, match="is finished"):
+        resume(runs / "two")
+
+
+@pytest.mark.parametrize(("photos", "batch", "processes"), [(20, 6, 2), (21, 8, 3), (13, 4, 1), (5, 64, 2)])
+def test_the_shares_of_all_processes_are_the_batch(photos, batch, processes):
+    sampler = Sampler([0] * photos, batch, 3, processes=processes)
+    seen = []
+    for number in range(sampler.batches):
+        shares = [sampler.share(1, number, rank) for rank in range(processes)]
+        assert np.array_equal(np.concatenate([share.photos for share in shares]), sampler.whole(1, number))
+        assert min(len(share.photos) for share in shares) >= min(2, photos // processes)
+        seen += sampler.whole(1, number).tolist()
+    assert len(set(seen)) == len(seen) >= photos - 2 * processes + 1
+
+
+def test_every_epoch_has_its_own_order_whatever_was_asked_before():
+    one, other = Sampler(range(10), 4, 5), Sampler(range(10), 4, 5)
+    for epoch in (3, 0, 2):
+        other.whole(epoch, 0)
+    assert np.array_equal(one.whole(2, 1), other.whole(2, 1))
+    assert not np.array_equal(one.whole(1, 0), one.whole(2, 0))
+
+
+def test_balanced_batches_draw_each_class_equally_often():
+    labels = [0] * 900 + [1] * 100
+    sampler = Sampler(labels, 50, 0, balanced=True)
+    drawn = np.concatenate([sampler.labels[sampler.whole(epoch, n)] for epoch in range(4) for n in range(sampler.batches)])
+    assert abs(drawn.mean() - 0.5) < 0.03
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "tpu", "meta", "cpu:x"])
+def test_a_device_that_is_not_here_is_an_error(name):
+    with pytest.raises(RuntimeUnavailableError):
+        choose_device(name)

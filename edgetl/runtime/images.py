@@ -19,10 +19,12 @@ Files are read by content, not by suffix. Formats that run another program (Post
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import struct
 import warnings
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -41,6 +43,7 @@ Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | I
 # Pillow's remarks about odd metadata and large pictures would reach the stderr of whoever embeds us;
 # what matters of them is an ImageError here. Set once: changing filters at each call is not thread-safe.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else what it logs goes to stderr where nobody set up logging
 
 _ORIENTATION_TAG = 0x0112
 _TURNS: dict[object, Image.Transpose] = {
@@ -162,6 +165,8 @@ def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
 
 def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     _check_size(image.width, image.height, name, max_pixels)
+    if image.format == "TIFF":
+        _silence_libtiff()
     image.load()
     if image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
         image = ImageChops.invert(image)  # Pillow takes every CMYK JPEG to be inverted as Adobe's are
@@ -171,6 +176,20 @@ def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     if upright.has_transparency_data:
         return _on_white(upright)
     return upright if upright.mode == "RGB" else upright.convert("RGB")
+
+
+@cache
+def _silence_libtiff() -> None:
+    """Its decoder prints what is wrong with a file to stderr, past Python; Pillow raises an error besides."""
+    import ctypes
+
+    from PIL import _imaging
+
+    try:
+        # Asked of Pillow's own extension, whose libtiff it is. Where that is linked in for good, it can't be reached.
+        ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
+    except (AttributeError, OSError):
+        return
 
 
 def _turned(image: Image.Image) -> Image.Image:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -89,7 +90,8 @@ class Predictor:
     precision   which of a bundle's models ("fp32", "fp16", "int8"); None: its default
     max_pixels  the largest photo that is decoded, height × width
 
-    One object may be shared by threads, survives a fork, and can be pickled (it is loaded again there).
+    One object may be shared by threads, and can be pickled: it is loaded again where it arrives. It works in a forked
+    process too, which must end with ``os._exit``, as multiprocessing's do: onnxruntime hangs in ``sys.exit`` there.
     Raises BundleError for a model that is damaged or not ours, RuntimeUnavailableError, MissingDependencyError.
     """
 
@@ -111,8 +113,8 @@ class Predictor:
         self.max_pixels = max_pixels
         self.bundle = Bundle.open(self.path) if self.path.is_dir() else None
         self._forget_sessions()
-        session = self._session(threads)
-        self.card = self._checked_card(session)
+        self.card = self._checked_card(self._session(threads))
+        _predictors.add(self)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -214,17 +216,13 @@ class Predictor:
             raise BundleError(self.path, f"its probabilities for {name} are not finite numbers", "Run `edgetl selftest`.")
         return Prediction(name, self.card.labels, logits, probabilities)
 
-    # Sessions: opened when first needed, and opened again in a forked process, where the threads of the
-    # parent's are gone and a run would wait for them for ever.
+    # Sessions are opened when first needed, and opened again in a forked process.
 
     def _forget_sessions(self) -> None:
         self._sessions: dict[int | None, onnxruntime.InferenceSession] = {}
         self._lock = threading.Lock()
-        self._process = os.getpid()
 
     def _session(self, threads: int | None) -> onnxruntime.InferenceSession:
-        if self._process != os.getpid():
-            self._forget_sessions()
         session = self._sessions.get(threads)
         if session is None:
             with self._lock:
@@ -232,6 +230,14 @@ class Predictor:
                 if session is None:
                     session = self._sessions[threads] = self._open(threads)
         return session
+
+    def _after_fork(self) -> None:
+        """A session's threads stay with the parent: here a run would wait for them for ever, and so would its end."""
+        import ctypes
+
+        for session in self._sessions.values():
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))  # never ended, not even when the process is
+        self._forget_sessions()
 
     def _open(self, threads: int | None) -> onnxruntime.InferenceSession:
         if self.bundle is not None:
@@ -260,6 +266,18 @@ class Predictor:
 
     def __repr__(self) -> str:
         return f"Predictor({str(self.path)!r}, {len(self.labels)} classes)"
+
+
+_predictors: weakref.WeakSet[Predictor] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for predictor in list(_predictors):
+        predictor._after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork either
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _load(path: Path, providers: Providers, threads: int | None, precision: str | None, max_pixels: int) -> Predictor:

@@ -1,0 +1,100 @@
+"""Look for a file that takes the device side down, guided by the code that each try reaches.
+
+python scripts/fuzz.py photo --seconds 600        photos, into the decoder and the resize
+python scripts/fuzz.py manifest --seconds 600     manifests and model descriptions, into the reader of bundles
+
+Needs atheris (pip install atheris; Linux and macOS). Exit 0: nothing found; otherwise the file that did it is kept in
+the folder of --findings. What belongs into an answer is an EdgetlError; everything else counts, as do a hang of 20
+seconds and 2 GB of memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+MAX_PIXELS = 1_000_000  # small pictures: thousands of tries a second, and the same code
+SECONDS_A_TRY, MEGABYTES = 20, 2_000
+
+
+def fuzz_photo(data: bytes) -> None:
+    from edgetl.errors import ImageError
+    from edgetl.runtime.images import read_image
+    from edgetl.runtime.preprocess import resize_for_graph
+    from edgetl.runtime.spec import PreprocessSpec
+
+    spec = PreprocessSpec("shorter_side", 16, "bicubic", (12, 12), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    try:
+        assert resize_for_graph(read_image(data, max_pixels=MAX_PIXELS), spec).shape == (16, 16, 3)
+    except ImageError:
+        return
+
+
+def fuzz_manifest(data: bytes) -> None:
+    from edgetl.errors import BundleError
+    from edgetl.runtime.bundle import METADATA_KEY, Bundle, read_card
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "manifest.json").write_bytes(data)
+        for attempt in (lambda: Bundle.open(folder), lambda: read_card(folder, {METADATA_KEY: data.decode("latin-1")})):
+            try:
+                attempt()
+            except BundleError:
+                continue
+
+
+def photo_seeds() -> list[bytes]:
+    from hostile_photos import oddities, whole_photos
+
+    return [*whole_photos().values(), *(content for content in oddities().values() if len(content) < 10_000)]
+
+
+def manifest_seeds() -> list[bytes]:
+    import tiny_bundle
+
+    from edgetl.runtime.bundle import card_metadata
+
+    with tempfile.TemporaryDirectory() as folder:
+        written = tiny_bundle.write(Path(folder) / "bundle")
+        return [(written / "manifest.json").read_bytes(), card_metadata(tiny_bundle.card()).encode()]
+
+
+TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], list[bytes]]]] = {
+    "photo": (fuzz_photo, photo_seeds),
+    "manifest": (fuzz_manifest, manifest_seeds),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("target", choices=TARGETS)
+    parser.add_argument("--seconds", type=int, default=60, help="how long to look")
+    parser.add_argument("--corpus", type=Path, help="a folder of files to start from, which what is found interesting joins")
+    parser.add_argument("--findings", type=Path, default=Path(tempfile.gettempdir()), help="where a file that did it is kept")
+    arguments = parser.parse_args()
+    try:
+        import atheris
+    except ImportError:
+        print("Fuzzing needs atheris, which is not installed: pip install atheris", file=sys.stderr)
+        sys.exit(2)
+    sys.path.insert(0, str(ROOT / "tests"))
+    one_try, seeds = TARGETS[arguments.target]
+    with tempfile.TemporaryDirectory() as scratch, atheris.instrument_imports(include=["PIL", "edgetl.runtime", "json"]):
+        corpus = arguments.corpus or Path(scratch)
+        for number, seed in enumerate(seeds()):
+            (corpus / f"seed-{number}").write_bytes(seed)
+        one_try(b"")  # imports what it needs, instrumented
+        warnings.simplefilter("ignore")
+        limits = [f"-max_total_time={arguments.seconds}", f"-timeout={SECONDS_A_TRY}", f"-rss_limit_mb={MEGABYTES}"]
+        flags = [*limits, f"-artifact_prefix={arguments.findings}/", "-print_final_stats=1", "-max_len=20000"]
+        atheris.Setup([sys.argv[0], *flags, str(corpus)], one_try)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

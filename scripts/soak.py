@@ -1,0 +1,76 @@
+"""Many predictions with one predictor: does memory stay flat, and do threads get the serial answers?
+
+python scripts/soak.py exported/pets photos/ --predictions 10000
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, islice
+from pathlib import Path
+
+from edgetl import Predictor
+from edgetl.errors import ImageError
+from edgetl.runtime.sources import find_images
+
+WARM_UP = 500
+MOST_GROWTH = 0.02
+
+
+def resident() -> int:
+    """Resident memory of this process, bytes (Linux)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def answer(predictor: Predictor, photo: Path) -> bytes | str:
+    try:
+        return predictor(photo).logits.tobytes()
+    except ImageError as error:
+        return error.reason
+
+
+def soak(predictor: Predictor, photos: list[Path], predictions: int) -> float:
+    """Growth of resident memory after the first predictions, as a share of what it was."""
+    endless = cycle(photos)
+    for photo in islice(endless, WARM_UP):
+        answer(predictor, photo)
+    before = resident()
+    start = time.perf_counter()
+    for photo in islice(endless, predictions):
+        answer(predictor, photo)
+    growth = resident() / before - 1
+    rate = predictions / (time.perf_counter() - start)
+    print(f"{predictions} predictions, {rate:.0f} a second: {before / 1e6:.1f} MB, growth {growth:+.2%}")
+    return growth
+
+
+def differences(predictor: Predictor, photos: list[Path], calls: int, threads: int = 8) -> int:
+    """How many of ``calls`` made by ``threads`` at once are answered otherwise than one after the other."""
+    expected = [answer(predictor, photo) for photo in photos]
+    with ThreadPoolExecutor(threads) as pool:
+        same = pool.map(lambda i: answer(predictor, photos[i % len(photos)]) == expected[i % len(photos)], range(calls))
+        different = calls - sum(same)
+    print(f"{calls} calls from {threads} threads: {different} answered otherwise than serially")
+    return different
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("photos", type=Path, help="a folder")
+    parser.add_argument("--predictions", type=int, default=10_000)
+    parser.add_argument("--threads", type=int, help="inside one run of the model; default: the cores")
+    arguments = parser.parse_args()
+    predictor = Predictor(arguments.bundle, threads=arguments.threads)
+    photos = find_images(arguments.photos)
+    flat = soak(predictor, photos, arguments.predictions) <= MOST_GROWTH
+    same = differences(predictor, photos, arguments.predictions) == 0
+    sys.exit(0 if flat and same else 1)
+
+
+if __name__ == "__main__":
+    main()

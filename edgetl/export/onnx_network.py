@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -51,7 +53,7 @@ def export_network(network: nn.Module, spec: PreprocessSpec, opset: int | None =
 
 def _trace(network: nn.Module, spec: PreprocessSpec, opset: int) -> onnx.ModelProto:
     sides = {} if spec.fixed_size else {2: "h", 3: "w"}
-    with quiet(), torch.no_grad(), TemporaryDirectory() as folder:
+    with quiet(), torch.no_grad(), _plain_attention(), TemporaryDirectory() as folder:
         file = Path(folder, "network.onnx")
         torch.onnx.export(
             network,
@@ -64,3 +66,14 @@ def _trace(network: nn.Module, spec: PreprocessSpec, opset: int) -> onnx.ModelPr
             dynamic_axes={INPUT: {0: "N", **sides}, OUTPUT: {0: "N"}},
         )
         return onnx.load_model(file)
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """torch's fused attention, which it chooses in eval mode, has no ONNX operator; its single steps have."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)

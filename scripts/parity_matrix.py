@@ -15,7 +15,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from edgetl.errors import EdgetlError
 from edgetl.export.bundle_writer import export_bundle
 from edgetl.parity.check import check, threads_each
 from edgetl.parity.photos import find_photos
@@ -57,14 +58,18 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="edgetl-matrix-") as scratch:
         images = arguments.images or make_up_photos(Path(scratch) / "photos")
         root, photos = find_photos(images)
-        results = []
+        results: dict[str, CheckResult] = {}
         for name in arguments.backbones:
             started = time.perf_counter()
-            results.append(check_backbone(name, photos[: arguments.photos], root, Path(scratch)))
-            took = time.perf_counter() - started
-            print(f"{name}: {'passed' if results[-1].passed else results[-1].failures} in {took:.0f} s", file=sys.stderr)
-    print("\n".join(table(arguments.backbones, results)))
-    return 0 if all(result.passed for result in results) else 1
+            try:
+                results[name] = check_backbone(name, photos[: arguments.photos], root, Path(scratch))
+                outcome = "passed" if results[name].passed else results[name].failures
+            except EdgetlError as error:
+                outcome = error.message
+            print(f"{name}: {outcome} in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+    if results:
+        print("\n".join(table(results)))
+    return 0 if len(results) == len(arguments.backbones) and all(result.passed for result in results.values()) else 1
 
 
 def parse() -> argparse.Namespace:
@@ -116,11 +121,12 @@ def make_up_photos(folder: Path) -> Path:
     return folder
 
 
-def table(names: Sequence[str], results: Sequence[CheckResult]) -> list[str]:
+def table(results: Mapping[str, CheckResult]) -> list[str]:
     """Markdown: a row for each backbone, a column for each runtime that ran anywhere."""
-    ran = [run.name for run in results[0].runtimes if any(_find(result, run.name).stages for result in results)]
+    checks = list(results.values())
+    ran = [run.name for run in checks[0].runtimes if any(_find(result, run.name).stages for result in checks)]
     rows = [["backbone", "resized pixels", *ran, "flips"], ["---"] * (len(ran) + 3)]
-    for name, result in zip(names, results, strict=True):
+    for name, result in results.items():
         runs = [_find(result, runtime) for runtime in ran]
         resized = [stage for run in runs if (stage := run.stage("resized"))]
         equal = "equal" if all(stage.differing == 0 for stage in resized) else "**differ**"

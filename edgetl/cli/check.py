@@ -185,7 +185,7 @@ def _report(result: Result, files: dict[str, Path | None]) -> None:
     from edgetl.parity.reports.html import as_html
     from edgetl.parity.reports.junit import as_junit
 
-    console = Console()
+    console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _FILE_WIDTH
     show(result, console)

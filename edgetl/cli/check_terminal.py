@@ -29,14 +29,15 @@ def show_check(result: CheckResult, console: Console) -> None:
     """The table of runtimes, what is wrong, and the verdict."""
     if result.runtimes:
         console.print(_runtimes(result, console))
+        _show_worst(result, console)
     for name, reason in result.failures:
-        console.print(f"[bold red]{name}[/]: {_text(reason)}", highlight=False)
+        console.print(f"[bold red]{name}[/]: {_text(reason)}")
     causes = {run.cause: run.departure for run in result.runtimes if run.cause and run.status == "failed"}
     for cause, departure in causes.items():
-        console.print(f"[bold]likely cause[/] at {departure}: {_text(cause)}", highlight=False)
+        console.print(f"[bold]likely cause[/] at {departure}: {_text(cause)}")
     for run in result.runtimes:
         if run.status == "skipped":
-            console.print(f"[dim]{run.name} skipped: {_text(run.reason)}[/]", highlight=False)
+            console.print(f"[dim]{run.name} skipped: {_text(run.reason)}[/]")
     _show_unreadable(result.unreadable, console)
     facts = f"{result.photos} photos, {result.precision}, tolerance {result.tolerance:g}, {result.seconds:.1f} s"
     if not result.photos:
@@ -44,21 +45,29 @@ def show_check(result: CheckResult, console: Console) -> None:
     _show_verdict(result.passed, facts, console)
 
 
+def _show_worst(result: CheckResult, console: Console) -> None:
+    """The photo whose probabilities are furthest from the reference's anywhere."""
+    judged = [run for run in result.runtimes if run.status != "shown" and run.decisions.worst]
+    if judged:
+        run = max(judged, key=lambda run: run.decisions.worst[0].distance)
+        worst = run.decisions.worst[0]
+        console.print(f"furthest: {_text(worst.photo)} in {run.name}, a probability off by {worst.distance:.2g}")
+
+
 def show_against(result: AgainstResult, console: Console) -> None:
     """Agreement, accuracy where it is known, and the photos on which the two disagree."""
     console.print(
         f"agreement {result.agreement:.2%}: {len(result.disagreements)} of {result.photos} photos get another label",
-        highlight=False,
     )
     if result.largest is not None and result.kl_mean is not None:
         difference = f"largest difference of a probability {result.largest:.3g}, mean KL divergence {result.kl_mean:.3g}"
-        console.print(difference, highlight=False)
+        console.print(difference)
     if result.accuracy:
         console.print(_accuracy(result))
     if result.disagreements:
         console.print(_disagreements(result))
     for name, reason in result.failures:
-        console.print(f"[bold red]{name}[/]: {_text(reason)}", highlight=False)
+        console.print(f"[bold red]{name}[/]: {_text(reason)}")
     _show_unreadable(result.unreadable, console)
     _show_verdict(result.passed, f"{result.photos} photos, {result.seconds:.1f} s", console)
 
@@ -106,14 +115,14 @@ def _disagreements(result: AgainstResult) -> Table:
 def _show_unreadable(unreadable: Mapping[str, str], console: Console) -> None:
     items = list(unreadable.items())
     for name, reason in items[:_MOST_LISTED]:
-        console.print(f"[yellow]not compared[/] {_text(name)}: {_text(reason)}", highlight=False)
+        console.print(f"[yellow]not compared[/] {_text(name)}: {_text(reason)}")
     if len(items) > _MOST_LISTED:
         console.print(f"[yellow]not compared[/] … and {len(items) - _MOST_LISTED} more")
 
 
 def _show_verdict(passed: bool, facts: str, console: Console) -> None:
     verdict = "[bold green]PASSED[/]" if passed else "[bold red]FAILED[/]"
-    console.print(f"{verdict}  {facts}", highlight=False)
+    console.print(f"{verdict}  {facts}")
 
 
 def _text(text: str) -> str:

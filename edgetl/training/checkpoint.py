@@ -76,7 +76,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
     Raises CheckpointError naming ``path`` if the disk is full or the folder can't be written; what was there stays.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.part")  # always the same: what a killed run left is written over
     try:
         write(temporary)
         with temporary.open("rb+") as file:  # on the disk before the name points to it, or a power cut leaves it empty

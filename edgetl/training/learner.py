@@ -43,7 +43,7 @@ class Learner:
         self._network = backbone.module
         self._trainable = Trainable(backbone, settings.strategy, settings.blocks)
         groups = self._trainable.parameter_groups(settings.lr, settings.weight_decay, settings.layer_decay)
-        self._optimizer = make_optimizer(settings, groups)
+        self._optimizer = make_optimizer(settings, groups, self._device)
         self._schedule = Schedule(self._optimizer, settings, steps)
         self._average = WeightAverage(self._network, settings.ema) if settings.ema else None
         self._reduced = reduced_type(settings.precision, self._device)

@@ -13,11 +13,12 @@ from edgetl.training.settings import TrainSettings
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def make_optimizer(settings: TrainSettings, groups: list[dict[str, Any]]) -> Optimizer:
+def make_optimizer(settings: TrainSettings, groups: list[dict[str, Any]], device: torch.device) -> Optimizer:
     """SGD with momentum, Adam or AdamW over groups that hold their own rate and weight decay."""
+    fused = device.type == "cuda"  # rates that fall by layers make dozens of groups: one kernel for each, not a dozen
     if settings.optimizer == "sgd":
-        return SGD(groups, lr=settings.lr, momentum=settings.momentum)
-    return (Adam if settings.optimizer == "adam" else AdamW)(groups, lr=settings.lr)
+        return SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=fused)
+    return (Adam if settings.optimizer == "adam" else AdamW)(groups, lr=settings.lr, fused=fused)
 
 
 def reduced_type(precision: str, device: torch.device) -> torch.dtype | None:

@@ -33,18 +33,17 @@ def allocate(shape: tuple[int, ...], where: str, folder: Path, processes: Proces
     size = max(int(np.prod(shape, dtype=np.int64)), 1)
     shared = processes is not None and processes.local > 1
     in_memory = available_memory() * _SHARE_OF_MEMORY >= size
-    if shared:
-        in_memory = in_memory and _free(_SHARED_MEMORY) * _SHARE_OF_MEMORY >= size
-        in_memory = not (processes and processes.any(not in_memory))  # all must look for it in the same place
-    if where == "memory" or (where == "auto" and in_memory):
-        if not in_memory:
-            raise TrainingError(f"Decoded training photos take {_readable(size)}: too much memory.", "Use --cache disk or off.")
-        if not shared:
-            return np.zeros(shape, np.uint8)
-        folder = _SHARED_MEMORY
-    elif where == "auto" and _free(folder) * _SHARE_OF_DISK < size:
+    in_memory = in_memory and (not shared or _free(_SHARED_MEMORY) * _SHARE_OF_MEMORY >= size)
+    on_disk = _free(folder) * _SHARE_OF_DISK >= size
+    if processes is not None:  # all must decide alike
+        in_memory, on_disk = not processes.any(not in_memory), not processes.any(not on_disk)
+    if where == "memory" and not in_memory:
+        raise TrainingError(f"Decoded training photos take {_readable(size)}: too much memory.", "Use --cache disk or off.")
+    if where == "auto" and not (in_memory or on_disk):
         return None
-    return _mapped(shape, size, folder, processes if shared else None)
+    if where == "disk" or not in_memory:
+        return _mapped(shape, size, folder, processes if shared else None)
+    return _mapped(shape, size, _SHARED_MEMORY, processes) if shared else np.zeros(shape, np.uint8)
 
 
 def available_memory() -> int:

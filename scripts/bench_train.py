@@ -1,0 +1,222 @@
+#!/usr/bin/env python3
+"""How fast training is, and whether it waits for its photos. Prints, all from one run on this machine:
+
+    synthetic   the training step alone, on one batch that stays on the device
+    photos      the same step on photos from JPEG files, decoded once into a cache, augmented in every epoch
+    files       the same step on photos decoded again in every epoch by worker processes (--cache off)
+    plain       a usual loop beside it: ImageFolder, DataLoader workers, torchvision transforms, the same network
+
+Example:
+  python3 scripts/bench_train.py --backbone resnet50 --batch-size 256 --compile
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from edgetl.training.dataset import scan
+from edgetl.training.distributed import Processes, choose_device, describe
+from edgetl.training.learner import Learner
+from edgetl.training.loader import Batch
+from edgetl.training.optimizers import reduced_type
+from edgetl.training.preparation import Kit, build_backbone, equip
+from edgetl.training.progress import Listener
+from edgetl.training.recipes import resolve
+from edgetl.training.sampling import Share
+from edgetl.training.settings import TrainSettings
+
+PHOTO_SIZE = (400, 530)  # height, width of the made-up photos
+WARM_UP = 5  # steps before the clock starts: allocation, choice of kernels; compiling takes the first of them
+EPOCHS = 12  # over which decoding once is spread in the last line
+
+
+def main() -> None:
+    options = parse()
+    device = choose_device(options.device)
+    with tempfile.TemporaryDirectory() as folder:
+        data = options.data or make_photos(Path(folder) / "photos", options.photos)
+        settings = settings_of(options, data, device)
+        processes = Processes(device)
+        print(
+            f"{describe(processes)}, torch {torch.__version__}, {os.cpu_count()} cores; {settings.backbone}, batch "
+            f"{settings.batch_size}, {reduced_type(settings.precision, device) or torch.float32}, compile {settings.compile}"
+        )
+        folders = scan(settings.data, val_fraction=0.05)
+        print(f"{len(folders.train):,} photos of {len(folders.classes)} classes in {settings.data}")
+        started = time.monotonic()
+        kit = make_kit(settings, folders, processes, Path(folder))
+        decoding = time.monotonic() - started
+        photos = len(folders.train) + len(folders.val)
+        print(f"decoded once       {photos / decoding:10,.1f} photos/s  ({decoding:.1f} s)")
+        synthetic = report("synthetic", synthetic_rate(settings, kit, processes, options.steps))
+        stored = report("photos", loader_rate(settings, kit, processes, options.steps), synthetic)
+        epochs = EPOCHS * len(folders.train)
+        report("  with decoding", epochs / (decoding + epochs / stored), synthetic, f"over {EPOCHS} epochs")
+        if not options.only_cached:
+            off = TrainSettings(**{**vars(settings), "cache": "off"})
+            report(
+                "files", loader_rate(off, make_kit(off, folders, processes, Path(folder)), processes, options.steps), synthetic
+            )
+            report("plain", plain_rate(settings, kit, Path(settings.data), processes, options.steps), synthetic)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of class folders; by default photos are made up")
+    parser.add_argument("--photos", type=int, default=2000, help="how many to make up (%(default)s)")
+    parser.add_argument("--backbone", default="efficientnet_lite0", help="(%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=64, help="(%(default)s)")
+    parser.add_argument("--steps", type=int, default=50, help="timed steps of each kind (%(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
+    parser.add_argument("--precision", default="auto", help="auto, float32, bf16 or fp16 (%(default)s)")
+    parser.add_argument("--workers", type=int, default=0, help="decoding threads or processes; 0: one for each core")
+    parser.add_argument("--compile", action="store_true", help="compile the network")
+    parser.add_argument("--only-cached", action="store_true", help="leave out the two slow kinds")
+    return parser.parse_args()
+
+
+def settings_of(options: argparse.Namespace, data: Path, device: torch.device) -> TrainSettings:
+    names = ("backbone", "batch_size", "precision", "workers", "compile", "device")
+    given = {name: getattr(options, name) for name in names}
+    return resolve(data, {**given, "weights": "none", "strategy": "full", "warm_head": False}, cuda=device.type == "cuda")
+
+
+def make_photos(folder: Path, count: int) -> Path:
+    """JPEGs with the detail, and so about the file size, of real photos."""
+    rng = np.random.default_rng(0)
+    height, width = PHOTO_SIZE
+    for number in range(count):
+        coarse = rng.integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+        smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.int16)
+        grain = rng.integers(-12, 13, (height, width, 1), np.int16)
+        path = folder / f"class{number % 10}" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8)).save(path, quality=90)
+    return folder
+
+
+def make_kit(settings: TrainSettings, folders: object, processes: Processes, folder: Path) -> Kit:
+    backbone = build_backbone(settings, len(folders.classes))
+    return equip(settings, folders, backbone, processes, folder, Listener(), begun=True)
+
+
+def report(name: str, rate: float, whole: float | None = None, remark: str = "") -> float:
+    share = f"{rate / whole:7.1%} of synthetic" if whole else ""
+    print(f"{name:<18} {rate:10,.1f} photos/s  {share}  {remark}".rstrip(), flush=True)
+    return rate
+
+
+def timed(step: Callable[[int], object], batch_size: int, steps: int, device: torch.device) -> float:
+    """Photos a second of ``step``, called with the step's number, after some steps that do not count."""
+    for number in range(WARM_UP):
+        step(number)
+    synchronize(device)
+    started = time.monotonic()
+    for number in range(WARM_UP, WARM_UP + steps):
+        step(number)
+    synchronize(device)
+    return steps * batch_size / (time.monotonic() - started)
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def learner_of(settings: TrainSettings, kit: Kit, processes: Processes) -> Learner:
+    learner = Learner(kit.backbone, settings, None, kit.sampler.batches, processes)
+    learner.begin_training()
+    return learner
+
+
+def synthetic_rate(settings: TrainSettings, kit: Kit, processes: Processes, steps: int) -> float:
+    height, width = kit.backbone.spec.fixed_size
+    size = settings.batch_size
+    images = torch.randn(size, height, width, 3, device=processes.device).permute(0, 3, 1, 2)
+    places = np.arange(size)
+    batch = Batch(
+        images, torch.randint(len(kit.folders.classes), (size,), device=processes.device), Share(0, 0, places, places)
+    )
+    learner = learner_of(settings, kit, processes)
+    return timed(lambda number: learner.step(0, number, iter([batch]), 1, size), size, steps, processes.device)
+
+
+def loader_rate(settings: TrainSettings, kit: Kit, processes: Processes, steps: int) -> float:
+    def endless() -> Iterator[Share]:
+        whole = len(kit.folders.train) // settings.batch_size  # full batches only
+        number = 0
+        while True:
+            yield kit.sampler.share(number // whole, number % whole, 0)
+            number += 1
+
+    learner = learner_of(settings, kit, processes)
+    batches = kit.loader.batches(endless())
+    try:
+        size = settings.batch_size
+        return timed(lambda number: learner.step(0, number, batches, 1, size), size, steps, processes.device)
+    finally:
+        batches.close()
+
+
+def plain_rate(settings: TrainSettings, kit: Kit, data: Path, processes: Processes, steps: int) -> float:
+    """What a tutorial writes, with the same network, augmentation of the same kind, and precision."""
+    from torchvision import datasets, transforms
+
+    device, spec = processes.device, kit.backbone.spec
+    view = transforms.Compose(
+        [
+            transforms.RandomRotation(settings.rotation),
+            transforms.RandomHorizontalFlip(),
+            transforms.RandomResizedCrop(spec.fixed_size, settings.scale, settings.ratio),
+            transforms.ColorJitter(settings.colour, settings.colour, settings.colour),
+            transforms.ToTensor(),
+            transforms.Normalize(spec.mean, spec.std),
+        ]
+    )
+    folder = data / "train" if (data / "train").is_dir() else data
+    loader = torch.utils.data.DataLoader(
+        datasets.ImageFolder(str(folder), view),
+        settings.batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=settings.workers or os.cpu_count(),
+        pin_memory=device.type == "cuda",
+        persistent_workers=True,
+    )
+    network = kit.backbone.module.requires_grad_(True).train()
+    model = torch.compile(network) if settings.compile else network
+    optimizer = torch.optim.AdamW(network.parameters(), settings.lr)
+    reduced = reduced_type(settings.precision, device)
+
+    def endless() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        while True:
+            yield from loader
+
+    batches = endless()
+
+    def step(_: int) -> None:
+        images, labels = (part.to(device, non_blocking=True) for part in next(batches))
+        with torch.autocast(device.type, reduced, enabled=reduced is not None):
+            loss = F.cross_entropy(model(images.contiguous(memory_format=torch.channels_last)), labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return timed(step, settings.batch_size, steps, device)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Decoded photos: where they are kept, and that every way of decoding them finds the same ones unreadable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from edgetl.errors import TrainingError
+from edgetl.runtime.images import read_image
+from edgetl.runtime.preprocess import resize_image
+from edgetl.runtime.spec import PreprocessSpec
+from edgetl.training import storage
+from edgetl.training.dataset import Sample
+from edgetl.training.distributed import Processes
+from edgetl.training.gpu_decode import plain_jpeg, store_on_gpu
+from edgetl.training.loader import prefetched
+from edgetl.training.pixels import decoder, store
+from edgetl.training.storage import allocate
+from edgetl.training.validation import Scores, Validation, scores
+
+SPEC = PreprocessSpec("shorter_side", 40, "bilinear", (32, 32), (0.5,) * 3, (0.5,) * 3)
+CPU = Processes(torch.device("cpu"))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Sample]:
+    """A plain JPEG, a turned one, CMYK, PNG, grey, one cut short, one that is no photo."""
+    y, x = np.mgrid[0:60, 0:90]
+    image = Image.fromarray(np.stack([x * 2, y * 4, x + y], -1).astype(np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "0.jpg", quality=95)
+    image.save(tmp_path / "1.jpg", exif=exif, quality=95)
+    image.convert("CMYK").save(tmp_path / "2.jpg")
+    image.save(tmp_path / "3.png")
+    image.convert("L").save(tmp_path / "4.jpg", quality=95)
+    (tmp_path / "5.jpg").write_bytes((tmp_path / "0.jpg").read_bytes()[:-300])
+    (tmp_path / "6.jpg").write_bytes(b"text")
+    return [Sample(path, 0) for path in sorted(tmp_path.iterdir())]
+
+
+def test_photos_are_stored_with_their_aspect_and_the_unreadable_ones_named(photos):
+    room = np.zeros((7, 64, 64, 3), np.uint8)
+    calls = []
+    stored = store(photos, decoder(SPEC, (64, 64)), room, threads=3, done=lambda: calls.append(1))
+    assert stored.aspects[:5].tolist() == pytest.approx([1.5, 60 / 90, 1.5, 1.5, 1.5])
+    assert sorted(path.name for path in stored.unreadable) == ["5.jpg", "6.jpg"]
+    assert len(calls) == 7
+    assert all(room[row].any() for row in range(5)) and not room[5:].any()
+
+
+def test_the_gpus_way_gives_nearly_the_same_pixels_and_the_same_unreadable_photos(photos):
+    """torchvision decodes the same list on the CPU, so all but nvJPEG itself is run here."""
+    rooms = [np.zeros((7, 64, 64, 3), np.uint8) for _ in range(2)]
+    one = store(photos, decoder(SPEC, (64, 64)), rooms[0])
+    other = store_on_gpu(photos, decoder(SPEC, (64, 64)), rooms[1], torch.device("cpu"))
+    assert one.unreadable == other.unreadable
+    assert np.array_equal(one.aspects, other.aspects)
+    assert np.abs(rooms[0].astype(int) - rooms[1]).max() <= 4
+
+
+def test_only_whole_upright_rgb_or_grey_jpegs_go_to_the_gpu(photos):
+    assert [plain_jpeg(sample.path) is not None for sample in photos] == [True, False, False, False, True, False, False]
+
+
+def test_a_part_of_the_photos_fills_its_rows_alone(photos):
+    room = np.zeros((7, 64, 64, 3), np.uint8)
+    store(photos, decoder(SPEC, (64, 64)), room, part=(1, 2))
+    assert [bool(pixels.any()) for pixels in room] == [False, True, False, True, False, False, False]
+
+
+@pytest.mark.parametrize("where", ["memory", "disk", "auto"])
+def test_room_is_empty_writable_and_leaves_no_file(tmp_path, where):
+    room = allocate((5, 4, 4, 3), where, tmp_path)
+    room[3] = 7
+    assert room.sum() == 7 * 48 and room.shape == (5, 4, 4, 3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_memory_photos_go_to_disk_and_without_disk_nowhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "available_memory", lambda: 100)
+    with pytest.raises(TrainingError, match="too much memory"):
+        allocate((1000, 3), "memory", tmp_path)
+    assert allocate((1000, 3), "auto", tmp_path).base is not None
+    monkeypatch.setattr(storage, "_free", lambda folder: 100)
+    assert allocate((1000, 3), "auto", tmp_path) is None
+    with pytest.raises(TrainingError, match="no room"):
+        allocate((1 << 50,), "disk", tmp_path)
+
+
+def test_validation_sees_what_the_predictor_sees_with_room_and_without(photos, tmp_path, monkeypatch):
+    class Mean(torch.nn.Module):
+        def forward(self, images):
+            return images.flatten(1)[:, ::97]
+
+    exact = [resize_image(read_image(sample.path), SPEC) for sample in photos[:5]]
+    expected = torch.from_numpy(np.stack(exact)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with_room = Validation(photos[:5], SPEC, CPU, tmp_path)
+    monkeypatch.setattr("edgetl.training.validation.allocate", lambda *_: None)
+    without = Validation(photos[:5], SPEC, CPU, tmp_path, threads=2)
+    for validation in (with_room, without):
+        assert np.abs(validation.logits(Mean()) - expected.flatten(1)[:, ::97].numpy()).max() < 1e-6
+    assert sorted(path.name for path in Validation(photos, SPEC, CPU, tmp_path).unreadable) == ["5.jpg", "6.jpg"]
+
+
+def test_scores_are_torchs():
+    logits = torch.randn(50, 4) * 30
+    labels = torch.arange(50) % 4
+    result = scores(logits.numpy(), labels.numpy())
+    assert result.loss == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert result.accuracy == (logits.argmax(1) == labels).double().mean().item()
+
+
+def test_accuracy_decides_then_loss():
+    assert Scores(0.9, 1.0).better_than(Scores(0.8, 0.1))
+    assert Scores(0.9, 0.5).better_than(Scores(0.9, 0.6))
+    assert not Scores(0.9, 0.6).better_than(Scores(0.9, 0.6))
+    assert Scores(0.0, 9.0).better_than(None)
+
+
+def test_prefetched_items_come_in_order_and_errors_after_them():
+    def items():
+        yield from range(5)
+        raise ValueError("broken")
+
+    seen = []
+    with pytest.raises(ValueError, match="broken"):
+        for item in prefetched(items(), 2):
+            seen.append(item)
+    assert seen == list(range(5))
+
+
+def test_prefetching_ends_with_who_asks():
+    def endless():
+        while True:
+            yield 1
+
+    stream = prefetched(endless(), 2)
+    assert next(stream) == 1
+    stream.close()

@@ -133,16 +133,16 @@ def test_a_photo_that_only_one_answers_fails(old: Predictor, labelled: Path, tmp
     assert result.photos == 1
 
 
-def test_it_needs_no_torch(old: Predictor, labelled: Path) -> None:
+def test_it_needs_no_torch(old: Predictor, labelled: Path, tmp_path: Path) -> None:
     program = (
-        "import sys\nsys.modules.update(dict.fromkeys(('torch', 'onnx', 'jinja2', 'scipy')))\n"
-        "from pathlib import Path\n"
-        "from edgetl.parity.against import compare_bundles\nfrom edgetl.runtime.predictor import Predictor\n"
-        "p = Predictor(sys.argv[1])\nphotos = list(Path(sys.argv[2]).rglob('*.png'))\n"
-        "print(compare_bundles(p, p, photos, Path(sys.argv[2])).agreement)\n"
+        "import sys\nsys.modules.update(dict.fromkeys(('torch', 'onnx', 'jinja2', 'scipy', 'timm')))\n"
+        "from edgetl.cli.main import main\nmain()\n"
     )
-    command = [sys.executable, "-c", program, str(old.path), str(labelled)]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "1.0"
+    options = ["--against", old.path, "--images", labelled, "--json", tmp_path / "a.json", "--junit", tmp_path / "a.xml"]
+    command = [sys.executable, "-c", program, "check", old.path, *options]
+    run = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+    assert "agreement 100.00%" in run.stdout
+    assert (tmp_path / "a.json").exists() and (tmp_path / "a.xml").exists()
 
 
 def test_agreement_of_nothing_is_no_number(old: Predictor, labelled: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -111,8 +112,6 @@ def test_junit_of_two_bundles(against: AgainstResult) -> None:
 
 def test_a_runtime_that_gave_no_answer_fails_in_junit_too(failed: CheckResult) -> None:
     silent = RuntimeResult.judge("silent", 2, [stage("resized", 0, 0)], Decisions(0), 0.1)
-    from dataclasses import replace
-
     root = ElementTree.fromstring(as_junit(replace(failed, findings=(), runtimes=(silent,))))
     assert root.attrib["failures"] == "1"
 
@@ -164,8 +163,6 @@ def test_html_says_what_was_found(failed: CheckResult) -> None:
 
 
 def test_a_photo_that_has_gone_leaves_its_words(failed: CheckResult, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     assert "gone" in as_html(replace(failed, root=tmp_path))
 
 
@@ -175,6 +172,16 @@ def test_a_report_replaces_the_one_before_at_once(tmp_path: Path) -> None:
     write_report(path, "two 花")
     assert path.read_text(encoding="utf-8") == "two 花"
     assert [file.name for file in path.parent.iterdir()] == ["check.json"]
+
+
+def test_names_that_are_no_text_don_t_stop_a_report(failed: CheckResult, tmp_path: Path) -> None:
+    odd = replace(failed, unreadable={"\udcff.jpg": "it is damaged"}, bundle="\udcfe")
+    for number, kind in enumerate((as_json, as_junit, as_html)):
+        write_report(tmp_path / str(number), kind(odd))
+    assert json.loads((tmp_path / "0").read_text(encoding="utf-8"))["unreadable"] == odd.unreadable
+    assert (
+        ElementTree.parse(tmp_path / "1").getroot().attrib["tests"] == ElementTree.fromstring(as_junit(failed)).attrib["tests"]
+    )
 
 
 def test_a_report_that_cant_be_written_is_an_error_that_names_it(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ def write_report(path: str | Path, content: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            # A file's name may hold bytes that are no text; they are written as escapes.
+            with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
                 file.write(content)
             Path(draft).chmod(0o644)  # mkstemp's 0600 would keep a CI system from collecting it
             Path(draft).replace(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +21,7 @@ from edgetl.runtime.preprocess import resize_image
 from edgetl.training.backbones import Backbone
 from edgetl.training.dataset import Sample
 from edgetl.training.feature_cache import FeatureCache
+from edgetl.training.threads import cores
 from edgetl.training.trunk import Trunk, open_trunk
 
 _SHARD = 512  # photos between two writes to the cache: what a killed run loses, a few seconds' work
@@ -100,7 +100,7 @@ def extract_features(
     # since the other photos of a batch can move the last bits of a feature.
     batches = [photos[start : start + trunk.batch] for start in range(0, len(photos), trunk.batch)]
     groups = [batch for batch in batches if any(photo.digest in missing for photo in batch)]
-    workers = _Workers(backbone, trunk, [VIEWS[view] for view in views], threads or _cores())
+    workers = _Workers(backbone, trunk, [VIEWS[view] for view in views], threads or cores())
     unreadable = _fill(caches, workers, groups, len(photos), progress)
     return Features(tuple(views), unreadable, trunk.name, cached, _notes(trunk.note, caches), caches)
 
@@ -239,8 +239,3 @@ def _flush(caches: Sequence[FeatureCache], pending: list[tuple[str, NDArray[np.f
         for view, kept in enumerate(caches):
             kept.add(digests, np.ascontiguousarray(rows[:, view]))
     pending.clear()
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

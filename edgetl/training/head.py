@@ -1,7 +1,9 @@
 """The head on frozen features: multinomial logistic regression, a convex problem with one answer, solved directly.
 
 Its strength C (the inverse of the penalty on the weights) is chosen by cross-validation inside the training photos;
-validation photos are never looked at. Centring and scaling fold into the weights: what comes out is one linear layer.
+validation photos are never looked at. A penalty also shrinks the logits, which says nothing about who is right: so
+strengths are compared by the log loss at the best temperature of each, and that temperature is part of the solution.
+Centring, scaling and temperature fold into the weights: what comes out is one linear layer.
 """
 
 from __future__ import annotations
@@ -12,18 +14,22 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 from torch import Tensor
 
 from edgetl.errors import TrainingError
+from edgetl.training.calibration import fit_temperature
+from edgetl.training.threads import one_thread
 
-STRENGTHS = tuple(10 ** (exponent / 2) for exponent in range(-8, 5))  # 1e-4 … 100, from the strongest penalty on
-DEFAULT_STRENGTH = 10**-2  # where there are too few photos to choose
+STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 5))  # 1e-4 … 100, from the strongest penalty on
+DEFAULT_STRENGTH = 10.0**-1  # where there are too few photos to choose
 _SHRINKAGE = 1.0  # see _Scaling
 _FOLDS = 5
 _PATIENCE = 2  # strengths in a row without a better loss, after which weaker penalties are not tried
 _CV_PHOTOS = 20_000  # the strength is chosen on so many at most: it hardly moves with more
 _CV_LOGITS = 1_000_000  # photos × classes above which two folds have to do
 _CHUNK = 1 << 24  # logits held at a time
+_SMALL = 100_000_000  # products in one pass, below which one thread is fastest
 _CV_STEPS = 12  # of L-BFGS, from the solution at the strength before: more did not move the choice
 _FINAL_STEPS = 500
 _GRADIENT, _CHANGE = 1e-6, 1e-8  # where the final solution stops: largest slope, smallest step
@@ -31,9 +37,15 @@ _GRADIENT, _CHANGE = 1e-6, 1e-8  # where the final solution stops: largest slope
 
 @dataclass(frozen=True)
 class Trial:
-    """One strength, tried by cross-validation: mean log loss (nats) and accuracy (0..1) on photos left out."""
+    """One strength, tried by cross-validation, on photos left out.
+
+    temperature  the one of the least loss
+    loss         mean log loss at that temperature, nats
+    accuracy     0..1
+    """
 
     strength: float
+    temperature: float
     loss: float
     accuracy: float
 
@@ -85,14 +97,12 @@ def fit_head(
     weights = torch.ones(classes) if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
     scaling = _Scaling.of(values)
     problem = _Problem(scaling.apply(values), targets, weights.to(values.device)[targets], classes)
-    trials: list[Trial] = []
-    start = None
-    if strength is None:
-        trials, start = _cross_validate(problem, _ranks(targets.cpu().numpy(), digests))
-        strength = min(trials, key=lambda trial: trial.loss).strength if trials else DEFAULT_STRENGTH
-    solution = problem.solve(strength, start, _FINAL_STEPS)
-    weight, bias = scaling.fold(solution[:, 0])
-    return Head(weight, bias, strength, tuple(trials))
+    with one_thread(values.numel() * classes * _FOLDS < _SMALL):
+        trials, start = ([], None) if strength else _cross_validate(problem, _ranks(targets.cpu().numpy(), digests))
+        best = min(trials, key=lambda trial: trial.loss) if trials else Trial(strength or DEFAULT_STRENGTH, 1.0, 0.0, 0.0)
+        solution = problem.solve(best.strength, start, _FINAL_STEPS)
+    weight, bias = scaling.fold(solution[:, 0] / best.temperature)
+    return Head(weight, bias, best.strength, tuple(trials))
 
 
 @dataclass(frozen=True)
@@ -170,16 +180,13 @@ class _Problem:
         return solution.detach()
 
     @torch.no_grad()
-    def score(self, solution: Tensor, held: Tensor) -> tuple[float, float]:
-        """(loss, accuracy) of each model on the photos held from it (bool [photos, models]), as they are: first views."""
-        held = held * self.weights[:, None]
-        loss = correct = 0.0
+    def left_out(self, solution: Tensor, model: Tensor) -> Tensor:
+        """float32 [photos, classes]: the logits of each photo's first view, by model number ``model`` (int64 [photos])."""
+        parts = []
         for rows in self._chunks(solution.shape[1]):
             logits = self._logits(solution, rows)[:, 0]
-            own = logits.gather(2, self.targets[rows, None, None].expand(-1, logits.shape[1], 1))[..., 0]
-            loss += float(((logits.logsumexp(2) - own) * held[rows]).sum())
-            correct += float(((logits.argmax(2) == self.targets[rows, None]) * held[rows]).sum())
-        return loss / float(held.sum()), correct / float(held.sum())
+            parts.append(logits[torch.arange(len(logits)), model[rows]])
+        return torch.cat(parts)
 
     def _losses(self, solution: Tensor, rows: slice) -> Tensor:
         """float32 [photos, models], the mean over a photo's views."""
@@ -204,7 +211,8 @@ def _cross_validate(problem: _Problem, ranks: NDArray[np.int64]) -> tuple[list[T
 
     ranks  see ``_ranks``; a photo's fold is its rank modulo the number of folds
 
-    A class that a single fold holds is not judged: where it is held out, nothing is known of it.
+    A class that a single fold holds is not judged: where it is held out, nothing is known of it. Strengths that would
+    drown it are not tried then.
     """
     labels = problem.targets.cpu().numpy()
     chosen = np.argsort(ranks / np.bincount(labels)[labels], kind="stable")[:_CV_PHOTOS]  # the same share of each class
@@ -213,19 +221,27 @@ def _cross_validate(problem: _Problem, ranks: NDArray[np.int64]) -> tuple[list[T
     judged = np.isin(labels, labels[ranks % folds != 0])  # ranks begin at 0: fold 0 holds a photo of every class
     if not judged.any():
         return [], None
-    held = torch.from_numpy((ranks % folds)[:, None] == np.arange(folds)).to(problem.targets.device)
-    judged_held = held & torch.from_numpy(judged).to(held.device)[:, None]
+    fold = torch.from_numpy(ranks % folds).to(problem.targets.device)
+    used = fold[:, None] != torch.arange(folds, device=fold.device)
     trials: list[Trial] = []
     solution = best = None
-    for strength in STRENGTHS:
-        solution = problem.solve(strength, solution, _CV_STEPS, ~held)
-        trials.append(Trial(strength, *problem.score(solution, judged_held)))
+    for strength in STRENGTHS if judged.all() else STRENGTHS[STRENGTHS.index(DEFAULT_STRENGTH) :]:
+        solution = problem.solve(strength, solution, _CV_STEPS, used)
+        logits = problem.left_out(solution, fold).cpu().numpy()
+        trials.append(_trial(strength, logits[judged], labels[judged], problem.weights.cpu().numpy()[judged]))
         losses = [trial.loss for trial in trials]
         if losses[-1] == min(losses):
             best = solution.mean(1, keepdim=True)
         elif len(losses) - 1 - losses.index(min(losses)) >= _PATIENCE:
             break
     return trials, best
+
+
+def _trial(strength: float, logits: NDArray[np.float32], labels: NDArray[np.int64], weights: NDArray[np.float32]) -> Trial:
+    temperature = fit_temperature(logits, labels, weights)
+    losses = -log_softmax(logits.astype(np.float64) / temperature, axis=1)[np.arange(len(labels)), labels]
+    right = logits.argmax(1) == labels
+    return Trial(strength, temperature, float(np.average(losses, weights=weights)), float(np.average(right, weights=weights)))
 
 
 def _ranks(labels: NDArray[np.int64], digests: Sequence[str] | None) -> NDArray[np.int64]:

@@ -20,6 +20,7 @@ from edgetl.runtime.preprocess import normalization
 from edgetl.runtime.session import import_onnxruntime, open_session
 from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training.backbones import Backbone
+from edgetl.training.threads import one_thread
 
 _OPSET = 17
 _AGREEMENT = 1e-3  # largest difference between the two runtimes, as a share of the largest feature
@@ -111,7 +112,7 @@ def open_trunk(backbone: Backbone, device: torch.device) -> Trunk:
         )
     network = _Headless(backbone).eval().requires_grad_(False)
     plain = _TorchTrunk(network, device)
-    with _one_thread():
+    with one_thread():
         probe = _probe(backbone.spec)
         expected = plain(probe)
         if expected.ndim != 2:
@@ -168,17 +169,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(level)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """For single small runs: waking the other threads costs more than they save, far more on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from edgetl.errors import TrainingError
+from edgetl.training.calibration import fit_temperature
 from edgetl.training.head import STRENGTHS, _Problem, _ranks, _Scaling, fit_head
 
 Data = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -68,10 +70,18 @@ def test_what_cross_validation_says_holds_on_other_photos(digits: tuple[Data, Da
     assert abs(promised - accuracy(head.logits(test), truth)) < 0.05
 
 
-def test_noise_asks_for_a_strong_penalty() -> None:
+def test_noise_makes_no_head_confident() -> None:
     rng = np.random.default_rng(0)
-    head = fit_head(rng.normal(size=(200, 50)).astype(np.float32), rng.integers(0, 4, 200), 4)
-    assert head.strength < 0.01 and len(head.trials) < len(STRENGTHS)
+    values, labels = rng.normal(size=(200, 50)).astype(np.float32), rng.integers(0, 4, 200)
+    head = fit_head(values, labels, 4)
+    fresh = rng.normal(size=(100, 50)).astype(np.float32)
+    assert softmax(head.logits(fresh), axis=1).max(1).mean() < 0.45 and len(head.trials) < len(STRENGTHS)
+
+
+def test_confidence_is_right_as_it_comes_out(digits: tuple[Data, Data]) -> None:
+    """The chosen strength's own temperature is folded in: on other photos, hardly any is left to find."""
+    (values, labels), (test, truth) = digits
+    assert fit_temperature(fit_head(values, labels, 10).logits(test), truth) == pytest.approx(1, abs=0.25)
 
 
 def test_copies_of_a_photo_do_not_leak_between_folds() -> None:

@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgetl.cli.run_photos import calibration_photos, golden_photos, run_data
+
 if TYPE_CHECKING:
+    from edgetl.export.precisions import JudgedBy
     from edgetl.training.checkpoint import Trained
 
 DEFAULT_GOLDEN = 8
+DEFAULT_CALIBRATION = 100
+DEFAULT_MAX_DROP = 0.5
 
 
 @click.command()
@@ -35,22 +40,58 @@ DEFAULT_GOLDEN = 8
     show_default=True,
     help="What to write; may be given more than once.",
 )
-def command(run: Path, output: Path, golden: str, opset: int | None, formats: tuple[str, ...]) -> None:
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    default=("fp32",),
+    show_default=True,
+    help="Precision of the ONNX model; may be given more than once, for several models in one bundle.",
+)
+@click.option(
+    "--calibration",
+    type=click.IntRange(min=1),
+    default=DEFAULT_CALIBRATION,
+    show_default=True,
+    help="How many training photos show int8 the range of each value.",
+)
+@click.option(
+    "--max-accuracy-drop",
+    type=float,
+    default=DEFAULT_MAX_DROP,
+    show_default=True,
+    help="Percentage points of validation accuracy that a smaller precision may lose.",
+)
+def command(
+    run: Path,
+    output: Path,
+    golden: str,
+    opset: int | None,
+    formats: tuple[str, ...],
+    precisions: tuple[str, ...],
+    calibration: int,
+    max_accuracy_drop: float,
+) -> None:
     """Write the model trained in RUN as a bundle: preprocessing, network, labels and golden photos in one folder.
 
     Every exported file must answer as the trained network before anything is put in place; an earlier bundle is
-    replaced at once.
+    replaced at once. A smaller precision is judged on all validation photos instead.
 
     \b
     Example:
       edgetl export runs/pets -o exported/pets
+      edgetl export runs/pets -o exported/pets --precision fp32 --precision int8
     """
     from edgetl.export.bundle_writer import export_bundle
     from edgetl.training import checkpoint
 
     trained = checkpoint.load(run)
     photos = _golden_photos(golden, trained)
-    source = run / checkpoint.BEST if run.is_dir() else run
+    judged_by = None
+    if set(precisions) - {"fp32"} and "onnx" in formats:
+        judged_by = _judged_by(trained, calibration, max_accuracy_drop)
+        click.echo(f"Judging {' and '.join(precisions)} on {len(judged_by.validation)} validation photos …")
     written = export_bundle(
         trained.network,
         trained.card,
@@ -58,7 +99,9 @@ def command(run: Path, output: Path, golden: str, opset: int | None, formats: tu
         golden=photos,
         opset=opset,
         formats=formats,
-        checkpoint=source,
+        checkpoint=run / checkpoint.BEST if run.is_dir() else run,
+        precisions=precisions,
+        judged_by=judged_by,
     )
     click.echo("\n".join(_lines(written, json.loads((written / "manifest.json").read_bytes()))))
 
@@ -67,32 +110,27 @@ def _golden_photos(golden: str, trained: Trained) -> list[Path]:
     """The photos that ``--golden`` asks for."""
     from edgetl.runtime.sources import find_images
 
-    if not golden.isdecimal():
-        folder = Path(golden)
-        photos = find_images(folder) if folder.is_dir() else []
-        if not photos:
-            raise click.UsageError(f"--golden {golden}: give a number, or a folder with photos in it.")
-        return photos
-    return _validation_photos(trained.settings, int(golden)) if int(golden) else []
+    if golden.isdecimal():
+        hint = "Give other photos with --golden DIR, or leave them out with --golden 0."
+        count = int(golden)
+        return golden_photos(run_data(trained.settings, "golden photos", hint), count) if count else []
+    folder = Path(golden)
+    photos = find_images(folder) if folder.is_dir() else []
+    if not photos:
+        raise click.UsageError(f"--golden {golden}: give a number, or a folder with photos in it.")
+    return photos
 
 
-def _validation_photos(settings: Mapping[str, Any], count: int) -> list[Path]:
-    """``count`` validation photos of the data that the run was trained on, one class after the other in turn."""
-    from edgetl.errors import DataError, ExportError
-    from edgetl.training.dataset import scan
+def _judged_by(trained: Trained, calibration: int, max_accuracy_drop: float) -> JudgedBy:
+    from edgetl.export.precisions import JudgedBy
 
-    hint = "Give other photos with --golden DIR, or leave them out with --golden 0."
-    try:
-        folders = scan(settings["data"], val_fraction=settings["val_fraction"])
-    except KeyError as error:
-        raise ExportError("The run does not say what it was trained on, so there are no golden photos.", hint) from error
-    except DataError as error:
-        raise ExportError(f"The golden photos come from the run's data, which can't be read: {error.message}", hint) from error
-    by_class: list[list[Path]] = [[] for _ in folders.classes]
-    for sample in folders.val:
-        by_class[sample.label].append(sample.path)
-    turns = sorted((turn, label, path) for label, paths in enumerate(by_class) for turn, path in enumerate(paths))
-    return [path for _, _, path in turns[:count]]
+    hint = "Put the data back where it was, or export with --precision fp32 alone."
+    data = run_data(trained.settings, "smaller precisions", hint)
+    return JudgedBy(
+        calibration=calibration_photos(data, calibration),
+        validation=[(sample.path, sample.label) for sample in data.val],
+        max_accuracy_drop=max_accuracy_drop,
+    )
 
 
 def _lines(bundle: Path, manifest: Mapping[str, Any]) -> Sequence[str]:
@@ -101,9 +139,22 @@ def _lines(bundle: Path, manifest: Mapping[str, Any]) -> Sequence[str]:
         *(f"{bundle / name}  {manifest['files'][name]['bytes'] / 1e6:.2f} MB" for name in models),
         f"{bundle / 'golden'}  {len(manifest['golden'])} photos",
         *(
-            f"{name} answers as the trained network on {figures['photos']} pictures: resized pixels equal, "
+            f"{name}: resized pixels equal to the trained network's on {figures['photos']} pictures, "
             f"probabilities within {figures['probabilities']:.1e}"
             for name, figures in manifest["verification"].items()
         ),
+        *(line for name, judged in manifest["precisions"].items() for line in _judged_lines(name, judged)),
         f"Next: edgetl check {bundle} --images DIR",
     ]
+
+
+def _judged_lines(precision: str, judged: Mapping[str, Any]) -> Sequence[str]:
+    label, worst = max(judged["class_drops"].items(), key=lambda item: item[1])
+    lines = [
+        f"{precision}: accuracy {judged['accuracy']:.2%} (fp32 {judged['fp32_accuracy']:.2%}) on {judged['photos']} "
+        f"validation photos, same label on {judged['agreement']:.2%}; most lost by a class: "
+        f"{json.dumps(label, ensure_ascii=False)}, {max(worst, 0):.2f} points"
+    ]
+    if judged["float_layers"]:
+        lines.append(f"{precision}: {len(judged['float_layers'])} layers stayed in float: {', '.join(judged['float_layers'])}")
+    return lines

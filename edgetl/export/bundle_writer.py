@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -23,14 +24,19 @@ from edgetl.errors import ExportError
 from edgetl.export.atomic_folder import replace_folder
 from edgetl.export.classifier import DeployedClassifier
 from edgetl.export.golden import photo_references, synthetic_references
-from edgetl.export.onnx_model import build_onnx, opset_of
+from edgetl.export.judge import Judgement
+from edgetl.export.onnx_model import assemble, opset_of
+from edgetl.export.onnx_network import export_network
+from edgetl.export.precisions import JudgedBy, to_half, to_int8
+from edgetl.export.quantize import MIN_OPSET as INT8_MIN_OPSET
 from edgetl.export.torchscript import build_torchscript
-from edgetl.export.verification import run_onnx, run_torchscript, verify
+from edgetl.export.verification import MAX_PROBABILITY_DIFFERENCE, Run, run_onnx, run_torchscript, verify
 from edgetl.runtime.bundle import DEFAULT_PRECISION, MANIFEST, SCHEMA, manifest_bytes
 from edgetl.runtime.card import ModelCard
 
 FORMATS = ("onnx", "torchscript")
-ONNX_FILE, TORCHSCRIPT_FILE = "model.onnx", "model.ts.pt"
+ONNX_FILES = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
+TORCHSCRIPT_FILE = "model.ts.pt"
 EXPORTERS: tuple[Any, ...] = (edgetl, torch, onnx, onnxruntime, numpy, PIL)
 
 
@@ -43,6 +49,8 @@ def export_bundle(
     opset: int | None = None,
     formats: Sequence[str] = FORMATS,
     checkpoint: Path | None = None,
+    precisions: Sequence[str] = (DEFAULT_PRECISION,),
+    judged_by: JudgedBy | None = None,
 ) -> Path:
     """Write ``destination``, replacing an earlier bundle there → its path.
 
@@ -50,43 +58,97 @@ def export_bundle(
     golden       photos to go along, copied as they are; empty: none
     opset        None: the lowest that the network's operators allow
     checkpoint   where the network came from, for the manifest
+    precisions   of the ONNX models; any but fp32 needs ``judged_by``
 
-    Raises ExportError if a format can't be written, if its answers are not the network's, or if ``destination`` is
-    something else than a bundle; ImageError for a golden photo that can't be read. Nothing is changed then.
+    Raises ExportError if a format can't be written, if its answers are not the network's, if a smaller model loses too
+    much accuracy, or if ``destination`` is something else than a bundle; ImageError for a photo that can't be read.
+    Nothing is changed then.
     """
     destination = Path(destination)
     refuse_other_folders(destination)
-    classifier = DeployedClassifier(network, card)
-    references = photo_references(classifier, golden)
-    judged = [*references, *synthetic_references(classifier)]
-    files: dict[str, bytes] = {}
-    details: dict[str, Any] = {"models": {}, "torchscript": None, "opset": None, "verification": {}}
+    writing = _Writing(network, card, golden)
     if "onnx" in formats:
-        model = build_onnx(network, card, opset)
-        details["verification"]["onnx"] = verify("ONNX", run_onnx(model), judged).to_dict()
-        details |= {"models": {DEFAULT_PRECISION: ONNX_FILE}, "opset": opset_of(model)}
-        files[ONNX_FILE] = model.SerializeToString()
+        writing.add_onnx(opset, precisions, judged_by)
     if "torchscript" in formats:
-        files[TORCHSCRIPT_FILE] = build_torchscript(network, card)
-        run = run_torchscript(files[TORCHSCRIPT_FILE])
-        details["verification"]["torchscript"] = verify("TorchScript", run, judged).to_dict()
-        details["torchscript"] = TORCHSCRIPT_FILE
-    names = [f"golden/{number:03}{path.suffix.lower()}" for number, path in enumerate(golden)]
-    files |= {name: path.read_bytes() for name, path in zip(names, golden, strict=True)}
-    entries = [reference.manifest_entry(name) for reference, name in zip(references, names, strict=True)]
+        writing.add_torchscript()
     manifest = {
         "schema": SCHEMA,
         "name": destination.resolve().name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "card": card.to_dict(),
         "checkpoint": _checkpoint_entry(checkpoint, destination),
-        "versions": _versions(),
-        "files": {name: {"sha256": _sha256(content), "bytes": len(content)} for name, content in files.items()},
-        "golden": entries,
-        **details,
+        "versions": {"python": platform.python_version()} | {module.__name__: module.__version__ for module in EXPORTERS},
+        "files": {name: {"sha256": _sha256(content), "bytes": len(content)} for name, content in writing.files.items()},
+        **writing.manifest,
     }
-    replace_folder(destination, {**files, MANIFEST: manifest_bytes(manifest)})
+    replace_folder(destination, {**writing.files, MANIFEST: manifest_bytes(manifest)})
     return destination
+
+
+class _Writing:
+    """A bundle that grows: ``files`` (name → content) and the part of the manifest that speaks of them."""
+
+    def __init__(self, network: nn.Module, card: ModelCard, golden: Sequence[Path]) -> None:
+        self._network, self._card = network, card
+        classifier = DeployedClassifier(network, card)
+        self._photos = photo_references(classifier, golden)
+        self._references = [*self._photos, *synthetic_references(classifier)]
+        names = [f"golden/{number:03}{path.suffix.lower()}" for number, path in enumerate(golden)]
+        self.files = {name: path.read_bytes() for name, path in zip(names, golden, strict=True)}
+        self._golden = [photo.manifest_entry(name) for photo, name in zip(self._photos, names, strict=True)]
+        self.manifest: dict[str, Any] = {
+            "models": {},
+            "torchscript": None,
+            "opset": None,
+            "precisions": {},
+            "verification": {},
+            "golden": self._golden,
+        }
+
+    def add_onnx(self, opset: int | None, precisions: Sequence[str], judged_by: JudgedBy | None) -> None:
+        """One ONNX model a precision."""
+        network = export_network(self._network, self._card.spec, opset)
+        self.manifest["opset"] = opset_of(network)
+        for precision in precisions:
+            judgement, limit = None, MAX_PROBABILITY_DIFFERENCE
+            smaller = network
+            if precision != DEFAULT_PRECISION:
+                smaller, judgement = self._smaller(precision, network, judged_by)
+                limit = math.inf  # it is held to its accuracy instead
+            model = assemble(smaller, self._card)
+            run = run_onnx(model)
+            self.manifest["verification"][precision] = verify(f"{precision} ONNX", run, self._references, limit).to_dict()
+            if judgement is not None:
+                self.manifest["precisions"][precision] = judgement.to_dict()
+                self._keep_own_answers(precision, run)
+            self.manifest["models"][precision] = ONNX_FILES[precision]
+            self.files[ONNX_FILES[precision]] = model.SerializeToString()
+
+    def add_torchscript(self) -> None:
+        """The TorchScript file."""
+        content = build_torchscript(self._network, self._card)
+        figures = verify("TorchScript", run_torchscript(content), self._references)
+        self.manifest["verification"]["torchscript"] = figures.to_dict()
+        self.manifest["torchscript"] = TORCHSCRIPT_FILE
+        self.files[TORCHSCRIPT_FILE] = content
+
+    def _smaller(
+        self, precision: str, network: onnx.ModelProto, judged_by: JudgedBy | None
+    ) -> tuple[onnx.ModelProto, Judgement]:
+        if judged_by is None:
+            raise ExportError(f"There are no photos to judge the {precision} model by.")
+        if precision == "fp16":
+            return to_half(network, self._card, judged_by)
+        if opset_of(network) < INT8_MIN_OPSET:
+            network = export_network(self._network, self._card.spec, INT8_MIN_OPSET)
+        return to_int8(network, self._card, judged_by)
+
+    def _keep_own_answers(self, precision: str, run: Run) -> None:
+        """A device's self-test holds a smaller model to its own answers, since they are not the network's."""
+        for entry, photo in zip(self._golden, self._photos, strict=True):
+            _, logits, probabilities = run(photo.pixels[None])
+            answer = {"logits": logits[0].astype(float).tolist(), "probabilities": probabilities[0].astype(float).tolist()}
+            entry.setdefault("own_answers", {})[precision] = answer
 
 
 def refuse_other_folders(destination: Path) -> None:

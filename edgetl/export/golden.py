@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ class Reference:
     logits: NDArray[np.float32]
     probabilities: NDArray[np.float32]
 
-    def manifest_entry(self, file: str) -> Mapping[str, Any]:
+    def manifest_entry(self, file: str) -> dict[str, Any]:
         """What the manifest says of this photo, kept in the bundle as ``file``."""
         return {
             "file": file,

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 from onnx import helper
-from torch import nn
 
 import edgetl
 from edgetl.errors import ExportError
 from edgetl.export.graph import GraphWriter
-from edgetl.export.onnx_network import INPUT, OUTPUT, export_network
+from edgetl.export.onnx_network import INPUT, OUTPUT
 from edgetl.export.onnx_preprocess import write_preprocessing
 from edgetl.runtime.bundle import METADATA_KEY, card_metadata
 from edgetl.runtime.card import ModelCard
@@ -20,17 +19,13 @@ from edgetl.runtime.card import ModelCard
 PREFIX = "edgetl"  # of all names that are not the network's own
 
 
-def build_onnx(network: nn.Module, card: ModelCard, opset: int | None = None) -> onnx.ModelProto:
-    """``images`` uint8 [N, H, W, 3] → ``logits`` and ``probabilities`` float32 [N, classes].
-
-    ``resized`` (uint8 [N, h, w, 3]) and ``normalized`` (float32 [N, 3, h, w]) are values of the main graph.
-    Raises ExportError if the network can't be exported.
-    """
-    return assemble(export_network(network, card.spec, opset), card)
-
-
 def assemble(network: onnx.ModelProto, card: ModelCard) -> onnx.ModelProto:
-    """Put the preprocessing before an exported network and the probabilities behind it."""
+    """Put the preprocessing before an exported network and the probabilities behind it.
+
+    ``images`` uint8 [N, H, W, 3] → ``logits`` and ``probabilities`` float32 [N, classes]; ``resized`` (uint8
+    [N, h, w, 3]) and ``normalized`` (float32 [N, 3, h, w]) are values of the main graph.
+    Raises ExportError if the result is not valid ONNX.
+    """
     graph = GraphWriter(PREFIX)
     write_preprocessing(graph, card.spec, "images")
     graph.nodes.extend(network.graph.node)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from edgetl.errors import ExportError
+from edgetl.export.fold_shapes import fold_shapes
 from edgetl.export.onnx_preprocess import MIN_OPSET
 from edgetl.export.quiet import quiet
 from edgetl.runtime.spec import PreprocessSpec
@@ -65,7 +66,8 @@ def _trace(network: nn.Module, spec: PreprocessSpec, opset: int) -> onnx.ModelPr
             output_names=[OUTPUT],
             dynamic_axes={INPUT: {0: "N", **sides}, OUTPUT: {0: "N"}},
         )
-        return onnx.load_model(file)
+        exported = onnx.load_model(file)
+    return fold_shapes(exported, (3, *spec.fixed_size)) if spec.fixed_size else exported
 
 
 @contextmanager

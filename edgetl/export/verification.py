@@ -58,10 +58,10 @@ def run_torchscript(content: bytes) -> Run:
     return run
 
 
-def verify(name: str, run: Run, references: Sequence[Reference]) -> Verification:
+def verify(name: str, run: Run, references: Sequence[Reference], limit: float = MAX_PROBABILITY_DIFFERENCE) -> Verification:
     """Compare ``run`` with the references, each photo twice in one batch.
 
-    Raises ExportError naming the photo and the stage if a resized pixel differs, or a probability by more than 1e-4.
+    Raises ExportError naming the photo and the stage if a resized pixel differs, or a probability by more than ``limit``.
     """
     logits, probabilities = 0.0, 0.0
     for reference in references:
@@ -71,7 +71,7 @@ def verify(name: str, run: Run, references: Sequence[Reference]) -> Verification
                 raise _mismatch(name, reference, "resized pixels differ")
             logits = max(logits, _distance(its_logits, reference.logits))
             distance = _distance(its_probabilities, reference.probabilities)
-            if not distance <= MAX_PROBABILITY_DIFFERENCE:  # NaN fails
+            if not distance <= limit:  # NaN fails
                 raise _mismatch(name, reference, f"a probability differs by {distance:.2g}")
             probabilities = max(probabilities, distance)
     return Verification(len(references), logits, probabilities)

@@ -72,7 +72,7 @@ def test_photos_that_are_gone_are_an_error_with_a_way_out(run_folder: Path, tmp_
     finally:
         data.with_name("elsewhere").rename(data)
     assert done.exit_code == 1
-    assert "can't be read" in done.output
+    assert "need the run's data" in done.output
     assert "--golden 0" in done.output
     assert not (tmp_path / "bundle").exists()
 

@@ -119,8 +119,8 @@ def test_a_network_that_answers_nan_is_not_exported(tmp_path: Path) -> None:
 def test_an_export_that_answers_otherwise_is_not_put_in_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photo_folder: Path
 ) -> None:
-    build = bundle_writer.build_onnx
-    monkeypatch.setattr(bundle_writer, "build_onnx", lambda network, card, opset: build(tiny_network(seed=1), card, opset))
+    export = bundle_writer.export_network
+    monkeypatch.setattr(bundle_writer, "export_network", lambda _, spec, opset: export(tiny_network(seed=1), spec, opset))
     with pytest.raises(ExportError, match="ONNX model does not answer"):
         export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=photos(photo_folder))
     assert list(tmp_path.iterdir()) == []

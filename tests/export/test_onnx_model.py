@@ -15,12 +15,17 @@ from torch import nn
 from edgetl.errors import ExportError
 from edgetl.export import onnx_network
 from edgetl.export.classifier import DeployedClassifier
-from edgetl.export.onnx_model import build_onnx, opset_of
+from edgetl.export.onnx_model import assemble, opset_of
+from edgetl.export.onnx_network import export_network
 from edgetl.runtime.card import ModelCard
 from edgetl.runtime.session import open_session
 from edgetl.runtime.spec import PreprocessSpec
 
 STAGES = ["resized", "normalized", "logits", "probabilities"]
+
+
+def build_onnx(network: nn.Module, card: ModelCard, opset: int | None = None) -> onnx.ModelProto:
+    return assemble(export_network(network, card.spec, opset), card)
 
 
 def answers(model: onnx.ModelProto, images: np.ndarray) -> list[np.ndarray]:

@@ -1,0 +1,40 @@
+"""The photos behind a run: what its settings say it was trained and judged on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgetl.errors import DataError, ExportError
+
+if TYPE_CHECKING:
+    from edgetl.training.dataset import ImageFolders
+
+
+def run_data(settings: Mapping[str, Any], needed_for: str, hint: str) -> ImageFolders:
+    """The data folder of a run, read again. Raises ExportError, with ``hint``, if it is gone or was never named."""
+    from edgetl.training.dataset import scan
+
+    try:
+        return scan(settings["data"], val_fraction=settings["val_fraction"])
+    except KeyError as error:
+        raise ExportError(f"The run does not say what it was trained on, which {needed_for} need.", hint) from error
+    except DataError as error:
+        raise ExportError(f"{needed_for[0].upper()}{needed_for[1:]} need the run's data: {error.message}", hint) from error
+
+
+def golden_photos(data: ImageFolders, count: int) -> list[Path]:
+    """``count`` validation photos, one class after the other in turn."""
+    by_class: list[list[Path]] = [[] for _ in data.classes]
+    for sample in data.val:
+        by_class[sample.label].append(sample.path)
+    turns = sorted((turn, label, path) for label, paths in enumerate(by_class) for turn, path in enumerate(paths))
+    return [path for _, _, path in turns[:count]]
+
+
+def calibration_photos(data: ImageFolders, count: int) -> list[Path]:
+    """``count`` training photos drawn evenly at random, the same ones each time."""
+    paths = [sample.path for sample in data.train]
+    return random.Random(0).sample(paths, min(count, len(paths)))

@@ -1,0 +1,92 @@
+"""What a smaller model costs: its accuracy on every validation photo beside that of the float one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgetl.errors import ExportError
+from edgetl.export.onnx_network import INPUT, OUTPUT
+from edgetl.export.pictures import Pictures
+from edgetl.runtime.card import ModelCard
+from edgetl.runtime.session import open_session
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One model against the float32 one on the same photos. Shares are 0..1, drops are in percentage points.
+
+    agreement     share of photos to which both give the same label
+    drop          what is lost of the accuracy; below 0: gained
+    class_drops   the same for each class that has validation photos
+    float_layers  layers that stayed in float
+    """
+
+    photos: int
+    accuracy: float
+    fp32_accuracy: float
+    agreement: float
+    drop: float
+    class_drops: Mapping[str, float]
+    float_layers: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {**asdict(self), "float_layers": list(self.float_layers)}
+
+
+class Judge:
+    """Compares networks (``normalized`` → ``logits``) with ``network`` on labelled photos.
+
+    validation  paths and the indices of their labels; all of them count
+
+    Raises ExportError without photos, ImageError for one that can't be read.
+    """
+
+    def __init__(self, network: onnx.ModelProto, card: ModelCard, validation: Sequence[tuple[Path, int]]) -> None:
+        if not validation:
+            raise ExportError("There are no validation photos to judge the smaller model by.")
+        self._labels = card.labels
+        self._pictures = Pictures([path for path, _ in validation], card.spec)
+        self._truth = np.array([label for _, label in validation])
+        self._expected = self._answers(network)
+
+    def judge(self, network: onnx.ModelProto, float_layers: Sequence[str] = ()) -> Judgement:
+        """Run ``network`` on every photo and compare."""
+        answers = self._answers(network)
+        right, right_before = answers == self._truth, self._expected == self._truth
+        drops = {
+            label: _points(right_before[self._truth == index]) - _points(right[self._truth == index])
+            for index, label in enumerate(self._labels)
+            if (self._truth == index).any()
+        }
+        return Judgement(
+            photos=len(answers),
+            accuracy=float(right.mean()),
+            fp32_accuracy=float(right_before.mean()),
+            agreement=float((answers == self._expected).mean()),
+            drop=_points(right_before) - _points(right),
+            class_drops=drops,
+            float_layers=tuple(float_layers),
+        )
+
+    def _answers(self, network: onnx.ModelProto) -> NDArray[np.int64]:
+        """Index of the highest logit of each photo; -1, which is no label, where they are not finite."""
+        logits = run_network(network, self._pictures)
+        return np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), -1)
+
+
+def run_network(network: onnx.ModelProto, photos: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Logits float32 [N, classes] of normalized photos [1, 3, h, w]."""
+    session = open_session(network.SerializeToString(), providers="cpu")
+    return np.concatenate([session.run([OUTPUT], {INPUT: photo})[0] for photo in photos])
+
+
+def _points(right: NDArray[np.bool_]) -> float:
+    return float(right.mean()) * 100

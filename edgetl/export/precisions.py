@@ -1,0 +1,80 @@
+"""Smaller versions of the network, none of which may cost more accuracy than allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import onnx
+
+from edgetl.errors import ExportError
+from edgetl.export.judge import Judge, Judgement
+from edgetl.export.pictures import Pictures
+from edgetl.export.quantize import Quantizer
+from edgetl.export.quiet import quiet
+from edgetl.runtime.card import ModelCard
+
+RANKING_PHOTOS = 8  # that tell which layer suffers most from int8
+
+
+@dataclass(frozen=True)
+class JudgedBy:
+    """The photos that a smaller model is made and judged with.
+
+    calibration        training photos, for the range of each value in int8
+    validation         every validation photo with the index of its label
+    max_accuracy_drop  percentage points of validation accuracy that may be lost
+    """
+
+    calibration: Sequence[Path]
+    validation: Sequence[tuple[Path, int]]
+    max_accuracy_drop: float
+
+
+def to_half(network: onnx.ModelProto, card: ModelCard, judged_by: JudgedBy) -> tuple[onnx.ModelProto, Judgement]:
+    """``network`` in 16-bit floats, its input and output still float32. Raises ExportError if it loses too much."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(network)
+    with quiet():
+        half: onnx.ModelProto = convert_float_to_float16(copy, keep_io_types=True)
+    judgement = Judge(network, card, judged_by.validation).judge(half)
+    if judgement.drop > judged_by.max_accuracy_drop:
+        raise _refusal("fp16", judgement, judged_by)
+    return half, judgement
+
+
+def to_int8(network: onnx.ModelProto, card: ModelCard, judged_by: JudgedBy) -> tuple[onnx.ModelProto, Judgement]:
+    """``network`` (opset 13 or later) in 8-bit integers, but for the layers that would cost too much accuracy.
+
+    Layers go back to float, those first that suffer most, in steps that double. Raises ExportError if half of
+    the layers in float is not enough.
+    """
+    if not judged_by.calibration:
+        raise ExportError("There are no training photos to calibrate int8 with.")
+    calibration = Pictures(judged_by.calibration, card.spec)
+    judge, quantizer = Judge(network, card, judged_by.validation), Quantizer(network, calibration)
+    quantized = quantizer.quantize()
+    judgement = judge.judge(quantized)
+    ranking: list[str] = []
+    count = 1
+    while judgement.drop > judged_by.max_accuracy_drop:
+        if count > len(quantizer.layers) / 2:
+            raise _refusal("int8", judgement, judged_by)
+        ranking = ranking or quantizer.worst_layers(islice(calibration, RANKING_PHOTOS))
+        quantized = quantizer.quantize(float_layers=ranking[:count])
+        judgement = judge.judge(quantized, ranking[:count])
+        count *= 2
+    return quantized, judgement
+
+
+def _refusal(precision: str, judgement: Judgement, judged_by: JudgedBy) -> ExportError:
+    floats = f", with {len(judgement.float_layers)} layers in float" if judgement.float_layers else ""
+    return ExportError(
+        f"The {precision} model loses {judgement.drop:.2f} points of accuracy on {judgement.photos} validation photos "
+        f"({judgement.fp32_accuracy:.1%} → {judgement.accuracy:.1%}{floats}); {judged_by.max_accuracy_drop:g} are allowed.",
+        "Nothing was written. Allow more with --max-accuracy-drop, or leave this precision out.",
+    )

@@ -1,0 +1,107 @@
+"""The network in 8-bit integers, by onnxruntime's static quantizer; the preprocessing in front of it stays exact.
+
+Weights are signed, one scale a channel, and keep to 7 bits; activations are unsigned 8-bit. CPUs without VNNI add
+pairs of products in 16 bits, where 255 × 127 × 2 saturates and 255 × 63 × 2 does not: with 7 bits every CPU gives
+the same sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgetl.export.judge import run_network
+from edgetl.export.onnx_network import INPUT
+from edgetl.export.quiet import quiet
+
+MIN_OPSET = 13  # the first whose QuantizeLinear takes one scale a channel
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # what is put back to float, one by one, where int8 falls short
+
+
+class Quantizer:
+    """Quantizes one network as often as needed, some of its layers left in float.
+
+    network      ``normalized`` → ``logits``, of opset 13 or later
+    calibration  photos that show the range of every value: normalized float32 [1, 3, h, w] each
+    """
+
+    def __init__(self, network: onnx.ModelProto, calibration: Iterable[NDArray[np.float32]]) -> None:
+        from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+        with TemporaryDirectory() as folder, quiet():
+            plain, prepared, observed = (Path(folder, f"{name}.onnx") for name in ("plain", "prepared", "observed"))
+            onnx.save_model(network, plain)
+            quant_pre_process(plain, prepared, skip_symbolic_shape=True)
+            self._network = onnx.load_model(prepared)
+            calibrator = create_calibrator(
+                prepared, _op_types(), augmented_model_path=str(observed), calibrate_method=CalibrationMethod.MinMax
+            )
+            calibrator.collect_data(_Reader(iter(calibration)))
+            self._ranges = calibrator.compute_data()
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the nodes that hold weights, in order."""
+        return [node.name for node in self._network.graph.node if node.op_type in LAYERS]
+
+    def quantize(self, float_layers: Collection[str] = (), only: Collection[str] = ()) -> onnx.ModelProto:
+        """The network in int8 but for ``float_layers``; with ``only``, just those nodes in int8."""
+        from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+        from onnxruntime.quantization.quant_utils import QuantType
+
+        copy = onnx.ModelProto()
+        copy.CopyFrom(self._network)
+        with quiet():
+            quantizer = QDQQuantizer(
+                copy,
+                per_channel=True,
+                reduce_range=True,
+                weight_qType=QuantType.QInt8,
+                activation_qType=QuantType.QUInt8,
+                tensors_range=self._ranges,
+                nodes_to_quantize=list(only),
+                nodes_to_exclude=list(float_layers),
+                op_types_to_quantize=_op_types(),
+                extra_options={},
+            )
+            quantizer.quantize_model()
+        quantized: onnx.ModelProto = quantizer.model.model
+        return quantized
+
+    def worst_layers(self, samples: Iterable[NDArray[np.float32]]) -> list[str]:
+        """``layers``, those first whose quantization alone moves the logits of ``samples`` most."""
+        inputs = list(samples)
+        expected = run_network(self._network, inputs)
+        damage = {
+            layer: float(np.square(run_network(self.quantize(only=[layer]), inputs) - expected).mean()) for layer in self.layers
+        }
+        return sorted(damage, key=lambda layer: damage[layer], reverse=True)
+
+
+class _Reader:
+    """The calibration photos as onnxruntime's calibrator asks for them."""
+
+    def __init__(self, photos: Iterator[NDArray[np.float32]]) -> None:
+        self._photos = photos
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        photo = next(self._photos, None)
+        return None if photo is None else {INPUT: photo}
+
+    def __iter__(self) -> Iterator[dict[str, NDArray[np.float32]]]:
+        return ({INPUT: photo} for photo in self._photos)
+
+    __next__: Any = get_next
+
+
+def _op_types() -> list[str]:
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    return sorted({*QDQRegistry, *QLinearOpsRegistry})

@@ -15,6 +15,7 @@ from edgetl.errors import BundleError, CheckpointError, ParityError
 
 if TYPE_CHECKING:
     from edgetl.parity.results import AgainstResult, CheckResult
+    from edgetl.runtime.bundle import Bundle
     from edgetl.training.checkpoint import Trained
 
     Result = CheckResult | AgainstResult
@@ -119,12 +120,11 @@ def _check(
     return check(subject, photos, root, runtimes=runtimes, tolerance=tolerance, progress=progress)
 
 
-def _trained(path: Path, bundle: object, checkpoint: Path | None) -> Trained:
+def _trained(path: Path, bundle: Bundle | None, checkpoint: Path | None) -> Trained:
     """The network to compare with: the one asked for, or the one recorded in the manifest, if it still is the same file."""
-    from edgetl.runtime.bundle import Bundle
     from edgetl.training.checkpoint import load
 
-    recorded = bundle.manifest.get("checkpoint") if isinstance(bundle, Bundle) else None
+    recorded = bundle.manifest.get("checkpoint") if bundle else None
     way_out = "Name the run that it was exported from with --checkpoint RUN."
     if checkpoint is None:
         if not recorded or not recorded["path"]:

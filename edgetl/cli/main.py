@@ -21,6 +21,7 @@ _TRAINING_PACKAGES = frozenset(
         "matplotlib",
         "onnx",
         "onnxscript",
+        "rich",
         "safetensors",
         "scipy",
         "sklearn",
@@ -58,7 +59,8 @@ class CommandFolder(click.Group):
 
 
 def _module_names() -> set[str]:
-    return {module.name for module in iter_modules(cli.__path__)} - {"main"}
+    """Modules that may be commands: those of two words help one that is, and may need what a device does not have."""
+    return {module.name for module in iter_modules(cli.__path__) if "_" not in module.name} - {"main"}
 
 
 @click.group(cls=CommandFolder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

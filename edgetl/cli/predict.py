@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgetl.cli.model_options import model_options, open_predictor
-from edgetl.cli.printable import printable
+from edgetl.cli.printable import printable, width
 from edgetl.errors import ImageError
 
 if TYPE_CHECKING:
@@ -114,10 +114,7 @@ class _Table:
     """Prints as results come, so that a folder of any size shows at once; the photo comes last, being of any length."""
 
     def __init__(self, labels: tuple[str, ...], top: int) -> None:
-        from rich.cells import cell_len
-
-        self._width: Callable[[str], int] = cell_len
-        self._column = max(5, *(cell_len(printable(label)) for label in labels))
+        self._column = max(5, *(width(printable(label)) for label in labels))
         self._top = top
         click.echo(f"confidence  {self._pad('label')}  photo")
 
@@ -131,4 +128,4 @@ class _Table:
             photo = ""
 
     def _pad(self, text: str) -> str:
-        return text + " " * (self._column - self._width(text))
+        return text + " " * (self._column - width(text))

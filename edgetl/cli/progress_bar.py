@@ -1,10 +1,16 @@
-"""A bar with rate and time left, on stderr, and only where someone sits before it."""
+"""A line with count, rate and time left, on stderr, and only where someone sits before it.
+
+Written out here because a progress bar's package is larger than all else that a device needs of edgetl.
+"""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+_DRAW_SECONDS = 0.1
 
 
 @contextmanager
@@ -13,20 +19,39 @@ def counting(what: str, *, done: int, total: Callable[[], int]) -> Iterator[Call
 
     what   name of the things, in the plural
     done   how many were there before
-    total  counts them all; asked only if the bar is shown
+    total  counts them all; asked only if the line is shown
     """
     if not sys.stderr.isatty():
         yield lambda: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-    from rich.text import Text
+    line = _Line(what, done, total())
+    try:
+        yield line.advance
+    finally:
+        line.draw()
+        sys.stderr.write("\n")
 
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:,.0f} {what}/s" if task.speed else "")
 
-    shown = (TextColumn(what), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
-    with Progress(*shown, console=Console(stderr=True)) as progress:
-        task = progress.add_task(what, completed=done, total=max(total(), done))
-        yield lambda: progress.advance(task)
+class _Line:
+    def __init__(self, what: str, done: int, total: int) -> None:
+        self._what, self._before, self._done, self._total = what, done, done, max(total, done)
+        self._start = self._drawn = time.monotonic()
+
+    def advance(self) -> None:
+        self._done += 1
+        if time.monotonic() - self._drawn >= _DRAW_SECONDS:
+            self.draw()
+
+    def draw(self) -> None:
+        self._drawn = time.monotonic()
+        rate = (self._done - self._before) / max(self._drawn - self._start, 1e-9)
+        left = (self._total - self._done) / rate if rate else 0
+        text = f"{self._done:,}/{self._total:,} {self._what}  {rate:,.0f} {self._what}/s  {_clock(left)} left"
+        sys.stderr.write(f"\r{text}\x1b[K")
+        sys.stderr.flush()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -45,7 +45,8 @@ def assemble(network: onnx.ModelProto, card: ModelCard) -> onnx.ModelProto:
             *network.graph.value_info,
         ],
     )
-    opsets = list(network.opset_import)
+    used = {node.domain for node in graph.nodes}
+    opsets = [entry for entry in network.opset_import if entry.domain in used]
     model = helper.make_model(
         whole,
         opset_imports=opsets,

@@ -35,12 +35,14 @@ class JudgedBy:
 
 def to_half(network: onnx.ModelProto, card: ModelCard, judged_by: JudgedBy) -> tuple[onnx.ModelProto, Judgement]:
     """``network`` in 16-bit floats, its input and output still float32. Raises ExportError if it loses too much."""
+    from onnxruntime.quantization.onnx_model import ONNXModel
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     copy = onnx.ModelProto()
     copy.CopyFrom(network)
     with quiet():
         half: onnx.ModelProto = convert_float_to_float16(copy, keep_io_types=True)
+    ONNXModel(half).topological_sort()  # the converter appends the input's cast at the end
     judgement = Judge(network, card, judged_by.validation).judge(half)
     if judgement.drop > judged_by.max_accuracy_drop:
         raise _refusal("fp16", judgement, judged_by)

@@ -69,9 +69,11 @@ class Quantizer:
                 nodes_to_quantize=list(only),
                 nodes_to_exclude=list(float_layers),
                 op_types_to_quantize=_op_types(),
-                extra_options={},
+                # The head's answers stay float: in 256 steps, labels close to each other would tie.
+                extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
             )
             quantizer.quantize_model()
+        quantizer.model.topological_sort()
         quantized: onnx.ModelProto = quantizer.model.model
         return quantized
 

@@ -71,7 +71,7 @@ def check(
     names = [name for name in RUNTIMES if name in runtimes] if runtimes else list(RUNTIMES)
     stated = tolerance if tolerance is not None else default_tolerance(subject.precision)
     with ThreadPoolExecutor(_workers(), thread_name_prefix="parity") as pool:
-        runs = [_Run(name, subject, pool, tolerance, asked=bool(runtimes)) for name in names]
+        runs = [_Run(name, subject, pool, tolerance, len(photos), asked=bool(runtimes)) for name in names]
         try:
             seen = _compare(subject, photos, root, runs, pool, progress)
         finally:
@@ -129,13 +129,22 @@ class _Seen:
 class _Run:
     """One runtime through the check: opening, photos, and what became of it. Its failures end here, in words."""
 
-    def __init__(self, name: str, subject: Subject, pool: ThreadPoolExecutor, tolerance: float | None, *, asked: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        subject: Subject,
+        pool: ThreadPoolExecutor,
+        tolerance: float | None,
+        photos: int,
+        *,
+        asked: bool,
+    ) -> None:
         kind = RUNTIMES[name]
         precision = subject.precision if kind.follows_precision else "fp32"
         limit = tolerance if tolerance is not None else default_tolerance(precision)
         reference = self._card = subject.reference
         self._name, self._kind, self._asked = name, kind, asked
-        self._tally = Tally(name, reference.labels, Tolerance(limit, reference.temperature), judged=kind.judged)
+        self._tally = Tally(name, reference.labels, Tolerance(limit, reference.temperature), photos, judged=kind.judged)
         self._seconds = 0.0
         self._ended: RuntimeResult | None = None
         self._runtime: Future[Runtime] = pool.submit(kind, subject)

@@ -62,16 +62,43 @@ def margin(probabilities: NDArray[Any]) -> float:
     return float(best) - float(second)
 
 
-class Tally:
-    """Collects one runtime's photos. ``add`` each of them, then read ``result``."""
+class Largest:
+    """The values above the 99.9th percentile: all that it takes to know that percentile, in a thousandth of the memory.
 
-    def __init__(self, name: str, labels: Sequence[str], tolerance: Tolerance, *, judged: bool = True) -> None:
+    photos  at most so many parts will be added, all of one size
+    count   values added so far
+    """
+
+    SHARE = 0.001
+
+    def __init__(self, photos: int) -> None:
+        self._photos, self.count = photos, 0
+        self._kept = np.empty(0, np.float32)
+
+    def add(self, values: NDArray[Any]) -> None:
+        """Take in one photo's values, of any shape."""
+        self.count += values.size
+        self._kept = np.concatenate([self._kept, values.astype(np.float32).ravel()])
+        needed = int(self.SHARE * self._photos * values.size) + 1
+        if self._kept.size > 2 * needed + values.size:  # not at every photo: sorting costs more than keeping
+            self._kept = np.partition(self._kept, -needed)[-needed:]
+
+    def percentile(self) -> float:
+        """The 99.9th percentile of all values: one of them, none in between, since some may be infinite."""
+        above = int(self.SHARE * (self.count - 1))
+        return float(np.sort(self._kept)[-1 - above])
+
+
+class Tally:
+    """Collects one runtime's photos. ``add`` each of them, at most ``photos``, then read ``result``."""
+
+    def __init__(self, name: str, labels: Sequence[str], tolerance: Tolerance, photos: int, *, judged: bool = True) -> None:
         self._name, self._labels, self._tolerance, self._judged = name, labels, tolerance, judged
         self._worst: dict[str, Gap] = {}
         self._samples: dict[str, tuple[Stages, Stages]] = {}
         self._differing: dict[str, int] = defaultdict(int)
         self._sizes: dict[str, int] = defaultdict(int)
-        self._distances: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
+        self._largest = {stage: Largest(photos) for stage in _PERCENTILE_STAGES}
         self._flips: list[Flip] = []
         self._worst_answers: list[Answer] = []
         self._divergences: list[float] = []
@@ -88,8 +115,8 @@ class Tally:
             if expected is not None and values is not None:
                 if self._add_stage(stage, measure(expected, values, self._tolerance.limit(stage, reference), photo)):
                     self._samples[stage] = reference, found
-                if stage in _PERCENTILE_STAGES and expected.shape == values.shape:
-                    self._distances[stage].append(distances(expected, values).astype(np.float32).ravel())
+                if stage in self._largest and expected.shape == values.shape:
+                    self._largest[stage].add(distances(expected, values))
         if reference.probabilities is not None and found.probabilities is not None:
             self._add_decision(photo, reference.probabilities, found.probabilities)
 
@@ -148,7 +175,6 @@ class Tally:
         return self._labels[index] if index < len(self._labels) else f"output {index}"
 
     def _stage(self, stage: str) -> StageResult:
-        parts = self._distances.get(stage)
-        # "higher": a value that was measured; an interpolation with infinity is no number
-        p999 = float(np.percentile(np.concatenate(parts), 99.9, method="higher")) if parts else None
+        largest = self._largest.get(stage)
+        p999 = largest.percentile() if largest and largest.count else None
         return StageResult(stage, self._worst[stage], self._differing[stage], self._sizes[stage], p999)

@@ -9,7 +9,7 @@ import pytest
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from edgetl.parity.compare import Tally, kl_divergence, margin, measure
+from edgetl.parity.compare import Largest, Tally, kl_divergence, margin, measure
 from edgetl.parity.results import RuntimeResult
 from edgetl.parity.stages import Refusal, Stages
 from edgetl.parity.tolerances import DEFAULT_TOLERANCES, Tolerance
@@ -25,7 +25,7 @@ def answer(*logits: float, change: float = 0.0) -> Stages:
 
 
 def judge(*pairs: tuple[Stages | Refusal, Stages | Refusal], tolerance: float = 1e-4) -> RuntimeResult:
-    tally = Tally("runtime", LABELS, Tolerance(tolerance))
+    tally = Tally("runtime", LABELS, Tolerance(tolerance), len(pairs))
     for number, (reference, found) in enumerate(pairs):
         tally.add(f"{number}.jpg", reference, found)
     return tally.result(0.0)
@@ -138,6 +138,16 @@ def test_the_percentile_is_over_all_photos() -> None:
     assert [one.distance for one in result.decisions.worst] == sorted(
         (o.distance for o in result.decisions.worst), reverse=True
     )
+
+
+@pytest.mark.parametrize(("photos", "classes"), [(1, 1), (7, 3), (400, 3), (999, 1), (1002, 1), (60, 1000)])
+def test_the_percentile_needs_a_thousandth_of_the_memory(photos: int, classes: int) -> None:
+    values = np.random.default_rng(photos).exponential(1, (photos, classes)).astype(np.float32)
+    largest = Largest(photos)
+    for part in values:
+        largest.add(part)
+        assert largest._kept.size <= 2 * (photos * classes // 1000 + 1) + classes
+    assert largest.percentile() == np.percentile(values, 99.9, method="higher")
 
 
 def test_photos_must_be_refused_by_both_or_by_none() -> None:

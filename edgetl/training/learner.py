@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from edgetl.errors import TrainingError
 from edgetl.training.backbones import Backbone
 from edgetl.training.distributed import Processes
 from edgetl.training.ema import WeightAverage
@@ -93,7 +94,7 @@ class Learner:
         """
         torch.manual_seed(torch_seed(self._settings.seed, STEP, epoch, step, self._processes.rank))
         for number in range(count):
-            with self._gathering(last=number == count - 1):
+            with self._gathering(last=number == count - 1), _explained():
                 # DDP averages gradients over processes, and a sum is wanted.
                 loss = self._loss(next(batches)) * (self._processes.count / weight)
                 self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -151,3 +152,21 @@ class Learner:
         self._scaler.load_state_dict(state["scaler"])
         if self._average is not None:
             self._average.load_state_dict(state["average"])
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Says what to do about the errors that another option avoids."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            "The GPU's memory is too small for this batch.",
+            "Halve --batch-size and double --accumulate: the steps stay the same.",
+        ) from error
+    except Exception as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        raise TrainingError(
+            f"torch can't compile this network here: {str(error).splitlines()[0]}", "Leave out --compile."
+        ) from error

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 import edgetl
@@ -130,7 +131,8 @@ class _Run:
         loop.save()  # from here on there is something to resume
         if not loop.run():
             return Outcome(self._folder, False, {})
-        logits = kit.validation.logits(checkpoint.load(self._folder).network.to(self._device))
+        network: Any = checkpoint.load(self._folder).network
+        logits = kit.validation.logits(network.to(self._device, memory_format=torch.channels_last))
         metrics = {}
         if processes.leads:
             before = state["standing"]["seconds"] if state else 0.0

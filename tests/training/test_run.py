@@ -7,11 +7,13 @@ import json
 
 import pytest
 import torch
+import torch._inductor.exc
 from training_runs import small, weights_of
 
 from edgetl.errors import CheckpointError, DataError, TrainingError
 from edgetl.training import checkpoint
 from edgetl.training.dataset import scan
+from edgetl.training.learner import Learner
 from edgetl.training.progress import Listener
 from edgetl.training.recipes import resolve
 from edgetl.training.run import train
@@ -172,6 +174,22 @@ def test_uneven_classes_are_warned_of_unless_evened_out(tmp_path, write_photos):
 def test_a_loss_that_breaks_is_an_error_that_says_what_to_do(two_parts, tmp_path):
     with pytest.raises(TrainingError, match="smaller --lr"):
         train(small(two_parts, optimizer="sgd", lr=1e20, epochs=4, warmup=0.0, ema=0.0), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("raised", "advice"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "Halve --batch-size"),
+        (torch._inductor.exc.InductorError(RuntimeError("no compiler"), None), "Leave out --compile"),
+    ],
+)
+def test_errors_that_another_option_avoids_name_it(two_parts, tmp_path, monkeypatch, raised, advice):
+    def fail(*_):
+        raise raised
+
+    monkeypatch.setattr(Learner, "_loss", fail)
+    with pytest.raises(TrainingError, match=advice):
+        train(small(two_parts), tmp_path / "run")
 
 
 def test_a_folder_that_can_not_be_made_is_named(two_parts, tmp_path):

@@ -12,9 +12,10 @@ import edgetl
 from edgetl.errors import ExportError
 from edgetl.export.graph import GraphWriter
 from edgetl.export.onnx_network import INPUT, OUTPUT
-from edgetl.export.onnx_preprocess import write_preprocessing
+from edgetl.export.onnx_preprocess import MIN_OPSET, write_preprocessing, write_resize
 from edgetl.runtime.bundle import METADATA_KEY, card_metadata
 from edgetl.runtime.card import ModelCard
+from edgetl.runtime.spec import PreprocessSpec
 
 PREFIX = "edgetl"  # of all names that are not the network's own
 
@@ -56,6 +57,19 @@ def assemble(network: onnx.ModelProto, card: ModelCard) -> onnx.ModelProto:
         producer_version=edgetl.__version__,
     )
     helper.set_model_props(model, {METADATA_KEY: card_metadata(card)})
+    check(model)
+    return model
+
+
+def resize_model(spec: PreprocessSpec, opset: int = MIN_OPSET) -> onnx.ModelProto:
+    """The resize alone, ``images`` → ``resized``: to measure it, and to hold it to its reference."""
+    graph = GraphWriter(PREFIX)
+    write_resize(graph, spec, "images")
+    height, width = spec.fixed_size or ("h", "w")
+    described = [_value("images", np.uint8, ["N", "H", "W", 3]), _value("resized", np.uint8, ["N", height, width, 3])]
+    whole = helper.make_graph(graph.nodes, PREFIX, described[:1], described[1:], list(graph.initializers.values()))
+    opsets = [helper.make_opsetid("", opset)]
+    model = helper.make_model(whole, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets))
     check(model)
     return model
 

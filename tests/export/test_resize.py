@@ -7,16 +7,14 @@ from collections.abc import Callable
 from functools import cache
 
 import numpy as np
-import onnx
 import pytest
 import resize_oracle
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from onnx import helper
 
-from edgetl.export.graph import GraphWriter
-from edgetl.export.onnx_preprocess import MIN_OPSET, write_resize
+from edgetl.export.onnx_model import resize_model
+from edgetl.export.onnx_preprocess import MIN_OPSET
 from edgetl.export.torch_preprocess import Preprocess
 from edgetl.runtime.session import open_session
 from edgetl.runtime.spec import PreprocessSpec
@@ -32,22 +30,8 @@ SPECS = {
 Resize = Callable[[np.ndarray], np.ndarray]  # uint8 [N, H, W, 3] → uint8 [N, h, w, 3]
 
 
-def as_onnx(spec: PreprocessSpec, opset: int) -> onnx.ModelProto:
-    graph = GraphWriter("resize")
-    write_resize(graph, spec, "images")
-    described = [
-        helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, shape)
-        for name, shape in (("images", ["N", "H", "W", 3]), ("resized", ["N", "h", "w", 3]))
-    ]
-    whole = helper.make_graph(graph.nodes, "resize", described[:1], described[1:], list(graph.initializers.values()))
-    opsets = [helper.make_opsetid("", opset)]
-    model = helper.make_model(whole, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets))
-    onnx.checker.check_model(model, full_check=True)
-    return model
-
-
 def onnx_resize(spec: PreprocessSpec, opset: int = MIN_OPSET, *, optimize: bool = True) -> Resize:
-    model = as_onnx(spec, opset).SerializeToString()
+    model = resize_model(spec, opset).SerializeToString()
     session = open_session(model, providers="cpu", threads=1, optimize=optimize)
     return lambda images: session.run(["resized"], {"images": images})[0]
 

@@ -3,6 +3,10 @@
 Each axis is one banded product of whole numbers. The outputs are cut into blocks; a block needs a short window of
 input rows, which ``Gather`` copies whole (the resized axis comes first, so a row is one memcpy), and one
 ``MatMulInteger`` a block gives all its sums. The 22-bit weights go in as three 8-bit digits.
+
+Digits and pixels are both unsigned, the digits with a zero point of 128: of the kernels for CPUs without VNNI, the
+one for unsigned times signed bytes adds pairs of products in 16 bits, which saturates; the one for unsigned times
+unsigned bytes widens first. So every CPU gives the exact sums.
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ class _Axis:
     """One axis of the resize; every value is the name of an int64 scalar in the graph.
 
     length → target pixels; of the target, ``count`` pixels from ``origin`` are wanted.
+    first_input, last_input: the input pixels that are there, counted in the whole length.
     """
 
     def __init__(self, graph: GraphWriter, length: Value, target: Value, crop: int | None, filter_support: float) -> None:
@@ -50,6 +55,17 @@ class _Axis:
         self.scale = graph.op("Div", graph.cast(length, np.float64), graph.cast(target, np.float64))
         self.filter_scale = graph.op("Max", self.scale, 1.0)
         self.support = graph.op("Mul", self.filter_scale, filter_support)
+        self.first_input: Value = 0
+        self.last_input: Value = graph.op("Sub", length, 1)
+
+    def keep_what_is_needed(self, graph: GraphWriter, values: str, dimension: int) -> str:
+        """Cut ``dimension`` of ``values`` down to the input pixels that the wanted outputs are made of."""
+        last = graph.op("Sub", graph.op("Add", self.origin, self.count), 1)
+        first, end = self.bounds(graph, self.centres(graph, _shape(graph, self.origin, last)))
+        start, stop = (graph.op("Slice", bound, np.array([at]), np.array([at + 1])) for bound, at in ((first, 0), (end, 1)))
+        self.first_input = graph.op("Gather", start, 0)
+        self.last_input = graph.op("Sub", graph.op("Gather", stop, 0), 1)
+        return graph.op("Slice", values, start, stop, np.array([dimension]))
 
     def centres(self, graph: GraphWriter, positions: Value) -> str:
         """Where outputs ``positions`` (int64, counted in the whole target) lie on the input axis, in pixels."""
@@ -71,6 +87,9 @@ def write_resize(graph: GraphWriter, spec: PreprocessSpec, images: str) -> str:
     support = SUPPORT[spec.interpolation]
     across = _Axis(graph, width, target_width, crop_width, support)
     down = _Axis(graph, height, target_height, crop_height, support)
+    if spec.crop is not None:
+        images = down.keep_what_is_needed(graph, images, 1)
+        height = graph.op("Gather", graph.op("Shape", images), 1)
 
     def resize_across() -> str:
         by_column = graph.op("Transpose", _reshape(graph, images, photos, height, -1), perm=[0, 2, 1])
@@ -109,7 +128,8 @@ def _unless_same_length(graph: GraphWriter, axis: _Axis, resize: Callable[[], st
 
 
 def _crop(graph: GraphWriter, values: str, axis: _Axis, dimension: int) -> str:
-    start, end = axis.origin, graph.op("Add", axis.origin, axis.count)
+    start = graph.op("Sub", axis.origin, axis.first_input)
+    end = graph.op("Add", start, axis.count)
     return graph.op("Slice", values, *(_shape(graph, bound) for bound in (start, end)), np.array([dimension]))
 
 
@@ -126,18 +146,16 @@ def _banded_product(graph: GraphWriter, rows: str, axis: _Axis, interpolation: s
     window = graph.op("ReduceMax", graph.op("Sub", stop, start), keepdims=0)
     taps = graph.op("Add", start, graph.op("Range", 0, window, 1))  # [blocks, 1, window]
     digits = _weight_digits(graph, taps, centres, first, end, axis, interpolation)
-    inside = graph.op("Min", taps, graph.op("Sub", axis.length, 1))
+    inside = graph.op("Sub", graph.op("Min", taps, axis.last_input), axis.first_input)
     windows = graph.op("Gather", rows, _reshape(graph, inside, blocks, -1), axis=1)  # [N, blocks, window, M]
     digits = _reshape(graph, digits, blocks, 3 * BLOCK, -1)
     sums = graph.op("MatMulInteger", digits, windows, np.array(DIGIT_ZERO, np.uint8))  # int32 [N, blocks, 3·BLOCK, M]
     photos = graph.op("Gather", graph.op("Shape", rows), 0)
-    pixels = _pixels(
-        graph,
-        [
-            graph.op("Slice", sums, np.array([digit * BLOCK]), np.array([(digit + 1) * BLOCK]), np.array([2]))
-            for digit in range(3)
-        ],
-    )
+    by_digit = [
+        graph.op("Slice", sums, np.array([digit * BLOCK]), np.array([(digit + 1) * BLOCK]), np.array([2]))
+        for digit in range(len(DIGITS))
+    ]
+    pixels = _pixels(graph, by_digit, overshoots=interpolation == "bicubic")
     pixels = _reshape(graph, pixels, photos, graph.op("Mul", blocks, BLOCK), -1)
     return graph.op("Slice", pixels, np.array([0]), _shape(graph, axis.count), np.array([1]))
 
@@ -170,13 +188,18 @@ def _filter(graph: GraphWriter, distance: str, interpolation: str) -> str:
     return graph.op("Where", graph.op("Less", distance, 1.0), near, far)
 
 
-def _pixels(graph: GraphWriter, sums: list[str]) -> str:
-    """Put the digits' sums together, round, shift and clip: three int32 → uint8."""
+def _pixels(graph: GraphWriter, sums: list[str], *, overshoots: bool) -> str:
+    """Put the digits' sums together, round, shift and clip: three int32 → uint8.
+
+    No sum leaves 32 bits: the weights' absolute values add up to less than 1.3, times 255 · 2^22. Where all weights
+    are positive they add up to 1, so that nothing overshoots and there is nothing to clip.
+    """
     total = graph.op("Add", graph.op("Mul", sums[0], np.int32(256)), sums[1])
     total = graph.op("Add", graph.op("Mul", total, np.int32(256)), sums[2])
-    rounded = graph.op("Add", total, np.int32(1 << (FRACTION_BITS - 1)))
-    clipped = graph.op("Clip", rounded, np.int32(0), np.int32((1 << (FRACTION_BITS + 8)) - 1))
-    shifted = graph.op("BitShift", graph.cast(clipped, np.uint32), np.uint32(FRACTION_BITS), direction="RIGHT")
+    total = graph.op("Add", total, np.int32(1 << (FRACTION_BITS - 1)))
+    if overshoots:
+        total = graph.op("Clip", total, np.int32(0), np.int32((1 << (FRACTION_BITS + 8)) - 1))
+    shifted = graph.op("BitShift", graph.cast(total, np.uint32), np.uint32(FRACTION_BITS), direction="RIGHT")
     return graph.cast(shifted, np.uint8)
 
 

@@ -28,11 +28,13 @@ def model_options(command: Command) -> Command:
 
 
 def open_predictor(
-    model: str, *, providers: str, threads: int | None, precision: str | None, max_pixels: int | None
+    model: str, *, providers: str, threads: int | None, precision: str | None, max_pixels: int | None, many: bool = False
 ) -> Predictor:
-    """The predictor that the options describe."""
+    """The predictor that the options describe; ``many``: for ``batch``, which spreads photos over the cores itself."""
     from edgetl.runtime.images import MAX_PIXELS
     from edgetl.runtime.predictor import Predictor
 
     names = providers.split(",") if "," in providers else providers
+    if many and threads is None:
+        threads = 1
     return Predictor(model, providers=names, threads=threads, precision=precision, max_pixels=max_pixels or MAX_PIXELS)

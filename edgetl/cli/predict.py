@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,7 +43,8 @@ def command(
       edgetl predict exported/pets photos/ --out answers.parquet --shard 2/8
     """
     shard = _parse_shard(shard_text)
-    predictor = open_predictor(model, **options)
+    many = len(photos) > 1 or Path(photos[0]).is_dir()
+    predictor = open_predictor(model, many=many, **options)
     if out is None:
         total, failed = _print_all(predictor, _sources(photos, shard), top, as_json)
     else:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -105,22 +107,32 @@ class Bundle:
         _check_regular(self.path, path)
         return path
 
+    def open_file(self, name: str) -> BufferedReader:
+        """One of its files, checked against the manifest, open for reading; for the caller to close. Raises BundleError."""
+        path, expected = self.file(name), self.manifest["files"][name]
+        file = open_to_read(path)
+        try:
+            if os.fstat(file.fileno()).st_size != expected["bytes"]:
+                raise BundleError(path, f"it is longer or shorter than the {expected['bytes']} bytes it should have", _REEXPORT)
+            if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
+                raise BundleError(path, "it is damaged: its SHA-256 is not the manifest's", _REEXPORT)
+            file.seek(0)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
     def read(self, name: str) -> bytes:
         """Bytes of one of its files, checked against the manifest. Raises BundleError."""
-        path, expected = self.file(name), self.manifest["files"][name]
-        content = _read_bytes(path, expected["bytes"])
-        if len(content) != expected["bytes"]:
-            raise BundleError(path, f"it is longer or shorter than the {expected['bytes']} bytes it should have", _REEXPORT)
-        if hashlib.sha256(content).hexdigest() != expected["sha256"]:
-            raise BundleError(path, "it is damaged: its SHA-256 is not the manifest's", _REEXPORT)
-        return content
+        with self.open_file(name) as file:
+            return file.read()
 
     def damage(self) -> list[BundleError]:
         """One error for each file that is missing or not as the manifest says; empty if all are whole."""
         errors = []
         for name in self.manifest["files"]:
             try:
-                self.read(name)
+                self.open_file(name).close()
             except BundleError as error:
                 errors.append(error)
         return errors
@@ -178,7 +190,8 @@ def check_schema(path: str | Path, values: object) -> None:
 
 
 def _read_manifest(file: Path) -> Mapping[str, Any]:
-    content = _read_bytes(file, _MAX_MANIFEST_BYTES)
+    with open_to_read(file) as stream:
+        content = stream.read(_MAX_MANIFEST_BYTES)
     try:
         manifest = json.loads(content)
         check_schema(file, manifest)
@@ -190,11 +203,10 @@ def _read_manifest(file: Path) -> Mapping[str, Any]:
     return dict(manifest)
 
 
-def _read_bytes(path: Path, most: int) -> bytes:
-    """All of a file, or its first ``most`` + 1 bytes: as much as tells that it is too long."""
+def open_to_read(path: Path) -> BufferedReader:
+    """Raises BundleError where it can't be opened."""
     try:
-        with path.open("rb") as file:
-            return file.read(most + 1)
+        return path.open("rb")
     except OSError as error:
         raise BundleError(path, f"it can't be read ({error.strerror})") from error
 

@@ -25,6 +25,7 @@ import stat
 import struct
 import warnings
 from functools import cache
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -56,6 +57,8 @@ _TURNS: dict[object, Image.Transpose] = {
     8: Image.Transpose.ROTATE_90,
 }
 
+# A program that classifies one photo pays for one plugin.
+_COMMON_PLUGINS = {b"\xff\xd8\xff": "PIL.JpegImagePlugin", b"\x89PNG": "PIL.PngImagePlugin"}
 _REFUSED_FORMATS = frozenset({"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5"})  # other programs, or no pixels at all
 
 
@@ -138,7 +141,7 @@ def _identify(file: IO[bytes], name: str) -> Image.Image:
     if not prefix:
         raise ImageError(name, "it is empty (0 bytes)")
     tried = set(_REFUSED_FORMATS)
-    for load_plugins in (Image.preinit, Image.init):
+    for load_plugins in (lambda: _load_common_plugin(prefix), Image.preinit, Image.init):
         load_plugins()
         for format_name in [known for known in Image.ID if known not in tried]:
             tried.add(format_name)
@@ -150,6 +153,12 @@ def _identify(file: IO[bytes], name: str) -> Image.Image:
             except (SyntaxError, IndexError, TypeError, struct.error):
                 continue  # how a plugin says that the file is not of its format
     raise ImageError(name, "it is not an image, or of a format that is not read here")
+
+
+def _load_common_plugin(prefix: bytes) -> None:
+    for start, plugin in _COMMON_PLUGINS.items():
+        if prefix.startswith(start):
+            import_module(plugin)
 
 
 def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:

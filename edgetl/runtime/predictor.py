@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
+from io import BufferedReader
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import BundleError, EdgetlError, ImageError
-from edgetl.runtime.bundle import Bundle, read_card
+from edgetl.runtime.bundle import Bundle, open_to_read, read_card
 from edgetl.runtime.card import ModelCard
 from edgetl.runtime.images import MAX_PIXELS, Source, describe, read_image
 from edgetl.runtime.preprocess import resize_for_graph
@@ -126,7 +127,8 @@ class Predictor:
         """Sixteen hex digits that tell this model file from any other: the start of its SHA-256."""
         if self.bundle is not None:
             return str(self.bundle.manifest["files"][self.bundle.model_name(self.precision)]["sha256"])[:16]
-        return hashlib.sha256(_read_lone_model(self.path)).hexdigest()[:16]
+        with _open_lone_model(self.path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
     def __call__(self, source: Source) -> Prediction:
         """Classify one photo: a path, bytes, a binary file, a PIL image or a uint8 array (see ``read_image``).
@@ -141,6 +143,8 @@ class Predictor:
 
         Takes sources as it goes, so that an endless iterable costs no memory.
 
+        On a CPU this opens a second session, of one thread a run, unless the predictor was made with ``threads=1``.
+
         workers  photos worked on at once; None: one a core
         """
         workers = _cores() if workers is None else workers
@@ -151,14 +155,18 @@ class Predictor:
         return self._batch(_chunks(sources, batch_size), workers, session_threads)
 
     def _batch(
-        self, chunks: Iterable[list[Source]], workers: int, session_threads: int | None
+        self, chunks: Iterator[list[Source]], workers: int, session_threads: int | None
     ) -> Iterator[Prediction | ImageError]:
+        start = list(islice(chunks, 2))
+        if len(start) == 1:  # nothing to do side by side, so the session that is open already will do
+            yield from self._classify(start[0], self.threads)
+            return
         from concurrent.futures import Future, ThreadPoolExecutor
 
         pending: deque[Future[list[Prediction | ImageError]]] = deque()
         with ThreadPoolExecutor(workers, thread_name_prefix="edgetl") as pool:
             try:
-                for chunk in chunks:
+                for chunk in chain(start, chunks):
                     pending.append(pool.submit(self._classify, chunk, session_threads))
                     if len(pending) > 2 * workers:
                         yield from pending.popleft().result()
@@ -242,10 +250,11 @@ class Predictor:
     def _open(self, threads: int | None) -> onnxruntime.InferenceSession:
         if self.bundle is not None:
             name = self.bundle.model_name(self.precision)
-            content, shown = self.bundle.read(name), self.bundle.path / name
+            file, shown = self.bundle.open_file(name), self.bundle.path / name
         else:
-            content, shown = _read_lone_model(self.path), self.path
-        return open_session(content, providers=self.providers, threads=threads, name=shown)
+            file, shown = _open_lone_model(self.path), self.path
+        with file:
+            return open_session(file, providers=self.providers, threads=threads, name=shown)
 
     def _checked_card(self, session: onnxruntime.InferenceSession) -> ModelCard:
         """The model's own card, once it fits its outputs and the manifest."""
@@ -284,15 +293,12 @@ def _load(path: Path, providers: Providers, threads: int | None, precision: str 
     return Predictor(path, providers=providers, threads=threads, precision=precision, max_pixels=max_pixels)
 
 
-def _read_lone_model(path: Path) -> bytes:
+def _open_lone_model(path: Path) -> BufferedReader:
     if not path.exists():
         raise BundleError(path, "there is no such bundle or model", "Name a folder that `edgetl export` wrote.")
     if not path.is_file():
         raise BundleError(path, "it is not a regular file")
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BundleError(path, f"it can't be read ({error.strerror})") from error
+    return open_to_read(path)
 
 
 def _chunks(sources: Iterable[Source], size: int) -> Iterator[list[Source]]:

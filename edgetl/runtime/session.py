@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from edgetl.errors import BundleError, MissingDependencyError, RuntimeUnavailableError
 
@@ -19,7 +20,7 @@ _LOG_FATAL_ONLY = 4  # what goes wrong reaches the caller as an exception, not a
 
 
 def open_session(
-    model: bytes | Path,
+    model: bytes | Path | IO[bytes],
     *,
     providers: Providers = "auto",
     threads: int | None = None,
@@ -29,12 +30,12 @@ def open_session(
 ) -> onnxruntime.InferenceSession:
     """Load a model in onnxruntime.
 
-    model      the file's bytes, or its path
+    model      the file's bytes, its path, or the open file itself, which is then read whatever has taken its place since
     providers  see ``Providers``; what was asked for by name is what runs, or this raises
     threads    threads inside one run; None: one a core
     optimize   graph optimizations on
     tf32       let CUDA round matrix products to TF32; off, since it costs three digits
-    name       how errors name a model that is given as bytes
+    name       how errors name a model that is not given by its path
 
     Raises RuntimeUnavailableError, BundleError for a file that onnxruntime can't load, MissingDependencyError.
     """
@@ -48,11 +49,12 @@ def open_session(
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     cuda_options = {"use_tf32": int(tf32)}
     configured = [(p, cuda_options) if p == "CUDAExecutionProvider" else p for p in wanted]
-    shown = name or (model if isinstance(model, Path) else "<model bytes>")
+    shown, source = name or (model if isinstance(model, Path) else "<model>"), _source(model)
     try:
-        session = ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=configured)
+        session = ort.InferenceSession(source, options, providers=configured)
     except Exception as error:  # onnxruntime's own exceptions share no base class but this
-        raise BundleError(shown, f"onnxruntime {ort.__version__} can't load it: {_first_line(error)}") from error
+        reason = _first_line(error).replace(str(source), "it") if isinstance(source, str) else _first_line(error)
+        raise BundleError(shown, f"onnxruntime {ort.__version__} can't load it: {reason}") from error
     running = session.get_providers()[0]
     if providers != "auto" and running != wanted[0]:
         raise RuntimeUnavailableError(
@@ -60,6 +62,20 @@ def open_session(
             "Check the driver and the CUDA and cuDNN versions that this onnxruntime-gpu needs, or ask for cpu.",
         )
     return session
+
+
+def _source(model: bytes | Path | IO[bytes]) -> bytes | str:
+    """What onnxruntime is given to load.
+
+    A path where there is one for an open file, as on Linux: the bytes would stand in memory beside what is made of
+    them, and next to such a path a model finds no other file that it could refer to.
+    """
+    if isinstance(model, bytes):
+        return model
+    if isinstance(model, Path):
+        return str(model)
+    link = f"/proc/self/fd/{model.fileno()}"
+    return link if os.path.exists(link) else model.read()  # noqa: PTH110  no pathlib object is wanted of it
 
 
 def import_onnxruntime() -> Any:

@@ -101,7 +101,7 @@ def fit_head(
         trials, start = ([], None) if strength else _cross_validate(problem, _ranks(targets.cpu().numpy(), digests))
         best = min(trials, key=lambda trial: trial.loss) if trials else Trial(strength or DEFAULT_STRENGTH, 1.0, 0.0, 0.0)
         solution = problem.solve(best.strength, start, _FINAL_STEPS)
-    weight, bias = scaling.fold(solution[:, 0] / best.temperature)
+    weight, bias = scaling.fold(solution[0] / best.temperature)
     return Head(weight, bias, best.strength, tuple(trials))
 
 
@@ -127,10 +127,10 @@ class _Scaling:
         return (values - self.mean) / self.scale
 
     def fold(self, solution: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Weights [features + 1, classes] on scaled features → (weight, bias) on raw ones."""
-        weight = solution[:-1].double() / self.scale.double()[:, None]
-        bias = solution[-1].double() - self.mean.double() @ weight
-        return weight.T.float().cpu().numpy().copy(), bias.float().cpu().numpy()
+        """Weights and biases [classes, features + 1] on scaled features → (weight, bias) on raw ones."""
+        weight = solution[:, :-1].double() / self.scale.double()
+        bias = solution[:, -1].double() - weight @ self.mean.double()
+        return weight.float().cpu().numpy(), bias.float().cpu().numpy()
 
 
 class _Problem:
@@ -151,14 +151,14 @@ class _Problem:
         return _Problem(self.values[photos], self.targets[photos], self.weights[photos], self.classes)
 
     def solve(self, strength: float, start: Tensor | None, steps: int, used: Tensor | None = None) -> Tensor:
-        """Weights and biases [features + 1, models, classes] of the least loss, by L-BFGS from ``start`` (or zeros).
+        """Weights and biases [models, classes, features + 1] of the least loss, by L-BFGS from ``start`` (or zeros).
 
         used  bool [photos, models], the photos that each model is fitted to; None: one model, all photos
         """
         shares = self.weights[:, None] * (torch.ones_like(self.weights[:, None]) if used is None else used)
         penalties = 1 / (strength * shares.sum(0))
         shares = shares / shares.sum(0)
-        shape = (self.values.shape[-1] + 1, shares.shape[1], self.classes)
+        shape = (shares.shape[1], self.classes, self.values.shape[-1] + 1)
         solution = torch.zeros(shape, device=self.values.device) if start is None else start.clone()
         solution.requires_grad_()
         optimizer = torch.optim.LBFGS(
@@ -167,10 +167,10 @@ class _Problem:
 
         def loss() -> float:
             optimizer.zero_grad()
-            penalty = (solution[:-1].square().sum((0, 2)) * penalties).sum() / 2
+            penalty = (solution[..., :-1].square().sum((1, 2)) * penalties).sum() / 2
             penalty.backward()  # type: ignore[no-untyped-call]
             total = float(penalty.detach())
-            for rows in self._chunks(shape[1]):
+            for rows in self._chunks(shape[0]):
                 part = (self._losses(solution, rows) * shares[rows]).sum()
                 part.backward()  # type: ignore[no-untyped-call]
                 total += float(part.detach())
@@ -183,7 +183,7 @@ class _Problem:
     def left_out(self, solution: Tensor, model: Tensor) -> Tensor:
         """float32 [photos, classes]: the logits of each photo's first view, by model number ``model`` (int64 [photos])."""
         parts = []
-        for rows in self._chunks(solution.shape[1]):
+        for rows in self._chunks(solution.shape[0]):
             logits = self._logits(solution, rows)[:, 0]
             parts.append(logits[torch.arange(len(logits)), model[rows]])
         return torch.cat(parts)
@@ -197,8 +197,10 @@ class _Problem:
     def _logits(self, solution: Tensor, rows: slice) -> Tensor:
         """float32 [photos, views, models, classes]."""
         values = self.values[rows]
-        logits = values.flatten(0, 1) @ solution[:-1].flatten(1) + solution[-1].flatten()
-        return logits.view(*values.shape[:2], *solution.shape[1:])
+        weights, biases = solution[..., :-1].flatten(0, 1), solution[..., -1].flatten()
+        # This way round the gradient is a product with long rows: several times faster where classes are few.
+        logits = (weights @ values.flatten(0, 1).T).T + biases
+        return logits.reshape(*values.shape[:2], *solution.shape[:2])
 
     def _chunks(self, models: int) -> list[slice]:
         """Rows to take at a time, so that memory stays bounded whatever the number of photos and classes."""
@@ -231,7 +233,7 @@ def _cross_validate(problem: _Problem, ranks: NDArray[np.int64]) -> tuple[list[T
         trials.append(_trial(strength, logits[judged], labels[judged], problem.weights.cpu().numpy()[judged]))
         losses = [trial.loss for trial in trials]
         if losses[-1] == min(losses):
-            best = solution.mean(1, keepdim=True)
+            best = solution.mean(0, keepdim=True)
         elif len(losses) - 1 - losses.index(min(losses)) >= _PATIENCE:
             break
     return trials, best

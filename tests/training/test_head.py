@@ -146,7 +146,7 @@ def test_side_by_side_models_are_what_each_would_be_alone() -> None:
     both = problem.solve(0.1, None, 200, torch.stack([used, ~used], dim=1))
     for model, photos_used in enumerate((used, ~used)):
         alone = problem.subset(photos_used.nonzero()[:, 0]).solve(0.1, None, 200)
-        np.testing.assert_allclose(both[:, model], alone[:, 0], atol=1e-3)
+        np.testing.assert_allclose(both[model], alone[0], atol=1e-3)
 
 
 @pytest.mark.parametrize("counts", [[1, 1], [2, 1], [3, 2, 1], [1, 40]])

@@ -50,10 +50,10 @@ def to_half(network: onnx.ModelProto, card: ModelCard, judged_by: JudgedBy) -> t
 
 
 def to_int8(network: onnx.ModelProto, card: ModelCard, judged_by: JudgedBy) -> tuple[onnx.ModelProto, Judgement]:
-    """``network`` (opset 13 or later) in 8-bit integers, but for the layers that would cost too much accuracy.
+    """``network`` (opset 13 or later) in 8-bit integers, but for what would cost too much accuracy.
 
-    Layers go back to float, those first that suffer most, in steps that double. Raises ExportError if half of
-    the layers in float is not enough.
+    First what is between the layers goes back to float, then layers, those first that suffer most, in steps that
+    double. Raises ExportError if half of the layers in float is not enough.
     """
     if not judged_by.calibration:
         raise ExportError("There are no training photos to calibrate int8 with.")
@@ -62,14 +62,15 @@ def to_int8(network: onnx.ModelProto, card: ModelCard, judged_by: JudgedBy) -> t
     quantized = quantizer.quantize()
     judgement = judge.judge(quantized)
     ranking: list[str] = []
-    count = 1
+    count = 0
     while judgement.drop > judged_by.max_accuracy_drop:
         if count > len(quantizer.layers) / 2:
             raise _refusal("int8", judgement, judged_by)
-        ranking = ranking or quantizer.worst_layers(islice(calibration, RANKING_PHOTOS))
-        quantized = quantizer.quantize(float_layers=ranking[:count])
+        if count and not ranking:
+            ranking = quantizer.worst_layers(islice(calibration, RANKING_PHOTOS))
+        quantized = quantizer.quantize(ranking[:count], layers_only=True)
         judgement = judge.judge(quantized, ranking[:count])
-        count *= 2
+        count = max(1, 2 * count)
     return quantized, judgement
 
 

@@ -51,8 +51,14 @@ class Quantizer:
         """Names of the nodes that hold weights, in order."""
         return [node.name for node in self._network.graph.node if node.op_type in LAYERS]
 
-    def quantize(self, float_layers: Collection[str] = (), only: Collection[str] = ()) -> onnx.ModelProto:
-        """The network in int8 but for ``float_layers``; with ``only``, just those nodes in int8."""
+    def quantize(
+        self, float_layers: Collection[str] = (), *, only: Collection[str] = (), layers_only: bool = False
+    ) -> onnx.ModelProto:
+        """The network in int8 but for ``float_layers``.
+
+        only         just these nodes in int8
+        layers_only  just layers, so that what is between them (sums, gates, normalizations) stays in float
+        """
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
         from onnxruntime.quantization.quant_utils import QuantType
 
@@ -68,7 +74,7 @@ class Quantizer:
                 tensors_range=self._ranges,
                 nodes_to_quantize=list(only),
                 nodes_to_exclude=list(float_layers),
-                op_types_to_quantize=_op_types(),
+                op_types_to_quantize=list(LAYERS) if layers_only else _op_types(),
                 # The head's answers stay float: in 256 steps, labels close to each other would tie.
                 extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
             )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -78,24 +80,37 @@ def test_the_worst_layer_is_the_one_whose_rounding_hurts_most(network: onnx.Mode
     assert errors[0] > 2 * errors[-1]
 
 
-def test_layers_go_back_to_float_until_the_accuracy_holds(
-    network: onnx.ModelProto, judged_by: JudgedBy, monkeypatch: pytest.MonkeyPatch
+def test_what_is_between_the_layers_can_stay_in_float(network: onnx.ModelProto, pictures: Pictures) -> None:
+    def operators(model: onnx.ModelProto) -> set[str]:
+        return {node.op_type for node in model.graph.node}
+
+    quantizer = Quantizer(network, pictures)
+    assert "Relu" not in operators(quantizer.quantize())  # rounding to 0..255 does its work
+    layers_only = quantizer.quantize(layers_only=True)
+    assert "Relu" in operators(layers_only)
+    assert len(weights(layers_only)) == 3
+
+
+@pytest.mark.parametrize("spoilt_tries", [1, 2])
+def test_parts_go_back_to_float_until_the_accuracy_holds(
+    network: onnx.ModelProto, judged_by: JudgedBy, monkeypatch: pytest.MonkeyPatch, spoilt_tries: int
 ) -> None:
     quantize = Quantizer.quantize
+    tries = []
 
-    def spoilt(self: Quantizer, float_layers: Sequence[str] = (), only: Sequence[str] = ()) -> onnx.ModelProto:
-        model = quantize(self, float_layers, only)
-        if not float_layers and not only:  # all in int8: the answers are turned upside down
-            for tensor in model.graph.initializer:
-                if tensor.name.startswith("head.weight_scale"):
-                    tensor.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(tensor), tensor.name))
-        return model
+    def spoilt(self: Quantizer, *layers: Sequence[str], **options: Any) -> onnx.ModelProto:
+        if "only" in options:
+            return quantize(self, *layers, **options)
+        tries.append((layers, options))
+        return wrong if len(tries) <= spoilt_tries else quantize(self, *layers, **options)
 
+    wrong = export_network(tiny_network(seed=3), CROPPED, 13)
     monkeypatch.setattr(Quantizer, "quantize", spoilt)
-    quantized, judgement = to_int8(network, tiny_card(), judged_by)
-    assert len(judgement.float_layers) == 1
-    assert judgement.drop <= 0
-    assert len(weights(quantized)) == 2
+    quantized, judgement = to_int8(network, tiny_card(), replace(judged_by, max_accuracy_drop=15))
+    assert len(tries) == spoilt_tries + 1
+    assert len(judgement.float_layers) == spoilt_tries - 1
+    assert len(weights(quantized)) == 3 - len(judgement.float_layers)
+    assert judgement.drop <= 15
 
 
 def test_a_model_that_loses_too_much_is_refused_with_figures(

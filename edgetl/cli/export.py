@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from edgetl.cli.run_photos import calibration_photos, golden_photos, run_data
 
@@ -58,12 +59,14 @@ DEFAULT_MAX_DROP = 0.5
 )
 @click.option(
     "--max-accuracy-drop",
-    type=float,
+    type=click.FloatRange(0, 100),
     default=DEFAULT_MAX_DROP,
     show_default=True,
     help="Percentage points of validation accuracy that a smaller precision may lose.",
 )
+@click.pass_context
 def command(
+    context: click.Context,
     run: Path,
     output: Path,
     golden: str,
@@ -86,6 +89,7 @@ def command(
     from edgetl.export.bundle_writer import export_bundle
     from edgetl.training import checkpoint
 
+    _refuse_idle_options(context, formats, precisions)
     trained = checkpoint.load(run)
     photos = _golden_photos(golden, trained)
     judged_by = None
@@ -104,6 +108,20 @@ def command(
         judged_by=judged_by,
     )
     click.echo("\n".join(_lines(written, json.loads((written / "manifest.json").read_bytes()))))
+
+
+def _refuse_idle_options(context: click.Context, formats: Sequence[str], precisions: Sequence[str]) -> None:
+    """Raises UsageError for an option that was given and would have no effect."""
+    needs = {
+        "opset": ("onnx" in formats, "--format onnx"),
+        "precisions": ("onnx" in formats, "--format onnx"),
+        "calibration": ("int8" in precisions, "--precision int8"),
+        "max_accuracy_drop": (bool({"fp16", "int8"} & set(precisions)), "--precision fp16 or int8"),
+    }
+    flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    for name, (met, needed) in needs.items():
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE and not met:
+            raise click.UsageError(f"{flags[name]} has an effect only with {needed}.")
 
 
 def _golden_photos(golden: str, trained: Trained) -> list[Path]:

@@ -44,7 +44,7 @@ def to_half(network: onnx.ModelProto, card: ModelCard, judged_by: JudgedBy) -> t
         half: onnx.ModelProto = convert_float_to_float16(copy, keep_io_types=True)
     ONNXModel(half).topological_sort()  # the converter appends the input's cast at the end
     judgement = Judge(network, card, judged_by.validation).judge(half)
-    if judgement.drop > judged_by.max_accuracy_drop:
+    if not judgement.drop <= judged_by.max_accuracy_drop:
         raise _refusal("fp16", judgement, judged_by)
     return half, judgement
 
@@ -63,7 +63,7 @@ def to_int8(network: onnx.ModelProto, card: ModelCard, judged_by: JudgedBy) -> t
     judgement = judge.judge(quantized)
     ranking: list[str] = []
     count = 0
-    while judgement.drop > judged_by.max_accuracy_drop:
+    while not judgement.drop <= judged_by.max_accuracy_drop:
         if count > len(quantizer.layers) / 2:
             raise _refusal("int8", judgement, judged_by)
         if count and not ranking:

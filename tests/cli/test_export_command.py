@@ -58,7 +58,7 @@ def test_other_golden_photos_can_be_given_or_none(run_folder: Path, tmp_path: Pa
     assert export(run_folder, "-o", tmp_path / "a", "--golden", photo_folder, "--format", "onnx").exit_code == 0
     assert len(manifest(tmp_path / "a")["golden"]) == len(list(photo_folder.iterdir()))
     assert not (tmp_path / "a/model.ts.pt").exists()
-    done = export(run_folder, "-o", tmp_path / "b", "--golden", 0, "--format", "torchscript", "--opset", 15)
+    done = export(run_folder, "-o", tmp_path / "b", "--golden", 0, "--format", "torchscript")
     assert done.exit_code == 0, done.output
     assert not (tmp_path / "b/golden").exists()
     assert manifest(tmp_path / "b")["models"] == {}
@@ -88,3 +88,29 @@ def test_an_opset_that_cannot_be_written_is_an_error(run_folder: Path, tmp_path:
     done = export(run_folder, "-o", tmp_path / "bundle", "--golden", 0, "--opset", 5)
     assert done.exit_code == 1
     assert "Opset 5" in done.output
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--format", "torchscript", "--opset", 15),
+        ("--format", "torchscript", "--precision", "int8"),
+        ("--precision", "fp16", "--calibration", 10),
+        ("--max-accuracy-drop", 2),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_wrong_use(run_folder: Path, tmp_path: Path, options: tuple[object, ...]) -> None:
+    done = export(run_folder, "-o", tmp_path / "bundle", *options)
+    assert done.exit_code == 2
+    assert "has an effect only with" in done.output
+
+
+def test_a_smaller_precision_is_judged_on_all_validation_photos(run_folder: Path, tmp_path: Path) -> None:
+    options = ("--precision", "fp32", "--precision", "int8", "--calibration", 6, "--max-accuracy-drop", 100)
+    done = export(run_folder, "-o", tmp_path / "bundle", "--golden", 1, "--format", "onnx", *options)
+    assert done.exit_code == 0, done.output
+    judged = manifest(tmp_path / "bundle")["precisions"]["int8"]
+    assert judged["photos"] == 15
+    assert set(judged["class_drops"]) == set(LABELS)
+    assert f"int8: accuracy {judged['accuracy']:.2%}" in done.output
+    assert "15 validation photos" in done.output

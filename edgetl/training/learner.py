@@ -42,7 +42,7 @@ class Learner:
     ) -> None:
         self._settings, self._processes, self._device = settings, processes, processes.device
         self._network = backbone.module
-        self._trainable = Trainable(backbone, settings.strategy, settings.blocks)
+        self._trainable = Trainable(backbone, settings.strategy, settings.blocks, norm_statistics=settings.norm_statistics)
         groups = self._trainable.parameter_groups(settings.lr, settings.weight_decay, settings.layer_decay)
         self._optimizer = make_optimizer(settings, groups, self._device)
         self._schedule = Schedule(self._optimizer, settings, steps)

@@ -24,6 +24,7 @@ CLASSIC: Mapping[str, Any] = {
     "warm_head": False,
     "ema": 0.0,
     "label_smoothing": 0.0,
+    "norm_statistics": True,
     "epochs": 25,
     "batch_size": 4,
     "workers": 4,
@@ -54,6 +55,8 @@ def resolve(data: str | Path, given: Mapping[str, Any], *, cuda: bool) -> TrainS
         strategy = "full" if cuda else "features"
     if not recipe and strategy == "features":
         recipe["optimizer"] = SOLVER
+    if given.get("weights") == "none":  # then there are no pretrained statistics to keep
+        recipe["norm_statistics"] = True
     settings = TrainSettings(**{"data": str(Path(data).absolute()), **recipe, **given, "strategy": strategy})
     _refuse_contradictions(settings, given)
     return settings

@@ -98,6 +98,9 @@ class TrainSettings:
     label_smoothing: float = _option(
         0.1, "Recipe", "Share of the target spread over all classes.", low=0, high=0.9, needs=_LOOP
     )
+    norm_statistics: bool = _option(
+        False, "Recipe", "Let batch norm measure its statistics again; else it keeps the pretrained ones.", needs=_LOOP
+    )
     clip: float = _option(0.0, "Recipe", "Largest norm of the gradient; 0: any.", low=0, needs=_LOOP)
     early_stop: int = _option(0, "Recipe", "Stop after this many epochs without gain; 0: never.", low=0, needs=_LOOP)
     max_time: float = _option(0.0, "Recipe", "Stop after this many minutes; 0: never.", low=0, needs=_LOOP)

@@ -37,6 +37,12 @@ def test_the_default_depends_on_the_machine():
     assert (resolve("d", {}, cuda=True).strategy, resolve("d", {}, cuda=True).optimizer) == ("full", "adamw")
 
 
+def test_statistics_are_kept_where_there_are_any():
+    given = ({}, {"weights": "none"}, {"norm_statistics": True}, {"recipe": "classic"})
+    measured = [resolve("d", {"strategy": "full", **options}, cuda=False).norm_statistics for options in given]
+    assert measured == [False, True, True, True]
+
+
 def test_the_classic_recipe_is_the_well_known_one():
     settings = resolve("photos", {"recipe": "classic"}, cuda=False)
     assert (settings.backbone, settings.strategy, settings.batch_size, settings.workers) == ("resnet50", "full", 4, 4)
@@ -59,6 +65,7 @@ def test_every_part_of_the_classic_recipe_can_be_overridden(name):
         "resize": "published",
         "flip": False,
         "warm_head": True,
+        "norm_statistics": False,
         "scale": (0.5, 0.6),
         "ratio": (0.8, 1.2),
     }.get(name, 3 if isinstance(CLASSIC[name], int) else 0.5)

@@ -10,12 +10,12 @@ from edgetl.training.backbones import build
 from edgetl.training.strategies import Trainable
 
 
-def trained(strategy: str, blocks: int = 1, name: str = "timm/test_resnet"):
+def trained(strategy: str, blocks: int = 1, **options: bool):
     """(state before, state after a few steps of training, backbone)."""
     torch.manual_seed(0)
-    backbone = build(name, 3, weights="none")
+    backbone = build("timm/test_resnet", 3, weights="none")
     before = {key: value.clone() for key, value in backbone.module.state_dict().items()}
-    trainable = Trainable(backbone, strategy, blocks)
+    trainable = Trainable(backbone, strategy, blocks, **options)
     optimizer = torch.optim.AdamW(trainable.parameter_groups(0.01, 0.05, 0.8))
     for _ in range(2):
         trainable.train()
@@ -46,6 +46,12 @@ def test_last_blocks_changes_the_head_and_those_blocks_statistics_included(count
 def test_full_changes_everything():
     before, after, _ = trained("full")
     assert changed(before, after) == set(before)
+
+
+def test_pretrained_statistics_are_kept_while_everything_is_trained():
+    before, after, _ = trained("full", norm_statistics=False)
+    kept = {key for key in before if key.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked")}
+    assert kept and set(before) - changed(before, after) == kept
 
 
 def test_frozen_dropout_is_off_and_trained_dropout_on():

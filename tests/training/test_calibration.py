@@ -69,3 +69,12 @@ def test_logits_that_say_nothing_leave_it_at_1() -> None:
 def test_nothing_to_fit_to_is_an_error(logits: NDArray[np.float32]) -> None:
     with pytest.raises(TrainingError):
         fit_temperature(logits, [0] * len(logits))
+
+
+def test_weights_count_like_copies() -> None:
+    logits, labels = drawn(300, 2.0)
+    weights = np.where(labels == 0, 3.0, 1.0).astype(np.float32)
+    thrice = np.repeat(np.arange(300), weights.astype(int))
+    copied = fit_temperature(logits[thrice], labels[thrice])
+    assert fit_temperature(logits, labels, weights) == pytest.approx(copied, rel=0.02)
+    assert abs(copied - fit_temperature(logits, labels)) > 0.02 * copied

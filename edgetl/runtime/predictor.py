@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from edgetl.errors import BundleError, EdgetlError, ImageError
 from edgetl.runtime.bundle import Bundle, open_to_read, read_card
 from edgetl.runtime.card import ModelCard
+from edgetl.runtime.cores import cores
 from edgetl.runtime.images import MAX_PIXELS, Source, describe, read_image
 from edgetl.runtime.preprocess import resize_for_graph
 from edgetl.runtime.session import Providers, open_session
@@ -130,12 +131,17 @@ class Predictor:
         with _open_lone_model(self.path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
+    @property
+    def provider(self) -> str:
+        """Name of the execution provider that runs the model."""
+        return str(self._session(self.threads).get_providers()[0])
+
     def __call__(self, source: Source) -> Prediction:
         """Classify one photo: a path, bytes, a binary file, a PIL image or a uint8 array (see ``read_image``).
 
         Raises ImageError if it is not one whole photo.
         """
-        logits, probabilities = self._run(self._session(self.threads), self._pixels(source)[np.newaxis])
+        logits, probabilities = self.run_model(self._pixels(source)[np.newaxis])
         return self._prediction(describe(source), logits[0], probabilities[0])
 
     def batch(self, sources: Iterable[Source], *, workers: int | None = None) -> Iterator[Prediction | ImageError]:
@@ -147,9 +153,9 @@ class Predictor:
 
         workers  photos worked on at once; None: one a core
         """
-        workers = _cores() if workers is None else workers
+        workers = cores() if workers is None else workers
         _require_positive("workers", workers)
-        batch_size = _batch_size(self._session(self.threads))
+        batch_size = _batch_size(self.provider)
         # Whole photos side by side beat one photo on many threads: nothing ever waits for another core.
         session_threads = 1 if batch_size == 1 and self.threads is None and workers > 1 else self.threads
         return self._batch(_chunks(sources, batch_size), workers, session_threads)
@@ -176,6 +182,24 @@ class Predictor:
                 for future in pending:
                     future.cancel()
 
+    def run_model(
+        self, images: NDArray[np.uint8], *, threads: int | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The model alone: uint8 [N, H, W, 3] RGB → logits and probabilities, float32 [N, classes] each.
+
+        Pictures that ``resize_for_graph`` made are only cropped; the graph resizes all others itself.
+
+        threads  threads inside this run; None: the predictor's own number
+
+        Raises BundleError if the model fails.
+        """
+        session = self._session(self.threads if threads is None else threads)
+        try:
+            logits, probabilities = session.run(["logits", "probabilities"], {"images": images})
+        except Exception as error:  # onnxruntime's own exceptions share no base class but this
+            raise BundleError(self.path, f"the model failed: {error}") from error
+        return logits, probabilities
+
     def selftest(self, *, tolerance: float | None = None) -> SelfTest:
         """Run the bundle's golden photos and compare with the trained model's answers; see ``selftest.py``."""
         from edgetl.runtime.selftest import selftest
@@ -194,7 +218,7 @@ class Predictor:
         for group in by_shape.values():
             indices = [i for i, _ in group]
             try:
-                outputs = self._run(self._session(threads), np.stack([pixels for _, pixels in group]))
+                outputs = self.run_model(np.stack([pixels for _, pixels in group]), threads=threads)
                 for i, logits, probabilities in zip(indices, *outputs, strict=True):
                     results[i] = self._prediction(describe(sources[i]), logits, probabilities)
             except EdgetlError as error:
@@ -209,15 +233,6 @@ class Predictor:
             return resize_for_graph(image, self.card.spec)
         except ImageError as error:
             raise ImageError(describe(source), error.reason) from None
-
-    def _run(
-        self, session: onnxruntime.InferenceSession, images: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        try:
-            logits, probabilities = session.run(["logits", "probabilities"], {"images": images})
-        except Exception as error:  # onnxruntime's own exceptions share no base class but this
-            raise BundleError(self.path, f"the model failed: {error}") from error
-        return logits, probabilities
 
     def _prediction(self, name: str, logits: NDArray[np.float32], probabilities: NDArray[np.float32]) -> Prediction:
         if not np.isfinite(probabilities).all():
@@ -307,14 +322,10 @@ def _chunks(sources: Iterable[Source], size: int) -> Iterator[list[Source]]:
         yield chunk
 
 
-def _batch_size(session: onnxruntime.InferenceSession) -> int:
-    return 1 if session.get_providers()[0] == "CPUExecutionProvider" else _GPU_BATCH
+def _batch_size(provider: str) -> int:
+    return 1 if provider == "CPUExecutionProvider" else _GPU_BATCH
 
 
 def _require_positive(name: str, value: int) -> None:
     if value < 1:
         raise ValueError(f"{name} is {value}; it must be at least 1, or None")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -115,7 +115,7 @@ def test_a_batch_is_what_singles_are(predictor: Predictor, workers: int | None) 
 
 def test_photos_stacked_into_one_run_get_the_same_answers(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU."""
-    monkeypatch.setattr("edgetl.runtime.predictor._batch_size", lambda session: 32)
+    monkeypatch.setattr("edgetl.runtime.predictor._batch_size", lambda provider: 32)
     sources = mixed_sources()
     for source, result in zip(sources, predictor.batch(sources), strict=True):  # type: ignore[arg-type]
         if isinstance(result, Prediction):

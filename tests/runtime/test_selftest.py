@@ -65,7 +65,7 @@ def test_another_answer_is_named(bundle_copy: Path, stage: str) -> None:
 def test_an_answer_that_is_no_number_fails(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = Predictor(tiny_bundle)
     nothing = np.full((1, 5), np.nan, np.float32)
-    monkeypatch.setattr(predictor, "_run", lambda *_: (nothing, nothing))
+    monkeypatch.setattr(predictor, "run_model", lambda _: (nothing, nothing))
     outcome = predictor.selftest()
     assert {result.stage for result in outcome.results} == {"logits"}
     json.dumps([result.max_probability_difference for result in outcome.results], allow_nan=False)

@@ -45,6 +45,11 @@ def test_pixels_are_subtracted_without_wrapping_around() -> None:
     assert gap.largest == 254.0
 
 
+def test_the_limit_itself_still_passes_and_no_more() -> None:
+    assert measure(np.array([0.0]), np.array([0.25]), 0.25, "p").passed
+    assert not measure(np.array([0.0]), np.array([0.2501]), 0.25, "p").passed
+
+
 def test_where_all_must_be_equal_one_level_fails() -> None:
     assert measure(np.array([7], np.uint8), np.array([7], np.uint8), 0.0, "p").passed
     assert not measure(np.array([7], np.uint8), np.array([8], np.uint8), 0.0, "p").passed

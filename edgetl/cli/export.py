@@ -36,10 +36,10 @@ DEFAULT_MAX_DROP = 0.5
     "--format",
     "formats",
     multiple=True,
-    type=click.Choice(["onnx", "torchscript"]),
+    type=click.Choice(["onnx", "torchscript", "pt2"]),
     default=("onnx", "torchscript"),
     show_default=True,
-    help="What to write; may be given more than once.",
+    help="What to write (pt2: a torch.export program); may be given more than once.",
 )
 @click.option(
     "--precision",

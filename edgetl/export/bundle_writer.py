@@ -28,15 +28,16 @@ from edgetl.export.judge import Judgement
 from edgetl.export.onnx_model import assemble, opset_of
 from edgetl.export.onnx_network import export_network
 from edgetl.export.precisions import JudgedBy, to_half, to_int8
+from edgetl.export.program import build_program, straight_classifier
 from edgetl.export.quantize import MIN_OPSET as INT8_MIN_OPSET
 from edgetl.export.torchscript import build_torchscript
-from edgetl.export.verification import MAX_PROBABILITY_DIFFERENCE, Run, run_onnx, run_torchscript, verify
+from edgetl.export.verification import MAX_PROBABILITY_DIFFERENCE, Run, run_onnx, run_program, run_torchscript, verify
 from edgetl.runtime.bundle import DEFAULT_PRECISION, MANIFEST, SCHEMA, manifest_bytes
 from edgetl.runtime.card import ModelCard
 
-FORMATS = ("onnx", "torchscript")
+FORMATS = ("onnx", "torchscript")  # written by default; "pt2" is the third
 ONNX_FILES = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
-TORCHSCRIPT_FILE = "model.ts.pt"
+TORCHSCRIPT_FILE, PROGRAM_FILE = "model.ts.pt", "model.pt2"
 EXPORTERS: tuple[Any, ...] = (edgetl, torch, onnx, onnxruntime, numpy, PIL)
 
 
@@ -71,6 +72,8 @@ def export_bundle(
         writing.add_onnx(opset, precisions, judged_by)
     if "torchscript" in formats:
         writing.add_torchscript()
+    if "pt2" in formats:
+        writing.add_program()
     manifest = {
         "schema": SCHEMA,
         "name": destination.resolve().name,
@@ -99,6 +102,7 @@ class _Writing:
         self.manifest: dict[str, Any] = {
             "models": {},
             "torchscript": None,
+            "pt2": None,
             "opset": None,
             "precisions": {},
             "verification": {},
@@ -131,6 +135,15 @@ class _Writing:
         self.manifest["verification"]["torchscript"] = figures.to_dict()
         self.manifest["torchscript"] = TORCHSCRIPT_FILE
         self.files[TORCHSCRIPT_FILE] = content
+
+    def add_program(self) -> None:
+        """The torch.export program."""
+        classifier = straight_classifier(self._network, self._card)
+        content = build_program(classifier)
+        figures = verify("torch.export", run_program(content, classifier), self._references)
+        self.manifest["verification"]["pt2"] = figures.to_dict()
+        self.manifest["pt2"] = PROGRAM_FILE
+        self.files[PROGRAM_FILE] = content
 
     def _smaller(
         self, precision: str, network: onnx.ModelProto, judged_by: JudgedBy | None

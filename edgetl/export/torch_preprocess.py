@@ -73,8 +73,7 @@ class Preprocess(nn.Module):
             window = rows[start : start + band.shape[1]].to(torch.float64, memory_format=torch.contiguous_format)
             band = band[:, : window.shape[0]].to(pixels.device)  # weights of 0 reach past the last row
             sums = band @ window.reshape(window.shape[0], -1)
-            rounded = torch.floor(sums / self.one + 0.5).clamp(0.0, 255.0)
-            resized[begin:end] = rounded.reshape(resized[begin:end].shape).to(torch.uint8)
+            resized[begin:end] = self.rounded(sums).reshape(resized[begin:end].shape)
         return resized
 
     def weights(self, length: int, target: int, origin: int, count: int) -> tuple[Tensor, Tensor]:
@@ -88,10 +87,17 @@ class Preprocess(nn.Module):
         most = int((after - first).max().item())
         taps = first.unsqueeze(1) + torch.arange(most, dtype=torch.int64, device="cpu")
         distance = ((taps.to(torch.float64) - centres.unsqueeze(1) + 0.5) * (1.0 / filter_scale)).abs()
-        values = self.filter(distance) * (taps < after.unsqueeze(1))
+        return first, self.whole_weights(self.filter(distance) * (taps < after.unsqueeze(1)))
+
+    def whole_weights(self, values: Tensor) -> Tensor:
+        """Filter values of each output's taps, float64 [outputs, taps] → weights of sum 1 × 2^22, whole numbers."""
         total = values.cumsum(1)[:, -1:]  # one tap after the other; sum() would add in another order
         scaled = values / total * self.one
-        return first, torch.trunc(scaled + torch.sign(scaled) * 0.5)
+        return torch.trunc(scaled + torch.sign(scaled) * 0.5)
+
+    def rounded(self, sums: Tensor) -> Tensor:
+        """Sums of pixels × weights, float64 → pixels, uint8."""
+        return torch.floor(sums / self.one + 0.5).clamp(0.0, 255.0).to(torch.uint8)
 
     def filter(self, distance: Tensor) -> Tensor:
         """The filter's value at ``distance`` ≥ 0, float64."""

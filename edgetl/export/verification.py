@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgetl.errors import ExportError
+from edgetl.export.classifier import DeployedClassifier
 from edgetl.export.golden import Reference
 from edgetl.export.onnx_model import named_value
 from edgetl.runtime.session import open_session
@@ -53,6 +54,20 @@ def run_torchscript(content: bytes) -> Run:
     def run(images: NDArray[np.uint8]) -> Answer:
         with torch.inference_mode():
             resized, _, logits, probabilities = module.stages(torch.from_numpy(images))
+        return resized.numpy(), logits.numpy(), probabilities.numpy()
+
+    return run
+
+
+def run_program(content: bytes, classifier: DeployedClassifier) -> Run:
+    """A torch.export program, read back. It shows its answers only; ``resized`` is from what it was recorded from."""
+    module = torch.export.load(io.BytesIO(content)).module()
+
+    def run(images: NDArray[np.uint8]) -> Answer:
+        tensor = torch.from_numpy(images)
+        with torch.inference_mode():
+            logits, probabilities = module(tensor)
+            resized = classifier.preprocess.resize(tensor)
         return resized.numpy(), logits.numpy(), probabilities.numpy()
 
     return run

@@ -21,14 +21,14 @@ from PIL import Image
 from small_export import Check, Exported
 
 from edgetl.errors import BundleError, ParityError
-from edgetl.export.classifier import DeployedClassifier
-from edgetl.export.quiet import quiet
+from edgetl.export.program import build_program, straight_classifier
 from edgetl.parity.check import check, unopened
 from edgetl.parity.photos import CHUNK_PHOTOS, Photo, Unreadable, find_photos, read_chunks
 from edgetl.parity.runtimes import RUNTIMES, Runtime, Subject, fresh_worker
 from edgetl.parity.runtimes.onnxruntime import Batch, OnnxRuntimeCpu
 from edgetl.parity.runtimes.torch_eager import Reference
 from edgetl.parity.stages import Refusal, Stages
+from edgetl.runtime.card import ModelCard
 
 
 @pytest.fixture
@@ -125,15 +125,28 @@ def test_a_bundle_without_torchscript(copied: Exported, run_check: Check) -> Non
     assert not run_check(copied.subject(), "torchscript").passed
 
 
-def test_a_torch_export_file(copied: Exported, run_check: Check) -> None:
-    classifier = DeployedClassifier(copied.network, copied.card)
-    example = torch.zeros((2, 40, 48, 3), dtype=torch.uint8)
-    with quiet():
-        program = torch.export.export(classifier, (example,), dynamic_shapes=({0: torch.export.Dim("N")},))
-        torch.export.save(program, copied.folder / "model.pt2")
+def add_program(copied: Exported, card: ModelCard) -> None:
+    """Put a torch.export program of ``card`` into the bundle."""
+    (copied.folder / "model.pt2").write_bytes(build_program(straight_classifier(copied.network, card)))
     tampering.sign(copied.folder, pt2="model.pt2")
+
+
+def test_a_torch_export_file(copied: Exported, run_check: Check) -> None:
+    add_program(copied, copied.card)
     result = run_check(copied.subject(), "pt2")
     assert result.passed, result.failures
+    resized = result.runtimes[0].stage("resized")
+    assert resized is not None and (resized.size, resized.differing) == (7 * 32 * 32 * 3, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "stage"), [({"interpolation": "bilinear"}, "resized"), ({"mean": (0.4, 0.4, 0.4)}, "normalized")]
+)
+def test_another_preprocessing_in_a_torch_export_file(
+    copied: Exported, run_check: Check, change: dict[str, object], stage: str
+) -> None:
+    add_program(copied, replace(copied.card, spec=replace(copied.card.spec, **change)))
+    assert [run.departure for run in run_check(copied.subject(), "pt2").runtimes] == [stage]
 
 
 def test_a_lone_model_is_checked_too(exported: Exported, run_check: Check) -> None:

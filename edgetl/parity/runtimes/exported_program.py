@@ -1,40 +1,56 @@
-"""The torch.export file (.pt2) in torch, fed with photos that already have their target size."""
+"""The torch.export file (.pt2) in torch: as it is for the answers, cut in memory for the stages before."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from edgetl.parity.photos import Photo, Unreadable
 from edgetl.parity.runtimes.base import Runtime, Subject
 from edgetl.parity.stages import Refusal, Stages
-from edgetl.runtime.preprocess import resize_for_graph, resize_image
 
 
 class ExportedProgram(Runtime):
-    """torch.export records one path through the network: the one for pictures that need no resize."""
+    """The recorded graph has no named values; the resize is where it last holds photos of whole numbers."""
 
     name = "pt2"
-    about = "the torch.export file in torch, resized outside"
+    about = "the torch.export file in torch"
 
     def __init__(self, subject: Subject) -> None:
         import torch
 
         program = torch.export.load(subject.file("pt2", "pt2"))
-        self._torch, self._module = torch, program.module()
-        self._spec, self._threads = subject.card.spec, subject.threads
+        self._torch, self._threads = torch, subject.threads
+        self._shipped, self._cut = program.module(), _cut_at_preprocessing(torch, program.module())
 
     def run(self, photos: Sequence[Photo | Unreadable]) -> Sequence[Stages | Refusal]:
         self._torch.set_num_threads(self._threads)
         with self._torch.inference_mode():
-            return [self._classify(photo) for photo in photos if isinstance(photo, Photo)]
+            return [self._classify(photo.pixels[np.newaxis]) for photo in photos if isinstance(photo, Photo)]
 
-    def _classify(self, photo: Photo) -> Stages:
-        images = np.array(resize_for_graph(photo.image, self._spec))[np.newaxis]  # a copy that torch may write to
-        logits, probabilities = self._module(self._torch.from_numpy(images))
-        return Stages(
-            resized=resize_image(photo.image, self._spec),
-            logits=logits[0].numpy(),
-            probabilities=probabilities[0].numpy(),
-        )
+    def _classify(self, pixels: Any) -> Stages:
+        images = self._torch.from_numpy(pixels)
+        values = (*self._cut(images), *self._shipped(images))
+        resized, normalized, logits, probabilities = (value[0].numpy() for value in values)
+        return Stages(resized=resized, normalized=normalized, logits=logits, probabilities=probabilities)
+
+
+def _cut_at_preprocessing(torch: Any, module: Any) -> Any:
+    """``module`` (torch.fx.GraphModule), changed to give (resized, normalized) in place of its two outputs.
+
+    Raises ValueError if the graph holds no such values.
+    """
+    nodes = list(module.graph.nodes)
+    values = {node: node.meta["val"] for node in nodes if isinstance(node.meta.get("val"), torch.Tensor)}
+    photos = [n for n, v in values.items() if n.op != "placeholder" and v.dtype == torch.uint8 and v.shape[-1:] == (3,)]
+    after = nodes[nodes.index(photos[-1]) :] if photos else []
+    sums = [node for node in after if node.target == torch.ops.aten.add.Tensor]
+    if not sums:
+        raise ValueError("its graph holds no resized photos")
+    output = nodes[-1]
+    output.args = ((photos[-1], sums[0]),)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module

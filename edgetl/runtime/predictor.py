@@ -114,6 +114,7 @@ class Predictor:
         self.precision = precision
         self.max_pixels = max_pixels
         self.bundle = Bundle.open(self.path) if self.path.is_dir() else None
+        self._identity: tuple[int, ...] | None = None
         self._forget_sessions()
         self.card = self._checked_card(self._session(threads))
         _predictors.add(self)
@@ -128,7 +129,7 @@ class Predictor:
         """Sixteen hex digits that tell this model file from any other: the start of its SHA-256."""
         if self.bundle is not None:
             return str(self.bundle.manifest["files"][self.bundle.model_name(self.precision)]["sha256"])[:16]
-        with _open_lone_model(self.path) as file:
+        with self._open_lone_model() as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
     @property
@@ -167,6 +168,7 @@ class Predictor:
         if len(start) == 1:  # nothing to do side by side, so the session that is open already will do
             yield from self._classify(start[0], self.threads)
             return
+        self._session(session_threads)  # what is wrong with the model is no photo's fault
         from concurrent.futures import Future, ThreadPoolExecutor
 
         pending: deque[Future[list[Prediction | ImageError]]] = deque()
@@ -267,9 +269,24 @@ class Predictor:
             name = self.bundle.model_name(self.precision)
             file, shown = self.bundle.open_file(name), self.bundle.path / name
         else:
-            file, shown = _open_lone_model(self.path), self.path
+            file, shown = self._open_lone_model(), self.path
         with file:
             return open_session(file, providers=self.providers, threads=threads, name=shown)
+
+    def _open_lone_model(self) -> BufferedReader:
+        """The same file each time; a bundle's has its checksum for that."""
+        if not self.path.exists():
+            raise BundleError(self.path, "there is no such bundle or model", "Name a folder that `edgetl export` wrote.")
+        if not self.path.is_file():
+            raise BundleError(self.path, "it is not a regular file")
+        file = open_to_read(self.path)
+        status = os.fstat(file.fileno())
+        identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        if self._identity not in (None, identity):
+            file.close()
+            raise BundleError(self.path, "it was replaced after it was loaded", "Make a new Predictor for the new model.")
+        self._identity = identity
+        return file
 
     def _checked_card(self, session: onnxruntime.InferenceSession) -> ModelCard:
         """The model's own card, once it fits its outputs and the manifest."""
@@ -306,14 +323,6 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork either
 
 def _load(path: Path, providers: Providers, threads: int | None, precision: str | None, max_pixels: int) -> Predictor:
     return Predictor(path, providers=providers, threads=threads, precision=precision, max_pixels=max_pixels)
-
-
-def _open_lone_model(path: Path) -> BufferedReader:
-    if not path.exists():
-        raise BundleError(path, "there is no such bundle or model", "Name a folder that `edgetl export` wrote.")
-    if not path.is_file():
-        raise BundleError(path, "it is not a regular file")
-    return open_to_read(path)
 
 
 def _chunks(sources: Iterable[Source], size: int) -> Iterator[list[Source]]:

@@ -180,6 +180,25 @@ def test_probabilities_that_are_no_numbers_are_an_error(tmp_path: Path) -> None:
     assert ["not finite numbers" in str(result) for result in results] == [True, False]
 
 
+def test_a_lone_model_replaced_meanwhile_is_not_mixed_with_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(tiny_bundle.onnx_bytes(tiny_bundle.card()))
+    predictor = Predictor(path)
+    path.write_bytes(tiny_bundle.onnx_bytes(tiny_bundle.card(), seed=1))
+    assert isinstance(predictor(photo(1)), Prediction), "what is loaded goes on"
+    with pytest.raises(BundleError, match="it was replaced after it was loaded"):
+        list(predictor.batch([photo(1), photo(2)]))
+    with pytest.raises(BundleError, match="it was replaced after it was loaded"):
+        predictor.model_id  # noqa: B018
+
+
+def test_a_bundle_damaged_meanwhile_is_one_error_and_not_one_a_photo(bundle_copy: Path) -> None:
+    predictor = Predictor(bundle_copy)
+    (bundle_copy / "model.onnx").write_bytes(b"other")
+    with pytest.raises(BundleError):
+        list(predictor.batch([photo(1), photo(2)], workers=2))
+
+
 # Providers and threads.
 
 

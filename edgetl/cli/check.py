@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgetl.cli.model_options import Share
 from edgetl.cli.progress_bar import counting
+from edgetl.cli.report_file import ReportFile
 from edgetl.errors import BundleError, CheckpointError, ParityError
 
 if TYPE_CHECKING:
@@ -36,13 +38,13 @@ class WrongUse(click.ClickException):
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="The trained run. [default: the one BUNDLE names]")
 @click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Only this runtime, which must run; repeatable.")
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), help="Which of the bundle's models to check.")
-@click.option("--tolerance", type=click.FloatRange(0, 1), help="Largest difference of a probability. [default: 1e-4 for fp32]")
+@click.option("--tolerance", type=Share(), help="Largest difference of a probability. [default: 1e-4 for fp32]")
 @click.option("--limit", type=click.IntRange(min=1), help="Compare only so many photos, evenly spread.")
 @click.option("--against", type=click.Path(exists=True, path_type=Path), help="Compare with this bundle; needs no checkpoint.")
 @click.option("--max-accuracy-drop", type=float, metavar="POINTS", help="With --against: fail if more accuracy is lost.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write every figure as JSON.")
-@click.option("--junit", "junit_file", type=click.Path(dir_okay=False, path_type=Path), help="Write JUnit XML for a CI system.")
-@click.option("--html", "html_file", type=click.Path(dir_okay=False, path_type=Path), help="Write a report to look at.")
+@click.option("--json", "json_file", type=ReportFile(), help="Write every figure as JSON.")
+@click.option("--junit", "junit_file", type=ReportFile(), help="Write JUnit XML for a CI system.")
+@click.option("--html", "html_file", type=ReportFile(), help="Write a report to look at.")
 def command(
     bundle: Path,
     images: Path,

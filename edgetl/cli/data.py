@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgetl.cli.printable import printable
+from edgetl.cli.report_file import ReportFile
 from edgetl.training.layout import DEFAULT_VAL_FRACTION
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _SHOWN_FINDINGS = 5  # of one kind; --json has them all
 _SHOWN_PATHS = 4  # of one finding
 _SHOWN_CLASSES = 40
 
-_json_option = click.option("--json", "json_file", type=click.Path(dir_okay=False), help="Also write everything to this file.")
+_json_option = click.option("--json", "json_file", type=ReportFile(), help="Also write everything to this file.")
 _threads_option = click.option("--threads", type=click.IntRange(min=1), help="Photos decoded at a time (default: one a core).")
 
 
@@ -44,7 +45,7 @@ def command() -> None:
 @click.argument("data", type=click.Path())
 @_json_option
 @_threads_option
-def check(data: str, json_file: str | None, threads: int | None) -> None:
+def check(data: str, json_file: Path | None, threads: int | None) -> None:
     """Look for what would spoil training on DATA; nothing is changed.
 
     Unreadable, truncated and empty files, wrong suffixes, exact and near duplicates inside and across train, val and
@@ -73,7 +74,7 @@ def check(data: str, json_file: str | None, threads: int | None) -> None:
 @click.option("--copy", is_flag=True, help="Copy the files instead of making hard links (needed from one disk to another).")
 @_json_option
 @_threads_option
-def split(source: str, destination: str, val_fraction: float, copy: bool, json_file: str | None, threads: int | None) -> None:
+def split(source: str, destination: str, val_fraction: float, copy: bool, json_file: Path | None, threads: int | None) -> None:
     """Split SRC, a folder of class folders, into DST/train and DST/val.
 
     SRC may be what the cats-and-dogs archive unpacks to. A photo's side follows from its content; duplicates and
@@ -107,12 +108,12 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _write_json(file: str | None, values: dict[str, Any]) -> None:
+def _write_json(file: Path | None, values: dict[str, Any]) -> None:
     if file is None:
         return
     text = json.dumps(values, ensure_ascii=False, indent=1) + "\n"
     try:  # a file name that is not Unicode becomes a JSON escape
-        Path(file).write_text(text, encoding="utf-8", errors="backslashreplace")
+        file.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise click.ClickException(f"{file} can't be written: {error.strerror or error}.") from error
 

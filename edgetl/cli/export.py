@@ -88,9 +88,12 @@ def command(
     """
     from edgetl.export.bundle_writer import export_bundle
     from edgetl.training import checkpoint
+    from edgetl.training.history import METRICS
 
     _refuse_idle_options(context, formats, precisions)
     trained = checkpoint.load(run)
+    if run.is_dir() and not (run / METRICS).exists():
+        click.echo(f"Warning: {run} is not finished; these are its best weights so far, without a temperature.", err=True)
     photos = _golden_photos(golden, trained)
     judged_by = None
     if set(precisions) - {"fp32"} and "onnx" in formats:
@@ -131,7 +134,7 @@ def _golden_photos(golden: str, trained: Trained) -> list[Path]:
     if golden.isdecimal():
         hint = "Give other photos with --golden DIR, or leave them out with --golden 0."
         count = int(golden)
-        return golden_photos(run_data(trained.settings, "golden photos", hint), count) if count else []
+        return golden_photos(run_data(trained.settings, trained.card.labels, "golden photos", hint), count) if count else []
     folder = Path(golden)
     photos = find_images(folder) if folder.is_dir() else []
     if not photos:
@@ -143,7 +146,7 @@ def _judged_by(trained: Trained, calibration: int, max_accuracy_drop: float) -> 
     from edgetl.export.precisions import JudgedBy
 
     hint = "Put the data back where it was, or export with --precision fp32 alone."
-    data = run_data(trained.settings, "smaller precisions", hint)
+    data = run_data(trained.settings, trained.card.labels, "smaller precisions", hint)
     return JudgedBy(
         calibration=calibration_photos(data, calibration),
         validation=[(sample.path, sample.label) for sample in data.val],

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import sys
 from importlib import import_module
 from pkgutil import iter_modules
@@ -71,8 +74,14 @@ def command() -> None:
 
 def main() -> None:
     """The ``edgetl`` program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter shows its code
+            stream.reconfigure(errors="backslashreplace")
     try:
+        if sys.stdout is None:
+            raise click.ClickException("Standard output is closed; send it to /dev/null if it is not wanted.")
         command(prog_name="edgetl", standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -84,6 +93,11 @@ def main() -> None:
     except BrokenPipeError:  # whoever read our output has seen enough
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        click.echo(f"Error: {error.filename or 'the output'} can't be written: {error.strerror}.", err=True)
+        os._exit(1)  # without another try to write what is left
 
 
 if __name__ == "__main__":

@@ -12,9 +12,23 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+
+class Share(click.FloatRange):
+    """A number from 0 to 1; unlike ``FloatRange``, refuses what is no number at all."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 1)
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        number = super().convert(value, parameter, context)
+        if number != number:
+            self.fail(f"{value} is not a number from 0 to 1.", parameter, context)
+        return number
+
+
 _OPTIONS = (
     click.option("--providers", default="auto", show_default=True, metavar="NAME[,NAME]", help="onnxruntime providers."),
-    click.option("--threads", type=click.IntRange(min=1), help="Threads inside one run of the model. [default: the cores]"),
+    click.option("--threads", type=click.IntRange(1, 256), help="Threads inside one run of the model. [default: the cores]"),
     click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), help="Which of the bundle's models to run."),
     click.option("--max-pixels", type=click.IntRange(min=1), help="Largest photo to decode, pixels. [default: 100 million]"),
 )

@@ -70,6 +70,8 @@ def _sources(photos: Iterable[str], shard: Shard) -> Iterator[Source]:
 
     for photo in photos:
         if photo == "-":
+            if sys.stdin is None:
+                raise click.UsageError("Standard input is closed.")
             yield sys.stdin.buffer
         else:
             yield from photos_of([photo], shard)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +13,22 @@ if TYPE_CHECKING:
     from edgetl.training.dataset import ImageFolders
 
 
-def run_data(settings: Mapping[str, Any], needed_for: str, hint: str) -> ImageFolders:
-    """The data folder of a run, read again. Raises ExportError, with ``hint``, if it is gone or was never named."""
+def run_data(settings: Mapping[str, Any], labels: Sequence[str], needed_for: str, hint: str) -> ImageFolders:
+    """The data folder of a run, read again.
+
+    Raises ExportError, with ``hint``, if it is gone, was never named, or has other classes than ``labels`` by now.
+    """
     from edgetl.training.dataset import scan
 
     try:
-        return scan(settings["data"], val_fraction=settings["val_fraction"])
+        data = scan(settings["data"], val_fraction=settings["val_fraction"])
     except KeyError as error:
         raise ExportError(f"The run does not say what it was trained on, which {needed_for} need.", hint) from error
     except DataError as error:
         raise ExportError(f"{needed_for[0].upper()}{needed_for[1:]} need the run's data: {error.message}", hint) from error
+    if data.classes != tuple(labels):  # then a class has another number than in the network's outputs
+        raise ExportError(f"{data.root} has other classes than the run was trained on, so {needed_for} can't use it.", hint)
+    return data
 
 
 def golden_photos(data: ImageFolders, count: int) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +24,7 @@ from edgetl.training.checkpoint import BEST, Trained
 from edgetl.training.dataset import ImageFolders
 from edgetl.training.distributed import Processes, describe, join
 from edgetl.training.finish import Told, finish
+from edgetl.training.folder_lock import alone_in
 from edgetl.training.history import EVENTS, HISTORY, METRICS
 from edgetl.training.learner import Learner
 from edgetl.training.loop import Course, Loop
@@ -53,7 +55,7 @@ def train(settings: TrainSettings, folder: Path, *, overwrite: bool = False, lis
 
     overwrite  throw away an earlier run in ``folder``, once the data and the backbone are known to be usable
     """
-    with join(settings.device) as processes, reproducible(processes.device):
+    with join(settings.device) as processes, reproducible(processes.device), ExitStack() as held:
         noted = Remembering(listener if listener and processes.leads else Listener())
         if processes.leads:
             _require_free(folder, overwrite)
@@ -61,6 +63,9 @@ def train(settings: TrainSettings, folder: Path, *, overwrite: bool = False, lis
         folders = find_photos(settings, noted)
         backbone = build_backbone(settings, len(folders.classes))
         if processes.leads:
+            checkpoint.make_folder(folder)
+            held.enter_context(alone_in(folder))
+            _require_free(folder, overwrite)  # again: another run may have come in between
             _clear(folder)
         processes.barrier()
         run = _Run(settings, folder, processes, noted)
@@ -77,8 +82,10 @@ def resume(folder: Path, *, device: str | None = None, listener: Listener | None
     settings = replace(settings, device=device) if device else settings
     if state["standing"]["finished"]:
         raise TrainingError(f"The run in {folder} is finished.", "To train longer, start another with more --epochs.")
-    with join(settings.device) as processes, reproducible(processes.device):
+    with join(settings.device) as processes, reproducible(processes.device), ExitStack() as held:
         noted = Remembering(listener if listener and processes.leads else Listener())
+        if processes.leads:
+            held.enter_context(alone_in(folder))
         folders = find_photos(settings, noted)
         backbone = build_backbone(settings, len(folders.classes), weights="none")
         return _Run(settings, folder, processes, noted).loop(folders, backbone, state)
@@ -154,17 +161,23 @@ class _Run:
 
 
 def _require_free(folder: Path, overwrite: bool) -> None:
-    taken = [name for name in (BEST, LAST) if (folder / name).exists()]
-    if taken and not overwrite:
+    if overwrite:
+        return
+    if any((folder / name).exists() for name in (BEST, LAST)):
         raise CheckpointError(
             f"{folder} holds a run already.",
             f"Go on with it: edgetl train --resume {folder}\nOr throw it away with --overwrite, or choose another with -o.",
         )
+    for name in (HISTORY, METRICS, REPORT, EVENTS):
+        if (folder / name).exists():
+            raise CheckpointError(
+                f"{folder} holds {name} already, which a run would write.",
+                "Choose another folder with -o, or throw it away with --overwrite.",
+            )
 
 
 def _clear(folder: Path) -> None:
-    """Make the run folder; what an earlier run left in it goes, nothing else."""
-    checkpoint.make_folder(folder)
+    """What an earlier run left in the folder goes, nothing else."""
     try:
         for name in (LAST, BEST, HISTORY, METRICS, REPORT):
             (folder / name).unlink(missing_ok=True)

@@ -1,0 +1,37 @@
+"""One run a folder at a time."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgetl.errors import CheckpointError
+
+if sys.platform != "win32":  # there, two runs in one folder are the user's to avoid
+    import fcntl
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold an existing run folder; the system lets go of it however the process ends.
+
+    Raises CheckpointError if another process holds it.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise CheckpointError(
+            f"Another process is training in {folder}.", "Wait for it or stop it, or choose another folder with -o."
+        ) from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)

@@ -62,7 +62,7 @@ class TrainSettings:
     strategy: str = _option(
         "auto",
         "Model",
-        "What is trained: the head, the last blocks too, or everything; auto: features on a CPU, else full.",
+        "What is trained: head, last blocks or everything; auto: features on a CPU, else full.",
         ("auto", "features", "last-blocks", "full"),
     )
     blocks: int = _option(3, "Model", "How many blocks last-blocks trains.", low=1, needs=("strategy", ("last-blocks",)))

@@ -53,8 +53,15 @@ def _lines(card: ModelCard, created: str | None, files: dict[str, int]) -> list[
         *_row("data", _pairs(card.data)),
         *_row("versions", _pairs(card.versions)),
         *_row("exported", created),
-        *(line for name, size in files.items() for line in _row("file", f"{name}  {_megabytes(size)}")),
+        *(line for name, size in _grouped(files) for line in _row("file", f"{name}  {_megabytes(size)}")),
     ]
+
+
+def _grouped(files: dict[str, int]) -> list[tuple[str, int]]:
+    """Files by name, those of a folder as one."""
+    golden = [size for name, size in files.items() if name.startswith("golden/")]
+    alone = [(name, size) for name, size in files.items() if not name.startswith("golden/")]
+    return [*alone, *([(f"golden/  {len(golden)} photos", sum(golden))] if golden else [])]
 
 
 def _row(name: str, value: str | None) -> list[str]:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model", type=click.Path(exists=True))
 @click.argument("photos", nargs=-1, required=True)
-@click.option("--top", type=click.IntRange(min=1), default=1, show_default=True, help="How many classes to show a photo.")
+@click.option(
+    "--top", type=click.IntRange(min=1), default=1, show_default=True, help="How many classes the table shows for a photo."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line instead of a table.")
 @click.option("--out", type=click.Path(dir_okay=False), help="Write to a .jsonl, .csv or .parquet file; continues one.")
 @click.option("--shard", "shard_text", default="1/1", metavar="I/N", help="Take only the I-th of N parts of the photos.")
@@ -43,6 +45,8 @@ def command(
       edgetl predict exported/pets photos/ --out answers.parquet --shard 2/8
     """
     shard = _parse_shard(shard_text)
+    if Path(model).suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"):
+        raise click.UsageError(f"{model} is a photo. The model comes first: edgetl predict MODEL PHOTOS…")
     many = len(photos) > 1 or Path(photos[0]).is_dir()
     predictor = open_predictor(model, many=many, **options)
     if out is None:
@@ -104,7 +108,7 @@ def _write_all(predictor: Predictor, photos: tuple[str, ...], shard: Shard, out:
                 results.append(result)
                 total += 1
                 count()
-    click.echo(f"{total} photos in {out}" + (f", {len(results)} of them from before" if len(results) else ""), err=True)
+    click.echo(f"photos in {out}: {total}" + (f", {len(results)} of them from before" if len(results) else ""), err=True)
     return total, results.failed
 
 
@@ -120,9 +124,12 @@ class _Table:
     def __init__(self, labels: tuple[str, ...], top: int) -> None:
         self._column = max(5, *(width(printable(label)) for label in labels))
         self._top = top
-        click.echo(f"confidence  {self._pad('label')}  photo")
+        self._begun = False
 
     def show(self, result: Prediction | ImageError) -> None:
+        if not self._begun:
+            click.echo(f"confidence  {self._pad('label')}  photo")
+            self._begun = True
         if isinstance(result, ImageError):
             click.echo(f"{'error':>10}  {printable(f'{result.source}: {result.reason}')}")
             return

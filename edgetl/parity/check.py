@@ -205,7 +205,7 @@ def _compare(
     """Feed all photos to the reference and to every run."""
     seen = _Seen()
     reference = Reference(subject.network, subject.reference, subject.threads)
-    for photos in read_chunks(paths, root):
+    for photos in read_chunks(paths, root, subject.reference.spec):
         readable = [photo for photo in photos if isinstance(photo, Photo)]
         truth = pool.submit(reference.run, readable)
         work = [run.start(photos, pool) for run in runs]

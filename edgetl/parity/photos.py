@@ -13,7 +13,9 @@ from PIL import Image
 
 from edgetl.errors import ImageError, ParityError
 from edgetl.runtime.images import read_image
+from edgetl.runtime.preprocess import refuse_extreme_shape
 from edgetl.runtime.sources import find_images
+from edgetl.runtime.spec import PreprocessSpec
 
 CHUNK_PHOTOS = 16
 CHUNK_PIXELS = 16_000_000  # 48 MB of decoded photos at a time, whatever their number
@@ -35,7 +37,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A photo that ``read_image`` refuses."""
+    """A photo that ``read_image`` or the resize refuses."""
 
     path: Path
     name: str
@@ -53,12 +55,12 @@ def find_photos(images: str | Path) -> tuple[Path, list[Path]]:
     return images, found
 
 
-def read_chunks(paths: Sequence[Path], root: Path) -> Iterator[list[Photo | Unreadable]]:
+def read_chunks(paths: Sequence[Path], root: Path, spec: PreprocessSpec) -> Iterator[list[Photo | Unreadable]]:
     """Decode ``paths`` in order, a bounded number of pixels at a time. Names are relative to ``root``."""
     chunk: list[Photo | Unreadable] = []
     pixels = 0
     for path in paths:
-        photo = _read(path, path.relative_to(root).as_posix())
+        photo = _read(path, path.relative_to(root).as_posix(), spec)
         size = photo.image.width * photo.image.height if isinstance(photo, Photo) else 0
         if chunk and (len(chunk) == CHUNK_PHOTOS or pixels + size > CHUNK_PIXELS):
             yield chunk
@@ -69,8 +71,10 @@ def read_chunks(paths: Sequence[Path], root: Path) -> Iterator[list[Photo | Unre
         yield chunk
 
 
-def _read(path: Path, name: str) -> Photo | Unreadable:
+def _read(path: Path, name: str, spec: PreprocessSpec) -> Photo | Unreadable:
     try:
-        return Photo(path, name, read_image(path))
+        image = read_image(path)
+        refuse_extreme_shape(image, spec)
+        return Photo(path, name, image)
     except ImageError as error:
         return Unreadable(path, name, error.reason)

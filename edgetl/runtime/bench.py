@@ -138,7 +138,8 @@ def _stages(predictor: Predictor, photos: Sequence[Path], runs: int) -> dict[str
 
 def _cold_start(predictor: Predictor, photo: Path) -> tuple[float, int | None]:
     options = {"providers": predictor.providers, "threads": predictor.threads, "precision": predictor.precision}
-    command = [sys.executable, "-c", _FRESH_PROCESS, str(predictor.path), str(photo), json.dumps(options)]
+    # -P: not the current folder first, where a checkout called edgetl would be taken for the package.
+    command = [sys.executable, "-P", "-c", _FRESH_PROCESS, str(predictor.path), str(photo), json.dumps(options)]
     seconds, memory = [], None
     for _ in range(3):
         start = time.perf_counter()

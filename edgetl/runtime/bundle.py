@@ -112,8 +112,9 @@ class Bundle:
         path, expected = self.file(name), self.manifest["files"][name]
         file = open_to_read(path)
         try:
-            if os.fstat(file.fileno()).st_size != expected["bytes"]:
-                raise BundleError(path, f"it is longer or shorter than the {expected['bytes']} bytes it should have", _REEXPORT)
+            size = os.fstat(file.fileno()).st_size
+            if size != expected["bytes"]:
+                raise BundleError(path, f"it has {size} bytes and should have {expected['bytes']}", _REEXPORT)
             if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
                 raise BundleError(path, "it is damaged: its SHA-256 is not the manifest's", _REEXPORT)
             file.seek(0)

@@ -154,6 +154,8 @@ class Predictor:
 
         workers  photos worked on at once; None: one a core
         """
+        if isinstance(sources, (str, bytes, os.PathLike)):
+            raise TypeError("batch takes many photos: pass a list of them, or call the predictor with the one.")
         workers = cores() if workers is None else workers
         _require_positive("workers", workers)
         batch_size = _batch_size(self.provider)

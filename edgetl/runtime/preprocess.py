@@ -39,6 +39,19 @@ def resize_for_graph(image: Image.Image, spec: PreprocessSpec) -> NDArray[np.uin
     return _resize_window(image, spec, (top - top_in_square, left - left_in_square), (spec.size, spec.size))
 
 
+def refuse_extreme_shape(image: Image.Image, spec: PreprocessSpec) -> None:
+    """Raises ImageError for a picture whose resize would take more than MAX_PIXELS.
+
+    One pixel wide and a million high is a few bytes on disk, and gigabytes once its shorter side is enlarged.
+    """
+    height, width = spec.resized_size(image.height, image.width)
+    largest = width * max(image.height, height)
+    if largest > MAX_PIXELS:
+        raise ImageError(
+            describe(image), f"resizing {image.width}×{image.height} takes {largest:,} pixels; the limit is {MAX_PIXELS:,}"
+        )
+
+
 def _resize_window(
     image: Image.Image, spec: PreprocessSpec, origin: tuple[int, int], size: tuple[int, int]
 ) -> NDArray[np.uint8]:
@@ -49,11 +62,7 @@ def _resize_window(
     """
     full_height, full_width = spec.resized_size(image.height, image.width)
     (top, left), (height, width) = origin, size
-    largest = full_width * max(image.height, full_height)
-    if largest > MAX_PIXELS:  # one pixel wide and a million high: a few bytes on disk, gigabytes here
-        raise ImageError(
-            describe(image), f"resizing {image.width}×{image.height} takes {largest:,} pixels; the limit is {MAX_PIXELS:,}"
-        )
+    refuse_extreme_shape(image, spec)
     resample = _FILTERS[spec.interpolation]
     if full_width != image.width:
         image = image.resize((full_width, image.height), resample)

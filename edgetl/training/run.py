@@ -164,9 +164,10 @@ def _require_free(folder: Path, overwrite: bool) -> None:
     if overwrite:
         return
     if any((folder / name).exists() for name in (BEST, LAST)):
+        go_on = f"Go on with it: edgetl train --resume {folder}\n" if not (folder / METRICS).exists() else ""
         raise CheckpointError(
             f"{folder} holds a run already.",
-            f"Go on with it: edgetl train --resume {folder}\nOr throw it away with --overwrite, or choose another with -o.",
+            f"{go_on}Throw it away with --overwrite, or choose another folder with -o.",
         )
     for name in (HISTORY, METRICS, REPORT, EVENTS):
         if (folder / name).exists():

@@ -44,7 +44,7 @@ def test_every_photo_is_written_once_in_order(tiny_bundle: Path, many_photos: Pa
     result = predict(tiny_bundle, many_photos, "--out", out)
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert "600 photos in" in result.stderr
+    assert f"photos in {out}: 600" in result.stderr
     assert "1 of 600 photos could not be classified" in result.stderr
     sources = [row["source"] for row in rows(out)]
     assert len(sources) == len(set(sources)) == 600

@@ -92,6 +92,12 @@ def test_an_empty_folder_is_wrong_use(tiny_bundle: Path, tmp_path: Path) -> None
     assert f"There is no photo in {tmp_path}" in result.stderr
 
 
+def test_a_photo_in_the_models_place_is_wrong_use(tiny_bundle: Path, photo_folder: Path) -> None:
+    result = predict(sorted(photo_folder.iterdir())[0], tiny_bundle)
+    assert result.exit_code == 2
+    assert "The model comes first" in result.stderr
+
+
 def test_standard_input(tiny_bundle: Path, photo_folder: Path) -> None:
     path = photo_folder / "0-64x48.jpg"
     (record,) = records(predict(tiny_bundle, "-", "--json", stdin=path.read_bytes()))

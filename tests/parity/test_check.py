@@ -18,7 +18,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from small_export import Check, Exported
+from small_export import SPEC, Check, Exported
 
 from edgetl.errors import BundleError, ParityError
 from edgetl.export.program import build_program, straight_classifier
@@ -29,6 +29,7 @@ from edgetl.parity.runtimes.onnxruntime import Batch, OnnxRuntimeCpu
 from edgetl.parity.runtimes.torch_eager import Reference
 from edgetl.parity.stages import Refusal, Stages
 from edgetl.runtime.card import ModelCard
+from edgetl.runtime.spec import PreprocessSpec
 
 
 @pytest.fixture
@@ -224,10 +225,20 @@ def test_a_bundle_that_cant_be_opened_is_a_failure(tmp_path: Path) -> None:
 def test_every_photo_is_read_once_in_bounded_chunks(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, paths = find_photos(photos)
     monkeypatch.setattr("edgetl.parity.photos.CHUNK_PIXELS", 7000)
-    chunks = list(read_chunks(paths * 3, root))
+    chunks = list(read_chunks(paths * 3, root, SPEC))
     assert [photo.name for chunk in chunks for photo in chunk] == [p.relative_to(root).as_posix() for p in paths] * 3
     assert all(len(chunk) <= CHUNK_PHOTOS for chunk in chunks)
     assert all(sum(photo.pixels.size // 3 for photo in chunk) <= 7000 for chunk in chunks if len(chunk) > 1)
+
+
+def test_a_picture_too_thin_to_resize_is_refused_like_a_damaged_one(tmp_path: Path) -> None:
+    Image.new("RGB", (1, 60_000)).save(tmp_path / "thin.png")
+    shorter_side = PreprocessSpec("shorter_side", 256, "bilinear", (224, 224), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    ((photo,),) = read_chunks([tmp_path / "thin.png"], tmp_path, shorter_side)
+    assert isinstance(photo, Unreadable)
+    assert "60000" in photo.reason
+    ((squashed,),) = read_chunks([tmp_path / "thin.png"], tmp_path, SPEC)
+    assert isinstance(squashed, Photo)
 
 
 def test_the_worker_cant_import_edgetl(exported: Exported) -> None:

@@ -260,3 +260,9 @@ def test_without_onnxruntime_the_error_is_the_install_command(tiny_bundle: Path,
 def test_a_predictor_can_be_pickled(predictor: Predictor) -> None:
     copy = pickle.loads(pickle.dumps(predictor))
     np.testing.assert_array_equal(copy(photo(1)).logits, predictor(photo(1)).logits)
+
+
+@pytest.mark.parametrize("one", ["photo.jpg", b"bytes", Path("photo.jpg")])
+def test_a_batch_of_one_photo_that_is_no_list_is_refused(predictor: Predictor, one: object) -> None:
+    with pytest.raises(TypeError, match="many photos"):
+        predictor.batch(one)  # type: ignore[arg-type]

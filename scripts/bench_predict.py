@@ -329,9 +329,7 @@ def main() -> None:
     print(f"{'':<62}{'ours':>10}{'other':>10}      {'ratio':>6}  target")
     with tempfile.TemporaryDirectory() as scratch:
         for row in rows(arguments, Path(scratch)):
-            print(
-                f"{row.what:<62}{row.ours:>10.2f}{row.other:>10.2f} {row.unit:<4} {row.ratio:>6.2f}  {row.target}", flush=True
-            )
+            print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "lr 2e-3": {"lr": 2e-3},
     "layer decay 0.65": {"layer_decay": 0.65},
     "layer decay 0.9": {"layer_decay": 0.9},
+    "norm statistics": {"norm_statistics": True},
     "no ema": {"ema": 0.0},
     "ema 0.98": {"ema": 0.98},
     "no smoothing": {"label_smoothing": 0.0},

@@ -137,8 +137,13 @@ def test_a_second_ctrl_c_does_not_wait(two_parts, tmp_path, monkeypatch):
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Learner, "step", step)
-    with pytest.raises(KeyboardInterrupt):
-        train(small(two_parts), tmp_path / "run")
+    # As in a terminal; a job in the background inherits a Ctrl-C that is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(small(two_parts), tmp_path / "run")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_signal_handler_is_left_as_it_was(two_parts, tmp_path):

@@ -3,7 +3,8 @@
     <root>/<recipe>/<sha256>.npy        one shard: an array of (digest of the photo, feature), named by its own checksum
 
 A shard is written once, under a name that is its checksum, and renamed into place. A damaged one is seen and thrown
-away, a killed run leaves whole shards, and runs that write at the same time can't disturb each other.
+away, a killed run leaves whole shards, and runs that write at the same time can't disturb each other. A run that adds
+to a cache then removes the shards that were not used for longest, down to ``MOST_BYTES``.
 """
 
 from __future__ import annotations
@@ -12,22 +13,30 @@ import hashlib
 import io
 import json
 import os
+import re
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+MOST_BYTES = 4 << 30  # features of about 800,000 photos by the default backbone
+
 _FORMAT = 1
 _DIGEST_BYTES = 32
+_RECIPE_NAME, _SHARD_NAME = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{64}\.npy")
 _STALE_SECONDS = 24 * 3600  # a temporary file that old was left by a run that was killed
 
 
-def default_cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/edgetl/features``, or ``~/.cache/edgetl/features``."""
+def cache_folder(where: str) -> Path | None:
+    """Where features are kept: "off": nowhere; "auto": ``$XDG_CACHE_HOME/edgetl/features`` or
+    ``~/.cache/edgetl/features``; else the folder of that name."""
+    if where != "auto":
+        return None if where == "off" else Path(where)
     base = os.environ.get("XDG_CACHE_HOME") or ""
     return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "edgetl" / "features"
 
@@ -37,10 +46,13 @@ class FeatureCache:
 
     In memory and, where ``root`` is given and can be used, on disk. Trouble with the disk is never fatal: it is
     said in ``problem`` and the features stay in memory.
+
+    shards  the files that were read or written
     """
 
     def __init__(self, root: Path | None, recipe: Mapping[str, Any]) -> None:
         self.problem: str | None = None
+        self.shards: set[Path] = set()
         self._rows: dict[str, NDArray[np.float32]] = {}
         self._folder: Path | None = None
         if root is not None:
@@ -64,7 +76,7 @@ class FeatureCache:
         shard["digest"] = np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, _DIGEST_BYTES)
         shard["feature"] = features
         try:
-            _write(self._folder, shard)
+            self.shards.add(_write(self._folder, shard))
         except OSError as error:
             self.problem = f"Features can't be kept in {self._folder.parent}: {error.strerror or error}."
             self._folder = None
@@ -72,17 +84,42 @@ class FeatureCache:
     def _read(self) -> None:
         assert self._folder is not None
         try:
-            paths = sorted(self._folder.glob("*.npy"))
-            _remove_stale(self._folder)
-            for path in paths:
-                shard = _load(path)
-                if shard is None:
-                    path.unlink(missing_ok=True)
-                else:
-                    digests = (row.tobytes().hex() for row in shard["digest"])
-                    self._rows.update(zip(digests, shard["feature"], strict=True))
+            for path in sorted(self._folder.glob("*.npy")):
+                with suppress(FileNotFoundError):  # another run made room just now
+                    self._take(path)
         except OSError as error:
             self.problem = f"Features kept in {self._folder.parent} can't be read: {error.strerror or error}."
+
+    def _take(self, path: Path) -> None:
+        shard = _load(path)
+        if shard is None:
+            path.unlink(missing_ok=True)
+            return
+        with suppress(OSError):  # a cache that others fill may be read
+            path.touch()  # used last now
+        digests = (row.tobytes().hex() for row in shard["digest"])
+        self._rows.update(zip(digests, shard["feature"], strict=True))
+        self.shards.add(path)
+
+
+def make_room(root: Path, used: Collection[Path], most_bytes: int) -> None:
+    """Remove the shards below ``root`` that no run used for longest, until they take ``most_bytes`` at most.
+
+    used  shards that stay in any case: what one run needs is of use to the next, however much it is
+
+    A run that has a shard open keeps what it read. Files that are no shards are left alone, but for what killed runs
+    left behind. Trouble with the disk is passed over: the next run tries again.
+    """
+    with suppress(OSError):
+        recipes = [folder for folder in root.iterdir() if _RECIPE_NAME.fullmatch(folder.name)]
+        _remove_stale(recipes)
+        shards = [path for folder in recipes for path in folder.iterdir() if _SHARD_NAME.fullmatch(path.name)]
+        found = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in shards)
+        excess = sum(size for _, size, _ in found) - most_bytes
+        for _, size, path in found:
+            if excess > 0 and path not in used:
+                path.unlink()
+                excess -= size
 
 
 def _row_type(width: int) -> np.dtype[Any]:
@@ -97,7 +134,7 @@ def _load(path: Path) -> NDArray[Any] | None:
     return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
-def _write(folder: Path, shard: NDArray[Any]) -> None:
+def _write(folder: Path, shard: NDArray[Any]) -> Path:
     buffer = io.BytesIO()
     np.save(buffer, shard, allow_pickle=False)
     folder.mkdir(parents=True, exist_ok=True)
@@ -105,13 +142,13 @@ def _write(folder: Path, shard: NDArray[Any]) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(buffer.getbuffer())
-        Path(temporary).replace(folder / f"{hashlib.sha256(buffer.getbuffer()).hexdigest()}.npy")
+        return Path(temporary).replace(folder / f"{hashlib.sha256(buffer.getbuffer()).hexdigest()}.npy")
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
 
 
-def _remove_stale(folder: Path) -> None:
-    for path in folder.glob("*.tmp"):
+def _remove_stale(folders: Collection[Path]) -> None:
+    for path in (path for folder in folders for path in folder.glob("*.tmp")):
         if time.time() - path.stat().st_mtime > _STALE_SECONDS:
             path.unlink(missing_ok=True)

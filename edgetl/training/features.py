@@ -20,7 +20,7 @@ from edgetl.runtime.images import read_image
 from edgetl.runtime.preprocess import resize_image
 from edgetl.training.backbones import Backbone
 from edgetl.training.dataset import Sample
-from edgetl.training.feature_cache import FeatureCache
+from edgetl.training.feature_cache import MOST_BYTES, FeatureCache, make_room
 from edgetl.training.threads import cores
 from edgetl.training.trunk import Trunk, open_trunk
 
@@ -80,7 +80,7 @@ def extract_features(
     """Compute, or find in ``cache``, the input of the classifier layer for every photo and view.
 
     views    names out of ``VIEWS``
-    cache    folder to keep features in, or None; see ``edgetl.training.feature_cache``
+    cache    folder to keep features in, or None; what grows too large there goes, oldest first
     device   where the backbone runs (default: the CPU)
     threads  photos worked on at a time (default: one for each core)
 
@@ -102,6 +102,8 @@ def extract_features(
     groups = [batch for batch in batches if any(photo.digest in missing for photo in batch)]
     workers = _Workers(backbone, trunk, [VIEWS[view] for view in views], threads or cores())
     unreadable = _fill(caches, workers, groups, len(photos), progress)
+    if cache is not None:
+        make_room(cache, set().union(*(kept.shards for kept in caches)), MOST_BYTES)
     return Features(tuple(views), unreadable, trunk.name, cached, _notes(trunk.note, caches), caches)
 
 

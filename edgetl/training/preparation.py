@@ -128,7 +128,7 @@ def equip(
         raise TrainingError(f"{len(left.train)} training photos are too few for {processes.count} processes.")
     weights = class_weights(settings, left)
     if settings.warm_head and not begun:
-        warm_head(backbone, left.train, weights, processes, settings.workers, listener)
+        warm_head(backbone, left.train, weights, processes, settings, listener)
     if processes.count > 1 and processes.device.type == "cuda":  # torch has batch norm over processes for GPUs only
         backbone = replace(backbone, module=nn.SyncBatchNorm.convert_sync_batchnorm(backbone.module))  # type: ignore[no-untyped-call]
     labels = [sample.label for sample in left.train]

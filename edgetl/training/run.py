@@ -100,7 +100,7 @@ class _Run:
         """Only the head, without epochs. One process does it all."""
         if not self._processes.leads:
             return Outcome(self._folder, True, {})
-        arguments = (self._device, self._settings.workers, self._listener)
+        arguments = (self._device, self._settings, self._listener)
         features = compute_features(backbone, folders.train + folders.val, SOLVER_VIEWS, *arguments)
         folders = readable(folders, dict(features.unreadable), self._listener)
         head = solve_head(backbone, folders.train, features, class_weights(self._settings, folders), self._device)

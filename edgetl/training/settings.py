@@ -135,6 +135,9 @@ class TrainSettings:
         ("auto", "memory", "disk", "off"),
         needs=_LOOP,
     )
+    feature_cache: str = _option(
+        "auto", "Machine", "Where a frozen backbone's features are kept for later runs: auto, off, or a folder."
+    )
     workers: int = _option(0, "Machine", "Decoding threads or processes; 0: one for each core.", low=0)
     seed: int = _option(0, "Machine", "Of everything random.", low=0)
 

@@ -9,10 +9,11 @@ import torch
 from edgetl.training.backbones import Backbone
 from edgetl.training.dataset import Sample
 from edgetl.training.distributed import Processes
-from edgetl.training.feature_cache import default_cache_folder
+from edgetl.training.feature_cache import cache_folder
 from edgetl.training.features import Features, extract_features
 from edgetl.training.head import Head, fit_head
 from edgetl.training.progress import Listener
+from edgetl.training.settings import TrainSettings
 
 SOLVER_VIEWS = ("plain",)  # mirror images and crops cost time and gained nothing; see scripts/experiments.md
 START_VIEWS = ("plain",)
@@ -23,16 +24,22 @@ def compute_features(
     samples: Sequence[Sample],
     views: Sequence[str],
     device: torch.device,
-    threads: int,
+    settings: TrainSettings,
     listener: Listener,
 ) -> Features:
-    """``extract_features`` with the user's cache of features, its progress and notes told to ``listener``."""
+    """``extract_features`` as ``settings`` ask for it, its progress and notes told to ``listener``."""
 
     def progress(done: int, total: int) -> None:
         listener.working("Computing features", done, total)
 
     features = extract_features(
-        backbone, samples, views=views, cache=default_cache_folder(), device=device, threads=threads or None, progress=progress
+        backbone,
+        samples,
+        views=views,
+        cache=cache_folder(settings.feature_cache),
+        device=device,
+        threads=settings.workers or None,
+        progress=progress,
     )
     for sentence in features.notes:
         listener.note(sentence)
@@ -60,7 +67,7 @@ def warm_head(
     samples: Sequence[Sample],
     class_weights: torch.Tensor | None,
     processes: Processes,
-    threads: int,
+    settings: TrainSettings,
     listener: Listener,
 ) -> None:
     """Put a solved head into a backbone that will be trained on; the leading process solves, the others are given it."""
@@ -69,7 +76,7 @@ def warm_head(
         return
     solved = None
     if processes.leads:
-        features = compute_features(backbone, samples, START_VIEWS, processes.device, threads, listener)
+        features = compute_features(backbone, samples, START_VIEWS, processes.device, settings, listener)
         head = solve_head(backbone, samples, features, class_weights, processes.device)
         solved = (head.weight, head.bias)
     given = processes.gather(solved)[0]

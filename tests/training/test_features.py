@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import signal
 import subprocess
 import sys
@@ -18,10 +19,12 @@ from torch import nn
 from edgetl.errors import TrainingError
 from edgetl.runtime.images import read_image
 from edgetl.runtime.preprocess import normalize, resize_image
+from edgetl.training import feature_cache
 from edgetl.training import features as features_module
 from edgetl.training import trunk as trunk_module
 from edgetl.training.backbones import Backbone, build
 from edgetl.training.dataset import Sample, scan
+from edgetl.training.feature_cache import cache_folder, make_room
 from edgetl.training.features import Features, extract_features, weights_fingerprint
 
 TOLERANCE = 1e-4  # of the largest feature: two runtimes add the same float32 products in different orders
@@ -152,6 +155,58 @@ def test_a_damaged_shard_is_thrown_away_and_computed_again(
     found = extract_features(backbone, samples, cache=tmp_path)
     assert found.cached == 0 and found.of(samples).tobytes() == first.tobytes()
     assert len(list(tmp_path.rglob("*.npy"))) == 1
+
+
+def test_a_full_cache_makes_room_by_what_was_not_used_for_longest(
+    backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features_module, "_SHARD", 6)
+    extract_features(backbone, samples[:18], cache=tmp_path)
+    shards = sorted(tmp_path.rglob("*.npy"), key=lambda path: path.stat().st_mtime_ns)
+    for age, shard in enumerate(reversed(shards)):
+        os.utime(shard, (1000 - age, 1000 - age))
+    foreign = tmp_path / shards[0].parent.name / "notes.npy"
+    foreign.write_bytes(b"not ours")
+    make_room(tmp_path, {shards[0]}, shards[0].stat().st_size * 2)
+    assert set(tmp_path.rglob("*.npy")) == {shards[0], shards[2], foreign}
+    assert extract_features(backbone, samples[:18], cache=tmp_path).cached == 12
+
+
+def test_a_run_keeps_what_it_used_and_removes_what_others_left(
+    backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features_module, "MOST_BYTES", 1)
+    extract_features(backbone, samples, views=("flip",), cache=tmp_path)
+    abandoned = next(tmp_path.iterdir()) / "tmpkilled.tmp"
+    abandoned.write_bytes(b"half a shard")
+    os.utime(abandoned, (1000, 1000))
+    assert extract_features(backbone, samples[:4], cache=tmp_path).cached == 0
+    assert not abandoned.exists()
+    assert extract_features(backbone, samples, cache=tmp_path).cached == 4
+    assert len(list(tmp_path.rglob("*.npy"))) == 2
+    assert extract_features(backbone, samples[:1], views=("flip",), cache=tmp_path).cached == 0
+
+
+def test_a_shard_that_another_run_removes_meanwhile_is_computed_again(
+    backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = extract_features(backbone, samples, cache=tmp_path).of(samples)
+    load = feature_cache._load
+
+    def removed(path: Path) -> object:
+        path.unlink()
+        return load(path)
+
+    monkeypatch.setattr(feature_cache, "_load", removed)
+    found = extract_features(backbone, samples, cache=tmp_path)
+    assert found.cached == 0 and not found.notes and found.of(samples).tobytes() == first.tobytes()
+
+
+def test_where_features_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder("auto") == tmp_path / "edgetl/features"
+    assert cache_folder("elsewhere") == Path("elsewhere")
+    assert cache_folder("off") is None
 
 
 def test_what_was_computed_before_an_interruption_is_kept(

@@ -97,19 +97,19 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(two_parts, tmp_pat
         torch.testing.assert_close(whole[key], parts[key], rtol=1e-4, atol=1e-5)
 
 
-def test_the_head_is_solved_by_default(two_parts, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    outcome = train(
-        resolve(two_parts, {"backbone": "timm/test_resnet", "weights": "none", "workers": 1}, cuda=False), tmp_path / "run"
-    )
-    assert outcome.metrics["accuracy"] == 1.0  # grey against red is easy, even on random features
-    network = checkpoint.load(tmp_path / "run").network
-    fresh = train(
-        resolve(two_parts, {"backbone": "timm/test_resnet", "weights": "none", "workers": 1}, cuda=False), tmp_path / "again"
-    )
-    assert fresh.metrics == outcome.metrics
-    assert equal(weights_of(tmp_path / "run"), weights_of(tmp_path / "again"))
-    assert network.fc.weight.shape[0] == 2
+def test_the_head_is_solved_by_default_with_a_cache_or_without(two_parts, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "unwanted"))
+    given = {"backbone": "timm/test_resnet", "weights": "none", "workers": 1}
+    outcomes = [
+        train(resolve(two_parts, {**given, "feature_cache": where}, cuda=False), tmp_path / f"run{number}")
+        for number, where in enumerate([str(tmp_path / "cache"), str(tmp_path / "cache"), "off"])
+    ]
+    assert outcomes[0].metrics["accuracy"] == 1.0  # grey against red is easy, even on random features
+    assert outcomes[0].metrics == outcomes[1].metrics == outcomes[2].metrics
+    assert equal(weights_of(tmp_path / "run0"), weights_of(tmp_path / "run1"))
+    assert equal(weights_of(tmp_path / "run0"), weights_of(tmp_path / "run2"))
+    assert checkpoint.load(tmp_path / "run0").network.fc.weight.shape[0] == 2
+    assert list((tmp_path / "cache").rglob("*.npy")) and not (tmp_path / "unwanted/edgetl").exists()
 
 
 def test_features_by_the_loop_leaves_the_backbone_alone(two_parts, tmp_path):

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from edgetl.cli.main import command as program
+from edgetl.cli.train import EVERY_OPTION
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- commands: written by scripts/write_help.py -->", "<!-- end of commands -->"
@@ -36,6 +37,7 @@ def help_texts() -> str:
     blocks = []
     for name, command in commands(program, "edgetl"):
         context = click.Context(command, info_name=name, terminal_width=WIDTH, help_option_names=["-h", "--help"])
+        context.meta[EVERY_OPTION] = True
         text = command.get_help(context)
         summary = command.get_short_help_str(200).rstrip(".")
         blocks.append(f"<details><summary><code>{name}</code>: {summary}</summary>\n\n```\n{text}\n```\n\n</details>\n")

@@ -16,23 +16,48 @@ from edgetl.training.settings import OPTIONS, Option, defaults, field_types, fla
 if TYPE_CHECKING:
     from edgetl.training.run import Outcome
 
+EVERY_OPTION = f"{__name__}.every_option"
+"""Key of ``click.Context.meta``: whether help shows every option."""
+
+_RARE = ("find_lr",)  # of the command's own options
 _INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
 
 class GroupedCommand(click.Command):
-    """Shows its options under the headings of their groups."""
+    """Shows the options that most need; where the context holds ``EVERY_OPTION``, all of them, in their groups."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Called by click for ``--help``."""
-        groups: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in sorted(self.get_params(ctx), key=_place):
             record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
-            if record is not None:
-                option = OPTIONS.get(parameter.name or "")
-                groups.setdefault(option.group if option else "Run", []).append(record)
-        for heading in dict.fromkeys(["Run", *groups]):
+            heading = _heading(parameter, every=ctx.meta.get(EVERY_OPTION, False))
+            if record and heading:
+                sections.setdefault(heading, []).append(record)
+        for heading, records in sections.items():
             with formatter.section(heading):
-                formatter.write_dl(groups[heading])
+                formatter.write_dl(records)
+
+
+def _place(parameter: click.Parameter) -> int:
+    """The command's own options come first, its help last."""
+    return 2 if parameter.is_eager else 1 if parameter.name in OPTIONS else 0
+
+
+def _heading(parameter: click.Parameter, *, every: bool) -> str | None:
+    """What a parameter stands under, or None if it is not shown."""
+    option = OPTIONS.get(parameter.name or "")
+    if every:
+        return option.group if option else "Help" if parameter.is_eager else "Run"
+    common = option.common if option else parameter.name not in _RARE
+    return "Options" if common else None
+
+
+def _show_every_option(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        ctx.meta[EVERY_OPTION] = True
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()
 
 
 def _settings_options() -> list[click.Option]:
@@ -54,10 +79,18 @@ def _click_option(name: str, option: Option, kind: type, default: Any) -> click.
 @click.command(cls=GroupedCommand, params=_settings_options())
 @click.argument("data", required=False, type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder to write the run to.")
-@click.option("--overwrite", is_flag=True, help="Throw away an earlier run in that folder.")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with an interrupted run.")
+@click.option("--overwrite", is_flag=True, help="Throw away an earlier run in that folder.")
 @click.option("--find-lr", is_flag=True, help="Only try learning rates: writes lr.csv and lr.png.")
-def command(data: Path | None, out: Path | None, overwrite: bool, resume: Path | None, find_lr: bool, **options: Any) -> None:
+@click.option(
+    "--help-all",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_every_option,
+    help="Show every option: recipe, augmentation, precision, caches and more.",
+)
+def command(data: Path | None, out: Path | None, resume: Path | None, overwrite: bool, find_lr: bool, **options: Any) -> None:
     """Train a classifier on DATA, and write the best weights, metrics and a report to a run folder.
 
     DATA holds train/CLASS/ and val/CLASS/ with photos, or just CLASS/ folders, which are then split.

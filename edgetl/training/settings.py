@@ -24,6 +24,7 @@ class Option:
     low      smallest number; ``above`` instead: every number must be larger than it
     high     largest number
     needs    (other field, values): it has an effect only where that field has one of these values
+    common   among the few that most people need
     """
 
     group: str
@@ -33,6 +34,7 @@ class Option:
     above: float | None = None
     high: float | None = None
     needs: tuple[str, tuple[str, ...]] | None = None
+    common: bool = False
 
 
 _LOOP = ("optimizer", ("sgd", "adam", "adamw"))
@@ -51,26 +53,34 @@ class TrainSettings:
 
     data: str
 
-    val_fraction: float = _option(
-        DEFAULT_VAL_FRACTION, "Data", "Share of the photos to validate on, where there is no val/ folder.", above=0, high=0.9
+    backbone: str = _option(
+        "efficientnet_lite0", "Model", "efficientnet_lite0, a torchvision classifier, or timm/NAME.", common=True
     )
-    class_weights: bool = _option(False, "Data", "Weigh rare classes more in the loss.")
-    balanced: bool = _option(False, "Data", "Draw photos so that each class comes equally often.", needs=_LOOP)
-
-    backbone: str = _option("efficientnet_lite0", "Model", "efficientnet_lite0, a torchvision classifier, or timm/NAME.")
     weights: str = _option("auto", "Model", "Pretrained weights: auto, none, or a .safetensors or .pth file.")
     strategy: str = _option(
         "auto",
         "Model",
         "What is trained: head, last blocks or everything; auto: features on a CPU, else full.",
         ("auto", "features", "last-blocks", "full"),
+        common=True,
     )
     blocks: int = _option(3, "Model", "How many blocks last-blocks trains.", low=1, needs=("strategy", ("last-blocks",)))
+
+    val_fraction: float = _option(
+        DEFAULT_VAL_FRACTION,
+        "Data",
+        "Share of the photos to validate on, where there is no val/ folder.",
+        above=0,
+        high=0.9,
+        common=True,
+    )
+    class_weights: bool = _option(False, "Data", "Weigh rare classes more in the loss.")
+    balanced: bool = _option(False, "Data", "Draw photos so that each class comes equally often.", needs=_LOOP)
 
     recipe: str = _option("default", "Recipe", "Values of all options that are not given.", ("default", "classic"))
     optimizer: str = _option("adamw", "Recipe", "solver: fit the head on frozen features, no epochs.", (SOLVER, *_LOOP[1]))
     warm_head: bool = _option(True, "Recipe", "Begin with a head that the solver fitted.", needs=_LOOP)
-    epochs: int = _option(12, "Recipe", "Times each photo is seen.", low=1, needs=_LOOP)
+    epochs: int = _option(12, "Recipe", "Times each photo is seen.", low=1, needs=_LOOP, common=True)
     batch_size: int = _option(64, "Recipe", "Photos in a batch, over all processes.", low=1, needs=_LOOP)
     accumulate: int = _option(1, "Recipe", "Batches whose gradients make one step.", low=1, needs=_LOOP)
     lr: float = _option(5e-4, "Recipe", "Learning rate (the largest one, of the head).", above=0, needs=_LOOP)
@@ -108,7 +118,7 @@ class TrainSettings:
     resize: str = _option(
         "published", "Photos", "published: as the weights want it; squash: aspect ignored.", ("published", "squash")
     )
-    image_size: int = _option(0, "Photos", "Side of the network's input; 0: as published.", low=0)
+    image_size: int = _option(0, "Photos", "Side of the network's input; 0: as published.", low=0, common=True)
     flip: bool = _option(True, "Photos", "Mirror half of the training photos.", needs=_LOOP)
     rotation: float = _option(
         10.0, "Photos", "Turn training photos by up to ± this many degrees.", low=0, high=180, needs=_LOOP
@@ -123,7 +133,7 @@ class TrainSettings:
     mixup: float = _option(0.0, "Photos", "Blend pairs of photos: alpha of the Beta distribution; 0: off.", low=0, needs=_LOOP)
     cutmix: float = _option(0.0, "Photos", "Paste parts of other photos: alpha; 0: off.", low=0, needs=_LOOP)
 
-    device: str = _option("auto", "Machine", "auto, cpu, cuda, or cuda:N.")
+    device: str = _option("auto", "Machine", "auto, cpu, cuda, or cuda:N.", common=True)
     precision: str = _option(
         "auto", "Machine", "auto: bf16 on a GPU that has it, else float32.", ("auto", "float32", "bf16", "fp16"), needs=_LOOP
     )
@@ -141,8 +151,8 @@ class TrainSettings:
     workers: int = _option(0, "Machine", "Decoding threads or processes; 0: one for each core.", low=0)
     seed: int = _option(0, "Machine", "Of everything random.", low=0)
 
-    save_every: float = _option(60.0, "Run", "Seconds between two saves of where the run stands.", above=0, needs=_LOOP)
     tensorboard: bool = _option(False, "Run", "Write TensorBoard events.", needs=_LOOP)
+    save_every: float = _option(60.0, "Run", "Seconds between two saves of where the run stands.", above=0, needs=_LOOP)
 
     def __post_init__(self) -> None:
         for name, option in OPTIONS.items():

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from edgetl.cli.main import command as program
 from edgetl.training.learner import Learner
+from edgetl.training.settings import OPTIONS, flag
 
 SMALL = shlex.split(
     "--backbone timm/test_resnet --weights none --strategy full --image-size 32 --batch-size 8 --epochs 1 "
@@ -91,8 +92,18 @@ def test_find_lr_writes_a_table_and_a_plot(class_folder, tmp_path):
     assert not (tmp_path / "run/best.safetensors").exists()
 
 
-def test_help_shows_options_in_groups():
-    text = edgetl("train", "--help").output
-    places = [text.index(f"\n{heading}:\n") for heading in ("Run", "Data", "Model", "Recipe", "Photos", "Machine")]
+def test_help_fits_on_a_screen_and_names_the_way_to_the_rest():
+    lines = edgetl("train", "--help").output.splitlines()
+    assert len(lines) <= 40
+    shown = {word.rstrip(",") for line in lines for word in line.split()[:2] if word.startswith("-")}
+    assert {"-o", "--resume", "--strategy", "--backbone", "--epochs", "--image-size", "--device", "--help-all"} <= shown
+    assert "--momentum" not in shown
+
+
+def test_the_whole_help_shows_every_option_in_its_group():
+    text = edgetl("train", "--help-all").output
+    places = [text.index(f"\n{heading}:\n") for heading in ("Run", "Model", "Data", "Recipe", "Photos", "Machine")]
     assert places == sorted(places)
-    assert "--resume" in text[places[0] : places[1]] and "--seed" in text[places[-1] :]
+    assert text[places[0] :].split()[1] == "-o,"
+    assert "--tensorboard" in text[places[0] : places[1]] and "--seed" in text[places[-1] :]
+    assert all(flag(name) in text for name in OPTIONS)

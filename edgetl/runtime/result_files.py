@@ -2,6 +2,9 @@
 
 A row is either whole in the file or not there: what a kill cut off is removed when the file is opened again. Each row
 names the model that gave it, so that no file ever mixes the answers of two.
+
+A file name may hold bytes that are no Unicode. JSON can say so; CSV and Parquet can't, and hold it as ``plain_name``
+writes it.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,10 +28,15 @@ from edgetl.runtime.records import as_record, as_row, columns, json_line
 
 _FLUSH_SECONDS = 1.0  # the most work that a kill can cost
 _PARQUET_ROWS = 10_000  # in memory at a time
+_LOOKS_ESCAPED = re.compile(r"[\ud800-\udfff]|\\ud[89a-f][0-9a-f]{2}")  # a surrogate, or the text of one's escape
 
 
 class Row(NamedTuple):
-    """What is read back of a row; ``end`` is the position behind it in the file, in bytes."""
+    """What is read back of a row.
+
+    end     the position behind it in the file, in bytes
+    source  as ``plain_name`` writes it
+    """
 
     end: int
     source: str
@@ -70,7 +79,7 @@ class ResultFile(ABC):
 
     def __contains__(self, source: str) -> bool:
         """Is there a row for ``source`` from before?"""
-        return _digest(source) in self._done
+        return _digest(plain_name(source)) in self._done
 
     def __len__(self) -> int:
         """Number of rows from before."""
@@ -146,7 +155,7 @@ class JsonLines(ResultFile):
             end += len(line)
             try:
                 record = json.loads(line)
-                yield Row(end, str(record["source"]), str(record["model"]), "error" in record)
+                yield Row(end, plain_name(str(record["source"])), str(record["model"]), "error" in record)
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise self._foreign(number, repr(error)) from error
 
@@ -161,7 +170,7 @@ class Csv(ResultFile):
         return self._header()
 
     def _encode(self, record: Mapping[str, Any]) -> bytes:
-        return _csv_line(as_row(record, self.labels))
+        return _csv_line(_plain_row(record, self.labels))
 
     def _rows(self, file: IO[bytes]) -> Iterator[Row]:
         read = 0
@@ -224,9 +233,7 @@ class Parquet(JsonLines):
         self._file.seek(0)
         chunk: list[list[Any]] = []
         for line in self._file:
-            row = as_row(json.loads(line), self.labels)
-            row[0] = _unicode(row[0])
-            chunk.append(row)
+            chunk.append(_plain_row(json.loads(line), self.labels))
             if len(chunk) == _PARQUET_ROWS:
                 yield chunk
                 chunk = []
@@ -293,13 +300,26 @@ def _csv_line(values: Sequence[Any]) -> bytes:
     return text.getvalue().encode("utf-8", "backslashreplace")
 
 
-def _unicode(name: str) -> str:
-    return name.encode("utf-8", "backslashreplace").decode()
+def _plain_row(record: Mapping[str, Any], labels: Sequence[str]) -> list[Any]:
+    """``as_row`` in plain Unicode where a file's name may stand."""
+    source, *rest = as_row(record, labels)
+    return [plain_name(source), *rest]
 
 
-def _digest(source: str) -> bytes:
+def plain_name(name: str) -> str:
+    """A file's name in plain Unicode, another one for every name; nearly always the name itself.
+
+    A stray byte is written as an escape (0xFF as ``\\udcff``). Where there is one, or where the name holds the text of
+    such an escape, every backslash is doubled, so that the two can't be taken for each other.
+    """
+    if not _LOOKS_ESCAPED.search(name):
+        return name
+    return name.replace("\\", "\\\\").encode("utf-8", "backslashreplace").decode()
+
+
+def _digest(plain: str) -> bytes:
     """Sixteen bytes in place of a path: a hundred thousand of them are kept."""
-    return hashlib.blake2b(_unicode(source).encode(), digest_size=16).digest()
+    return hashlib.blake2b(plain.encode(), digest_size=16).digest()
 
 
 def _import_pyarrow() -> Any:

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgetl import Prediction
 from edgetl.errors import ImageError, MissingDependencyError, ResultsError
-from edgetl.runtime.result_files import FORMATS, open_results
+from edgetl.runtime.result_files import FORMATS, open_results, plain_name
 
 LABELS = ("a,b", 'say "hi"', "new\nline", "花")
 SUFFIXES = list(FORMATS)
@@ -79,6 +81,26 @@ def test_a_name_that_is_no_unicode_survives(path: Path) -> None:
     assert shown == (NAMES[4] if path.suffix == ".jsonl" else "no \\udcff unicode.jpg")
     with open_results(path, "m1", LABELS) as file:
         assert NAMES[4] in file
+
+
+def test_a_stray_byte_and_the_text_of_its_escape_are_two_names(path: Path) -> None:
+    names = [os.fsdecode(name) for name in (b"\xff", b"\\udcff", b"\\\\udcff", b"\xff\\", b"\\udcff\\", b"\\x", b"\\\xff")]
+    for wanted in range(len(names)):
+        path.unlink(missing_ok=True)
+        write(path, [result(names[wanted])])
+        with open_results(path, "m1", LABELS) as file:
+            assert [name in file for name in names] == [name == names[wanted] for name in names]
+
+
+@given(st.text("\\ud8cf\udcff\udc5ca", max_size=12), st.text("\\ud8cf\udcff\udc5ca", max_size=12))
+def test_no_two_names_are_written_alike(first: str, second: str) -> None:
+    assert (plain_name(first) == plain_name(second)) == (first == second)
+    plain_name(first).encode()
+
+
+def test_ordinary_names_are_written_as_they_are() -> None:
+    for name in ("photos/花.jpg", r"C:\Users\me\1.jpg", r"a\u00ff.jpg"):
+        assert plain_name(name) == name
 
 
 def test_rows_from_before_are_known_and_not_written_again(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgetl.errors import CheckpointError
-from edgetl.training.settings import OPTIONS, Option, defaults, field_types, flag
+from edgetl.errors import CheckpointError, TrainingError
+from edgetl.training.recipes import resolve
+from edgetl.training.run_folder import BEST, require_begun, require_free
+from edgetl.training.settings import OPTIONS, Option, TrainSettings, defaults, field_types, flag
 
 if TYPE_CHECKING:
+    from edgetl.training.progress import Listener
     from edgetl.training.run import Outcome
 
 EVERY_OPTION = f"{__name__}.every_option"
@@ -106,6 +110,7 @@ def command(data: Path | None, out: Path | None, resume: Path | None, overwrite:
     given = {name: value for name, value in options.items() if value is not None}
     if resume is not None:
         _refuse_beside_resume(data, out, overwrite, find_lr, given)
+        require_begun(resume)
         with _showing() as listener:
             from edgetl.training import run
 
@@ -126,26 +131,44 @@ def _refuse_beside_resume(data: Path | None, out: Path | None, overwrite: bool, 
 
 
 def _start(data: Path, out: Path, overwrite: bool, find_lr: bool, given: dict[str, Any]) -> None:
-    with _showing() as listener:
-        from edgetl.training import run
-        from edgetl.training.distributed import choose_device
-        from edgetl.training.recipes import resolve
+    from edgetl.training.photos import find_photos
 
-        device = choose_device(given.get("device", "auto"))
-        settings = resolve(data, given, cuda=device.type == "cuda")
+    # What is wrong with the call is said before torch is imported, which takes seconds.
+    settings = _plausible(data, given)
+    if not find_lr:
+        require_free(out, overwrite)
+    with _showing() as listener:
+        folders = find_photos(settings, listener)
+        from edgetl.training.distributed import choose_device
+
+        settings = resolve(data, given, cuda=choose_device(settings.device).type == "cuda")
         if find_lr:
             from edgetl.training.lr_finder import find_learning_rate
 
-            found = find_learning_rate(settings, out, listener=listener)
+            found = find_learning_rate(settings, out, listener=listener, folders=folders)
             click.echo(f"Suggested: --lr {found.suggested:.1e}  (curve: {found.plot})")
         else:
-            _conclude(run.train(settings, out, overwrite=overwrite, listener=listener))
+            from edgetl.training import run
+
+            _conclude(run.train(settings, out, overwrite=overwrite, listener=listener, folders=folders))
+
+
+def _plausible(data: Path, given: dict[str, Any]) -> TrainSettings:
+    """Settings as they are on one kind of device or the other; raises TrainingError for what is wrong on both."""
+    try:
+        return resolve(data, given, cuda=True)
+    except TrainingError:
+        return resolve(data, given, cuda=False)
 
 
 @contextmanager
-def _showing() -> Iterator[Any]:
+def _showing() -> Iterator[Listener]:
     from edgetl.cli.train_display import Display
+    from edgetl.training.progress import Listener
 
+    if int(os.environ.get("RANK", "0")):  # another process of torchrun talks
+        yield Listener()
+        return
     with Display() as display:
         yield display
 
@@ -162,7 +185,7 @@ def _conclude(outcome: Outcome) -> None:
         f"Validation accuracy {metrics['accuracy']:.2%} ({low:.1%} to {high:.1%}) on {metrics['photos']:,} photos, "
         f"loss {metrics['loss']:.4f}"
     )
-    best = outcome.folder / "best.safetensors"
+    best = outcome.folder / BEST
     if not best.is_file():
         raise CheckpointError(f"{best} is gone.")
     click.echo(f"Checkpoint: {best}\nNext: edgetl export {outcome.folder} -o exported/{outcome.folder.resolve().name}")

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from edgetl.errors import CheckpointError, EdgetlError
 from edgetl.runtime.card import ModelCard
 from edgetl.training.backbones import build
+from edgetl.training.run_folder import BEST as BEST
 
-BEST = "best.safetensors"
 _METADATA_KEY = "edgetl"
 _SCHEMA = 1
 

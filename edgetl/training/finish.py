@@ -13,11 +13,12 @@ from scipy.special import softmax
 
 from edgetl.training import checkpoint
 from edgetl.training.calibration import fit_temperature
-from edgetl.training.checkpoint import BEST, Trained
+from edgetl.training.checkpoint import Trained
 from edgetl.training.dataset import ImageFolders
 from edgetl.training.history import write_metrics
 from edgetl.training.metrics import metrics_summary
 from edgetl.training.report import ReportData, write_report
+from edgetl.training.run_folder import BEST
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,12 @@ import numpy as np
 
 from edgetl.errors import TrainingError
 from edgetl.training.checkpoint import make_folder, write_atomically
+from edgetl.training.dataset import ImageFolders
 from edgetl.training.distributed import Processes, join
 from edgetl.training.learner import Learner
+from edgetl.training.photos import find_photos, warn_about
 from edgetl.training.pixels import Done
-from edgetl.training.preparation import Kit, build_backbone, equip, find_photos
+from edgetl.training.preparation import Kit, build_backbone, equip
 from edgetl.training.progress import Counter, Listener
 from edgetl.training.randomness import reproducible
 from edgetl.training.settings import SOLVER, TrainSettings
@@ -41,8 +43,12 @@ class FoundRate:
     plot: Path
 
 
-def find_learning_rate(settings: TrainSettings, folder: Path, *, listener: Listener | None = None) -> FoundRate:
+def find_learning_rate(
+    settings: TrainSettings, folder: Path, *, listener: Listener | None = None, folders: ImageFolders | None = None
+) -> FoundRate:
     """Write ``lr.csv`` and ``lr.png`` into ``folder``. Nothing that is trained here is kept.
+
+    folders  what ``find_photos`` gave, if someone looked already
 
     Raises TrainingError if the head is solved for (there is no rate then), or the loss never falls.
     """
@@ -52,7 +58,8 @@ def find_learning_rate(settings: TrainSettings, folder: Path, *, listener: Liste
     settings = replace(settings, scheduler="none", warmup=0.0, ema=0.0, epochs=STEPS)
     with join(settings.device) as processes, reproducible(processes.device):
         make_folder(folder)
-        folders = find_photos(settings, listener)
+        folders = folders or find_photos(settings, listener)
+        warn_about(folders, settings, listener)
         backbone = build_backbone(settings, len(folders.classes))
         kit = equip(settings, folders, backbone, processes, folder, listener, begun=False)
         learner = Learner(kit.backbone, settings, kit.class_weights, kit.sampler.steps(settings.accumulate), processes)

@@ -1,4 +1,7 @@
-"""How good a classifier is on its validation photos. The card, metrics.json and the report all take it from here."""
+"""How good a classifier is on its validation photos. The card, metrics.json and the report all take it from here.
+
+torchmetrics, scikit-learn and scipy.stats are imported where they are used, at a run's end: together they take seconds.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchmetrics.functional.classification import (
-    multiclass_accuracy,
-    multiclass_calibration_error,
-    multiclass_confusion_matrix,
-    multiclass_f1_score,
-    multiclass_precision,
-    multiclass_recall,
-)
 
 from edgetl.errors import TrainingError
 
@@ -58,6 +53,8 @@ def metrics_summary(probabilities: Probabilities, targets: Targets, *, temperatu
     balanced_accuracy (mean recall), calibration_error (expected, 15 bins, l1), calibration_error_before, and
     top5_accuracy from 10 classes on. Raises TrainingError for values that are no probabilities.
     """
+    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score, multiclass_recall
+
     predicted, truth, classes = _checked(probabilities, targets)
     correct = int((probabilities.argmax(1) == targets).sum())
     right = probabilities[np.arange(len(targets)), targets]
@@ -91,6 +88,8 @@ def detailed_metrics(
 
 def class_metrics(probabilities: Probabilities, targets: Targets, labels: Sequence[str]) -> list[ClassMetrics]:
     """Precision, recall, F1 and number of photos of each class, in the order of ``labels``."""
+    from torchmetrics.functional.classification import multiclass_f1_score, multiclass_precision, multiclass_recall
+
     predicted, truth, classes = _checked(probabilities, targets)
     precision, recall, f1 = (
         metric(predicted, truth, classes, average="none").tolist()
@@ -111,6 +110,8 @@ def class_metrics(probabilities: Probabilities, targets: Targets, labels: Sequen
 
 def confusion_matrix(probabilities: Probabilities, targets: Targets) -> NDArray[np.int64]:
     """Numbers of photos [C, C]: row = what it is, column = what was predicted."""
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
     predicted, truth, classes = _checked(probabilities, targets)
     return np.asarray(multiclass_confusion_matrix(predicted, truth, classes).numpy(), np.int64)
 
@@ -153,6 +154,8 @@ def _checked(probabilities: Probabilities, targets: Targets) -> tuple[torch.Tens
 
 
 def _calibration_error(predicted: torch.Tensor, truth: torch.Tensor, classes: int) -> float:
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
     error = multiclass_calibration_error(predicted.clamp(0, 1), truth, classes, n_bins=CALIBRATION_BINS, norm="l1")
     return float(error)
 

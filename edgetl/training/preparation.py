@@ -15,7 +15,7 @@ from edgetl.errors import TrainingError
 from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training.augment import BatchView, Normalizer, PhotoView, View
 from edgetl.training.backbones import Backbone, build
-from edgetl.training.dataset import ImageFolders, Sample, find_unreadable, scan
+from edgetl.training.dataset import ImageFolders, Sample, find_unreadable
 from edgetl.training.distributed import Processes
 from edgetl.training.loader import FileLoader, Loader, StoredLoader
 from edgetl.training.pixels import StoredPhotos, decoder, joined, store, stored_size
@@ -26,23 +26,6 @@ from edgetl.training.settings import TrainSettings
 from edgetl.training.solve import warm_head
 from edgetl.training.storage import allocate
 from edgetl.training.validation import Validation
-
-_UNEVEN = 3.0  # largest class / smallest class from which on the user is told
-
-
-def find_photos(settings: TrainSettings, listener: Listener) -> ImageFolders:
-    """The data folder, told to ``listener`` with what is odd about it."""
-    folders = scan(settings.data, val_fraction=settings.val_fraction)
-    listener.found(folders)
-    for sentence in folders.warnings:
-        listener.note(sentence)
-    if max(folders.train_counts) >= _UNEVEN * min(folders.train_counts) and not (settings.class_weights or settings.balanced):
-        few, many = (folders.classes[folders.train_counts.index(pick(folders.train_counts))] for pick in (min, max))
-        listener.note(
-            f"Classes are uneven: {max(folders.train_counts):,} photos of {many}, {min(folders.train_counts):,} of {few}. "
-            "--class-weights (or --balanced, where the network is trained) makes rare classes count as much."
-        )
-    return folders
 
 
 def readable(folders: ImageFolders, unreadable: dict[Path, str], listener: Listener) -> ImageFolders:
@@ -127,10 +110,11 @@ def equip(
     if len(left.train) < 2 * processes.count:
         raise TrainingError(f"{len(left.train)} training photos are too few for {processes.count} processes.")
     weights = class_weights(settings, left)
+    if settings.norm_statistics and processes.count > 1 and processes.device.type == "cuda":
+        # torch has batch norm over processes for GPUs only; its own conversion would lose timm's activations.
+        backbone = replace(backbone, module=convert_sync_batchnorm(backbone.module))
     if settings.warm_head and not begun:
-        warm_head(backbone, left.train, weights, processes, settings, listener)
-    if processes.count > 1 and processes.device.type == "cuda":  # torch has batch norm over processes for GPUs only
-        backbone = replace(backbone, module=nn.SyncBatchNorm.convert_sync_batchnorm(backbone.module))  # type: ignore[no-untyped-call]
+        backbone = warm_head(backbone, left.train, weights, processes, settings, listener)
     labels = [sample.label for sample in left.train]
     sampler = Sampler(labels, settings.batch_size, settings.seed, balanced=settings.balanced, processes=processes.count)
     rows = [row for row, sample in enumerate(folders.train) if sample.path not in unreadable]

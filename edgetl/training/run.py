@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -16,26 +15,26 @@ import torch
 from torch import nn
 
 import edgetl
-from edgetl.errors import CheckpointError, TrainingError
+from edgetl.errors import TrainingError
 from edgetl.runtime.card import ModelCard
 from edgetl.training import checkpoint
 from edgetl.training.backbones import Backbone
-from edgetl.training.checkpoint import BEST, Trained
+from edgetl.training.checkpoint import Trained
 from edgetl.training.dataset import ImageFolders
 from edgetl.training.distributed import Processes, describe, join
 from edgetl.training.finish import Told, finish
 from edgetl.training.folder_lock import alone_in
-from edgetl.training.history import EVENTS, HISTORY, METRICS
 from edgetl.training.learner import Learner
 from edgetl.training.loop import Course, Loop
 from edgetl.training.optimizers import reduced_type
-from edgetl.training.preparation import build_backbone, class_weights, equip, find_photos, readable
+from edgetl.training.photos import find_photos, warn_about
+from edgetl.training.preparation import build_backbone, class_weights, equip, readable
 from edgetl.training.progress import Listener, Remembering
 from edgetl.training.randomness import reproducible
-from edgetl.training.report import REPORT
+from edgetl.training.run_folder import BEST, clear, require_free
 from edgetl.training.settings import SOLVER, TrainSettings
 from edgetl.training.solve import SOLVER_VIEWS, compute_features, solve_head
-from edgetl.training.state import LAST, Standing, read_state
+from edgetl.training.state import Standing, read_state
 from edgetl.training.validation import Scores, scores
 
 _PACKAGES = ("torch", "torchvision", "timm")
@@ -50,23 +49,32 @@ class Outcome:
     metrics: dict[str, Any]
 
 
-def train(settings: TrainSettings, folder: Path, *, overwrite: bool = False, listener: Listener | None = None) -> Outcome:
+def train(
+    settings: TrainSettings,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    listener: Listener | None = None,
+    folders: ImageFolders | None = None,
+) -> Outcome:
     """Train into ``folder``. Raises EdgetlErrors of many kinds before the first epoch, few after.
 
     overwrite  throw away an earlier run in ``folder``, once the data and the backbone are known to be usable
+    folders    what ``find_photos`` gave, if someone looked already
     """
     with join(settings.device) as processes, reproducible(processes.device), ExitStack() as held:
         noted = Remembering(listener if listener and processes.leads else Listener())
         if processes.leads:
-            _require_free(folder, overwrite)
+            require_free(folder, overwrite)
         reduced_type(settings.precision, processes.device)  # minutes before the loop would find it missing
-        folders = find_photos(settings, noted)
+        folders = folders or find_photos(settings, noted)
+        warn_about(folders, settings, noted)
         backbone = build_backbone(settings, len(folders.classes))
         if processes.leads:
             checkpoint.make_folder(folder)
             held.enter_context(alone_in(folder))
-            _require_free(folder, overwrite)  # again: another run may have come in between
-            _clear(folder)
+            require_free(folder, overwrite)  # again: another run may have come in between
+            clear(folder)
         processes.barrier()
         run = _Run(settings, folder, processes, noted)
         return run.solve(folders, backbone) if settings.optimizer == SOLVER else run.loop(folders, backbone, None)
@@ -87,6 +95,7 @@ def resume(folder: Path, *, device: str | None = None, listener: Listener | None
         if processes.leads:
             held.enter_context(alone_in(folder))
         folders = find_photos(settings, noted)
+        warn_about(folders, settings, noted)
         backbone = build_backbone(settings, len(folders.classes), weights="none")
         return _Run(settings, folder, processes, noted).loop(folders, backbone, state)
 
@@ -158,33 +167,6 @@ class _Run:
             versions=_versions(),
         )
         checkpoint.save(Trained(network, card, self._settings.to_dict()), self._folder / BEST)
-
-
-def _require_free(folder: Path, overwrite: bool) -> None:
-    if overwrite:
-        return
-    if any((folder / name).exists() for name in (BEST, LAST)):
-        go_on = f"Go on with it: edgetl train --resume {folder}\n" if not (folder / METRICS).exists() else ""
-        raise CheckpointError(
-            f"{folder} holds a run already.",
-            f"{go_on}Throw it away with --overwrite, or choose another folder with -o.",
-        )
-    for name in (HISTORY, METRICS, REPORT, EVENTS):
-        if (folder / name).exists():
-            raise CheckpointError(
-                f"{folder} holds {name} already, which a run would write.",
-                "Choose another folder with -o, or throw it away with --overwrite.",
-            )
-
-
-def _clear(folder: Path) -> None:
-    """What an earlier run left in the folder goes, nothing else."""
-    try:
-        for name in (LAST, BEST, HISTORY, METRICS, REPORT):
-            (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"{folder} can't be written: {error.strerror}.", "Choose another folder with -o.") from error
-    shutil.rmtree(folder / EVENTS, ignore_errors=True)
 
 
 def _versions() -> dict[str, str]:

@@ -11,9 +11,10 @@ import torch
 
 from edgetl.errors import CheckpointError
 from edgetl.training.checkpoint import write_atomically
+from edgetl.training.run_folder import LAST as LAST
+from edgetl.training.run_folder import require_begun
 from edgetl.training.validation import Scores
 
-LAST = "last.pt"
 _SCHEMA = 1
 
 
@@ -58,9 +59,7 @@ def write_state(folder: Path, state: Mapping[str, Any]) -> None:
 
 def read_state(folder: Path) -> dict[str, Any]:
     """What ``write_state`` wrote, on the CPU. Raises CheckpointError if there is none, or it can't be read."""
-    path = folder / LAST
-    if not path.is_file():
-        raise CheckpointError(f"There is nothing to resume in {folder}.", "Start it with edgetl train DATA -o " + str(folder))
+    path = require_begun(folder)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file

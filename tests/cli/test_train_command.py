@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,37 @@ def test_wrong_use_ends_with_a_sentence_and_not_a_traceback(class_folder, tmp_pa
     assert said in result.output
     assert not isinstance(result.exception, Exception) or isinstance(result.exception, SystemExit)
     assert not Path(places["OUT"], "best.safetensors").exists()
+
+
+WITHOUT_TORCH = """
+import sys
+from click.testing import CliRunner
+from edgetl.cli.main import command
+
+result = CliRunner().invoke(command, sys.argv[1:])
+print(result.output)
+sys.exit("torch was imported" if "torch" in sys.modules else 0 if result.exit_code in (1, 2) else f"exit {result.exit_code}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["NOWHERE", "-o", "OUT"], "is not a folder"),
+        (["DATA", "-o", "OUT", "--lr", "-1"], "must be above 0"),
+        (["DATA", "-o", "OUT", "--strategy", "features", "--epochs", "3"], "no effect"),
+        (["DATA", "-o", "USED"], "holds a run already"),
+        (["--resume", "NOWHERE"], "nothing to resume"),
+    ],
+)
+def test_what_is_wrong_with_the_call_is_said_before_torch_is_imported(class_folder, tmp_path, arguments, said):
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used/best.safetensors").touch()
+    places = {"DATA": class_folder, "OUT": tmp_path / "out", "NOWHERE": tmp_path / "nowhere", "USED": tmp_path / "used"}
+    called = ["train", *(str(places.get(word, word)) for word in arguments)]
+    ended = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *called], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert said in ended.stdout
 
 
 def test_find_lr_writes_a_table_and_a_plot(class_folder, tmp_path):

@@ -110,11 +110,10 @@ def equip(
     if len(left.train) < 2 * processes.count:
         raise TrainingError(f"{len(left.train)} training photos are too few for {processes.count} processes.")
     weights = class_weights(settings, left)
-    if settings.norm_statistics and processes.count > 1 and processes.device.type == "cuda":
-        # torch has batch norm over processes for GPUs only; its own conversion would lose timm's activations.
-        backbone = replace(backbone, module=convert_sync_batchnorm(backbone.module))
     if settings.warm_head and not begun:
-        backbone = warm_head(backbone, left.train, weights, processes, settings, listener)
+        warm_head(backbone, left.train, weights, processes, settings, listener)
+    if processes.count > 1 and processes.device.type == "cuda":  # torch has batch norm over processes for GPUs only
+        backbone = replace(backbone, module=nn.SyncBatchNorm.convert_sync_batchnorm(backbone.module))  # type: ignore[no-untyped-call]
     labels = [sample.label for sample in left.train]
     sampler = Sampler(labels, settings.batch_size, settings.seed, balanced=settings.balanced, processes=processes.count)
     rows = [row for row, sample in enumerate(folders.train) if sample.path not in unreadable]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner, Result
 
 from edgetl.cli.main import command as program
+from edgetl.runtime.bundle import MANIFEST, Bundle, manifest_bytes
 
 
 def run(*arguments: object) -> Result:
@@ -22,7 +24,7 @@ def test_info_tells_what_is_in_a_bundle(tiny_bundle: Path) -> None:
         r'"line\nbreak"',
         "花",
         "bicubic",
-        "accuracy 0.5",
+        "accuracy     50.00%\n",
         "maker 1.0",
         "model.onnx",
         "golden/  ",
@@ -45,11 +47,52 @@ def test_info_of_a_lone_model(tiny_bundle: Path) -> None:
     assert list(values["files"]) == ["model.onnx"]
 
 
-def test_info_finds_damage(bundle_copy: Path) -> None:
+def rewrite(bundle: Path, **values: object) -> None:
+    """Change the manifest, and give it the checksum of what it now is."""
+    file = bundle / MANIFEST
+    file.write_bytes(manifest_bytes({**json.loads(file.read_bytes()), **values}))
+
+
+def test_info_shows_metrics_as_a_person_reads_them(bundle_copy: Path) -> None:
+    manifest = Bundle.open(bundle_copy).manifest
+    metrics = {"accuracy": 0.995, "accuracy_interval": [0.972, 0.9991], "photos": 1200, "macro_f1": 0.98, "loss": 0.0224}
+    judged = {"accuracy": 0.99, "fp32_accuracy": 0.995, "agreement": 0.985, "drop": 0.5, "float_layers": ["a", "b"]}
+    data = {"train": 4321, "val": 1200, "fingerprint": "0123456789abcdef" * 4}
+    rewrite(bundle_copy, card={**manifest["card"], "metrics": metrics, "data": data}, precisions={"int8": judged})
+    text = run("info", bundle_copy).stdout
+    for line in (
+        "accuracy     99.50% (97.2% to 99.9%) on 1,200 validation photos",
+        "metrics      macro F1 98.00%, loss 0.0224",
+        "int8         accuracy 99.00%, of fp32 99.50%, same label 98.50%, points lost 0.5, 2 layers in float",
+        "data         training photos 4,321, validation photos 1,200, fingerprint 0123456789ab",
+    ):
+        assert line in text.splitlines()
+    values = json.loads(run("info", bundle_copy, "--json").stdout)
+    assert values["card"]["metrics"] == metrics
+    assert values["precisions"] == {"int8": judged}
+
+
+@pytest.mark.parametrize("strange", [None, "words\x1b[31m\nof two lines", [], {"a": 1}, True])
+def test_info_takes_any_metrics(bundle_copy: Path, strange: object) -> None:
+    card = Bundle.open(bundle_copy).manifest["card"]
+    names = ("accuracy", "accuracy_interval", "photos", "loss", "fingerprint", "train", "float_layers")
+    values = dict.fromkeys(names, strange)
+    rewrite(bundle_copy, card={**card, "metrics": values, "data": values}, precisions={"int8": values, "fp16": strange})
+    result = run("info", bundle_copy)
+    assert result.exit_code == 0, result.output
+    assert "\x1b" not in result.stdout
+
+
+def test_info_names_every_damaged_file(bundle_copy: Path) -> None:
     (bundle_copy / "golden" / "001.png").unlink()
+    (bundle_copy / "golden" / "002.png").write_bytes(b"x")
     result = run("info", bundle_copy)
     assert result.exit_code == 1
-    assert "golden/001.png: it is missing" in result.stderr
+    assert result.stdout == ""
+    first, second, hint = result.stderr.splitlines()
+    assert first.endswith("golden/001.png: it is missing")
+    assert "golden/002.png: it has 1 bytes and should have" in second
+    assert hint.startswith("Export it again")
 
 
 def test_selftest_passes(tiny_bundle: Path) -> None:

@@ -22,7 +22,7 @@ _MOST_PHOTOS = 100
 @click.argument("model", type=click.Path(exists=True))
 @click.option("--images", type=click.Path(exists=True), help="Folder of photos to measure with. [default: the golden ones]")
 @click.option("--runs", type=click.IntRange(min=1), default=100, show_default=True, help="How often each stage is timed.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output instead of text.")
 @model_options
 def command(model: str, images: str | None, runs: int, as_json: bool, **options: Any) -> None:
     """Measure MODEL on this device: decode, resize and model apart, the whole, a fresh process, threads, batches.

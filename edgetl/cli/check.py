@@ -42,9 +42,9 @@ class WrongUse(click.ClickException):
 @click.option("--limit", type=click.IntRange(min=1), help="Compare only so many photos, evenly spread.")
 @click.option("--against", type=click.Path(exists=True, path_type=Path), help="Compare with this bundle; needs no checkpoint.")
 @click.option("--max-accuracy-drop", type=float, metavar="POINTS", help="With --against: fail if more accuracy is lost.")
-@click.option("--json", "json_file", type=ReportFile(), help="Write every figure as JSON.")
-@click.option("--junit", "junit_file", type=ReportFile(), help="Write JUnit XML for a CI system.")
-@click.option("--html", "html_file", type=ReportFile(), help="Write a report to look at.")
+@click.option("--json", "json_file", type=ReportFile(), help="Write every figure to FILE as JSON.")
+@click.option("--junit", "junit_file", type=ReportFile(), help="Write JUnit XML for a CI system to FILE.")
+@click.option("--html", "html_file", type=ReportFile(), help="Write a report to look at to FILE.")
 def command(
     bundle: Path,
     images: Path,

@@ -26,7 +26,7 @@ _SHOWN_FINDINGS = 5  # of one kind; --json has them all
 _SHOWN_PATHS = 4  # of one finding
 _SHOWN_CLASSES = 40
 
-_json_option = click.option("--json", "json_file", type=ReportFile(), help="Also write everything to this file.")
+_json_option = click.option("--json", "json_file", type=ReportFile(), help="Also write everything to FILE as JSON.")
 _threads_option = click.option("--threads", type=click.IntRange(min=1), help="Photos decoded at a time (default: one a core).")
 
 

@@ -23,7 +23,9 @@ DEFAULT_MAX_DROP = 0.5
 
 @click.command()
 @click.argument("run", type=click.Path(exists=True, path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write the bundle to.")
+@click.option(
+    "-o", "--out", "--output", "output", required=True, type=click.Path(path_type=Path), help="Folder to write the bundle to."
+)
 @click.option(
     "--golden",
     default=str(DEFAULT_GOLDEN),

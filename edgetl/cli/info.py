@@ -32,7 +32,7 @@ _FINGERPRINT_DIGITS = 12  # of 64: enough to tell two data sets apart by eye
 
 @click.command()
 @click.argument("model", type=click.Path(exists=True))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output instead of text.")
 def command(model: str, as_json: bool) -> None:
     """Show what MODEL holds: labels, preprocessing, metrics, versions, sizes. Every file's checksum is checked.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +24,21 @@ if TYPE_CHECKING:
 @click.argument("model", type=click.Path(exists=True))
 @click.argument("photos", nargs=-1, required=True)
 @click.option(
-    "--top", type=click.IntRange(min=1), default=1, show_default=True, help="How many classes the table shows for a photo."
+    "--top", metavar="N", type=click.IntRange(min=1), help="Only the N best classes. [default: 1 in the table, all in JSON]"
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line instead of a table.")
-@click.option("--out", type=click.Path(dir_okay=False), help="Write to a .jsonl, .csv or .parquet file; continues one.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line to standard output, not a table.")
+@click.option(
+    "-o",
+    "--out",
+    "--output",
+    "out",
+    type=click.Path(dir_okay=False),
+    help="Write to a .jsonl, .csv or .parquet file; continues one.",
+)
 @click.option("--shard", "shard_text", default="1/1", metavar="I/N", help="Take only the I-th of N parts of the photos.")
 @model_options
 def command(
-    model: str, photos: tuple[str, ...], top: int, as_json: bool, out: str | None, shard_text: str, **options: Any
+    model: str, photos: tuple[str, ...], top: int | None, as_json: bool, out: str | None, shard_text: str, **options: Any
 ) -> None:
     """Classify PHOTOS with MODEL, a bundle folder or a lone model.onnx.
 
@@ -44,6 +52,8 @@ def command(
       edgetl predict exported/pets photos/ --json > answers.jsonl
       edgetl predict exported/pets photos/ --out answers.parquet --shard 2/8
     """
+    if out is not None and (top is not None or as_json):
+        raise click.UsageError("--out writes every class to its file: leave out --top and --json.")
     shard = _parse_shard(shard_text)
     if Path(model).suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"):
         raise click.UsageError(f"{model} is a photo. The model comes first: edgetl predict MODEL PHOTOS…")
@@ -81,9 +91,9 @@ def _sources(photos: Iterable[str], shard: Shard) -> Iterator[Source]:
             yield from photos_of([photo], shard)
 
 
-def _print_all(predictor: Predictor, sources: Iterable[Source], top: int, as_json: bool) -> tuple[int, int]:
+def _print_all(predictor: Predictor, sources: Iterable[Source], top: int | None, as_json: bool) -> tuple[int, int]:
     """(photos, failures)"""
-    show = _show_json if as_json else _Table(predictor.labels, top).show
+    show = partial(_show_json, top=top) if as_json else _Table(predictor.labels, top or 1).show
     total = failed = 0
     for result in predictor.batch(sources):
         total += 1
@@ -112,10 +122,13 @@ def _write_all(predictor: Predictor, photos: tuple[str, ...], shard: Shard, out:
     return total, results.failed
 
 
-def _show_json(result: Prediction | ImageError) -> None:
+def _show_json(result: Prediction | ImageError, top: int | None) -> None:
     from edgetl.runtime.records import as_record, json_line
 
-    click.echo(json_line(as_record(result)))
+    record = as_record(result)
+    if top is not None and not isinstance(result, ImageError):
+        record["probabilities"] = dict(result.top(top))
+    click.echo(json_line(record))
 
 
 class _Table:

@@ -15,7 +15,7 @@ from edgetl.cli.model_options import Share, model_options, open_predictor
 @click.command()
 @click.argument("bundle", type=click.Path(exists=True, file_okay=False))
 @click.option("--tolerance", type=Share(), help="Largest difference of a probability. [default: by the model's precision]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output instead of text.")
 @model_options
 def command(bundle: str, tolerance: float | None, as_json: bool, **options: Any) -> None:
     """Run BUNDLE's golden photos on this device and compare with the trained model's answers; no torch needed.

@@ -82,7 +82,7 @@ def _click_option(name: str, option: Option, kind: type, default: Any) -> click.
 
 @click.command(cls=GroupedCommand, params=_settings_options())
 @click.argument("data", required=False, type=click.Path(path_type=Path))
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder to write the run to.")
+@click.option("-o", "--out", "--output", "out", type=click.Path(path_type=Path), help="Folder to write the run to.")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with an interrupted run.")
 @click.option("--overwrite", is_flag=True, help="Throw away an earlier run in that folder.")
 @click.option("--find-lr", is_flag=True, help="Only try learning rates: writes lr.csv and lr.png.")

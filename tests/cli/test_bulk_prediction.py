@@ -54,6 +54,13 @@ def test_every_photo_is_written_once_in_order(tiny_bundle: Path, many_photos: Pa
     assert failed["source"] == str(many_photos / "bad.png")
 
 
+@pytest.mark.parametrize("option", ["-o", "--out", "--output"])
+def test_the_file_is_named_as_other_commands_name_theirs(tiny_bundle: Path, tmp_path: Path, option: str) -> None:
+    photo(1).save(tmp_path / "a.png")
+    assert predict(tiny_bundle, tmp_path / "a.png", option, tmp_path / "results.jsonl").exit_code == 0
+    assert len(rows(tmp_path / "results.jsonl")) == 1
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
 def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(
     tiny_bundle: Path, many_photos: Path, tmp_path: Path, suffix: str

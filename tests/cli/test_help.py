@@ -37,6 +37,12 @@ def test_every_command_shows_an_example(name: str) -> None:
     assert f"  {name} " in text.split("Example:")[1]
 
 
+def test_what_is_written_is_named_alike_everywhere() -> None:
+    for name in ("edgetl train", "edgetl export", "edgetl predict"):
+        spellings = [parameter.opts for parameter in COMMANDS[name].params if "-o" in parameter.opts]
+        assert spellings == [["-o", "--out", "--output"]], name
+
+
 def test_the_readme_holds_the_help_texts() -> None:
     written = subprocess.run([sys.executable, ROOT / "scripts" / "write_help.py", "--check"], capture_output=True, text=True)
     assert written.returncode == 0, written.stderr

@@ -59,6 +59,29 @@ def test_json_lines(tiny_bundle: Path, photo_folder: Path) -> None:
     assert "花" in result.stdout
 
 
+def test_json_of_the_best_classes_only(tiny_bundle: Path, photo_folder: Path) -> None:
+    path = photo_folder / "0-64x48.jpg"
+    (whole,) = records(predict(tiny_bundle, path, "--json"))
+    (record,) = records(predict(tiny_bundle, path, "--json", "--top", 2))
+    best = sorted(whole["probabilities"].items(), key=lambda item: -item[1])[:2]
+    assert list(record["probabilities"].items()) == best
+    assert {**record, "probabilities": whole["probabilities"]} == whole
+    (all_of_them,) = records(predict(tiny_bundle, path, "--json", "--top", 99))
+    assert all_of_them == whole
+    failed = predict(tiny_bundle, photo_folder / "missing.jpg", "--json", "--top", 2)
+    assert list(records(failed)[0]) == ["source", "error"]
+
+
+@pytest.mark.parametrize("option", [["--top", 1], ["--json"]])
+def test_what_a_file_of_results_would_ignore_is_wrong_use(
+    tiny_bundle: Path, photo_folder: Path, tmp_path: Path, option: list[object]
+) -> None:
+    result = predict(tiny_bundle, photo_folder, "--out", tmp_path / "a.jsonl", *option)
+    assert result.exit_code == 2
+    assert "leave out --top and --json" in result.stderr
+    assert not (tmp_path / "a.jsonl").exists()
+
+
 def test_a_bad_photo_is_reported_and_the_others_go_on(tiny_bundle: Path, photo_folder: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"not a photo")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -21,14 +20,12 @@ from edgetl.runtime.preprocess import resize_image
 from edgetl.training.backbones import Backbone
 from edgetl.training.dataset import Sample
 from edgetl.training.feature_cache import MOST_BYTES, FeatureCache, make_room
-from edgetl.training.threads import cores
+from edgetl.training.threads import cores, in_order
 from edgetl.training.trunk import Trunk, open_trunk
 
 _SHARD = 512  # photos between two writes to the cache: what a killed run loses, a few seconds' work
 _AHEAD = 8  # photos in work or waiting for each thread, so that one huge photo doesn't stall the others
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 _Answer: TypeAlias = tuple[Sample, NDArray[np.float32] | ImageError]
 
 VIEWS: Mapping[str, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
@@ -157,7 +154,7 @@ class _Workers:
         """(photo, float32 [views, features] or why it can't be read) for every photo, in order, group by group."""
         work = self._features if self._trunk.concurrent else self._pixels
         with ThreadPoolExecutor(self._threads) as pool:
-            results = _in_order(pool, work, (photo for group in groups for photo in group), self._threads * _AHEAD)
+            results = in_order(pool, work, (photo for group in groups for photo in group), self._threads * _AHEAD)
             for group in groups:
                 answers = [next(results) for _ in group]
                 yield from zip(group, answers if self._trunk.concurrent else self._run(answers), strict=True)
@@ -190,21 +187,6 @@ class _Workers:
             for index, row in zip(indices, rows, strict=True):
                 results[index] = row
         return results
-
-
-def _in_order(pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
-    """``map``, with no more than ``ahead`` items in work or waiting; what has not begun is dropped when it is closed."""
-    waiting: deque[Future[Result]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) >= ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
 
 
 def _fill(

@@ -6,9 +6,12 @@ Only for training photos: another decoder gives slightly other pixels, and valid
 from __future__ import annotations
 
 import io
+import itertools
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +26,22 @@ from edgetl.errors import ImageError
 from edgetl.runtime.images import MAX_PIXELS
 from edgetl.training.dataset import Sample
 from edgetl.training.pixels import Decode, Done, StoredPhotos
+from edgetl.training.threads import in_order
 
-_BATCH = 64  # photos given to nvJPEG at once
+_BATCH = 128  # photos given to nvJPEG at once: its units work side by side, and each call waits for the slowest
+_BATCH_PIXELS = 1 << 26  # of all of them together: decoded and as float32 they take 15 bytes each on the GPU
+_AHEAD = 2 * _BATCH  # files read before they are decoded
 _END_OF_IMAGE = b"\xff\xd9"
 _ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class PlainJpeg:
+    """A file that nvJPEG decodes as Pillow does. content: uint8 [bytes]; the size is in pixels."""
+
+    content: Tensor
+    width: int
+    height: int
 
 
 def store_on_gpu(
@@ -39,7 +54,10 @@ def store_on_gpu(
     threads: int = 0,
     done: Done = lambda: None,
 ) -> StoredPhotos:
-    """As ``pixels.store``, by nvJPEG on ``device`` where it can, else by ``decode``."""
+    """As ``pixels.store``, by nvJPEG on ``device`` where it can, else by ``decode``.
+
+    While the GPU decodes a batch, the next one's files are read and the last one's pixels are put into ``room``.
+    """
     aspects = np.ones(len(samples), np.float32)
     unreadable: dict[Path, str] = {}
 
@@ -49,50 +67,87 @@ def store_on_gpu(
         except ImageError as error:
             unreadable[samples[row].path] = error.reason
 
-    rows = list(range(part[0], len(samples), part[1]))
-    groups = [rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)]
+    def put(rows: list[int], pixels: Tensor) -> None:
+        room[rows] = pixels.cpu().numpy()
+
+    rows = range(part[0], len(samples), part[1])
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        read = pool.map(lambda row: plain_jpeg(samples[row].path), rows)
-        for group in groups:
-            contents = {row: content for row, content in zip(group, read, strict=False) if content is not None}
-            pictures = _decoded(list(contents.values()), device)
-            for row, picture in zip(contents, pictures, strict=False):
-                aspects[row] = picture.shape[2] / picture.shape[1]
-            by_gpu = list(contents)[: len(pictures)]
-            if by_gpu:
-                room[by_gpu] = _squashed(pictures, room.shape[1:3]).cpu().numpy()
-            list(pool.map(fill, [row for row in group if row not in by_gpu]))
-            for _ in group:
+        found = in_order(pool, plain_jpeg, (samples[row].path for row in rows), _AHEAD)
+        placing: list[Future[None]] = []
+        for batch in _batches(zip(rows, found, strict=True)):
+            jpegs = dict(sorted(_jpegs(batch), key=lambda item: (item[1].height, item[1].width)))
+            pixels = _decoded(list(jpegs.values()), room.shape[1:3], device)
+            for future in placing:  # at most two batches are on the GPU
+                future.result()
+            by_gpu = [] if pixels is None else list(jpegs)
+            aspects[by_gpu] = [jpegs[row].width / jpegs[row].height for row in by_gpu]
+            placing = [pool.submit(fill, row) for row, _ in batch if row not in jpegs or pixels is None]
+            placing += [] if pixels is None else [pool.submit(put, by_gpu, pixels)]
+            for _ in batch:
                 done()
+        for future in placing:
+            future.result()
     return StoredPhotos(room, aspects, unreadable)
 
 
-def plain_jpeg(path: Path) -> Tensor | None:
-    """uint8 [bytes] of an upright, whole RGB or grey JPEG within the limit on pixels; None for anything else."""
+def plain_jpeg(path: Path) -> PlainJpeg | None:
+    """An upright, whole RGB or grey JPEG within the limit on pixels; None for anything else."""
     try:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as image:
             plain = (
                 image.format == "JPEG"
                 and image.mode in ("RGB", "L")
+                and image.info.get("adobe_transform", 1) != 0  # else it holds RGB as it is, not brightness and colour
                 and image.width * image.height <= MAX_PIXELS
                 and image.getexif().get(_ORIENTATION, 1) == 1
                 and content.rstrip(b"\0").endswith(_END_OF_IMAGE)
             )
     except Exception:  # the ordinary decoder will say what is wrong with it
         return None
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8) if plain else None
+    return PlainJpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), image.width, image.height) if plain else None
 
 
-def _decoded(contents: list[Tensor], device: torch.device) -> list[Tensor]:
-    """uint8 [3, H, W] for each, or nothing at all if nvJPEG refuses one of them."""
-    try:
-        return list(decode_jpeg(contents, mode=ImageReadMode.RGB, device=device)) if contents else []
-    except RuntimeError:
-        return []
+Found = tuple[int, PlainJpeg | None]  # row, what is there
+
+
+def _batches(found: Iterable[Found]) -> Iterator[list[Found]]:
+    batch: list[Found] = []
+    pixels = 0
+    for row, jpeg in found:
+        size = jpeg.width * jpeg.height if jpeg else 0
+        if batch and (len(batch) == _BATCH or pixels + size > _BATCH_PIXELS):
+            yield batch
+            batch, pixels = [], 0
+        batch.append((row, jpeg))
+        pixels += size
+    if batch:
+        yield batch
+
+
+def _jpegs(batch: list[Found]) -> Iterator[tuple[int, PlainJpeg]]:
+    return ((row, jpeg) for row, jpeg in batch if jpeg is not None)
+
+
+def _decoded(jpegs: Sequence[PlainJpeg], size: tuple[int, ...], device: torch.device) -> Tensor | None:
+    """uint8 [N, h, w, 3], squashed; None if there are none, or nvJPEG refuses one of them, or memory is short."""
+    if not jpegs:
+        return None
+    squashed = None
+    with suppress(RuntimeError):
+        pictures = decode_jpeg([jpeg.content for jpeg in jpegs], mode=ImageReadMode.RGB, device=device)
+        squashed = _squashed(pictures, size)
+    if device.type == "cuda":
+        # nvJPEG writes on a stream of its own and waits for none: memory must not go back while it is still read here.
+        torch.cuda.current_stream(device).synchronize()
+    return squashed
 
 
 def _squashed(pictures: Sequence[Tensor], size: tuple[int, ...]) -> Tensor:
-    """uint8 [N, h, w, 3]."""
-    resized = [F.interpolate(picture[None].float(), size, mode="bilinear", antialias=True) for picture in pictures]
-    return torch.cat(resized).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    """uint8 [3, H, W] each, those of one shape side by side → uint8 [N, h, w, 3], contiguous."""
+    resized = [
+        F.interpolate(torch.stack(list(alike)).float(), size, mode="bilinear", antialias=True)
+        for _, alike in itertools.groupby(pictures, key=lambda picture: picture.shape)
+    ]
+    # Turned on the device: in the processor's memory, bytes that lie far apart are copied one by one, 50 times slower.
+    return torch.cat(resized).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()

@@ -13,7 +13,7 @@ from edgetl.errors import TrainingError
 from edgetl.runtime.images import read_image
 from edgetl.runtime.preprocess import resize_image
 from edgetl.runtime.spec import PreprocessSpec
-from edgetl.training import storage
+from edgetl.training import gpu_decode, storage
 from edgetl.training.dataset import Sample
 from edgetl.training.distributed import Processes
 from edgetl.training.gpu_decode import plain_jpeg, store_on_gpu
@@ -61,6 +61,37 @@ def test_the_gpus_way_gives_nearly_the_same_pixels_and_the_same_unreadable_photo
     assert one.unreadable == other.unreadable
     assert np.array_equal(one.aspects, other.aspects)
     assert np.abs(rooms[0].astype(int) - rooms[1]).max() <= 4
+
+
+@pytest.mark.parametrize("limits", [{"_BATCH": 2}, {"_BATCH_PIXELS": 60 * 90 * 2}, {"_AHEAD": 1}])
+@pytest.mark.parametrize("part", [(0, 1), (1, 2)])
+def test_batches_of_any_size_put_every_photo_into_its_row(photos, tmp_path, monkeypatch, limits, part):
+    for name, value in limits.items():
+        monkeypatch.setattr(gpu_decode, name, value)
+    Image.open(photos[0].path).resize((70, 40)).save(tmp_path / "7.jpg", quality=95)
+    photos = [*photos, Sample(tmp_path / "7.jpg", 0), photos[0], photos[4]]
+    calls = []
+    rooms = [np.zeros((len(photos), 64, 64, 3), np.uint8) for _ in range(2)]
+    one = store(photos, decoder(SPEC, (64, 64)), rooms[0], part=part)
+    other = store_on_gpu(
+        photos, decoder(SPEC, (64, 64)), rooms[1], torch.device("cpu"), part=part, done=lambda: calls.append(1)
+    )
+    assert one.unreadable == other.unreadable
+    assert np.array_equal(one.aspects, other.aspects)
+    assert np.abs(rooms[0].astype(int) - rooms[1]).max() <= 4
+    assert len(calls) == len(photos[part[0] :: part[1]])
+
+
+def test_what_nvjpeg_refuses_goes_the_ordinary_way(photos, monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("torchvision not compiled with nvJPEG support")
+
+    monkeypatch.setattr(gpu_decode, "decode_jpeg", refuse)
+    rooms = [np.zeros((7, 64, 64, 3), np.uint8) for _ in range(2)]
+    one = store(photos, decoder(SPEC, (64, 64)), rooms[0])
+    other = store_on_gpu(photos, decoder(SPEC, (64, 64)), rooms[1], torch.device("cpu"))
+    assert one.unreadable == other.unreadable and np.array_equal(one.aspects, other.aspects)
+    assert np.array_equal(*rooms)
 
 
 def test_only_whole_upright_rgb_or_grey_jpegs_go_to_the_gpu(photos):

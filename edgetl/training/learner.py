@@ -115,14 +115,14 @@ class Learner:
         return nullcontext()
 
     def _loss(self, batch: Batch) -> Tensor:
-        images, targets = self._mixing(batch.images, batch.labels)
+        images, targets = self._mixing(batch.images, batch.labels, batch.share)
         with torch.autocast(self._device.type, self._reduced, enabled=self._reduced is not None):
             logits = self._model(images)
         logits = logits.float()
         smoothing = self._settings.label_smoothing
         loss = F.cross_entropy(logits, targets, self._class_weights, reduction="sum", label_smoothing=smoothing)
         with torch.no_grad():
-            right = (logits.argmax(1) == batch.labels).sum()
+            right = (logits.argmax(1) == batch.labels[batch.share.borrowed :]).sum()
             self.sums += torch.stack([loss.detach(), right, torch.full_like(right, len(logits))]).double()
         return loss
 
@@ -145,9 +145,11 @@ class Learner:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """What ``state_dict`` gave, of the same backbone and settings."""
+        """What ``state_dict`` gave, of the same backbone and settings, on this device or another."""
         self._network.load_state_dict(state["network"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        # Fused kernels are the GPU's; torch takes from what is loaded whether they are used, and where their state lies.
+        groups = [{**group, "fused": self._device.type == "cuda"} for group in state["optimizer"]["param_groups"]]
+        self._optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         self._schedule.load_state_dict(state["schedule"])
         self._scaler.load_state_dict(state["scaler"])
         if self._average is not None:

@@ -8,26 +8,33 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from edgetl.training.randomness import MIXING, torch_seed
+from edgetl.training.sampling import Share
 from edgetl.training.settings import TrainSettings
 
 
 class Mixing:
     """torchvision's mixup, cutmix, or one of them at random for each batch; nothing if both are off.
 
-    Draws from torch's global generator. Photos are mixed within one process's share of a batch.
+    Each photo is mixed with the one before it, so a process needs one photo more than its own (``Share.borrowed``) to do
+    what one process does to the whole batch; what is random about a batch is the same in all of them.
     """
 
     def __init__(self, settings: TrainSettings, classes: int) -> None:
+        self._seed = settings.seed
         self._choices: list[Any] = []
         if settings.mixup:
             self._choices.append(v2.MixUp(alpha=settings.mixup, num_classes=classes))
         if settings.cutmix:
             self._choices.append(v2.CutMix(alpha=settings.cutmix, num_classes=classes))
 
-    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """(float32 [N, 3, h, w], int64 [N]) → the mixed ones; targets become float32 [N, classes] if anything mixes."""
+    def __call__(self, images: Tensor, labels: Tensor, share: Share) -> tuple[Tensor, Tensor]:
+        """(float32 [N, 3, h, w], int64 [N]) → the mixed ones without the borrowed; targets become float32 [N, classes]
+        if anything mixes."""
         if not self._choices:
             return images, labels
-        chosen = self._choices[int(torch.randint(len(self._choices), ()))]
-        mixed, targets = chosen(images, labels)
-        return mixed, targets
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(torch_seed(self._seed, MIXING, share.epoch, share.batch))
+            chosen = self._choices[int(torch.randint(len(self._choices), ()))]
+            mixed, targets = chosen(images, labels)
+        return mixed[share.borrowed :], targets[share.borrowed :]

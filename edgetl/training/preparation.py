@@ -115,7 +115,10 @@ def equip(
     if processes.count > 1 and processes.device.type == "cuda":  # torch has batch norm over processes for GPUs only
         backbone = replace(backbone, module=nn.SyncBatchNorm.convert_sync_batchnorm(backbone.module))  # type: ignore[no-untyped-call]
     labels = [sample.label for sample in left.train]
-    sampler = Sampler(labels, settings.batch_size, settings.seed, balanced=settings.balanced, processes=processes.count)
+    mixed = settings.mixup > 0 or settings.cutmix > 0
+    sampler = Sampler(
+        labels, settings.batch_size, settings.seed, balanced=settings.balanced, processes=processes.count, mixed=mixed
+    )
     rows = [row for row, sample in enumerate(folders.train) if sample.path not in unreadable]
     return Kit(left, backbone, validation, _loader(settings, left, backbone.spec, stored, rows, processes), sampler, weights)
 

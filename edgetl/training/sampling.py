@@ -19,12 +19,14 @@ class Share:
     epoch, batch  where in the run; both count from 0
     positions     int64 [n]: places in the epoch's order; what is random about a photo is drawn by its place
     photos        int64 [n]: indices into the training photos
+    borrowed      how many photos at the front are another process's, here only to be mixed into the next one
     """
 
     epoch: int
     batch: int
     positions: NDArray[np.int64]
     photos: NDArray[np.int64]
+    borrowed: int = 0
 
 
 class Sampler:
@@ -33,18 +35,27 @@ class Sampler:
     labels      int64 [N]: the training photos' classes
     batch_size  photos in a batch, over all processes
     balanced    draw with replacement, so that each class comes equally often
+    mixed       photos are mixed with the one before them in the batch, whichever process has it
 
     A last batch with fewer than two photos for each process is left out: batch norm can't take one photo.
     """
 
     def __init__(
-        self, labels: Sequence[int], batch_size: int, seed: int, *, balanced: bool = False, processes: int = 1
+        self,
+        labels: Sequence[int],
+        batch_size: int,
+        seed: int,
+        *,
+        balanced: bool = False,
+        processes: int = 1,
+        mixed: bool = False,
     ) -> None:
         self.labels = np.asarray(labels, np.int64)
         self._batch_size = batch_size
         self._seed = seed
         self._balanced = balanced
         self._processes = processes
+        self._borrowed = int(mixed and processes > 1)
         whole, rest = divmod(len(labels), batch_size)
         self.batches = whole + (rest >= 2 * processes) or 1
         self._order = lru_cache(maxsize=2)(self._draw)
@@ -69,7 +80,9 @@ class Sampler:
         """What process ``rank`` works on."""
         start, photos = batch * self._batch_size, self.whole(epoch, batch)
         mine = np.array_split(np.arange(len(photos)), self._processes)[rank]
-        return Share(epoch, batch, start + mine, photos[mine])
+        if self._borrowed:
+            mine = np.concatenate([mine[:1] - 1, mine]) % len(photos)
+        return Share(epoch, batch, start + mine, photos[mine], self._borrowed)
 
     def shares(self, rank: int, epochs: int, *, epoch: int = 0, batch: int = 0) -> Iterator[Share]:
         """The rest of a run of ``epochs`` epochs, from ``batch`` of ``epoch`` on."""

@@ -17,6 +17,7 @@ from edgetl.training.ema import WeightAverage
 from edgetl.training.mixing import Mixing
 from edgetl.training.pixels import decoder, stored_size
 from edgetl.training.recipes import resolve
+from edgetl.training.sampling import Sampler
 
 STILL = View((32, 32), flip=False, rotation=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0), colour=0.0, interpolation="bilinear")
 PLACES = np.arange(200)
@@ -149,13 +150,32 @@ def test_stored_photos_are_somewhat_larger_than_the_network_wants(tmp_path):
 
 
 def test_mixing_blends_photos_and_targets_alike():
-    torch.manual_seed(1)
     images, labels = torch.rand(6, 3, 8, 8), torch.arange(6) % 3
-    off, same = Mixing(resolve("d", {"strategy": "full"}, cuda=False), 3)(images, labels)
+    share = Sampler(range(12), 6, 0).share(2, 1, 0)
+    off, same = Mixing(resolve("d", {"strategy": "full"}, cuda=False), 3)(images, labels, share)
     assert off is images and same is labels
-    mixed, targets = Mixing(resolve("d", {"strategy": "full", "mixup": 0.5}, cuda=False), 3)(images, labels)
+    mixing = Mixing(resolve("d", {"strategy": "full", "mixup": 0.5}, cuda=False), 3)
+    mixed, targets = mixing(images, labels, share)
     assert targets.shape == (6, 3) and torch.allclose(targets.sum(1), torch.ones(6))
     assert not torch.equal(mixed, images)
+    assert torch.equal(mixing(images, labels, share)[0], mixed)
+    assert not torch.equal(mixing(images, labels, replace(share, epoch=3))[0], mixed)
+
+
+@pytest.mark.parametrize("kinds", [{"mixup": 0.5}, {"cutmix": 1.0}, {"mixup": 0.2, "cutmix": 0.3}])
+def test_processes_mix_their_shares_as_one_does_the_batch(kinds):
+    mixing = Mixing(resolve("d", {"strategy": "full", **kinds}, cuda=False), 5)
+    images, labels = torch.rand(23, 3, 8, 8), torch.arange(23) % 5
+    one = Sampler(labels.tolist(), 8, 0)
+    three = Sampler(labels.tolist(), 8, 0, processes=3, mixed=True)
+    for batch in range(one.batches):
+        whole = one.share(1, batch, 0)
+        expected = mixing(images[whole.photos], labels[whole.photos], whole)
+        shares = [three.share(1, batch, rank) for rank in range(3)]
+        parts = [mixing(images[share.photos], labels[share.photos], share) for share in shares]
+        assert np.array_equal(np.concatenate([share.positions[1:] for share in shares]), whole.positions)
+        for mixed, joined in zip(expected, zip(*parts, strict=True), strict=True):
+            assert torch.equal(mixed, torch.cat(joined))
 
 
 def test_the_average_follows_trained_weights_and_statistics_and_leaves_the_frozen_alone():

@@ -36,6 +36,8 @@ OPTIONS: dict[str, Any] = {
     "optimizer": "sgd",
     "lr": 0.05,
     "class_weights": True,
+    "mixup": 0.4,
+    "cutmix": 0.5,
     "accumulate": 2,
     "clip": 1.0,
     "tensorboard": True,

@@ -6,12 +6,17 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from edgetl.errors import RuntimeUnavailableError
+
+# One process may decode, solve a head or write a report for long while the others wait: torch's 10 minutes would end
+# such a run. A process that dies is torchrun's to notice.
+_PATIENCE = timedelta(days=1)
 
 T = TypeVar("T")
 
@@ -100,7 +105,8 @@ def join(device_name: str) -> Iterator[Processes]:
     if device.type == "cuda":
         device = choose_device(f"cuda:{local_rank}")
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    on_gpu = device.type == "cuda"
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE, device_id=device if on_gpu else None)
     try:
         yield Processes(device, dist.get_rank(), count, local_rank, int(os.environ["LOCAL_WORLD_SIZE"]))
     finally:

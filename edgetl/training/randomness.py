@@ -29,9 +29,11 @@ def reproducible(device: torch.device) -> Iterator[None]:
     if device.type != "cpu":
         benchmark = torch.backends.cudnn.benchmark
         torch.backends.cudnn.benchmark = True  # shapes stay the same, so trying every kernel once pays
-        with torch.random.fork_rng(devices=[device]):
-            yield
-        torch.backends.cudnn.benchmark = benchmark
+        try:
+            with torch.random.fork_rng(devices=[device]):
+                yield
+        finally:
+            torch.backends.cudnn.benchmark = benchmark
         return
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     switches: Any = torch.utils.deterministic

@@ -211,3 +211,18 @@ def test_state_is_saved_every_so_many_seconds(two_parts, tmp_path, monkeypatch):
     saved.clear()
     train(small(two_parts, epochs=1, save_every=3600), tmp_path / "seldom")
     assert saved == [0, 0, 0]
+
+
+def test_a_run_begun_on_a_gpu_goes_on_here_without_its_kernels(two_parts, tmp_path, monkeypatch):
+    settings = small(two_parts, optimizer="adamw", ema=0.0)
+    train(settings, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        signal_in_step(patch, 3, signal.SIGINT)
+        assert not train(settings, tmp_path / "run").finished
+    state = read_state(tmp_path / "run")
+    for group in state["learner"]["optimizer"]["param_groups"]:
+        group["fused"] = True
+    write_state(tmp_path / "run", {key: value for key, value in state.items() if key != "schema"})
+    assert resume(tmp_path / "run").finished
+    assert (tmp_path / "run" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
+    assert not any(group["fused"] for group in read_state(tmp_path / "run")["learner"]["optimizer"]["param_groups"])

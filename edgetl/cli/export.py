@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from edgetl.cli.progress_bar import steps
 from edgetl.cli.run_photos import calibration_photos, golden_photos, run_data
 
 if TYPE_CHECKING:
     from edgetl.export.precisions import JudgedBy
+    from edgetl.export.progress import Working
     from edgetl.training.checkpoint import Trained
 
 DEFAULT_GOLDEN = 8
@@ -88,31 +90,50 @@ def command(
       edgetl export runs/pets -o exported/pets
       edgetl export runs/pets -o exported/pets --precision fp32 --precision int8
     """
+    _refuse_idle_options(context, formats, precisions)
+    with steps() as working:
+        written = _export(run, output, golden, opset, formats, precisions, calibration, max_accuracy_drop, working)
+    _warn_of_an_unfinished(run)
+    click.echo("\n".join(_lines(written, json.loads((written / "manifest.json").read_bytes()))))
+
+
+def _export(
+    run: Path,
+    output: Path,
+    golden: str,
+    opset: int | None,
+    formats: Sequence[str],
+    precisions: Sequence[str],
+    calibration: int,
+    max_accuracy_drop: float,
+    working: Working,
+) -> Path:
+    working("Loading PyTorch", 0, 0)
     from edgetl.export.bundle_writer import export_bundle
     from edgetl.training import checkpoint
-    from edgetl.training.history import METRICS
 
-    _refuse_idle_options(context, formats, precisions)
+    working(f"Reading {run}", 0, 0)
     trained = checkpoint.load(run)
-    if run.is_dir() and not (run / METRICS).exists():
-        click.echo(f"Warning: {run} is not finished; these are its best weights so far, without a temperature.", err=True)
-    photos = _golden_photos(golden, trained)
-    judged_by = None
-    if set(precisions) - {"fp32"} and "onnx" in formats:
-        judged_by = _judged_by(trained, calibration, max_accuracy_drop)
-        click.echo(f"Judging {' and '.join(precisions)} on {len(judged_by.validation)} validation photos …")
-    written = export_bundle(
+    smaller = bool(set(precisions) - {"fp32"}) and "onnx" in formats
+    return export_bundle(
         trained.network,
         trained.card,
         output,
-        golden=photos,
+        golden=_golden_photos(golden, trained),
         opset=opset,
         formats=formats,
         checkpoint=run / checkpoint.BEST if run.is_dir() else run,
         precisions=precisions,
-        judged_by=judged_by,
+        judged_by=_judged_by(trained, calibration, max_accuracy_drop) if smaller else None,
+        working=working,
     )
-    click.echo("\n".join(_lines(written, json.loads((written / "manifest.json").read_bytes()))))
+
+
+def _warn_of_an_unfinished(run: Path) -> None:
+    from edgetl.training.history import METRICS
+
+    if run.is_dir() and not (run / METRICS).exists():
+        click.echo(f"Warning: {run} is not finished; these are its best weights so far, without a temperature.", err=True)
 
 
 def _refuse_idle_options(context: click.Context, formats: Sequence[str], precisions: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""A line with count, rate and time left, on stderr, and only where someone sits before it.
+"""A line that says how far things are, on stderr, and only where someone sits before it.
 
 Written out here because a progress bar's package is larger than all else that a device needs of edgetl.
 """
@@ -13,6 +13,10 @@ from contextlib import contextmanager
 _DRAW_SECONDS = 0.1
 
 
+def _watched() -> bool:
+    return sys.stderr.isatty()
+
+
 @contextmanager
 def counting(what: str, *, done: int, total: Callable[[], int]) -> Iterator[Callable[[], None]]:
     """Yields what to call after each one.
@@ -21,7 +25,7 @@ def counting(what: str, *, done: int, total: Callable[[], int]) -> Iterator[Call
     done   how many were there before
     total  counts them all; asked only if the line is shown
     """
-    if not sys.stderr.isatty():
+    if not _watched():
         yield lambda: None
         return
     line = _Line(what, done, total())
@@ -30,6 +34,38 @@ def counting(what: str, *, done: int, total: Callable[[], int]) -> Iterator[Call
     finally:
         line.draw()
         sys.stderr.write("\n")
+
+
+@contextmanager
+def steps() -> Iterator[Callable[[str, int, int], None]]:
+    """Yields what to call with the step being done, how much of it is done and of how much (0 of 0: not counted).
+
+    The line is gone at the end.
+    """
+    if not _watched():
+        yield lambda what, done, total: None
+        return
+    line = _Steps()
+    try:
+        yield line.show
+    finally:
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()
+
+
+class _Steps:
+    def __init__(self) -> None:
+        self._what = ""
+        self._start = self._drawn = time.monotonic()
+
+    def show(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if what == self._what and now - self._drawn < _DRAW_SECONDS:
+            return
+        self._what, self._drawn = what, now
+        count = f"  {done:,}/{total:,}" if total else " …"
+        sys.stderr.write(f"\r{what}{count}  {_clock(now - self._start)}\x1b[K")
+        sys.stderr.flush()
 
 
 class _Line:

@@ -29,6 +29,7 @@ from edgetl.export.onnx_model import assemble, opset_of
 from edgetl.export.onnx_network import export_network
 from edgetl.export.precisions import JudgedBy, to_half, to_int8
 from edgetl.export.program import build_program, straight_classifier
+from edgetl.export.progress import Working, silent
 from edgetl.export.quantize import MIN_OPSET as INT8_MIN_OPSET
 from edgetl.export.torchscript import build_torchscript
 from edgetl.export.verification import MAX_PROBABILITY_DIFFERENCE, Run, run_onnx, run_program, run_torchscript, verify
@@ -52,6 +53,7 @@ def export_bundle(
     checkpoint: Path | None = None,
     precisions: Sequence[str] = (DEFAULT_PRECISION,),
     judged_by: JudgedBy | None = None,
+    working: Working = silent,
 ) -> Path:
     """Write ``destination``, replacing an earlier bundle there → its path.
 
@@ -60,6 +62,7 @@ def export_bundle(
     opset        None: the lowest that the network's operators allow
     checkpoint   where the network came from, for the manifest
     precisions   of the ONNX models; any but fp32 needs ``judged_by``
+    working      told what is being done
 
     Raises ExportError if a format can't be written, if its answers are not the network's, if a smaller model loses too
     much accuracy, or if ``destination`` is something else than a bundle; ImageError for a photo that can't be read.
@@ -67,7 +70,7 @@ def export_bundle(
     """
     destination = Path(destination)
     refuse_other_folders(destination)
-    writing = _Writing(network, card, golden)
+    writing = _Writing(network, card, golden, working)
     if "onnx" in formats:
         writing.add_onnx(opset, precisions, judged_by)
     if "torchscript" in formats:
@@ -91,9 +94,10 @@ def export_bundle(
 class _Writing:
     """A bundle that grows: ``files`` (name → content) and the part of the manifest that speaks of them."""
 
-    def __init__(self, network: nn.Module, card: ModelCard, golden: Sequence[Path]) -> None:
-        self._network, self._card = network, card
+    def __init__(self, network: nn.Module, card: ModelCard, golden: Sequence[Path], working: Working) -> None:
+        self._network, self._card, self._working = network, card, working
         classifier = DeployedClassifier(network, card)
+        working("Asking the trained network", 0, 0)
         self._photos = photo_references(classifier, golden)
         self._references = [*self._photos, *synthetic_references(classifier)]
         names = [f"golden/{number:03}{path.suffix.lower()}" for number, path in enumerate(golden)]
@@ -111,6 +115,7 @@ class _Writing:
 
     def add_onnx(self, opset: int | None, precisions: Sequence[str], judged_by: JudgedBy | None) -> None:
         """One ONNX model a precision."""
+        self._working("Writing the network as ONNX", 0, 0)
         network = export_network(self._network, self._card.spec, opset)
         self.manifest["opset"] = opset_of(network)
         for precision in precisions:
@@ -119,6 +124,7 @@ class _Writing:
             if precision != DEFAULT_PRECISION:
                 smaller, judgement = self._smaller(precision, network, judged_by)
                 limit = math.inf  # it is held to its accuracy instead
+            self._working(f"Verifying {precision} ONNX", 0, 0)
             model = assemble(smaller, self._card)
             run = run_onnx(model)
             self.manifest["verification"][precision] = verify(f"{precision} ONNX", run, self._references, limit).to_dict()
@@ -130,6 +136,7 @@ class _Writing:
 
     def add_torchscript(self) -> None:
         """The TorchScript file."""
+        self._working("Writing and verifying TorchScript", 0, 0)
         content = build_torchscript(self._network, self._card)
         figures = verify("TorchScript", run_torchscript(content), self._references)
         self.manifest["verification"]["torchscript"] = figures.to_dict()
@@ -138,6 +145,7 @@ class _Writing:
 
     def add_program(self) -> None:
         """The torch.export program."""
+        self._working("Writing and verifying the torch.export program", 0, 0)
         classifier = straight_classifier(self._network, self._card)
         content = build_program(classifier)
         figures = verify("torch.export", run_program(content, classifier), self._references)
@@ -151,10 +159,10 @@ class _Writing:
         if judged_by is None:
             raise ExportError(f"There are no photos to judge the {precision} model by.")
         if precision == "fp16":
-            return to_half(network, self._card, judged_by)
+            return to_half(network, self._card, judged_by, self._working)
         if opset_of(network) < INT8_MIN_OPSET:
             network = export_network(self._network, self._card.spec, INT8_MIN_OPSET)
-        return to_int8(network, self._card, judged_by)
+        return to_int8(network, self._card, judged_by, self._working)
 
     def _keep_own_answers(self, precision: str, run: Run) -> None:
         """A device's self-test holds a smaller model to its own answers, since they are not the network's."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgetl.errors import ExportError
 from edgetl.export.onnx_network import INPUT, OUTPUT
 from edgetl.export.pictures import Pictures
+from edgetl.export.progress import Working, counted, silent
 from edgetl.runtime.card import ModelCard
 from edgetl.runtime.session import open_session
 
@@ -45,21 +46,25 @@ class Judge:
     """Compares networks (``normalized`` → ``logits``) with ``network`` on labelled photos.
 
     validation  paths and the indices of their labels; all of them count
+    working     told of each photo
 
     Raises ExportError without photos, ImageError for one that can't be read.
     """
 
-    def __init__(self, network: onnx.ModelProto, card: ModelCard, validation: Sequence[tuple[Path, int]]) -> None:
+    def __init__(
+        self, network: onnx.ModelProto, card: ModelCard, validation: Sequence[tuple[Path, int]], working: Working = silent
+    ) -> None:
         if not validation:
             raise ExportError("There are no validation photos to judge the smaller model by.")
         self._labels = card.labels
         self._pictures = Pictures([path for path, _ in validation], card.spec)
         self._truth = np.array([label for _, label in validation])
-        self._expected = self._answers(network)
+        self._working = working
+        self._expected = self._answers(network, "Judging fp32")
 
-    def judge(self, network: onnx.ModelProto, float_layers: Sequence[str] = ()) -> Judgement:
-        """Run ``network`` on every photo and compare."""
-        answers = self._answers(network)
+    def judge(self, network: onnx.ModelProto, name: str, float_layers: Sequence[str] = ()) -> Judgement:
+        """Run ``network``, called ``name`` where it is spoken of, on every photo and compare."""
+        answers = self._answers(network, f"Judging {name}")
         right, right_before = answers == self._truth, self._expected == self._truth
         drops = {
             label: _points(right_before[self._truth == index]) - _points(right[self._truth == index])
@@ -76,9 +81,9 @@ class Judge:
             float_layers=tuple(float_layers),
         )
 
-    def _answers(self, network: onnx.ModelProto) -> NDArray[np.int64]:
+    def _answers(self, network: onnx.ModelProto, what: str) -> NDArray[np.int64]:
         """Index of the highest logit of each photo; -1, which is no label, where they are not finite."""
-        logits = run_network(network, self._pictures)
+        logits = run_network(network, counted(self._pictures, len(self._pictures), what, self._working))
         return np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), -1)
 
 

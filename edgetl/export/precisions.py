@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from edgetl.errors import ExportError
 from edgetl.export.judge import Judge, Judgement
 from edgetl.export.pictures import Pictures
+from edgetl.export.progress import Working, counted, silent
 from edgetl.export.quantize import Quantizer
 from edgetl.export.quiet import quiet
 from edgetl.runtime.card import ModelCard
@@ -33,7 +36,9 @@ class JudgedBy:
     max_accuracy_drop: float
 
 
-def to_half(network: onnx.ModelProto, card: ModelCard, judged_by: JudgedBy) -> tuple[onnx.ModelProto, Judgement]:
+def to_half(
+    network: onnx.ModelProto, card: ModelCard, judged_by: JudgedBy, working: Working = silent
+) -> tuple[onnx.ModelProto, Judgement]:
     """``network`` in 16-bit floats, its input and output still float32. Raises ExportError if it loses too much."""
     from onnxruntime.quantization.onnx_model import ONNXModel
     from onnxruntime.transformers.float16 import convert_float_to_float16
@@ -43,13 +48,15 @@ def to_half(network: onnx.ModelProto, card: ModelCard, judged_by: JudgedBy) -> t
     with quiet():
         half: onnx.ModelProto = convert_float_to_float16(copy, keep_io_types=True)
     ONNXModel(half).topological_sort()  # the converter appends the input's cast at the end
-    judgement = Judge(network, card, judged_by.validation).judge(half)
+    judgement = Judge(network, card, judged_by.validation, working).judge(half, "fp16")
     if not judgement.drop <= judged_by.max_accuracy_drop:
         raise _refusal("fp16", judgement, judged_by)
     return half, judgement
 
 
-def to_int8(network: onnx.ModelProto, card: ModelCard, judged_by: JudgedBy) -> tuple[onnx.ModelProto, Judgement]:
+def to_int8(
+    network: onnx.ModelProto, card: ModelCard, judged_by: JudgedBy, working: Working = silent
+) -> tuple[onnx.ModelProto, Judgement]:
     """``network`` (opset 13 or later) in 8-bit integers, but for what would cost too much accuracy.
 
     First what is between the layers goes back to float, then layers, those first that suffer most, in steps that
@@ -58,20 +65,26 @@ def to_int8(network: onnx.ModelProto, card: ModelCard, judged_by: JudgedBy) -> t
     if not judged_by.calibration:
         raise ExportError("There are no training photos to calibrate int8 with.")
     calibration = Pictures(judged_by.calibration, card.spec)
-    judge, quantizer = Judge(network, card, judged_by.validation), Quantizer(network, calibration)
-    quantized = quantizer.quantize()
-    judgement = judge.judge(quantized)
-    ranking: list[str] = []
-    count = 0
-    while not judgement.drop <= judged_by.max_accuracy_drop:
-        if count > len(quantizer.layers) / 2:
-            raise _refusal("int8", judgement, judged_by)
-        if count and not ranking:
-            ranking = quantizer.worst_layers(islice(calibration, RANKING_PHOTOS))
-        quantized = quantizer.quantize(ranking[:count], layers_only=True)
-        judgement = judge.judge(quantized, ranking[:count])
-        count = max(1, 2 * count)
-    return quantized, judgement
+    quantizer = Quantizer(network, counted(calibration, len(calibration), "Calibrating int8", working))
+    judge = Judge(network, card, judged_by.validation, working)
+    for name, quantized, float_layers in _attempts(quantizer, islice(calibration, RANKING_PHOTOS), working):
+        judgement = judge.judge(quantized, name, float_layers)
+        if judgement.drop <= judged_by.max_accuracy_drop:
+            return quantized, judgement
+    raise _refusal("int8", judgement, judged_by)
+
+
+def _attempts(
+    quantizer: Quantizer, samples: Iterable[NDArray[np.float32]], working: Working
+) -> Iterator[tuple[str, onnx.ModelProto, list[str]]]:
+    """Models with more and more in float: what to call each, and its layers in float."""
+    yield "int8", quantizer.quantize(), []
+    yield "int8 of the layers alone", quantizer.quantize(layers_only=True), []
+    ranking = quantizer.worst_layers(samples, working)
+    half = (len(ranking) + 1) // 2
+    for count in [*takewhile(half.__gt__, (2**step for step in range(half))), half]:
+        name = f"int8, {count} of {len(ranking)} layers in float"
+        yield name, quantizer.quantize(ranking[:count], layers_only=True), ranking[:count]
 
 
 def _refusal(precision: str, judgement: Judgement, judged_by: JudgedBy) -> ExportError:

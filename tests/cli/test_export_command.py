@@ -114,3 +114,20 @@ def test_a_smaller_precision_is_judged_on_all_validation_photos(run_folder: Path
     assert set(judged["class_drops"]) == set(LABELS)
     assert f"int8: accuracy {judged['accuracy']:.2%}" in done.output
     assert "15 validation photos" in done.output
+
+
+def test_it_shows_what_it_is_doing_where_someone_watches(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--golden", 1, "--precision", "fp16", "--max-accuracy-drop", 100)
+    quiet = export(run_folder, "-o", tmp_path / "quiet", *options)
+    monkeypatch.setattr("edgetl.cli.progress_bar._watched", lambda: True)
+    watched = export(run_folder, "-o", tmp_path / "watched", *options)
+    assert watched.exit_code == 0, watched.output
+    lines = [line.split("  ")[0] for line in watched.stderr.split("\r")[1:]]
+    for step in ("Loading PyTorch …", "Writing the network as ONNX …", "Judging fp16", "Writing and verifying TorchScript …"):
+        assert step in lines
+    end = watched.stderr.rpartition("\r")[2]
+    assert end.startswith("\x1b[K"), "the line is gone at the end"
+    assert quiet.stderr == end.removeprefix("\x1b[K").replace("watched", "quiet")
+    assert quiet.stdout.replace("quiet", "watched").splitlines()[0] == watched.stdout.splitlines()[0]

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from tiny_network import CROPPED, tiny_card, tiny_network
+from torch import Tensor, nn
 
 from edgetl import Predictor
 from edgetl.errors import ExportError
@@ -22,6 +24,7 @@ from edgetl.export.precisions import JudgedBy, to_half, to_int8
 from edgetl.export.quantize import Quantizer
 from edgetl.runtime.bundle import Bundle
 from edgetl.runtime.selftest import selftest
+from edgetl.runtime.session import open_session
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +61,48 @@ def test_int8_weights_keep_to_seven_bits_with_a_scale_a_channel(network: onnx.Mo
     assert [scales[f"{name}_scale"] for name in names] == [[8], [8], [3]]
 
 
+class DepthwiseNetwork(nn.Module):
+    """Every weight as large as the largest of its channel, so that sums are as large as they can get."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.depthwise = nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=False)
+        self.dense = nn.Conv2d(16, 16, 3, padding=1, bias=False)
+        self.head = nn.Linear(16, 3, bias=False)
+
+    def forward(self, normalized: Tensor) -> Tensor:
+        features = torch.relu(self.dense(torch.relu(self.depthwise(torch.relu(self.stem(normalized))))))
+        return self.head(features.mean(dim=[2, 3]))
+
+
+@pytest.fixture(scope="module")
+def full_range() -> onnx.ModelProto:
+    torch.manual_seed(0)
+    module = DepthwiseNetwork()
+    with torch.no_grad():
+        for layer in (module.depthwise, module.dense):
+            layer.weight.fill_(0.5)
+    return export_network(module.eval(), CROPPED, 13)
+
+
+def test_depthwise_weights_keep_eight_bits_and_others_seven(full_range: onnx.ModelProto, pictures: Pictures) -> None:
+    largest = {
+        array.shape: int(np.abs(array.astype(int)).max()) for array in weights(Quantizer(full_range, pictures).quantize())
+    }
+    assert largest[16, 1, 3, 3] == 127
+    assert largest[16, 16, 3, 3] == 64
+
+
+def test_integer_kernels_do_not_saturate(full_range: onnx.ModelProto, pictures: Pictures) -> None:
+    white = [np.full((1, 3, *CROPPED.crop), 2.5, np.float32)]
+    model = Quantizer(full_range, [*pictures, *white]).quantize().SerializeToString()
+    integers, floats = (open_session(model, providers="cpu", optimize=optimize) for optimize in (True, False))
+    for photo in [*white, *pictures]:
+        exact = floats.run(None, {"normalized": photo})[0]  # each operator by itself, on numbers that were rounded
+        assert integers.run(None, {"normalized": photo})[0] == pytest.approx(exact, abs=0.02 * float(np.abs(exact).max()))
+
+
 def test_int8_answers_are_near_the_float_ones(network: onnx.ModelProto, pictures: Pictures) -> None:
     expected = run_network(network, pictures)
     got = run_network(Quantizer(network, pictures).quantize(), pictures)
@@ -91,7 +136,7 @@ def test_what_is_between_the_layers_can_stay_in_float(network: onnx.ModelProto, 
     assert len(weights(layers_only)) == 3
 
 
-@pytest.mark.parametrize("spoilt_tries", [1, 2])
+@pytest.mark.parametrize("spoilt_tries", [1, 2, 3])
 def test_parts_go_back_to_float_until_the_accuracy_holds(
     network: onnx.ModelProto, judged_by: JudgedBy, monkeypatch: pytest.MonkeyPatch, spoilt_tries: int
 ) -> None:
@@ -118,9 +163,25 @@ def test_a_model_that_loses_too_much_is_refused_with_figures(
 ) -> None:
     wrong = export_network(tiny_network(seed=3), CROPPED, 13)
     monkeypatch.setattr(Quantizer, "quantize", lambda *_, **__: wrong)
-    monkeypatch.setattr(Quantizer, "worst_layers", lambda self, _: self.layers)
+    monkeypatch.setattr(Quantizer, "worst_layers", lambda self, *_: self.layers)
     with pytest.raises(ExportError, match=r"loses .* points of accuracy on 8 validation photos"):
         to_int8(network, tiny_card(), judged_by)
+
+
+def test_an_export_says_what_it_is_doing(judged_by: JudgedBy, network: onnx.ModelProto) -> None:
+    told: list[tuple[str, int, int]] = []
+    impossible = replace(judged_by, max_accuracy_drop=-1.0)
+    with pytest.raises(ExportError):
+        to_int8(network, tiny_card(), impossible, lambda *step: told.append(step))
+    photos = len(judged_by.validation)
+    whats = list(dict.fromkeys(what for what, _, _ in told))
+    assert whats == [
+        "Calibrating int8", "Judging fp32", "Judging int8", "Judging int8 of the layers alone", "Trying each layer in int8",
+        "Judging int8, 1 of 3 layers in float", "Judging int8, 2 of 3 layers in float",
+    ]  # fmt: skip
+    for what in whats:
+        of = 3 if what.startswith("Trying") else photos
+        assert {step for step in told if step[0] == what} == {(what, done, of) for done in range(of + 1)}
 
 
 def test_fp16_is_judged_too(network: onnx.ModelProto, judged_by: JudgedBy) -> None:
@@ -135,11 +196,11 @@ def test_fp16_is_judged_too(network: onnx.ModelProto, judged_by: JudgedBy) -> No
 def test_judgement_counts_by_class(network: onnx.ModelProto, photo_folder: Path) -> None:
     paths = sorted(photo_folder.iterdir())
     judge = Judge(network, tiny_card(), [(path, number % 2) for number, path in enumerate(paths)])
-    same = judge.judge(network)
+    same = judge.judge(network, "the same")
     assert same.agreement == 1
     assert same.drop == 0
     assert list(same.class_drops) == list(tiny_card().labels[:2])  # the third has no photo
-    other = judge.judge(export_network(tiny_network(seed=3), CROPPED, 13))
+    other = judge.judge(export_network(tiny_network(seed=3), CROPPED, 13), "other")
     assert other.agreement < 1
     assert other.drop == pytest.approx(100 * (other.fp32_accuracy - other.accuracy))
     assert np.mean(list(other.class_drops.values())) == pytest.approx(other.drop)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from click.testing import CliRunner, Result
 from edgetl.cli.main import command
 from edgetl.runtime.card import ModelCard
 from edgetl.training.backbones import build
-from edgetl.training.checkpoint import BEST, Trained, save
+from edgetl.training.checkpoint import BEST, Trained, load, save
 
 LABELS = ("blue fish", "green, leaf", "red 花")
 
@@ -114,6 +116,23 @@ def test_a_smaller_precision_is_judged_on_all_validation_photos(run_folder: Path
     assert set(judged["class_drops"]) == set(LABELS)
     assert f"int8: accuracy {judged['accuracy']:.2%}" in done.output
     assert "15 validation photos" in done.output
+
+
+@pytest.mark.parametrize("weights", ["auto", "none"])
+def test_the_table_of_precisions(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], weights: str) -> None:
+    trained = load(run_folder)
+    save(replace(trained, settings={**trained.settings, "weights": weights}), tmp_path / BEST)
+    script = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "bench_precision.py"))
+    script["main"]([str(tmp_path), "--photos", "2", "--threads", "1", "--precision", "int8"])
+    header, _, fp32, int8 = (
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()[2:]
+    )
+    assert header[:4] == ["backbone", "precision", "MB", "× fp32"]
+    assert [row[:2] for row in (fp32, int8)] == [["timm/test_resnet", "fp32"], ["timm/test_resnet", "int8"]]
+    assert fp32[3] == "1.000"
+    assert 0.2 < float(int8[3]) < 1
+    shown = [bool(cell) for cell in int8[6:]]
+    assert shown == [weights != "none"] * 3, "what random weights answer is no accuracy"
 
 
 def test_it_shows_what_it_is_doing_where_someone_watches(

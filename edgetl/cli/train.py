@@ -181,9 +181,9 @@ def _conclude(outcome: Outcome) -> None:
         return
     metrics = outcome.metrics
     low, high = metrics["accuracy_interval"]
+    photos = f"{metrics['photos']:,} photo{'' if metrics['photos'] == 1 else 's'}"
     click.echo(
-        f"Validation accuracy {metrics['accuracy']:.2%} ({low:.1%} to {high:.1%}) on {metrics['photos']:,} photos, "
-        f"loss {metrics['loss']:.4f}"
+        f"Validation accuracy {metrics['accuracy']:.2%} ({low:.1%} to {high:.1%}) on {photos}, loss {metrics['loss']:.4f}"
     )
     best = outcome.folder / BEST
     if not best.is_file():

@@ -49,13 +49,15 @@ def metrics_summary(probabilities: Probabilities, targets: Targets, *, temperatu
     probabilities  float32 [N, C], after division by the temperature
     temperature    only for "calibration_error_before", what the error was at temperature 1
 
-    accuracy, accuracy_interval (Wilson's, 95 %), photos, loss (mean of -ln p of the right class), macro_f1,
-    balanced_accuracy (mean recall), calibration_error (expected, 15 bins, l1), calibration_error_before, and
-    top5_accuracy from 10 classes on. Raises TrainingError for values that are no probabilities.
+    accuracy, accuracy_interval (Wilson's, 95 %), photos, loss (mean of -ln p of the right class), macro_f1 and
+    balanced_accuracy (mean F1 and mean recall of the classes that have photos), calibration_error (expected, 15 bins,
+    l1), calibration_error_before, and top5_accuracy from 10 classes on.
+    Raises TrainingError for values that are no probabilities.
     """
     from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score, multiclass_recall
 
     predicted, truth, classes = _checked(probabilities, targets)
+    present = truth.bincount(minlength=classes) > 0  # of the others nothing is known, also if they were predicted
     correct = int((probabilities.argmax(1) == targets).sum())
     right = probabilities[np.arange(len(targets)), targets]
     summary = {
@@ -63,8 +65,8 @@ def metrics_summary(probabilities: Probabilities, targets: Targets, *, temperatu
         "accuracy_interval": list(_wilson(correct, len(targets))),
         "photos": len(targets),
         "loss": float(-np.log(np.maximum(right, _SMALLEST), dtype=np.float64).mean()),
-        "macro_f1": float(multiclass_f1_score(predicted, truth, classes, average="macro")),
-        "balanced_accuracy": float(multiclass_recall(predicted, truth, classes, average="macro")),
+        "macro_f1": float(multiclass_f1_score(predicted, truth, classes, average="none")[present].mean()),
+        "balanced_accuracy": float(multiclass_recall(predicted, truth, classes, average="none")[present].mean()),
         "calibration_error": _calibration_error(predicted, truth, classes),
         "calibration_error_before": _calibration_error(
             torch.from_numpy(untempered(probabilities, temperature)), truth, classes

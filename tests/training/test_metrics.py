@@ -48,6 +48,18 @@ def test_figures_are_those_of_scikit_learn(classes):
     assert json.loads(json.dumps(summary)) == summary
 
 
+@pytest.mark.parametrize("kept", [[0, 1], [2]])
+def test_a_class_without_photos_does_not_count_even_if_it_is_predicted(kept):
+    probabilities, targets = answers(sharpness=0.5)
+    probabilities, targets = probabilities[np.isin(targets, kept)], targets[np.isin(targets, kept)]
+    predicted = probabilities.argmax(1)
+    assert set(predicted) > set(kept)
+    summary = metrics_summary(probabilities, targets)
+    recall = reference.recall_score(targets, predicted, labels=kept, average="macro")
+    assert summary["balanced_accuracy"] == pytest.approx(recall, abs=1e-6)
+    assert summary["macro_f1"] == pytest.approx(reference.f1_score(targets, predicted, labels=kept, average="macro"), abs=1e-6)
+
+
 def test_each_class_is_that_of_scikit_learn():
     probabilities, targets = answers()
     precision, recall, f1, support = reference.precision_recall_fscore_support(targets, probabilities.argmax(1))

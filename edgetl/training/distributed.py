@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -99,7 +99,9 @@ def join(device_name: str) -> Iterator[Processes]:
     device = choose_device(device_name)
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
-        yield Processes(device)
+        # What asks for no device gets the current one: pinned memory, or whether bf16 is there.
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            yield Processes(device)
         return
     local_rank = int(os.environ["LOCAL_RANK"])
     if device.type == "cuda":

@@ -20,7 +20,6 @@ from edgetl.errors import RuntimeUnavailableError
 from edgetl.runtime.cores import cores
 from edgetl.runtime.images import read_image
 from edgetl.runtime.predictor import Predictor
-from edgetl.runtime.preprocess import resize_for_graph
 
 BATCHES = (1, 2, 4, 8, 16)
 _WARM_UP = 5
@@ -119,13 +118,12 @@ def peak_memory() -> int | None:
 
 
 def _stages(predictor: Predictor, photos: Sequence[Path], runs: int) -> dict[str, Timing]:
-    spec = predictor.card.spec
     samples: dict[str, list[float]] = {"decode": [], "resize": [], "model": [], "total": []}
     for photo in islice(cycle(photos), runs + _WARM_UP):
         clock = [time.perf_counter()]
         image = read_image(photo, max_pixels=predictor.max_pixels)
         clock.append(time.perf_counter())
-        resized = resize_for_graph(image, spec)[np.newaxis]
+        resized = predictor.resize(image)[np.newaxis]
         clock.append(time.perf_counter())
         predictor.run_model(resized)
         clock.append(time.perf_counter())
@@ -161,13 +159,13 @@ def _throughput(predictor: Predictor, photos: Sequence[Path], runs: int) -> floa
 
 
 def _by_threads(predictor: Predictor, photo: Path, runs: int) -> dict[int, float]:
-    resized = resize_for_graph(read_image(photo), predictor.card.spec)[np.newaxis]
+    resized = predictor.resize(read_image(photo))[np.newaxis]
     counts = sorted({1, *(2**i for i in range(1, 9) if 2**i < cores()), cores()})
     return {threads: _median_run(predictor, resized, runs, threads) for threads in counts}
 
 
 def _by_batch(predictor: Predictor, photo: Path, runs: int) -> dict[int, float]:
-    resized = resize_for_graph(read_image(photo), predictor.card.spec)[np.newaxis]
+    resized = predictor.resize(read_image(photo))[np.newaxis]
     stacked = {size: np.repeat(resized, size, axis=0) for size in BATCHES}
     return {size: _median_run(predictor, images, max(runs // size, 3)) / size for size, images in stacked.items()}
 

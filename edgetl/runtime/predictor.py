@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from io import BufferedReader
 from itertools import chain, islice
@@ -23,15 +23,17 @@ from edgetl.runtime.bundle import Bundle, open_to_read, read_card
 from edgetl.runtime.card import ModelCard
 from edgetl.runtime.cores import cores
 from edgetl.runtime.images import MAX_PIXELS, Source, describe, read_image
-from edgetl.runtime.preprocess import resize_for_graph
+from edgetl.runtime.network_part import PART_INPUT, WHOLE_INPUT, network_part
+from edgetl.runtime.preprocess import resize_for_graph, resize_image
 from edgetl.runtime.session import Providers, open_session
 
 if TYPE_CHECKING:
     import onnxruntime
+    from PIL import Image
 
     from edgetl.runtime.selftest import SelfTest
 
-_INPUTS = {"images": "tensor(uint8)"}
+_INPUTS = [{name: "tensor(uint8)"} for name in (WHOLE_INPUT, PART_INPUT)]
 _OUTPUTS = {"logits": "tensor(float)", "probabilities": "tensor(float)"}
 _GPU_BATCH = 32  # photos a run where one photo leaves the device idle; a CPU gains nothing from more than 1
 
@@ -43,7 +45,7 @@ class Score(NamedTuple):
     confidence: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
     """The answer for one photo.
 
@@ -54,9 +56,9 @@ class Prediction:
     """
 
     source: str
-    labels: tuple[str, ...] = field(repr=False)
-    logits: NDArray[np.float32] = field(repr=False)
-    probabilities: NDArray[np.float32] = field(repr=False)
+    labels: tuple[str, ...]
+    logits: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
 
     @property
     def index(self) -> int:
@@ -116,7 +118,9 @@ class Predictor:
         self.bundle = Bundle.open(self.path) if self.path.is_dir() else None
         self._identity: tuple[int, ...] | None = None
         self._forget_sessions()
-        self.card = self._checked_card(self._session(threads))
+        session = self._session(threads)
+        self.card = self._checked_card(session)
+        self._input = session.get_inputs()[0].name
         _predictors.add(self)
 
     @property
@@ -186,12 +190,15 @@ class Predictor:
                 for future in pending:
                     future.cancel()
 
+    def resize(self, image: Image.Image) -> NDArray[np.uint8]:
+        """A picture of mode RGB → uint8 [h, w, 3] for ``run_model``. Raises ImageError as ``resize_image`` does."""
+        # A model that had to be loaded whole would enlarge what is cropped already.
+        return (resize_image if self._input == PART_INPUT else resize_for_graph)(image, self.card.spec)
+
     def run_model(
         self, images: NDArray[np.uint8], *, threads: int | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The model alone: uint8 [N, H, W, 3] RGB → logits and probabilities, float32 [N, classes] each.
-
-        Pictures that ``resize_for_graph`` made are only cropped; the graph resizes all others itself.
+        """The model alone: uint8 [N, h, w, 3] as ``resize`` makes it → logits and probabilities, float32 [N, classes] each.
 
         threads  threads inside this run; None: the predictor's own number
 
@@ -199,7 +206,7 @@ class Predictor:
         """
         session = self._session(self.threads if threads is None else threads)
         try:
-            logits, probabilities = session.run(["logits", "probabilities"], {"images": images})
+            logits, probabilities = session.run(["logits", "probabilities"], {self._input: images})
         except Exception as error:  # onnxruntime's own exceptions share no base class but this
             raise BundleError(self.path, f"the model failed: {error}") from error
         return logits, probabilities
@@ -234,7 +241,7 @@ class Predictor:
         """What the graph is fed, uint8 [h, w, 3]. Raises ImageError naming ``source``."""
         image = read_image(source, max_pixels=self.max_pixels)
         try:
-            return resize_for_graph(image, self.card.spec)
+            return self.resize(image)
         except ImageError as error:
             raise ImageError(describe(source), error.reason) from None
 
@@ -272,7 +279,12 @@ class Predictor:
             file, shown = self.bundle.open_file(name), self.bundle.path / name
         else:
             file, shown = self._open_lone_model(), self.path
-        with file:
+        with file, network_part(file) as part:
+            if part is not None:
+                try:
+                    return open_session(part, providers=self.providers, threads=threads, name=shown)
+                except BundleError:  # another program has saved it, its nodes in another order
+                    pass
             return open_session(file, providers=self.providers, threads=threads, name=shown)
 
     def _open_lone_model(self) -> BufferedReader:
@@ -295,7 +307,7 @@ class Predictor:
         card = read_card(self.path, session.get_modelmeta().custom_metadata_map)
         inputs = {value.name: value.type for value in session.get_inputs()}
         outputs = {value.name: value.type for value in session.get_outputs()}
-        if inputs != _INPUTS or outputs != _OUTPUTS:
+        if inputs not in _INPUTS or outputs != _OUTPUTS:
             raise BundleError(self.path, f"its inputs {inputs} and outputs {outputs} are not those of an export")
         for value in session.get_outputs():
             if len(value.shape) != 2 or value.shape[1] != len(card.labels):

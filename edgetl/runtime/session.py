@@ -74,7 +74,10 @@ def _source(model: bytes | Path | IO[bytes]) -> bytes | str:
         return model
     if isinstance(model, Path):
         return str(model)
-    link = f"/proc/self/fd/{model.fileno()}"
+    try:
+        link = f"/proc/self/fd/{model.fileno()}"
+    except OSError:  # a file in memory alone
+        return model.read()
     return link if os.path.exists(link) else model.read()  # noqa: PTH110  no pathlib object is wanted of it
 
 

@@ -32,7 +32,7 @@ from edgetl import Predictor
 from edgetl.runtime.bench import machine
 from edgetl.runtime.cores import cores
 from edgetl.runtime.images import read_image
-from edgetl.runtime.preprocess import resize_for_graph, resize_image
+from edgetl.runtime.preprocess import resize_image
 from edgetl.runtime.session import open_session
 from edgetl.runtime.spec import PreprocessSpec
 
@@ -132,14 +132,14 @@ def one_photo(predictor: Predictor, bare: Bare, photos: Sequence[Path]) -> Itera
     """File → label, one at a time."""
     decoded = {path: bare.decode(path) for path in photos}
     blank = np.zeros((1, 3, *bare.resize(decoded[photos[0]]).shape[:2]), np.float32)
-    resized = {path: resize_for_graph(read_image(path), predictor.card.spec)[np.newaxis] for path in photos}
+    resized = {path: predictor.resize(read_image(path))[np.newaxis] for path in photos}
     times = in_turn(
         {
             "ours": predictor,
             "bare": bare,
             "our decode": read_image,
             "decode": bare.decode,
-            "our resize": lambda path: resize_for_graph(decoded[path], predictor.card.spec),
+            "our resize": lambda path: predictor.resize(decoded[path]),
             "resize": lambda path: bare.resize(decoded[path]),
             "our model": lambda path: predictor.run_model(resized[path]),
             "model": lambda path: bare.run(blank),
@@ -199,10 +199,13 @@ def processes(predictor: Predictor, bare: Bare, network: Path, photo: Path) -> I
         "command": ["-m", "edgetl", "predict", predictor.path, photo],
     }
     seconds, memory = dict.fromkeys(commands, float("inf")), dict.fromkeys(commands, float("inf"))
+    # pip compiles what it installs, as all of the bare script's packages are; a checkout is compiled at the first start.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     for _ in range(FRESH_PROCESSES):
         for name, arguments in commands.items():
             start = time.perf_counter()
-            done = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, check=True)
+            command = [sys.executable, *map(str, arguments)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
             seconds[name] = min(seconds[name], time.perf_counter() - start)
             if name != "command":
                 memory[name] = min(memory[name], int(done.stdout.split()[-1]) * 1024 / MEGABYTE)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 from torch import nn
 from torchvision import models
@@ -38,6 +38,9 @@ _DENSENET_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)")  # the publ
 
 T = TypeVar("T")
 
+Level: TypeAlias = tuple[str, int]
+"""The attribute path of a layer whose maps a head sees, and its channels."""
+
 
 @dataclass(frozen=True)
 class Backbone:
@@ -47,6 +50,7 @@ class Backbone:
     spec    the validation preprocessing published with its weights
     heads   attribute paths of the classifier layers (two for distilled transformers, else one), new and random
     blocks  everything else in forward order; see ``edgetl.training.blocks``
+    levels  earlier layers that the head sees too; see ``edgetl.training.levels``
     """
 
     name: str
@@ -54,6 +58,7 @@ class Backbone:
     spec: PreprocessSpec
     heads: tuple[str, ...]
     blocks: tuple[Block, ...]
+    levels: tuple[Level, ...] = ()
 
     @property
     def head(self) -> str:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from edgetl.errors import CheckpointError, EdgetlError
 from edgetl.runtime.card import ModelCard
-from edgetl.training.backbones import build
+from edgetl.training.backbones import Level, build
+from edgetl.training.levels import with_levels
 from edgetl.training.run_folder import BEST as BEST
 
 _METADATA_KEY = "edgetl"
@@ -25,16 +26,26 @@ _SCHEMA = 1
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained classifier: ``network`` in eval mode on the CPU, its card, and the settings it was trained with (JSON)."""
+    """A trained classifier: ``network`` in eval mode on the CPU, its card, and what else it takes to build it again.
+
+    settings  what it was trained with (JSON)
+    levels    earlier layers that its head sees; see ``edgetl.training.levels``
+    """
 
     network: nn.Module
     card: ModelCard
     settings: Mapping[str, Any] = field(default_factory=dict)
+    levels: tuple[Level, ...] = ()
 
 
 def save(trained: Trained, path: Path) -> None:
     """Write one safetensors file, whole or not at all. Raises CheckpointError if that fails; an earlier file stays."""
-    description = {"schema": _SCHEMA, "card": trained.card.to_dict(), "settings": dict(trained.settings)}
+    description = {
+        "schema": _SCHEMA,
+        "card": trained.card.to_dict(),
+        "settings": dict(trained.settings),
+        "levels": trained.levels,
+    }
     # Clones: safetensors refuses tensors that share memory, which tied weights do.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in trained.network.state_dict().items()}
     content = to_bytes(tensors, {_METADATA_KEY: json.dumps(description, ensure_ascii=False, sort_keys=True)})
@@ -53,14 +64,15 @@ def load(source: str | Path) -> Trained:
     tensors, description = _read(path)
     try:
         card = ModelCard.from_dict(description["card"])
-        backbone = build(card.backbone, len(card.labels), weights="none")
+        levels = tuple((str(path), int(channels)) for path, channels in description.get("levels", ()))
+        backbone = with_levels(build(card.backbone, len(card.labels), weights="none"), levels)
         backbone.module.load_state_dict(tensors)
-    except (EdgetlError, RuntimeError, KeyError, TypeError) as error:
+    except (EdgetlError, RuntimeError, KeyError, TypeError, ValueError) as error:
         first_line = str(error).splitlines()[0]
         raise CheckpointError(
             f"{path} can't be rebuilt: {first_line}", "Was it written by another version of edgetl?"
         ) from error
-    return Trained(backbone.module.eval(), card, description.get("settings", {}))
+    return Trained(backbone.module.eval(), card, description.get("settings", {}), levels)
 
 
 def make_folder(folder: Path) -> None:

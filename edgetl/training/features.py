@@ -121,6 +121,7 @@ def _recipe(backbone: Backbone, device: torch.device) -> dict[str, Any]:
     return {
         "backbone": backbone.name,
         "weights": weights_fingerprint(backbone),
+        "levels": backbone.levels,
         "spec": backbone.spec.to_dict(),
         "device": device.type,
         "versions": {package: _version(package) for package in packages},

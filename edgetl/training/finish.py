@@ -13,7 +13,6 @@ from scipy.special import softmax
 
 from edgetl.training import checkpoint
 from edgetl.training.calibration import fit_temperature
-from edgetl.training.checkpoint import Trained
 from edgetl.training.dataset import ImageFolders
 from edgetl.training.history import write_metrics
 from edgetl.training.metrics import metrics_summary
@@ -46,7 +45,7 @@ def finish(folder: Path, folders: ImageFolders, logits: NDArray[np.float32], tol
     metrics = metrics_summary(probabilities, labels, temperature=temperature)
     metrics["epoch"] = best.card.metrics["epoch"]
     card = replace(best.card, metrics=metrics, temperature=temperature)
-    checkpoint.save(Trained(best.network, card, best.settings), folder / BEST)
+    checkpoint.save(replace(best, card=card), folder / BEST)
     write_metrics(folder, metrics)
     report = ReportData(
         card=card,

@@ -78,6 +78,7 @@ def fit_head(
     digests: Sequence[str] | None = None,
     strength: float | None = None,
     class_weights: Sequence[float] | None = None,
+    widths: Sequence[int] = (),
     device: torch.device | None = None,
 ) -> Head:
     """Fit the head.
@@ -87,6 +88,8 @@ def fit_head(
     digests        what each photo is told apart by: copies of one fall into one fold (default: all differ)
     strength       C above 0, as in sklearn's LogisticRegression on features of unit variance; None: cross-validate
     class_weights  weight of each class's photos in the loss (default: all 1)
+    widths         how many of the features, from the first on, may be used: the number of the least loss in
+                   cross-validation is, the first where there is none (default: all)
 
     The same input gives the same bits. Raises TrainingError for fewer than two classes or features that are not finite.
     """
@@ -95,14 +98,38 @@ def fit_head(
     if classes < 2 or not len(targets) or not torch.isfinite(values).all():
         raise TrainingError(f"A head can't be fitted to {len(targets)} photos of {classes} classes with these features.")
     weights = torch.ones(classes) if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
-    scaling = _Scaling.of(values)
-    problem = _Problem(scaling.apply(values), targets, weights.to(values.device)[targets], classes)
+    weights = weights.to(values.device)[targets]
+    ranks = _ranks(targets.cpu().numpy(), digests)
     with one_thread(values.numel() * classes * _FOLDS < _SMALL):
-        trials, start = ([], None) if strength else _cross_validate(problem, _ranks(targets.cpu().numpy(), digests))
-        best = min(trials, key=lambda trial: trial.loss) if trials else Trial(strength or DEFAULT_STRENGTH, 1.0, 0.0, 0.0)
-        solution = problem.solve(best.strength, start, _FINAL_STEPS)
-    weight, bias = scaling.fold(solution[0] / best.temperature)
-    return Head(weight, bias, best.strength, tuple(trials))
+        candidates: list[_Candidate] = []
+        for width in widths or (values.shape[-1],):
+            scaling = _Scaling.of(values[..., :width])
+            problem = _Problem(scaling.apply(values[..., :width]), targets, weights, classes)
+            trials, start = ([], None) if strength else _cross_validate(problem, ranks)
+            candidates.append(_Candidate(scaling, problem, tuple(trials), start))
+        return min(candidates, key=lambda candidate: candidate.best.loss).head(strength)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A head that may be chosen. start: where to begin to solve for it, or None."""
+
+    scaling: _Scaling
+    problem: _Problem
+    trials: tuple[Trial, ...]
+    start: Tensor | None
+
+    @property
+    def best(self) -> Trial:
+        if not self.trials:
+            return Trial(DEFAULT_STRENGTH, 1.0, 0.0, 0.0)
+        return min(self.trials, key=lambda trial: trial.loss)
+
+    def head(self, strength: float | None) -> Head:
+        strength = strength or self.best.strength
+        solution = self.problem.solve(strength, self.start, _FINAL_STEPS)
+        weight, bias = self.scaling.fold(solution[0] / self.best.temperature)
+        return Head(weight, bias, strength, self.trials)
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,8 @@ class Loop:
         first = standing.step * settings.accumulate
         shares = self._course.kit.sampler.shares(processes.rank, settings.epochs, epoch=standing.epoch, batch=first)
         clock = _Clock(standing.seconds, settings.max_time)
+        if settings.warm_head and standing.best is None and not standing.epoch and not standing.step:
+            self._judge()  # a solved head is hard to beat with few photos: then it is what is kept
         with StopSignal() as stop, closing(cast("Any", self._course.kit.loader.batches(shares))) as batches:
             while standing.epoch < settings.epochs:
                 if not self._steps(batches, stop, clock):
@@ -110,31 +112,38 @@ class Loop:
         """Validate, keep the weights if they are the best, save, write the history."""
         course, standing = self._course, self.standing
         lr, rate = self._learner.lr, clock.images_per_second(course, standing.step)
-        network = self._learner.judged()
-        result = scores(course.kit.validation.logits(network), course.kit.validation.labels)
+        standing.epoch, standing.step = standing.epoch + 1, 0
+        result = self._judge()
         self._learner.epoch_ended(result.loss)
         self._take_sums()
         standing.seconds = clock.seconds()
         row = {
-            "epoch": standing.epoch + 1,
+            "epoch": standing.epoch,
             "lr": lr,
             "train_loss": _finite(standing.loss / standing.seen),
             "train_accuracy": standing.right / standing.seen,
-            "val_loss": _finite(result.loss),
+            "val_loss": result.loss,
             "val_accuracy": result.accuracy,
             "images_per_second": rate,
             "seconds": standing.seconds,
         }
         standing.history.append(row)
-        standing.epoch, standing.step = standing.epoch + 1, 0
         standing.loss = standing.right = standing.seen = 0.0
+        self._save(clock)
+        if course.processes.leads:
+            self._publish(row)
+
+    def _judge(self) -> Scores:
+        """Validate, and keep the weights if they are the best."""
+        course, standing = self._course, self.standing
+        network = self._learner.judged()
+        result = scores(course.kit.validation.logits(network), course.kit.validation.labels)
+        _finite(result.loss)
         if result.better_than(standing.best):
             standing.best, standing.best_epoch = result, standing.epoch
             if course.processes.leads:
                 course.keep(network, result, standing.epoch)
-        self._save(clock)
-        if course.processes.leads:
-            self._publish(row)
+        return result
 
     def _publish(self, row: dict[str, Any]) -> None:
         write_history(self._course.folder, self.standing.history)

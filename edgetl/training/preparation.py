@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from timm.layers.norm_act import convert_sync_batchnorm
 
 from edgetl.errors import TrainingError
 from edgetl.runtime.spec import PreprocessSpec
@@ -110,10 +110,11 @@ def equip(
     if len(left.train) < 2 * processes.count:
         raise TrainingError(f"{len(left.train)} training photos are too few for {processes.count} processes.")
     weights = class_weights(settings, left)
+    if settings.norm_statistics and processes.count > 1 and processes.device.type == "cuda":
+        # torch has batch norm over processes for GPUs only; its own conversion would lose timm's activations.
+        backbone = replace(backbone, module=convert_sync_batchnorm(backbone.module))  # type: ignore[no-untyped-call]
     if settings.warm_head and not begun:
-        warm_head(backbone, left.train, weights, processes, settings, listener)
-    if processes.count > 1 and processes.device.type == "cuda":  # torch has batch norm over processes for GPUs only
-        backbone = replace(backbone, module=nn.SyncBatchNorm.convert_sync_batchnorm(backbone.module))  # type: ignore[no-untyped-call]
+        backbone = warm_head(backbone, left.train, weights, processes, settings, listener)
     labels = [sample.label for sample in left.train]
     mixed = settings.mixup > 0 or settings.cutmix > 0
     sampler = Sampler(

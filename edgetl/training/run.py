@@ -25,6 +25,7 @@ from edgetl.training.distributed import Processes, describe, join
 from edgetl.training.finish import Told, finish
 from edgetl.training.folder_lock import alone_in
 from edgetl.training.learner import Learner
+from edgetl.training.levels import find_levels, with_levels
 from edgetl.training.loop import Course, Loop
 from edgetl.training.optimizers import reduced_type
 from edgetl.training.photos import find_photos, warn_about
@@ -96,7 +97,7 @@ def resume(folder: Path, *, device: str | None = None, listener: Listener | None
             held.enter_context(alone_in(folder))
         folders = find_photos(settings, noted)
         warn_about(folders, settings, noted)
-        backbone = build_backbone(settings, len(folders.classes), weights="none")
+        backbone = with_levels(build_backbone(settings, len(folders.classes), weights="none"), state["levels"])
         return _Run(settings, folder, processes, noted).loop(folders, backbone, state)
 
 
@@ -110,10 +111,12 @@ class _Run:
         if not self._processes.leads:
             return Outcome(self._folder, True, {})
         arguments = (self._device, self._settings, self._listener)
+        backbone = with_levels(backbone, find_levels(backbone))
         features = compute_features(backbone, folders.train + folders.val, SOLVER_VIEWS, *arguments)
         folders = readable(folders, dict(features.unreadable), self._listener)
-        head = solve_head(backbone, folders.train, features, class_weights(self._settings, folders), self._device)
-        logits = head.logits(np.ascontiguousarray(features.of(folders.val)[:, 0]))
+        weights = class_weights(self._settings, folders)
+        backbone, head = solve_head(backbone, folders.train, features, weights, self._device, self._listener)
+        logits = head.logits(np.ascontiguousarray(features.of(folders.val)[:, 0, : head.weight.shape[1]]))
         labels = np.array([sample.label for sample in folders.val], np.int64)
         self._keep(folders, backbone, backbone.module.eval(), scores(logits, labels), 0)
         told = self._told(strengths=[(trial.strength, trial.accuracy) for trial in head.trials])
@@ -129,7 +132,7 @@ class _Run:
         settings, processes = self._settings, self._processes
         kit = equip(settings, folders, backbone, processes, self._folder, self._listener, begun=state is not None)
         folders, backbone = kit.folders, kit.backbone
-        identity = {"settings": settings.to_dict(), "fingerprint": folders.fingerprint}
+        identity = {"settings": settings.to_dict(), "fingerprint": folders.fingerprint, "levels": backbone.levels}
         if state is not None and state["fingerprint"] != folders.fingerprint:
             raise TrainingError(
                 f"The photos in {folders.root} have changed since the run began.",
@@ -166,7 +169,7 @@ class _Run:
             data={"fingerprint": folders.fingerprint, "train": len(folders.train), "val": len(folders.val)},
             versions=_versions(),
         )
-        checkpoint.save(Trained(network, card, self._settings.to_dict()), self._folder / BEST)
+        checkpoint.save(Trained(network, card, self._settings.to_dict(), backbone.levels), self._folder / BEST)
 
 
 def _versions() -> dict[str, str]:

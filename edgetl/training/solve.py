@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -12,6 +13,7 @@ from edgetl.training.distributed import Processes
 from edgetl.training.feature_cache import cache_folder
 from edgetl.training.features import Features, extract_features
 from edgetl.training.head import Head, fit_head
+from edgetl.training.levels import find_levels, own_features, with_levels, without_levels
 from edgetl.training.progress import Listener
 from edgetl.training.settings import TrainSettings
 
@@ -47,19 +49,35 @@ def compute_features(
 
 
 def solve_head(
-    backbone: Backbone, samples: Sequence[Sample], features: Features, class_weights: torch.Tensor | None, device: torch.device
-) -> Head:
-    """Fit the head to readable training photos and put it into the backbone."""
+    backbone: Backbone,
+    samples: Sequence[Sample],
+    features: Features,
+    class_weights: torch.Tensor | None,
+    device: torch.device,
+    listener: Listener,
+) -> tuple[Backbone, Head]:
+    """Fit the head to readable training photos and put it into the backbone; see ``with_levels`` for what it may see.
+
+    backbone  with the levels that ``features`` are of → without them where cross-validation has no use for them
+    """
+    own = own_features(backbone)
+    layer: Any = backbone.module.get_submodule(backbone.head)
     head = fit_head(
         features.of(samples),
         [sample.label for sample in samples],
-        int(backbone.module.get_submodule(backbone.head).weight.shape[0]),  # type: ignore[index]
+        int(layer.out_features),
         digests=[sample.digest for sample in samples],
         class_weights=class_weights.tolist() if class_weights is not None else None,
+        widths=(own, int(layer.in_features)) if backbone.levels else (),
         device=device,
     )
-    put_head(backbone, head.weight, head.bias)
-    return head
+    if head.weight.shape[1] == own:
+        backbone = without_levels(backbone)
+    else:
+        stages = ", ".join(path for path, _ in backbone.levels)
+        listener.note(f"The head also sees earlier stages of {backbone.name} ({stages}): cross-validation preferred it.")
+    put_head(backbone, head)
+    return backbone, head
 
 
 def warm_head(
@@ -69,24 +87,28 @@ def warm_head(
     processes: Processes,
     settings: TrainSettings,
     listener: Listener,
-) -> None:
+) -> Backbone:
     """Put a solved head into a backbone that will be trained on; the leading process solves, the others are given it."""
     if not backbone.has_linear_head:
         listener.note(f"The head of {backbone.name} is not one linear layer: it begins random.")
-        return
+        return backbone
     solved = None
     if processes.leads:
+        backbone = with_levels(backbone, find_levels(backbone))
         features = compute_features(backbone, samples, START_VIEWS, processes.device, settings, listener)
-        head = solve_head(backbone, samples, features, class_weights, processes.device)
-        solved = (head.weight, head.bias)
+        backbone, head = solve_head(backbone, samples, features, class_weights, processes.device, listener)
+        solved = (backbone.levels, head)
     given = processes.gather(solved)[0]
-    if given is not None:
-        put_head(backbone, *given)
+    if given is not None and not processes.leads:
+        levels, head = given
+        backbone = with_levels(backbone, levels)
+        put_head(backbone, head)
+    return backbone
 
 
 @torch.no_grad()
-def put_head(backbone: Backbone, weight: object, bias: object) -> None:
-    """float32 [classes, features] and [classes] into the backbone's linear classifier layer."""
-    layer = backbone.module.get_submodule(backbone.head)
-    layer.weight.copy_(torch.as_tensor(weight))  # type: ignore[operator]
-    layer.bias.copy_(torch.as_tensor(bias))  # type: ignore[operator]
+def put_head(backbone: Backbone, head: Head) -> None:
+    """``head`` into the backbone's linear classifier layer."""
+    layer: Any = backbone.module.get_submodule(backbone.head)
+    layer.weight.copy_(torch.from_numpy(head.weight))
+    layer.bias.copy_(torch.from_numpy(head.bias))

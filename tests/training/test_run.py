@@ -108,7 +108,7 @@ def test_the_head_is_solved_by_default_with_a_cache_or_without(two_parts, tmp_pa
     assert outcomes[0].metrics == outcomes[1].metrics == outcomes[2].metrics
     assert equal(weights_of(tmp_path / "run0"), weights_of(tmp_path / "run1"))
     assert equal(weights_of(tmp_path / "run0"), weights_of(tmp_path / "run2"))
-    assert checkpoint.load(tmp_path / "run0").network.fc.weight.shape[0] == 2
+    assert {p.shape[0] for p in checkpoint.load(tmp_path / "run0").network.fc.parameters()} == {2}
     assert list((tmp_path / "cache").rglob("*.npy")) and not (tmp_path / "unwanted/edgetl").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -12,12 +13,14 @@ import torch
 from tiny_network import CROPPED, FREE, LABELS, tiny_card, tiny_network
 from torch import nn
 
+from edgetl import Predictor
 from edgetl.errors import ExportError
 from edgetl.export import onnx_network
 from edgetl.export.classifier import DeployedClassifier
 from edgetl.export.onnx_model import assemble, opset_of
 from edgetl.export.onnx_network import export_network
 from edgetl.runtime.card import ModelCard
+from edgetl.runtime.network_part import network_part
 from edgetl.runtime.session import open_session
 from edgetl.runtime.spec import PreprocessSpec
 
@@ -57,6 +60,20 @@ def test_inputs_and_outputs_have_the_promised_names_and_shapes(model: onnx.Model
     assert inner == {"resized": ["N", 31, 32, 3], "normalized": ["N", 3, 31, 32]}
     made = [name for node in model.graph.node for name in node.output]
     assert set(STAGES) <= set(made)
+
+
+@pytest.mark.parametrize("spec", [CROPPED, FREE], ids=["fixed size", "any size"])
+def test_the_predictor_can_load_the_network_alone(spec: PreprocessSpec, tmp_path: Path) -> None:
+    whole = build_onnx(tiny_network(), tiny_card(spec))
+    onnx.save(whole, tmp_path / "model.onnx")
+    with (tmp_path / "model.onnx").open("rb") as file, network_part(file) as cut:
+        assert cut is not None
+        part = onnx.load_model_from_string(cut.read())
+    onnx.checker.check_model(part, full_check=True)
+    assert [value.name for value in part.graph.input] == ["resized"]
+    assert "If" in {node.op_type for node in whole.graph.node} - {node.op_type for node in part.graph.node}
+    prediction = Predictor(tmp_path / "model.onnx", threads=1)(noise(1, 90, 70)[0])
+    np.testing.assert_allclose(prediction.logits, answers(whole, noise(1, 90, 70))[2][0], atol=1e-5)
 
 
 def test_node_and_initializer_names_are_unique(model: onnx.ModelProto) -> None:

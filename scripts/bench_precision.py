@@ -31,6 +31,7 @@ from edgetl.training import checkpoint
 from edgetl.training.checkpoint import Trained
 
 HEADER = ("backbone", "precision", "MB", "× fp32", "ms", "speed-up", "accuracy", "same label", "points lost by a class")
+PRECISIONS = ("fp32", "fp16", "int8")
 WARM_UP = 5
 
 
@@ -71,7 +72,8 @@ def latencies(folder: Path, manifest: dict[str, Any], threads: int, rounds: int)
 def rows(trained: Trained, manifest: dict[str, Any], seconds: dict[str, float]) -> list[tuple[str, ...]]:
     """One row of the table for each precision."""
     pretrained = trained.settings.get("weights") != "none"
-    sizes = {name: manifest["files"][file]["bytes"] for name, file in manifest["models"].items()}
+    models = manifest["models"]
+    sizes = {name: manifest["files"][models[name]]["bytes"] for name in PRECISIONS if name in models}
     table = []
     for name, size in sizes.items():
         speed = (f"{seconds[name] * 1e3:.2f}", f"{seconds['fp32'] / seconds[name]:.2f}")

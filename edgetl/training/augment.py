@@ -147,9 +147,13 @@ def _crop(view: View, aspects: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]
 def _coloured(images: Tensor, strength: float, numbers: Tensor) -> Tensor:
     """Brightness, then contrast, then saturation, each by a factor of 1 ± strength. float32 [N, 3, h, w], 0..255."""
     brightness, contrast, saturation = ((1.0 + strength * (2.0 * numbers - 1.0)).T)[:, :, None, None, None]
-    weights = torch.tensor(_GREY, device=images.device)[None, :, None, None]
     images = (images * brightness).clamp(0, 255)
-    mean = (images * weights).sum(1, keepdim=True).mean((2, 3), keepdim=True)
+    mean = _grey(images).mean((2, 3), keepdim=True)
     images = (mean + contrast * (images - mean)).clamp(0, 255)
-    grey = (images * weights).sum(1, keepdim=True)
-    return torch.lerp(grey, images, saturation).clamp(0, 255)
+    return torch.lerp(_grey(images), images, saturation).clamp(0, 255)
+
+
+def _grey(images: Tensor) -> Tensor:
+    """[N, 3, h, w] → [N, 1, h, w]. By plain numbers: a tensor of weights would have the GPU waited for."""
+    red, green, blue = _GREY
+    return red * images[:, :1] + green * images[:, 1:2] + blue * images[:, 2:]

@@ -20,6 +20,7 @@ from edgetl.runtime.preprocess import normalization
 from edgetl.runtime.session import import_onnxruntime, open_session
 from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training.backbones import Backbone
+from edgetl.training.full_precision import full_precision
 from edgetl.training.threads import one_thread
 
 _OPSET = 17
@@ -95,7 +96,7 @@ class _TorchTrunk:
         self._network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with torch.inference_mode(), _full_precision():
+        with torch.inference_mode(), full_precision():
             features = self._network(torch.from_numpy(pixels).to(self._device))
         return np.asarray(features.cpu().numpy(), np.float32)
 
@@ -169,17 +170,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(level)
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """No TF32 in convolutions and products: cached features must equal the live forward on another device."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def _first_line(error: Exception) -> str:

@@ -17,6 +17,7 @@ from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training.augment import Normalizer
 from edgetl.training.dataset import Sample, find_unreadable
 from edgetl.training.distributed import Processes
+from edgetl.training.full_precision import full_precision
 from edgetl.training.pixels import Done, decoder, store
 from edgetl.training.storage import allocate
 
@@ -71,9 +72,11 @@ class Validation:
     def logits(self, network: nn.Module) -> NDArray[np.float32]:
         """float32 [N, classes], of all photos in their order, in every process. ``network`` must be in eval mode."""
         device = self._processes.device
-        parts = [
-            network(self._normalizer(torch.from_numpy(pixels).to(device))).float().cpu().numpy() for pixels in self._batches()
-        ]
+        with full_precision():
+            parts = [
+                network(self._normalizer(torch.from_numpy(pixels).to(device))).float().cpu().numpy()
+                for pixels in self._batches()
+            ]
         gathered = self._processes.gather(np.concatenate(parts) if parts else None)
         shares = [share for share in gathered if share is not None]
         logits = np.empty((len(self.labels), shares[0].shape[1]), np.float32)

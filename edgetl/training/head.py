@@ -9,7 +9,8 @@ Centring, scaling and temperature fold into the weights: what comes out is one l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 import torch
@@ -88,8 +89,8 @@ def fit_head(
     digests        what each photo is told apart by: copies of one fall into one fold (default: all differ)
     strength       C above 0, as in sklearn's LogisticRegression on features of unit variance; None: cross-validate
     class_weights  weight of each class's photos in the loss (default: all 1)
-    widths         how many of the features, from the first on, may be used: the number of the least loss in
-                   cross-validation is, the first where there is none (default: all)
+    widths         how many of the features, from the first on, may be used, in order of preference: a later number
+                   is where it makes the cross-validated loss less by more than one standard error (default: all)
 
     The same input gives the same bits. Raises TrainingError for fewer than two classes or features that are not finite.
     """
@@ -105,31 +106,48 @@ def fit_head(
         for width in widths or (values.shape[-1],):
             scaling = _Scaling.of(values[..., :width])
             problem = _Problem(scaling.apply(values[..., :width]), targets, weights, classes)
-            trials, start = ([], None) if strength else _cross_validate(problem, ranks)
-            candidates.append(_Candidate(scaling, problem, tuple(trials), start))
-        return min(candidates, key=lambda candidate: candidate.best.loss).head(strength)
+            validated = None if strength else _cross_validate(problem, ranks)
+            candidates.append(_Candidate(scaling, problem, validated))
+        return reduce(_better, candidates).head(strength)
+
+
+@dataclass(frozen=True)
+class _Validated:
+    """What cross-validation found.
+
+    best      the trial of the least loss
+    solution  the mean over its folds
+    losses    float64 [photos], of each photo when it was left out of the best trial, weighted
+    """
+
+    trials: tuple[Trial, ...]
+    best: Trial
+    solution: Tensor
+    losses: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A head that may be chosen. start: where to begin to solve for it, or None."""
+    """A head that may be chosen. validated: None where no strength was tried."""
 
     scaling: _Scaling
     problem: _Problem
-    trials: tuple[Trial, ...]
-    start: Tensor | None
-
-    @property
-    def best(self) -> Trial:
-        if not self.trials:
-            return Trial(DEFAULT_STRENGTH, 1.0, 0.0, 0.0)
-        return min(self.trials, key=lambda trial: trial.loss)
+    validated: _Validated | None
 
     def head(self, strength: float | None) -> Head:
-        strength = strength or self.best.strength
-        solution = self.problem.solve(strength, self.start, _FINAL_STEPS)
-        weight, bias = self.scaling.fold(solution[0] / self.best.temperature)
-        return Head(weight, bias, strength, self.trials)
+        found = self.validated
+        best = found.best if found else Trial(strength or DEFAULT_STRENGTH, 1.0, 0.0, 0.0)
+        solution = self.problem.solve(best.strength, found.solution if found else None, _FINAL_STEPS)
+        weight, bias = self.scaling.fold(solution[0] / best.temperature)
+        return Head(weight, bias, best.strength, found.trials if found else ())
+
+
+def _better(simpler: _Candidate, other: _Candidate) -> _Candidate:
+    """``other`` only if it is better by more than one standard error (Breiman et al., 1984): few photos can't tell."""
+    if simpler.validated is None or other.validated is None:
+        return simpler
+    gains = simpler.validated.losses - other.validated.losses
+    return other if gains.mean() > gains.std() / np.sqrt(len(gains)) else simpler
 
 
 @dataclass(frozen=True)
@@ -235,8 +253,8 @@ class _Problem:
         return [slice(start, start + step) for start in range(0, len(self.targets), step)]
 
 
-def _cross_validate(problem: _Problem, ranks: NDArray[np.int64]) -> tuple[list[Trial], Tensor | None]:
-    """Try strengths from the smallest on while the loss gets better → trials, and the mean solution at the best one.
+def _cross_validate(problem: _Problem, ranks: NDArray[np.int64]) -> _Validated | None:
+    """Try strengths from the smallest on while the loss gets better; None where no photo can be judged.
 
     ranks  see ``_ranks``; a photo's fold is its rank modulo the number of folds
 
@@ -249,28 +267,33 @@ def _cross_validate(problem: _Problem, ranks: NDArray[np.int64]) -> tuple[list[T
     folds = _FOLDS if len(chosen) * problem.classes <= _CV_LOGITS else 2
     judged = np.isin(labels, labels[ranks % folds != 0])  # ranks begin at 0: fold 0 holds a photo of every class
     if not judged.any():
-        return [], None
+        return None
     fold = torch.from_numpy(ranks % folds).to(problem.targets.device)
     used = fold[:, None] != torch.arange(folds, device=fold.device)
     trials: list[Trial] = []
-    solution = best = None
+    solution: Tensor | None = None
+    found: _Validated | None = None
     for strength in STRENGTHS if judged.all() else STRENGTHS[STRENGTHS.index(DEFAULT_STRENGTH) :]:
         solution = problem.solve(strength, solution, _CV_STEPS, used)
         logits = problem.left_out(solution, fold).cpu().numpy()
-        trials.append(_trial(strength, logits[judged], labels[judged], problem.weights.cpu().numpy()[judged]))
-        losses = [trial.loss for trial in trials]
-        if losses[-1] == min(losses):
-            best = solution.mean(0, keepdim=True)
-        elif len(losses) - 1 - losses.index(min(losses)) >= _PATIENCE:
+        trial, losses = _trial(strength, logits[judged], labels[judged], problem.weights.cpu().numpy()[judged])
+        trials.append(trial)
+        if found is None or trial.loss <= found.best.loss:
+            found = _Validated((), trial, solution.mean(0, keepdim=True), losses)
+        elif len(trials) - 1 - trials.index(found.best) >= _PATIENCE:
             break
-    return trials, best
+    return None if found is None else replace(found, trials=tuple(trials))
 
 
-def _trial(strength: float, logits: NDArray[np.float32], labels: NDArray[np.int64], weights: NDArray[np.float32]) -> Trial:
+def _trial(
+    strength: float, logits: NDArray[np.float32], labels: NDArray[np.int64], weights: NDArray[np.float32]
+) -> tuple[Trial, NDArray[np.float64]]:
+    """The trial, and the weighted losses of its photos, whose mean is its loss."""
     temperature = fit_temperature(logits, labels, weights)
     losses = -log_softmax(logits.astype(np.float64) / temperature, axis=1)[np.arange(len(labels)), labels]
+    losses *= weights / weights.mean()
     right = logits.argmax(1) == labels
-    return Trial(strength, temperature, float(np.average(losses, weights=weights)), float(np.average(right, weights=weights)))
+    return Trial(strength, temperature, float(losses.mean()), float(np.average(right, weights=weights))), losses
 
 
 def _ranks(labels: NDArray[np.int64], digests: Sequence[str] | None) -> NDArray[np.int64]:

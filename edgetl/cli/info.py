@@ -27,6 +27,7 @@ _METRICS = {
 _JUDGED = {"accuracy": "accuracy", "fp32_accuracy": "of fp32", "agreement": "same label", "drop": "points lost"}
 _DATA = {"train": "training photos", "val": "validation photos", "fingerprint": "fingerprint"}
 _PLAIN_NUMBERS = frozenset({"loss", "epoch", "drop", "photos", "train", "val"})  # all others are shares, 0..1
+_CHECKSUM = {True: "fits", False: "none"}  # damage is an error
 _FINGERPRINT_DIGITS = 12  # of 64: enough to tell two data sets apart by eye
 
 
@@ -40,9 +41,11 @@ def command(model: str, as_json: bool) -> None:
     Example:
       edgetl info exported/pets
     """
-    from edgetl.runtime.bundle import Bundle
+    from edgetl.runtime.bundle import Bundle, open_to_read
     from edgetl.runtime.predictor import Predictor
+    from edgetl.runtime.seal import check_seal
 
+    checksum = True
     if Path(model).is_dir():
         bundle = Bundle.open(model)
         if damage := bundle.damage():
@@ -53,6 +56,8 @@ def command(model: str, as_json: bool) -> None:
     else:
         card, created, models, precisions = Predictor(model).card, None, {}, {}
         files = {Path(model).name: Path(model).stat().st_size}
+        with open_to_read(Path(model)) as file:
+            checksum = check_seal(Path(model), file)
     if as_json:
         values = {
             "card": card.to_dict(),
@@ -60,10 +65,11 @@ def command(model: str, as_json: bool) -> None:
             "models": models,
             "precisions": precisions,
             "files": files,
+            "checksum": _CHECKSUM[checksum],
         }
         click.echo(json.dumps(values, ensure_ascii=False, indent=1))
     else:
-        click.echo("\n".join(map(printable, _lines(card, created, precisions, files))))
+        click.echo("\n".join(map(printable, _lines(card, created, precisions, files, checksum))))
 
 
 class _Damaged(click.ClickException):
@@ -81,7 +87,9 @@ def _judgements(manifest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {name: value for name, value in found.items() if isinstance(value, dict)} if isinstance(found, dict) else {}
 
 
-def _lines(card: ModelCard, created: str | None, precisions: Mapping[str, Any], files: dict[str, int]) -> list[str]:
+def _lines(
+    card: ModelCard, created: str | None, precisions: Mapping[str, Any], files: dict[str, int], checksum: bool
+) -> list[str]:
     shown = ", ".join(json.dumps(label, ensure_ascii=False) for label in card.labels[:20])
     more = f", … ({len(card.labels) - 20} more)" if len(card.labels) > 20 else ""
     return [
@@ -96,6 +104,7 @@ def _lines(card: ModelCard, created: str | None, precisions: Mapping[str, Any], 
         *_row("versions", ", ".join(f"{name} {version}" for name, version in sorted(card.versions.items()))),
         *_row("exported", created),
         *(line for name, size in _grouped(files) for line in _row("file", f"{name}  {_megabytes(size)}")),
+        *_row("checksum", _CHECKSUM[checksum]),
     ]
 
 

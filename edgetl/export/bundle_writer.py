@@ -35,6 +35,7 @@ from edgetl.export.torchscript import build_torchscript
 from edgetl.export.verification import MAX_PROBABILITY_DIFFERENCE, Run, run_onnx, run_program, run_torchscript, verify
 from edgetl.runtime.bundle import DEFAULT_PRECISION, MANIFEST, SCHEMA, manifest_bytes
 from edgetl.runtime.card import ModelCard
+from edgetl.runtime.seal import seal
 
 FORMATS = ("onnx", "torchscript")  # written by default; "pt2" is the third
 ONNX_FILES = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
@@ -132,7 +133,7 @@ class _Writing:
                 self.manifest["precisions"][precision] = judgement.to_dict()
                 self._keep_own_answers(precision, run)
             self.manifest["models"][precision] = ONNX_FILES[precision]
-            self.files[ONNX_FILES[precision]] = model.SerializeToString()
+            self.files[ONNX_FILES[precision]] = seal(model.SerializeToString())
 
     def add_torchscript(self) -> None:
         """The TorchScript file."""

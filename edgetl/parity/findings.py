@@ -6,27 +6,39 @@ from edgetl.errors import BundleError
 from edgetl.parity.results import Finding
 from edgetl.parity.runtimes import Subject
 from edgetl.parity.runtimes.base import lone_card
-from edgetl.runtime.bundle import MANIFEST
+from edgetl.runtime.bundle import MANIFEST, open_to_read
 from edgetl.runtime.card import ModelCard
+from edgetl.runtime.seal import check_seal
 
 
 def examine(subject: Subject) -> tuple[Finding, ...]:
     """Findings "files", "labels", "spec" and "temperature"; each of the last three looks at every description there is."""
     described = {MANIFEST if subject.bundle else str(subject.path.name): subject.card}
-    damage = subject.bundle.damage() if subject.bundle else []
+    damage, whole = _files(subject)
     problems = [f"{error.path.name}: {error.reason}" for error in damage]
     if subject.bundle and subject.model:
         try:
             described[subject.model.name] = lone_card(subject.model)
         except BundleError as error:
             problems.append(f"{error.path.name}: {error.reason}")
-    whole = f"{len(subject.bundle.manifest['files'])} files are as exported" if subject.bundle else "a lone file"
     return (
         Finding("files", not problems, "; ".join(problems) or whole),
         _finding("labels", described, subject.reference),
         _finding("spec", described, subject.reference),
         _finding("temperature", described, subject.reference),
     )
+
+
+def _files(subject: Subject) -> tuple[list[BundleError], str]:
+    """(what is damaged, what to say if nothing is)."""
+    if subject.bundle:
+        return subject.bundle.damage(), f"{len(subject.bundle.manifest['files'])} files are as exported"
+    try:
+        with open_to_read(subject.path) as file:
+            sealed = check_seal(subject.path, file)
+    except BundleError as error:
+        return [error], ""
+    return [], "a lone file, as exported" if sealed else "a lone file without a checksum"
 
 
 def _finding(name: str, described: dict[str, ModelCard], reference: ModelCard) -> Finding:

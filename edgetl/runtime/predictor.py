@@ -25,6 +25,7 @@ from edgetl.runtime.cores import cores
 from edgetl.runtime.images import MAX_PIXELS, Source, describe, read_image
 from edgetl.runtime.network_part import PART_INPUT, WHOLE_INPUT, network_part
 from edgetl.runtime.preprocess import resize_for_graph, resize_image
+from edgetl.runtime.seal import check_seal
 from edgetl.runtime.session import Providers, open_session
 
 if TYPE_CHECKING:
@@ -288,7 +289,7 @@ class Predictor:
             return open_session(file, providers=self.providers, threads=threads, name=shown)
 
     def _open_lone_model(self) -> BufferedReader:
-        """The same file each time; a bundle's has its checksum for that."""
+        """The same file each time, checked the first time if it carries a checksum; a bundle's is in its manifest."""
         if not self.path.exists():
             raise BundleError(self.path, "there is no such bundle or model", "Name a folder that `edgetl export` wrote.")
         if not self.path.is_file():
@@ -296,9 +297,14 @@ class Predictor:
         file = open_to_read(self.path)
         status = os.fstat(file.fileno())
         identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-        if self._identity not in (None, identity):
+        try:
+            if self._identity is None:
+                check_seal(self.path, file)
+            elif self._identity != identity:
+                raise BundleError(self.path, "it was replaced after it was loaded", "Make a new Predictor for the new model.")
+        except BaseException:
             file.close()
-            raise BundleError(self.path, "it was replaced after it was loaded", "Make a new Predictor for the new model.")
+            raise
         self._identity = identity
         return file
 

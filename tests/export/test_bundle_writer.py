@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from tiny_network import tiny_card, tiny_network
 
 from edgetl import Predictor
-from edgetl.errors import ExportError, ImageError
+from edgetl.errors import BundleError, ExportError, ImageError
 from edgetl.export import bundle_writer
 from edgetl.export.bundle_writer import export_bundle
 from edgetl.export.classifier import DeployedClassifier
@@ -75,6 +77,21 @@ def test_the_predictor_answers_as_the_trained_network(exported: Path) -> None:
     for golden in Bundle.open(exported).golden:
         for prediction in (predictor(exported / golden.file), alone(exported / golden.file)):
             np.testing.assert_allclose(prediction.probabilities, golden.answer.probabilities, atol=1e-5)
+
+
+def test_a_copy_of_the_model_alone_notices_damage(exported: Path, tmp_path: Path) -> None:
+    lone = Path(shutil.copy(exported / "model.onnx", tmp_path))
+    onnx.checker.check_model(str(lone), full_check=True)
+    content = lone.read_bytes()
+    for position in range(0, len(content), len(content) // 20):
+        lone.write_bytes(content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :])
+        with pytest.raises(BundleError, match="it is damaged"):
+            Predictor(lone)
+
+
+def test_the_same_network_gives_the_same_bytes(exported: Path, tmp_path: Path) -> None:
+    again = export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=[], formats=("onnx",))
+    assert (again / "model.onnx").read_bytes() == (exported / "model.onnx").read_bytes()
 
 
 def test_a_second_export_replaces_the_first(tmp_path: Path, photo_folder: Path) -> None:

@@ -23,6 +23,7 @@ from edgetl.export.pictures import Pictures
 from edgetl.export.precisions import JudgedBy, to_half, to_int8
 from edgetl.export.quantize import Quantizer
 from edgetl.runtime.bundle import Bundle
+from edgetl.runtime.seal import check_seal
 from edgetl.runtime.selftest import selftest
 from edgetl.runtime.session import open_session
 
@@ -230,6 +231,8 @@ def test_one_bundle_holds_several_precisions(judged_by: JudgedBy, tmp_path: Path
         made = {output for node in model.graph.node for output in node.output}
         assert {"resized", "normalized", "logits", "probabilities"} <= made
         assert [value.name for value in model.graph.input] == ["images"]
+        with (bundle / name).open("rb") as file:
+            assert check_seal(bundle / name, file)
     for precision in ("fp16", "int8"):
         predictor = Predictor(bundle, precision=precision)
         assert selftest(predictor).passed

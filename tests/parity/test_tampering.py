@@ -114,6 +114,17 @@ def test_a_damaged_file_is_reported_and_the_stages_all_the_same(copied: Exported
     assert "SHA-256" in result.failures[2][1]
 
 
+def test_a_damaged_lone_model_is_reported_and_the_stages_all_the_same(copied: Exported, run_check: Check) -> None:
+    lone = copied.folder / "model.onnx"
+    model = onnx.load(lone)
+    tampering.mean(model, copied.card.spec)
+    onnx.save(model, lone)
+    result = run_check(copied.subject(lone), "onnxruntime-cpu", "predictor")
+    assert [name for name, _ in result.failures] == ["files", "onnxruntime-cpu", "predictor"]
+    assert "it is damaged" in result.failures[0][1]
+    assert {run.name: run.departure for run in result.runtimes} == {"onnxruntime-cpu": "normalized", "predictor": None}
+
+
 def _describe_otherwise(copied: Exported, card: object, in_manifest: bool) -> None:
     """Put ``card`` into model.onnx, and into the manifest or not."""
     model = onnx.load(copied.folder / "model.onnx")

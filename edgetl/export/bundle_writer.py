@@ -84,7 +84,7 @@ def export_bundle(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "card": card.to_dict(),
         "checkpoint": _checkpoint_entry(checkpoint, destination),
-        "versions": {"python": platform.python_version()} | {module.__name__: module.__version__ for module in EXPORTERS},
+        "versions": _versions(),
         "files": {name: {"sha256": _sha256(content), "bytes": len(content)} for name, content in writing.files.items()},
         **writing.manifest,
     }

@@ -5,7 +5,8 @@ The predictor resizes with Pillow, while onnxruntime would read and optimize the
 bytes would stand beside its own copy for as long as the session lives.
 
 Only the outer fields of the file are read, as protobuf lays them out. A value's name is unique in an ONNX graph, so a
-part that onnxruntime takes with ``resized`` as its input answers as the whole does behind that value.
+part that onnxruntime takes with ``resized`` as its input answers as the whole does behind that value, unless something
+else gives a value to a name that only what is left out gave one to: such a file is loaded whole.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ WHOLE_INPUT, PART_INPUT = "images", "resized"
 # Tags: a field's number in onnx.proto, and its kind: 2 for what has a length, 0 for a number.
 _GRAPH = 7 << 3 | 2  # of the model
 _NODE, _INPUT, _VALUE = 1 << 3 | 2, 11 << 3 | 2, 13 << 3 | 2  # of the graph
+_INITIALIZER, _SPARSE = 5 << 3 | 2, 15 << 3 | 2  # of the graph
 _OUTPUT = 2 << 3 | 2  # of a node
+_TENSOR_NAME = 8 << 3 | 2
 _NAME = 1 << 3 | 2  # of a value
 _ELEMENT = (2 << 3 | 2, 1 << 3 | 2, 1 << 3)  # of a value: its type, tensor_type in there, elem_type in there
 _UINT8 = b"\x02"
 _LENGTHS = {1: 8, 5: 4}  # of the kinds of a fixed length, bytes
 _BLOCK = 1 << 16  # bytes; in larger ones glibc keeps what is freed: 4 MB more at the peak with the whole in one
 _LONGEST_HEAD = 20  # bytes: a tag and a length, of ten at most
-_MOST_FIELDS = 200_000  # of a message; each costs a microsecond, and a network has some thousands
+_MOST_FIELDS = 200_000  # read of a file; each costs a microsecond, and a network has some thousands
+_HIGHEST_TAG = (1 << 29) - 1 << 3 | 7
 
 
 class _Field(NamedTuple):
@@ -87,25 +91,33 @@ def _copy(model: BufferedReader, piece: _Piece, part: IO[bytes]) -> None:
 def _pieces(model: BufferedReader) -> list[_Piece] | None:
     """Raises ValueError or IndexError for what is no protobuf message."""
     length = os.fstat(model.fileno()).st_size
-    graphs = [field for field in _fields(model, 0, length) if field.tag == _GRAPH]
-    inner = _graph_pieces(model, graphs[0]) if len(graphs) == 1 else None
+    reader = _Reader(model)
+    graphs = [field for field in reader.fields(0, length) if field.tag == _GRAPH]
+    inner = _graph_pieces(reader, graphs[0]) if len(graphs) == 1 else None
     if inner is None:
         return None
     size = sum(len(piece) if isinstance(piece, bytes) else piece[1] - piece[0] for piece in inner)
     return [(0, graphs[0].start), _varint_bytes(_GRAPH) + _varint_bytes(size), *inner, (graphs[0].end, length)]
 
 
-def _graph_pieces(model: BufferedReader, graph: _Field) -> list[_Piece] | None:
-    fields = list(_fields(model, graph.content, graph.end))
+def _graph_pieces(reader: _Reader, graph: _Field) -> list[_Piece] | None:
+    fields = list(reader.fields(graph.content, graph.end))
     nodes = [field for field in fields if field.tag == _NODE]
     inputs = [field for field in fields if field.tag == _INPUT]
-    described = [field for field in fields if field.tag == _VALUE and _name(model, field) == PART_INPUT]
-    last = next((i for i, node in enumerate(nodes) if _makes_the_input(model, node)), None)
-    if last is None or len(described) != 1 or len(inputs) != 1 or not _is_picture(model, inputs[0]):
+    described = [field for field in fields if field.tag == _VALUE and reader.name(field) == PART_INPUT.encode()]
+    lost, left_out = {WHOLE_INPUT.encode()}, 0
+    while left_out < len(nodes) and PART_INPUT.encode() not in lost:
+        lost |= reader.outputs(nodes[left_out])
+        left_out += 1
+    if PART_INPUT.encode() not in lost:
+        return None
+    if len(described) != 1 or len(inputs) != 1 or not reader.is_picture(inputs[0]):
+        return None
+    if any(lost & reader.constants(field) for field in fields if field.tag in (_INITIALIZER, _SPARSE)):
         return None
     pieces: list[_Piece] = []
     position = graph.content
-    for dropped in sorted([*nodes[: last + 1], *inputs, *described], key=lambda field: field.start):
+    for dropped in sorted([*nodes[:left_out], *inputs, *described], key=lambda field: field.start):
         if dropped.start > position:
             pieces.append((position, dropped.start))
         position = dropped.end
@@ -113,57 +125,72 @@ def _graph_pieces(model: BufferedReader, graph: _Field) -> list[_Piece] | None:
     return [*pieces, (position, graph.end), _varint_bytes(_INPUT), _varint_bytes(new_input[1] - new_input[0]), new_input]
 
 
-def _makes_the_input(model: BufferedReader, node: _Field) -> bool:
-    outputs = [field for field in _fields(model, node.content, node.end) if field.tag == _OUTPUT]
-    return any(_read(model, field) == PART_INPUT.encode() for field in outputs)
+class _Reader:
+    """Fields of a file, so many at most. Raises ValueError or IndexError for what is no protobuf message."""
 
+    def __init__(self, model: BufferedReader) -> None:
+        self._model = model
+        self._left = _MOST_FIELDS
 
-def _is_picture(model: BufferedReader, value: _Field) -> bool:
-    element = _inner(model, value, *_ELEMENT)
-    return element is not None and _read(model, element) == _UINT8 and _name(model, value) == WHOLE_INPUT
+    def outputs(self, node: _Field) -> set[bytes]:
+        return {self._content(field) for field in self.fields(node.content, node.end) if field.tag == _OUTPUT}
 
+    def is_picture(self, value: _Field) -> bool:
+        element = self._inner(value, *_ELEMENT)
+        return element is not None and self._content(element) == _UINT8 and self.name(value) == WHOLE_INPUT.encode()
 
-def _name(model: BufferedReader, value: _Field) -> str | None:
-    name = _inner(model, value, _NAME)
-    return _read(model, name).decode() if name else None
+    def name(self, value: _Field) -> bytes | None:
+        found = self._inner(value, _NAME)
+        return self._content(found) if found else None
 
+    def constants(self, initializer: _Field) -> set[bytes]:
+        """All names that an initializer gives itself, were there several; a sparse one is named by its values."""
+        tensors = [initializer]
+        if initializer.tag == _SPARSE:
+            tensors = [field for field in self.fields(initializer.content, initializer.end) if field.tag == _NAME]
+        return {
+            self._content(field)
+            for tensor in tensors
+            for field in self.fields(tensor.content, tensor.end)
+            if field.tag == _TENSOR_NAME
+        }
 
-def _inner(model: BufferedReader, field: _Field, *tags: int) -> _Field | None:
-    """The first field of each tag inside the one before."""
-    found: _Field | None = field
-    for tag in tags:
-        if found is None:
-            break
-        found = next((inner for inner in _fields(model, found.content, found.end) if inner.tag == tag), None)
-    return found
+    def fields(self, start: int, end: int) -> Iterator[_Field]:
+        """The fields of the message from ``start`` to ``end``."""
+        while start != end:
+            self._left -= 1
+            if self._left < 0:
+                raise ValueError("more fields than a model has")
+            self._model.seek(start)
+            head = self._model.read(_LONGEST_HEAD)
+            tag, length = _varint(head, 0)
+            if tag > _HIGHEST_TAG:
+                raise ValueError("a field's number is too high")  # others take its lower bits
+            kind = tag & 7
+            if kind == 2:
+                value, length = _varint(head, length)
+                stop = start + length + value
+            elif kind == 0:
+                stop = start + _varint(head, length)[1]
+            else:
+                stop = start + length + _LENGTHS.get(kind, end)
+            if stop > end:
+                raise ValueError("a field ends after the message that holds it")
+            yield _Field(tag, start, start + length, stop)
+            start = stop
 
+    def _inner(self, field: _Field, *tags: int) -> _Field | None:
+        """The last field of each tag inside the one before: the one that counts where there are several."""
+        found: _Field | None = field
+        for tag in tags:
+            if found is None:
+                break
+            found = next(reversed([inner for inner in self.fields(found.content, found.end) if inner.tag == tag]), None)
+        return found
 
-def _read(model: BufferedReader, field: _Field) -> bytes:
-    model.seek(field.content)
-    return model.read(field.end - field.content)
-
-
-def _fields(model: BufferedReader, start: int, end: int) -> Iterator[_Field]:
-    """The fields of the message from ``start`` to ``end``. Raises ValueError or IndexError if that is none."""
-    for _ in range(_MOST_FIELDS):
-        if start == end:
-            return
-        model.seek(start)
-        head = model.read(_LONGEST_HEAD)
-        tag, length = _varint(head, 0)
-        kind = tag & 7
-        if kind == 2:
-            value, length = _varint(head, length)
-            stop = start + length + value
-        elif kind == 0:
-            stop = start + _varint(head, length)[1]
-        else:
-            stop = start + length + _LENGTHS.get(kind, end)
-        if stop > end:
-            raise ValueError("a field ends after the message that holds it")
-        yield _Field(tag, start, start + length, stop)
-        start = stop
-    raise ValueError("more fields than a model has")
+    def _content(self, field: _Field) -> bytes:
+        self._model.seek(field.content)
+        return self._model.read(field.end - field.content)
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:

@@ -53,8 +53,18 @@ def open_session(
     cuda_options = {"use_tf32": int(tf32)}
     configured = [(p, cuda_options) if p == "CUDAExecutionProvider" else p for p in wanted]
     shown, source = name or (model if isinstance(model, Path) else "<model>"), _source(model)
+
+    def create(chosen: Sequence[object]) -> onnxruntime.InferenceSession:
+        # Its own way to try again with fewer providers tells about it on stdout, where answers may be going.
+        return ort.InferenceSession(source, options, providers=chosen, enable_fallback=0)
+
     try:
-        session = ort.InferenceSession(source, options, providers=configured)
+        try:
+            session = create(configured)
+        except (ValueError, RuntimeError):
+            if len(configured) == 1:
+                raise
+            session = create(configured[-1:])  # the CPU; below it is told where it was not wanted
     except Exception as error:  # onnxruntime's own exceptions share no base class but this
         reason = _first_line(error).replace(str(source), "it") if isinstance(source, str) else _first_line(error)
         raise BundleError(shown, f"onnxruntime {ort.__version__} can't load it: {reason}") from error

@@ -91,6 +91,43 @@ def unnamed(model: onnx.ModelProto) -> None:
     model.graph.node[0].output[0] = model.graph.node[1].input[0] = "smaller"
 
 
+def with_default(model: onnx.ModelProto) -> None:
+    """The input has a default, which what is left would take for what it is given."""
+    model.graph.initializer.append(helper.make_tensor("images", TensorProto.UINT8, [1, 12, 12, 3], bytes(432), raw=True))
+
+
+def with_sparse_default(model: onnx.ModelProto) -> None:
+    values = helper.make_tensor("images", TensorProto.FLOAT, [1], [1.0])
+    places = helper.make_tensor("places", TensorProto.INT64, [1], [0])
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [4]))
+
+
+def test_a_model_that_gives_its_input_another_value_is_not_cut(tmp_path: Path) -> None:
+    for change in (with_sparse_default, with_default):
+        model = exported()
+        change(model)
+        assert cut(model.SerializeToString(), tmp_path) is None
+    with pytest.raises(BundleError):  # onnxruntime does not count what has a default as an input
+        Predictor(save(model, tmp_path))
+
+
+def test_a_second_graph_behind_a_number_that_others_shorten_is_not_cut(tmp_path: Path) -> None:
+    whole = exported().SerializeToString()
+    hidden = onnx.GraphProto(initializer=[helper.make_tensor("images", TensorProto.UINT8, [0], b"", raw=True)])
+    content = hidden.SerializeToString()
+    tag = bytes([7 << 3 | 2 | 0x80, 0x80, 0x80, 0x80, 0x10])  # graph, and a bit above the 32 that count
+    assert cut(whole + tag + bytes([len(content)]) + content, tmp_path) is None
+
+
+def test_so_many_fields_are_read_of_a_file_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutting, "_MOST_FIELDS", 300)
+    model = exported()
+    assert cut(model.SerializeToString(), tmp_path) is not None
+    for node in range(4):  # few enough each
+        model.graph.node.insert(0, helper.make_node("Concat", ["x"] * 100, [f"y{node}"]))
+    assert cut(model.SerializeToString(), tmp_path) is None
+
+
 @pytest.mark.parametrize("change", [reordered, undescribed, unnamed])
 def test_a_model_saved_in_another_way_is_loaded_whole(tmp_path: Path, change: Callable[[onnx.ModelProto], None]) -> None:
     model = exported()

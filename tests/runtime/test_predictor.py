@@ -227,7 +227,28 @@ def test_cuda_that_is_built_in_but_does_not_start_is_an_error_unless_auto(
     assert isinstance(Predictor(tiny_bundle)(photo(1)), Prediction)
 
 
-def _session_that_falls_back(model: bytes, options: object, providers: list[object]) -> object:
+@pytest.mark.parametrize("kind", [RuntimeError, ValueError])
+def test_cuda_that_fails_to_start_is_told_in_the_error_and_not_on_stdout(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: type[Exception]
+) -> None:
+    import onnxruntime
+
+    create = onnxruntime.InferenceSession._create_inference_session
+
+    def fail(session: object, providers: list[object], *more: object) -> None:
+        if len(providers) > 1:
+            raise kind("no driver")
+        create(session, providers, *more)
+
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr("onnxruntime.InferenceSession._create_inference_session", fail)
+    with pytest.raises(RuntimeUnavailableError, match="would run on CPUExecutionProvider"):
+        Predictor(tiny_bundle, providers="cuda")
+    assert isinstance(Predictor(tiny_bundle)(photo(1)), Prediction)
+    assert capsys.readouterr().out == ""
+
+
+def _session_that_falls_back(model: bytes, options: object, providers: list[object], **_: object) -> object:
     """What onnxruntime-gpu does on a machine without a driver: it goes on with the CPU."""
     import onnxruntime
 

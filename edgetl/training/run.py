@@ -150,6 +150,8 @@ class _Run:
         loop.save()  # from here on there is something to resume
         if not loop.run():
             return Outcome(self._folder, False, {})
+        if loop.standing.best_epoch == 0:
+            self._listener.note("No epoch did better than the head that training began with: that is what was kept.")
         network: Any = checkpoint.load(self._folder).network
         logits = kit.validation.logits(network.to(self._device, memory_format=torch.channels_last))
         metrics = {}

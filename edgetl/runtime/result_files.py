@@ -173,22 +173,30 @@ class Csv(ResultFile):
         return _csv_line(_plain_row(record, self.labels))
 
     def _rows(self, file: IO[bytes]) -> Iterator[Row]:
-        read = 0
+        read, end, at_end = 0, 0, False
 
         def lines() -> Iterator[str]:
-            nonlocal read
+            nonlocal read, at_end
             for line in _whole_lines(file):
                 read += len(line)
                 yield line.decode("utf-8", "backslashreplace")
+            at_end = True
 
         reader = csv.reader(lines(), strict=True)
         try:
             for row in islice(reader, 1, None):
                 if len(row) != len(columns(self.labels)):
                     raise self._foreign(reader.line_num, f"{len(row)} columns")
-                yield Row(read, row[0], row[1], row[2] != "")
-        except csv.Error:  # the last row was cut off inside quotes
-            return
+                end = read
+                yield Row(end, row[0], row[1], row[2] != "")
+        except csv.Error as error:
+            if not (at_end and self._is_one_row(file, end)):
+                raise self._foreign(reader.line_num, str(error)) from error
+
+    def _is_one_row(self, file: IO[bytes], start: int) -> bool:
+        """Is what begins at ``start``, and ends inside quotes, one row cut off, not many behind a quote that was lost?"""
+        file.seek(start)
+        return file.read().count(_csv_line(["", self.model, ""])[:-1]) <= 1  # each row names its model
 
 
 class Parquet(JsonLines):
@@ -296,8 +304,8 @@ def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
 
 def _csv_line(values: Sequence[Any]) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(values)
-    return text.getvalue().encode("utf-8", "backslashreplace")
+    csv.writer(text, lineterminator="\r\n").writerow(values)  # up to Python 3.12, only what ends a line is quoted
+    return (text.getvalue().removesuffix("\r\n") + "\n").encode("utf-8", "backslashreplace")
 
 
 def _plain_row(record: Mapping[str, Any], labels: Sequence[str]) -> list[Any]:

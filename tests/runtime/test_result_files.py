@@ -195,6 +195,48 @@ def test_a_csv_row_of_another_length_is_refused(tmp_path: Path) -> None:
         write(path, RESULTS)
 
 
+ODD_NAMES = ["a\rb.jpg", "\rc.jpg", "d\r", "e\nf.jpg", "\n", "g\r\n\r.jpg", '"h"\r"i".jpg', "\r,m1,.jpg"]
+
+
+def test_a_name_with_a_line_end_survives_every_continuation(path: Path) -> None:
+    results: list[Prediction | ImageError] = [result(name) for name in ODD_NAMES]
+    write(path, results[:3])
+    write(path, results[:6])
+    write(path, results)
+    write(path, results)
+    assert [row["source"] for row in read(path)] == ODD_NAMES
+
+
+def test_a_csv_row_cut_off_anywhere_is_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    for name in ODD_NAMES:
+        results = [*RESULTS, result(name)]
+        path.unlink(missing_ok=True)
+        write(path, results[:-1])
+        start = path.stat().st_size
+        write(path, results)
+        whole = path.read_bytes()
+        for length in range(start, len(whole)):
+            path.write_bytes(whole[:length])
+            write(path, results)
+            assert path.read_bytes() == whole, length
+
+
+@pytest.mark.parametrize("damage", ['"x"y', '"x', "x\ry", 'x,"', '"x""'])
+@pytest.mark.parametrize("after", [[result("a.jpg"), result("b.jpg")], [*RESULTS[1:], result("a.jpg")]])
+def test_a_damaged_csv_row_costs_none_of_those_behind_it(
+    damage: str, after: list[Prediction | ImageError], tmp_path: Path
+) -> None:
+    path = tmp_path / "results.csv"
+    write(path, [RESULTS[0], result("hurt.jpg"), *after])
+    damaged = path.read_bytes().replace(b"hurt.jpg", damage.encode())
+    for cut in (0, 5):  # the file may end within a row as well
+        path.write_bytes(damaged[: len(damaged) - cut])
+        with pytest.raises(ResultsError, match=r"results.csv, line \d+: not a result"):
+            write(path, RESULTS)
+        assert path.read_bytes() == damaged[: len(damaged) - cut]
+
+
 def test_one_writer_at_a_time(path: Path) -> None:
     with open_results(path, "m1", LABELS), pytest.raises(ResultsError, match="being written by another process"):
         open_results(path, "m1", LABELS)

@@ -1,10 +1,11 @@
 """Features kept on disk, found again by the content of the photo and everything else that they depend on.
 
-    <root>/<recipe>/<sha256>.npy        one shard: an array of (digest of the photo, feature), named by its own checksum
+    <root>/<recipe>/<sha256>.npy        one shard: an array of (digest of the photo, feature), named by a checksum
 
-A shard is written once, under a name that is its checksum, and renamed into place. A damaged one is seen and thrown
-away, a killed run leaves whole shards, and runs that write at the same time can't disturb each other. A run that adds
-to a cache then removes the shards that were not used for longest, down to ``MOST_BYTES``.
+A shard is written once, under a name that is the checksum of its recipe and content, and renamed into place. One that
+is damaged, of another recipe or no shard at all is seen and thrown away, a killed run leaves whole shards, and runs
+that write at the same time can't disturb each other. A run that adds to a cache then removes the shards that were not
+used for longest, down to ``MOST_BYTES``.
 """
 
 from __future__ import annotations
@@ -24,19 +25,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetl.errors import TrainingError
+from edgetl.training.settings import flag
+
 MOST_BYTES = 4 << 30  # features of about 800,000 photos by the default backbone
 
-_FORMAT = 1
+_FORMAT = 2
 _DIGEST_BYTES = 32
 _RECIPE_NAME, _SHARD_NAME = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{64}\.npy")
+_TEMPORARY_NAME = re.compile(r"tmp\w+\.tmp")
 _STALE_SECONDS = 24 * 3600  # a temporary file that old was left by a run that was killed
 
 
 def cache_folder(where: str) -> Path | None:
     """Where features are kept: "off": nowhere; "auto": ``$XDG_CACHE_HOME/edgetl/features`` or
-    ``~/.cache/edgetl/features``; else the folder of that name."""
-    if where != "auto":
-        return None if where == "off" else Path(where)
+    ``~/.cache/edgetl/features``; else the folder of that name. Raises TrainingError for an empty name."""
+    if not where.strip():
+        raise TrainingError(f"{flag('feature_cache')} is {where!r}; it takes auto, off, or a folder.")
+    if where.lower() != "auto":
+        return None if where.lower() == "off" else Path(where)
     base = os.environ.get("XDG_CACHE_HOME") or ""
     return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "edgetl" / "features"
 
@@ -84,7 +91,7 @@ class FeatureCache:
     def _read(self) -> None:
         assert self._folder is not None
         try:
-            for path in sorted(self._folder.glob("*.npy")):
+            for path in _files(self._folder, _SHARD_NAME) if self._folder.exists() else ():
                 with suppress(FileNotFoundError):  # another run made room just now
                     self._take(path)
         except OSError as error:
@@ -111,9 +118,9 @@ def make_room(root: Path, used: Collection[Path], most_bytes: int) -> None:
     left behind. Trouble with the disk is passed over: the next run tries again.
     """
     with suppress(OSError):
-        recipes = [folder for folder in root.iterdir() if _RECIPE_NAME.fullmatch(folder.name)]
+        recipes = [folder for folder in root.iterdir() if _RECIPE_NAME.fullmatch(folder.name) and folder.is_dir()]
         _remove_stale(recipes)
-        shards = [path for folder in recipes for path in folder.iterdir() if _SHARD_NAME.fullmatch(path.name)]
+        shards = [path for folder in recipes for path in _files(folder, _SHARD_NAME)]
         found = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in shards)
         excess = sum(size for _, size, _ in found) - most_bytes
         for _, size, path in found:
@@ -126,10 +133,19 @@ def _row_type(width: int) -> np.dtype[Any]:
     return np.dtype([("digest", np.uint8, (_DIGEST_BYTES,)), ("feature", "<f4", (width,))])
 
 
+def _files(folder: Path, name: re.Pattern[str]) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if name.fullmatch(path.name) and path.is_file())
+
+
+def _checksum(folder: Path) -> Any:
+    """Begins the checksum of a shard in ``folder``: a copy of another recipe's shard must not pass for one of this."""
+    return hashlib.sha256(folder.name.encode())
+
+
 def _load(path: Path) -> NDArray[Any] | None:
     """A shard, mapped into memory rather than read; None if its content is not what its name says."""
     with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != path.stem:
+        if hashlib.file_digest(file, lambda: _checksum(path.parent)).hexdigest() != path.stem:
             return None
     return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
@@ -137,18 +153,20 @@ def _load(path: Path) -> NDArray[Any] | None:
 def _write(folder: Path, shard: NDArray[Any]) -> Path:
     buffer = io.BytesIO()
     np.save(buffer, shard, allow_pickle=False)
+    checksum = _checksum(folder)
+    checksum.update(buffer.getbuffer())
     folder.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(suffix=".tmp", dir=folder)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(buffer.getbuffer())
-        return Path(temporary).replace(folder / f"{hashlib.sha256(buffer.getbuffer()).hexdigest()}.npy")
+        return Path(temporary).replace(folder / f"{checksum.hexdigest()}.npy")
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
 
 
 def _remove_stale(folders: Collection[Path]) -> None:
-    for path in (path for folder in folders for path in folder.glob("*.tmp")):
+    for path in (path for folder in folders for path in _files(folder, _TEMPORARY_NAME)):
         if time.time() - path.stat().st_mtime > _STALE_SECONDS:
             path.unlink(missing_ok=True)

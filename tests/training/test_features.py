@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import io
 import os
 import signal
 import subprocess
@@ -157,6 +159,71 @@ def test_a_damaged_shard_is_thrown_away_and_computed_again(
     assert len(list(tmp_path.rglob("*.npy"))) == 1
 
 
+def as_npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["empty", "no array", "another dtype", "another shape", "another width"])
+def test_what_only_has_the_name_of_a_shard_is_thrown_away(
+    kind: str, backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path
+) -> None:
+    first = extract_features(backbone, samples, cache=tmp_path).of(samples)
+    (shard,) = tmp_path.rglob("*.npy")
+    rows = np.load(shard)
+    narrow = np.zeros(len(rows), [("digest", np.uint8, (32,)), ("feature", "<f4", (7,))])
+    narrow["digest"] = rows["digest"]
+    content = {
+        "empty": b"",
+        "no array": b"words",
+        "another dtype": as_npy(np.zeros(4)),
+        "another shape": as_npy(rows[None]),
+        "another width": as_npy(narrow),
+    }[kind]
+    odd = shard.with_name(f"{hashlib.sha256(content).hexdigest()}.npy")
+    for others in ([shard], []):  # beside the real shard, and alone
+        odd.write_bytes(content)
+        found = extract_features(backbone, samples, cache=tmp_path)
+        assert found.cached == (len(samples) if others else 0) and not found.notes
+        assert found.of(samples).tobytes() == first.tobytes()
+        assert list(tmp_path.rglob("*.npy")) == [shard]
+        shard.unlink()
+
+
+def test_a_shard_of_another_view_is_not_taken_for_one_of_this(
+    backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path
+) -> None:
+    plain = extract_features(backbone, samples, cache=tmp_path / "a").of(samples)
+    extract_features(backbone, samples, views=("flip",), cache=tmp_path / "b")
+    (own,), (other,) = ((tmp_path / name).rglob("*.npy") for name in "ab")
+    own.unlink()
+    own.with_name(other.name).write_bytes(other.read_bytes())
+    found = extract_features(backbone, samples, cache=tmp_path / "a")
+    assert found.cached == 0 and found.of(samples).tobytes() == plain.tobytes()
+
+
+def test_what_is_no_shard_is_left_alone_and_in_nobodys_way(
+    backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features_module, "MOST_BYTES", 1)
+    extract_features(backbone, samples[:4], cache=tmp_path)
+    (folder,) = tmp_path.iterdir()
+    (tmp_path / ("0" * 32)).write_bytes(b"not a folder")
+    notes = [folder / "notes.npy", folder / "notes.tmp"]
+    folders = [folder / "0.npy", folder / f"{'0' * 64}.npy", folder / "tmp0.tmp"]
+    for path in notes:
+        path.write_bytes(b"not ours")
+    for path in folders:
+        path.mkdir()
+    for path in (*notes, *folders):
+        os.utime(path, (1000, 1000))
+    found = extract_features(backbone, samples, cache=tmp_path)
+    assert found.cached == 4 and not found.notes
+    extract_features(backbone, samples, views=("flip",), cache=tmp_path)  # makes room of all that was there
+    assert set(folder.iterdir()) == {*notes, *folders}
+
+
 def test_a_full_cache_makes_room_by_what_was_not_used_for_longest(
     backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +274,10 @@ def test_where_features_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert cache_folder("auto") == tmp_path / "edgetl/features"
     assert cache_folder("elsewhere") == Path("elsewhere")
     assert cache_folder("off") is None
+    assert cache_folder("Auto") == cache_folder("auto") and cache_folder("OFF") is None
+    for nowhere in ("", " "):
+        with pytest.raises(TrainingError, match=r"--feature-cache is ' ?'; it takes auto, off, or a folder"):
+            cache_folder(nowhere)
 
 
 def test_what_was_computed_before_an_interruption_is_kept(

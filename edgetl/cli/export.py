@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from edgetl.cli.progress_bar import steps
 from edgetl.cli.run_photos import calibration_photos, golden_photos, run_data
+from edgetl.training.run_folder import BEST, METRICS
 
 if TYPE_CHECKING:
     from edgetl.export.precisions import JudgedBy
@@ -122,7 +123,7 @@ def _export(
         golden=_golden_photos(golden, trained),
         opset=opset,
         formats=formats,
-        checkpoint=run / checkpoint.BEST if run.is_dir() else run,
+        checkpoint=run / BEST if run.is_dir() else run,
         precisions=precisions,
         judged_by=_judged_by(trained, calibration, max_accuracy_drop) if smaller else None,
         working=working,
@@ -130,8 +131,6 @@ def _export(
 
 
 def _warn_of_an_unfinished(run: Path) -> None:
-    from edgetl.training.history import METRICS
-
     if run.is_dir() and not (run / METRICS).exists():
         click.echo(f"Warning: {run} is not finished; these are its best weights so far, without a temperature.", err=True)
 

@@ -18,7 +18,7 @@ from edgetl.errors import CheckpointError, EdgetlError
 from edgetl.runtime.card import ModelCard
 from edgetl.training.backbones import Level, build
 from edgetl.training.levels import with_levels
-from edgetl.training.run_folder import BEST as BEST
+from edgetl.training.run_folder import BEST
 
 _METADATA_KEY = "edgetl"
 _SCHEMA = 1

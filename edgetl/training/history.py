@@ -11,8 +11,7 @@ from typing import Any
 
 from edgetl.errors import MissingDependencyError
 from edgetl.training.checkpoint import write_atomically
-from edgetl.training.run_folder import EVENTS, HISTORY
-from edgetl.training.run_folder import METRICS as METRICS
+from edgetl.training.run_folder import EVENTS, HISTORY, METRICS
 
 COLUMNS = ("epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "images_per_second", "seconds")
 

@@ -20,7 +20,7 @@ from edgetl.runtime.images import read_image
 from edgetl.training import metrics, plots
 from edgetl.training.checkpoint import write_atomically
 from edgetl.training.confusion_drawing import draw
-from edgetl.training.run_folder import REPORT as REPORT
+from edgetl.training.run_folder import REPORT
 
 _MOST_MISTAKES = 24
 _MOST_CONFUSIONS = 12

@@ -18,7 +18,6 @@ from edgetl.training.progress import Listener
 from edgetl.training.settings import TrainSettings
 
 SOLVER_VIEWS = ("plain",)  # mirror images and crops cost time and gained nothing; see scripts/experiments.md
-START_VIEWS = ("plain",)
 
 
 def compute_features(
@@ -95,7 +94,7 @@ def warm_head(
     solved = None
     if processes.leads:
         backbone = with_levels(backbone, find_levels(backbone))
-        features = compute_features(backbone, samples, START_VIEWS, processes.device, settings, listener)
+        features = compute_features(backbone, samples, SOLVER_VIEWS, processes.device, settings, listener)
         backbone, head = solve_head(backbone, samples, features, class_weights, processes.device, listener)
         solved = (backbone.levels, head)
     given = processes.gather(solved)[0]

@@ -11,8 +11,7 @@ import torch
 
 from edgetl.errors import CheckpointError
 from edgetl.training.checkpoint import write_atomically
-from edgetl.training.run_folder import LAST as LAST
-from edgetl.training.run_folder import require_begun
+from edgetl.training.run_folder import LAST, require_begun
 from edgetl.training.validation import Scores
 
 _SCHEMA = 1

@@ -27,6 +27,7 @@ from edgetl.runtime.bundle import MANIFEST, manifest_bytes
 from edgetl.runtime.card import ModelCard
 from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training import backbones, checkpoint
+from edgetl.training.run_folder import BEST
 
 LABELS = ("cat", "dog")
 
@@ -65,8 +66,8 @@ def exported_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec = PreprocessSpec("shorter_side", 36, "bicubic", (32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     trained = checkpoint.Trained(backbone.module.eval(), ModelCard(LABELS, spec, "timm/test_resnet"))
     project.run.mkdir(parents=True)
-    checkpoint.save(trained, project.run / checkpoint.BEST)
-    export_bundle(trained.network, trained.card, project.bundle, golden=(), checkpoint=project.run / checkpoint.BEST)
+    checkpoint.save(trained, project.run / BEST)
+    export_bundle(trained.network, trained.card, project.bundle, golden=(), checkpoint=project.run / BEST)
     for number in range(4):
         path = project.photos / LABELS[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +122,7 @@ def test_a_bundle_that_cant_be_opened_exits_1_with_its_reports(project: Project)
 
 
 def test_a_checkpoint_that_was_trained_again_is_refused(project: Project) -> None:
-    file = project.run / checkpoint.BEST
+    file = project.run / BEST
     trained = checkpoint.load(file)
     checkpoint.save(checkpoint.Trained(trained.network, trained.card, {"epochs": 2}), file)
     result = project.check()

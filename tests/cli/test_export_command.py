@@ -15,7 +15,8 @@ from click.testing import CliRunner, Result
 from edgetl.cli.main import command
 from edgetl.runtime.card import ModelCard
 from edgetl.training.backbones import build
-from edgetl.training.checkpoint import BEST, Trained, load, save
+from edgetl.training.checkpoint import Trained, load, save
+from edgetl.training.run_folder import BEST
 
 LABELS = ("blue fish", "green, leaf", "red 花")
 

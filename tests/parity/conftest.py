@@ -18,6 +18,7 @@ from edgetl.parity.results import CheckResult
 from edgetl.parity.runtimes import Subject
 from edgetl.runtime.card import ModelCard
 from edgetl.training import backbones, checkpoint
+from edgetl.training.run_folder import BEST
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +32,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         head.weight.normal_(0, 1.0)
     card = ModelCard(LABELS, SPEC, "timm/test_resnet", temperature=1.4)
     trained = checkpoint.Trained(backbone.module.eval(), card)
-    run = folder / "run" / checkpoint.BEST
+    run = folder / "run" / BEST
     run.parent.mkdir()
     checkpoint.save(trained, run)
     bundle = export_bundle(trained.network, card, folder / "bundle", golden=(), opset=17, checkpoint=run)
@@ -43,7 +44,7 @@ def copied(exported: Exported, tmp_path: Path) -> Exported:
     """The same, with a bundle that the test may change."""
     folder = tmp_path / "exported" / "bundle"
     shutil.copytree(exported.folder.parent, folder.parent)
-    return Exported(folder, folder.parent / "run" / checkpoint.BEST, exported.network, exported.card)
+    return Exported(folder, folder.parent / "run" / BEST, exported.network, exported.card)
 
 
 @pytest.fixture(scope="session")

@@ -14,11 +14,12 @@ from edgetl.errors import CheckpointError
 from edgetl.runtime.card import ModelCard
 from edgetl.training import checkpoint, solve
 from edgetl.training.backbones import build
-from edgetl.training.checkpoint import BEST, Trained
+from edgetl.training.checkpoint import Trained
 from edgetl.training.head import fit_head
 from edgetl.training.levels import find_levels, own_features, with_levels, without_levels
 from edgetl.training.recipes import resolve
 from edgetl.training.run import resume, train
+from edgetl.training.run_folder import BEST
 
 RESNET = "timm/test_resnet"
 

@@ -18,11 +18,11 @@ from training_runs import small
 
 from edgetl.errors import CheckpointError, TrainingError
 from edgetl.training import loop as loop_module
-from edgetl.training.checkpoint import BEST
 from edgetl.training.learner import Learner
 from edgetl.training.run import resume, train
+from edgetl.training.run_folder import BEST, LAST
 from edgetl.training.settings import TrainSettings
-from edgetl.training.state import LAST, read_state, write_state
+from edgetl.training.state import read_state, write_state
 
 MIXED = {"epochs": 3, "ema": 0.9, "mixup": 0.3, "momentum": 0.9, "optimizer": "sgd", "save_every": 1e-6}
 

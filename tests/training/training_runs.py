@@ -8,8 +8,8 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from edgetl.training.checkpoint import BEST
 from edgetl.training.recipes import resolve
+from edgetl.training.run_folder import BEST
 from edgetl.training.settings import TrainSettings
 
 SMALL: dict[str, Any] = {

@@ -30,9 +30,17 @@ MIN_OPSET = 12  # Clip, Min and Max of integers
 def write_preprocessing(graph: GraphWriter, spec: PreprocessSpec, images: str) -> str:
     """Append the nodes from ``images`` (uint8 [N, H, W, 3]) → the name ``normalized`` (float32 [N, 3, h, w])."""
     resized = write_resize(graph, spec, images)
-    scale, bias = (values.reshape(1, 3, 1, 1) for values in normalization(spec))
-    planes = graph.cast(graph.op("Transpose", resized, perm=[0, 3, 1, 2]), np.float32)
-    return graph.op("Add", graph.op("Mul", planes, scale), bias, output="normalized")
+    scale, bias = (values.reshape(1, 3, 1) for values in normalization(spec))
+    planes = graph.op("Transpose", graph.op("Reshape", resized, np.array([0, -1, 3])), perm=[0, 2, 1])
+    values = graph.op("Add", graph.op("Mul", graph.cast(planes, np.float32), scale), bias)
+    # With height and width apart, onnxruntime moves the transposes that int8 convolutions want up to this one, so that
+    # scale and bias meet three values at a time: 1.9 of 6.6 ms for efficientnet_lite0. It moves none past a Reshape.
+    shape: Value
+    if spec.fixed_size is None:
+        shape = graph.op("Gather", graph.op("Shape", resized), np.array([0, 3, 1, 2]))
+    else:
+        shape = np.array([0, 3, *spec.fixed_size])
+    return graph.op("Reshape", values, shape, output="normalized")
 
 
 class _Axis:

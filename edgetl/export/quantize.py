@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from edgetl.export.judge import run_network
 from edgetl.export.onnx_network import INPUT
+from edgetl.export.pad_channels import pad_channels
 from edgetl.export.progress import Working, counted, silent
 from edgetl.export.quiet import quiet
 
@@ -88,6 +89,7 @@ class Quantizer:
             quantizer.quantize_model()
         quantizer.model.topological_sort()
         quantized: onnx.ModelProto = quantizer.model.model
+        pad_channels(quantized.graph)
         return quantized
 
     def worst_layers(self, samples: Iterable[NDArray[np.float32]], working: Working = silent) -> list[str]:

@@ -1,0 +1,53 @@
+"""More input channels for 8-bit convolutions: the same sums from a faster kernel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from tiny_network import CROPPED, tiny_network
+
+from edgetl.export import quantize
+from edgetl.export.judge import run_network
+from edgetl.export.onnx_network import export_network
+from edgetl.export.pictures import Pictures
+from edgetl.export.quantize import Quantizer
+
+
+@pytest.fixture(scope="module")
+def pictures(photo_folder: Path) -> Pictures:
+    return Pictures(sorted(photo_folder.iterdir()), CROPPED)
+
+
+@pytest.fixture(scope="module")
+def quantizer(pictures: Pictures) -> Quantizer:
+    return Quantizer(export_network(tiny_network(), CROPPED, 13), pictures)
+
+
+def input_channels(model: onnx.ModelProto) -> list[int]:
+    return [tensor.dims[1] for tensor in model.graph.initializer if len(tensor.dims) == 4]
+
+
+def test_the_first_layer_sees_a_fourth_channel_and_answers_the_same(
+    quantizer: Quantizer, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    padded = quantizer.quantize()
+    monkeypatch.setattr(quantize, "pad_channels", lambda graph: None)
+    plain = quantizer.quantize()
+    assert (input_channels(padded), input_channels(plain)) == ([4, 8], [3, 8])
+    onnx.checker.check_model(padded, full_check=True)
+    assert np.array_equal(run_network(padded, pictures), run_network(plain, pictures))
+
+
+def test_nothing_is_left_behind_that_no_node_uses(quantizer: Quantizer) -> None:
+    graph = quantizer.quantize().graph
+    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    assert {name for node in graph.node for name in node.output} <= used
+
+
+def test_a_first_layer_in_float_stays_as_it_is(quantizer: Quantizer) -> None:
+    model = quantizer.quantize(quantizer.layers[:1])
+    assert input_channels(model) == [3, 8]
+    assert all(node.op_type != "Pad" for node in model.graph.node)

@@ -74,7 +74,7 @@ class Row:
 
     def __str__(self) -> str:
         ratio = self.ours / self.other
-        return f"{self.what:<62}{self.ours:>10.2f}{self.other:>10.2f} {self.unit:<4} {ratio:>6.2f}  {self.target}".rstrip()
+        return f"{self.what:<62}{self.ours:>10.3f}{self.other:>10.3f} {self.unit:<4} {ratio:>6.2f}  {self.target}".rstrip()
 
 
 class Bare:

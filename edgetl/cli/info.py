@@ -57,7 +57,7 @@ def command(model: str, as_json: bool) -> None:
         card, created, models, precisions = Predictor(model).card, None, {}, {}
         files = {Path(model).name: Path(model).stat().st_size}
         with open_to_read(Path(model)) as file:
-            checksum = check_seal(Path(model), file)
+            checksum = check_seal(Path(model), file.read())
     if as_json:
         values = {
             "card": card.to_dict(),

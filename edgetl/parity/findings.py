@@ -35,7 +35,7 @@ def _files(subject: Subject) -> tuple[list[BundleError], str]:
         return subject.bundle.damage(), f"{len(subject.bundle.manifest['files'])} files are as exported"
     try:
         with open_to_read(subject.path) as file:
-            sealed = check_seal(subject.path, file)
+            sealed = check_seal(subject.path, file.read())
     except BundleError as error:
         return [error], ""
     return [], "a lone file, as exported" if sealed else "a lone file without a checksum"

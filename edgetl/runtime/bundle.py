@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from edgetl.errors import BundleError, EdgetlError
 from edgetl.runtime.card import ModelCard
+from edgetl.runtime.private_copy import Content
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -108,35 +109,37 @@ class Bundle:
         return path
 
     def open_file(self, name: str) -> BufferedReader:
-        """One of its files, checked against the manifest, open for reading; for the caller to close. Raises BundleError."""
-        path, expected = self.file(name), self.manifest["files"][name]
-        file = open_to_read(path)
-        try:
-            size = os.fstat(file.fileno()).st_size
-            if size != expected["bytes"]:
-                raise BundleError(path, f"it has {size} bytes and should have {expected['bytes']}", _REEXPORT)
-            if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
-                raise BundleError(path, "it is damaged: its SHA-256 is not the manifest's", _REEXPORT)
-            file.seek(0)
-        except BaseException:
-            file.close()
-            raise
-        return file
+        """One of its files, open for reading, not yet checked; for the caller to close. Raises BundleError."""
+        return open_to_read(self.file(name))
+
+    def check(self, name: str, content: Content) -> None:
+        """Raises BundleError unless ``content`` is what the manifest says of its file ``name``."""
+        self._compare(name, len(content), hashlib.sha256(content).hexdigest())
 
     def read(self, name: str) -> bytes:
         """Bytes of one of its files, checked against the manifest. Raises BundleError."""
         with self.open_file(name) as file:
-            return file.read()
+            content = file.read()
+        self.check(name, content)
+        return content
 
     def damage(self) -> list[BundleError]:
         """One error for each file that is missing or not as the manifest says; empty if all are whole."""
         errors = []
         for name in self.manifest["files"]:
             try:
-                self.open_file(name).close()
+                with self.open_file(name) as file:
+                    self._compare(name, os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest())
             except BundleError as error:
                 errors.append(error)
         return errors
+
+    def _compare(self, name: str, size: int, digest: str) -> None:
+        path, expected = self.path / name, self.manifest["files"][name]
+        if size != expected["bytes"]:
+            raise BundleError(path, f"it has {size} bytes and should have {expected['bytes']}", _REEXPORT)
+        if digest != expected["sha256"]:
+            raise BundleError(path, "it is damaged: its SHA-256 is not the manifest's", _REEXPORT)
 
     @cached_property
     def size(self) -> int:

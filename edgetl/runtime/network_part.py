@@ -1,27 +1,28 @@
-"""The part of an exported model behind its resize, cut out of the file without the onnx package.
+"""The part of an exported model behind its resize, left over when the rest is crossed out, without the onnx package.
 
 The predictor resizes with Pillow, while onnxruntime would read and optimize the resize's 300 nodes at every start:
-22 of 40 ms for efficientnet_lite0. The part is copied (8 ms) into a file in memory, which onnxruntime reads by its path;
-bytes would stand beside its own copy for as long as the session lives.
+22 of 40 ms for efficientnet_lite0. Crossing out is done in place, a byte a field: a field's tag becomes that of a
+number which ONNX has reserved for ever, so that every reader passes it over.
 
 Only the outer fields of the file are read, as protobuf lays them out. A value's name is unique in an ONNX graph, so a
 part that onnxruntime takes with ``resized`` as its input answers as the whole does behind that value, unless something
-else gives a value to a name that only what is left out gave one to: such a file is loaded whole.
+else gives a value to a name that only what is crossed out gave one to: such a file is loaded whole.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from io import BufferedReader, BytesIO
-from typing import IO, NamedTuple
+import mmap
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from edgetl.runtime.private_copy import Content
 
 WHOLE_INPUT, PART_INPUT = "images", "resized"
 
 # Tags: a field's number in onnx.proto, and its kind: 2 for what has a length, 0 for a number.
 _GRAPH = 7 << 3 | 2  # of the model
 _NODE, _INPUT, _VALUE = 1 << 3 | 2, 11 << 3 | 2, 13 << 3 | 2  # of the graph
+_CROSSED_OUT = 9 << 3 | 2  # of the graph: "reserved 3, 4, 6 to 9"
 _INITIALIZER, _SPARSE = 5 << 3 | 2, 15 << 3 | 2  # of the graph
 _OUTPUT = 2 << 3 | 2  # of a node
 _TENSOR_NAME = 8 << 3 | 2
@@ -29,7 +30,6 @@ _NAME = 1 << 3 | 2  # of a value
 _ELEMENT = (2 << 3 | 2, 1 << 3 | 2, 1 << 3)  # of a value: its type, tensor_type in there, elem_type in there
 _UINT8 = b"\x02"
 _LENGTHS = {1: 8, 5: 4}  # of the kinds of a fixed length, bytes
-_BLOCK = 1 << 16  # bytes; in larger ones glibc keeps what is freed: 4 MB more at the peak with the whole in one
 _LONGEST_HEAD = 20  # bytes: a tag and a length, of ten at most
 _MOST_FIELDS = 200_000  # read of a file; each costs a microsecond, and a network has some thousands
 _HIGHEST_TAG = (1 << 29) - 1 << 3 | 7
@@ -44,67 +44,30 @@ class _Field(NamedTuple):
     end: int
 
 
-_Piece = bytes | tuple[int, int]  # new bytes, or from where to where in the file
+def network_edits(model: Content) -> dict[int, int] | None:
+    """Which bytes of ``model`` to set (position → value) for a model from ``resized`` to the same outputs.
 
-
-@contextmanager
-def network_part(model: BufferedReader) -> Iterator[IO[bytes] | None]:
-    """A model from ``resized`` to the outputs of ``model``, as an open file in memory.
-
-    None where ``model`` is not laid out as an export: then it is for onnxruntime to say what it is.
+    None where it is not laid out as an export: then it is for onnxruntime to say what it is.
     """
     try:
-        pieces = _pieces(model)
-    except (ValueError, IndexError):
-        pieces = None
-    if pieces is None:
-        model.seek(0)
-        yield None
-        return
-    with _memory_file() as part:
-        for piece in pieces:
-            _copy(model, piece, part)
-        part.seek(0)
-        model.seek(0)
-        yield part
-
-
-def _memory_file() -> IO[bytes]:
-    try:
-        return os.fdopen(os.memfd_create("model"), "w+b", buffering=0)
-    except (AttributeError, OSError):  # not Linux, or not allowed there
-        return BytesIO()
-
-
-def _copy(model: BufferedReader, piece: _Piece, part: IO[bytes]) -> None:
-    if isinstance(piece, bytes):
-        part.write(piece)
-        return
-    position, end = piece
-    try:
-        while position < end:  # inside the kernel, 2 of 10 ms sooner
-            position += os.sendfile(part.fileno(), model.fileno(), position, end - position) or end
-    except (AttributeError, OSError):  # not from this file system, or not to bytes
-        model.seek(position)
-    while position < end:
-        block = model.read(min(_BLOCK, end - position))
-        part.write(block)
-        position += len(block) or end  # a file cut short meanwhile is for onnxruntime to refuse
-
-
-def _pieces(model: BufferedReader) -> list[_Piece] | None:
-    """Raises ValueError or IndexError for what is no protobuf message."""
-    length = os.fstat(model.fileno()).st_size
-    reader = _Reader(model)
-    graphs = [field for field in reader.fields(0, length) if field.tag == _GRAPH]
-    inner = _graph_pieces(reader, graphs[0]) if len(graphs) == 1 else None
-    if inner is None:
+        reader = _Reader(model)
+        graphs = [field for field in reader.fields(0, len(model)) if field.tag == _GRAPH]
+        changed = _changed_tags(reader, graphs[0]) if len(graphs) == 1 else None
+    except (ValueError, IndexError):  # no protobuf message
         return None
-    size = sum(len(piece) if isinstance(piece, bytes) else piece[1] - piece[0] for piece in inner)
-    return [(0, graphs[0].start), _varint_bytes(_GRAPH) + _varint_bytes(size), *inner, (graphs[0].end, length)]
+    if changed is None or any(model[field.start] != field.tag for field, _ in changed):
+        return None  # a tag of several bytes, as no writer makes them
+    return {field.start: tag for field, tag in changed}
 
 
-def _graph_pieces(reader: _Reader, graph: _Field) -> list[_Piece] | None:
+def set_bytes(model: mmap.mmap | bytearray, edits: Mapping[int, int]) -> None:
+    """Carry out ``edits`` (position → value) in place."""
+    for position, value in edits.items():
+        model[position] = value
+
+
+def _changed_tags(reader: _Reader, graph: _Field) -> list[tuple[_Field, int]] | None:
+    """Fields of ``graph`` and the tags that they get."""
     fields = list(reader.fields(graph.content, graph.end))
     nodes = [field for field in fields if field.tag == _NODE]
     inputs = [field for field in fields if field.tag == _INPUT]
@@ -119,20 +82,13 @@ def _graph_pieces(reader: _Reader, graph: _Field) -> list[_Piece] | None:
         return None
     if any(lost & reader.constants(field) for field in fields if field.tag in (_INITIALIZER, _SPARSE)):
         return None
-    pieces: list[_Piece] = []
-    position = graph.content
-    for dropped in sorted([*nodes[:left_out], *inputs, *described], key=lambda field: field.start):
-        if dropped.start > position:
-            pieces.append((position, dropped.start))
-        position = dropped.end
-    new_input = described[0].content, described[0].end
-    return [*pieces, (position, graph.end), _varint_bytes(_INPUT), _varint_bytes(new_input[1] - new_input[0]), new_input]
+    return [(described[0], _INPUT), *((field, _CROSSED_OUT) for field in (*inputs, *nodes[:left_out]))]
 
 
 class _Reader:
     """Fields of a file, so many at most. Raises ValueError or IndexError for what is no protobuf message."""
 
-    def __init__(self, model: BufferedReader) -> None:
+    def __init__(self, model: Content) -> None:
         self._model = model
         self._left = _MOST_FIELDS
 
@@ -165,8 +121,7 @@ class _Reader:
             self._left -= 1
             if self._left < 0:
                 raise ValueError("more fields than a model has")
-            self._model.seek(start)
-            head = self._model.read(_LONGEST_HEAD)
+            head = self._model[start : start + _LONGEST_HEAD]
             tag, length = _varint(head, 0)
             if tag > _HIGHEST_TAG:
                 raise ValueError("a field's number is too high")  # others take its lower bits
@@ -193,11 +148,10 @@ class _Reader:
         return found
 
     def _content(self, field: _Field) -> bytes:
-        self._model.seek(field.content)
-        return self._model.read(field.end - field.content)
+        return bytes(self._model[field.content : field.end])
 
 
-def _varint(data: bytes, position: int) -> tuple[int, int]:
+def _varint(data: bytes | bytearray, position: int) -> tuple[int, int]:
     """(the number at ``position``, the position behind it): seven bits a byte, the lowest first."""
     value = shift = 0
     while data[position] >= 0x80:
@@ -205,11 +159,3 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
         shift += 7
         position += 1
     return value | data[position] << shift, position + 1
-
-
-def _varint_bytes(value: int) -> bytes:
-    content = bytearray()
-    while value >= 0x80:
-        content.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*content, value])

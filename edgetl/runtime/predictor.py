@@ -7,9 +7,9 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from io import BufferedReader
 from itertools import chain, islice
 from pathlib import Path
@@ -23,8 +23,9 @@ from edgetl.runtime.bundle import Bundle, open_to_read, read_card
 from edgetl.runtime.card import ModelCard
 from edgetl.runtime.cores import cores
 from edgetl.runtime.images import MAX_PIXELS, Source, describe, read_image
-from edgetl.runtime.network_part import PART_INPUT, WHOLE_INPUT, network_part
+from edgetl.runtime.network_part import PART_INPUT, WHOLE_INPUT, network_edits, set_bytes
 from edgetl.runtime.preprocess import resize_for_graph, resize_image
+from edgetl.runtime.private_copy import Content, private_copy
 from edgetl.runtime.seal import check_seal
 from edgetl.runtime.session import Providers, open_session
 
@@ -275,21 +276,30 @@ class Predictor:
         self._forget_sessions()
 
     def _open(self, threads: int | None) -> onnxruntime.InferenceSession:
+        check: Callable[[Content], object]
         if self.bundle is not None:
             name = self.bundle.model_name(self.precision)
-            file, shown = self.bundle.open_file(name), self.bundle.path / name
+            file, shown, check = self.bundle.open_file(name), self.bundle.path / name, partial(self.bundle.check, name)
         else:
-            file, shown = self._open_lone_model(), self.path
-        with file, network_part(file) as part:
-            if part is not None:
-                try:
-                    return open_session(part, providers=self.providers, threads=threads, name=shown)
-                except BundleError:  # another program has saved it, its nodes in another order
-                    pass
-            return open_session(file, providers=self.providers, threads=threads, name=shown)
+            file, shown, check = self._open_lone_model(), self.path, partial(check_seal, self.path)
+        with file, private_copy(file) as copy:
+            with copy.content() as content:
+                check(content)
+                edits = network_edits(content) or {}
+                before = {position: content[position] for position in edits}
+                set_bytes(content, edits)
+            open_copy = partial(open_session, providers=self.providers, threads=threads, name=shown)
+            try:
+                return open_copy(copy.source)
+            except BundleError:  # another program may have saved it, its nodes in another order
+                if not edits:
+                    raise
+            with copy.content() as content:
+                set_bytes(content, before)
+            return open_copy(copy.source)
 
     def _open_lone_model(self) -> BufferedReader:
-        """The same file each time, checked the first time if it carries a checksum; a bundle's is in its manifest."""
+        """The same file each time, open for reading. Raises BundleError."""
         if not self.path.exists():
             raise BundleError(self.path, "there is no such bundle or model", "Name a folder that `edgetl export` wrote.")
         if not self.path.is_file():
@@ -297,14 +307,9 @@ class Predictor:
         file = open_to_read(self.path)
         status = os.fstat(file.fileno())
         identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-        try:
-            if self._identity is None:
-                check_seal(self.path, file)
-            elif self._identity != identity:
-                raise BundleError(self.path, "it was replaced after it was loaded", "Make a new Predictor for the new model.")
-        except BaseException:
+        if self._identity not in (None, identity):
             file.close()
-            raise
+            raise BundleError(self.path, "it was replaced after it was loaded", "Make a new Predictor for the new model.")
         self._identity = identity
         return file
 

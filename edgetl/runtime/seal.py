@@ -11,14 +11,12 @@ along, and nothing in the file tells one of their changes from a flipped bit. Wh
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterable, Iterator
-from io import BufferedReader
 from operator import ne
 from pathlib import Path
 
 from edgetl.errors import BundleError
 from edgetl.runtime.bundle import METADATA_KEY
+from edgetl.runtime.private_copy import Content
 
 SEAL_KEY = f"{METADATA_KEY}.sha256"
 
@@ -28,51 +26,29 @@ _ENTRY, _KEY, _VALUE = 14 << 3 | 2, 1 << 3 | 2, 2 << 3 | 2  # metadata_props of 
 _INNER_HEAD = bytes([_KEY, len(SEAL_KEY), *SEAL_KEY.encode(), _VALUE, _DIGITS])
 _HEAD = bytes([_ENTRY, len(_INNER_HEAD) + _DIGITS]) + _INNER_HEAD
 _SPOILT = 4  # bytes of the head that may be wrong in what is still taken for one: it may be the place of the damage
-_BLOCK = 1 << 16  # bytes read at once
 
 _HINT = f"Copy it again, or export it again. If it was changed on purpose, remove {SEAL_KEY} from its metadata."
 
 
 def seal(model: bytes) -> bytes:
     """A serialized ONNX model → the file with its checksum."""
-    return model + _HEAD + _digest([model, _HEAD])
+    return model + _HEAD + _digest(model + _HEAD)
 
 
-def check_seal(path: Path, file: BufferedReader) -> bool:
-    """Whether the ONNX file carries a checksum; it then fits. Leaves ``file`` at its start.
+def check_seal(path: Path, content: Content) -> bool:
+    """Whether the ONNX file ``content`` carries a checksum; it then fits.
 
     Raises BundleError naming ``path`` where there is one that doesn't fit, or that isn't the end of the file any more.
     """
-    length = os.fstat(file.fileno()).st_size
-    file.seek(max(length - _DIGITS - len(_HEAD), 0))
-    head, slot = file.read(len(_HEAD)), file.read(_DIGITS)
-    sealed = len(slot) == _DIGITS and sum(map(ne, head, _HEAD)) <= _SPOILT
-    file.seek(0)
-    if sealed and _digest(_blocks(file, length - _DIGITS)) != slot:
+    end = len(content) - _DIGITS
+    head = content[max(end - len(_HEAD), 0) : max(end, 0)]
+    sealed = len(head) == len(_HEAD) and sum(map(ne, head, _HEAD)) <= _SPOILT
+    if sealed and _digest(memoryview(content)[:end]) != content[end:]:
         raise BundleError(path, "it is damaged: its SHA-256 is not the one that it carries", _HINT)
-    if not sealed and _holds_head(_blocks(file, length)):
+    if not sealed and content.find(_HEAD) >= 0:
         raise BundleError(path, f"it is damaged, or was changed after the export: {SEAL_KEY} is not at its end", _HINT)
-    file.seek(0)
     return sealed
 
 
-def _digest(blocks: Iterable[bytes]) -> bytes:
-    digest = hashlib.sha256()
-    for block in blocks:
-        digest.update(block)
-    return digest.hexdigest().encode()
-
-
-def _blocks(file: BufferedReader, length: int) -> Iterator[bytes]:
-    while block := file.read(min(_BLOCK, length)):
-        length -= len(block)
-        yield block
-
-
-def _holds_head(blocks: Iterable[bytes]) -> bool:
-    before = b""
-    for block in blocks:
-        if _HEAD in before + block:
-            return True
-        before = block[-len(_HEAD) :]
-    return False
+def _digest(content: bytes | memoryview) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()

@@ -232,7 +232,7 @@ def test_one_bundle_holds_several_precisions(judged_by: JudgedBy, tmp_path: Path
         assert {"resized", "normalized", "logits", "probabilities"} <= made
         assert [value.name for value in model.graph.input] == ["images"]
         with (bundle / name).open("rb") as file:
-            assert check_seal(bundle / name, file)
+            assert check_seal(bundle / name, file.read())
     for precision in ("fp16", "int8"):
         predictor = Predictor(bundle, precision=precision)
         assert selftest(predictor).passed

@@ -1,11 +1,12 @@
 """Size, speed and accuracy of fp32, fp16 and int8 for trained runs, as a Markdown table.
 
-    python scripts/bench_precision.py runs/pets [runs/other …] [--threads 2] [--photos 100] [--precision int8]
+    python scripts/bench_precision.py runs/pets [runs/other …] [--threads 2] [--rounds 50] [--precision int8]
 
 Each run is exported into a temporary folder and judged on all its validation photos, whatever it loses. Latency is the
-model alone, one resized picture at a time: the least of many rounds, which alternate between the precisions, so that
-other programs disturb all alike. Size and speed are the same for any weights; what was trained from random ones
-(--weights none) has no accuracy worth a line, so those columns stay empty.
+model alone, one resized picture at a time: the least over many rounds, in each of which every precision runs a few
+times in a row, its weights in the processor's cache as on a device that runs nothing else. Size and speed are the same
+for any weights; what was trained from random ones (--weights none) has no accuracy worth a line, so those columns stay
+empty.
 """
 
 from __future__ import annotations
@@ -15,24 +16,23 @@ import json
 import platform
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
+from edgetl import Predictor
 from edgetl.cli.run_photos import calibration_photos, run_data
 from edgetl.export.bundle_writer import export_bundle
 from edgetl.export.precisions import JudgedBy
-from edgetl.runtime.session import open_session
-from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training import checkpoint
 from edgetl.training.checkpoint import Trained
 
 HEADER = ("backbone", "precision", "MB", "× fp32", "ms", "speed-up", "accuracy", "same label", "points lost by a class")
 PRECISIONS = ("fp32", "fp16", "int8")
-WARM_UP = 5
+BURST = 5  # runs in a row
 
 
 def export(trained: Trained, folder: Path, precisions: Sequence[str]) -> dict[str, Any]:
@@ -52,21 +52,19 @@ def export(trained: Trained, folder: Path, precisions: Sequence[str]) -> dict[st
     return dict(json.loads((bundle / "manifest.json").read_bytes()))
 
 
-def latencies(folder: Path, manifest: dict[str, Any], threads: int, rounds: int) -> dict[str, float]:
-    """Least seconds of one run of each model, on a picture that needs no resize."""
-    spec = PreprocessSpec.from_dict(manifest["card"]["spec"])
-    height, width = spec.resized_size(224, 224)
-    image = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
-    sessions = {
-        name: open_session(folder / file, providers="cpu", threads=threads) for name, file in manifest["models"].items()
-    }
-    times: dict[str, list[float]] = {name: [] for name in sessions}
-    for _ in range(WARM_UP + rounds):
-        for name, session in sessions.items():
-            start = time.perf_counter()
-            session.run(["probabilities"], {"images": image})
-            times[name].append(time.perf_counter() - start)
-    return {name: min(values[WARM_UP:]) for name, values in times.items()}
+def latencies(folder: Path, precisions: Iterable[str], threads: int, rounds: int) -> dict[str, float]:
+    """Least seconds of one run of each model, as the predictor runs it, on a picture that is resized already."""
+    predictors = {name: Predictor(folder, providers="cpu", threads=threads, precision=name) for name in precisions}
+    spec = next(iter(predictors.values())).card.spec
+    picture = np.random.default_rng(0).integers(0, 256, (1, *spec.output_size(256, 256), 3), np.uint8)
+    best = dict.fromkeys(predictors, float("inf"))
+    for _ in range(rounds):
+        for name, predictor in predictors.items():
+            for _ in range(BURST):
+                start = time.perf_counter()
+                predictor.run_model(picture)
+                best[name] = min(best[name], time.perf_counter() - start)
+    return best
 
 
 def rows(trained: Trained, manifest: dict[str, Any], seconds: dict[str, float]) -> list[tuple[str, ...]]:
@@ -95,7 +93,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, help="folders that edgetl train wrote")
     parser.add_argument("--threads", type=int, default=2, help="threads of onnxruntime")
-    parser.add_argument("--photos", type=int, default=100, help="rounds of the latency measurement")
+    parser.add_argument("--rounds", type=int, default=50, help="rounds of the latency measurement")
     parser.add_argument("--precision", action="append", choices=["fp16", "int8"], help="default: both")
     arguments = parser.parse_args(words)
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
@@ -107,7 +105,7 @@ def main(words: Sequence[str] | None = None) -> None:
             folder = Path(temporary, "bundle")
             trained = checkpoint.load(run)
             manifest = export(trained, folder, arguments.precision or ["fp16", "int8"])
-            for row in rows(trained, manifest, latencies(folder, manifest, arguments.threads, arguments.photos)):
+            for row in rows(trained, manifest, latencies(folder, manifest["models"], arguments.threads, arguments.rounds)):
                 print("| " + " | ".join(row) + " |", flush=True)
 
 

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,9 @@ from edgetl.errors import (
 if TYPE_CHECKING:
     from edgetl.runtime.predictor import Prediction, Predictor
     from edgetl.runtime.spec import PreprocessSpec
+
+# onnxruntime's wheels report their use to Microsoft unless this is set before they are imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 

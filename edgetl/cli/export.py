@@ -191,13 +191,18 @@ def _lines(bundle: Path, manifest: Mapping[str, Any]) -> Sequence[str]:
     ]
 
 
+_MOST_CLASSES = 10  # shown; the manifest has all
+
+
 def _judged_lines(precision: str, judged: Mapping[str, Any]) -> Sequence[str]:
-    label, worst = max(judged["class_drops"].items(), key=lambda item: item[1])
     lines = [
         f"{precision}: accuracy {judged['accuracy']:.2%} (fp32 {judged['fp32_accuracy']:.2%}) on {judged['photos']} "
-        f"validation photos, same label on {judged['agreement']:.2%}; most lost by a class: "
-        f"{json.dumps(label, ensure_ascii=False)}, {max(worst, 0):.2f} points"
+        f"validation photos, same label on {judged['agreement']:.2%}"
     ]
+    worst = sorted(judged["class_drops"].items(), key=lambda item: -item[1])
+    shown = [f"{json.dumps(label, ensure_ascii=False)} {drop + 0.0:.2f}" for label, drop in worst[:_MOST_CLASSES]]
+    more = f" … and {len(worst) - _MOST_CLASSES} more" if len(worst) > _MOST_CLASSES else ""
+    lines.append(f"{precision}: points lost by class: {', '.join(shown)}{more}")
     if judged["float_layers"]:
         lines.append(f"{precision}: {len(judged['float_layers'])} layers stayed in float: {', '.join(judged['float_layers'])}")
     return lines

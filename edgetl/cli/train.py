@@ -13,7 +13,7 @@ import click
 
 from edgetl.errors import CheckpointError, TrainingError
 from edgetl.training.recipes import resolve
-from edgetl.training.run_folder import BEST, require_begun, require_free
+from edgetl.training.run_folder import BEST, can_go_on, require_begun, require_free
 from edgetl.training.settings import OPTIONS, Option, TrainSettings, defaults, field_types, flag
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def command(data: Path | None, out: Path | None, resume: Path | None, overwrite:
     if resume is not None:
         _refuse_beside_resume(data, out, overwrite, find_lr, given)
         require_begun(resume)
-        with _showing() as listener:
+        with _showing() as listener, _telling_how_to_go_on(resume):
             from edgetl.training import run
 
             _conclude(run.resume(resume, device=given.get("device"), listener=listener))
@@ -150,7 +150,8 @@ def _start(data: Path, out: Path, overwrite: bool, find_lr: bool, given: dict[st
         else:
             from edgetl.training import run
 
-            _conclude(run.train(settings, out, overwrite=overwrite, listener=listener, folders=folders))
+            with _telling_how_to_go_on(out):
+                _conclude(run.train(settings, out, overwrite=overwrite, listener=listener, folders=folders))
 
 
 def _plausible(data: Path, given: dict[str, Any]) -> TrainSettings:
@@ -171,6 +172,19 @@ def _showing() -> Iterator[Listener]:
         return
     with Display() as display:
         yield display
+
+
+@contextmanager
+def _telling_how_to_go_on(folder: Path) -> Iterator[None]:
+    """For Ctrl-C before the first step and after the last one."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if can_go_on(folder):
+            click.echo(f"Interrupted. Go on with: edgetl train --resume {folder}", err=True)
+        else:
+            click.echo("Interrupted. The same command begins again; features that were computed are kept.", err=True)
+        sys.exit(_INTERRUPTED)
 
 
 def _conclude(outcome: Outcome) -> None:

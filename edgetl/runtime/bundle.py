@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from io import BufferedReader
@@ -71,8 +72,10 @@ class Bundle:
         """Read ``path``/manifest.json. Raises BundleError if it is missing, damaged, or of a later schema."""
         path = Path(path)
         file = path / MANIFEST
-        if not file.is_file() and not file.is_symlink():
-            raise BundleError(path, f"it is not a bundle: it has no {MANIFEST}", "Name a folder that `edgetl export` wrote.")
+        with looking_at(path):
+            if not file.is_file() and not file.is_symlink():
+                hint = "Name a folder that `edgetl export` wrote."
+                raise BundleError(path, f"it is not a bundle: it has no {MANIFEST}", hint)
         _check_regular(path, file)
         manifest = _read_manifest(file)
         try:
@@ -209,8 +212,15 @@ def _read_manifest(file: Path) -> Mapping[str, Any]:
 
 def open_to_read(path: Path) -> BufferedReader:
     """Raises BundleError where it can't be opened."""
-    try:
+    with looking_at(path):
         return path.open("rb")
+
+
+@contextmanager
+def looking_at(path: Path) -> Iterator[None]:
+    """Turns what the system says within into a BundleError: a closed folder, a name that is too long."""
+    try:
+        yield
     except OSError as error:
         raise BundleError(path, f"it can't be read ({error.strerror})") from error
 
@@ -254,11 +264,12 @@ def _check_name(name: str) -> None:
 def _check_regular(root: Path, path: Path) -> None:
     """A link could lead outside the folder, so none is followed below it."""
     step = path
-    while step != root:
-        if step.is_symlink():
-            raise BundleError(step, "it is a link; a bundle holds plain files only", "Copy the file itself in its place.")
-        step = step.parent
-    if not path.exists():
-        raise BundleError(path, "it is missing", _REEXPORT)
-    if not path.is_file():
-        raise BundleError(path, "it is not a regular file", _REEXPORT)
+    with looking_at(path):
+        while step != root:
+            if step.is_symlink():
+                raise BundleError(step, "it is a link; a bundle holds plain files only", "Copy the file itself in its place.")
+            step = step.parent
+        if not path.exists():
+            raise BundleError(path, "it is missing", _REEXPORT)
+        if not path.is_file():
+            raise BundleError(path, "it is not a regular file", _REEXPORT)

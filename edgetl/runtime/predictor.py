@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import BundleError, EdgetlError, ImageError
-from edgetl.runtime.bundle import Bundle, open_to_read, read_card
+from edgetl.runtime.bundle import Bundle, looking_at, open_to_read, read_card
 from edgetl.runtime.card import ModelCard
 from edgetl.runtime.cores import cores
 from edgetl.runtime.images import MAX_PIXELS, Source, describe, read_image
@@ -117,7 +117,8 @@ class Predictor:
         self.threads = threads
         self.precision = precision
         self.max_pixels = max_pixels
-        self.bundle = Bundle.open(self.path) if self.path.is_dir() else None
+        with looking_at(self.path):
+            self.bundle = Bundle.open(self.path) if self.path.is_dir() else None
         self._identity: tuple[int, ...] | None = None
         self._forget_sessions()
         session = self._session(threads)
@@ -300,10 +301,11 @@ class Predictor:
 
     def _open_lone_model(self) -> BufferedReader:
         """The same file each time, open for reading. Raises BundleError."""
-        if not self.path.exists():
-            raise BundleError(self.path, "there is no such bundle or model", "Name a folder that `edgetl export` wrote.")
-        if not self.path.is_file():
-            raise BundleError(self.path, "it is not a regular file")
+        with looking_at(self.path):
+            if not self.path.exists():
+                raise BundleError(self.path, "there is no such bundle or model", "Name a folder that `edgetl export` wrote.")
+            if not self.path.is_file():
+                raise BundleError(self.path, "it is not a regular file")
         file = open_to_read(self.path)
         status = os.fstat(file.fileno())
         identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)

@@ -76,11 +76,17 @@ def load(source: str | Path) -> Trained:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a run folder. Raises CheckpointError if that can't be done."""
+    """Make a run folder, or see that files can be written to the one that is there. Raises CheckpointError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckpointError(f"{folder} can't be made: {error.strerror}.", "Choose another folder with -o.") from error
+    probe = folder / ".writable"  # now, not when there are weights to lose
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise CheckpointError(f"{folder} can't be written: {error.strerror}.", "Choose another folder with -o.") from error
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -18,12 +18,15 @@ if sys.platform != "win32":  # there, two runs in one folder are the user's to a
 def alone_in(folder: Path) -> Iterator[None]:
     """Hold an existing run folder; the system lets go of it however the process ends.
 
-    Raises CheckpointError if another process holds it.
+    Raises CheckpointError if another process holds it, or it may not be read.
     """
     if sys.platform == "win32":
         yield
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise CheckpointError(f"{folder} can't be read: {error.strerror}.", "Choose another folder with -o.") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -71,13 +71,12 @@ class Loop:
         if settings.warm_head and standing.best is None and not standing.epoch and not standing.step:
             self._judge()  # a solved head is hard to beat with few photos: then it is what is kept
         with StopSignal() as stop, closing(cast("Any", self._course.kit.loader.batches(shares))) as batches:
-            while standing.epoch < settings.epochs:
+            while not standing.ended:
                 if not self._steps(batches, stop, clock):
                     return False
                 self._end_epoch(clock)
-                done = standing.epoch == settings.epochs or self._enough(clock)
-                if done or processes.any(stop.received):
-                    return done
+                if processes.any(stop.received):
+                    return standing.ended
         return True
 
     def _steps(self, batches: Iterator[Batch], stop: StopSignal, clock: _Clock) -> bool:
@@ -129,6 +128,7 @@ class Loop:
         }
         standing.history.append(row)
         standing.loss = standing.right = standing.seen = 0.0
+        standing.ended = standing.epoch == course.settings.epochs or self._enough(clock)
         self._save(clock)
         if course.processes.leads:
             self._publish(row)

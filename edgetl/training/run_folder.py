@@ -19,23 +19,36 @@ def require_free(folder: Path, overwrite: bool) -> None:
     """Raises CheckpointError if a run would write over what is in ``folder``, unless it may."""
     if overwrite:
         return
-    if any((folder / name).exists() for name in (BEST, LAST)):
-        go_on = f"Go on with it: edgetl train --resume {folder}\n" if not (folder / METRICS).exists() else ""
+    present = _present(folder)
+    if {BEST, LAST} & present:
+        go_on = f"Go on with it: edgetl train --resume {folder}\n" if can_go_on(folder) else ""
         raise CheckpointError(
             f"{folder} holds a run already.",
             f"{go_on}Throw it away with --overwrite, or choose another folder with -o.",
         )
-    for name in (HISTORY, METRICS, REPORT, EVENTS):
-        if (folder / name).exists():
-            raise CheckpointError(
-                f"{folder} holds {name} already, which a run would write.",
-                "Choose another folder with -o, or throw it away with --overwrite.",
-            )
+    if present:
+        raise CheckpointError(
+            f"{folder} holds {min(present)} already, which a run would write.",
+            "Choose another folder with -o, or throw it away with --overwrite.",
+        )
+
+
+def can_go_on(folder: Path) -> bool:
+    """Whether ``folder`` holds a run that was interrupted and can be resumed. Raises CheckpointError."""
+    present = _present(folder)
+    return LAST in present and METRICS not in present
+
+
+def _present(folder: Path) -> set[str]:
+    try:
+        return {name for name in (BEST, LAST, HISTORY, METRICS, REPORT, EVENTS) if (folder / name).exists()}
+    except OSError as error:
+        raise CheckpointError(f"{folder} can't be read: {error.strerror}.", "Choose another folder with -o.") from error
 
 
 def require_begun(folder: Path) -> Path:
     """Where a run stands, as a file. Raises CheckpointError if there is none in ``folder``."""
-    if not (folder / LAST).is_file():
+    if LAST not in _present(folder):
         raise CheckpointError(f"There is nothing to resume in {folder}.", "Start it with edgetl train DATA -o " + str(folder))
     return folder / LAST
 

@@ -26,6 +26,7 @@ class Standing:
     seconds           spent on training so far, over all parts of an interrupted run
     history           one row of history.csv for each epoch done
     best, best_epoch  the scores of the kept weights, and the epoch that they are from (from 1)
+    ended             no epoch is left to do
     finished          nothing is left to do
     """
 
@@ -38,6 +39,7 @@ class Standing:
     history: list[dict[str, Any]] = field(default_factory=list)
     best: Scores | None = None
     best_epoch: int = 0
+    ended: bool = False
     finished: bool = False
 
     def to_dict(self) -> dict[str, Any]:

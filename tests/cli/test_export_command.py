@@ -13,9 +13,12 @@ import torch
 from click.testing import CliRunner, Result
 
 from edgetl.cli.main import command
+from edgetl.errors import ExportError
+from edgetl.export.precisions import JudgedBy
 from edgetl.runtime.card import ModelCard
 from edgetl.training.backbones import build
 from edgetl.training.checkpoint import Trained, load, save
+from edgetl.training.dataset import scan
 from edgetl.training.run_folder import BEST
 
 LABELS = ("blue fish", "green, leaf", "red 花")
@@ -117,6 +120,33 @@ def test_a_smaller_precision_is_judged_on_all_validation_photos(run_folder: Path
     assert set(judged["class_drops"]) == set(LABELS)
     assert f"int8: accuracy {judged['accuracy']:.2%}" in done.output
     assert "15 validation photos" in done.output
+    for label, drop in judged["class_drops"].items():
+        assert f"{json.dumps(label, ensure_ascii=False)} {drop + 0.0:.2f}" in done.output
+
+
+def test_a_smaller_precision_that_loses_more_than_allowed_leaves_the_old_bundle(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def to_int8(network: object, card: object, judged_by: JudgedBy, working: object) -> None:
+        asked.append(judged_by)
+        raise ExportError("The int8 model loses too much.")
+
+    monkeypatch.setattr("edgetl.export.bundle_writer.to_int8", to_int8)
+    assert export(run_folder, "-o", tmp_path / "bundle", "--format", "onnx").exit_code == 0
+    before = (tmp_path / "bundle/manifest.json").read_bytes()
+    options = ("--precision", "int8", "--calibration", 6, "--max-accuracy-drop", 1.25)
+    done = export(run_folder, "-o", tmp_path / "bundle", "--format", "onnx", *options)
+    assert (done.exit_code, "loses too much" in done.output) == (1, True)
+    assert (tmp_path / "bundle/manifest.json").read_bytes() == before
+    assert [judged_by.max_accuracy_drop for judged_by in asked] == [1.25]
+    assert len(asked[0].calibration) == 6
+    assert len(asked[0].validation) == 15
+    data = run_folder.parent / "data"
+    split = scan(data)
+    assert set(asked[0].calibration) <= {sample.path for sample in split.train}
+    assert {path for path, _ in asked[0].validation} == {sample.path for sample in split.val}
 
 
 @pytest.mark.parametrize("weights", ["auto", "none"])
@@ -124,7 +154,7 @@ def test_the_table_of_precisions(run_folder: Path, tmp_path: Path, capsys: pytes
     trained = load(run_folder)
     save(replace(trained, settings={**trained.settings, "weights": weights}), tmp_path / BEST)
     script = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "bench_precision.py"))
-    script["main"]([str(tmp_path), "--photos", "2", "--threads", "1", "--precision", "int8"])
+    script["main"]([str(tmp_path), "--rounds", "2", "--threads", "1", "--precision", "int8"])
     header, _, fp32, int8 = (
         [cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()[2:]
     )

@@ -236,3 +236,18 @@ def test_one_bundle_holds_several_precisions(judged_by: JudgedBy, tmp_path: Path
     for precision in ("fp16", "int8"):
         predictor = Predictor(bundle, precision=precision)
         assert selftest(predictor).passed
+
+
+def test_the_layers_that_suffer_most_go_first(
+    network: onnx.ModelProto, judged_by: JudgedBy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quantizer = Quantizer(network, Pictures(judged_by.calibration, CROPPED))
+    ranking = quantizer.worst_layers(Pictures(judged_by.calibration, CROPPED))
+    accepted = iter([False, False, False, True])
+    judge = Judge.judge
+
+    def picky(self: Judge, *arguments: Any) -> Any:
+        return replace(judge(self, *arguments), drop=0.0 if next(accepted) else 99.0)
+
+    monkeypatch.setattr(Judge, "judge", picky)
+    assert to_int8(network, tiny_card(), judged_by)[1].float_layers == tuple(ranking[:2])

@@ -234,6 +234,44 @@ def test_no_permission(
         assert caught.value.path == bundle / name
 
 
+def test_a_closed_folder_or_a_name_that_is_too_long(
+    public_folder: Path, tiny_bundle: Path, without_privileges: Callable[[], AbstractContextManager[None]]
+) -> None:
+    closed = public_folder / "closed"
+    shutil.copytree(tiny_bundle, closed / "bundle")
+    for folder in (closed / "bundle" / "golden", closed / "bundle", closed):
+        before = folder.stat().st_mode
+        folder.chmod(0)
+        with without_privileges():
+            for path in (closed / "bundle", closed / "bundle" / "model.onnx"):
+                if folder.name == "golden":
+                    with pytest.raises(BundleError, match="Permission denied"):
+                        open_all(closed / "bundle")
+                else:
+                    with pytest.raises(BundleError, match="Permission denied"):
+                        Predictor(path)
+        folder.chmod(before)
+    with pytest.raises(BundleError, match="can't be read"):
+        Predictor("x" * 5000)
+
+
+def test_a_flipped_byte_of_the_model_is_found_before_onnxruntime_sees_it(
+    bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_session(*_: object, **__: object) -> None:
+        raise AssertionError("it was opened")
+
+    monkeypatch.setattr("edgetl.runtime.predictor.open_session", open_session)
+    whole = (bundle_copy / "model.onnx").read_bytes()
+    for position in range(0, len(whole), len(whole) // 50):
+        content = bytearray(whole)
+        content[position] ^= 1
+        (bundle_copy / "model.onnx").write_bytes(content)
+        with pytest.raises(BundleError, match="it is damaged") as caught:
+            Predictor(bundle_copy)
+        assert caught.value.path == bundle_copy / "model.onnx"
+
+
 # A lone model.
 
 

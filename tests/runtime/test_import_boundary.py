@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
+import edgetl.runtime
 from edgetl.cli.main import command as program
 
 FORBIDDEN = (
@@ -100,3 +103,34 @@ def test_a_workstation_command_names_the_package_that_is_missing(tmp_path: Path)
     assert "needs" in done.stderr
     assert "pip install" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_bench_and_bulk_prediction_work_without_them(tiny_bundle: Path, tmp_path: Path) -> None:
+    golden = str(tiny_bundle / "golden")
+    for arguments in (
+        ("bench", str(tiny_bundle), "--images", golden, "--runs", "2", "--json"),
+        ("predict", str(tiny_bundle), golden, "--out", str(tmp_path / "answers.csv")),
+    ):
+        done = run_edgetl(*arguments)
+        assert done.returncode == 0, done.stderr
+
+
+def test_nothing_is_reported_to_anybody(tiny_bundle: Path, tmp_path: Path) -> None:
+    """onnxruntime's wheels have telemetry, which keeps files at home and complains where it can't."""
+    for home in (tmp_path / "home", Path("/proc/nowhere")):
+        environment = {**os.environ, "HOME": str(home)}
+        for name in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"):
+            environment.pop(name, None)
+        command = [sys.executable, "-m", "edgetl", "predict", str(tiny_bundle), str(tiny_bundle / "golden" / "000.png")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert not home.exists()
+
+
+@pytest.mark.parametrize("file", sorted(Path(edgetl.runtime.__path__[0]).glob("*.py")), ids=lambda file: file.stem)
+def test_the_runtime_unpickles_nothing_and_knows_no_torch(file: Path) -> None:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert not {name.partition(".")[0] for name in imported} & {"pickle", "marshal", "shelve", "dill", "torch", "onnx"}
+    assert not any(isinstance(node, ast.keyword) and node.arg == "allow_pickle" for node in ast.walk(tree))

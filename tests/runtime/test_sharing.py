@@ -99,3 +99,9 @@ def test_memory_stays_flat_over_many_predictions(tiny_bundle: Path, photo_folder
     before = resident_bytes()
     classify(3000)
     assert resident_bytes() <= before * 1.02
+
+
+def test_threads_reach_the_session(tiny_bundle: Path) -> None:
+    for threads in (1, 3):
+        session = Predictor(tiny_bundle, threads=threads)._session(threads)
+        assert session.get_session_options().intra_op_num_threads == threads

@@ -5,21 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-
-COLOURS = {"ash": (90, 90, 90), "brick": (170, 60, 40), "clover": (50, 150, 60), "dusk": (60, 60, 150)}
+from training_runs import COLOURS, write_photo
 
 WritePhotos = Callable[..., Path]
-
-
-def write_photo(path: Path, colour: tuple[int, int, int], seed: int, size: tuple[int, int] = (24, 32)) -> None:
-    """A JPEG or PNG of ``size`` (height, width): noise around ``colour``, different for each ``seed``."""
-    noise = np.random.default_rng(seed).normal(0, 40, (*size, 3))
-    pixels = np.clip(np.asarray(colour) + noise, 0, 255).astype(np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
 
 
 @pytest.fixture

@@ -226,3 +226,30 @@ def test_a_run_begun_on_a_gpu_goes_on_here_without_its_kernels(two_parts, tmp_pa
     assert resume(tmp_path / "run").finished
     assert (tmp_path / "run" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
     assert not any(group["fused"] for group in read_state(tmp_path / "run")["learner"]["optimizer"]["param_groups"])
+
+
+@pytest.mark.parametrize("changes", [{"early_stop": 1}, {"max_time": 1e-9}])
+def test_a_run_that_ended_early_is_not_trained_on_when_its_last_words_were_cut_off(two_parts, tmp_path, monkeypatch, changes):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    settings = small(two_parts, epochs=9, lr=1e-9, ema=0.0, **changes)
+    train(settings, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("edgetl.training.run.finish", killed)
+        train(settings, tmp_path / "killed")
+    assert not read_state(tmp_path / "killed")["standing"]["finished"]
+    assert resume(tmp_path / "killed").finished
+    assert standing(tmp_path / "killed") == standing(tmp_path / "whole") != (9, 0)
+    assert (tmp_path / "killed" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
+
+
+def test_max_time_counts_what_earlier_parts_took(two_parts, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        signal_in_step(patch, 2, signal.SIGINT)
+        assert not train(small(two_parts, epochs=50, max_time=60), tmp_path / "run").finished
+    state = {key: value for key, value in read_state(tmp_path / "run").items() if key != "schema"}
+    state["standing"]["seconds"] = 3600.0
+    write_state(tmp_path / "run", state)
+    assert resume(tmp_path / "run").finished
+    assert standing(tmp_path / "run") == (1, 0)

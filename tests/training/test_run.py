@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch._inductor.exc
-from training_runs import small, weights_of
+from training_runs import COLOURS, small, weights_of, write_photo
 
 from edgetl.errors import CheckpointError, DataError, TrainingError
 from edgetl.training import checkpoint
 from edgetl.training.dataset import scan
 from edgetl.training.learner import Learner
+from edgetl.training.preparation import class_weights
 from edgetl.training.progress import Listener
 from edgetl.training.recipes import resolve
 from edgetl.training.run import train
@@ -209,3 +212,91 @@ def test_tensorboard_events_hold_every_epoch(two_parts, tmp_path):
     train(small(two_parts, tensorboard=True), tmp_path / "run")
     events = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
     assert [event.step for event in events.Scalars("val/accuracy")] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"balanced": True},
+        {"class_weights": True},
+        {"clip": 0.01},
+        {"label_smoothing": 0.5},
+        {"optimizer": "adam"},
+        {"optimizer": "sgd"},
+        {"optimizer": "sgd", "momentum": 0.0},
+        {"precision": "bf16"},
+        {"layer_decay": 0.1},
+        {"weight_decay": 0.9},
+        {"ema": 0.5},
+        {"norm_statistics": False},
+        {"lr": 0.02},
+        {"warmup": 0.0},
+        {"flip": False},
+        {"rotation": 0.0},
+        {"scale": (0.2, 0.3)},
+        {"ratio": (1.0, 1.0)},
+        {"colour": 0.9},
+        {"mixup": 1.0},
+        {"cutmix": 1.0},
+        {"accumulate": 2},
+        {"strategy": "last-blocks"},
+        {"seed": 1},
+    ],
+    ids=lambda changes: " ".join(f"{name}={value}" for name, value in changes.items()),
+)
+def test_each_option_changes_what_is_learned(uneven_run, tmp_path, changes):
+    data, before = uneven_run
+    train(small(data, **{**EFFECTIVE, **changes}), tmp_path / "run")
+    weights = state_weights(tmp_path / "run")
+    assert not all(torch.equal(weights[name], before[name]) for name in before)
+
+
+EFFECTIVE = {"epochs": 1, "lr": 0.01, "weight_decay": 0.1, "ema": 0.0, "layer_decay": 0.9}
+
+
+def state_weights(run):
+    """Those after the last step, averaged or not, as they would be judged."""
+    learner = read_state(run)["learner"]
+    return learner["average"]["network"] if learner["average"] else learner["network"]
+
+
+@pytest.fixture(scope="module")
+def uneven_run(tmp_path_factory):
+    """(data of 6 + 3 photos, the weights after an epoch)."""
+    folder = tmp_path_factory.mktemp("uneven")
+    for part, counts in {"train": (6, 3), "val": (2, 2)}.items():
+        for name, count in zip(COLOURS, counts, strict=False):
+            for number in range(count):
+                write_photo(folder / "data" / part / name / f"{number}.png", COLOURS[name], number + 50 * (part == "val"))
+    train(small(folder / "data", **EFFECTIVE), folder / "run")
+    return folder / "data", state_weights(folder / "run")
+
+
+def test_a_run_folder_that_can_not_be_written_is_named_before_any_photo_is_decoded(two_parts, tmp_path, monkeypatch):
+    def touch(self, *_, **__):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr("pathlib.Path.touch", touch)
+    monkeypatch.setattr("edgetl.training.run.equip", None)
+    with pytest.raises(CheckpointError, match="run can't be written: Permission denied"):
+        train(small(two_parts), tmp_path / "run")
+
+
+def test_the_average_is_what_is_judged_and_kept(two_parts, tmp_path):
+    train(small(two_parts, epochs=1, ema=0.5, lr=0.05), tmp_path / "run")
+    learner, kept = read_state(tmp_path / "run")["learner"], weights_of(tmp_path / "run")
+    assert equal(kept, learner["average"]["network"])
+    assert not equal(kept, learner["network"])
+
+
+def test_rare_classes_weigh_more(two_parts):
+    weights = class_weights(small(two_parts, class_weights=True), SimpleNamespace(train_counts=(12, 3)))
+    assert weights.tolist() == pytest.approx([15 / 24, 15 / 6])
+
+
+def test_a_compiled_network_learns_the_same(two_parts, tmp_path, monkeypatch):
+    """With a backend that changes nothing: this machine may have no compiler."""
+    train(small(two_parts, ema=0.9), tmp_path / "plain")
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    train(small(two_parts, ema=0.9, compile=True), tmp_path / "compiled")
+    assert equal(weights_of(tmp_path / "plain"), weights_of(tmp_path / "compiled"))

@@ -50,7 +50,7 @@ def warm_up(steps: int) -> list[float]:
 
 
 def test_step_falls_every_so_many_epochs():
-    expected = [RATE * 0.5 ** (step // (2 * STEPS)) for step in range(TOTAL)]
+    expected = torch_curve(lambda o: lr_scheduler.StepLR(o, 2 * STEPS, 0.5))
     assert curve(scheduler="step", step_size=2, gamma=0.5, warmup=0) == pytest.approx(expected)
 
 
@@ -76,6 +76,19 @@ def test_one_cycle_is_torchs_and_rises_in_the_warm_up(warmup, share):
 
 def test_constant_after_warm_up():
     assert curve(scheduler="none", warmup=1) == pytest.approx(warm_up(STEPS) + [RATE] * (TOTAL - STEPS))
+
+
+@pytest.mark.parametrize(
+    "losses", [[1.0, 0.5, 0.6, 0.6, 0.6, 0.6], [1.0, 1.0, 1.0, 0.9, 0.95, 0.95], [3.0, 2.0, 1.0, 0.5, 0.2, 0.1]]
+)
+def test_plateau_is_torchs(losses):
+    optimizer = optimizer_of()
+    scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=1)
+    expected = []
+    for loss in losses:
+        expected += [optimizer.param_groups[0]["lr"]] * STEPS
+        scheduler.step(loss)
+    assert curve(losses, scheduler="plateau", patience=1, gamma=0.1, warmup=0) == pytest.approx(expected)
 
 
 def test_plateau_falls_when_the_loss_stalls():

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -23,6 +25,17 @@ SMALL: dict[str, Any] = {
     "workers": 1,
     "device": "cpu",
 }
+
+
+COLOURS = {"ash": (90, 90, 90), "brick": (170, 60, 40), "clover": (50, 150, 60), "dusk": (60, 60, 150)}
+
+
+def write_photo(path: Path, colour: tuple[int, int, int], seed: int, size: tuple[int, int] = (24, 32)) -> None:
+    """A JPEG or PNG of ``size`` (height, width): noise around ``colour``, different for each ``seed``."""
+    noise = np.random.default_rng(seed).normal(0, 40, (*size, 3))
+    pixels = np.clip(np.asarray(colour) + noise, 0, 255).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
 
 
 def small(data: Path, **changes: Any) -> TrainSettings:

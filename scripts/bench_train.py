@@ -29,12 +29,13 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgetl.training.dataset import scan
-from edgetl.training.distributed import Processes, choose_device, describe
+from edgetl.training.distributed import Processes, describe, join
 from edgetl.training.learner import Learner
 from edgetl.training.loader import Batch
 from edgetl.training.optimizers import reduced_type
 from edgetl.training.preparation import Kit, build_backbone, equip
 from edgetl.training.progress import Listener
+from edgetl.training.randomness import reproducible
 from edgetl.training.recipes import resolve
 from edgetl.training.sampling import Share
 from edgetl.training.settings import TrainSettings
@@ -47,11 +48,10 @@ EPOCHS = 12  # over which decoding once is spread in the last line
 
 def main() -> None:
     options = parse()
-    device = choose_device(options.device)
-    with tempfile.TemporaryDirectory() as folder:
+    with join(options.device) as processes, reproducible(processes.device), tempfile.TemporaryDirectory() as folder:
+        device = processes.device
         data = options.data or make_photos(Path(folder) / "photos", options.photos)
         settings = settings_of(options, data, device)
-        processes = Processes(device)
         print(
             f"{describe(processes)}, torch {torch.__version__}, {os.cpu_count()} cores; {settings.backbone}, batch "
             f"{settings.batch_size}, {reduced_type(settings.precision, device) or torch.float32}, compile {settings.compile}"
@@ -97,7 +97,11 @@ def parse() -> argparse.Namespace:
 def settings_of(options: argparse.Namespace, data: Path, device: torch.device) -> TrainSettings:
     names = ("backbone", "batch_size", "precision", "workers", "compile", "device")
     given = {name: getattr(options, name) for name in names}
-    return resolve(data, {**given, "weights": "none", "strategy": "full", "warm_head": False}, cuda=device.type == "cuda")
+    return resolve(
+        data,
+        {**given, "weights": "none", "strategy": "full", "warm_head": False, "norm_statistics": False},
+        cuda=device.type == "cuda",
+    )
 
 
 def make_photos(folder: Path, count: int) -> Path:

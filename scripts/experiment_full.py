@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -26,8 +27,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "lr 2e-4": {"lr": 2e-4},
     "lr 1e-3": {"lr": 1e-3},
     "lr 2e-3": {"lr": 2e-3},
-    "layer decay 0.65": {"layer_decay": 0.65},
-    "layer decay 0.9": {"layer_decay": 0.9},
+    "layer decay 0.02": {"layer_decay": 0.02},
+    "layer decay 0.4": {"layer_decay": 0.4},
+    "layer decay 1": {"layer_decay": 1.0},
     "norm statistics": {"norm_statistics": True},
     "no ema": {"ema": 0.0},
     "ema 0.98": {"ema": 0.98},
@@ -53,7 +55,10 @@ def run(data: Path, given: dict[str, Any], seed: int) -> tuple[float, float, flo
     settings = resolve(data, {"strategy": "full", **given, "seed": seed}, cuda=torch.cuda.is_available())
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        metrics = train(settings, Path(folder) / "run").metrics
+        outcome = train(settings, Path(folder) / "run")
+    if not outcome.finished:
+        sys.exit("Interrupted.")
+    metrics = outcome.metrics
     return 100 * metrics["accuracy"], metrics["loss"], time.perf_counter() - began
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _MOST_PHOTOS = 100
 
 
-@click.command()
+@click.command(short_help="Measure a model on this device.")
 @click.argument("model", type=click.Path(exists=True))
 @click.option("--images", type=click.Path(exists=True), help="Folder of photos to measure with. [default: the golden ones]")
 @click.option("--runs", type=click.IntRange(min=1), default=100, show_default=True, help="How often each stage is timed.")
@@ -66,9 +66,13 @@ def _lines(measured: Bench) -> list[str]:
         f"throughput   {measured.throughput:.0f} photos/s",
         f"cold start   {measured.cold_start:.2f} s from nothing to the first label, {_megabytes(measured.cold_memory)}",
         f"peak memory  {_megabytes(measured.peak_memory)} of this run",
-        f"threads      {_sweep(measured.threads)}  ms a run of the model",
+        f"threads      {_sweep(measured.threads)}  ms a run of the model; fastest here: --threads {_fastest(measured.threads)}",
         f"batch        {_sweep(measured.batches)}  ms a photo in the model",
     ]
+
+
+def _fastest(values: dict[int, float]) -> int:
+    return min(values, key=lambda key: values[key])
 
 
 def _sweep(values: dict[int, float]) -> str:

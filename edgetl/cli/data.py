@@ -30,7 +30,7 @@ _json_option = click.option("--json", "json_file", type=ReportFile(), help="Also
 _threads_option = click.option("--threads", type=click.IntRange(min=1), help="Photos decoded at a time (default: one a core).")
 
 
-@click.group()
+@click.group(short_help="Look for faults in photos, or split them for training.")
 def command() -> None:
     """Check a folder of labelled photos, or split one into train and val.
 
@@ -50,7 +50,8 @@ def check(data: str, json_file: Path | None, threads: int | None) -> None:
 
     Unreadable, truncated and empty files, wrong suffixes, exact and near duplicates inside and across train, val and
     the classes, tiny and huge photos, missing, empty and uneven classes. The exit code is 1 if there is an error:
-    something that makes training fail or its metrics untrue.
+    something that makes training fail or its metrics untrue. What only looks the same is a warning, also across train and
+    val: looks can deceive.
 
     \b
     Example:
@@ -132,7 +133,7 @@ def _show_diagnosis(diagnosis: Diagnosis) -> None:
 def _show_split(done: Split) -> None:
     _print(
         _counts_table(done.counts),
-        *_finding_tables(done.left_out),
+        *_finding_tables((*done.left_out, *done.clashes)),
         f"{sum(sum(classes.values()) for classes in done.counts.values()):,} photos in {printable(str(done.destination))}, "
         f"{_number(len(done.left_out), 'file')} left out, "
         f"{_number(done.groups, 'group')} of duplicates kept on one side.",

@@ -24,7 +24,7 @@ DEFAULT_CALIBRATION = 100
 DEFAULT_MAX_DROP = 0.5
 
 
-@click.command()
+@click.command(short_help="Write a trained run as a bundle for the device.")
 @click.argument("run", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "-o", "--out", "--output", "output", required=True, type=click.Path(path_type=Path), help="Folder to write the bundle to."
@@ -182,8 +182,8 @@ def _lines(bundle: Path, manifest: Mapping[str, Any]) -> Sequence[str]:
         *(f"{bundle / name}  {manifest['files'][name]['bytes'] / 1e6:.2f} MB" for name in models),
         f"{bundle / 'golden'}  {len(manifest['golden'])} photos",
         *(
-            f"{name}: resized pixels equal to the trained network's on {figures['photos']} pictures, "
-            f"probabilities within {figures['probabilities']:.1e}"
+            f"{name}: resized pixels equal to the trained network's on {figures['photos']} pictures"
+            + (f", probabilities within {figures['probabilities']:.1e}" if name not in manifest["precisions"] else "")
             for name, figures in manifest["verification"].items()
         ),
         *(line for name, judged in manifest["precisions"].items() for line in _judged_lines(name, judged)),
@@ -191,7 +191,7 @@ def _lines(bundle: Path, manifest: Mapping[str, Any]) -> Sequence[str]:
     ]
 
 
-_MOST_CLASSES = 10  # shown; the manifest has all
+_MOST_CLASSES, _MOST_LAYERS = 10, 3  # shown; the manifest has all
 
 
 def _judged_lines(precision: str, judged: Mapping[str, Any]) -> Sequence[str]:
@@ -203,6 +203,7 @@ def _judged_lines(precision: str, judged: Mapping[str, Any]) -> Sequence[str]:
     shown = [f"{json.dumps(label, ensure_ascii=False)} {drop + 0.0:.2f}" for label, drop in worst[:_MOST_CLASSES]]
     more = f" … and {len(worst) - _MOST_CLASSES} more" if len(worst) > _MOST_CLASSES else ""
     lines.append(f"{precision}: points lost by class: {', '.join(shown)}{more}")
-    if judged["float_layers"]:
-        lines.append(f"{precision}: {len(judged['float_layers'])} layers stayed in float: {', '.join(judged['float_layers'])}")
+    if layers := judged["float_layers"]:
+        more = f" … and {len(layers) - _MOST_LAYERS} more" if len(layers) > _MOST_LAYERS else ""
+        lines.append(f"{precision}: {len(layers)} layers stayed in float: {', '.join(layers[:_MOST_LAYERS])}{more}")
     return lines

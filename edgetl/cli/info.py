@@ -27,11 +27,12 @@ _METRICS = {
 _JUDGED = {"accuracy": "accuracy", "fp32_accuracy": "of fp32", "agreement": "same label", "drop": "points lost"}
 _DATA = {"train": "training photos", "val": "validation photos", "fingerprint": "fingerprint"}
 _PLAIN_NUMBERS = frozenset({"loss", "epoch", "drop", "photos", "train", "val"})  # all others are shares, 0..1
+_UNSAID: Mapping[str, tuple[int, ...]] = {"epoch": (0,)}  # there were none, or the head that it began with was kept
 _CHECKSUM = {True: "fits", False: "none"}  # damage is an error
 _FINGERPRINT_DIGITS = 12  # of 64: enough to tell two data sets apart by eye
 
 
-@click.command()
+@click.command(short_help="Show what a model holds, and whether its files are whole.")
 @click.argument("model", type=click.Path(exists=True))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output instead of text.")
 def command(model: str, as_json: bool) -> None:
@@ -137,7 +138,11 @@ def _row(name: str, value: str | None) -> list[str]:
 
 def _pairs(values: Mapping[str, Any], names: Mapping[str, str]) -> str:
     """Those of ``values`` that have a name here, by that name; the others are left to --json."""
-    return ", ".join(f"{shown} {_value(name, values[name])}" for name, shown in names.items() if name in values)
+    return ", ".join(
+        f"{shown} {_value(name, values[name])}"
+        for name, shown in names.items()
+        if values.get(name) not in (None, *_UNSAID.get(name, ()))
+    )
 
 
 def _value(name: str, value: Any) -> str:

@@ -9,7 +9,10 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
+from importlib.util import find_spec
 from pkgutil import iter_modules
 
 import click
@@ -48,6 +51,12 @@ class CommandFolder(click.Group):
         command = getattr(import_module(f"{cli.__name__}.{name}"), "command", None)
         return command if isinstance(command, click.Command) else None
 
+    def resolve_command(self, ctx: click.Context, args: Sequence[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        close = get_close_matches(args[0], _module_names(), 1)
+        if args[0] not in _module_names() and close:
+            ctx.fail(f"There is no command {args[0]!r}. Did you mean {close[0]}?")
+        return super().resolve_command(ctx, list(args))
+
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
@@ -57,7 +66,9 @@ class CommandFolder(click.Group):
             package = (error.name or "").partition(".")[0]
             if package not in _TRAINING_PACKAGES:
                 raise
-            missing = MissingDependencyError(package, f"edgetl {ctx.invoked_subcommand}", "train,cpu")
+            # Whoever has onnxruntime-gpu must not be told to install onnxruntime beside it.
+            extra = "train" if find_spec("onnxruntime") else "train,cpu"
+            missing = MissingDependencyError(package, f"edgetl {ctx.invoked_subcommand}", extra)
             raise click.ClickException(str(missing)) from error
 
 

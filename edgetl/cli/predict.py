@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edgetl.runtime.sharding import Shard
 
 
-@click.command()
+@click.command(short_help="Classify photos.")
 @click.argument("model", type=click.Path(exists=True))
 @click.argument("photos", nargs=-1, required=True)
 @click.option(
@@ -95,10 +95,13 @@ def _print_all(predictor: Predictor, sources: Iterable[Source], top: int | None,
     """(photos, failures)"""
     show = partial(_show_json, top=top) if as_json else _Table(predictor.labels, top or 1).show
     total = failed = 0
+    right = _RightByFolder(predictor.labels)
     for result in predictor.batch(sources):
         total += 1
         failed += isinstance(result, ImageError)
+        right.count(result)
         show(result)
+    right.tell()
     return total, failed
 
 
@@ -112,14 +115,38 @@ def _write_all(predictor: Predictor, photos: tuple[str, ...], shard: Shard, out:
         raise click.UsageError("--out takes files and folders, not standard input.")
     with open_results(out, predictor.model_id, predictor.labels) as results:
         total = len(results)
+        right = _RightByFolder(predictor.labels)
         waiting = (photo for photo in photos_of(photos, shard) if str(photo) not in results)
         with counting("photos", done=total, total=lambda: sum(1 for _ in photos_of(photos, shard))) as count:
             for result in predictor.batch(waiting):
                 results.append(result)
                 total += 1
+                right.count(result)
                 count()
+    right.tell()
     click.echo(f"photos in {out}: {total}" + (f", {len(results)} of them from before" if len(results) else ""), err=True)
     return total, results.failed
+
+
+class _RightByFolder:
+    """Accuracy, where every photo lies in a folder that is named as one of the labels."""
+
+    def __init__(self, labels: tuple[str, ...]) -> None:
+        self._labels, self._known, self._photos, self._right = frozenset(labels), True, 0, 0
+
+    def count(self, result: Prediction | ImageError) -> None:
+        if isinstance(result, ImageError):
+            return
+        folder = Path(result.source).parent.name
+        self._known = self._known and folder in self._labels
+        self._photos += 1
+        self._right += folder == result.label
+
+    def tell(self) -> None:
+        """On standard error: answers alone are on standard output."""
+        if self._known and self._photos:
+            share = f"{self._right:,} of {self._photos:,} ({self._right / self._photos:.2%})"
+            click.echo(f"answers that are the name of the photo's folder: {share}", err=True)
 
 
 def _show_json(result: Prediction | ImageError, top: int | None) -> None:

@@ -13,7 +13,7 @@ import click
 
 from edgetl.errors import CheckpointError, TrainingError
 from edgetl.training.recipes import resolve
-from edgetl.training.run_folder import BEST, can_go_on, require_begun, require_free
+from edgetl.training.run_folder import BEST, can_go_on, refuse_photos_folder, require_begun, require_free
 from edgetl.training.settings import OPTIONS, Option, TrainSettings, defaults, field_types, flag
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _click_option(name: str, option: Option, kind: type, default: Any) -> click.
     return click.Option([flag(name), name], type=value_type, nargs=2 if pair else 1, default=None, help=text)
 
 
-@click.command(cls=GroupedCommand, params=_settings_options())
+@click.command(cls=GroupedCommand, params=_settings_options(), short_help="Train a classifier on folders of photos.")
 @click.argument("data", required=False, type=click.Path(path_type=Path))
 @click.option("-o", "--out", "--output", "out", type=click.Path(path_type=Path), help="Folder to write the run to.")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with an interrupted run.")
@@ -135,6 +135,7 @@ def _start(data: Path, out: Path, overwrite: bool, find_lr: bool, given: dict[st
 
     # What is wrong with the call is said before torch is imported, which takes seconds.
     settings = _plausible(data, given)
+    refuse_photos_folder(out, data)
     if not find_lr:
         require_free(out, overwrite)
     with _showing() as listener:

@@ -67,7 +67,7 @@ class Display(Listener):
         minutes, seconds = divmod(round(report.seconds_left), 60)
         detail = (
             f"loss {report.loss:.3f}  accuracy {report.accuracy:.1%}  "
-            f"{report.images_per_second:,.0f} images/s  {minutes}:{seconds:02} left"
+            f"{_rate(report.images_per_second)}  {minutes}:{seconds:02} left"
         )
         self._show(f"Epoch {report.epoch}/{report.epochs}", report.step, report.steps, detail)
 
@@ -76,7 +76,7 @@ class Display(Listener):
         self._console.print(
             f"epoch {row['epoch']:>3}  loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:.2%}  "
             f"val loss {row['val_loss']:.4f}  val accuracy {row['val_accuracy']:.2%}  "
-            f"{row['images_per_second']:,.0f} images/s",
+            f"{_rate(row['images_per_second'])}",
             soft_wrap=True,
         )
 
@@ -86,3 +86,7 @@ class Display(Listener):
                 self._progress.remove_task(self._task)
             self._task, self._what = self._progress.add_task(what, total=total, detail=detail), what
         self._progress.update(self._task, completed=done, total=total, detail=detail)
+
+
+def _rate(images_per_second: float) -> str:
+    return f"{images_per_second:,.{0 if images_per_second >= 10 else 1}f} images/s"

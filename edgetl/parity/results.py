@@ -69,9 +69,10 @@ class StageResult:
         if gap.problem:
             return f"{self.stage} of {gap.photo}: {gap.problem}"
         share = f"{self.differing:,} of {self.size:,} values differ, " if self.differing else ""
+        digits = 9 if f"{gap.found:.6g}" == f"{gap.expected:.6g}" else 6
         return (
             f"{self.stage}: {share}most by {gap.largest:.3g} (limit {gap.limit:.3g}) in {gap.photo} "
-            f"at {list(gap.position)}: {gap.found:.6g} where the reference has {gap.expected:.6g}"
+            f"at {list(gap.position)}: {gap.found:.{digits}g} where the reference has {gap.expected:.{digits}g}"
         )
 
 

@@ -74,7 +74,9 @@ class Bundle:
         file = path / MANIFEST
         with looking_at(path):
             if not file.is_file() and not file.is_symlink():
-                hint = "Name a folder that `edgetl export` wrote."
+                is_run = (path / "best.safetensors").exists()
+                export = f"It is a training run: edgetl export {path} -o exported/{path.name}"
+                hint = export if is_run else "Name a folder that `edgetl export` wrote."
                 raise BundleError(path, f"it is not a bundle: it has no {MANIFEST}", hint)
         _check_regular(path, file)
         manifest = _read_manifest(file)

@@ -152,7 +152,9 @@ def _identify(file: IO[bytes], name: str) -> Image.Image:
                     return factory(file, "")
             except (SyntaxError, IndexError, TypeError, struct.error):
                 continue  # how a plugin says that the file is not of its format
-    raise ImageError(name, "it is not an image, or of a format that is not read here")
+    raise ImageError(
+        name, "it is not an image, or of a format that is not read here", "Convert it to JPEG or PNG if it is one."
+    )
 
 
 def _load_common_plugin(prefix: bytes) -> None:

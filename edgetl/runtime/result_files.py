@@ -276,7 +276,8 @@ def open_results(path: str | os.PathLike[str], model: str, labels: Sequence[str]
     """The file of results of the kind that ``path`` ends in. Raises ResultsError, MissingDependencyError."""
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
-        raise ResultsError(f"{path}: results are not written as {path.suffix!r}.", f"End its name in {', '.join(FORMATS)}.")
+        hint = f"End its name in {', '.join(FORMATS)}; for standard output leave it out (--json: one JSON object a line)."
+        raise ResultsError(f"{path}: results are not written as {path.suffix!r}.", hint)
     return FORMATS[path.suffix.lower()](path, model, labels)
 
 

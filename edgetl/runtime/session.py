@@ -67,7 +67,8 @@ def open_session(
             session = create(configured[-1:])  # the CPU; below it is told where it was not wanted
     except Exception as error:  # onnxruntime's own exceptions share no base class but this
         reason = _first_line(error).replace(str(source), "it") if isinstance(source, str) else _first_line(error)
-        raise BundleError(shown, f"onnxruntime {ort.__version__} can't load it: {reason}") from error
+        hint = "Name a bundle folder or a model.onnx that `edgetl export` wrote."
+        raise BundleError(shown, f"onnxruntime {ort.__version__} can't load it: {reason}", hint) from error
     running = session.get_providers()[0]
     if providers != "auto" and running != wanted[0]:
         raise RuntimeUnavailableError(

@@ -9,15 +9,21 @@ from pathlib import Path
 
 from edgetl.errors import DataError
 
+# Phones and cameras write these. Where Pillow can't open them they are photos all the same: to pass them over in
+# silence would train on half of a folder.
+_CAMERA_SUFFIXES = frozenset(
+    f".{name}" for name in ("heic", "heif", "avif", "jxl", "dng", "cr2", "cr3", "nef", "arw", "orf", "rw2", "raf")
+)
+
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """Lower-case suffixes, with their dot, that the installed Pillow can open as a picture."""
+    """Lower-case suffixes, with their dot, of photos: those that the installed Pillow opens, and those of cameras."""
     from PIL import Image  # costs 30 ms, and only folders need it here
 
     Image.init()
     containers = {".pdf", ".eps", ".ps", ".mpg", ".mpeg", ".h5", ".hdf", ".fits", ".fit", ".grib", ".bufr", ".emf", ".wmf"}
-    return frozenset(suffix for suffix, name in Image.EXTENSION.items() if name in Image.OPEN) - containers
+    return frozenset(suffix for suffix, name in Image.EXTENSION.items() if name in Image.OPEN) - containers | _CAMERA_SUFFIXES
 
 
 def find_images(folder: str | Path) -> list[Path]:

@@ -52,7 +52,8 @@ class Normalizer:
         self._scale, self._bias = (torch.from_numpy(values).to(device) for values in normalization(spec))
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        return (pixels.float() * self._scale + self._bias).permute(0, 3, 1, 2)
+        planes = (pixels.float() * self._scale + self._bias).permute(0, 3, 1, 2)
+        return planes.contiguous(memory_format=torch.channels_last)
 
 
 class PhotoView:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgetl.errors import DataError, ImageError
+from edgetl.runtime.cores import cores
 from edgetl.runtime.images import read_image
 from edgetl.runtime.sources import find_images
 from edgetl.training.settings import DEFAULT_VAL_FRACTION
@@ -127,7 +128,7 @@ def find_unreadable(
         return None
 
     unreadable: dict[Path, str] = {}
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads or cores()) as pool:
         paths = list(paths)
         for path, reason in zip(paths, pool.map(problem, paths), strict=True):
             if reason is not None:

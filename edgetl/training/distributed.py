@@ -103,13 +103,16 @@ def join(device_name: str) -> Iterator[Processes]:
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
             yield Processes(device)
         return
+    if "LOCAL_RANK" not in os.environ:
+        raise RuntimeUnavailableError(
+            f"WORLD_SIZE is {count}, but torchrun did not start this process.", "Start it with torchrun, or unset WORLD_SIZE."
+        )
     local_rank = int(os.environ["LOCAL_RANK"])
     if device.type == "cuda":
         device = choose_device(f"cuda:{local_rank}")
         torch.cuda.set_device(device)
     on_gpu = device.type == "cuda"
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE, device_id=device if on_gpu else None)
-    try:
-        yield Processes(device, dist.get_rank(), count, local_rank, int(os.environ["LOCAL_WORLD_SIZE"]))
-    finally:
-        dist.destroy_process_group()
+    yield Processes(device, dist.get_rank(), count, local_rank, int(os.environ["LOCAL_WORLD_SIZE"]))
+    # Not after an error: NCCL would wait here for processes that wait for this one, and torchrun see none of them end.
+    dist.destroy_process_group()

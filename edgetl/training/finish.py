@@ -18,6 +18,7 @@ from edgetl.training.history import write_metrics
 from edgetl.training.metrics import metrics_summary
 from edgetl.training.report import ReportData, write_report
 from edgetl.training.run_folder import BEST
+from edgetl.training.settings import OPTIONS, TrainSettings
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,12 @@ class Told:
     warnings: Sequence[str]
     history: Sequence[Mapping[str, Any]] = ()
     strengths: Sequence[tuple[float, float]] = ()
+
+
+def _effective(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Without those that changed nothing beside the others."""
+    known = TrainSettings.from_dict(settings)
+    return {name: value for name, value in settings.items() if name not in OPTIONS or known.has_effect(name)}
 
 
 def finish(folder: Path, folders: ImageFolders, logits: NDArray[np.float32], told: Told) -> dict[str, Any]:
@@ -55,7 +62,7 @@ def finish(folder: Path, folders: ImageFolders, logits: NDArray[np.float32], tol
         seconds=told.seconds,
         device=told.device,
         train_counts=folders.train_counts,
-        settings=dict(best.settings),
+        settings=_effective(best.settings),
         history=told.history,
         strengths=told.strengths,
         warnings=told.warnings,

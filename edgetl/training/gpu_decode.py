@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -26,7 +25,7 @@ from edgetl.errors import ImageError
 from edgetl.runtime.images import MAX_PIXELS
 from edgetl.training.dataset import Sample
 from edgetl.training.pixels import Decode, Done, StoredPhotos
-from edgetl.training.threads import in_order
+from edgetl.training.threads import cores, in_order
 
 _BATCH = 128  # photos given to nvJPEG at once: its units work side by side, and each call waits for the slowest
 _BATCH_PIXELS = 1 << 26  # of all of them together: decoded and as float32 they take 15 bytes each on the GPU
@@ -71,7 +70,7 @@ def store_on_gpu(
         room[rows] = pixels.cpu().numpy()
 
     rows = range(part[0], len(samples), part[1])
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads or cores()) as pool:
         found = in_order(pool, plain_jpeg, (samples[row].path for row in rows), _AHEAD)
         placing: list[Future[None]] = []
         for batch in _batches(zip(rows, found, strict=True)):

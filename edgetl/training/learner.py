@@ -53,6 +53,8 @@ class Learner:
         self._mixing = Mixing(settings, int(classes))
         self._class_weights = class_weights.to(self._device) if class_weights is not None else None
         self._model = self._wrapped()
+        self.last_lr = self.lr
+        """The largest learning rate of the last step."""
         self.sums = torch.zeros(3, dtype=torch.float64, device=self._device)
         """Since it was last set to zero, over this process's photos: loss, right answers, photos."""
 
@@ -61,7 +63,13 @@ class Learner:
         model: Any = torch.compile(self._network) if self._settings.compile else self._network
         if self._processes.count == 1:
             return model
-        return DistributedDataParallel(model, device_ids=[self._device] if self._device.type == "cuda" else None)
+        on_gpu = self._device.type == "cuda"
+        return DistributedDataParallel(
+            model,
+            device_ids=[self._device] if on_gpu else None,
+            broadcast_buffers=not on_gpu,  # there they are frozen, or batch norm measures them over all processes
+            gradient_as_bucket_view=True,
+        )
 
     @property
     def lr(self) -> float:
@@ -93,6 +101,7 @@ class Learner:
                 over the step and divided by it, however the step is cut into batches and processes
         """
         torch.manual_seed(torch_seed(self._settings.seed, STEP, epoch, step, self._processes.rank))
+        self.last_lr = self.lr
         for number in range(count):
             with self._gathering(last=number == count - 1), _explained():
                 # DDP averages gradients over processes, and a sum is wanted.
@@ -106,7 +115,7 @@ class Learner:
         self._optimizer.zero_grad(set_to_none=True)
         self._step_schedule()
         if self._average is not None:
-            self._average.update(self._network)
+            self._average.update()
 
     def _gathering(self, last: bool) -> AbstractContextManager[Any]:
         """Processes exchange gradients once a step, with the last batch."""

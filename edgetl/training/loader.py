@@ -187,6 +187,8 @@ def prefetched(items: Generator[T, None, None], ahead: int) -> Iterator[T]:
         return False
 
     def make() -> None:
+        if device is not None:
+            torch.cuda.set_device(device)  # a new thread begins on the first GPU, and would wake it up
         end: BaseException = StopIteration()
         try:
             for item in items:
@@ -196,6 +198,7 @@ def prefetched(items: Generator[T, None, None], ahead: int) -> Iterator[T]:
             end = error
         put((None, end))
 
+    device = torch.cuda.current_device() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
     thread = threading.Thread(target=make, name="prefetch", daemon=True)
     thread.start()
     try:

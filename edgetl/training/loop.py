@@ -110,7 +110,7 @@ class Loop:
     def _end_epoch(self, clock: _Clock) -> None:
         """Validate, keep the weights if they are the best, save, write the history."""
         course, standing = self._course, self.standing
-        lr, rate = self._learner.lr, clock.images_per_second(course, standing.step)
+        lr, rate = self._learner.last_lr, clock.images_per_second(course, standing.step)
         standing.epoch, standing.step = standing.epoch + 1, 0
         result = self._judge()
         self._learner.epoch_ended(result.loss)
@@ -129,6 +129,9 @@ class Loop:
         standing.history.append(row)
         standing.loss = standing.right = standing.seen = 0.0
         standing.ended = standing.epoch == course.settings.epochs or self._enough(clock)
+        if standing.ended and standing.epoch < course.settings.epochs:
+            why = "the time was up" if clock.out_of_time() else f"no gain since epoch {standing.best_epoch}"
+            course.listener.note(f"Ended after epoch {standing.epoch} of {course.settings.epochs}: {why}.")
         self._save(clock)
         if course.processes.leads:
             self._publish(row)

@@ -29,6 +29,7 @@ LOWEST, HIGHEST = 1e-6, 1.0
 STEPS = 100
 _SMOOTHING = 0.9  # share of the running mean that a step keeps
 _BROKEN = 3.0  # times the smallest loss, above which larger rates are not tried
+_WINDOW = 9  # steps over which slopes are averaged
 _EDGE = 5  # steps at either end whose slope says nothing
 
 
@@ -103,7 +104,8 @@ def steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
     """The rate at which the loss falls fastest, per factor of the rate. Raises TrainingError if it never falls."""
     if len(losses) <= 2 * _EDGE:
         raise TrainingError("The loss broke at once.", "The photos or the weights can't be trained on as they are.")
-    slopes = np.gradient(np.asarray(losses), np.log(rates))[_EDGE:-_EDGE]
+    slopes = np.gradient(np.asarray(losses), np.log(rates))
+    slopes = np.convolve(slopes, np.ones(_WINDOW) / _WINDOW, "same")[_EDGE:-_EDGE]  # else a dip of the noise would win
     if slopes.min() >= 0:
         raise TrainingError("The loss fell at no learning rate.", "The photos or the weights can't be trained on as they are.")
     return float(rates[_EDGE + int(slopes.argmin())])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from edgetl.runtime.preprocess import resize_image
 from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training.dataset import Sample
 from edgetl.training.distributed import Processes
+from edgetl.training.threads import cores
 
 _MARGIN = 1.3  # stored side / network's side: what cut-outs are enlarged from, without keeping whole photos
 _MULTIPLE = 32
@@ -87,7 +87,7 @@ def store(
         except ImageError as error:
             unreadable[samples[row].path] = error.reason
 
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads or cores()) as pool:
         for _ in pool.map(fill, range(part[0], len(samples), part[1])):
             done()
     return StoredPhotos(room, aspects, unreadable)

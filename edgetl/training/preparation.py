@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from edgetl.training.augment import BatchView, Normalizer, PhotoView, View
 from edgetl.training.backbones import Backbone, build
 from edgetl.training.dataset import ImageFolders, Sample, find_unreadable
 from edgetl.training.distributed import Processes
+from edgetl.training.levels import with_levels, without_levels
 from edgetl.training.loader import FileLoader, Loader, StoredLoader
 from edgetl.training.pixels import StoredPhotos, decoder, joined, store, stored_size
 from edgetl.training.progress import Counter, Listener
@@ -25,6 +25,7 @@ from edgetl.training.sampling import Sampler
 from edgetl.training.settings import TrainSettings
 from edgetl.training.solve import warm_head
 from edgetl.training.storage import allocate
+from edgetl.training.threads import cores
 from edgetl.training.validation import Validation
 
 
@@ -112,7 +113,9 @@ def equip(
     weights = class_weights(settings, left)
     if settings.norm_statistics and processes.count > 1 and processes.device.type == "cuda":
         # torch has batch norm over processes for GPUs only; its own conversion would lose timm's activations.
-        backbone = replace(backbone, module=convert_sync_batchnorm(backbone.module))  # type: ignore[no-untyped-call]
+        # It also loses the hooks of the layers that it replaces, by which a head sees earlier levels.
+        levels, bare = backbone.levels, without_levels(backbone)
+        backbone = with_levels(replace(bare, module=convert_sync_batchnorm(bare.module)), levels)  # type: ignore[no-untyped-call]
     if settings.warm_head and not begun:
         backbone = warm_head(backbone, left.train, weights, processes, settings, listener)
     labels = [sample.label for sample in left.train]
@@ -147,7 +150,7 @@ def _loader(
 ) -> Loader:
     view, normalizer = View.of(settings, spec), Normalizer(spec, processes.device)
     if stored is None:
-        workers = settings.workers or os.cpu_count() or 1
+        workers = settings.workers or max(1, cores() // processes.local)
         return FileLoader(folders.train, PhotoView(view, settings.seed), normalizer, processes.device, workers)
     labels = np.array([sample.label for sample in folders.train], np.int64)
     batch_view = BatchView(view, settings.seed, len(folders.train))

@@ -32,7 +32,7 @@ from edgetl.training.photos import find_photos, warn_about
 from edgetl.training.preparation import build_backbone, class_weights, equip, readable
 from edgetl.training.progress import Listener, Remembering
 from edgetl.training.randomness import reproducible
-from edgetl.training.run_folder import BEST, clear, require_free
+from edgetl.training.run_folder import BEST, clear, refuse_photos_folder, require_free
 from edgetl.training.settings import SOLVER, TrainSettings
 from edgetl.training.solve import SOLVER_VIEWS, compute_features, solve_head
 from edgetl.training.state import Standing, read_state
@@ -66,6 +66,7 @@ def train(
     with join(settings.device) as processes, reproducible(processes.device), ExitStack() as held:
         noted = Remembering(listener if listener and processes.leads else Listener())
         if processes.leads:
+            refuse_photos_folder(folder, settings.data)
             require_free(folder, overwrite)
         reduced_type(settings.precision, processes.device)  # minutes before the loop would find it missing
         folders = folders or find_photos(settings, noted)
@@ -90,7 +91,9 @@ def resume(folder: Path, *, device: str | None = None, listener: Listener | None
     settings = TrainSettings.from_dict(state["settings"])
     settings = replace(settings, device=device) if device else settings
     if state["standing"]["finished"]:
-        raise TrainingError(f"The run in {folder} is finished.", "To train longer, start another with more --epochs.")
+        raise TrainingError(
+            f"The run in {folder} is finished.", "To train longer, start another with more --epochs or --max-time."
+        )
     with join(settings.device) as processes, reproducible(processes.device), ExitStack() as held:
         noted = Remembering(listener if listener and processes.leads else Listener())
         if processes.leads:

@@ -13,13 +13,16 @@ HISTORY = "history.csv"
 METRICS = "metrics.json"
 REPORT = "report.html"
 EVENTS = "tensorboard"
+_RATES = ("lr.csv", "lr.png")  # of --find-lr, beside which a run may begin
 
 
 def require_free(folder: Path, overwrite: bool) -> None:
-    """Raises CheckpointError if a run would write over what is in ``folder``, unless it may."""
+    """Raises CheckpointError if a run would write over what is in ``folder``, unless it may, or between other things."""
+    present = _present(folder)
+    if not present and (other := _other_things(folder)):
+        raise CheckpointError(f"{folder} holds {other!r} and no run.", "Choose a new or an empty folder with -o.")
     if overwrite:
         return
-    present = _present(folder)
     if {BEST, LAST} & present:
         go_on = f"Go on with it: edgetl train --resume {folder}\n" if can_go_on(folder) else ""
         raise CheckpointError(
@@ -31,6 +34,21 @@ def require_free(folder: Path, overwrite: bool) -> None:
             f"{folder} holds {min(present)} already, which a run would write.",
             "Choose another folder with -o, or throw it away with --overwrite.",
         )
+
+
+def refuse_photos_folder(folder: Path, data: str | Path) -> None:
+    """Raises CheckpointError if ``folder`` is the photos' own, or inside it: what a run writes is no class."""
+    if folder.resolve().is_relative_to(Path(data).resolve()):
+        raise CheckpointError(f"{folder} lies inside the folder of the photos.", "Choose another folder with -o.")
+
+
+def _other_things(folder: Path) -> str | None:
+    """Something that is neither hidden nor written by edgetl."""
+    try:
+        names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise CheckpointError(f"{folder} can't be read: {error.strerror}.", "Choose another folder with -o.") from error
+    return next((name for name in names if not name.startswith(".") and name not in _RATES), None)
 
 
 def can_go_on(folder: Path) -> bool:
@@ -48,7 +66,12 @@ def _present(folder: Path) -> set[str]:
 
 def require_begun(folder: Path) -> Path:
     """Where a run stands, as a file. Raises CheckpointError if there is none in ``folder``."""
-    if LAST not in _present(folder):
+    present = _present(folder)
+    if LAST not in present and METRICS in present:
+        raise CheckpointError(
+            f"The run in {folder} is finished.", "Start another with -o, or this one again with DATA and --overwrite."
+        )
+    if LAST not in present:
         raise CheckpointError(f"There is nothing to resume in {folder}.", "Start it with edgetl train DATA -o " + str(folder))
     return folder / LAST
 

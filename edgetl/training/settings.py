@@ -85,7 +85,7 @@ class TrainSettings:
     accumulate: int = _option(1, "Recipe", "Batches whose gradients make one step.", low=1, needs=_LOOP)
     lr: float = _option(5e-4, "Recipe", "Learning rate (the largest one, of the head).", above=0, needs=_LOOP)
     layer_decay: float = _option(
-        0.8, "Recipe", "Factor on the learning rate for each block below the head.", above=0, high=1, needs=_LOOP
+        0.15, "Recipe", "Factor on the lowest block's learning rate; in between, by depth.", above=0, high=1, needs=_LOOP
     )
     momentum: float = _option(0.9, "Recipe", "Momentum of sgd.", low=0, high=0.9999, needs=("optimizer", ("sgd",)))
     weight_decay: float = _option(0.05, "Recipe", "Weight decay, of weight matrices only.", low=0, needs=_LOOP)

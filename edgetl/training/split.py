@@ -36,6 +36,7 @@ class Split:
     counts    photos: "train" and "val" → class → number
     left_out  findings of the files that are not in ``destination``
     groups    photos of a kind that were kept on one side: how many groups of two or more
+    clashes   findings of the same photo in several classes, each of which now has it
     """
 
     source: Path
@@ -43,6 +44,7 @@ class Split:
     counts: Mapping[str, Mapping[str, int]]
     left_out: tuple[Finding, ...]
     groups: int
+    clashes: tuple[Finding, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -90,7 +92,15 @@ def split(
             _place(item.path, unfinished / sides[item.digest] / inner, copy=copy)
     placed = Counter((sides[item.digest], _class_of(item, root)) for item in kept)
     counts = {side: {name: placed[side, name] for name in names} for side in (TRAIN, VAL)}
-    return Split(root, destination, counts, tuple(_left_out(inspections, root)), sum(len(group) > 1 for group in groups))
+    left_out, clashes = tuple(_left_out(inspections, root)), tuple(_clashes(kept, root))
+    return Split(root, destination, counts, left_out, sum(len(group) > 1 for group in groups), clashes)
+
+
+def _clashes(kept: Sequence[Inspection], root: Path) -> Iterator[Finding]:
+    for copies in same_content(kept).values():
+        if len({_class_of(item, root) for item in copies}) > 1:
+            paths = tuple(relative(item.path, root) for item in copies)
+            yield Finding("error", "several classes", "the same photo in several classes: one of them is wrong", paths)
 
 
 def _check_destination(source: Path, destination: Path) -> None:

@@ -49,17 +49,18 @@ class Trainable:
         return [self._backbone.module.get_submodule(path) for path in paths]
 
     def parameter_groups(self, lr: float, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
-        """The trained parameters for an optimizer: ``lr`` at the head, less by ``layer_decay`` for each block below.
+        """The trained parameters for an optimizer: ``lr`` at the head, ``layer_decay`` of it in the lowest block.
 
+        In between it falls by the same factor from block to block, so that a network cut into many is trained as deep
+        down as one cut into few.
         Vectors (biases, norms) are not decayed: pulling them to zero hurts and regularizes nothing.
         """
         groups: dict[tuple[int, bool], dict[str, Any]] = {}
         for depth, parameter in self._by_depth():
             decayed = parameter.dim() > 1
-            group = groups.setdefault(
-                (depth, decayed),
-                {"params": [], "lr": lr * layer_decay**depth, "weight_decay": weight_decay if decayed else 0.0},
-            )
+            rate = lr * layer_decay ** (depth / len(self._backbone.blocks))
+            decay = weight_decay if decayed else 0.0
+            group = groups.setdefault((depth, decayed), {"params": [], "lr": rate, "weight_decay": decay})
             group["params"].append(parameter)
         return [groups[key] for key in sorted(groups)]
 

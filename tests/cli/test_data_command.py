@@ -92,3 +92,13 @@ def test_a_json_file_that_can_not_be_written(photos, tmp_path):
     result = run("check", photos, "--json", tmp_path / "no/such/folder.json")
     assert result.exit_code == 1
     assert "can't be written" in result.output
+
+
+def test_split_tells_of_a_photo_in_two_classes(photos, tmp_path):
+    other = next(folder for folder in photos.iterdir() if folder.name != "cat")
+    shutil.copy(photos / "cat/0.png", other / "copy.png")
+    result = run("split", photos, tmp_path / "data", "--json", tmp_path / "split.json")
+    assert result.exit_code == 0, result.output
+    assert "several classes" in result.output
+    (clash,) = json.loads((tmp_path / "split.json").read_text(encoding="utf-8"))["clashes"]
+    assert sorted(clash["paths"]) == sorted(["cat/0.png", f"{other.name}/copy.png"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -202,3 +203,18 @@ def test_a_reader_that_stops_reading_is_no_traceback(tiny_bundle: Path, tmp_path
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr == ""
+
+
+def test_photos_in_folders_named_as_labels_give_an_accuracy(tiny_bundle: Path, photo_folder: Path, tmp_path: Path) -> None:
+    photos = sorted(photo_folder.iterdir())
+    answers = [Predictor(tiny_bundle)(path).label for path in photos]
+    wrong = next(label for label in ("two words", "plain") if label != answers[0])
+    for number, (path, label) in enumerate(zip(photos, [wrong, *answers[1:]], strict=True)):
+        folder = tmp_path / "photos" / label
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder / f"{number}{path.suffix}")
+    told = f"answers that are the name of the photo's folder: {len(photos) - 1} of {len(photos)} ("
+    assert told in predict(tiny_bundle, tmp_path / "photos").stderr
+    assert told in predict(tiny_bundle, tmp_path / "photos", "--out", tmp_path / "a.csv").stderr
+    shutil.copy(photos[0], tmp_path / "photos")
+    assert "name of the photo's folder" not in predict(tiny_bundle, tmp_path / "photos").stderr

@@ -71,12 +71,20 @@ def test_ctrl_c_says_how_to_go_on_and_that_works(class_folder, tmp_path, monkeyp
         (["train", "DATA", "-o", "OUT", "--scheduler", "linear"], 2, "Invalid value"),
         (["train", "DATA", "-o", "OUT", "--precision", "fp16", "--strategy", "full"], 1, "fp16 is for GPUs"),
         (["train", "NOWHERE", "-o", "OUT"], 1, "is not a folder"),
+        (["train", "DATA", "-o", "DATA"], 1, "lies inside the folder of the photos"),
+        (["train", "DATA", "-o", "DATA/train/run"], 1, "lies inside the folder of the photos"),
+        (["train", "DATA", "-o", "FULL"], 1, "holds 'mine.txt' and no run"),
+        (["train", "DATA", "-o", "FULL", "--overwrite"], 1, "holds 'mine.txt' and no run"),
+        (["trian", "DATA"], 2, "Did you mean train?"),
         (["train", "--resume", "NOWHERE"], 1, "nothing to resume"),
         (["train", "--resume", "NOWHERE", "--epochs", "3", "-o", "OUT"], 2, "leave out --epochs, -o"),
     ],
 )
 def test_wrong_use_ends_with_a_sentence_and_not_a_traceback(class_folder, tmp_path, arguments, code, said):
     places = {"DATA": str(class_folder), "OUT": str(tmp_path / "out"), "NOWHERE": str(tmp_path / "nowhere")}
+    places["FULL"], places["DATA/train/run"] = str(tmp_path / "full"), str(class_folder / "train/run")
+    Path(places["FULL"]).mkdir()
+    Path(places["FULL"], "mine.txt").touch()
     result = edgetl(*[places.get(word, word) for word in arguments])
     assert result.exit_code == code, result.output
     assert said in result.output
@@ -140,3 +148,24 @@ def test_the_whole_help_shows_every_option_in_its_group():
     assert text[places[0] :].split()[1] == "-o,"
     assert "--tensorboard" in text[places[0] : places[1]] and "--seed" in text[places[-1] :]
     assert all(flag(name) in text for name in OPTIONS)
+
+
+def test_ctrl_c_before_the_first_step_and_after_the_last_says_how_to_go_on(class_folder, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    for what, said in (("equip", "The same command begins again"), ("finish", f"--resume {tmp_path}/finish")):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"edgetl.training.run.{what}", interrupted)
+            stopped = edgetl("train", class_folder, "-o", tmp_path / what, *SMALL)
+        assert (stopped.exit_code, said in stopped.output) == (130, True), stopped.output
+
+
+def test_a_finished_run_is_told_from_one_that_never_began(class_folder, tmp_path):
+    given = ("--backbone", "timm/test_resnet", "--weights", "none", "--device", "cpu", "--feature-cache", "off")
+    assert edgetl("train", class_folder, "-o", tmp_path / "run", *given).exit_code == 0
+    resumed = edgetl("train", "--resume", tmp_path / "run")
+    assert resumed.exit_code == 1
+    assert "is finished" in resumed.output
+    shown = edgetl("info", tmp_path / "run")
+    assert f"edgetl export {tmp_path}/run" in shown.output

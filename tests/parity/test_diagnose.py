@@ -88,3 +88,8 @@ def test_what_fits_no_mistake_gets_no_story(stage: str, values: np.ndarray) -> N
 def test_a_gray_photo_says_nothing_of_mean_and_std() -> None:
     flat = replace(REFERENCE, resized=np.full((32, 32, 3), 9, np.uint8))
     assert explain("normalized", flat, replace(flat, normalized=flat.normalized + 1), CARD) == ""
+
+
+def test_rounding_is_not_taken_for_another_order() -> None:
+    assert story("logits", LOGITS + np.float32(3e-6) * np.array([1, -1, 1, -1], np.float32)).startswith("rounding")
+    assert story("logits", LOGITS[[1, 0, 2, 3]]) == "the outputs are in another order"

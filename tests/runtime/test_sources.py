@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from edgetl.errors import DataError
+from edgetl.errors import DataError, ImageError
+from edgetl.runtime.images import read_image
 from edgetl.runtime.sharding import Shard
 from edgetl.runtime.sources import find_images, image_suffixes, walk_images
 
@@ -30,6 +31,15 @@ def test_only_visible_files_that_pillow_may_open(tmp_path: Path) -> None:
     touch(tmp_path, "a.JPG", "b.jpeg", "c.tiff", "d.txt", "e.pdf", "f", ".g.png", ".cache/h.png", "i.png~", "j.eps")
     assert [path.name for path in find_images(tmp_path)] == ["a.JPG", "b.jpeg", "c.tiff"]
     assert {".jpg", ".png", ".webp", ".bmp", ".gif"} <= image_suffixes()
+
+
+def test_photos_of_phones_and_cameras_count_whether_they_can_be_read_or_not(tmp_path: Path) -> None:
+    touch(tmp_path, "a.HEIC", "b.dng", "c.jxl")
+    assert [path.name for path in find_images(tmp_path)] == ["a.HEIC", "b.dng", "c.jxl"]
+    with pytest.raises(ImageError) as caught:
+        (tmp_path / "a.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+        read_image(tmp_path / "a.HEIC")
+    assert "convert it to jpeg" in str(caught.value).lower()
 
 
 def test_a_linked_file_is_a_photo_and_a_linked_folder_is_passed_over(tmp_path: Path) -> None:

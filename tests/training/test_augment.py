@@ -189,7 +189,7 @@ def test_the_average_follows_trained_weights_and_statistics_and_leaves_the_froze
             network[0].weight.add_(0.1)
             network[1].running_mean.add_(1.0)
             network[1].num_batches_tracked.add_(1)
-        average.update(network)
+        average.update()
         keep = min(0.9, (1 + step) / (10 + step))
         expected = keep * expected + (1 - keep) * network[0].weight.detach().double()
     state = average.network.state_dict()

@@ -147,10 +147,18 @@ def test_scores_are_torchs():
 
 
 def test_accuracy_decides_then_loss():
-    assert Scores(0.9, 1.0).better_than(Scores(0.8, 0.1))
-    assert Scores(0.9, 0.5).better_than(Scores(0.9, 0.6))
-    assert not Scores(0.9, 0.6).better_than(Scores(0.9, 0.6))
-    assert Scores(0.0, 9.0).better_than(None)
+    assert Scores(0.9, 1.0, 1.0).better_than(Scores(0.8, 0.1, 0.1))
+    assert Scores(0.9, 0.7, 0.5).better_than(Scores(0.9, 0.6, 0.6))
+    assert not Scores(0.9, 0.5, 0.6).better_than(Scores(0.9, 0.6, 0.6))
+    assert Scores(0.0, 9.0, 9.0).better_than(None)
+
+
+def test_how_sure_logits_are_does_not_make_them_better():
+    logits, labels = np.array([[2.0, 0.0], [0.5, 1.0], [1.0, 0.2]], np.float32), np.array([0, 1, 1])
+    sure, unsure = scores(4 * logits, labels), scores(logits / 4, labels)
+    assert sure.loss != pytest.approx(unsure.loss)
+    assert sure.tempered == pytest.approx(unsure.tempered)
+    assert sure.tempered <= min(sure.loss, unsure.loss)
 
 
 def test_prefetched_items_come_in_order_and_errors_after_them():

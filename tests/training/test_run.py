@@ -132,8 +132,10 @@ def test_training_learns(two_parts, tmp_path):
 
 
 def test_early_stop_and_max_time_end_a_run_that_is_finished(two_parts, tmp_path):
-    train(small(two_parts, epochs=30, lr=1e-9, early_stop=2, ema=0.0), tmp_path / "stalled")
+    notebook = Notebook()
+    train(small(two_parts, epochs=30, lr=1e-9, early_stop=2, ema=0.0), tmp_path / "stalled", listener=notebook)
     state = read_state(tmp_path / "stalled")["standing"]
+    assert f"Ended after epoch {state['epoch']} of 30: no gain since epoch {state['best_epoch']}." in notebook.notes
     assert state["finished"] and state["epoch"] < 30
     assert state["epoch"] - state["best_epoch"] == 2
     train(small(two_parts, epochs=1000, max_time=1e-6), tmp_path / "short")

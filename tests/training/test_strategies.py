@@ -69,12 +69,12 @@ def test_more_blocks_than_there_are_is_an_error():
 
 def test_rates_fall_with_depth_and_vectors_are_not_decayed():
     backbone = build("timm/test_vit", 2, weights="none")
-    groups = Trainable(backbone, "full", 0).parameter_groups(1.0, 0.05, 0.5)
+    groups = Trainable(backbone, "full", 0).parameter_groups(1.0, 0.05, 0.5**7)
     rate_of = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
     assert len(rate_of) == len(list(backbone.module.parameters()))
     module = backbone.module
     assert rate_of[id(module.head.weight)] == (1.0, 0.05)
     assert rate_of[id(module.head.bias)] == (1.0, 0.0)
-    assert rate_of[id(module.blocks[5].mlp.fc1.weight)] == (0.5, 0.05)
-    assert rate_of[id(module.blocks[4].mlp.fc1.weight)] == (0.25, 0.05)
-    assert rate_of[id(module.pos_embed)] == (0.5**7, 0.05)
+    assert rate_of[id(module.blocks[5].mlp.fc1.weight)] == pytest.approx((0.5, 0.05))
+    assert rate_of[id(module.blocks[4].mlp.fc1.weight)] == pytest.approx((0.25, 0.05))
+    assert rate_of[id(module.pos_embed)] == pytest.approx((0.5**7, 0.05))

@@ -75,6 +75,8 @@ def _check_cards(result: CheckResult) -> list[Card]:
     worst: dict[str, tuple[RuntimeResult, Answer]] = {}
     for run in result.runtimes:
         for answer in run.decisions.worst if run.status != "shown" else ():
+            if answer.distance == 0:
+                continue
             if answer.photo not in worst or answer.distance > worst[answer.photo][1].distance:
                 worst[answer.photo] = (run, answer)
     chosen = sorted(worst.values(), key=lambda pair: -pair[1].distance)[:_MOST_PHOTOS]

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -82,7 +83,9 @@ class Bare:
 
     def __init__(self, spec: PreprocessSpec, network: Path, threads: int | None = None) -> None:
         self.spec = spec
-        self.session = open_session(network, providers="cpu", threads=threads)
+        options = onnxruntime.SessionOptions()  # as it comes, but for the threads
+        options.intra_op_num_threads = threads or 0
+        self.session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
 
     def decode(self, path: Path) -> Image.Image:
         with Image.open(path) as image:

@@ -1,13 +1,17 @@
 """Many predictions with one predictor: does memory stay flat, and do threads get the serial answers?
 
 python scripts/soak.py exported/pets photos/ --predictions 10000
+python scripts/soak.py exported/pets photos/ --bulk 100000      one `edgetl predict --out` over so many, memory watched
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
@@ -19,6 +23,7 @@ from edgetl.runtime.sources import find_images
 
 WARM_UP = 500
 MOST_GROWTH = 0.02
+MOST_BULK_GROWTH = 0.10
 
 
 def resident() -> int:
@@ -58,13 +63,51 @@ def differences(predictor: Predictor, photos: list[Path], calls: int, threads: i
     return different
 
 
+def bulk(bundle: Path, photos: list[Path], count: int, scratch: Path) -> float:
+    """Growth of a program's memory over ``count`` photos, hard links to ``photos``, after the first twentieth of them."""
+    folder = scratch / "photos"
+    for number in range(count):
+        place = folder / f"{number // 1000:04}"
+        place.mkdir(parents=True, exist_ok=True)
+        photo = photos[number % len(photos)]
+        os.link(photo, place / f"{number:06}{photo.suffix}")
+    out = scratch / "answers.jsonl"
+    command = [sys.executable, "-m", "edgetl", "predict", str(bundle), str(folder), "--out", str(out)]
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    early = late = done = 0
+    while process.poll() is None:
+        time.sleep(0.2)
+        done = sum(1 for _ in out.open("rb")) if done < count / 20 and out.exists() else count
+        size = _resident_of(process.pid)
+        if done < count / 20:
+            early = max(early, size)
+        late = max(late, size)
+    growth = late / early - 1 if early else 0.0
+    rate = count / (time.perf_counter() - start)
+    print(f"{count} photos in bulk, {rate:.0f} a second: {early / 1e6:.1f} MB, growth {growth:+.2%}")
+    return growth if process.returncode in (0, 1) else math.inf
+
+
+def _resident_of(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+    except (OSError, IndexError):
+        return 0
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("photos", type=Path, help="a folder")
     parser.add_argument("--predictions", type=int, default=10_000)
     parser.add_argument("--threads", type=int, help="inside one run of the model; default: the cores")
+    parser.add_argument("--bulk", type=int, metavar="PHOTOS", help="measure `edgetl predict --out` instead")
     arguments = parser.parse_args()
+    if arguments.bulk:
+        with tempfile.TemporaryDirectory(dir=".") as scratch:  # on the photos' disk, if that is where one stands
+            grown = bulk(arguments.bundle, find_images(arguments.photos), arguments.bulk, Path(scratch))
+        sys.exit(0 if grown <= MOST_BULK_GROWTH else 1)
     predictor = Predictor(arguments.bundle, threads=arguments.threads)
     photos = find_images(arguments.photos)
     flat = soak(predictor, photos, arguments.predictions) <= MOST_GROWTH

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import runpy
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from click.testing import CliRunner, Result
 from edgetl.cli.main import command
 from edgetl.errors import ExportError
 from edgetl.export.precisions import JudgedBy
+from edgetl.runtime.bundle import Bundle
 from edgetl.runtime.card import ModelCard
 from edgetl.training.backbones import build
 from edgetl.training.checkpoint import Trained, load, save
@@ -181,3 +184,37 @@ def test_it_shows_what_it_is_doing_where_someone_watches(
     assert end.startswith("\x1b[K"), "the line is gone at the end"
     assert quiet.stderr == end.removeprefix("\x1b[K").replace("watched", "quiet")
     assert quiet.stdout.replace("quiet", "watched").splitlines()[0] == watched.stdout.splitlines()[0]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_an_export_killed_at_any_moment_leaves_the_old_bundle_or_the_new_one(run_folder: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "out" / "bundle"
+    assert export(run_folder, "-o", bundle, "--format", "onnx", "--golden", 1).exit_code == 0
+    old = manifest(bundle)
+
+    def again() -> None:
+        torch.set_num_threads(1)  # a forked process has lost the others
+        export(run_folder, "-o", bundle, "--format", "onnx", "--golden", 2)
+
+    process = multiprocessing.get_context("fork").Process(target=again)
+    started = time.monotonic()
+    process.start()
+    process.join()
+    seconds = time.monotonic() - started
+    assert len(manifest(bundle)["golden"]) == 2
+    killed = 0
+    for number in range(12):
+        process = multiprocessing.get_context("fork").Process(target=again)
+        process.start()
+        process.join(seconds * (number + 0.5) / 12)
+        killed += process.is_alive()
+        process.kill()
+        process.join()
+        assert Bundle.open(bundle).damage() == []
+        assert len(manifest(bundle)["golden"]) in (1, 2)
+        if number % 2:
+            assert export(run_folder, "-o", bundle, "--format", "onnx", "--golden", 1).exit_code == 0
+    assert killed >= 6
+    assert export(run_folder, "-o", bundle, "--format", "onnx", "--golden", 1).exit_code == 0
+    assert manifest(bundle)["files"] == old["files"]
+    assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]

@@ -167,6 +167,7 @@ def test_every_way_in_gives_the_same(name: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(pixels(source()), expected, err_msg=way)
     with (tmp_path / "photo.bin").open("rb") as file:
         np.testing.assert_array_equal(pixels(file), expected)
+    np.testing.assert_array_equal(pixels(expected), expected, err_msg="array")
 
 
 @pytest.mark.parametrize("shape", ["[H, W]", "[H, W, 1]", "[H, W, 3]", "[H, W, 4]"])

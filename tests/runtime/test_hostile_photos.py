@@ -19,7 +19,7 @@ from PIL import Image
 
 from edgetl import Predictor
 from edgetl.errors import ImageError
-from edgetl.runtime.images import MAX_PIXELS, read_image
+from edgetl.runtime.images import MAX_PIXELS, Source, read_image
 
 # As edgetl itself sets for programs that run it; pytest takes that back before each test.
 pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")
@@ -30,7 +30,7 @@ WHOLE = whole_photos()
 FEW_PIXELS = 1_000_000  # a flipped bit may make a small picture large: within the limit, but slow to try by hundreds
 
 
-def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray | None:
+def decode(content: Source, max_pixels: int = MAX_PIXELS) -> np.ndarray | None:
     """The picture, or None for an ImageError."""
     try:
         return np.asarray(read_image(content, max_pixels=max_pixels))
@@ -47,16 +47,37 @@ def quiet(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("kind", WHOLE)
-def test_a_file_cut_off_anywhere_is_refused_or_whole(kind: str) -> None:
+def test_a_file_cut_off_anywhere_is_refused_or_whole(kind: str, tmp_path: Path) -> None:
     content = WHOLE[kind]
     expected = decode(content)
     assert expected is not None
     refused = 0
     for percent in range(100):
-        picture = decode(content[: len(content) * percent // 100])
+        part = content[: len(content) * percent // 100]
+        picture = decode(part)
         refused += picture is None
         assert picture is None or np.array_equal(picture, expected), f"{percent} % gave half a picture"
+        for other in ways_in(part, tmp_path):
+            assert same(picture, other), f"{percent} % are not the same through every way in"
     assert refused >= 25
+
+
+def ways_in(content: bytes, folder: Path) -> Iterator[np.ndarray | None]:
+    """``decode`` of the same as a path, an open file and a picture that Pillow has opened."""
+    path = folder / "photo"
+    path.write_bytes(content)
+    yield decode(path)
+    with path.open("rb") as file:
+        yield decode(file)
+    try:
+        with Image.open(path) as image:
+            yield decode(image)
+    except (OSError, SyntaxError, ValueError):  # what Pillow itself would not open never comes to us
+        yield decode(content)
+
+
+def same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    return one is other if one is None or other is None else np.array_equal(one, other)
 
 
 @pytest.mark.parametrize("kind", WHOLE)

@@ -129,3 +129,42 @@ def test_balanced_batches_draw_each_class_equally_often():
 def test_a_device_that_is_not_here_is_an_error(name):
     with pytest.raises(RuntimeUnavailableError):
         choose_device(name)
+
+
+def test_two_processes_stop_together_and_go_on_as_if_they_had_not(runs, tmp_path, class_folder):
+    """Each is told to stop in the middle of an epoch, at its own step; torchrun tells them one after the other, too."""
+    stopping = tmp_path / "stopping.py"
+    stopping.write_text(STOPPING)
+    together = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = ["train", str(class_folder), "-o", str(tmp_path / "run"), *as_arguments(OPTIONS)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    stopped = subprocess.run([*together, str(stopping), *words], env=environment, capture_output=True, text=True)
+    assert stopped.returncode != 0
+    assert "edgetl train --resume" in stopped.stderr
+    standing = read_state(tmp_path / "run")["standing"]
+    assert not standing["finished"]
+    run(*together[2:], "-m", "edgetl.cli.main", "train", "--resume", str(tmp_path / "run"))
+    whole, resumed = weights_of(runs / "two"), weights_of(tmp_path / "run")
+    for key in whole:
+        torch.testing.assert_close(whole[key], resumed[key], rtol=1e-4, atol=1e-6)
+
+
+STOPPING = """
+import os, signal
+from edgetl.cli.main import main
+from edgetl.training.learner import Learner
+
+plain, steps = Learner.step, 0
+
+
+def step(self, *arguments):
+    global steps
+    steps += 1
+    if steps == 1 + int(os.environ["RANK"]):
+        signal.raise_signal(signal.SIGTERM)
+    plain(self, *arguments)
+
+
+Learner.step = step
+main()
+"""

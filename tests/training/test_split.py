@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 import signal
@@ -40,6 +41,12 @@ def archive(tmp_path: Path) -> Path:
     for name, number in (("Cat", 666), ("Dog", 11702)):
         (tmp_path / f"unpacked/PetImages/{name}/{number}.jpg").write_bytes(b"")
         (tmp_path / f"unpacked/PetImages/{name}/Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
+    whole = (tmp_path / "unpacked/PetImages/Cat").glob("*.jpg")
+    content = next(path.read_bytes() for path in sorted(whole) if path.stat().st_size > 100)
+    (tmp_path / "unpacked/PetImages/Dog/11410.jpg").write_bytes(content[: len(content) // 2])
+    gif = io.BytesIO()
+    Image.effect_noise((90, 80), 90).convert("RGB").save(gif, "GIF")
+    (tmp_path / "unpacked/PetImages/Cat/9171.jpg").write_bytes(gif.getvalue())  # a photo all the same
     return tmp_path / "unpacked"
 
 
@@ -53,13 +60,15 @@ def test_the_archive_is_split_and_its_bad_files_are_listed(archive, tmp_path):
     assert sorted(finding.paths[0] for finding in done.left_out) == [
         "Cat/666.jpg",
         "Cat/Thumbs.db",
+        "Dog/11410.jpg",
         "Dog/11702.jpg",
         "Dog/Thumbs.db",
     ]
-    assert len(placed(tmp_path / "data")) == 60
+    assert len(placed(tmp_path / "data")) == 61
+    assert "9171.jpg" in placed(tmp_path / "data")
     assert {side: sum(classes.values()) for side, classes in done.counts.items()}["val"] in range(4, 24)
-    assert sum(sum(classes.values()) for classes in done.counts.values()) == 60
-    assert examine(tmp_path / "data").findings == ()
+    assert sum(sum(classes.values()) for classes in done.counts.values()) == 61
+    assert [finding.kind for finding in examine(tmp_path / "data").findings] == ["wrong suffix"]
     assert [path.name for path in tmp_path.iterdir()].count("data") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "unpacked"]
 
@@ -241,4 +250,4 @@ def test_a_killed_split_leaves_no_half_destination(archive, tmp_path):
     assert list(tmp_path.glob(".data.*.unfinished/*/*/*.jpg"))  # it was at work
     assert not (tmp_path / "data").exists()
     split(archive, tmp_path / "data")
-    assert len(placed(tmp_path / "data")) == 60
+    assert len(placed(tmp_path / "data")) == 61

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -83,9 +82,8 @@ class Bare:
 
     def __init__(self, spec: PreprocessSpec, network: Path, threads: int | None = None) -> None:
         self.spec = spec
-        options = onnxruntime.SessionOptions()  # as it comes, but for the threads
-        options.intra_op_num_threads = threads or 0
-        self.session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+        # With our options: the threads of a session as it comes spin on after a run, into what is measured next.
+        self.session = open_session(network, providers="cpu", threads=threads)
 
     def decode(self, path: Path) -> Image.Image:
         with Image.open(path) as image:

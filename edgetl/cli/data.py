@@ -27,7 +27,7 @@ _SHOWN_PATHS = 4  # of one finding
 _SHOWN_CLASSES = 40
 
 _json_option = click.option("--json", "json_file", type=ReportFile(), help="Also write everything to FILE as JSON.")
-_threads_option = click.option("--threads", type=click.IntRange(min=1), help="Photos decoded at a time (default: one a core).")
+_threads_option = click.option("--threads", type=click.IntRange(1, 256), help="Photos decoded at a time (default: one a core).")
 
 
 @click.group(short_help="Look for faults in photos, or split them for training.")

@@ -28,13 +28,15 @@ from functools import cache
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
 from edgetl.errors import ImageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray  # costs a program of one photo a millisecond
 
 MAX_PIXELS = 100_000_000
 _MAX_STREAM_BYTES = 1 << 30  # a stream has no size to look at first: no photo within any sane limit is longer

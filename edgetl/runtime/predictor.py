@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgetl.errors import BundleError, EdgetlError, ImageError
 from edgetl.runtime.bundle import Bundle, looking_at, open_to_read, read_card
@@ -31,6 +30,7 @@ from edgetl.runtime.session import Providers, open_session
 
 if TYPE_CHECKING:
     import onnxruntime
+    from numpy.typing import NDArray
     from PIL import Image
 
     from edgetl.runtime.selftest import SelfTest

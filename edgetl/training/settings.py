@@ -148,7 +148,7 @@ class TrainSettings:
     feature_cache: str = _option(
         "auto", "Machine", "Where a frozen backbone's features are kept for later runs: auto, off, or a folder."
     )
-    workers: int = _option(0, "Machine", "Decoding threads or processes; 0: one for each core.", low=0)
+    workers: int = _option(0, "Machine", "Decoding threads or processes; 0: one for each core.", low=0, high=256)
     seed: int = _option(0, "Machine", "Of everything random.", low=0)
 
     tensorboard: bool = _option(False, "Run", "Write TensorBoard events.", needs=_LOOP)

@@ -52,7 +52,6 @@ def whole_photos() -> dict[str, bytes]:
         "bmp": encoded(picture, "BMP"),
         "jpeg2000": encoded(picture, "JPEG2000"),
         "ico": encoded(picture, "ICO"),
-        "icns": icns(encoded(picture.resize((128, 128)), "PNG")),
         "ppm": encoded(picture, "PPM"),
         "tga": encoded(picture, "TGA", compression="tga_rle"),
         "sgi": encoded(picture, "SGI"),

@@ -54,6 +54,8 @@ def command(
     """
     if out is not None and (top is not None or as_json):
         raise click.UsageError("--out writes every class to its file: leave out --top and --json.")
+    if "" in photos:
+        raise click.UsageError("A photo's name is empty: is a variable of the shell not set?")
     shard = _parse_shard(shard_text)
     if Path(model).suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"):
         raise click.UsageError(f"{model} is a photo. The model comes first: edgetl predict MODEL PHOTOS…")

@@ -14,7 +14,7 @@ _DRAW_SECONDS = 0.1
 
 
 def _watched() -> bool:
-    return sys.stderr.isatty()
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 @contextmanager

@@ -6,6 +6,8 @@ took twice as long as with a fourth that weighs nothing; adding it takes a fifti
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
@@ -18,14 +20,16 @@ def pad_channels(graph: onnx.GraphProto) -> None:
 
     graph  as onnxruntime's QDQ quantizer writes it, of opset 13 or later; changed in place
     """
-    constants = {tensor.name: tensor for tensor in graph.initializer}
+    uses = Counter(name for node in graph.node for name in node.input)
+    constants = {tensor.name: tensor for tensor in graph.initializer if uses[tensor.name] == 1}  # else another sees it
     makers = {output: node for node in graph.node for output in node.output}
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
-        if node.op_type == "Conv":
-            values, weights = (makers.get(name) for name in node.input[:2])
-            if values is not None and weights is not None and weights.op_type == values.op_type == "DequantizeLinear":
-                nodes += _pad(graph, node, values, constants[weights.input[0]])
+        values, weights = (makers.get(name) for name in node.input[:2]) if node.op_type == "Conv" else (None, None)
+        if values is not None and weights is not None and weights.op_type == values.op_type == "DequantizeLinear":
+            stored = constants.get(weights.input[0]) if uses[weights.output[0]] == 1 else None
+            if stored is not None and len(values.input) == 3:
+                nodes += _pad(graph, node, values, stored)
         nodes.append(node)
     used = {name for node in nodes for name in node.input} | {value.name for value in graph.output}
     del graph.node[:]
@@ -42,10 +46,11 @@ def _pad(
         return []
     spread = [(0, missing if axis == 1 else 0) for axis in range(len(weights.dims))]
     weights.CopyFrom(numpy_helper.from_array(np.pad(numpy_helper.to_array(weights), spread), weights.name))
-    amounts = numpy_helper.from_array(np.array(spread).T.reshape(-1), f"{convolution.name}/missing_channels")
+    name = convolution.output[0]  # a node may have no name of its own
+    amounts = numpy_helper.from_array(np.array(spread).T.reshape(-1), f"{name}/missing_channels")
     graph.initializer.append(amounts)
     quantized, scale, zero_point = values.input
-    padded, wide = (f"{convolution.name}/{name}" for name in ("padded", "padded_values"))
+    padded, wide = f"{name}/padded", f"{name}/padded_values"
     convolution.input[0] = wide
     return [
         helper.make_node("Pad", [quantized, amounts.name, zero_point], [padded], name=padded),

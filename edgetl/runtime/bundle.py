@@ -86,7 +86,7 @@ class Bundle:
             _check_files(manifest, golden)
         except EdgetlError as error:
             raise BundleError(file, error.message, error.hint) from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise BundleError(file, f"it is incomplete: {type(error).__name__}: {error}", _REEXPORT) from error
         return cls(path, manifest, card, golden)
 
@@ -200,7 +200,7 @@ def check_schema(path: str | Path, values: object) -> None:
 
 def _read_manifest(file: Path) -> Mapping[str, Any]:
     with open_to_read(file) as stream:
-        content = stream.read(_MAX_MANIFEST_BYTES)
+        content = stream.read(min(os.fstat(stream.fileno()).st_size + 1, _MAX_MANIFEST_BYTES))
     try:
         manifest = json.loads(content)
         check_schema(file, manifest)

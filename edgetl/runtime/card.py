@@ -55,7 +55,7 @@ class ModelCard:
             )
         except SpecError:
             raise
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise EdgetlError(f"The model's description is incomplete: {error!r}.") from error
         if not isinstance(labels, list) or not all(isinstance(text, str) for text in (*labels, card.backbone)):
             raise EdgetlError("The model's labels are not a list of strings, or its backbone is no string.")

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray  # costs a program of one photo a millisecond
 
 MAX_PIXELS = 100_000_000
+_STREAM_BLOCK = 1 << 20  # bytes asked for at once: so much memory is reserved, whatever comes
 _MAX_STREAM_BYTES = 1 << 30  # a stream has no size to look at first: no photo within any sane limit is longer
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | NDArray[np.uint8]"
@@ -61,7 +62,8 @@ _TURNS: dict[object, Image.Transpose] = {
 
 # A program that classifies one photo pays for one plugin.
 _COMMON_PLUGINS = {b"\xff\xd8\xff": "PIL.JpegImagePlugin", b"\x89PNG": "PIL.PngImagePlugin"}
-_REFUSED_FORMATS = frozenset({"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5"})  # other programs, or no pixels at all
+# Other programs, no pixels at all, or a file inside the file, of any format and of another size than it says.
+_REFUSED_FORMATS = frozenset({"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "IPTC", "BLP", "ICNS"})
 
 
 def read_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -125,12 +127,15 @@ def _stream(source: object, name: str) -> IO[bytes]:
             f"a photo can't be read from {type(source).__name__}",
             "Pass a path, bytes, a binary file, a PIL image or a uint8 array.",
         )
-    content = source.read(_MAX_STREAM_BYTES + 1)  # type: ignore[attr-defined]
-    if not isinstance(content, bytes):
-        raise ImageError(name, f"reading it gave {type(content).__name__}, not bytes", "Open it in binary mode.")
-    if len(content) > _MAX_STREAM_BYTES:
-        raise ImageError(name, f"the stream is longer than {_MAX_STREAM_BYTES >> 20} MiB")
-    return BytesIO(content)
+    content = BytesIO()
+    while block := source.read(_STREAM_BLOCK):  # type: ignore[attr-defined]  # a pipe gives what it has, not all
+        if not isinstance(block, bytes):
+            raise ImageError(name, f"reading it gave {type(block).__name__}, not bytes", "Open it in binary mode.")
+        content.write(block)
+        if content.tell() > _MAX_STREAM_BYTES:
+            raise ImageError(name, f"the stream is longer than {_MAX_STREAM_BYTES >> 20} MiB")
+    content.seek(0)
+    return content
 
 
 def _identify(file: IO[bytes], name: str) -> Image.Image:
@@ -181,6 +186,7 @@ def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     if image.format == "TIFF":
         _silence_libtiff()
     image.load()
+    _check_size(image.width, image.height, name, max_pixels)  # again: a plugin may find another size on the way
     if image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
         image = ImageChops.invert(image)  # Pillow takes every CMYK JPEG to be inverted as Adobe's are
     upright = _turned(image)

@@ -80,6 +80,8 @@ def _changed_tags(reader: _Reader, graph: _Field) -> list[tuple[_Field, int]] | 
         return None
     if len(described) != 1 or len(inputs) != 1 or not reader.is_picture(inputs[0]):
         return None
+    if any(lost & reader.outputs(node) for node in nodes[left_out:]):
+        return None
     if any(lost & reader.constants(field) for field in fields if field.tag in (_INITIALIZER, _SPARSE)):
         return None
     return [(described[0], _INPUT), *((field, _CROSSED_OUT) for field in (*inputs, *nodes[:left_out]))]

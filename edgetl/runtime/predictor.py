@@ -119,6 +119,8 @@ class Predictor:
         self.max_pixels = max_pixels
         with looking_at(self.path):
             self.bundle = Bundle.open(self.path) if self.path.is_dir() else None
+        if self.bundle is None and precision is not None:
+            raise BundleError(self.path, "a lone model has one precision only", "Leave the precision out, or name the bundle.")
         self._identity: tuple[int, ...] | None = None
         self._forget_sessions()
         session = self._session(threads)
@@ -212,6 +214,9 @@ class Predictor:
             logits, probabilities = session.run(["logits", "probabilities"], {self._input: images})
         except Exception as error:  # onnxruntime's own exceptions share no base class but this
             raise BundleError(self.path, f"the model failed: {error}") from error
+        expected = (len(images), len(self.labels))
+        if logits.shape != expected or probabilities.shape != expected:
+            raise BundleError(self.path, f"it answered {list(probabilities.shape)} where {list(expected)} was to come")
         return logits, probabilities
 
     def selftest(self, *, tolerance: float | None = None) -> SelfTest:
@@ -249,8 +254,8 @@ class Predictor:
             raise ImageError(describe(source), error.reason) from None
 
     def _prediction(self, name: str, logits: NDArray[np.float32], probabilities: NDArray[np.float32]) -> Prediction:
-        if not np.isfinite(probabilities).all():
-            raise BundleError(self.path, f"its probabilities for {name} are not finite numbers", "Run `edgetl selftest`.")
+        if not (np.isfinite(probabilities).all() and np.isfinite(logits).all()):
+            raise BundleError(self.path, f"its answers for {name} are not finite numbers", "Run `edgetl selftest`.")
         return Prediction(name, self.card.labels, logits, probabilities)
 
     # Sessions are opened when first needed, and opened again in a forked process.
@@ -283,7 +288,7 @@ class Predictor:
             file, shown, check = self.bundle.open_file(name), self.bundle.path / name, partial(self.bundle.check, name)
         else:
             file, shown, check = self._open_lone_model(), self.path, partial(check_seal, self.path)
-        with file, private_copy(file) as copy:
+        with looking_at(shown), file, private_copy(file) as copy:
             with copy.content() as content:
                 check(content)
                 edits = network_edits(content) or {}

@@ -46,8 +46,14 @@ def private_copy(file: BufferedReader) -> Iterator[PrivateCopy]:
         yield PrivateCopy(bytearray(file.read()), None)
         return
     with memory:
-        _copy(file, memory)
+        try:
+            _copy(file, memory)
+        except OSError:  # no room for it there (a limit on the size of files counts, too)
+            file.seek(0)
+            yield PrivateCopy(bytearray(file.read()), None)
+            return
         empty = memory.tell() == 0  # which can't be mapped
+        memory.seek(0)
         yield PrivateCopy(bytearray(), None) if empty else PrivateCopy(None, memory)
 
 
@@ -62,6 +68,7 @@ def _copy(file: BufferedReader, memory: IO[bytes]) -> None:
     file.seek(position)
     while position < length:
         block = file.read(_BLOCK)
-        memory.write(block)
+        if memory.write(block) != len(block):
+            raise OSError("no room")
         position += len(block) or length  # a file cut short meanwhile doesn't fit its checksum
     memory.seek(0, os.SEEK_END)

@@ -72,6 +72,9 @@ class ResultFile(ABC):
         if begins != self._beginning()[: len(begins)]:
             raise self._foreign(1, "it begins otherwise")
         end = self._take_stock(self._rows(self._file))
+        self._file.seek(end)
+        if not self._is_cut_off(self._file.read()):
+            raise self._foreign(len(self._done) + 1, "its last line is no row that was cut off")
         self._file.truncate(end)
         self._file.seek(end)
         if end == 0:
@@ -128,6 +131,10 @@ class ResultFile(ABC):
     def _beginning(self) -> bytes:
         """What every such file begins with."""
 
+    def _is_cut_off(self, tail: bytes) -> bool:
+        """Can what stands behind the last whole row be the beginning of one of ours?"""
+        return True
+
     @abstractmethod
     def _encode(self, record: Mapping[str, Any]) -> bytes: ...
 
@@ -148,6 +155,14 @@ class JsonLines(ResultFile):
 
     def _encode(self, record: Mapping[str, Any]) -> bytes:
         return (json_line(record) + "\n").encode()
+
+    def _is_cut_off(self, tail: bytes) -> bool:
+        try:
+            record = json.loads(tail)
+        except ValueError:  # half a line
+            begins = tail[: len(self._beginning())]
+            return begins == self._beginning()[: len(begins)]
+        return isinstance(record, dict) and record.get("model") == self.model  # all but its newline
 
     def _rows(self, file: IO[bytes]) -> Iterator[Row]:
         end = 0
@@ -192,6 +207,14 @@ class Csv(ResultFile):
         except csv.Error as error:
             if not (at_end and self._is_one_row(file, end)):
                 raise self._foreign(reader.line_num, str(error)) from error
+
+    def _is_cut_off(self, tail: bytes) -> bool:
+        """A row names its model behind its source; one that is shorter than that may be anything, and little."""
+        if self._header().startswith(tail):
+            return True
+        text = tail.removeprefix(self._header()).decode("utf-8", "backslashreplace")
+        fields = next(csv.reader([text]), [])
+        return len(fields) < 2 or self.model.startswith(fields[1])
 
     def _is_one_row(self, file: IO[bytes], start: int) -> bool:
         """Is what begins at ``start``, and ends inside quotes, one row cut off, not many behind a quote that was lost?"""

@@ -43,8 +43,11 @@ def check_seal(path: Path, content: Content) -> bool:
     end = len(content) - _DIGITS
     head = content[max(end - len(_HEAD), 0) : max(end, 0)]
     sealed = len(head) == len(_HEAD) and sum(map(ne, head, _HEAD)) <= _SPOILT
-    if sealed and _digest(memoryview(content)[:end]) != content[end:]:
-        raise BundleError(path, "it is damaged: its SHA-256 is not the one that it carries", _HINT)
+    if sealed:
+        with memoryview(content) as view, view[:end] as front:  # a view left open would keep a mapped file from closing
+            digest = _digest(front)
+        if digest != content[end:]:
+            raise BundleError(path, "it is damaged: its SHA-256 is not the one that it carries", _HINT)
     if not sealed and content.find(_HEAD) >= 0:
         raise BundleError(path, f"it is damaged, or was changed after the export: {SEAL_KEY} is not at its end", _HINT)
     return sealed

@@ -99,8 +99,12 @@ def import_onnxruntime() -> Any:
     """The onnxruntime module. Raises MissingDependencyError with the install command."""
     try:
         import onnxruntime
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name != "onnxruntime":
+            raise
         raise MissingDependencyError("onnxruntime", "Running a model", "cpu") from error
+    except ImportError as error:
+        raise RuntimeUnavailableError(f"onnxruntime can't be imported: {error}", "Mend its installation.") from error
     onnxruntime.set_default_logger_severity(_LOG_FATAL_ONLY)
     return onnxruntime
 

@@ -22,7 +22,8 @@ def image_suffixes() -> frozenset[str]:
     from PIL import Image  # costs 30 ms, and only folders need it here
 
     Image.init()
-    containers = {".pdf", ".eps", ".ps", ".mpg", ".mpeg", ".h5", ".hdf", ".fits", ".fit", ".grib", ".bufr", ".emf", ".wmf"}
+    others = "pdf eps ps mpg mpeg h5 hdf fits fit grib bufr emf wmf iim blp icns"  # hold other things, or run programs
+    containers = {f".{name}" for name in others.split()}
     return frozenset(suffix for suffix, name in Image.EXTENSION.items() if name in Image.OPEN) - containers | _CAMERA_SUFFIXES
 
 

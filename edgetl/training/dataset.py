@@ -14,6 +14,7 @@ from edgetl.errors import DataError, ImageError
 from edgetl.runtime.cores import cores
 from edgetl.runtime.images import read_image
 from edgetl.runtime.sources import find_images
+from edgetl.training.layout import content_digest
 from edgetl.training.settings import DEFAULT_VAL_FRACTION
 
 _LISTED = 10  # names in a message before "and N more"
@@ -200,8 +201,7 @@ def _hashed(found: Sequence[tuple[Path, int]]) -> tuple[Sample, ...]:
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return content_digest(path)
     except OSError:  # it can't be decoded either, and is reported then, with its reason
         return hashlib.sha256(os.fsencode(path)).hexdigest()
 

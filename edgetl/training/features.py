@@ -87,6 +87,7 @@ def extract_features(
     device = device or torch.device("cpu")
     recipe = _recipe(backbone, device)
     caches = tuple(FeatureCache(cache, {**recipe, "view": view}) for view in views)
+    samples = list(samples)
     photos = list({sample.digest: sample for sample in samples}.values())  # copies of a photo are computed once
     missing = {photo.digest for photo in photos if any(photo.digest not in kept for kept in caches)}
     cached = len(photos) - len(missing)
@@ -98,7 +99,8 @@ def extract_features(
     batches = [photos[start : start + trunk.batch] for start in range(0, len(photos), trunk.batch)]
     groups = [batch for batch in batches if any(photo.digest in missing for photo in batch)]
     workers = _Workers(backbone, trunk, [VIEWS[view] for view in views], threads or cores())
-    unreadable = _fill(caches, workers, groups, len(photos), progress)
+    reasons = _fill(caches, workers, groups, len(photos), progress)
+    unreadable = {sample.path: reasons[sample.digest] for sample in samples if sample.digest in reasons}
     if cache is not None:
         make_room(cache, set().union(*(kept.shards for kept in caches)), MOST_BYTES)
     return Features(tuple(views), unreadable, trunk.name, cached, _notes(trunk.note, caches), caches)
@@ -196,15 +198,15 @@ def _fill(
     groups: Sequence[Sequence[Sample]],
     total: int,
     progress: Progress | None,
-) -> dict[Path, str]:
-    """Compute what is missing and add it shard by shard, also when interrupted → the photos that can't be read."""
-    unreadable: dict[Path, str] = {}
+) -> dict[str, str]:
+    """Compute what is missing and add it shard by shard, also when interrupted → digests of what can't be read, and why."""
+    unreadable: dict[str, str] = {}
     pending: list[tuple[str, NDArray[np.float32]]] = []
     results = workers.compute(groups)
     try:
         for done, (photo, result) in enumerate(results, start=total + 1 - sum(map(len, groups))):
             if isinstance(result, ImageError):
-                unreadable[photo.path] = result.reason
+                unreadable[photo.digest] = result.reason
             else:
                 pending.append((photo.digest, result))
             if progress is not None:

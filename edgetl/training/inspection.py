@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -12,10 +11,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from edgetl.errors import ImageError
+from edgetl.errors import DataError, ImageError
 from edgetl.runtime.images import read_image
 from edgetl.runtime.sources import image_suffixes
 from edgetl.training.duplicates import Fingerprint, fingerprint
+from edgetl.training.layout import content_digest
 
 Progress = Callable[[int, int], None]  # files done, files in all
 
@@ -58,8 +58,7 @@ def inspect(path: Path) -> Inspection:
     """Read and decode one file. Never raises for what is wrong with the file."""
     photo = path.suffix.lower() in image_suffixes()
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = content_digest(path)
         picture = read_image(path)
     except ImageError as error:
         return Inspection(path, digest, photo, error.reason)
@@ -98,8 +97,15 @@ def inspect_all(paths: Sequence[Path], *, threads: int | None = None, progress: 
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
-    """Every file below ``folder`` but hidden ones, in a stable order; links to folders are not followed."""
-    for parent, folders, files in os.walk(folder):
+    """Every file below ``folder`` but hidden ones, in a stable order; links to folders are not followed.
+
+    Raises DataError for a folder that can't be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename}: {error.strerror}.", "Make it readable, or move it away.") from error
+
+    for parent, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))
 

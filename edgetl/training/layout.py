@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import stat
 from pathlib import Path
 
 from edgetl.errors import DataError
@@ -53,3 +56,11 @@ def _half_a_layout(root: Path, present: str) -> DataError:
         f"{root} has {present}/, but no {missing}/.",
         f"Make {root / missing} with the same class folders, or give {root / present} to have it split.",
     )
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256 of a regular file, hexadecimal. Raises OSError: a pipe would be waited for, for ever."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

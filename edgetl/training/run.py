@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import edgetl
-from edgetl.errors import TrainingError
+from edgetl.errors import CheckpointError, TrainingError
 from edgetl.runtime.card import ModelCard
 from edgetl.training import checkpoint
 from edgetl.training.backbones import Backbone
@@ -90,6 +90,8 @@ def resume(folder: Path, *, device: str | None = None, listener: Listener | None
     state = read_state(folder)
     settings = TrainSettings.from_dict(state["settings"])
     settings = replace(settings, device=device) if device else settings
+    if state["standing"]["best"] and not (folder / BEST).is_file():
+        raise CheckpointError(f"{folder / BEST} is gone.", "Put it back, or start again with --overwrite.")
     if state["standing"]["finished"]:
         raise TrainingError(
             f"The run in {folder} is finished.", "To train longer, start another with more --epochs or --max-time."

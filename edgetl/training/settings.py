@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -223,7 +224,8 @@ def flags(names: Iterable[str]) -> str:
 
 def _fits(number: float, option: Option) -> bool:
     low, above, high = option.low, option.above, option.high
-    return (low is None or number >= low) and (above is None or number > above) and (high is None or number <= high)
+    inside = (low is None or number >= low) and (above is None or number > above) and (high is None or number <= high)
+    return inside and math.isfinite(number)
 
 
 def _range(option: Option) -> str:

@@ -15,6 +15,7 @@ from edgetl.training.run_folder import LAST, require_begun
 from edgetl.training.validation import Scores
 
 _SCHEMA = 1
+_KEYS = {"settings", "fingerprint", "levels", "standing", "learner"}
 
 
 @dataclass
@@ -64,7 +65,8 @@ def read_state(folder: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise CheckpointError(f"{path} can't be read: {str(error).splitlines()[0]}", "Start again with --overwrite.") from error
-    if not isinstance(state, dict) or state.get("schema") != _SCHEMA:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path} can't be read: {reason}", "Start again with --overwrite.") from error
+    if not isinstance(state, dict) or state.get("schema") != _SCHEMA or not state.keys() >= _KEYS:
         raise CheckpointError(f"{path} was written by another version of edgetl.", "Start again with --overwrite.")
     return state

@@ -12,6 +12,7 @@ from tiny_network import CROPPED, tiny_network
 from edgetl.export import quantize
 from edgetl.export.judge import run_network
 from edgetl.export.onnx_network import export_network
+from edgetl.export.pad_channels import pad_channels
 from edgetl.export.pictures import Pictures
 from edgetl.export.quantize import Quantizer
 
@@ -51,3 +52,26 @@ def test_a_first_layer_in_float_stays_as_it_is(quantizer: Quantizer) -> None:
     model = quantizer.quantize(quantizer.layers[:1])
     assert input_channels(model) == [3, 8]
     assert all(node.op_type != "Pad" for node in model.graph.node)
+
+
+def test_weights_that_two_layers_share_stay_as_they_are(quantizer: Quantizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantize, "pad_channels", lambda graph: None)
+    model = quantizer.quantize()
+    stem = next(node for node in model.graph.node if node.op_type == "Conv")
+    twin = onnx.NodeProto()
+    twin.CopyFrom(stem)
+    twin.name, twin.output[0] = "twin", "twin"
+    model.graph.node.append(twin)
+    pad_channels(model.graph)
+    assert input_channels(model) == [3, 8]
+
+
+def test_layers_without_names_are_padded(quantizer: Quantizer, pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantize, "pad_channels", lambda graph: None)
+    model = quantizer.quantize()
+    expected = run_network(model, pictures)
+    for node in model.graph.node:
+        node.name = ""
+    pad_channels(model.graph)
+    assert input_channels(model) == [4, 8]
+    assert np.array_equal(run_network(model, pictures), expected)

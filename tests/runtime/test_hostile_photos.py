@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hostile_photos import bombs, encoded, oddities, whole_photos
+from hostile_photos import bombs, encoded, icns, oddities, whole_photos
 from pictures import photo
 from PIL import Image
 
@@ -261,3 +261,18 @@ def test_a_folder_of_all_of_them_is_classified_to_its_end_without_a_word(tiny_bu
     assert len(bombs()) <= failed < len(rows)
     assert done.returncode == 1
     assert done.stderr == f"{failed} of {len(rows)} photos could not be classified.\n"
+
+
+@pytest.mark.parametrize("compression", [1, 5])
+def test_a_file_inside_a_file_is_not_opened(compression: int) -> None:
+    """IPTC data may hold any other picture: one that starts a program, or of another size than it says."""
+
+    def field(tag: tuple[int, int], value: bytes) -> bytes:
+        return bytes([0x1C, *tag]) + len(value).to_bytes(2, "big") + value
+
+    inner = encoded(Image.new("RGB", (64, 64)), "PNG")
+    assert decode(icns(inner)) is None
+    head = (
+        field((3, 20), b"\0\x40") + field((3, 30), b"\0\x40") + field((3, 60), b"\3\0") + field((3, 120), bytes([compression]))
+    )
+    assert decode(head + field((8, 10), inner)) is None

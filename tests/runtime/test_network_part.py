@@ -170,3 +170,11 @@ def test_whatever_the_bytes_it_is_cut_or_left(tmp_path: Path) -> None:
         assert cut(random.bytes(length)) is None
     assert cut(b"\xff" * 4096) is None
     assert cut(b"\x0a\0" * 1_000_000) is None  # nothing but empty fields
+
+
+def test_a_later_node_that_gives_a_lost_name_again_is_not_cut_off() -> None:
+    model = exported()
+    lost = model.graph.node[0].output[0]
+    assert lost == "resized"
+    model.graph.node.append(helper.make_node("Identity", [model.graph.node[1].output[0]], [lost]))
+    assert cut(model.SerializeToString()) is None

@@ -287,3 +287,8 @@ def test_a_predictor_can_be_pickled(predictor: Predictor) -> None:
 def test_a_batch_of_one_photo_that_is_no_list_is_refused(predictor: Predictor, one: object) -> None:
     with pytest.raises(TypeError, match="many photos"):
         predictor.batch(one)  # type: ignore[arg-type]
+
+
+def test_a_lone_model_has_no_precisions_to_choose_from(tiny_bundle: Path) -> None:
+    with pytest.raises(BundleError, match="one precision only"):
+        Predictor(tiny_bundle / "model.onnx", precision="int8")

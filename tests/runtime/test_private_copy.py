@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,16 @@ def test_a_file_changed_between_check_and_load_is_run_as_it_was_checked(
     assert Predictor(bundle_copy).labels == Predictor(tiny_bundle).labels
     with pytest.raises(BundleError, match="14 bytes"):
         Predictor(bundle_copy)
+
+
+def test_a_limit_on_the_size_of_files_is_no_limit_on_models(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(expected := os.urandom(200_000))
+    limits, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        with path.open("rb") as file, private_copy(file) as copy, copy.content() as content:
+            assert bytes(content) == expected
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)

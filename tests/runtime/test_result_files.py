@@ -256,3 +256,17 @@ def test_parquet_without_pyarrow_is_the_install_command(tmp_path: Path, monkeypa
     with pytest.raises(MissingDependencyError, match=r"edgetl\[parquet\]"):
         open_results(tmp_path / "results.parquet", "m1", LABELS)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", b'{"source": "a.jpg", "label": "cat", "note": "by hand"}'),
+        ("b.jsonl", b'{"source": "a.jpg", "model": "another", "label": "cat"}'),
+    ],
+)
+def test_a_foreign_line_without_an_end_is_not_taken_for_a_row_cut_off(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ResultsError, match="cut off"):
+        open_results(tmp_path / name, "0123456789abcdef", ("cat", "dog"))
+    assert (tmp_path / name).read_bytes() == content

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from functools import partial
 from types import SimpleNamespace
 
@@ -302,3 +303,20 @@ def test_a_compiled_network_learns_the_same(two_parts, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     train(small(two_parts, ema=0.9, compile=True), tmp_path / "compiled")
     assert equal(weights_of(tmp_path / "plain"), weights_of(tmp_path / "compiled"))
+
+
+def test_copies_of_a_photo_that_can_not_be_read_are_all_left_out(two_parts, tmp_path):
+    for name in ("ash", "brick"):
+        (two_parts / f"train/{name}/bad.png").write_bytes(b"not a photo")
+    notebook = Notebook()
+    settings = resolve(two_parts, {"backbone": "timm/test_resnet", "weights": "none", "feature_cache": "off"}, cuda=False)
+    train(settings, tmp_path / "run", listener=notebook)
+    assert checkpoint.load(tmp_path / "run").card.data["train"] == 16
+    assert any("train/ash/bad.png" in note and "train/brick/bad.png" in note for note in notebook.notes)
+
+
+def test_a_pipe_among_the_photos_is_refused_and_not_waited_for(two_parts, tmp_path):
+    os.mkfifo(two_parts / "train/ash/pipe.jpg")
+    notebook = Notebook()
+    train(small(two_parts, epochs=1), tmp_path / "run", listener=notebook)
+    assert any("pipe.jpg" in note for note in notebook.notes)

@@ -159,7 +159,8 @@ def manifest_bytes(manifest: Mapping[str, Any]) -> bytes:
 
 
 def _canonical(values: Mapping[str, Any]) -> bytes:
-    return (json.dumps(values, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    text = json.dumps(values, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode("utf-8", "backslashreplace")  # a file's name that is no text becomes an escape, in JSON too
 
 
 def card_metadata(card: ModelCard) -> str:

@@ -211,6 +211,11 @@ def _is_val(sample: Sample, val_fraction: float) -> bool:
 
 
 def _folders(root: Path, classes: tuple[str, ...], train: tuple[Sample, ...], val: tuple[Sample, ...]) -> ImageFolders:
+    for name in (str(root), *classes):  # labels and settings are text, in the checkpoint and in the export
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"The folder {name!a} has a name that is not UTF-8.", "Rename it.") from error
     folders = ImageFolders(root, classes, train, val, (), _fingerprint(root, train + val))
     return replace(folders, warnings=tuple(_warnings(folders)))
 

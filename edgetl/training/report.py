@@ -78,7 +78,7 @@ def write_report(run_folder: Path, data: ReportData) -> Path:
     Raises CheckpointError if the folder can't be written, TrainingError if the probabilities are none.
     """
     page = _render(run_folder.resolve().name, data)
-    write_atomically(run_folder / REPORT, lambda file: file.write_text(page, encoding="utf-8"))
+    write_atomically(run_folder / REPORT, lambda file: file.write_text(page, encoding="utf-8", errors="backslashreplace"))
     return run_folder / REPORT
 
 

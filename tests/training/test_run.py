@@ -320,3 +320,14 @@ def test_a_pipe_among_the_photos_is_refused_and_not_waited_for(two_parts, tmp_pa
     notebook = Notebook()
     train(small(two_parts, epochs=1), tmp_path / "run", listener=notebook)
     assert any("pipe.jpg" in note for note in notebook.notes)
+
+
+def test_names_that_are_no_text(two_parts, tmp_path):
+    photo = two_parts / "val/ash/100.png"
+    photo.rename(photo.with_name("\udcff.png"))
+    train(small(two_parts, epochs=1), tmp_path / "run")
+    assert (tmp_path / "run/report.html").is_file()
+    (two_parts / "train/ash").rename(two_parts / "train/\udcfe")
+    (two_parts / "val/ash").rename(two_parts / "val/\udcfe")
+    with pytest.raises(DataError, match="not UTF-8"):
+        train(small(two_parts, epochs=1), tmp_path / "other")

@@ -44,7 +44,7 @@ def command(
 
     A folder is walked, and - reads one photo from standard input. A photo that can't be read is reported and
     the others are still classified; the exit code is then 1. A run with --out that was stopped goes on where it
-    was when the same command is given again.
+    was when the same command is given again; photos that failed are in its file and not tried again.
 
     \b
     Example:

@@ -285,7 +285,7 @@ class Predictor:
         check: Callable[[Content], object]
         if self.bundle is not None:
             name = self.bundle.model_name(self.precision)
-            file, shown, check = self.bundle.open_file(name), self.bundle.path / name, partial(self.bundle.check, name)
+            file, shown, check = self.bundle.open_file(name), self.bundle.path / name, partial(self._check_bundles, name)
         else:
             file, shown, check = self._open_lone_model(), self.path, partial(check_seal, self.path)
         with looking_at(shown), file, private_copy(file) as copy:
@@ -304,6 +304,19 @@ class Predictor:
                 set_bytes(content, before)
             return open_copy(copy.source)
 
+    def _check_bundles(self, name: str, content: Content) -> None:
+        """Raises BundleError unless ``content`` is the bundle's file ``name`` as the manifest had it when it was opened."""
+        assert self.bundle is not None
+        try:
+            self.bundle.check(name, content)
+        except BundleError:
+            if Bundle.open(self.path).manifest != self.bundle.manifest:
+                raise self._replaced() from None
+            raise
+
+    def _replaced(self) -> BundleError:
+        return BundleError(self.path, "it was replaced after it was loaded", "Make a new Predictor for the new model.")
+
     def _open_lone_model(self) -> BufferedReader:
         """The same file each time, open for reading. Raises BundleError."""
         with looking_at(self.path):
@@ -316,7 +329,7 @@ class Predictor:
         identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         if self._identity not in (None, identity):
             file.close()
-            raise BundleError(self.path, "it was replaced after it was loaded", "Make a new Predictor for the new model.")
+            raise self._replaced()
         self._identity = identity
         return file
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -292,3 +293,14 @@ def test_a_batch_of_one_photo_that_is_no_list_is_refused(predictor: Predictor, o
 def test_a_lone_model_has_no_precisions_to_choose_from(tiny_bundle: Path) -> None:
     with pytest.raises(BundleError, match="one precision only"):
         Predictor(tiny_bundle / "model.onnx", precision="int8")
+
+
+def test_a_bundle_replaced_meanwhile_is_told_from_a_damaged_one(bundle_copy: Path, tmp_path: Path) -> None:
+    predictor = Predictor(bundle_copy)
+    (bundle_copy / "model.onnx").write_bytes(b"damaged")
+    with pytest.raises(BundleError, match="7 bytes"):
+        list(predictor.batch([photo(1)] * 4, workers=2))
+    shutil.rmtree(bundle_copy)
+    tiny_bundle.write(bundle_copy, tiny_bundle.card(temperature=3.0))
+    with pytest.raises(BundleError, match="it was replaced after it was loaded"):
+        list(predictor.batch([photo(1)] * 4, workers=2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
@@ -21,6 +23,7 @@ from edgetl.training.levels import with_levels
 from edgetl.training.run_folder import BEST
 
 _METADATA_KEY = "edgetl"
+_CHECKSUM = "sha256"  # of the description without it, and of the tensors
 _SCHEMA = 1
 
 
@@ -48,7 +51,9 @@ def save(trained: Trained, path: Path) -> None:
     }
     # Clones: safetensors refuses tensors that share memory, which tied weights do.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in trained.network.state_dict().items()}
-    content = to_bytes(tensors, {_METADATA_KEY: json.dumps(description, ensure_ascii=False, sort_keys=True)})
+    # One entry: the format puts several into any order, and the same network should give the same bytes.
+    text = _as_json({**description, _CHECKSUM: _digest(description, tensors)})
+    content = to_bytes(tensors, {_METADATA_KEY: text})
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
@@ -120,4 +125,19 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(
             f"{path} is not a checkpoint of edgetl, or of a later version.", "Name a folder that edgetl train wrote."
         )
+    if description.pop(_CHECKSUM, None) != _digest(description, tensors):
+        raise CheckpointError(f"{path} is damaged: its checksum does not fit.", "Train again, or take a copy.")
     return tensors, description
+
+
+def _as_json(description: Mapping[str, Any]) -> str:
+    return json.dumps(description, ensure_ascii=False, sort_keys=True)
+
+
+def _digest(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) over the description and every name, shape and value: the format itself has no checksum."""
+    digest = hashlib.sha256(_as_json(description).encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"\n{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -80,3 +80,17 @@ def test_a_full_disk_leaves_the_earlier_file(tmp_path):
 def test_a_folder_that_is_not_there_is_said(trained, tmp_path):
     with pytest.raises(CheckpointError, match="No such file or directory"):
         save(trained, tmp_path / "gone" / BEST)
+
+
+def test_a_flipped_byte_anywhere_is_damage(trained, tmp_path):
+    path = tmp_path / "best.safetensors"
+    save(trained, path)
+    whole = path.read_bytes()
+    for position in [*range(0, len(whole), len(whole) // 60), len(whole) - 1]:
+        content = bytearray(whole)
+        content[position] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError):
+            load(path)
+    path.write_bytes(whole)
+    load(path)

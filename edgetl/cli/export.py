@@ -23,6 +23,8 @@ DEFAULT_GOLDEN = 8
 DEFAULT_CALIBRATION = 100
 DEFAULT_MAX_DROP = 0.5
 
+_MOST_CLASSES, _MOST_LAYERS = 10, 3  # shown; the manifest has all
+
 
 @click.command(short_help="Write a trained run as a bundle for the device.")
 @click.argument("run", type=click.Path(exists=True, path_type=Path))
@@ -189,9 +191,6 @@ def _lines(bundle: Path, manifest: Mapping[str, Any]) -> Sequence[str]:
         *(line for name, judged in manifest["precisions"].items() for line in _judged_lines(name, judged)),
         f"Next: edgetl check {bundle} --images DIR",
     ]
-
-
-_MOST_CLASSES, _MOST_LAYERS = 10, 3  # shown; the manifest has all
 
 
 def _judged_lines(precision: str, judged: Mapping[str, Any]) -> Sequence[str]:

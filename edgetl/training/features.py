@@ -15,12 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from edgetl.errors import ImageError
+from edgetl.runtime.cores import cores
 from edgetl.runtime.images import read_image
 from edgetl.runtime.preprocess import resize_image
 from edgetl.training.backbones import Backbone
 from edgetl.training.dataset import Sample
 from edgetl.training.feature_cache import MOST_BYTES, FeatureCache, make_room
-from edgetl.training.threads import cores, in_order
+from edgetl.training.threads import in_order
 from edgetl.training.trunk import Trunk, open_trunk
 
 _SHARD = 512  # photos between two writes to the cache: what a killed run loses, a few seconds' work

@@ -22,10 +22,11 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from edgetl.errors import ImageError
+from edgetl.runtime.cores import cores
 from edgetl.runtime.images import MAX_PIXELS
 from edgetl.training.dataset import Sample
 from edgetl.training.pixels import Decode, Done, StoredPhotos
-from edgetl.training.threads import cores, in_order
+from edgetl.training.threads import in_order
 
 _BATCH = 128  # photos given to nvJPEG at once: its units work side by side, and each call waits for the slowest
 _BATCH_PIXELS = 1 << 26  # of all of them together: decoded and as float32 they take 15 bytes each on the GPU

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgetl.errors import ImageError
+from edgetl.runtime.cores import cores
 from edgetl.runtime.images import read_image
 from edgetl.runtime.preprocess import resize_image
 from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training.dataset import Sample
 from edgetl.training.distributed import Processes
-from edgetl.training.threads import cores
 
 _MARGIN = 1.3  # stored side / network's side: what cut-outs are enlarged from, without keeping whole photos
 _MULTIPLE = 32

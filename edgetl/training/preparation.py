@@ -11,6 +11,7 @@ import torch
 from timm.layers.norm_act import convert_sync_batchnorm
 
 from edgetl.errors import TrainingError
+from edgetl.runtime.cores import cores
 from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training.augment import BatchView, Normalizer, PhotoView, View
 from edgetl.training.backbones import Backbone, build
@@ -25,7 +26,6 @@ from edgetl.training.sampling import Sampler
 from edgetl.training.settings import TrainSettings
 from edgetl.training.solve import warm_head
 from edgetl.training.storage import allocate
-from edgetl.training.threads import cores
 from edgetl.training.validation import Validation
 
 

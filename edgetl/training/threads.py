@@ -1,4 +1,4 @@
-"""How many cores there are to use, when to use one, and how to keep them at work."""
+"""When to use one core, and how to keep all of them at work."""
 
 from __future__ import annotations
 
@@ -9,10 +9,6 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
-
-from edgetl.runtime.cores import cores
-
-__all__ = ["cores", "in_order", "one_thread"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

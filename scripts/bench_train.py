@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgetl.training.dataset import scan
 from edgetl.training.distributed import Processes, describe, join
+from edgetl.training.heap import memory_kept
 from edgetl.training.learner import Learner
 from edgetl.training.loader import Batch
 from edgetl.training.optimizers import reduced_type
@@ -48,7 +49,12 @@ EPOCHS = 12  # over which decoding once is spread in the last line
 
 def main() -> None:
     options = parse()
-    with join(options.device) as processes, reproducible(processes.device), tempfile.TemporaryDirectory() as folder:
+    with (
+        join(options.device) as processes,
+        reproducible(processes.device),
+        memory_kept(processes.device),
+        tempfile.TemporaryDirectory() as folder,
+    ):
         device = processes.device
         data = options.data or make_photos(Path(folder) / "photos", options.photos)
         settings = settings_of(options, data, device)

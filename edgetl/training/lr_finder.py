@@ -17,6 +17,7 @@ from edgetl.errors import TrainingError
 from edgetl.training.checkpoint import make_folder, write_atomically
 from edgetl.training.dataset import ImageFolders
 from edgetl.training.distributed import Processes, join
+from edgetl.training.heap import memory_kept
 from edgetl.training.learner import Learner
 from edgetl.training.photos import find_photos, warn_about
 from edgetl.training.pixels import Done
@@ -57,7 +58,7 @@ def find_learning_rate(
         raise TrainingError("The head is solved for, without a learning rate.", "Add --strategy full, or --optimizer adamw.")
     listener = listener or Listener()
     settings = replace(settings, scheduler="none", warmup=0.0, ema=0.0, epochs=STEPS)
-    with join(settings.device) as processes, reproducible(processes.device):
+    with join(settings.device) as processes, reproducible(processes.device), memory_kept(processes.device):
         make_folder(folder)
         folders = folders or find_photos(settings, listener)
         warn_about(folders, settings, listener)

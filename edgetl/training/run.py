@@ -24,6 +24,7 @@ from edgetl.training.dataset import ImageFolders
 from edgetl.training.distributed import Processes, describe, join
 from edgetl.training.finish import Told, finish
 from edgetl.training.folder_lock import alone_in
+from edgetl.training.heap import memory_kept
 from edgetl.training.learner import Learner
 from edgetl.training.levels import find_levels, with_levels
 from edgetl.training.loop import Course, Loop
@@ -63,7 +64,7 @@ def train(
     overwrite  throw away an earlier run in ``folder``, once the data and the backbone are known to be usable
     folders    what ``find_photos`` gave, if someone looked already
     """
-    with join(settings.device) as processes, reproducible(processes.device), ExitStack() as held:
+    with join(settings.device) as processes, reproducible(processes.device), memory_kept(processes.device), ExitStack() as held:
         noted = Remembering(listener if listener and processes.leads else Listener())
         if processes.leads:
             refuse_photos_folder(folder, settings.data)
@@ -96,7 +97,7 @@ def resume(folder: Path, *, device: str | None = None, listener: Listener | None
         raise TrainingError(
             f"The run in {folder} is finished.", "To train longer, start another with more --epochs or --max-time."
         )
-    with join(settings.device) as processes, reproducible(processes.device), ExitStack() as held:
+    with join(settings.device) as processes, reproducible(processes.device), memory_kept(processes.device), ExitStack() as held:
         noted = Remembering(listener if listener and processes.leads else Listener())
         if processes.leads:
             held.enter_context(alone_in(folder))

@@ -60,7 +60,7 @@ class Learner:
 
     def _wrapped(self) -> Any:
         """What is called in training: the network, compiled and made to share gradients if need be."""
-        model: Any = torch.compile(self._network) if self._settings.compile else self._network
+        model: Any = _Compiled(self._network) if self._settings.compile else self._network
         if self._processes.count == 1:
             return model
         on_gpu = self._device.type == "cuda"
@@ -163,6 +163,23 @@ class Learner:
         self._scaler.load_state_dict(state["scaler"])
         if self._average is not None:
             self._average.load_state_dict(state["average"])
+
+
+class _Compiled(nn.Module):
+    """A network that is compiled for one size of batch; the smaller last one of an epoch runs as it is.
+
+    Left alone, torch would compile again at the first smaller batch, for any size, and use that slower code ever after.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self._network = network
+        self._fast = torch.compile(network, dynamic=False)
+        self._size = 0
+
+    def forward(self, images: Tensor) -> Any:
+        self._size = max(self._size, len(images))
+        return (self._fast if len(images) == self._size else self._network)(images)
 
 
 @contextmanager

@@ -70,6 +70,10 @@ class Head:
         """float32 [N, features] → [N, classes]."""
         return features @ self.weight.T + self.bias
 
+    def divided(self, temperature: float) -> Head:
+        """The head whose logits are these, divided by ``temperature``."""
+        return replace(self, weight=self.weight / np.float32(temperature), bias=self.bias / np.float32(temperature))
+
 
 def fit_head(
     features: NDArray[np.float32],

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from edgetl.training.backbones import Backbone
+from edgetl.training.calibration import fit_temperature
 from edgetl.training.dataset import Sample
 from edgetl.training.distributed import Processes
 from edgetl.training.feature_cache import cache_folder
@@ -96,6 +99,9 @@ def warm_head(
         backbone = with_levels(backbone, find_levels(backbone))
         features = compute_features(backbone, samples, SOLVER_VIEWS, processes.device, settings, listener)
         backbone, head = solve_head(backbone, samples, features, class_weights, processes.device, listener)
+        if settings.label_smoothing:
+            head = _softened(head, features.of(samples)[:, 0], samples, class_weights, settings.label_smoothing)
+            put_head(backbone, head)
         solved = (backbone.levels, head)
     given = processes.gather(solved)[0]
     if given is not None and not processes.leads:
@@ -103,6 +109,23 @@ def warm_head(
         backbone = with_levels(backbone, levels)
         put_head(backbone, head)
     return backbone
+
+
+def _softened(
+    head: Head,
+    features: NDArray[np.float32],
+    samples: Sequence[Sample],
+    class_weights: torch.Tensor | None,
+    smoothing: float,
+) -> Head:
+    """``head``, no surer of the training photos than smoothed targets want it.
+
+    A surer one has large losses to begin with, and what the network knows is undone while it learns to be less sure.
+    """
+    labels = np.array([sample.label for sample in samples])
+    weights = None if class_weights is None else class_weights.numpy()[labels]
+    temperature = fit_temperature(head.logits(features[:, : head.weight.shape[1]]), labels, weights, smoothing=smoothing)
+    return head.divided(max(temperature, 1.0))
 
 
 @torch.no_grad()

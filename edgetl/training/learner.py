@@ -17,6 +17,7 @@ from edgetl.training.backbones import Backbone
 from edgetl.training.distributed import Processes
 from edgetl.training.ema import WeightAverage
 from edgetl.training.loader import Batch
+from edgetl.training.midway import Midway
 from edgetl.training.mixing import Mixing
 from edgetl.training.optimizers import make_optimizer, reduced_type
 from edgetl.training.randomness import STEP, torch_seed
@@ -47,6 +48,7 @@ class Learner:
         self._optimizer = make_optimizer(settings, groups, self._device)
         self._schedule = Schedule(self._optimizer, settings, steps)
         self._average = WeightAverage(self._network, settings.ema) if settings.ema else None
+        self._midway = Midway(self._network) if settings.warm_head else None
         self._reduced = reduced_type(settings.precision, self._device)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=self._reduced is torch.float16)
         classes = backbone.module.get_submodule(backbone.head).weight.shape[0]  # type: ignore[index]
@@ -89,6 +91,10 @@ class Learner:
     def judged(self) -> nn.Module:
         """The network to validate and keep, in eval mode: the average of weights if there is one."""
         return self._average.network if self._average else self._network.eval()
+
+    def midway(self) -> nn.Module | None:
+        """A network half-way between what training began with and ``judged``; None where it began with a random head."""
+        return self._midway.to(self.judged()) if self._midway else None
 
     def epoch_ended(self, val_loss: float) -> None:
         """After a validation."""
@@ -151,6 +157,7 @@ class Learner:
             "schedule": self._schedule.state_dict(),
             "scaler": self._scaler.state_dict(),
             "average": self._average.state_dict() if self._average else None,
+            "midway": self._midway.state_dict() if self._midway else None,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -163,6 +170,8 @@ class Learner:
         self._scaler.load_state_dict(state["scaler"])
         if self._average is not None:
             self._average.load_state_dict(state["average"])
+        if self._midway is not None:
+            self._midway.load_state_dict(state["midway"])
 
 
 class _Compiled(nn.Module):

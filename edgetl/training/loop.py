@@ -132,18 +132,20 @@ class Loop:
         if standing.ended and standing.epoch < course.settings.epochs:
             why = "the time was up" if clock.out_of_time() else f"no gain since epoch {standing.best_epoch}"
             course.listener.note(f"Ended after epoch {standing.epoch} of {course.settings.epochs}: {why}.")
+        if standing.ended and (middle := self._learner.midway()) is not None:
+            self._judge(middle)
         self._save(clock)
         if course.processes.leads:
             self._publish(row)
 
-    def _judge(self) -> Scores:
-        """Validate, and keep the weights if they are the best."""
+    def _judge(self, middle: nn.Module | None = None) -> Scores:
+        """Validate the network, or one half-way to it, and keep it if it is the best."""
         course, standing = self._course, self.standing
-        network = self._learner.judged()
+        network = self._learner.judged() if middle is None else middle
         result = scores(course.kit.validation.logits(network), course.kit.validation.labels)
         _finite(result.loss)
         if result.better_than(standing.best):
-            standing.best, standing.best_epoch = result, standing.epoch
+            standing.best, standing.best_epoch, standing.midway = result, standing.epoch, middle is not None
             if course.processes.leads:
                 course.keep(network, result, standing.epoch)
         return result

@@ -158,6 +158,8 @@ class _Run:
             return Outcome(self._folder, False, {})
         if loop.standing.best_epoch == 0:
             self._listener.note("No epoch did better than the head that training began with: that is what was kept.")
+        elif loop.standing.midway:
+            self._listener.note("Kept: the mean of the weights that training began and ended with, better than any epoch's.")
         network: Any = checkpoint.load(self._folder).network
         logits = kit.validation.logits(network.to(self._device, memory_format=torch.channels_last))
         metrics = {}

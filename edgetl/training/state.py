@@ -14,7 +14,7 @@ from edgetl.training.checkpoint import write_atomically
 from edgetl.training.run_folder import LAST, require_begun
 from edgetl.training.validation import Scores
 
-_SCHEMA = 1
+_SCHEMA = 2
 _KEYS = {"settings", "fingerprint", "levels", "standing", "learner"}
 
 
@@ -26,7 +26,8 @@ class Standing:
     loss, right, seen  sums over the photos of the epoch so far
     seconds           spent on training so far, over all parts of an interrupted run
     history           one row of history.csv for each epoch done
-    best, best_epoch  the scores of the kept weights, and the epoch that they are from (from 1)
+    best, best_epoch  the scores of the kept weights, and the epoch that they are from (from 1; 0: the beginning)
+    midway            they are half-way between the beginning and that epoch
     ended             no epoch is left to do
     finished          nothing is left to do
     """
@@ -40,6 +41,7 @@ class Standing:
     history: list[dict[str, Any]] = field(default_factory=list)
     best: Scores | None = None
     best_epoch: int = 0
+    midway: bool = False
     ended: bool = False
     finished: bool = False
 

@@ -20,6 +20,8 @@ from edgetl.training.levels import find_levels, own_features, with_levels, witho
 from edgetl.training.recipes import resolve
 from edgetl.training.run import resume, train
 from edgetl.training.run_folder import BEST
+from edgetl.training.state import read_state
+from edgetl.training.validation import Scores
 
 RESNET = "timm/test_resnet"
 
@@ -134,6 +136,23 @@ def always_levels(monkeypatch):
     monkeypatch.setattr(solve, "fit_head", wide)
 
 
+@pytest.fixture
+def last_kept(monkeypatch):
+    """Whatever is judged last counts as the best: the weights half-way."""
+    monkeypatch.setattr(Scores, "better_than", lambda *_: True)
+
+
+def test_weights_half_way_are_kept_where_they_are_better(two_parts, tmp_path, always_levels, last_kept):
+    train(small(two_parts, warm_head=True, lr=0.01, feature_cache="off"), tmp_path / "run")
+    learner, kept = read_state(tmp_path / "run")["learner"], weights_of(tmp_path / "run")
+    start, end = learner["midway"], learner["average"]["network"]
+    assert not all(torch.equal(start[name], end[name]) for name in start)
+    assert kept.keys() == start.keys()
+    for name, value in kept.items():
+        torch.testing.assert_close(value, (start[name] + end[name]) / 2 if value.is_floating_point() else end[name])
+    assert "Kept: the mean of the weights" in (tmp_path / "run/report.html").read_text()
+
+
 @pytest.mark.parametrize("given", [{"strategy": "features"}, {"strategy": "full", "epochs": 1, "lr": 1e-9, "image_size": 64}])
 def test_a_run_begins_with_what_the_wide_head_knows(two_parts, tmp_path, always_levels, given):
     settings = resolve(two_parts, {"backbone": RESNET, "weights": "none", "feature_cache": "off", **given}, cuda=False)
@@ -142,7 +161,18 @@ def test_a_run_begins_with_what_the_wide_head_knows(two_parts, tmp_path, always_
     assert len(checkpoint.load(tmp_path / "run").levels) == 3
 
 
-def test_an_interrupted_run_with_them_goes_on_with_the_same_bits(two_parts, tmp_path, always_levels, monkeypatch):
+def test_a_head_that_smoothed_targets_will_train_begins_less_sure(two_parts, tmp_path, always_levels):
+    changes = {"warm_head": True, "epochs": 1, "lr": 1e-12, "ema": 0.0, "feature_cache": "off"}
+    for smoothing in (0.0, 0.2):
+        train(small(two_parts, **changes, label_smoothing=smoothing), tmp_path / str(smoothing))
+    solved, softer = (weights_of(tmp_path / name) for name in ("0.0", "0.2"))
+    for name in (name for name in solved if ".linear." in name):
+        ratio = solved[name].norm() / softer[name].norm()
+        assert ratio > 1.2
+        torch.testing.assert_close(solved[name], ratio * softer[name])
+
+
+def test_an_interrupted_run_with_them_goes_on_with_the_same_bits(two_parts, tmp_path, always_levels, last_kept, monkeypatch):
     settings = small(two_parts, warm_head=True, lr=0.01, feature_cache="off")
     train(settings, tmp_path / "whole")
     steps = iter(range(3))

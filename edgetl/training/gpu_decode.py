@@ -1,4 +1,4 @@
-"""Training photos decoded and squashed on the GPU. What nvJPEG can't be trusted with goes the ordinary way.
+"""Training photos decoded and squashed on the GPU and the cores. What nvJPEG can't be trusted with goes the ordinary way.
 
 Only for training photos: another decoder gives slightly other pixels, and validation must see what the device will.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,7 +31,8 @@ from edgetl.training.threads import in_order
 
 _BATCH = 128  # photos given to nvJPEG at once: its units work side by side, and each call waits for the slowest
 _BATCH_PIXELS = 1 << 26  # of all of them together: decoded and as float32 they take 15 bytes each on the GPU
-_AHEAD = 2 * _BATCH  # files read before they are decoded
+_AHEAD = _BATCH  # files read before they are decoded
+_HELPERS = 4  # threads that read and put for the GPU
 _END_OF_IMAGE = b"\xff\xd9"
 _ORIENTATION = 0x0112
 
@@ -54,40 +56,65 @@ def store_on_gpu(
     threads: int = 0,
     done: Done = lambda: None,
 ) -> StoredPhotos:
-    """As ``pixels.store``, by nvJPEG on ``device`` where it can, else by ``decode``.
+    """As ``pixels.store``, by nvJPEG on ``device`` from the first photo on and by ``decode`` from the last, until they meet.
 
-    While the GPU decodes a batch, the next one's files are read and the last one's pixels are put into ``room``.
+    So whichever is faster on this machine does more, and no core waits for the GPU. While the GPU decodes a batch, the next
+    one's files are read and the last one's pixels are put into ``room``. threads: photos that ``decode`` has in work.
     """
     aspects = np.ones(len(samples), np.float32)
     unreadable: dict[Path, str] = {}
+    left = deque(range(part[0], len(samples), part[1]))
+    refused: deque[int] = deque()  # by nvJPEG
 
-    def fill(row: int) -> None:
-        try:
-            room[row], aspects[row] = decode(samples[row].path)
-        except ImageError as error:
-            unreadable[samples[row].path] = error.reason
+    def fill() -> None:
+        while (row := _next(refused.popleft, left.pop)) is not None:
+            try:
+                room[row], aspects[row] = decode(samples[row].path)
+            except ImageError as error:
+                unreadable[samples[row].path] = error.reason
+            done()
+
+    def for_gpu() -> Iterator[int]:
+        while (row := _next(left.popleft)) is not None:
+            yield row
+
+    def look(row: int) -> Found:
+        return row, plain_jpeg(samples[row].path)
 
     def put(rows: list[int], pixels: Tensor) -> None:
         room[rows] = pixels.cpu().numpy()
+        for _ in rows:
+            done()
 
-    rows = range(part[0], len(samples), part[1])
-    with ThreadPoolExecutor(threads or cores()) as pool:
-        found = in_order(pool, plain_jpeg, (samples[row].path for row in rows), _AHEAD)
-        placing: list[Future[None]] = []
-        for batch in _batches(zip(rows, found, strict=True)):
-            jpegs = dict(sorted(_jpegs(batch), key=lambda item: (item[1].height, item[1].width)))
-            pixels = _decoded(list(jpegs.values()), room.shape[1:3], device)
-            for future in placing:  # at most two batches are on the GPU
+    threads = threads or cores()
+    with ThreadPoolExecutor(threads + _HELPERS) as pool:
+        try:
+            filling = [pool.submit(fill) for _ in range(threads)]
+            placing: list[Future[None]] = []
+            for batch in _batches(in_order(pool, look, for_gpu(), _AHEAD)):
+                jpegs = dict(sorted(_jpegs(batch), key=lambda item: (item[1].height, item[1].width)))
+                pixels = _decoded(list(jpegs.values()), room.shape[1:3], device)
+                for future in placing:  # at most two batches are on the GPU
+                    future.result()
+                by_gpu = [] if pixels is None else list(jpegs)
+                aspects[by_gpu] = [jpegs[row].width / jpegs[row].height for row in by_gpu]
+                placing = [] if pixels is None else [pool.submit(put, by_gpu, pixels)]
+                refused.extend({row for row, _ in batch}.difference(by_gpu))
+            filling += [pool.submit(fill) for _ in range(threads)]  # the others may have ended before the last was refused
+            for future in filling + placing:
                 future.result()
-            by_gpu = [] if pixels is None else list(jpegs)
-            aspects[by_gpu] = [jpegs[row].width / jpegs[row].height for row in by_gpu]
-            placing = [pool.submit(fill, row) for row, _ in batch if row not in jpegs or pixels is None]
-            placing += [] if pixels is None else [pool.submit(put, by_gpu, pixels)]
-            for _ in batch:
-                done()
-        for future in placing:
-            future.result()
+        finally:
+            left.clear()  # after an error or Ctrl-C nothing more is begun
+            refused.clear()
     return StoredPhotos(room, aspects, unreadable)
+
+
+def _next(*sources: Callable[[], int]) -> int | None:
+    """From the first source that is not empty."""
+    for source in sources:
+        with suppress(IndexError):
+            return source()
+    return None
 
 
 def plain_jpeg(path: Path) -> PlainJpeg | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -53,11 +55,28 @@ def test_photos_are_stored_with_their_aspect_and_the_unreadable_ones_named(photo
     assert all(room[row].any() for row in range(5)) and not room[5:].any()
 
 
-def test_the_gpus_way_gives_nearly_the_same_pixels_and_the_same_unreadable_photos(photos):
+@pytest.fixture
+def patient(monkeypatch):
+    """Makes a ``decode`` that waits until the GPU has been given all that it can get."""
+    over = threading.Event()
+
+    def batches(found):
+        yield from original(found)
+        over.set()
+
+    def made(decode):
+        return lambda path: (over.wait(60), decode(path))[1]
+
+    original = gpu_decode._batches
+    monkeypatch.setattr(gpu_decode, "_batches", batches)
+    return made
+
+
+def test_the_gpus_way_gives_nearly_the_same_pixels_and_the_same_unreadable_photos(photos, patient):
     """torchvision decodes the same list on the CPU, so all but nvJPEG itself is run here."""
     rooms = [np.zeros((7, 64, 64, 3), np.uint8) for _ in range(2)]
     one = store(photos, decoder(SPEC, (64, 64)), rooms[0])
-    other = store_on_gpu(photos, decoder(SPEC, (64, 64)), rooms[1], torch.device("cpu"))
+    other = store_on_gpu(photos, patient(decoder(SPEC, (64, 64))), rooms[1], torch.device("cpu"), threads=1)
     assert one.unreadable == other.unreadable
     assert np.array_equal(one.aspects, other.aspects)
     assert np.abs(rooms[0].astype(int) - rooms[1]).max() <= 4
@@ -65,7 +84,7 @@ def test_the_gpus_way_gives_nearly_the_same_pixels_and_the_same_unreadable_photo
 
 @pytest.mark.parametrize("limits", [{"_BATCH": 2}, {"_BATCH_PIXELS": 60 * 90 * 2}, {"_AHEAD": 1}])
 @pytest.mark.parametrize("part", [(0, 1), (1, 2)])
-def test_batches_of_any_size_put_every_photo_into_its_row(photos, tmp_path, monkeypatch, limits, part):
+def test_batches_of_any_size_put_every_photo_into_its_row(photos, patient, tmp_path, monkeypatch, limits, part):
     for name, value in limits.items():
         monkeypatch.setattr(gpu_decode, name, value)
     Image.open(photos[0].path).resize((70, 40)).save(tmp_path / "7.jpg", quality=95)
@@ -73,25 +92,65 @@ def test_batches_of_any_size_put_every_photo_into_its_row(photos, tmp_path, monk
     calls = []
     rooms = [np.zeros((len(photos), 64, 64, 3), np.uint8) for _ in range(2)]
     one = store(photos, decoder(SPEC, (64, 64)), rooms[0], part=part)
-    other = store_on_gpu(
-        photos, decoder(SPEC, (64, 64)), rooms[1], torch.device("cpu"), part=part, done=lambda: calls.append(1)
-    )
+    decode, done = patient(decoder(SPEC, (64, 64))), lambda: calls.append(1)
+    other = store_on_gpu(photos, decode, rooms[1], torch.device("cpu"), part=part, threads=1, done=done)
     assert one.unreadable == other.unreadable
     assert np.array_equal(one.aspects, other.aspects)
     assert np.abs(rooms[0].astype(int) - rooms[1]).max() <= 4
     assert len(calls) == len(photos[part[0] :: part[1]])
 
 
-def test_what_nvjpeg_refuses_goes_the_ordinary_way(photos, monkeypatch):
+def test_cores_do_the_rest_while_the_gpu_is_slow(photos, monkeypatch):
+    photos, calls = photos * 10, []
+
+    def slow(jpegs, *rest):
+        while len(calls) < len(photos) - 2 * gpu_decode._BATCH and not waited.wait(0.01):
+            pass
+        return original(jpegs, *rest)
+
+    original, waited = gpu_decode._decoded, threading.Event()
+    monkeypatch.setattr(gpu_decode, "_decoded", slow)
+    monkeypatch.setattr(gpu_decode, "_BATCH", 4)
+    monkeypatch.setattr(gpu_decode, "_AHEAD", 4)
+    rooms = [np.zeros((len(photos), 64, 64, 3), np.uint8) for _ in range(2)]
+    one = store(photos, decoder(SPEC, (64, 64)), rooms[0])
+    deadline = threading.Timer(60, waited.set)
+    deadline.start()
+    decode, done = decoder(SPEC, (64, 64)), lambda: calls.append(1)
+    other = store_on_gpu(photos, decode, rooms[1], torch.device("cpu"), threads=2, done=done)
+    deadline.cancel()
+    assert not waited.is_set()
+    assert one.unreadable == other.unreadable and np.array_equal(one.aspects, other.aspects)
+    assert np.array_equal(rooms[0][8:], rooms[1][8:])
+    assert len(calls) == len(photos)
+
+
+def test_what_nvjpeg_refuses_goes_the_ordinary_way(photos, patient, monkeypatch):
     def refuse(*_, **__):
         raise RuntimeError("torchvision not compiled with nvJPEG support")
 
     monkeypatch.setattr(gpu_decode, "decode_jpeg", refuse)
     rooms = [np.zeros((7, 64, 64, 3), np.uint8) for _ in range(2)]
     one = store(photos, decoder(SPEC, (64, 64)), rooms[0])
-    other = store_on_gpu(photos, decoder(SPEC, (64, 64)), rooms[1], torch.device("cpu"))
+    other = store_on_gpu(photos, patient(decoder(SPEC, (64, 64))), rooms[1], torch.device("cpu"), threads=1)
     assert one.unreadable == other.unreadable and np.array_equal(one.aspects, other.aspects)
     assert np.array_equal(*rooms)
+
+
+def test_a_failing_gpu_ends_the_other_decoders_too(photos, monkeypatch):
+    monkeypatch.setattr(gpu_decode, "_decoded", lambda *_: 1 / 0)
+    begun = []
+    decode = decoder(SPEC, (64, 64))
+
+    def counted(path):
+        begun.append(path)
+        time.sleep(0.01)
+        return decode(path)
+
+    photos = photos * 100
+    with pytest.raises(ZeroDivisionError):
+        store_on_gpu(photos, counted, np.zeros((len(photos), 64, 64, 3), np.uint8), torch.device("cpu"), threads=1)
+    assert len(begun) < len(photos) / 2
 
 
 def test_only_whole_upright_rgb_or_grey_jpegs_go_to_the_gpu(photos):

@@ -121,16 +121,14 @@ class TrainSettings:
     )
     image_size: int = _option(0, "Photos", "Side of the network's input; 0: as published.", low=0, common=True)
     flip: bool = _option(True, "Photos", "Mirror half of the training photos.", needs=_LOOP)
-    rotation: float = _option(
-        10.0, "Photos", "Turn training photos by up to ± this many degrees.", low=0, high=180, needs=_LOOP
-    )
+    rotation: float = _option(5.0, "Photos", "Turn training photos by up to ± this many degrees.", low=0, high=180, needs=_LOOP)
     scale: tuple[float, float] = _option(
-        (0.5, 1.0), "Photos", "Smallest and largest share of a training photo's area.", above=0, high=1, needs=_LOOP
+        (0.7, 1.0), "Photos", "Smallest and largest share of a training photo's area.", above=0, high=1, needs=_LOOP
     )
     ratio: tuple[float, float] = _option(
         (0.75, 4 / 3), "Photos", "Smallest and largest change of a training photo's aspect.", above=0, high=10, needs=_LOOP
     )
-    colour: float = _option(0.2, "Photos", "Vary brightness, contrast, saturation by up to ± this.", low=0, high=1, needs=_LOOP)
+    colour: float = _option(0.1, "Photos", "Vary brightness, contrast, saturation by up to ± this.", low=0, high=1, needs=_LOOP)
     mixup: float = _option(0.0, "Photos", "Blend pairs of photos: alpha of the Beta distribution; 0: off.", low=0, needs=_LOOP)
     cutmix: float = _option(0.0, "Photos", "Paste parts of other photos: alpha; 0: off.", low=0, needs=_LOOP)
 

@@ -68,7 +68,7 @@ def main() -> None:
         make_kit(settings, few, processes, Path(folder))  # a GPU and its decoder take seconds to wake up
         backbone = build_backbone(settings, len(folders.classes))
         started = time.monotonic()
-        kit = equip(settings, folders, backbone, processes, Path(folder), Listener(), begun=True)
+        kit = equip(settings, folders, backbone, processes, Path(folder), Listener(), left_out=())
         synchronize(device)
         decoding = time.monotonic() - started
         photos = len(folders.train) + len(folders.val)
@@ -126,7 +126,7 @@ def make_photos(folder: Path, count: int) -> Path:
 
 def make_kit(settings: TrainSettings, folders: object, processes: Processes, folder: Path) -> Kit:
     backbone = build_backbone(settings, len(folders.classes))
-    return equip(settings, folders, backbone, processes, folder, Listener(), begun=True)
+    return equip(settings, folders, backbone, processes, folder, Listener(), left_out=())
 
 
 def report(name: str, rate: float, whole: float | None = None, remark: str = "") -> float:

@@ -59,7 +59,7 @@ def store_on_gpu(
     """As ``pixels.store``, by nvJPEG on ``device`` from the first photo on and by ``decode`` from the last, until they meet.
 
     So whichever is faster on this machine does more, and no core waits for the GPU. While the GPU decodes a batch, the next
-    one's files are read and the last one's pixels are put into ``room``. threads: photos that ``decode`` has in work.
+    one's files are read and the last one's pixels are put into ``room``. Which of the two decodes a photo is chance.
     """
     aspects = np.ones(len(samples), np.float32)
     unreadable: dict[Path, str] = {}

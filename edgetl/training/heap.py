@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
-# Of glibc's mallopt, and the values that it starts with.
-_TRIM_THRESHOLD, _TRIM_DEFAULT, _NEVER = -1, 128 * 1024, -1
+# Of glibc's mallopt. It raises its thresholds as large blocks are freed, but never again once it was told any: so it is
+# left where it would have ended.
+_TRIM_THRESHOLD, _NEVER, _TRIM_LARGEST = -1, -1, 64 << 20
+_MMAP_THRESHOLD, _MMAP_LARGEST = -3, 32 << 20
 _MMAP_MAX, _MMAP_DEFAULT = -4, 65536
 
 
@@ -19,7 +21,7 @@ def memory_kept(device: torch.device) -> Iterator[None]:
     """Have freed memory stay with the process while a network is trained on the CPU.
 
     A step makes and frees gigabytes of activations. glibc maps every large block anew, page by page and each page zeroed
-    first, and that took two thirds of a step's time. Other C libraries and allocators are left as they are.
+    first, which took two thirds of a step's time and more. Other C libraries and allocators are left as they are.
     """
     mallopt = _mallopt() if device.type == "cpu" else None
     if mallopt is None:
@@ -31,7 +33,8 @@ def memory_kept(device: torch.device) -> Iterator[None]:
         yield
     finally:
         mallopt(_MMAP_MAX, _MMAP_DEFAULT)
-        mallopt(_TRIM_THRESHOLD, _TRIM_DEFAULT)
+        mallopt(_MMAP_THRESHOLD, _MMAP_LARGEST)
+        mallopt(_TRIM_THRESHOLD, _TRIM_LARGEST)
         ctypes.CDLL(None).malloc_trim(0)
 
 

@@ -48,12 +48,13 @@ class Learner:
         self._optimizer = make_optimizer(settings, groups, self._device)
         self._schedule = Schedule(self._optimizer, settings, steps)
         self._average = WeightAverage(self._network, settings.ema) if settings.ema else None
-        self._midway = Midway(self._network) if settings.warm_head else None
+        self._midway = Midway(self._network) if settings.warm_head and backbone.has_linear_head else None
         self._reduced = reduced_type(settings.precision, self._device)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=self._reduced is torch.float16)
         classes = backbone.module.get_submodule(backbone.head).weight.shape[0]  # type: ignore[index]
         self._mixing = Mixing(settings, int(classes))
         self._class_weights = class_weights.to(self._device) if class_weights is not None else None
+        self._compiled = _Compiled(self._network) if settings.compile else None
         self._model = self._wrapped()
         self.last_lr = self.lr
         """The largest learning rate of the last step."""
@@ -62,7 +63,7 @@ class Learner:
 
     def _wrapped(self) -> Any:
         """What is called in training: the network, compiled and made to share gradients if need be."""
-        model: Any = _Compiled(self._network) if self._settings.compile else self._network
+        model: Any = self._compiled or self._network
         if self._processes.count == 1:
             return model
         on_gpu = self._device.type == "cuda"
@@ -90,7 +91,8 @@ class Learner:
 
     def judged(self) -> nn.Module:
         """The network to validate and keep, in eval mode: the average of weights if there is one."""
-        return self._average.network if self._average else self._network.eval()
+        network = self._average.network if self._average else self._network
+        return network.train().eval()  # some keep what they computed from older weights until they are trained again
 
     def midway(self) -> nn.Module | None:
         """A network half-way between what training began with and ``judged``; None where it began with a random head."""
@@ -158,6 +160,7 @@ class Learner:
             "scaler": self._scaler.state_dict(),
             "average": self._average.state_dict() if self._average else None,
             "midway": self._midway.state_dict() if self._midway else None,
+            "compiled": self._compiled.size if self._compiled else 0,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -172,6 +175,8 @@ class Learner:
             self._average.load_state_dict(state["average"])
         if self._midway is not None:
             self._midway.load_state_dict(state["midway"])
+        if self._compiled is not None:
+            self._compiled.size = state["compiled"]
 
 
 class _Compiled(nn.Module):
@@ -184,11 +189,12 @@ class _Compiled(nn.Module):
         super().__init__()
         self._network = network
         self._fast = torch.compile(network, dynamic=False)
-        self._size = 0
+        self.size = 0
+        """Of the largest batch so far."""
 
     def forward(self, images: Tensor) -> Any:
-        self._size = max(self._size, len(images))
-        return (self._fast if len(images) == self._size else self._network)(images)
+        self.size = max(self.size, len(images))
+        return (self._fast if len(images) == self.size else self._network)(images)
 
 
 @contextmanager

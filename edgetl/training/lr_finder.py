@@ -63,7 +63,7 @@ def find_learning_rate(
         folders = folders or find_photos(settings, listener)
         warn_about(folders, settings, listener)
         backbone = build_backbone(settings, len(folders.classes))
-        kit = equip(settings, folders, backbone, processes, folder, listener, begun=False)
+        kit = equip(settings, folders, backbone, processes, folder, listener, left_out=None)
         learner = Learner(kit.backbone, settings, kit.class_weights, kit.sampler.steps(settings.accumulate), processes)
         rates, losses = _sweep(settings, kit, learner, processes, Counter(listener, "Trying learning rates", STEPS))
         found = FoundRate(rates, losses, steepest(rates, losses), folder / "lr.csv", folder / "lr.png")

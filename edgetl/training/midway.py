@@ -23,8 +23,8 @@ class Midway:
     def to(self, end: nn.Module) -> nn.Module:
         """A network half-way to ``end``, which stays as it is."""
         middle = copy.deepcopy(end)
-        for name, value in middle.state_dict().items():
-            if value.is_floating_point():  # counters are no weights
+        for name, value in (*middle.named_parameters(), *middle.named_buffers()):  # what has several names comes once
+            if name in self._start and value.is_floating_point():  # counters are no weights
                 value.lerp_(self._start[name].to(value), 0.5)
         return middle
 

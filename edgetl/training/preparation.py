@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -97,16 +97,20 @@ def equip(
     folder: Path,
     listener: Listener,
     *,
-    begun: bool,
+    left_out: Collection[str] | None,
 ) -> Kit:
     """Decode every photo once and set up what trains on them. Raises DataError for unreadable validation photos.
 
-    folder  where decoded photos go that don't fit into memory
-    begun   the run goes on with weights of its own: no head needs to be solved for
+    folder    where decoded photos go that don't fit into memory
+    left_out  None where a run begins. Where it goes on, no head is solved for, and these (digests of training photos) are
+              left out again, no others: on a GPU, chance decides who decodes a photo, and decoders differ in what they can
     """
     backbone.module.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     validation, stored = _decoded(settings, folders, backbone.spec, processes, folder, listener)
     unreadable = stored.unreadable if stored else _unreadable(settings, folders.train, processes, listener)
+    if left_out is not None:
+        again = (sample.path for sample in folders.train if sample.digest in left_out)
+        unreadable = {path: unreadable.get(path, "left out before") for path in again}
     left = readable(folders, {**validation.unreadable, **unreadable}, listener)
     if len(left.train) < 2 * processes.count:
         raise TrainingError(f"{len(left.train)} training photos are too few for {processes.count} processes.")
@@ -116,7 +120,7 @@ def equip(
         # It also loses the hooks of the layers that it replaces, by which a head sees earlier levels.
         levels, bare = backbone.levels, without_levels(backbone)
         backbone = with_levels(replace(bare, module=convert_sync_batchnorm(bare.module)), levels)  # type: ignore[no-untyped-call]
-    if settings.warm_head and not begun:
+    if settings.warm_head and left_out is None:
         backbone = warm_head(backbone, left.train, weights, processes, settings, listener)
     labels = [sample.label for sample in left.train]
     mixed = settings.mixup > 0 or settings.cutmix > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ class StepReport:
 
 
 class Listener:
-    """Told what happens; this one keeps it to itself. Called in the training thread: be quick."""
+    """Told what happens; this one keeps it to itself. Called by one thread at a time: be quick."""
 
     def found(self, folders: ImageFolders) -> None:
         """Classes and photos, before any of them is decoded."""
@@ -61,9 +62,11 @@ class Counter:
 
     def __init__(self, listener: Listener, what: str, total: int) -> None:
         self._listener, self._what, self._total, self._done = listener, what, total, 0
+        self._one_at_a_time = threading.Lock()
         listener.working(what, 0, total)
 
     def __call__(self) -> None:
         """One more photo."""
-        self._done += 1
-        self._listener.working(self._what, self._done, self._total)
+        with self._one_at_a_time:
+            self._done += 1
+            self._listener.working(self._what, self._done, self._total)

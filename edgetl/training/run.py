@@ -136,9 +136,16 @@ class _Run:
     def loop(self, folders: ImageFolders, backbone: Backbone, state: dict[str, Any] | None) -> Outcome:
         """Epoch by epoch, from the start or from ``state``."""
         settings, processes = self._settings, self._processes
-        kit = equip(settings, folders, backbone, processes, self._folder, self._listener, begun=state is not None)
+        left_out = state["left_out"] if state else None
+        kit = equip(settings, folders, backbone, processes, self._folder, self._listener, left_out=left_out)
+        left_out = sorted({sample.digest for sample in folders.train} - {sample.digest for sample in kit.folders.train})
         folders, backbone = kit.folders, kit.backbone
-        identity = {"settings": settings.to_dict(), "fingerprint": folders.fingerprint, "levels": backbone.levels}
+        identity = {
+            "settings": settings.to_dict(),
+            "fingerprint": folders.fingerprint,
+            "left_out": left_out,
+            "levels": backbone.levels,
+        }
         if state is not None and state["fingerprint"] != folders.fingerprint:
             raise TrainingError(
                 f"The photos in {folders.root} have changed since the run began.",

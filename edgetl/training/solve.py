@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 
 from edgetl.training.backbones import Backbone
-from edgetl.training.calibration import fit_temperature
 from edgetl.training.dataset import Sample
 from edgetl.training.distributed import Processes
 from edgetl.training.feature_cache import cache_folder
@@ -20,6 +22,8 @@ from edgetl.training.levels import find_levels, own_features, with_levels, witho
 from edgetl.training.progress import Listener
 from edgetl.training.settings import TrainSettings
 
+_FEW_LOGITS = 1_000_000  # photos × classes: enough to find one number
+_SOFTEST = 1000.0  # largest temperature that a head is divided by
 SOLVER_VIEWS = ("plain",)  # mirror images and crops cost time and gained nothing; see scripts/experiments.md
 
 
@@ -98,9 +102,11 @@ def warm_head(
     if processes.leads:
         backbone = with_levels(backbone, find_levels(backbone))
         features = compute_features(backbone, samples, SOLVER_VIEWS, processes.device, settings, listener)
+        samples = [sample for sample in samples if sample.path not in features.unreadable]  # a GPU may read more
         backbone, head = solve_head(backbone, samples, features, class_weights, processes.device, listener)
         if settings.label_smoothing:
-            head = _softened(head, features.of(samples)[:, 0], samples, class_weights, settings.label_smoothing)
+            some = samples[:: 1 + len(samples) * len(head.bias) // _FEW_LOGITS]
+            head = _softened(head, features.of(some)[:, 0], some, class_weights, settings.label_smoothing)
             put_head(backbone, head)
         solved = (backbone.levels, head)
     given = processes.gather(solved)[0]
@@ -122,10 +128,16 @@ def _softened(
 
     A surer one has large losses to begin with, and what the network knows is undone while it learns to be less sure.
     """
-    labels = np.array([sample.label for sample in samples])
-    weights = None if class_weights is None else class_weights.numpy()[labels]
-    temperature = fit_temperature(head.logits(features[:, : head.weight.shape[1]]), labels, weights, smoothing=smoothing)
-    return head.divided(max(temperature, 1.0))
+    logits = torch.from_numpy(head.logits(features[:, : head.weight.shape[1]]))
+    targets = torch.tensor([sample.label for sample in samples])
+    weights = None if class_weights is None else class_weights.cpu()
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits / math.exp(log_temperature)
+        return float(F.cross_entropy(scaled, targets, weights, label_smoothing=smoothing))
+
+    found = minimize_scalar(loss, bounds=(0.0, math.log(_SOFTEST)), method="bounded")
+    return head.divided(math.exp(found.x))
 
 
 @torch.no_grad()

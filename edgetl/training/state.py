@@ -15,7 +15,7 @@ from edgetl.training.run_folder import LAST, require_begun
 from edgetl.training.validation import Scores
 
 _SCHEMA = 2
-_KEYS = {"settings", "fingerprint", "levels", "standing", "learner"}
+_KEYS = {"settings", "fingerprint", "left_out", "levels", "standing", "learner"}
 
 
 @dataclass

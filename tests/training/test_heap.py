@@ -15,10 +15,10 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other
 BLOCK = 1 << 24  # float32: 64 MB, more than glibc ever keeps of its own accord
 
 
-def pages_fetched(blocks: int = 10) -> int:
+def pages_fetched(size: int = BLOCK) -> int:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(blocks):
-        torch.full((BLOCK,), 1.0)
+    for _ in range(10):
+        torch.full((size,), 1.0)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
@@ -39,6 +39,14 @@ def test_memory_is_given_back_at_the_end() -> None:
         del blocks
         within = resident()
     assert resident() < within - 2 * 4 * BLOCK
+
+
+@pytest.mark.parametrize("size", [1 << 18, 1 << 21])
+def test_smaller_blocks_are_used_again_afterwards_as_ever(size: int) -> None:
+    with memory_kept(torch.device("cpu")):
+        torch.full((BLOCK,), 1.0)
+    torch.full((size,), 1.0)
+    assert pages_fetched(size) < size * 4 / resource.getpagesize()  # they were fetched once, not ten times
 
 
 def test_a_gpu_run_changes_nothing() -> None:

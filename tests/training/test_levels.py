@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from training_runs import small, weights_of
 
@@ -15,7 +17,8 @@ from edgetl.runtime.card import ModelCard
 from edgetl.training import checkpoint, solve
 from edgetl.training.backbones import build
 from edgetl.training.checkpoint import Trained
-from edgetl.training.head import fit_head
+from edgetl.training.dataset import Sample
+from edgetl.training.head import Head, fit_head
 from edgetl.training.levels import find_levels, own_features, with_levels, without_levels
 from edgetl.training.recipes import resolve
 from edgetl.training.run import resume, train
@@ -170,6 +173,24 @@ def test_a_head_that_smoothed_targets_will_train_begins_less_sure(two_parts, tmp
         ratio = solved[name].norm() / softer[name].norm()
         assert ratio > 1.2
         torch.testing.assert_close(solved[name], ratio * softer[name])
+
+
+@pytest.mark.parametrize("class_weights", [None, torch.tensor([0.4, 2.0, 0.6])])
+def test_the_head_is_made_as_sure_as_the_loss_of_training_wants_it(class_weights):
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(200, 20)).astype(np.float32), rng.integers(0, 3, 200)
+    features[np.arange(200), labels] += 2
+    head = Head(3 * np.eye(3, 20, dtype=np.float32), np.zeros(3, np.float32), 1.0, ())
+    samples = [Sample(Path(str(number)), int(label)) for number, label in enumerate(labels)]
+    softened = solve._softened(head, features, samples, class_weights, 0.2)
+    ratio = float(np.linalg.norm(head.weight) / np.linalg.norm(softened.weight))
+
+    def loss_at(temperature: float) -> float:
+        logits = torch.from_numpy(head.logits(features) / temperature)
+        return float(F.cross_entropy(logits, torch.from_numpy(labels), class_weights, label_smoothing=0.2))
+
+    assert ratio > 1.1
+    assert loss_at(ratio) < min(loss_at(0.97 * ratio), loss_at(1.03 * ratio))
 
 
 def test_an_interrupted_run_with_them_goes_on_with_the_same_bits(two_parts, tmp_path, always_levels, last_kept, monkeypatch):

@@ -9,6 +9,8 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from training_runs import small
 
 from edgetl.errors import CheckpointError, TrainingError
 from edgetl.training import loop as loop_module
+from edgetl.training import preparation
 from edgetl.training.learner import Learner
 from edgetl.training.run import resume, train
 from edgetl.training.run_folder import BEST, LAST
@@ -226,6 +229,43 @@ def test_a_run_begun_on_a_gpu_goes_on_here_without_its_kernels(two_parts, tmp_pa
     assert resume(tmp_path / "run").finished
     assert (tmp_path / "run" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
     assert not any(group["fused"] for group in read_state(tmp_path / "run")["learner"]["optimizer"]["param_groups"])
+
+
+def test_a_compiled_run_that_stopped_before_a_smaller_batch_compiles_for_the_larger_ones(two_parts, tmp_path, monkeypatch):
+    sizes = []
+
+    def backend(graph, inputs):
+        sizes.append({value.shape[0] for value in inputs if value.ndim == 4 and value.shape[1:] == (3, 32, 32)})
+        return graph
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    with monkeypatch.context() as patch:
+        signal_in_step(patch, 2, signal.SIGINT)
+        assert not train(small(two_parts, compile=True, batch_size=6), tmp_path / "run").finished
+    sizes.clear()
+    torch._dynamo.reset()
+    assert resume(tmp_path / "run").finished  # with 4 photos, then 6
+    assert sizes == [{6}]
+
+
+@pytest.mark.parametrize("then", ["readable", "others too"])
+def test_what_was_left_out_when_the_run_began_stays_left_out(two_parts, tmp_path, monkeypatch, then):
+    """Decoders differ in what they can read, and on a GPU chance decides which of two a photo meets."""
+    (two_parts / "train/ash/bad.png").write_bytes(b"not a photo")
+    settings = small(two_parts)
+    train(settings, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        signal_in_step(patch, 3, signal.SIGINT)
+        assert not train(settings, tmp_path / "run").finished
+    plain = preparation._store_training
+
+    def otherwise(settings, samples, *rest):
+        stored = plain(settings, samples, *rest)
+        return replace(stored, unreadable={} if then == "readable" else {sample.path: "no" for sample in samples[:3]})
+
+    monkeypatch.setattr(preparation, "_store_training", otherwise)
+    assert resume(tmp_path / "run").finished
+    assert (tmp_path / "run" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
 
 
 @pytest.mark.parametrize("changes", [{"early_stop": 1}, {"max_time": 1e-9}])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +22,6 @@ from PIL import Image
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from edgetl.errors import ImageError
 from edgetl.runtime.cores import cores
 from edgetl.runtime.images import MAX_PIXELS
 from edgetl.training.dataset import Sample
@@ -61,60 +60,72 @@ def store_on_gpu(
     So whichever is faster on this machine does more, and no core waits for the GPU. While the GPU decodes a batch, the next
     one's files are read and the last one's pixels are put into ``room``. Which of the two decodes a photo is chance.
     """
-    aspects = np.ones(len(samples), np.float32)
-    unreadable: dict[Path, str] = {}
-    left = deque(range(part[0], len(samples), part[1]))
-    refused: deque[int] = deque()  # by nvJPEG
+    stored = StoredPhotos.none_yet(room)
+    left = _Left(range(part[0], len(samples), part[1]))
 
     def fill() -> None:
-        while (row := _next(refused.popleft, left.pop)) is not None:
-            try:
-                room[row], aspects[row] = decode(samples[row].path)
-            except ImageError as error:
-                unreadable[samples[row].path] = error.reason
+        for row in left.for_cores():
+            stored.fill(row, samples[row].path, decode)
             done()
-
-    def for_gpu() -> Iterator[int]:
-        while (row := _next(left.popleft)) is not None:
-            yield row
 
     def look(row: int) -> Found:
         return row, plain_jpeg(samples[row].path)
 
-    def put(rows: list[int], pixels: Tensor) -> None:
+    def put(jpegs: dict[int, PlainJpeg], pixels: Tensor) -> None:
+        rows = list(jpegs)
         room[rows] = pixels.cpu().numpy()
+        stored.aspects[rows] = [jpeg.width / jpeg.height for jpeg in jpegs.values()]
         for _ in rows:
             done()
 
     threads = threads or cores()
-    with ThreadPoolExecutor(threads + _HELPERS) as pool:
-        try:
-            filling = [pool.submit(fill) for _ in range(threads)]
-            placing: list[Future[None]] = []
-            for batch in _batches(in_order(pool, look, for_gpu(), _AHEAD)):
-                jpegs = dict(sorted(_jpegs(batch), key=lambda item: (item[1].height, item[1].width)))
-                pixels = _decoded(list(jpegs.values()), room.shape[1:3], device)
-                for future in placing:  # at most two batches are on the GPU
-                    future.result()
-                by_gpu = [] if pixels is None else list(jpegs)
-                aspects[by_gpu] = [jpegs[row].width / jpegs[row].height for row in by_gpu]
-                placing = [] if pixels is None else [pool.submit(put, by_gpu, pixels)]
-                refused.extend({row for row, _ in batch}.difference(by_gpu))
-            filling += [pool.submit(fill) for _ in range(threads)]  # the others may have ended before the last was refused
-            for future in filling + placing:
+    with ThreadPoolExecutor(threads + _HELPERS) as pool, left:
+        filling = [pool.submit(fill) for _ in range(threads)]
+        placing: list[Future[None]] = []
+        for batch in _batches(in_order(pool, look, left.for_gpu(), _AHEAD)):
+            jpegs = dict(sorted(_jpegs(batch), key=lambda item: (item[1].height, item[1].width)))
+            pixels = _decoded(list(jpegs.values()), room.shape[1:3], device)
+            for future in placing:  # at most two batches are on the GPU
                 future.result()
-        finally:
-            left.clear()  # after an error or Ctrl-C nothing more is begun
-            refused.clear()
-    return StoredPhotos(room, aspects, unreadable)
+            placing = [] if pixels is None else [pool.submit(put, jpegs, pixels)]
+            left.refuse(row for row, _ in batch if row not in jpegs or pixels is None)
+        filling += [pool.submit(fill) for _ in range(threads)]  # the others may have ended before the last was refused
+        for future in filling + placing:
+            future.result()
+    return stored
 
 
-def _next(*sources: Callable[[], int]) -> int | None:
-    """From the first source that is not empty."""
-    for source in sources:
+class _Left:
+    """Rows that nobody has begun, for any thread: the GPU takes the first, cores what it refused, then the last.
+
+    Leaving the context empties it: after an error or Ctrl-C nothing more is begun.
+    """
+
+    def __init__(self, rows: Iterable[int]) -> None:
+        self._rows, self._refused = deque(rows), deque[int]()
+
+    def for_gpu(self) -> Iterator[int]:
         with suppress(IndexError):
-            return source()
-    return None
+            while True:
+                yield self._rows.popleft()
+
+    def for_cores(self) -> Iterator[int]:
+        with suppress(IndexError):
+            while True:
+                try:
+                    yield self._refused.popleft()
+                except IndexError:
+                    yield self._rows.pop()
+
+    def refuse(self, rows: Iterable[int]) -> None:
+        self._refused.extend(rows)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._rows.clear()
+        self._refused.clear()
 
 
 def plain_jpeg(path: Path) -> PlainJpeg | None:

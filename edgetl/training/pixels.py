@@ -40,6 +40,18 @@ class StoredPhotos:
     aspects: NDArray[np.float32]
     unreadable: dict[Path, str]
 
+    @classmethod
+    def none_yet(cls, room: NDArray[np.uint8]) -> StoredPhotos:
+        """What ``fill`` will fill. room: uint8 [N, h, w, 3], zeros."""
+        return cls(room, np.ones(len(room), np.float32), {})
+
+    def fill(self, row: int, path: Path, decode: Decode) -> None:
+        """Decode a photo into ``row``, or note why it can't be read. From any thread."""
+        try:
+            self.pixels[row], self.aspects[row] = decode(path)
+        except ImageError as error:
+            self.unreadable[path] = error.reason
+
 
 def stored_size(size: tuple[int, int]) -> tuple[int, int]:
     """(height, width) at which training photos are stored for a network that takes ``size``."""
@@ -78,19 +90,12 @@ def store(
     threads  photos at a time; 0: one for each core
     done     called after each photo
     """
-    aspects = np.ones(len(samples), np.float32)
-    unreadable: dict[Path, str] = {}
-
-    def fill(row: int) -> None:
-        try:
-            room[row], aspects[row] = decode(samples[row].path)
-        except ImageError as error:
-            unreadable[samples[row].path] = error.reason
-
+    stored = StoredPhotos.none_yet(room)
     with ThreadPoolExecutor(threads or cores()) as pool:
-        for _ in pool.map(fill, range(part[0], len(samples), part[1])):
+        rows = range(part[0], len(samples), part[1])
+        for _ in pool.map(lambda row: stored.fill(row, samples[row].path, decode), rows):
             done()
-    return StoredPhotos(room, aspects, unreadable)
+    return stored
 
 
 def joined(mine: StoredPhotos, processes: Processes) -> StoredPhotos:

@@ -285,7 +285,7 @@ class Predictor:
         check: Callable[[Content], object]
         if self.bundle is not None:
             name = self.bundle.model_name(self.precision)
-            file, shown, check = self.bundle.open_file(name), self.bundle.path / name, partial(self._check_bundles, name)
+            file, shown, check = self.bundle.open_file(name), self.bundle.path / name, partial(self._check_bundle_file, name)
         else:
             file, shown, check = self._open_lone_model(), self.path, partial(check_seal, self.path)
         with looking_at(shown), file, private_copy(file) as copy:
@@ -304,7 +304,7 @@ class Predictor:
                 set_bytes(content, before)
             return open_copy(copy.source)
 
-    def _check_bundles(self, name: str, content: Content) -> None:
+    def _check_bundle_file(self, name: str, content: Content) -> None:
         """Raises BundleError unless ``content`` is the bundle's file ``name`` as the manifest had it when it was opened."""
         assert self.bundle is not None
         try:

@@ -138,14 +138,13 @@ class _Run:
         settings, processes = self._settings, self._processes
         left_out = state["left_out"] if state else None
         kit = equip(settings, folders, backbone, processes, self._folder, self._listener, left_out=left_out)
-        left_out = sorted({sample.digest for sample in folders.train} - {sample.digest for sample in kit.folders.train})
-        folders, backbone = kit.folders, kit.backbone
         identity = {
             "settings": settings.to_dict(),
-            "fingerprint": folders.fingerprint,
-            "left_out": left_out,
-            "levels": backbone.levels,
+            "fingerprint": kit.folders.fingerprint,
+            "left_out": sorted({sample.digest for sample in folders.train} - {sample.digest for sample in kit.folders.train}),
+            "levels": kit.backbone.levels,
         }
+        folders, backbone = kit.folders, kit.backbone
         if state is not None and state["fingerprint"] != folders.fingerprint:
             raise TrainingError(
                 f"The photos in {folders.root} have changed since the run began.",

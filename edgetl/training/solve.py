@@ -6,10 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from edgetl.training.backbones import Backbone
@@ -105,8 +103,7 @@ def warm_head(
         samples = [sample for sample in samples if sample.path not in features.unreadable]  # a GPU may read more
         backbone, head = solve_head(backbone, samples, features, class_weights, processes.device, listener)
         if settings.label_smoothing:
-            some = samples[:: 1 + len(samples) * len(head.bias) // _FEW_LOGITS]
-            head = _softened(head, features.of(some)[:, 0], some, class_weights, settings.label_smoothing)
+            head = _softened(head, features, samples, class_weights, settings.label_smoothing)
             put_head(backbone, head)
         solved = (backbone.levels, head)
     given = processes.gather(solved)[0]
@@ -119,7 +116,7 @@ def warm_head(
 
 def _softened(
     head: Head,
-    features: NDArray[np.float32],
+    features: Features,
     samples: Sequence[Sample],
     class_weights: torch.Tensor | None,
     smoothing: float,
@@ -128,13 +125,14 @@ def _softened(
 
     A surer one has large losses to begin with, and what the network knows is undone while it learns to be less sure.
     """
-    logits = torch.from_numpy(head.logits(features[:, : head.weight.shape[1]]))
-    targets = torch.tensor([sample.label for sample in samples])
-    weights = None if class_weights is None else class_weights.cpu()
+    classes, width = head.weight.shape
+    some = samples[:: 1 + len(samples) * classes // _FEW_LOGITS]
+    logits = torch.from_numpy(head.logits(features.of(some)[:, 0, :width]))
+    targets = torch.tensor([sample.label for sample in some])
 
     def loss(log_temperature: float) -> float:
         scaled = logits / math.exp(log_temperature)
-        return float(F.cross_entropy(scaled, targets, weights, label_smoothing=smoothing))
+        return float(F.cross_entropy(scaled, targets, class_weights, label_smoothing=smoothing))
 
     found = minimize_scalar(loss, bounds=(0.0, math.log(_SOFTEST)), method="bounded")
     return head.divided(math.exp(found.x))

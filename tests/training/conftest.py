@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from training_runs import COLOURS, write_photo
 
 WritePhotos = Callable[..., Path]
@@ -32,6 +34,19 @@ def two_parts(tmp_path: Path, write_photos: WritePhotos) -> Path:
     write_photos(tmp_path / "data/train", {"ash": 8, "brick": 8})
     write_photos(tmp_path / "data/val", {"ash": 5, "brick": 4}, first=100)
     return tmp_path / "data"
+
+
+@pytest.fixture
+def compiled_sizes(monkeypatch: pytest.MonkeyPatch) -> list[set[int]]:
+    """The sizes of the batches that ``torch.compile`` compiled for, one entry a time. Photos of 32 × 32 pixels."""
+    sizes = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
+        sizes.append({value.shape[0] for value in inputs if value.ndim == 4 and value.shape[1:] == (3, 32, 32)})
+        return graph
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    return sizes
 
 
 @pytest.fixture

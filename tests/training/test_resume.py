@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from dataclasses import replace
-from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -231,21 +230,14 @@ def test_a_run_begun_on_a_gpu_goes_on_here_without_its_kernels(two_parts, tmp_pa
     assert not any(group["fused"] for group in read_state(tmp_path / "run")["learner"]["optimizer"]["param_groups"])
 
 
-def test_a_compiled_run_that_stopped_before_a_smaller_batch_compiles_for_the_larger_ones(two_parts, tmp_path, monkeypatch):
-    sizes = []
-
-    def backend(graph, inputs):
-        sizes.append({value.shape[0] for value in inputs if value.ndim == 4 and value.shape[1:] == (3, 32, 32)})
-        return graph
-
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+def test_a_run_stopped_before_a_smaller_batch_compiles_for_the_larger_ones(two_parts, tmp_path, compiled_sizes, monkeypatch):
     with monkeypatch.context() as patch:
         signal_in_step(patch, 2, signal.SIGINT)
         assert not train(small(two_parts, compile=True, batch_size=6), tmp_path / "run").finished
-    sizes.clear()
+    compiled_sizes.clear()
     torch._dynamo.reset()
     assert resume(tmp_path / "run").finished  # with 4 photos, then 6
-    assert sizes == [{6}]
+    assert compiled_sizes == [{6}]
 
 
 @pytest.mark.parametrize("then", ["readable", "others too"])

@@ -23,11 +23,12 @@ _METRICS = {
     "calibration_error": "calibration error",
     "calibration_error_before": "before the temperature",
     "epoch": "epoch",
+    "midway": "half-way to it",
 }
 _JUDGED = {"accuracy": "accuracy", "fp32_accuracy": "of fp32", "agreement": "same label", "drop": "points lost"}
 _DATA = {"train": "training photos", "val": "validation photos", "fingerprint": "fingerprint"}
 _PLAIN_NUMBERS = frozenset({"loss", "epoch", "drop", "photos", "train", "val"})  # all others are shares, 0..1
-_UNSAID: Mapping[str, tuple[int, ...]] = {"epoch": (0,)}  # there were none, or the head that it began with was kept
+_UNSAID: Mapping[str, tuple[int, ...]] = {"epoch": (0,), "midway": (False,)}  # no epoch's weights were kept; an epoch's
 _CHECKSUM = {True: "fits", False: "none"}  # damage is an error
 _FINGERPRINT_DIGITS = 12  # of 64: enough to tell two data sets apart by eye
 
@@ -139,7 +140,7 @@ def _row(name: str, value: str | None) -> list[str]:
 def _pairs(values: Mapping[str, Any], names: Mapping[str, str]) -> str:
     """Those of ``values`` that have a name here, by that name; the others are left to --json."""
     return ", ".join(
-        f"{shown} {_value(name, values[name])}"
+        shown if values[name] is True else f"{shown} {_value(name, values[name])}"
         for name, shown in names.items()
         if values.get(name) not in (None, *_UNSAID.get(name, ()))
     )

@@ -33,7 +33,7 @@ class Course:
     """What a loop works with.
 
     identity  plain values that are saved beside the state, to know the run by when it is resumed
-    keep      writes weights as the best so far: (network in eval mode, scores, epoch from 1)
+    keep      writes weights as the best so far: (network in eval mode, where the run stands)
     """
 
     settings: TrainSettings
@@ -41,7 +41,7 @@ class Course:
     processes: Processes
     folder: Path
     identity: dict[str, Any]
-    keep: Callable[[nn.Module, Scores, int], None]
+    keep: Callable[[nn.Module, Standing], None]
     listener: Listener
 
     @property
@@ -147,7 +147,7 @@ class Loop:
         if result.better_than(standing.best):
             standing.best, standing.best_epoch, standing.midway = result, standing.epoch, middle is not None
             if course.processes.leads:
-                course.keep(network, result, standing.epoch)
+                course.keep(network, standing)
         return result
 
     def _publish(self, row: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -124,7 +124,7 @@ class _Run:
         backbone, head = solve_head(backbone, folders.train, features, weights, self._device, self._listener)
         logits = head.logits(np.ascontiguousarray(features.of(folders.val)[:, 0, : head.weight.shape[1]]))
         labels = np.array([sample.label for sample in folders.val], np.int64)
-        self._keep(folders, backbone, backbone.module.eval(), scores(logits, labels), 0)
+        self._keep(folders, backbone, backbone.module.eval(), Standing(best=scores(logits, labels)))
         told = self._told(strengths=[(trial.strength, trial.accuracy) for trial in head.trials])
         return Outcome(self._folder, True, finish(self._folder, folders, logits, told))
 
@@ -154,8 +154,8 @@ class _Run:
         if state is not None:
             learner.load_state_dict(state["learner"])
 
-        def keep(network: nn.Module, result: Scores, epoch: int) -> None:
-            self._keep(folders, backbone, network, result, epoch)
+        def keep(network: nn.Module, standing: Standing) -> None:
+            self._keep(folders, backbone, network, standing)
 
         course = Course(settings, kit, processes, self._folder, identity, keep, self._listener)
         loop = Loop(course, learner, Standing.from_dict(state["standing"]) if state else Standing())
@@ -176,12 +176,13 @@ class _Run:
         loop.save()
         return Outcome(self._folder, True, metrics)
 
-    def _keep(self, folders: ImageFolders, backbone: Backbone, network: nn.Module, result: Scores, epoch: int) -> None:
+    def _keep(self, folders: ImageFolders, backbone: Backbone, network: nn.Module, standing: Standing) -> None:
+        best = cast("Scores", standing.best)
         card = ModelCard(
             labels=folders.classes,
             spec=backbone.spec,
             backbone=backbone.name,
-            metrics={"accuracy": result.accuracy, "loss": result.loss, "epoch": epoch},
+            metrics={"accuracy": best.accuracy, "loss": best.loss, "epoch": standing.best_epoch, "midway": standing.midway},
             data={"fingerprint": folders.fingerprint, "train": len(folders.train), "val": len(folders.val)},
             versions=_versions(),
         )

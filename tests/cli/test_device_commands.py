@@ -56,13 +56,14 @@ def rewrite(bundle: Path, **values: object) -> None:
 def test_info_shows_metrics_as_a_person_reads_them(bundle_copy: Path) -> None:
     manifest = Bundle.open(bundle_copy).manifest
     metrics = {"accuracy": 0.995, "accuracy_interval": [0.972, 0.9991], "photos": 1200, "macro_f1": 0.98, "loss": 0.0224}
+    metrics |= {"epoch": 12, "midway": True}
     judged = {"accuracy": 0.99, "fp32_accuracy": 0.995, "agreement": 0.985, "drop": 0.5, "float_layers": ["a", "b"]}
     data = {"train": 4321, "val": 1200, "fingerprint": "0123456789abcdef" * 4}
     rewrite(bundle_copy, card={**manifest["card"], "metrics": metrics, "data": data}, precisions={"int8": judged})
     text = run("info", bundle_copy).stdout
     for line in (
         "accuracy     99.50% (97.2% to 99.9%) on 1,200 validation photos",
-        "metrics      macro F1 98.00%, loss 0.0224",
+        "metrics      macro F1 98.00%, loss 0.0224, epoch 12, half-way to it",
         "int8         accuracy 99.00%, of fp32 99.50%, same label 98.50%, points lost 0.5, 2 layers in float",
         "data         training photos 4,321, validation photos 1,200, fingerprint 0123456789ab",
     ):

@@ -147,7 +147,8 @@ def last_kept(monkeypatch):
 
 
 def test_weights_half_way_are_kept_where_they_are_better(two_parts, tmp_path, always_levels, last_kept):
-    train(small(two_parts, warm_head=True, lr=0.01, feature_cache="off"), tmp_path / "run")
+    metrics = train(small(two_parts, warm_head=True, lr=0.01, feature_cache="off"), tmp_path / "run").metrics
+    assert metrics["midway"]
     learner, kept = read_state(tmp_path / "run")["learner"], weights_of(tmp_path / "run")
     start, end = learner["midway"], learner["average"]["network"]
     assert not all(torch.equal(start[name], end[name]) for name in start)
@@ -161,7 +162,7 @@ def test_weights_half_way_are_kept_where_they_are_better(two_parts, tmp_path, al
 def test_a_run_begins_with_what_the_wide_head_knows(two_parts, tmp_path, always_levels, given):
     settings = resolve(two_parts, {"backbone": RESNET, "weights": "none", "feature_cache": "off", **given}, cuda=False)
     metrics = train(settings, tmp_path / "run").metrics
-    assert (metrics["accuracy"], metrics["epoch"]) == (1.0, 0)
+    assert (metrics["accuracy"], metrics["epoch"], metrics["midway"]) == (1.0, 0, False)
     assert len(checkpoint.load(tmp_path / "run").levels) == 3
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgetl.cli.model_options import Share
+from edgetl.cli.model_options import Number
 from edgetl.cli.progress_bar import counting
 from edgetl.cli.report_file import ReportFile
 from edgetl.errors import BundleError, CheckpointError, ParityError
@@ -38,10 +38,14 @@ class WrongUse(click.ClickException):
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="The trained run. [default: the one BUNDLE names]")
 @click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Only this runtime, which must run; repeatable.")
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), help="Which of the bundle's models to check.")
-@click.option("--tolerance", type=Share(), help="Largest difference of a probability. [default: 1e-4; fp16 2.5e-2, int8 0.25]")
+@click.option(
+    "--tolerance", type=Number(0, 1), help="Largest difference of a probability. [default: 1e-4; fp16 2.5e-2, int8 0.25]"
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Compare only so many photos, evenly spread.")
 @click.option("--against", type=click.Path(exists=True, path_type=Path), help="Compare with this bundle; needs no checkpoint.")
-@click.option("--max-accuracy-drop", type=float, metavar="POINTS", help="With --against: fail if more accuracy is lost.")
+@click.option(
+    "--max-accuracy-drop", type=Number(max=100), metavar="POINTS", help="With --against: fail if more accuracy is lost."
+)
 @click.option("--json", "json_file", type=ReportFile(), help="Write every figure to FILE as JSON.")
 @click.option("--junit", "junit_file", type=ReportFile(), help="Write JUnit XML for a CI system to FILE.")
 @click.option("--html", "html_file", type=ReportFile(), help="Write a report to look at to FILE.")

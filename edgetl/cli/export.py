@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from edgetl.cli.model_options import Number
 from edgetl.cli.progress_bar import steps
 from edgetl.cli.run_photos import calibration_photos, golden_photos, run_data
 from edgetl.training.run_folder import BEST, METRICS
@@ -66,7 +67,7 @@ _MOST_CLASSES, _MOST_LAYERS = 10, 3  # shown; the manifest has all
 )
 @click.option(
     "--max-accuracy-drop",
-    type=click.FloatRange(0, 100),
+    type=Number(0, 100),
     default=DEFAULT_MAX_DROP,
     show_default=True,
     help="Percentage points of validation accuracy that a smaller precision may lose.",

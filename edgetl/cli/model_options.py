@@ -13,16 +13,13 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class Share(click.FloatRange):
-    """A number from 0 to 1; unlike ``FloatRange``, refuses what is no number at all."""
-
-    def __init__(self) -> None:
-        super().__init__(0, 1)
+class Number(click.FloatRange):
+    """A ``FloatRange`` that also refuses "nan", which passes every comparison with its ends."""
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
         number = super().convert(value, parameter, context)
         if number != number:
-            self.fail(f"{value} is not a number from 0 to 1.", parameter, context)
+            self.fail(f"{value} is not a number.", parameter, context)
         return number
 
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import click
 
-from edgetl.cli.model_options import Share, model_options, open_predictor
+from edgetl.cli.model_options import Number, model_options, open_predictor
 
 
 @click.command(short_help="Run a bundle's golden photos on this device and compare.")
 @click.argument("bundle", type=click.Path(exists=True, file_okay=False))
-@click.option("--tolerance", type=Share(), help="Largest difference of a probability. [default: 1e-4; fp16 2.5e-2, int8 5e-2]")
+@click.option(
+    "--tolerance", type=Number(0, 1), help="Largest difference of a probability. [default: 1e-4; fp16 2.5e-2, int8 5e-2]"
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output instead of text.")
 @model_options
 def command(bundle: str, tolerance: float | None, as_json: bool, **options: Any) -> None:

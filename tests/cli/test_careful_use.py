@@ -65,9 +65,20 @@ def test_a_report_replaces_no_photo_and_nothing_in_a_bundle(class_folder: Path, 
         assert (target.read_bytes() if target.exists() else None) == before
 
 
-@pytest.mark.parametrize("option", [["--threads", "100000"], ["--tolerance", "nan"], ["--tolerance", "-1"]])
-def test_impossible_numbers_are_wrong_use(option: list[str], tmp_path: Path) -> None:
-    assert CliRunner().invoke(program, ["selftest", str(tmp_path), *option]).exit_code == 2
+@pytest.mark.parametrize(
+    ("command", "option", "value"),
+    [
+        ("selftest", "--threads", "100000"),
+        ("selftest", "--tolerance", "nan"),
+        ("selftest", "--tolerance", "-1"),
+        ("check", "--max-accuracy-drop", "nan"),
+        ("export", "--max-accuracy-drop", "nan"),
+    ],
+)
+def test_impossible_numbers_are_wrong_use(command: str, option: str, value: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(program, [command, str(tmp_path), option, value])
+    assert done.exit_code == 2
+    assert f"Invalid value for '{option}'" in done.output
 
 
 def test_a_full_disk_behind_the_output_is_said(class_folder: Path) -> None:

@@ -284,6 +284,19 @@ def test_a_predictor_can_be_pickled(predictor: Predictor) -> None:
     np.testing.assert_array_equal(copy(photo(1)).logits, predictor(photo(1)).logits)
 
 
+def test_a_program_that_changes_its_folder_keeps_its_model(
+    bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bundle_copy.parent)
+    models = [Predictor(bundle_copy.name), Predictor(f"{bundle_copy.name}/model.onnx")]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    photos = [np.zeros((40, 40, 3), np.uint8)] * 3
+    for model in models:
+        assert all(isinstance(answer, Prediction) for answer in model.batch(photos, workers=2))
+        assert pickle.loads(pickle.dumps(model)).labels == model.labels
+
+
 @pytest.mark.parametrize("one", ["photo.jpg", b"bytes", Path("photo.jpg")])
 def test_a_batch_of_one_photo_that_is_no_list_is_refused(predictor: Predictor, one: object) -> None:
     with pytest.raises(TypeError, match="many photos"):

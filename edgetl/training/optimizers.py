@@ -17,7 +17,12 @@ def make_optimizer(settings: TrainSettings, groups: list[dict[str, Any]], device
     """SGD with momentum, Adam or AdamW over groups that hold their own rate and weight decay."""
     fused = device.type == "cuda"  # rates that fall by layers make dozens of groups: one kernel for each, not a dozen
     if settings.optimizer == "sgd":
-        return SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=fused)
+        optimizer = SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=fused)
+        if fused and settings.momentum:
+            # A first step that fp16's scaler passes over would leave memory that nobody wrote where momentum is kept.
+            for parameter in (parameter for group in groups for parameter in group["params"]):
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
     return (Adam if settings.optimizer == "adam" else AdamW)(groups, lr=settings.lr, fused=fused)
 
 
@@ -27,5 +32,7 @@ def reduced_type(precision: str, device: torch.device) -> torch.dtype | None:
         fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if fast else None
     if precision == "fp16" and device.type != "cuda":
-        raise RuntimeUnavailableError("fp16 is for GPUs.", "Use --precision bf16 or float32 on a CPU.")
+        raise RuntimeUnavailableError(
+            "fp16 is for GPUs.", "Use --precision bf16 or float32 on a CPU; go on with a run that began in fp16 on a GPU."
+        )
     return _TYPES.get(precision)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from edgetl.errors import TrainingError
 from edgetl.training.backbones import build
+from edgetl.training.optimizers import make_optimizer
+from edgetl.training.recipes import resolve
 from edgetl.training.strategies import Trainable
 
 
@@ -78,3 +82,24 @@ def test_rates_fall_with_depth_and_vectors_are_not_decayed():
     assert rate_of[id(module.blocks[5].mlp.fc1.weight)] == pytest.approx((0.5, 0.05))
     assert rate_of[id(module.blocks[4].mlp.fc1.weight)] == pytest.approx((0.25, 0.05))
     assert rate_of[id(module.pos_embed)] == pytest.approx((0.5**7, 0.05))
+
+
+def test_a_first_step_that_overflows_leaves_nothing_behind(monkeypatch):
+    """As fp16 begins on a GPU: fused SGD, whose first steps the scaler passes over."""
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)  # memory that nobody wrote then holds NaN
+    try:
+        parameter = torch.nn.Parameter(torch.ones(3))
+        settings = resolve(Path("data"), {"strategy": "full", "optimizer": "sgd", "lr": 0.5}, cuda=False)
+        optimizer = make_optimizer(settings, [{"params": [parameter]}], torch.device("cuda"))
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+        for gradient in (float("inf"), 1.0, 1.0):
+            scaler.scale((parameter * gradient).sum()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+    finally:
+        torch.use_deterministic_algorithms(before)
+    momentum = settings.momentum
+    assert parameter.tolist() == pytest.approx([1 - 0.5 * (1 + 1 + momentum)] * 3)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -52,6 +54,8 @@ def open_session(
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     cuda_options = {"use_tf32": int(tf32)}
     configured = [(p, cuda_options) if p == "CUDAExecutionProvider" else p for p in wanted]
+    if "CUDAExecutionProvider" in wanted:
+        _load_cuda(ort)
     shown, source = name or (model if isinstance(model, Path) else "<model>"), _source(model)
 
     def create(chosen: Sequence[object]) -> onnxruntime.InferenceSession:
@@ -73,9 +77,17 @@ def open_session(
     if providers != "auto" and running != wanted[0]:
         raise RuntimeUnavailableError(
             f"{wanted[0]} was asked for, but onnxruntime could not start it and would run on {running}.",
-            "Check the driver and the CUDA and cuDNN versions that this onnxruntime-gpu needs, or ask for cpu.",
+            "Check the driver and the CUDA and cuDNN versions that this onnxruntime-gpu needs "
+            '(`pip install "onnxruntime-gpu[cuda,cudnn]"` brings them), or ask for cpu.',
         )
     return session
+
+
+def _load_cuda(ort: Any) -> None:
+    """Find CUDA where pip put it, as importing torch would. What is missing is told by the session that can't start."""
+    if hasattr(ort, "preload_dlls"):  # since 1.21
+        with redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
 
 
 def _source(model: bytes | Path | IO[bytes]) -> bytes | str:

@@ -249,6 +249,17 @@ def test_cuda_that_fails_to_start_is_told_in_the_error_and_not_on_stdout(
     assert capsys.readouterr().out == ""
 
 
+def test_cuda_is_looked_for_where_pip_puts_it_without_a_word_on_stdout(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    looked = []
+    monkeypatch.setattr("onnxruntime.preload_dlls", lambda: looked.append(print("Failed to load libcublas")), raising=False)
+    monkeypatch.setattr("onnxruntime.InferenceSession", _session_that_falls_back)
+    Predictor(tiny_bundle)
+    assert len(looked) == 1 and capsys.readouterr().out == ""
+
+
 def _session_that_falls_back(model: bytes, options: object, providers: list[object], **_: object) -> object:
     """What onnxruntime-gpu does on a machine without a driver: it goes on with the CPU."""
     import onnxruntime

@@ -21,6 +21,7 @@ from edgetl.runtime.session import import_onnxruntime, open_session
 from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training.backbones import Backbone
 from edgetl.training.full_precision import full_precision
+from edgetl.training.halves import by_halves
 from edgetl.training.threads import one_thread
 
 _OPSET = 17
@@ -97,7 +98,7 @@ class _TorchTrunk:
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode(), full_precision():
-            features = self._network(torch.from_numpy(pixels).to(self._device))
+            features = by_halves(lambda some: self._network(torch.from_numpy(some).to(self._device)), pixels)
         return np.asarray(features.cpu().numpy(), np.float32)
 
 

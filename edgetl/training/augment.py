@@ -88,26 +88,30 @@ class BatchView:
     def _draw(self, epoch: int) -> NDArray[np.float32]:
         return numpy_generator(self._seed, WARP, epoch).random((self._photos, _COLUMNS), np.float32)
 
-    def numbers(self, epoch: int, positions: NDArray[np.int64]) -> Tensor:
-        """float32 [n, columns] in 0..1: all that is random about these photos in this epoch."""
-        return torch.from_numpy(self._numbers(epoch)[positions])
+    def chances(self, epoch: int, positions: NDArray[np.int64], aspects: Tensor) -> tuple[Tensor, Tensor]:
+        """What happens to these photos in this epoch, for ``__call__``: (warps, colours), float32 [n, 2, 3] and [n, 3].
 
-    def __call__(self, pixels: Tensor, aspects: Tensor, numbers: Tensor) -> Tensor:
+        aspects  float32 [n], width / height that the photos had before they were squashed
+        """
+        numbers = torch.from_numpy(self._numbers(epoch)[positions])
+        # Here, in the processor's memory, since a GPU would be given a hundred tiny things to do.
+        return _affine(self._view, aspects, numbers), numbers[:, _COLOUR : _COLOUR + 3]
+
+    def __call__(self, pixels: Tensor, warps: Tensor, colours: Tensor) -> Tensor:
         """Cut views out of photos.
 
         pixels   uint8 [N, S, S', 3], photos squashed to one size
-        aspects  float32 [N], width / height that they had before
-        numbers  float32 [N, columns] from ``numbers``, on the same device
+        warps    float32 [N, 2, 3] from ``chances``, on the same device
+        colours  float32 [N, 3], likewise
         → float32 [N, h, w, 3], 0..255
         """
         view = self._view
-        theta = _affine(view, aspects, numbers)
-        grid = F.affine_grid(theta, [len(pixels), 3, *view.size], align_corners=False)
+        grid = F.affine_grid(warps, [len(pixels), 3, *view.size], align_corners=False)
         images = pixels.permute(0, 3, 1, 2).float()
         # Beyond the edge the photo is mirrored: black corners would be something to learn.
         images = F.grid_sample(images, grid, "bilinear", "reflection", align_corners=False)
         if view.colour:
-            images = _coloured(images, view.colour, numbers[:, _COLOUR : _COLOUR + 3])
+            images = _coloured(images, view.colour, colours)
         return images.permute(0, 2, 3, 1)
 
 

@@ -25,6 +25,9 @@ from edgetl.training.schedules import Schedule
 from edgetl.training.settings import TrainSettings
 from edgetl.training.strategies import Trainable
 
+# Activations whose gradient needs what went in: working in place, autograd would copy that first. ReLU6 is a Hardtanh.
+_COPYING = (nn.Hardtanh, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Mish)
+
 
 class Learner:
     """A backbone on its device, with its optimizer, schedule, average of weights and loss.
@@ -48,6 +51,9 @@ class Learner:
         self._optimizer = make_optimizer(settings, groups, self._device)
         self._schedule = Schedule(self._optimizer, settings, steps)
         self._average = WeightAverage(self._network, settings.ema) if settings.ema else None
+        for module in self._network.modules():
+            if isinstance(module, _COPYING):
+                module.inplace = False
         self._midway = Midway(self._network) if settings.warm_head and backbone.has_linear_head else None
         self._reduced = reduced_type(settings.precision, self._device)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=self._reduced is torch.float16)

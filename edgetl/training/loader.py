@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from edgetl.runtime.images import read_image
 from edgetl.training.augment import BatchView, Normalizer, PhotoView
 from edgetl.training.dataset import Sample
 from edgetl.training.pixels import StoredPhotos
 from edgetl.training.sampling import Share
+from edgetl.training.storage import SHARED_MEMORY, free_bytes
 
 T = TypeVar("T")
 _AHEAD = 3  # batches prepared while one is computed
@@ -60,8 +61,10 @@ class StoredLoader:
         self._aspects = torch.from_numpy(photos.aspects)
         self._view, self._normalizer, self._device = view, normalizer, device
         self._pixels = torch.from_numpy(photos.pixels)
-        if device.type == "cuda" and photos.pixels.nbytes <= torch.cuda.mem_get_info(device)[0] * _SHARE_OF_GPU:
-            self._pixels = self._pixels.to(device)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # what decoding and features took there counts as used until then
+            if photos.pixels.nbytes <= torch.cuda.mem_get_info(device)[0] * _SHARE_OF_GPU:
+                self._pixels = self._pixels.to(device)
 
     def batches(self, shares: Iterable[Share]) -> Iterator[Batch]:
         """See ``Loader``."""
@@ -78,11 +81,11 @@ class StoredLoader:
                 yield self._batch(share, *self._parts(share))
 
     def _parts(self, share: Share) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(pixels, aspects, random numbers, labels) of a share, where the stored pixels are."""
+        """(pixels, warps, colours, labels) of a share, the pixels where they are stored."""
         photos = torch.from_numpy(share.photos)
         rows = self._rows[photos]
-        numbers = self._view.numbers(share.epoch, share.positions)
-        return self._gathered(rows), self._aspects[rows], numbers, self._labels[photos]
+        warps, colours = self._view.chances(share.epoch, share.positions, self._aspects[rows])
+        return self._gathered(rows), warps, colours, self._labels[photos]
 
     def _gathered(self, rows: Tensor) -> Tensor:
         if self._pixels.device.type == "cuda":
@@ -108,8 +111,8 @@ class StoredLoader:
         return pinned.to(self._device, non_blocking=True)
 
     @torch.no_grad()
-    def _batch(self, share: Share, pixels: Tensor, aspects: Tensor, numbers: Tensor, labels: Tensor) -> Batch:
-        return Batch(self._normalizer(self._view(pixels, aspects, numbers)), labels, share)
+    def _batch(self, share: Share, pixels: Tensor, warps: Tensor, colours: Tensor, labels: Tensor) -> Batch:
+        return Batch(self._normalizer(self._view(pixels, warps, colours)), labels, share)
 
 
 class FileLoader:
@@ -146,14 +149,18 @@ class FileLoader:
                     self._views,
                     batch_sampler=keys(),
                     num_workers=self._workers,
-                    collate_fn=np.stack,
+                    collate_fn=_stacked,
+                    pin_memory=self._device.type == "cuda",
                     worker_init_fn=_one_thread,
                 )
             )
         for pixels in stream:
             share = waiting.get()
-            images = torch.from_numpy(pixels).to(self._device)
-            yield Batch(self._normalizer(images), torch.from_numpy(self._labels[share.photos]).to(self._device), share)
+            labels = torch.from_numpy(self._labels[share.photos])
+            if self._device.type == "cuda":
+                labels = labels.pin_memory()
+            images, labels = (torch.as_tensor(part).to(self._device, non_blocking=True) for part in (pixels, labels))
+            yield Batch(self._normalizer(images), labels, share)
 
 
 class _Views(Dataset[NDArray[np.uint8]]):
@@ -166,6 +173,14 @@ class _Views(Dataset[NDArray[np.uint8]]):
     def __getitem__(self, key: tuple[int, int, int]) -> NDArray[np.uint8]:
         epoch, position, photo = key
         return self._view(read_image(self._samples[photo].path), epoch, position)
+
+
+def _stacked(views: list[NDArray[np.uint8]]) -> Tensor | NDArray[np.uint8]:
+    """A tensor goes from process to process in shared memory; an array, for want of that, is packed and unpacked."""
+    pixels = np.stack(views)
+    me = get_worker_info()
+    wanted = 2 * pixels.nbytes * (me.num_workers if me else 1)  # each may be about to take as much
+    return torch.from_numpy(pixels) if free_bytes(SHARED_MEMORY) > wanted else pixels
 
 
 def _one_thread(_: int) -> None:

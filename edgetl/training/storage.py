@@ -18,7 +18,7 @@ from edgetl.training.distributed import Processes
 
 _SHARE_OF_MEMORY = 0.5  # of what is free; the rest is for the network and everyone else
 _SHARE_OF_DISK = 0.8
-_SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY = Path("/dev/shm")
 _SIZES = ("bytes", "kB", "MB", "GB")
 
 
@@ -33,8 +33,8 @@ def allocate(shape: tuple[int, ...], where: str, folder: Path, processes: Proces
     size = max(int(np.prod(shape, dtype=np.int64)), 1)
     shared = processes is not None and processes.local > 1
     in_memory = available_memory() * _SHARE_OF_MEMORY >= size
-    in_memory = in_memory and (not shared or _free(_SHARED_MEMORY) * _SHARE_OF_MEMORY >= size)
-    on_disk = _free(folder) * _SHARE_OF_DISK >= size
+    in_memory = in_memory and (not shared or free_bytes(SHARED_MEMORY) * _SHARE_OF_MEMORY >= size)
+    on_disk = free_bytes(folder) * _SHARE_OF_DISK >= size
     if processes is not None:  # all must decide alike
         in_memory, on_disk = not processes.any(not in_memory), not processes.any(not on_disk)
     if where == "memory" and not in_memory:
@@ -43,7 +43,7 @@ def allocate(shape: tuple[int, ...], where: str, folder: Path, processes: Proces
         return None
     if where == "disk" or not in_memory:
         return _mapped(shape, size, folder, processes if shared else None)
-    return _mapped(shape, size, _SHARED_MEMORY, processes) if shared else np.zeros(shape, np.uint8)
+    return _mapped(shape, size, SHARED_MEMORY, processes) if shared else np.zeros(shape, np.uint8)
 
 
 def available_memory() -> int:
@@ -101,7 +101,8 @@ def _open_together(size: int, folder: Path, processes: Processes) -> int:
     return descriptor
 
 
-def _free(folder: Path) -> int:
+def free_bytes(folder: Path) -> int:
+    """What may be written into ``folder``; 0 where there is none."""
     try:
         stats = os.statvfs(folder)
     except OSError:

@@ -33,7 +33,8 @@ def ramp(height: int, width: int) -> torch.Tensor:
 def viewed(view: View, pixels: torch.Tensor, aspect: float, epoch: int = 0) -> torch.Tensor:
     """float32 [200, h, w, 3]: 200 views of one photo."""
     batch = BatchView(view, 0, len(PLACES))
-    return batch(pixels.expand(len(PLACES), -1, -1, -1), torch.full((len(PLACES),), aspect), batch.numbers(epoch, PLACES))
+    chances = batch.chances(epoch, PLACES, torch.full((len(PLACES),), aspect))
+    return batch(pixels.expand(len(PLACES), -1, -1, -1), *chances)
 
 
 def test_nothing_asked_for_is_a_plain_resize_of_a_square_photo():
@@ -67,10 +68,8 @@ def test_shapes_are_spread_as_torchvisions():
     theirs = np.array([box(image) for _ in range(2000)])
     view = replace(STILL, scale=(0.3, 1.0), ratio=(0.75, 4 / 3))
     batch = BatchView(view, 1, 2000)
-    from edgetl.training.augment import _SHAPES, _crop
-
-    width, height = _crop(view, torch.full((2000,), 1.5), batch.numbers(0, np.arange(2000))[:, _SHAPES:])
-    mine = np.stack([width / 1.5, height], 1)
+    warps, _ = batch.chances(0, np.arange(2000), torch.full((2000,), 1.5))
+    mine = warps.diagonal(dim1=1, dim2=2).numpy()  # nothing is turned, so these are the sides' shares of the photo's
     assert np.abs(np.quantile(mine, [0.1, 0.5, 0.9], axis=0) - np.quantile(theirs, [0.1, 0.5, 0.9], axis=0)).max() < 0.03
 
 
@@ -108,10 +107,14 @@ def test_colours_vary_within_their_range_and_shapes_stay():
 
 def test_a_view_depends_on_seed_epoch_and_place_alone():
     view = replace(STILL, scale=(0.2, 1.0), flip=True)
-    batch = BatchView(view, 0, 200)
-    assert torch.equal(batch.numbers(3, PLACES)[7], BatchView(view, 0, 200).numbers(3, np.array([7]))[0])
-    assert not torch.equal(batch.numbers(3, PLACES), batch.numbers(4, PLACES))
-    assert not torch.equal(batch.numbers(3, PLACES), BatchView(view, 1, 200).numbers(3, PLACES))
+
+    def chances(epoch: int, seed: int = 0, places: np.ndarray = PLACES) -> torch.Tensor:
+        warps, colours = BatchView(view, seed, 200).chances(epoch, places, torch.ones(len(places)))
+        return torch.cat([warps.flatten(1), colours], 1)
+
+    assert torch.equal(chances(3)[7], chances(3, places=np.array([7]))[0])
+    assert not torch.isclose(chances(3), chances(4)).all(1).any()
+    assert not torch.isclose(chances(3), chances(3, seed=1)).all(1).any()
 
 
 def test_the_classic_recipe_uses_torchvisions_transforms_in_their_order():

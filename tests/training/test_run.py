@@ -11,11 +11,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch._inductor.exc
+from torch.utils._python_dispatch import TorchDispatchMode
 from training_runs import COLOURS, small, weights_of, write_photo
 
 from edgetl.errors import CheckpointError, DataError, TrainingError
 from edgetl.training import checkpoint
+from edgetl.training.backbones import build
 from edgetl.training.dataset import scan
+from edgetl.training.distributed import Processes
 from edgetl.training.learner import Learner
 from edgetl.training.preparation import class_weights
 from edgetl.training.progress import Listener
@@ -295,6 +298,35 @@ def test_the_average_is_what_is_judged_and_kept(two_parts, tmp_path):
 def test_rare_classes_weigh_more(two_parts):
     weights = class_weights(small(two_parts, class_weights=True), SimpleNamespace(train_counts=(12, 3)))
     assert weights.tolist() == pytest.approx([15 / 24, 15 / 6])
+
+
+class _Copies(TorchDispatchMode):
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten.clone.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "timm/mobilenetv3_small_050", "mobilenet_v2"])
+def test_activations_copy_nothing_and_learn_the_same(two_parts, name):
+    images = torch.rand(2, 3, 64, 64)
+
+    def gradients(prepare):
+        backbone = build(name, 2, weights="none")
+        torch.manual_seed(0)
+        for parameter in backbone.module.parameters():
+            torch.nn.init.normal_(parameter, 0.0, 0.2)
+        prepare(backbone)
+        with _Copies() as copies:
+            loss = backbone.module.eval()(images).sum()
+        loss.backward()
+        return copies.count, [parameter.grad for parameter in backbone.module.parameters()]
+
+    before, plain = gradients(lambda backbone: None)
+    copies, mine = gradients(lambda backbone: Learner(backbone, small(two_parts), None, 1, Processes(torch.device("cpu"))))
+    assert before > 10 and copies == 0
+    assert all(torch.equal(one, other) for one, other in zip(plain, mine, strict=True))
 
 
 def test_a_compiled_network_learns_the_same(two_parts, tmp_path, monkeypatch):

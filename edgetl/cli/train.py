@@ -147,7 +147,8 @@ def _start(data: Path, out: Path, overwrite: bool, find_lr: bool, given: dict[st
             from edgetl.training.lr_finder import find_learning_rate
 
             found = find_learning_rate(settings, out, listener=listener, folders=folders)
-            click.echo(f"Suggested: --lr {found.suggested:.1e}  (curve: {found.plot})")
+            if _leads():
+                click.echo(f"Suggested: --lr {found.suggested:.1e}  (curve: {found.plot})")
         else:
             from edgetl.training import run
 
@@ -163,12 +164,17 @@ def _plausible(data: Path, given: dict[str, Any]) -> TrainSettings:
         return resolve(data, given, cuda=False)
 
 
+def _leads() -> bool:
+    """Of torchrun's processes one talks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def _showing() -> Iterator[Listener]:
     from edgetl.cli.train_display import Display
     from edgetl.training.progress import Listener
 
-    if int(os.environ.get("RANK", "0")):  # another process of torchrun talks
+    if not _leads():
         yield Listener()
         return
     with Display() as display:

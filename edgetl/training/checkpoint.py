@@ -89,7 +89,7 @@ def make_folder(folder: Path) -> None:
     probe = folder / ".writable"  # now, not when there are weights to lose
     try:
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another process may have tried, too
     except OSError as error:
         raise CheckpointError(f"{folder} can't be written: {error.strerror}.", "Choose another folder with -o.") from error
 

@@ -22,7 +22,6 @@ from PIL import Image
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from edgetl.runtime.cores import cores
 from edgetl.runtime.images import MAX_PIXELS
 from edgetl.training.dataset import Sample
 from edgetl.training.pixels import Decode, Done, StoredPhotos
@@ -52,7 +51,7 @@ def store_on_gpu(
     device: torch.device,
     *,
     part: tuple[int, int] = (0, 1),
-    threads: int = 0,
+    threads: int,
     done: Done = lambda: None,
 ) -> StoredPhotos:
     """As ``pixels.store``, by nvJPEG on ``device`` from the first photo on and by ``decode`` from the last, until they meet.
@@ -78,7 +77,6 @@ def store_on_gpu(
         for _ in rows:
             done()
 
-    threads = threads or cores()
     with ThreadPoolExecutor(threads + _HELPERS) as pool, left:
         filling = [pool.submit(fill) for _ in range(threads)]
         placing: list[Future[None]] = []
@@ -176,8 +174,8 @@ def _decoded(jpegs: Sequence[PlainJpeg], size: tuple[int, ...], device: torch.de
         pictures = decode_jpeg([jpeg.content for jpeg in jpegs], mode=ImageReadMode.RGB, device=device)
         squashed = _squashed(pictures, size)
     if device.type == "cuda":
-        # nvJPEG writes on a stream of its own and waits for none: memory must not go back while it is still read here.
-        torch.cuda.current_stream(device).synchronize()
+        # nvJPEG writes on a stream of its own: memory must not go back while either stream still uses it.
+        torch.cuda.synchronize(device)
     return squashed
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from edgetl.errors import TrainingError
 from edgetl.training.calibration import fit_temperature
+from edgetl.training.full_precision import full_precision
 from edgetl.training.threads import one_thread
 
 STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 5))  # 1e-4 … 100, from the strongest penalty on
@@ -105,7 +106,7 @@ def fit_head(
     weights = torch.ones(classes) if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
     weights = weights.to(values.device)[targets]
     ranks = _ranks(targets.cpu().numpy(), digests)
-    with one_thread(values.numel() * classes * _FOLDS < _SMALL):
+    with full_precision(), one_thread(values.numel() * classes * _FOLDS < _SMALL):
         candidates: list[_Candidate] = []
         for width in widths or (values.shape[-1],):
             scaling = _Scaling.of(values[..., :width])

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgetl.errors import ImageError
-from edgetl.runtime.cores import cores
 from edgetl.runtime.images import read_image
 from edgetl.runtime.preprocess import resize_image
 from edgetl.runtime.spec import PreprocessSpec
@@ -81,17 +80,17 @@ def store(
     room: NDArray[np.uint8],
     *,
     part: tuple[int, int] = (0, 1),
-    threads: int = 0,
+    threads: int,
     done: Done = lambda: None,
 ) -> StoredPhotos:
     """Decode photos into ``room``, uint8 [N, h, w, 3].
 
     part     (k, n): only every n-th photo, from the k-th on; others fill the rest of the room
-    threads  photos at a time; 0: one for each core
+    threads  photos at a time
     done     called after each photo
     """
     stored = StoredPhotos.none_yet(room)
-    with ThreadPoolExecutor(threads or cores()) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         rows = range(part[0], len(samples), part[1])
         for _ in pool.map(lambda row: stored.fill(row, samples[row].path, decode), rows):
             done()

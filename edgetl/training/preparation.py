@@ -131,6 +131,11 @@ def equip(
     return Kit(left, backbone, validation, _loader(settings, left, backbone.spec, stored, rows, processes), sampler, weights)
 
 
+def _threads(settings: TrainSettings, processes: Processes) -> int:
+    """For work on photos: those asked for, or this process's share of the cores."""
+    return settings.workers or max(1, cores() // processes.local)
+
+
 def _decoded(
     settings: TrainSettings,
     folders: ImageFolders,
@@ -140,7 +145,7 @@ def _decoded(
     listener: Listener,
 ) -> tuple[Validation, StoredPhotos | None]:
     done = Counter(listener, "Decoding validation photos", len(folders.val[processes.rank :: processes.count]))
-    validation = Validation(folders.val, spec, processes, folder, threads=settings.workers, done=done)
+    validation = Validation(folders.val, spec, processes, folder, threads=_threads(settings, processes), done=done)
     return validation, _store_training(settings, folders.train, spec, processes, folder, listener)
 
 
@@ -154,8 +159,8 @@ def _loader(
 ) -> Loader:
     view, normalizer = View.of(settings, spec), Normalizer(spec, processes.device)
     if stored is None:
-        workers = settings.workers or max(1, cores() // processes.local)
-        return FileLoader(folders.train, PhotoView(view, settings.seed), normalizer, processes.device, workers)
+        threads = _threads(settings, processes)
+        return FileLoader(folders.train, PhotoView(view, settings.seed), normalizer, processes.device, threads)
     labels = np.array([sample.label for sample in folders.train], np.int64)
     batch_view = BatchView(view, settings.seed, len(folders.train))
     return StoredLoader(stored, np.array(rows, np.int64), labels, batch_view, normalizer, processes.device)
@@ -179,13 +184,13 @@ def _store_training(
         return None
     part = (processes.local_rank, processes.local)
     done = Counter(listener, "Decoding training photos", len(range(part[0], len(samples), part[1])))
-    decode = decoder(spec, size)
+    decode, threads = decoder(spec, size), _threads(settings, processes)
     if processes.device.type == "cuda":
         from edgetl.training.gpu_decode import store_on_gpu
 
-        mine = store_on_gpu(samples, decode, room, processes.device, part=part, threads=settings.workers, done=done)
+        mine = store_on_gpu(samples, decode, room, processes.device, part=part, threads=threads, done=done)
     else:
-        mine = store(samples, decode, room, part=part, threads=settings.workers, done=done)
+        mine = store(samples, decode, room, part=part, threads=threads, done=done)
     return joined(mine, processes)
 
 
@@ -194,7 +199,7 @@ def _unreadable(
 ) -> dict[Path, str]:
     mine = [sample.path for sample in samples[processes.rank :: processes.count]]
     done = Counter(listener, "Checking training photos", len(mine))
-    found = processes.gather(find_unreadable(mine, threads=settings.workers or None, done=done))
+    found = processes.gather(find_unreadable(mine, threads=_threads(settings, processes), done=done))
     return {path: why for part in found for path, why in part.items()}
 
 

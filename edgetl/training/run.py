@@ -99,6 +99,7 @@ def resume(folder: Path, *, device: str | None = None, listener: Listener | None
         )
     with join(settings.device) as processes, reproducible(processes.device), memory_kept(processes.device), ExitStack() as held:
         noted = Remembering(listener if listener and processes.leads else Listener())
+        reduced_type(settings.precision, processes.device)
         if processes.leads:
             held.enter_context(alone_in(folder))
         folders = find_photos(settings, noted)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import log_softmax
-from torch import nn
+from torch import Tensor, nn
 
 from edgetl.errors import TrainingError
 from edgetl.runtime.spec import PreprocessSpec
@@ -20,6 +20,7 @@ from edgetl.training.calibration import fit_temperature
 from edgetl.training.dataset import Sample, find_unreadable
 from edgetl.training.distributed import Processes
 from edgetl.training.full_precision import full_precision
+from edgetl.training.halves import by_halves
 from edgetl.training.pixels import Done, decoder, store
 from edgetl.training.storage import allocate
 
@@ -58,7 +59,7 @@ class Validation:
         processes: Processes,
         folder: Path,
         *,
-        threads: int = 0,
+        threads: int,
         done: Done = lambda: None,
     ) -> None:
         """folder: where decoded photos go that don't fit into memory."""
@@ -72,7 +73,7 @@ class Validation:
             raise TrainingError("Training needs a preprocessing with one output size.", "Give --image-size.")
         self._room = allocate((len(self._mine), *size, 3), "auto", folder)
         if self._room is None:
-            found = find_unreadable(self._paths(), threads=threads or None, done=done)
+            found = find_unreadable(self._paths(), threads=threads, done=done)
         else:
             found = store(self._mine, self._decode, self._room, threads=threads, done=done).unreadable
         self.unreadable = {path: why for part in processes.gather(found) for path, why in part.items()}
@@ -81,12 +82,18 @@ class Validation:
     def logits(self, network: nn.Module) -> NDArray[np.float32]:
         """float32 [N, classes], of all photos in their order, in every process. ``network`` must be in eval mode."""
         device = self._processes.device
+
+        def compute(pixels: NDArray[np.uint8]) -> Tensor:
+            batch = torch.from_numpy(pixels)
+            if device.type == "cuda":  # from pinned memory it is copied while the last batch is computed
+                batch = batch.pin_memory().to(device, non_blocking=True)
+            logits: Tensor = network(self._normalizer(batch))
+            return logits.float()
+
         with full_precision():
-            parts = [
-                network(self._normalizer(torch.from_numpy(pixels).to(device))).float().cpu().numpy()
-                for pixels in self._batches()
-            ]
-        gathered = self._processes.gather(np.concatenate(parts) if parts else None)
+            parts = [by_halves(compute, pixels) for pixels in self._batches()]
+            mine = torch.cat(parts).cpu().numpy() if parts else None  # once: each time would wait for the GPU
+        gathered = self._processes.gather(mine)
         shares = [share for share in gathered if share is not None]
         logits = np.empty((len(self.labels), shares[0].shape[1]), np.float32)
         for rank, share in enumerate(shares):
@@ -98,7 +105,7 @@ class Validation:
         if self._room is not None:
             yield from (self._room[start : start + size] for start in range(0, len(self._mine), size))
             return
-        with ThreadPoolExecutor(self._threads or None) as pool:
+        with ThreadPoolExecutor(self._threads) as pool:
             for start in range(0, len(self._mine), size):
                 yield np.stack([pixels for pixels, _ in pool.map(self._decode, self._paths()[start : start + size])])
 

@@ -15,10 +15,11 @@ from edgetl.errors import TrainingError
 from edgetl.runtime.images import read_image
 from edgetl.runtime.preprocess import resize_image
 from edgetl.runtime.spec import PreprocessSpec
-from edgetl.training import gpu_decode, storage
+from edgetl.training import gpu_decode, loader, storage
 from edgetl.training.dataset import Sample
 from edgetl.training.distributed import Processes
 from edgetl.training.gpu_decode import plain_jpeg, store_on_gpu
+from edgetl.training.halves import by_halves
 from edgetl.training.loader import prefetched
 from edgetl.training.pixels import decoder, store
 from edgetl.training.storage import allocate
@@ -75,7 +76,7 @@ def patient(monkeypatch):
 def test_the_gpus_way_gives_nearly_the_same_pixels_and_the_same_unreadable_photos(photos, patient):
     """torchvision decodes the same list on the CPU, so all but nvJPEG itself is run here."""
     rooms = [np.zeros((7, 64, 64, 3), np.uint8) for _ in range(2)]
-    one = store(photos, decoder(SPEC, (64, 64)), rooms[0])
+    one = store(photos, decoder(SPEC, (64, 64)), rooms[0], threads=2)
     other = store_on_gpu(photos, patient(decoder(SPEC, (64, 64))), rooms[1], torch.device("cpu"), threads=1)
     assert one.unreadable == other.unreadable
     assert np.array_equal(one.aspects, other.aspects)
@@ -91,7 +92,7 @@ def test_batches_of_any_size_put_every_photo_into_its_row(photos, patient, tmp_p
     photos = [*photos, Sample(tmp_path / "7.jpg", 0), photos[0], photos[4]]
     calls = []
     rooms = [np.zeros((len(photos), 64, 64, 3), np.uint8) for _ in range(2)]
-    one = store(photos, decoder(SPEC, (64, 64)), rooms[0], part=part)
+    one = store(photos, decoder(SPEC, (64, 64)), rooms[0], part=part, threads=2)
     decode, done = patient(decoder(SPEC, (64, 64))), lambda: calls.append(1)
     other = store_on_gpu(photos, decode, rooms[1], torch.device("cpu"), part=part, threads=1, done=done)
     assert one.unreadable == other.unreadable
@@ -113,7 +114,7 @@ def test_cores_do_the_rest_while_the_gpu_is_slow(photos, monkeypatch):
     monkeypatch.setattr(gpu_decode, "_BATCH", 4)
     monkeypatch.setattr(gpu_decode, "_AHEAD", 4)
     rooms = [np.zeros((len(photos), 64, 64, 3), np.uint8) for _ in range(2)]
-    one = store(photos, decoder(SPEC, (64, 64)), rooms[0])
+    one = store(photos, decoder(SPEC, (64, 64)), rooms[0], threads=2)
     deadline = threading.Timer(60, waited.set)
     deadline.start()
     decode, done = decoder(SPEC, (64, 64)), lambda: calls.append(1)
@@ -131,7 +132,7 @@ def test_what_nvjpeg_refuses_goes_the_ordinary_way(photos, patient, monkeypatch)
 
     monkeypatch.setattr(gpu_decode, "decode_jpeg", refuse)
     rooms = [np.zeros((7, 64, 64, 3), np.uint8) for _ in range(2)]
-    one = store(photos, decoder(SPEC, (64, 64)), rooms[0])
+    one = store(photos, decoder(SPEC, (64, 64)), rooms[0], threads=2)
     other = store_on_gpu(photos, patient(decoder(SPEC, (64, 64))), rooms[1], torch.device("cpu"), threads=1)
     assert one.unreadable == other.unreadable and np.array_equal(one.aspects, other.aspects)
     assert np.array_equal(*rooms)
@@ -159,7 +160,7 @@ def test_only_whole_upright_rgb_or_grey_jpegs_go_to_the_gpu(photos):
 
 def test_a_part_of_the_photos_fills_its_rows_alone(photos):
     room = np.zeros((7, 64, 64, 3), np.uint8)
-    store(photos, decoder(SPEC, (64, 64)), room, part=(1, 2))
+    store(photos, decoder(SPEC, (64, 64)), room, part=(1, 2), threads=2)
     assert [bool(pixels.any()) for pixels in room] == [False, True, False, True, False, False, False]
 
 
@@ -176,7 +177,7 @@ def test_without_memory_photos_go_to_disk_and_without_disk_nowhere(tmp_path, mon
     with pytest.raises(TrainingError, match="too much memory"):
         allocate((1000, 3), "memory", tmp_path)
     assert allocate((1000, 3), "auto", tmp_path).base is not None
-    monkeypatch.setattr(storage, "_free", lambda folder: 100)
+    monkeypatch.setattr(storage, "free_bytes", lambda folder: 100)
     assert allocate((1000, 3), "auto", tmp_path) is None
     with pytest.raises(TrainingError, match="no room"):
         allocate((1 << 50,), "disk", tmp_path)
@@ -189,12 +190,12 @@ def test_validation_sees_what_the_predictor_sees_with_room_and_without(photos, t
 
     exact = [resize_image(read_image(sample.path), SPEC) for sample in photos[:5]]
     expected = torch.from_numpy(np.stack(exact)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    with_room = Validation(photos[:5], SPEC, CPU, tmp_path)
+    with_room = Validation(photos[:5], SPEC, CPU, tmp_path, threads=1)
     monkeypatch.setattr("edgetl.training.validation.allocate", lambda *_: None)
     without = Validation(photos[:5], SPEC, CPU, tmp_path, threads=2)
     for validation in (with_room, without):
         assert np.abs(validation.logits(Mean()) - expected.flatten(1)[:, ::97].numpy()).max() < 1e-6
-    assert sorted(path.name for path in Validation(photos, SPEC, CPU, tmp_path).unreadable) == ["5.jpg", "6.jpg"]
+    assert sorted(path.name for path in Validation(photos, SPEC, CPU, tmp_path, threads=2).unreadable) == ["5.jpg", "6.jpg"]
 
 
 def test_scores_are_torchs():
@@ -240,3 +241,28 @@ def test_prefetching_ends_with_who_asks():
     stream = prefetched(endless(), 2)
     assert next(stream) == 1
     stream.close()
+
+
+def test_what_the_memory_is_too_small_for_is_done_by_halves(monkeypatch):
+    most, sizes = 3, []
+
+    def compute(pixels: np.ndarray) -> torch.Tensor:
+        if len(pixels) > most:
+            raise torch.OutOfMemoryError
+        sizes.append(len(pixels))
+        return torch.from_numpy(pixels) * 2
+
+    pixels = np.arange(11, dtype=np.uint8)
+    assert by_halves(compute, pixels).tolist() == (pixels * 2).tolist()
+    assert max(sizes) <= most and sum(sizes) == 11
+    most = 0
+    with pytest.raises(TrainingError, match="too small for one photo"):
+        by_halves(compute, pixels)
+
+
+@pytest.mark.parametrize(("room", "kind"), [(1 << 30, torch.Tensor), (100, np.ndarray), (0, np.ndarray)])
+def test_worker_processes_hand_on_views_in_shared_memory_where_there_is_room(monkeypatch, room, kind):
+    monkeypatch.setattr(loader, "free_bytes", lambda folder: room)
+    views = [np.full((4, 4, 3), value, np.uint8) for value in range(2)]
+    assert isinstance(stacked := loader._stacked(views), kind)
+    assert np.array_equal(np.asarray(stacked), np.stack(views))

@@ -17,7 +17,7 @@ import pytest
 import torch
 from training_runs import small
 
-from edgetl.errors import CheckpointError, TrainingError
+from edgetl.errors import CheckpointError, RuntimeUnavailableError, TrainingError
 from edgetl.training import loop as loop_module
 from edgetl.training import preparation
 from edgetl.training.learner import Learner
@@ -171,6 +171,17 @@ def test_what_can_not_be_resumed_is_said(two_parts, tmp_path):
     (tmp_path / "run" / LAST).write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match="can't be read"):
         resume(tmp_path / "run")
+
+
+def test_a_run_that_needs_a_gpu_says_so_before_it_looks_at_a_photo(two_parts, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    signal_in_step(monkeypatch, 2, signal.SIGINT)
+    assert not train(small(two_parts), run).finished
+    state = read_state(run)
+    write_state(run, {**state, "settings": {**state["settings"], "precision": "fp16"}})
+    monkeypatch.setattr("edgetl.training.run.find_photos", None)
+    with pytest.raises(RuntimeUnavailableError, match="fp16 is for GPUs"):
+        resume(run)
 
 
 def test_photos_that_changed_are_noticed(two_parts, tmp_path, monkeypatch):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,8 +12,8 @@ from torch import nn
 from edgetl.errors import ExportError
 from edgetl.export.fold_shapes import fold_shapes
 from edgetl.export.onnx_preprocess import MIN_OPSET
-from edgetl.export.quiet import quiet
 from edgetl.runtime.spec import PreprocessSpec
+from edgetl.tracing import plain_attention, quiet
 
 INPUT, OUTPUT = "normalized", "logits"
 MAX_OPSET = 20  # the last one that torch's tracing exporter writes
@@ -54,7 +52,7 @@ def export_network(network: nn.Module, spec: PreprocessSpec, opset: int | None =
 
 def _trace(network: nn.Module, spec: PreprocessSpec, opset: int) -> onnx.ModelProto:
     sides = {} if spec.fixed_size else {2: "h", 3: "w"}
-    with quiet(), torch.no_grad(), _plain_attention(), TemporaryDirectory() as folder:
+    with quiet(), torch.no_grad(), plain_attention(), TemporaryDirectory() as folder:
         file = Path(folder, "network.onnx")
         torch.onnx.export(
             network,
@@ -68,14 +66,3 @@ def _trace(network: nn.Module, spec: PreprocessSpec, opset: int) -> onnx.ModelPr
         )
         exported = onnx.load_model(file)
     return fold_shapes(exported, (3, *spec.fixed_size)) if spec.fixed_size else exported
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """torch's fused attention, which it chooses in eval mode, has no ONNX operator; its single steps have."""
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)

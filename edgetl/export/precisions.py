@@ -16,8 +16,8 @@ from edgetl.export.judge import Judge, Judgement
 from edgetl.export.pictures import Pictures
 from edgetl.export.progress import Working, counted, silent
 from edgetl.export.quantize import Quantizer
-from edgetl.export.quiet import quiet
 from edgetl.runtime.card import ModelCard
+from edgetl.tracing import quiet
 
 RANKING_PHOTOS = 8  # that tell which layer suffers most from int8
 

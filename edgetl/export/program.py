@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from edgetl.errors import ExportError
 from edgetl.export.classifier import DeployedClassifier
-from edgetl.export.quiet import quiet
 from edgetl.export.torch_preprocess import Preprocess
 from edgetl.runtime.card import ModelCard
+from edgetl.tracing import quiet
 
 EXAMPLE_SHAPE = (2, 50, 70, 3)  # of the photos that are recorded; every dimension but the last stays free
 

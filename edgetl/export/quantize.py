@@ -22,7 +22,7 @@ from edgetl.export.judge import run_network
 from edgetl.export.onnx_network import INPUT
 from edgetl.export.pad_channels import pad_channels
 from edgetl.export.progress import Working, counted, silent
-from edgetl.export.quiet import quiet
+from edgetl.tracing import quiet
 
 MIN_OPSET = 13  # the first whose QuantizeLinear takes one scale a channel
 _EIGHT_BITS = {"axis": 0, "symmetric": True, "reduce_range": False}

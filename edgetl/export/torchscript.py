@@ -10,8 +10,8 @@ from torch import nn
 from edgetl.errors import ExportError
 from edgetl.export.classifier import DeployedClassifier
 from edgetl.export.onnx_network import example_input
-from edgetl.export.quiet import quiet
 from edgetl.runtime.card import ModelCard
+from edgetl.tracing import quiet
 
 BATCH, OTHER_BATCH = 2, 3  # photos in the example, and in the one that the result is tried on
 

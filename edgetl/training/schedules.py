@@ -29,7 +29,7 @@ class Schedule:
             self._stepwise = _warm_up(optimizer, warmup)
             self._plateau = lr_scheduler.ReduceLROnPlateau(optimizer, factor=settings.gamma, patience=settings.patience)
         elif settings.scheduler == "one-cycle":  # has a warm-up of its own
-            rise = warmup / total if warmup else _ONE_CYCLE_RISE
+            rise = max(warmup, 2) / total if warmup and total > 2 else _ONE_CYCLE_RISE  # torch divides by a rise of 1 less 1
             rates = [group["lr"] for group in optimizer.param_groups]
             # Momentum is left alone: the option that gives it means what it says.
             self._stepwise = lr_scheduler.OneCycleLR(optimizer, rates, total, pct_start=rise, cycle_momentum=False)

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +15,7 @@ from edgetl.errors import EdgetlError, TrainingError
 from edgetl.runtime.preprocess import normalization
 from edgetl.runtime.session import import_onnxruntime, open_session
 from edgetl.runtime.spec import PreprocessSpec
+from edgetl.tracing import plain_attention, quiet
 from edgetl.training.backbones import Backbone
 from edgetl.training.full_precision import full_precision
 from edgetl.training.halves import by_halves
@@ -146,7 +143,7 @@ def _to_onnx(network: _Headless, spec: PreprocessSpec) -> bytes:
     # Static where they can be: onnxruntime then computes paddings beforehand and melts them into the convolutions.
     sizes = None if spec.fixed_size else {"pixels": {1: "h", 2: "w"}}
     buffer = io.BytesIO()
-    with _quiet():
+    with quiet(), plain_attention():
         torch.onnx.export(
             network,
             (torch.from_numpy(_probe(spec)),),
@@ -158,19 +155,6 @@ def _to_onnx(network: _Headless, spec: PreprocessSpec) -> bytes:
             dynamic_axes=sizes,
         )
     return buffer.getvalue()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The tracing exporter's remarks are about its own future and about constants that are constant here."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
 
 
 def _first_line(error: Exception) -> str:

@@ -105,6 +105,31 @@ def test_a_faster_runtime_with_other_features_is_not_used(
     assert found.runtime.startswith("torch") and "differ" in found.notes[0]
 
 
+class Attending(nn.Module):
+    """As torchvision's transformers: torch would fuse its attention into an operator that ONNX lacks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 32, 16, 16)
+        self.layer = nn.TransformerEncoderLayer(32, 2, 64, batch_first=True)
+        self.head = nn.Linear(32, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.layer(self.patches(images).flatten(2).transpose(1, 2)).mean(1)
+        return torch.as_tensor(self.head(features))
+
+
+def test_attention_is_computed_by_the_fast_runtime_without_a_word(
+    samples: tuple[Sample, ...], backbone: Backbone, capfd: pytest.CaptureFixture[str]
+) -> None:
+    attending = replace(backbone, name="attending", module=Attending().eval(), heads=("head",), blocks=())
+    found = extract_features(attending, samples[:3])
+    assert found.runtime.startswith("onnxruntime") and not found.notes
+    expected = live_features(attending, samples[:3])
+    np.testing.assert_allclose(found.of(samples[:3])[:, 0], expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_head_that_is_not_linear_is_refused(samples: tuple[Sample, ...]) -> None:
     with pytest.raises(TrainingError, match="not one linear layer"):
         extract_features(build("squeezenet1_1", 2, weights="none"), samples)

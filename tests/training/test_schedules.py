@@ -122,9 +122,12 @@ def test_a_restored_schedule_goes_on_the_same(scheduler, warmup):
     assert all(math.isfinite(rate) for rate in rates)
 
 
-def test_a_run_of_one_step_has_a_schedule():
-    for scheduler in ("step", "cosine", "one-cycle", "plateau"):
-        optimizer = optimizer_of()
-        schedule = Schedule(optimizer, TrainSettings("d", epochs=1, scheduler=scheduler, warmup=1), 1)
+@pytest.mark.parametrize("scheduler", ["step", "cosine", "one-cycle", "plateau"])
+@pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (2, 1), (3, 1), (12, 1), (1, 2), (1, 3)])
+def test_the_shortest_runs_have_a_schedule(scheduler, epochs, steps):
+    optimizer = optimizer_of()
+    schedule = Schedule(optimizer, TrainSettings("d", epochs=epochs, scheduler=scheduler, warmup=1), steps)
+    for _ in range(epochs * steps):
         optimizer.step()
         schedule.step()
+        assert all(0 <= group["lr"] <= 2 for group in optimizer.param_groups)

@@ -1,4 +1,4 @@
-"""Keeps the exporters' chatter off the user's terminal: they warn of deprecations and dump whole graphs on failure."""
+"""What every use of torch's exporters needs: their chatter kept off the terminal, and operators that ONNX has."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import os
 import warnings
 from collections.abc import Iterator
 
+import torch
+
 _CHATTY = ("torch.onnx", "onnxscript", "onnx_ir", "root")
 _STDOUT = 1  # the file descriptor: the C++ side of the exporter writes there, past sys.stdout
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Swallow warnings, prints and log lines of the block; its exceptions pass."""
+    """Swallow warnings, prints and log lines of the block, whole graphs among them; its exceptions pass."""
     levels = {name: logging.getLogger(name).level for name in _CHATTY}
     with (
         warnings.catch_warnings(),
@@ -31,6 +33,17 @@ def quiet() -> Iterator[None]:
         finally:
             for name, level in levels.items():
                 logging.getLogger(name).setLevel(level)
+
+
+@contextlib.contextmanager
+def plain_attention() -> Iterator[None]:
+    """torch's fused attention, which it chooses in eval mode, has no ONNX operator; its single steps have."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 @contextlib.contextmanager

@@ -14,11 +14,19 @@ from edgetl.errors import DataError, ImageError
 from edgetl.runtime.cores import cores
 from edgetl.runtime.images import read_image
 from edgetl.runtime.sources import find_images
-from edgetl.training.layout import content_digest
-from edgetl.training.settings import DEFAULT_VAL_FRACTION
+from edgetl.training.layout import (
+    DEFAULT_VAL_FRACTION,
+    TRAIN,
+    VAL,
+    WHOLE,
+    check_val_fraction,
+    class_names,
+    content_digest,
+    data_parts,
+    falls_into_val,
+)
 
 _LISTED = 10  # names in a message before "and N more"
-_OTHER_VAL_NAMES = ("valid", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -94,17 +102,13 @@ def scan(root: str | Path, *, val_fraction: float = DEFAULT_VAL_FRACTION) -> Ima
     No photo is decoded here: see ``find_unreadable``. Raises DataError for a layout that can't be trained on.
     """
     root = Path(root).absolute()
-    if not 0 < val_fraction < 1:
-        raise DataError(f"The validation share is {val_fraction}; it must be above 0 and below 1.")
-    if not root.is_dir():
-        raise DataError(f"{root} is not a folder.", "Name the folder that holds one folder of photos for each class.")
-    if (root / "train").is_dir() and (root / "val").is_dir():
+    check_val_fraction(val_fraction)
+    if WHOLE not in data_parts(root):
         return _read_parts(root)
-    _refuse_half_a_layout(root)
     classes, found = _read_classes(root)
     samples = _hashed(found)
-    train = tuple(sample for sample in samples if not _is_val(sample, val_fraction))
-    val = tuple(sample for sample in samples if _is_val(sample, val_fraction))
+    train = tuple(sample for sample in samples if not falls_into_val(sample.digest, val_fraction))
+    val = tuple(sample for sample in samples if falls_into_val(sample.digest, val_fraction))
     fix = f"Add photos of it, or change the validation share (now {val_fraction}), or make train/ and val/ folders."
     _require_photos(classes, train, "photos, but none of them fell into the training part", fix)
     if not val:
@@ -140,8 +144,8 @@ def find_unreadable(
 
 
 def _read_parts(root: Path) -> ImageFolders:
-    classes, train = _read_classes(root / "train")
-    val_classes, val = _read_classes(root / "val")
+    classes, train = _read_classes(root / TRAIN)
+    val_classes, val = _read_classes(root / VAL)
     if classes != val_classes:
         differing = [
             f"only in {part}/: {', '.join(sorted(names))}"
@@ -155,23 +159,9 @@ def _read_parts(root: Path) -> ImageFolders:
     return _folders(root, classes, _hashed(train), _hashed(val))
 
 
-def _refuse_half_a_layout(root: Path) -> None:
-    halves = [name for name in ("train", "val") if (root / name).is_dir()]
-    if not halves:
-        return
-    missing = "val" if halves == ["train"] else "train"
-    other = next((name for name in _OTHER_VAL_NAMES if (root / name).is_dir()), None)
-    if missing == "val" and other:
-        raise DataError(f"{root} has train/ and {other}/, but no val/.", f"Rename {other}/ to val/.")
-    raise DataError(
-        f"{root} has {halves[0]}/, but no {missing}/.",
-        f"Make {root / missing} with the same class folders, or give {root / halves[0]} to have it split.",
-    )
-
-
 def _read_classes(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]]]:
     """Class names of one folder of class folders, and its photos with their labels."""
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    names = class_names(folder)
     layout = "Make one folder for each class and put its photos there."
     if not names:
         raise DataError(f"{folder} holds no class folder.", layout)
@@ -204,10 +194,6 @@ def _digest(path: Path) -> str:
         return content_digest(path)
     except OSError:  # it can't be decoded either, and is reported then, with its reason
         return hashlib.sha256(os.fsencode(path)).hexdigest()
-
-
-def _is_val(sample: Sample, val_fraction: float) -> bool:
-    return int(sample.digest[:16], 16) < val_fraction * 2**64
 
 
 def _folders(root: Path, classes: tuple[str, ...], train: tuple[Sample, ...], val: tuple[Sample, ...]) -> ImageFolders:

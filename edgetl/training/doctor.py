@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from edgetl.training.duplicates import connected, near_pairs
 from edgetl.training.inspection import Inspection, Progress, inspect_all, walk_files
-from edgetl.training.layout import UNEVEN_RATIO, class_names, data_parts
+from edgetl.training.layout import UNEVEN_RATIO, WHOLE, class_names, data_parts
 
 TINY_SIDE = 32  # pixels: with a side below it, little but noise is left after the enlargement to a network's input
 HUGE_PIXELS = 40_000_000  # beyond, decoding one photo takes longer than training on some hundred
@@ -69,7 +69,8 @@ def examine(root: str | Path, *, threads: int | None = None, progress: Progress 
     root = Path(root).absolute()
     parts = data_parts(root)
     counts = {part: dict.fromkeys(class_names(folder), 0) for part, folder in parts.items()}
-    inspections = list(inspect_all(list(walk_files(root)), threads=threads, progress=progress))
+    levels = 1 if WHOLE in parts else 2
+    inspections = list(inspect_all(list(walk_files(root, levels)), threads=threads, progress=progress))
     homes = {item.path: _home(item.path, parts) for item in inspections}
     for item in inspections:
         part, name = homes[item.path]

@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from edgetl.errors import DataError, ImageError
+from edgetl.runtime.cores import cores
 from edgetl.runtime.images import read_image
 from edgetl.runtime.sources import image_suffixes
 from edgetl.training.duplicates import Fingerprint, fingerprint
@@ -84,7 +85,7 @@ def inspect_all(paths: Sequence[Path], *, threads: int | None = None, progress: 
     """``inspect`` each of ``paths``, in order, several at a time (default: one thread a core; Pillow decodes outside
     the interpreter's lock). ``progress`` is called after each."""
     image_suffixes()  # Pillow's plugins are registered once, before threads ask for them
-    threads = threads or os.cpu_count() or 1
+    threads = threads or cores()
     waiting: deque[Future[Inspection]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         remaining = iter(paths)
@@ -96,8 +97,10 @@ def inspect_all(paths: Sequence[Path], *, threads: int | None = None, progress: 
                 progress(done, len(paths))
 
 
-def walk_files(folder: Path) -> Iterator[Path]:
-    """Every file below ``folder`` but hidden ones, in a stable order; links to folders are not followed.
+def walk_files(folder: Path, links: int) -> Iterator[Path]:
+    """Every file below ``folder`` but hidden ones, in a stable order.
+
+    links  levels of folders that may be links, as those of parts and classes may; deeper ones could lead round in a circle
 
     Raises DataError for a folder that can't be read.
     """
@@ -105,8 +108,10 @@ def walk_files(folder: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         raise DataError(f"{error.filename}: {error.strerror}.", "Make it readable, or move it away.") from error
 
-    for parent, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        deep = len(Path(parent).relative_to(folder).parts) >= links
+        visible = (name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in visible if not (deep and Path(parent, name).is_symlink()))
         yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from edgetl.errors import TrainingError
+from edgetl.training.layout import DEFAULT_VAL_FRACTION
 
-DEFAULT_VAL_FRACTION = 0.2
 SOLVER = "solver"  # the optimizer that fits the head on frozen features as one convex problem, without epochs
 
 

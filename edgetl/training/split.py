@@ -82,7 +82,7 @@ def split(
             f"{root} holds {len(names)} class folder(s); a classifier needs two classes or more.",
             "Make one folder for each class and put its photos there.",
         )
-    inspections = list(inspect_all(list(walk_files(root)), threads=threads, progress=progress))
+    inspections = list(inspect_all(list(walk_files(root, 1)), threads=threads, progress=progress))
     kept = [item for item in inspections if item.usable and item.path.parent != root]
     groups = _groups(kept)
     sides = _sides(names, groups, root, val_fraction)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from edgetl.errors import DataError
 from edgetl.training import doctor
+from edgetl.training.dataset import scan
 from edgetl.training.doctor import Finding, examine
 
 
@@ -65,6 +66,18 @@ def test_nothing_is_changed(healthy):
     before = state()
     examine(healthy)
     assert state() == before
+
+
+@pytest.mark.parametrize("which", ["val", "train/cat"])
+def test_parts_and_classes_may_be_links_as_in_training(healthy, tmp_path, which):
+    before = examine(healthy)
+    (healthy / which).rename(tmp_path / "elsewhere")
+    (healthy / which).symlink_to(tmp_path / "elsewhere")
+    after = examine(healthy)
+    assert (after.files, after.counts, after.findings) == (before.files, before.counts, before.findings)
+    assert len(scan(healthy).train) == sum(after.counts["train"].values())
+    (healthy / "train/cat/round").symlink_to(healthy)  # below a class none is followed, by neither
+    assert examine(healthy).files == before.files
 
 
 def test_an_empty_file(healthy):

@@ -116,6 +116,13 @@ def test_a_source_of_symbolic_links_gives_links_to_the_photos(archive, tmp_path)
     assert not linked.is_symlink()
 
 
+def test_class_folders_may_be_links(archive, tmp_path):
+    (tmp_path / "linked").mkdir()
+    for name in ("Cat", "Dog"):
+        (tmp_path / "linked" / name).symlink_to(archive / "PetImages" / name)
+    assert split(tmp_path / "linked", tmp_path / "data").counts == split(archive, tmp_path / "plain").counts
+
+
 def test_sides_do_not_depend_on_names_or_on_what_else_is_there(archive, tmp_path):
     split(archive, tmp_path / "before")
     before = placed(tmp_path / "before")

@@ -33,6 +33,12 @@ class EdgetlError(Exception):
         return f"{self.message}\n{self.hint}" if self.hint else self.message
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's error says, in one line; some say nothing but their kind, or go on for pages."""
+    message = error.message if isinstance(error, EdgetlError) else str(error)
+    return (message.strip().splitlines() or [type(error).__name__])[0]
+
+
 class SpecError(EdgetlError):
     """A preprocessing description with a missing, unknown or impossible value."""
 

@@ -135,7 +135,7 @@ def _trained(path: Path, bundle: Bundle | None, checkpoint: Path | None) -> Trai
     if checkpoint is None:
         if not recorded or not recorded["path"]:
             raise WrongUse(f"{path} does not say which checkpoint it was exported from.\n{way_out}")
-        checkpoint = Path(os.path.normpath(path / recorded["path"]))
+        checkpoint = (path.resolve() / recorded["path"]).resolve()  # as it was recorded: no way back leads through a link
         _same_file(checkpoint, recorded["sha256"], way_out)
     try:
         return load(checkpoint)

@@ -52,8 +52,8 @@ class CommandFolder(click.Group):
         return command if isinstance(command, click.Command) else None
 
     def resolve_command(self, ctx: click.Context, args: Sequence[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        close = get_close_matches(args[0], _module_names(), 1)
-        if args[0] not in _module_names() and close:
+        known = args[0] in _module_names() and self.get_command(ctx, args[0]) is not None
+        if not known and (close := get_close_matches(args[0], self.list_commands(ctx), 1)):
             ctx.fail(f"There is no command {args[0]!r}. Did you mean {close[0]}?")
         return super().resolve_command(ctx, list(args))
 

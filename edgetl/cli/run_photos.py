@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetl.errors import DataError, ExportError
+from edgetl.errors import DataError, ExportError, ImageError
+from edgetl.runtime.images import read_image
 
 if TYPE_CHECKING:
     from edgetl.training.dataset import ImageFolders
@@ -41,6 +43,15 @@ def golden_photos(data: ImageFolders, count: int) -> list[Path]:
 
 
 def calibration_photos(data: ImageFolders, count: int) -> list[Path]:
-    """``count`` training photos drawn evenly at random, the same ones each time."""
+    """``count`` training photos drawn evenly at random, the same ones each time; training left out the unreadable ones, too."""
     paths = [sample.path for sample in data.train]
-    return random.Random(0).sample(paths, min(count, len(paths)))
+    random.Random(0).shuffle(paths)
+    return list(islice((path for path in paths if _is_readable(path)), count))
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        read_image(path)
+    except ImageError:
+        return False
+    return True

@@ -9,7 +9,7 @@ import onnx
 from onnx import helper
 
 import edgetl
-from edgetl.errors import ExportError
+from edgetl.errors import ExportError, first_line
 from edgetl.export.graph import GraphWriter
 from edgetl.export.onnx_network import INPUT, OUTPUT
 from edgetl.export.onnx_preprocess import MIN_OPSET, write_preprocessing, write_resize
@@ -79,7 +79,7 @@ def check(model: onnx.ModelProto) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # its own errors and protobuf's
-        raise ExportError(f"The exported graph is not valid ONNX: {str(error).strip().splitlines()[0]}") from error
+        raise ExportError(f"The exported graph is not valid ONNX: {first_line(error)}") from error
 
 
 def opset_of(model: onnx.ModelProto) -> int:

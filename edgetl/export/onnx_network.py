@@ -9,7 +9,7 @@ import onnx
 import torch
 from torch import nn
 
-from edgetl.errors import ExportError
+from edgetl.errors import ExportError, first_line
 from edgetl.export.fold_shapes import fold_shapes
 from edgetl.export.onnx_preprocess import MIN_OPSET
 from edgetl.runtime.spec import PreprocessSpec
@@ -39,15 +39,14 @@ def export_network(network: nn.Module, spec: PreprocessSpec, opset: int | None =
         raise ExportError(f"The network's weights take {size / 1e9:.1f} GB; one ONNX file holds 2 GB at most.")
     if opset is not None and not MIN_OPSET <= opset <= MAX_OPSET:
         raise ExportError(f"Opset {opset} can't be written.", f"Choose one from {MIN_OPSET} to {MAX_OPSET}, or none.")
-    failure: Exception | None = None
+    failure = Exception()
     for candidate in range(MIN_OPSET, MAX_OPSET + 1) if opset is None else [opset]:
         try:
             return _trace(network, spec, candidate)
         except Exception as error:  # whatever the exporter meets: an operator that this opset lacks, mostly
             failure = error
-    reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
     hint = "A later opset may know the operator: try without --opset." if opset else "Choose another backbone."
-    raise ExportError(f"The network can't be written as ONNX: {reason}", hint) from failure
+    raise ExportError(f"The network can't be written as ONNX: {first_line(failure)}", hint) from failure
 
 
 def _trace(network: nn.Module, spec: PreprocessSpec, opset: int) -> onnx.ModelProto:

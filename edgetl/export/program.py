@@ -9,7 +9,7 @@ import io
 import torch
 from torch import Tensor, nn
 
-from edgetl.errors import ExportError
+from edgetl.errors import ExportError, first_line
 from edgetl.export.classifier import DeployedClassifier
 from edgetl.export.torch_preprocess import Preprocess
 from edgetl.runtime.card import ModelCard
@@ -78,6 +78,5 @@ def build_program(classifier: DeployedClassifier) -> bytes:
             program = torch.export.export(classifier, (example,), dynamic_shapes=(free,))
             torch.export.save(program, file)
     except Exception as error:  # torch.export's errors share no base class
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ExportError(f"The network can't be written as a torch.export program: {reason}") from error
+        raise ExportError(f"The network can't be written as a torch.export program: {first_line(error)}") from error
     return file.getvalue()

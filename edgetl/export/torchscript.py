@@ -7,7 +7,7 @@ import io
 import torch
 from torch import nn
 
-from edgetl.errors import ExportError
+from edgetl.errors import ExportError, first_line
 from edgetl.export.classifier import DeployedClassifier
 from edgetl.export.onnx_network import example_input
 from edgetl.runtime.card import ModelCard
@@ -23,7 +23,7 @@ def build_torchscript(network: nn.Module, card: ModelCard) -> bytes:
     its trace does not hold for another batch size. Raises ExportError if neither works.
     """
     example, other = example_input(card.spec, BATCH), example_input(card.spec, OTHER_BATCH)
-    failure: Exception | None = None
+    failure = Exception()
     for convert in (_trace, _compile):
         with quiet(), torch.no_grad():
             try:
@@ -34,8 +34,7 @@ def build_torchscript(network: nn.Module, card: ModelCard) -> bytes:
                 return file.getvalue()
             except Exception as error:  # whatever the compiler meets; then the other way is tried
                 failure = error
-    reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
-    raise ExportError(f"The network can't be written as TorchScript: {reason}") from failure
+    raise ExportError(f"The network can't be written as TorchScript: {first_line(failure)}") from failure
 
 
 def _trace(network: nn.Module, example: torch.Tensor) -> nn.Module:

@@ -26,9 +26,12 @@ _WARM_UP = 5
 
 _FRESH_PROCESS = """
 import json, sys
-from edgetl import Predictor
+from edgetl import EdgetlError, Predictor
 options = json.loads(sys.argv[3])
-Predictor(sys.argv[1], **options)(sys.argv[2])
+try:
+    Predictor(sys.argv[1], **options)(sys.argv[2])
+except EdgetlError as error:
+    sys.exit(str(error))
 from edgetl.runtime.bench import peak_memory
 print(peak_memory())
 """
@@ -135,7 +138,8 @@ def _stages(predictor: Predictor, photos: Sequence[Path], runs: int) -> dict[str
 
 
 def _cold_start(predictor: Predictor, photo: Path) -> tuple[float, int | None]:
-    options = {"providers": predictor.providers, "threads": predictor.threads, "precision": predictor.precision}
+    names = ("providers", "threads", "precision", "max_pixels")
+    options = {name: getattr(predictor, name) for name in names}
     # -P: not the current folder first, where a checkout called edgetl would be taken for the package.
     command = [sys.executable, "-P", "-c", _FRESH_PROCESS, str(predictor.path), str(photo), json.dumps(options)]
     seconds, memory = [], None
@@ -144,8 +148,9 @@ def _cold_start(predictor: Predictor, photo: Path) -> tuple[float, int | None]:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         seconds.append(time.perf_counter() - start)
         if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise RuntimeUnavailableError(f"A fresh process could not classify {photo}: {last}")
+            said = done.stderr.strip() or "no message"
+            reason = said.splitlines()[-1] if said.startswith("Traceback") else said
+            raise RuntimeUnavailableError(f"A fresh process could not classify {photo}: {reason}")
         memory = json.loads(done.stdout.replace("None", "null"))
     return min(seconds), memory
 
@@ -159,13 +164,13 @@ def _throughput(predictor: Predictor, photos: Sequence[Path], runs: int) -> floa
 
 
 def _by_threads(predictor: Predictor, photo: Path, runs: int) -> dict[int, float]:
-    resized = predictor.resize(read_image(photo))[np.newaxis]
+    resized = predictor.resize(read_image(photo, max_pixels=predictor.max_pixels))[np.newaxis]
     counts = sorted({1, *(2**i for i in range(1, 9) if 2**i < cores()), cores()})
     return {threads: _median_run(predictor, resized, runs, threads) for threads in counts}
 
 
 def _by_batch(predictor: Predictor, photo: Path, runs: int) -> dict[int, float]:
-    resized = predictor.resize(read_image(photo))[np.newaxis]
+    resized = predictor.resize(read_image(photo, max_pixels=predictor.max_pixels))[np.newaxis]
     stacked = {size: np.repeat(resized, size, axis=0) for size in BATCHES}
     return {size: _median_run(predictor, images, max(runs // size, 3)) / size for size, images in stacked.items()}
 

@@ -239,10 +239,14 @@ class Predictor:
             indices = [i for i, _ in group]
             try:
                 outputs = self.run_model(np.stack([pixels for _, pixels in group]), threads=threads)
-                for i, logits, probabilities in zip(indices, *outputs, strict=True):
-                    results[i] = self._prediction(describe(sources[i]), logits, probabilities)
             except EdgetlError as error:
                 for i in indices:
+                    results[i] = ImageError(describe(sources[i]), error.message, error.hint)
+                continue
+            for i, logits, probabilities in zip(indices, *outputs, strict=True):
+                try:
+                    results[i] = self._prediction(describe(sources[i]), logits, probabilities)
+                except BundleError as error:
                     results[i] = ImageError(describe(sources[i]), error.message, error.hint)
         return [result for result in results if result is not None]
 

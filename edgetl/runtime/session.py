@@ -9,7 +9,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from edgetl.errors import BundleError, MissingDependencyError, RuntimeUnavailableError
+from edgetl.errors import BundleError, MissingDependencyError, RuntimeUnavailableError, first_line
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -70,7 +70,7 @@ def open_session(
                 raise
             session = create(configured[-1:])  # the CPU; below it is told where it was not wanted
     except Exception as error:  # onnxruntime's own exceptions share no base class but this
-        reason = _first_line(error).replace(str(source), "it") if isinstance(source, str) else _first_line(error)
+        reason = first_line(error).replace(str(source), "it") if isinstance(source, str) else first_line(error)
         hint = "Name a bundle folder or a model.onnx that `edgetl export` wrote."
         raise BundleError(shown, f"onnxruntime {ort.__version__} can't load it: {reason}", hint) from error
     running = session.get_providers()[0]
@@ -136,7 +136,3 @@ def _resolve(providers: Providers, available: Sequence[str]) -> list[str]:
             )
         names = [known[name.lower()] for name in asked]
     return list(dict.fromkeys([*names, "CPUExecutionProvider"]))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

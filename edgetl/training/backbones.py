@@ -14,7 +14,7 @@ from torch import nn
 from torchvision import models
 from torchvision.transforms import InterpolationMode
 
-from edgetl.errors import SpecError, TrainingError
+from edgetl.errors import SpecError, TrainingError, first_line
 from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training.blocks import Block, find_blocks
 from edgetl.training.weights import embedded_weights_file, load_by_name, load_in_order, read_weights
@@ -149,8 +149,7 @@ def _fetched(name: str, fetch: Callable[[], T]) -> T:
         return fetch()
     except (OSError, RuntimeError, ValueError) as error:  # URLError and every Hugging Face hub error are OSErrors
         raise TrainingError(
-            f"The pretrained weights of {name} are neither on this machine nor could they be fetched: "
-            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}",
+            f"The pretrained weights of {name} are neither on this machine nor could they be fetched: {first_line(error)}",
             "Connect to the internet and run again, or give a file with --weights FILE (--weights none starts from random).",
         ) from error
 

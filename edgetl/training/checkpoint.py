@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from edgetl.errors import CheckpointError, EdgetlError
+from edgetl.errors import CheckpointError, EdgetlError, first_line
 from edgetl.runtime.card import ModelCard
 from edgetl.training.backbones import Level, build
 from edgetl.training.levels import with_levels
@@ -73,9 +73,8 @@ def load(source: str | Path) -> Trained:
         backbone = with_levels(build(card.backbone, len(card.labels), weights="none"), levels)
         backbone.module.load_state_dict(tensors)
     except (EdgetlError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        first_line = str(error).splitlines()[0]
         raise CheckpointError(
-            f"{path} can't be rebuilt: {first_line}", "Was it written by another version of edgetl?"
+            f"{path} can't be rebuilt: {first_line(error)}", "Was it written by another version of edgetl?"
         ) from error
     return Trained(backbone.module.eval(), card, description.get("settings", {}), levels)
 
@@ -108,7 +107,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     except (OSError, RuntimeError) as error:  # torch.save reports a failed write as RuntimeError
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
         raise CheckpointError(
             f"{path} can't be written: {reason}.", "Free some space, or choose another folder with -o."
         ) from error

@@ -50,7 +50,7 @@ def finish(folder: Path, folders: ImageFolders, logits: NDArray[np.float32], tol
     temperature = fit_temperature(logits, labels)
     probabilities = softmax(logits.astype(np.float64) / temperature, axis=1).astype(np.float32)
     metrics = metrics_summary(probabilities, labels, temperature=temperature)
-    metrics |= {name: best.card.metrics[name] for name in ("epoch", "midway")}
+    metrics |= {"epoch": best.card.metrics["epoch"], "midway": best.card.metrics.get("midway", False)}
     card = replace(best.card, metrics=metrics, temperature=temperature)
     checkpoint.save(replace(best, card=card), folder / BEST)
     write_metrics(folder, metrics)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from edgetl.errors import TrainingError
+from edgetl.errors import TrainingError, first_line
 from edgetl.training.backbones import Backbone
 from edgetl.training.distributed import Processes
 from edgetl.training.ema import WeightAverage
@@ -216,6 +216,4 @@ def _explained() -> Iterator[None]:
     except Exception as error:
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
-        raise TrainingError(
-            f"torch can't compile this network here: {str(error).splitlines()[0]}", "Leave out --compile."
-        ) from error
+        raise TrainingError(f"torch can't compile this network here: {first_line(error)}", "Leave out --compile.") from error

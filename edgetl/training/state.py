@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from edgetl.errors import CheckpointError
+from edgetl.errors import CheckpointError, first_line
 from edgetl.training.checkpoint import write_atomically
 from edgetl.training.run_folder import LAST, require_begun
 from edgetl.training.validation import Scores
@@ -67,8 +67,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path} can't be read: {reason}", "Start again with --overwrite.") from error
+        raise CheckpointError(f"{path} can't be read: {first_line(error)}", "Start again with --overwrite.") from error
     if not isinstance(state, dict) or state.get("schema") != _SCHEMA or not state.keys() >= _KEYS:
         raise CheckpointError(f"{path} was written by another version of edgetl.", "Start again with --overwrite.")
     return state

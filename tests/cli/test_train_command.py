@@ -76,6 +76,7 @@ def test_ctrl_c_says_how_to_go_on_and_that_works(class_folder, tmp_path, monkeyp
         (["train", "DATA", "-o", "FULL"], 1, "holds 'mine.txt' and no run"),
         (["train", "DATA", "-o", "FULL", "--overwrite"], 1, "holds 'mine.txt' and no run"),
         (["trian", "DATA"], 2, "Did you mean train?"),
+        (["print", "DATA"], 2, "Did you mean predict?"),
         (["train", "--resume", "NOWHERE"], 1, "nothing to resume"),
         (["train", "--resume", "NOWHERE", "--epochs", "3", "-o", "OUT"], 2, "leave out --epochs, -o"),
     ],

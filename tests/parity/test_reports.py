@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from edgetl.errors import ParityError
+from edgetl.errors import EdgetlError
 from edgetl.parity.reports import write_report
 from edgetl.parity.reports.as_json import as_json
 from edgetl.parity.reports.html import as_html
@@ -186,9 +186,9 @@ def test_names_that_are_no_text_don_t_stop_a_report(failed: CheckResult, tmp_pat
 
 def test_a_report_that_cant_be_written_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ParityError, match="check"):
+    with pytest.raises(EdgetlError, match="check"):
         write_report(tmp_path / "file" / "check.xml", "text")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(ParityError, match="folder"):
+    with pytest.raises(EdgetlError, match="folder"):
         write_report(tmp_path / "folder", "text")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder"]

@@ -181,6 +181,20 @@ def test_probabilities_that_are_no_numbers_are_an_error(tmp_path: Path) -> None:
     assert ["not finite numbers" in str(result) for result in results] == [True, False]
 
 
+def test_one_photo_without_an_answer_costs_the_others_none(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgetl.runtime.predictor._batch_size", lambda provider: 8)
+    plain = Predictor.run_model
+
+    def broken(self: Predictor, images: np.ndarray, *, threads: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        logits, probabilities = plain(self, images, threads=threads)
+        logits[1] = np.inf
+        return logits, probabilities
+
+    monkeypatch.setattr(Predictor, "run_model", broken)
+    results = list(predictor.batch([photo(seed) for seed in range(4)], workers=1))
+    assert [isinstance(result, Prediction) for result in results] == [True, False, True, True]
+
+
 def test_a_lone_model_replaced_meanwhile_is_not_mixed_with_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(tiny_bundle.onnx_bytes(tiny_bundle.card()))

@@ -15,7 +15,8 @@ from torchvision.transforms import InterpolationMode
 
 from edgetl.errors import TrainingError
 from edgetl.training.backbones import build
-from edgetl.training.weights import embedded_weights_file
+from edgetl.training.levels import find_levels, with_levels
+from edgetl.training.weights import embedded_weights_file, read_weights
 
 HEADS = {
     "resnet18": "fc",
@@ -208,3 +209,18 @@ def test_files_that_are_no_weights_are_named(tmp_path, name):
         (tmp_path / name).write_bytes(b"not weights")
     with pytest.raises(TrainingError, match=name):
         build("resnet18", 2, weights=tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights"])
+def test_a_file_of_weights_that_holds_none_is_named(tmp_path, content):
+    (tmp_path / "broken.pth").write_bytes(content)
+    with pytest.raises(TrainingError, match=r"broken\.pth can't be read"):
+        read_weights(tmp_path / "broken.pth")
+
+
+def test_weights_of_a_run_whose_head_sees_earlier_levels_give_the_rest(tmp_path):
+    backbone = build("timm/test_resnet", 2, weights="none")
+    wide = with_levels(backbone, find_levels(backbone))
+    save_file(wide.module.state_dict(), tmp_path / "wide.safetensors")
+    again = build("timm/test_resnet", 3, weights=str(tmp_path / "wide.safetensors"))
+    assert torch.equal(next(again.module.parameters()), next(backbone.module.parameters()))

@@ -6,13 +6,13 @@ import os
 import tempfile
 from pathlib import Path
 
-from edgetl.errors import ParityError
+from edgetl.errors import EdgetlError
 
 
 def write_report(path: str | Path, content: str) -> None:
     """Put ``content`` at ``path`` in one step, its folders made as needed: a reader sees all of it or the file before.
 
-    Raises ParityError if it can't be written.
+    Raises EdgetlError if it can't be written: what was compared was compared.
     """
     path = Path(path)
     try:
@@ -28,4 +28,4 @@ def write_report(path: str | Path, content: str) -> None:
             Path(draft).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise ParityError(f"The report {path} can't be written: {error.strerror or error}.") from error
+        raise EdgetlError(f"The report {path} can't be written: {error.strerror or error}.") from error

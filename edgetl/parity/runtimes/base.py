@@ -60,11 +60,13 @@ class Subject:
         return cls(path, bundle, bundle.card, model, chosen, network, reference, threads)
 
     def file(self, key: str, flag: str) -> Path:
-        """Path of the bundle's file under ``key`` of its manifest. Raises RuntimeUnavailableError if it has none."""
+        """Path of the bundle's file under ``key`` of its manifest. Raises RuntimeUnavailableError if it has none,
+        BundleError for one that is not of the bundle."""
         name = self.bundle.manifest.get(key) if self.bundle else None
         if not name:
             raise RuntimeUnavailableError(f"{self.path} holds no {key} model.", f"Export it with `--format {flag}`.")
-        return self.path / str(name)
+        assert self.bundle is not None
+        return self.bundle.file(str(name))
 
     def onnx(self) -> Path:
         """Path of the ONNX file. Raises RuntimeUnavailableError if there is none."""

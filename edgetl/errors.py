@@ -1,4 +1,4 @@
-"""Every error that edgetl raises on purpose.
+"""Every error that edgetl raises on purpose, but for an argument that no call can mean (ValueError, TypeError).
 
     EdgetlError                 anything below; has .message and .hint
     ├── SpecError               a preprocessing description that can't be used

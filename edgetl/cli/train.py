@@ -85,7 +85,7 @@ def _click_option(name: str, option: Option, kind: type, default: Any) -> click.
 @click.option("-o", "--out", "--output", "out", type=click.Path(path_type=Path), help="Folder to write the run to.")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with an interrupted run.")
 @click.option("--overwrite", is_flag=True, help="Throw away an earlier run in that folder.")
-@click.option("--find-lr", is_flag=True, help="Only try learning rates: writes lr.csv and lr.png.")
+@click.option("--find-lr", is_flag=True, help="Only try learning rates, without a schedule: writes lr.csv and lr.png.")
 @click.option(
     "--help-all",
     is_flag=True,
@@ -190,7 +190,7 @@ def _telling_how_to_go_on(folder: Path) -> Iterator[None]:
         if can_go_on(folder):
             click.echo(f"Interrupted. Go on with: edgetl train --resume {folder}", err=True)
         else:
-            click.echo("Interrupted. The same command begins again; features that were computed are kept.", err=True)
+            click.echo("Interrupted. The same command begins again; features in the cache are not computed again.", err=True)
         sys.exit(_INTERRUPTED)
 
 

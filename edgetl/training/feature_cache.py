@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from edgetl.errors import TrainingError
 from edgetl.training.settings import flag
 
-MOST_BYTES = 4 << 30  # features of about 800,000 photos by the default backbone
+MOST_BYTES = 4 << 30  # features of about 600,000 photos by the default backbone
 
 _FORMAT = 2
 _DIGEST_BYTES = 32

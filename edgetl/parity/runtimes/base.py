@@ -91,8 +91,6 @@ class Runtime(ABC):
     """
 
     name: ClassVar[str]
-    about: ClassVar[str]
-    """One line for the reports and the help text."""
     decodes: ClassVar[bool] = False
     """It reads the photo's file itself, so it is given the unreadable ones as well."""
     judged: ClassVar[bool] = True

@@ -16,7 +16,6 @@ class ExportedProgram(Runtime):
     """The recorded graph has no named values; the resize is where it last holds photos of whole numbers."""
 
     name = "pt2"
-    about = "the torch.export file in torch"
 
     def __init__(self, subject: Subject) -> None:
         import torch

@@ -22,7 +22,6 @@ class OnnxRuntimeCpu(Runtime):
     """The shipped file, unchanged, for the answers; its preprocessing alone, cut off in memory, for the stages before."""
 
     name = "onnxruntime-cpu"
-    about = "the ONNX file in onnxruntime on the CPU"
     follows_precision = True
 
     provider: ClassVar[str] = "cpu"
@@ -60,7 +59,6 @@ class OnnxRuntimeUnoptimized(OnnxRuntimeCpu):
     """As other engines see the graph: no node fused, folded or laid out anew by onnxruntime."""
 
     name = "onnxruntime-unoptimized"
-    about = "the same with all graph optimizations off"
     optimize = False
 
 
@@ -68,7 +66,6 @@ class OnnxRuntimeCuda(OnnxRuntimeCpu):
     """TF32 is off, as in the shipped predictor."""
 
     name = "onnxruntime-cuda"
-    about = "the ONNX file in onnxruntime on CUDA, TF32 off"
     provider = "cuda"
 
     def __init__(self, subject: Subject) -> None:
@@ -81,7 +78,6 @@ class OnnxRuntimeCudaTf32(OnnxRuntimeCuda):
     """What programs get that leave the provider's default on. Not judged: it is not what we ship."""
 
     name = "onnxruntime-cuda-tf32"
-    about = "the same with TF32 on, the CUDA provider's default; for information"
     tf32 = True
     judged = False
 
@@ -90,7 +86,6 @@ class Batch(OnnxRuntimeCpu):
     """Photos of one size together, the resize in the graph; odd ones resized first, then together."""
 
     name = "batch"
-    about = "the ONNX file in onnxruntime, many photos in one run"
 
     SIZE = 8
 

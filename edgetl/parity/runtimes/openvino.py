@@ -21,7 +21,6 @@ class OpenVino(Runtime):
     """
 
     name = "openvino"
-    about = "the ONNX file in OpenVINO on the CPU, resized outside"
     follows_precision = True
 
     def __init__(self, subject: Subject) -> None:

@@ -19,7 +19,6 @@ class ShippedPredictor(Runtime):
     """The answer comes from ``Predictor`` alone; the stages before it from the two functions that it calls."""
 
     name = "predictor"
-    about = "edgetl.Predictor, from the photo's file"
     decodes = True
     follows_precision = True
 

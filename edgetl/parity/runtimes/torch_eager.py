@@ -18,9 +18,6 @@ class Reference:
     network  in eval mode, float32, on the CPU
     """
 
-    name = "torch"
-    about = "the trained network in eager torch on the CPU: the reference"
-
     def __init__(self, network: object, card: ModelCard, threads: int = 1) -> None:
         import torch
         from torch import nn

@@ -24,7 +24,6 @@ class TorchScript(Runtime):
     """Its ``forward``, as users call it, for the answers; the methods of its preprocessing for the stages before."""
 
     name = "torchscript"
-    about = "the TorchScript file in torch"
 
     def __init__(self, subject: Subject) -> None:
         import torch
@@ -45,7 +44,6 @@ class TorchScriptFresh(Runtime):
     """What someone gets who has the file and torch, and nothing of ours. Arrays travel as .npy files."""
 
     name = "torchscript-fresh"
-    about = "the same in a new process that can't import edgetl"
 
     def __init__(self, subject: Subject) -> None:
         path = subject.file(_MANIFEST_KEY, _MANIFEST_KEY)

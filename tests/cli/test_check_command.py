@@ -20,6 +20,7 @@ from onnx import numpy_helper
 from PIL import Image
 from torch import nn
 
+from edgetl.cli import check as check_module
 from edgetl.cli.main import command
 from edgetl.export.bundle_writer import export_bundle
 from edgetl.parity.runtimes import RUNTIMES
@@ -231,6 +232,11 @@ def test_limit_and_tolerance(project: Project) -> None:
     result = project.check("--limit", 2, "--tolerance", 0.01)
     assert result.exit_code == 0
     assert "2 photos" in result.stdout and "tolerance 0.01" in result.stdout
+
+
+def test_a_limit_spreads_evenly(project: Project) -> None:
+    _, photos = check_module._photos(project.photos, 2)
+    assert [path.name for path in photos] == ["0.png", "1.png"]
 
 
 def test_against_another_bundle_needs_no_checkpoint(project: Project) -> None:

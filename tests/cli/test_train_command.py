@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from edgetl.cli import train as train_module
 from edgetl.cli.main import command as program
 from edgetl.training.learner import Learner
+from edgetl.training.progress import Listener
 from edgetl.training.settings import OPTIONS, flag
 
 SMALL = shlex.split(
@@ -170,3 +172,12 @@ def test_a_finished_run_is_told_from_one_that_never_began(class_folder, tmp_path
     assert "is finished" in resumed.output
     shown = edgetl("info", tmp_path / "run")
     assert f"edgetl export {tmp_path}/run" in shown.output
+
+
+@pytest.mark.parametrize(("rank", "talks"), [(None, True), ("0", True), ("1", False)])
+def test_of_torchruns_processes_one_talks(monkeypatch, rank, talks):
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    with train_module._showing() as listener:
+        assert (type(listener) is not Listener) == talks

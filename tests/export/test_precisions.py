@@ -251,3 +251,13 @@ def test_the_layers_that_suffer_most_go_first(
 
     monkeypatch.setattr(Judge, "judge", picky)
     assert to_int8(network, tiny_card(), judged_by)[1].float_layers == tuple(ranking[:2])
+
+
+def test_answers_that_are_no_numbers_are_wrong_ones(network: onnx.ModelProto, judged_by: JudgedBy) -> None:
+    broken = onnx.ModelProto()
+    broken.CopyFrom(network)
+    head = next(node for node in reversed(broken.graph.node) if node.op_type == "Gemm")
+    bias = next(tensor for tensor in broken.graph.initializer if tensor.name == head.input[2])
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(bias.dims, np.nan, np.float32), bias.name))
+    judgement = Judge(network, tiny_card(), judged_by.validation).judge(broken, "broken")
+    assert (judgement.fp32_accuracy, judgement.accuracy, judgement.agreement) == (1.0, 0.0, 0.0)

@@ -201,6 +201,7 @@ def test_a_precision_that_is_not_there_is_refused_with_those_that_are(bundle_cop
         ({"labels": [1, 2, 3, 4, 5]}, "not a list of strings"),
         ({"labels": "abcde"}, "not a list of strings"),
         ({"temperature": 0}, "temperature is 0"),
+        ({"temperature": "inf"}, "temperature is inf"),
         ({"temperature": None}, "incomplete"),
         ({"spec": {"version": 2}}, "version 2 is not known"),
     ],

@@ -14,6 +14,7 @@ from torchvision import models, transforms
 from torchvision.transforms import InterpolationMode
 
 from edgetl.errors import TrainingError
+from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training.backbones import build
 from edgetl.training.levels import find_levels, with_levels
 from edgetl.training.weights import embedded_weights_file, read_weights
@@ -224,3 +225,19 @@ def test_weights_of_a_run_whose_head_sees_earlier_levels_give_the_rest(tmp_path)
     save_file(wide.module.state_dict(), tmp_path / "wide.safetensors")
     again = build("timm/test_resnet", 3, weights=str(tmp_path / "wide.safetensors"))
     assert torch.equal(next(again.module.parameters()), next(backbone.module.parameters()))
+
+
+def test_the_default_backbone_sees_the_whole_shorter_side_at_256():
+    grey = (0.5, 0.5, 0.5)
+    expected = PreprocessSpec("shorter_side", 256, "bicubic", (256, 256), grey, grey)
+    assert build("efficientnet_lite0", 2, weights="none").spec == expected
+
+
+def test_googlenet_changes_its_input_as_torchvisions_own_does():
+    backbone = build("googlenet", 2, weights="none")
+    images, seen = torch.rand(2, 3, 64, 64), []
+    backbone.module.conv1.register_forward_pre_hook(lambda layer, given: seen.append(given[0]))
+    backbone.module.eval()(images)
+    theirs = models.GoogLeNet(transform_input=True, init_weights=False)
+    torch.testing.assert_close(seen[0], theirs._transform_input(images))
+    assert not torch.allclose(seen[0], images)

@@ -28,6 +28,7 @@ from edgetl.training.backbones import Backbone, build
 from edgetl.training.dataset import Sample, scan
 from edgetl.training.feature_cache import cache_folder, make_room
 from edgetl.training.features import Features, extract_features, weights_fingerprint
+from edgetl.training.levels import find_levels, with_levels
 
 TOLERANCE = 1e-4  # of the largest feature: two runtimes add the same float32 products in different orders
 
@@ -160,6 +161,18 @@ def test_other_weights_another_spec_and_another_view_are_not_mixed_up(
     others = (build(backbone.name, 3, weights="none"), replace(backbone, spec=replace(backbone.spec, interpolation="bilinear")))
     assert [extract_features(other, samples, cache=tmp_path).cached for other in others] == [0, 0]
     assert extract_features(backbone, samples, views=("flip",), cache=tmp_path).cached == 0
+
+
+def test_features_of_other_layers_and_other_packages_are_not_mixed_up(
+    backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract_features(backbone, samples[:2], cache=tmp_path)
+    wide = copy.deepcopy(backbone)
+    wide = with_levels(wide, find_levels(wide))
+    assert extract_features(wide, samples[:2], cache=tmp_path).cached == 0
+    assert extract_features(backbone, samples[:2], cache=tmp_path).cached == 2
+    monkeypatch.setattr(features_module, "_version", lambda package: "9.9")
+    assert extract_features(backbone, samples[:2], cache=tmp_path).cached == 0
 
 
 def test_the_fingerprint_is_of_what_is_frozen(backbone: Backbone) -> None:

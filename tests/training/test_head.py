@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from edgetl.errors import TrainingError
 from edgetl.training.calibration import fit_temperature
-from edgetl.training.head import STRENGTHS, _Problem, _ranks, _Scaling, fit_head
+from edgetl.training.head import STRENGTHS, Trial, _better, _Candidate, _Problem, _ranks, _Scaling, _trial, _Validated, fit_head
 
 Data = tuple[NDArray[np.float32], NDArray[np.int64]]
 
@@ -168,3 +168,25 @@ def test_features_that_never_move_or_are_huge_do_no_harm() -> None:
 def test_what_can_not_be_fitted_is_an_error(values: NDArray[np.float32]) -> None:
     with pytest.raises(TrainingError):
         fit_head(values, np.arange(len(values)) % 2, 2)
+
+
+def candidate(losses: np.ndarray) -> _Candidate:
+    trial = Trial(1.0, 1.0, float(losses.mean()), 1.0)
+    return _Candidate(None, None, _Validated((trial,), trial, torch.zeros(1), losses))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("gain", "taken"), [(0.5, False), (0.9, False), (1.1, True), (-2.0, False)])
+def test_more_features_are_taken_for_a_gain_of_more_than_one_standard_error(gain: float, taken: bool) -> None:
+    noise = np.random.default_rng(0).normal(size=400)
+    noise = (noise - noise.mean()) / noise.std()  # of a standard error of 1 / 20
+    simpler, other = candidate(np.ones(400)), candidate(1 - gain / 20 - noise)
+    assert (_better(simpler, other) is other) == taken
+
+
+def test_a_trial_weighs_its_photos() -> None:
+    logits, labels = np.array([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]], np.float32), np.array([0, 1, 1])
+    trial, losses = _trial(1.0, logits, labels, np.array([1.0, 1.0, 4.0], np.float32))
+    assert trial.accuracy == pytest.approx(2 / 6)
+    assert trial.loss == pytest.approx(losses.mean())
+    wrong, right = np.log1p(np.exp(2 / trial.temperature)), np.log1p(np.exp(-2 / trial.temperature))
+    assert losses[2] / losses[0] == pytest.approx(4 * wrong / right, rel=1e-3)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 
 from edgetl.errors import TrainingError
-from edgetl.training.lr_finder import steepest
+from edgetl.training.distributed import Processes
+from edgetl.training.lr_finder import _sweep, steepest
+from edgetl.training.settings import TrainSettings
 
 RATES = np.geomspace(1e-6, 1, 61).tolist()
 
@@ -22,3 +27,30 @@ def test_a_loss_that_only_rises_or_breaks_at_once_suggests_nothing() -> None:
         steepest(RATES, np.linspace(1, 2, 61).tolist())
     with pytest.raises(TrainingError, match="broke at once"):
         steepest(RATES[:2], [1.0, 5.0])
+
+
+class Exploding:
+    """A learner whose loss falls, until the rate is above 0.01."""
+
+    def __init__(self) -> None:
+        self.sums, self.rate, self.steps = torch.zeros(3), 0.0, 0
+
+    def begin_training(self) -> None:
+        pass
+
+    def set_rate(self, rate: float) -> None:
+        self.rate = rate
+
+    def step(self, *_: object) -> None:
+        self.steps += 1
+        self.sums += torch.tensor([4 * (1e6 if self.rate > 0.01 else 1 / self.steps), 0.0, 4.0])
+
+
+def test_rates_above_the_one_that_breaks_the_loss_are_not_tried() -> None:
+    learner = Exploding()
+    sampler = SimpleNamespace(steps=lambda _: 5, shares=lambda *_: None, batches=5, whole=lambda *_: [0])
+    kit = SimpleNamespace(sampler=sampler, loader=SimpleNamespace(batches=lambda _: (nothing for nothing in ())), weight=len)
+    settings = TrainSettings("d", accumulate=1)
+    rates, losses = _sweep(settings, kit, learner, Processes(torch.device("cpu")), lambda: None)  # type: ignore[arg-type]
+    assert 0.005 < max(rates) <= 0.01 and max(losses) <= 1
+    assert learner.steps == len(rates) + 1

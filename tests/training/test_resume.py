@@ -287,6 +287,16 @@ def test_a_run_that_ended_early_is_not_trained_on_when_its_last_words_were_cut_o
     assert (tmp_path / "killed" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
 
 
+def test_the_report_counts_what_earlier_parts_took(two_parts, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    signal_in_step(monkeypatch, 2, signal.SIGINT)
+    assert not train(small(two_parts), run).finished
+    state = read_state(run)
+    write_state(run, {**state, "standing": {**state["standing"], "seconds": 7200.0}})
+    assert resume(run).finished
+    assert "2 h 0 min" in (run / "report.html").read_text()
+
+
 def test_max_time_counts_what_earlier_parts_took(two_parts, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         signal_in_step(patch, 2, signal.SIGINT)

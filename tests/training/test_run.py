@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 from functools import partial
@@ -25,6 +26,7 @@ from edgetl.training.progress import Listener
 from edgetl.training.recipes import resolve
 from edgetl.training.run import train
 from edgetl.training.state import read_state
+from edgetl.training.validation import Scores
 
 
 class Notebook(Listener):
@@ -133,6 +135,34 @@ def test_training_learns(two_parts, tmp_path):
     )
     assert outcome.metrics["accuracy"] >= 0.8
     assert notebook.rows[-1]["train_loss"] < notebook.rows[0]["train_loss"]
+
+
+def test_the_history_holds_what_happened_in_each_epoch(two_parts, tmp_path, monkeypatch):
+    """By hand: the mean of the epoch's own losses, and the rate of its last step."""
+    notebook, losses, loss_of = Notebook(), [], Learner._loss
+
+    def noted(self, batch):
+        loss = loss_of(self, batch)
+        losses.append((batch.share.epoch, float(loss.detach()), len(batch.labels)))
+        return loss
+
+    monkeypatch.setattr(Learner, "_loss", noted)
+    settings = small(two_parts, epochs=3, lr=0.02, scheduler="step", step_size=1, gamma=0.1, warmup=0.0, layer_decay=1.0)
+    train(settings, tmp_path / "run", listener=notebook)
+    for epoch, row in enumerate(notebook.rows):
+        mine = [(loss, photos) for number, loss, photos in losses if number == epoch]
+        assert row["train_loss"] == pytest.approx(sum(loss for loss, _ in mine) / sum(photos for _, photos in mine))
+        assert 0 <= row["train_accuracy"] <= 1
+    assert [row["lr"] for row in notebook.rows] == pytest.approx([0.02, 0.002, 0.0002])
+
+
+def test_plateau_listens_to_the_validation_loss(two_parts, tmp_path, monkeypatch):
+    worse = itertools.count(1)
+    monkeypatch.setattr("edgetl.training.loop.scores", lambda *_: Scores(0.5, float(next(worse)), 1.0))
+    notebook = Notebook()
+    settings = small(two_parts, epochs=4, lr=0.01, scheduler="plateau", patience=0, gamma=0.5, warmup=0.0)
+    train(settings, tmp_path / "run", listener=notebook)
+    assert [row["lr"] for row in notebook.rows] == pytest.approx([0.01, 0.01, 0.005, 0.0025])
 
 
 def test_early_stop_and_max_time_end_a_run_that_is_finished(two_parts, tmp_path):

@@ -13,6 +13,7 @@ import click
 from edgetl.cli.model_options import Number
 from edgetl.cli.progress_bar import counting
 from edgetl.cli.report_file import ReportFile
+from edgetl.cli.some_path import SomePath
 from edgetl.errors import BundleError, CheckpointError, ParityError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class WrongUse(click.ClickException):
 @click.command(short_help="Compare an export with the trained network, in every runtime.")
 @click.argument("bundle", type=click.Path(exists=True, path_type=Path))
 @click.option("--images", type=click.Path(exists=True, path_type=Path), required=True, help="Photos: a folder or a file.")
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="The trained run. [default: the one BUNDLE names]")
+@click.option("--checkpoint", type=SomePath(), help="The trained run. [default: the one BUNDLE names]")
 @click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Only this runtime, which must run; repeatable.")
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), help="Which of the bundle's models to check.")
 @click.option(

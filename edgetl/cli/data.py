@@ -14,6 +14,7 @@ import click
 
 from edgetl.cli.printable import printable
 from edgetl.cli.report_file import ReportFile
+from edgetl.cli.some_path import SomePath
 from edgetl.training.layout import DEFAULT_VAL_FRACTION
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("data", type=click.Path())
+@click.argument("data", type=SomePath())
 @_json_option
 @_threads_option
 def check(data: str, json_file: Path | None, threads: int | None) -> None:
@@ -69,8 +70,8 @@ def check(data: str, json_file: Path | None, threads: int | None) -> None:
 
 
 @command.command()
-@click.argument("source", metavar="SRC", type=click.Path())
-@click.argument("destination", metavar="DST", type=click.Path())
+@click.argument("source", metavar="SRC", type=SomePath())
+@click.argument("destination", metavar="DST", type=SomePath())
 @click.option("--val-fraction", default=DEFAULT_VAL_FRACTION, show_default=True, help="Share of the photos to validate on.")
 @click.option("--copy", is_flag=True, help="Copy the files instead of making hard links (needed from one disk to another).")
 @_json_option

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from edgetl.cli.model_options import Number
 from edgetl.cli.progress_bar import steps
 from edgetl.cli.run_photos import calibration_photos, golden_photos, run_data
+from edgetl.cli.some_path import SomePath
 from edgetl.training.run_folder import BEST, METRICS
 
 if TYPE_CHECKING:
@@ -29,9 +30,7 @@ _MOST_CLASSES, _MOST_LAYERS = 10, 3  # shown; the manifest has all
 
 @click.command(short_help="Write a trained run as a bundle for the device.")
 @click.argument("run", type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "-o", "--out", "--output", "output", required=True, type=click.Path(path_type=Path), help="Folder to write the bundle to."
-)
+@click.option("-o", "--out", "--output", "output", required=True, type=SomePath(), help="Folder to write the bundle to.")
 @click.option(
     "--golden",
     default=str(DEFAULT_GOLDEN),

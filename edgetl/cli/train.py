@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgetl.cli.some_path import SomePath
 from edgetl.errors import CheckpointError, TrainingError
 from edgetl.training.recipes import resolve
 from edgetl.training.run_folder import BEST, can_go_on, refuse_photos_folder, require_begun, require_free
@@ -81,9 +82,9 @@ def _click_option(name: str, option: Option, kind: type, default: Any) -> click.
 
 
 @click.command(cls=GroupedCommand, params=_settings_options(), short_help="Train a classifier on folders of photos.")
-@click.argument("data", required=False, type=click.Path(path_type=Path))
-@click.option("-o", "--out", "--output", "out", type=click.Path(path_type=Path), help="Folder to write the run to.")
-@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with an interrupted run.")
+@click.argument("data", required=False, type=SomePath())
+@click.option("-o", "--out", "--output", "out", type=SomePath(), help="Folder to write the run to.")
+@click.option("--resume", type=SomePath(), metavar="RUN", help="Go on with an interrupted run.")
 @click.option("--overwrite", is_flag=True, help="Throw away an earlier run in that folder.")
 @click.option("--find-lr", is_flag=True, help="Only try learning rates, without a schedule: writes lr.csv and lr.png.")
 @click.option(

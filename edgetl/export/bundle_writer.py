@@ -88,6 +88,7 @@ def export_bundle(
         "files": {name: {"sha256": _sha256(content), "bytes": len(content)} for name, content in writing.files.items()},
         **writing.manifest,
     }
+    refuse_other_folders(destination)  # again: minutes have passed
     replace_folder(destination, {**writing.files, MANIFEST: manifest_bytes(manifest)})
     return destination
 
@@ -175,6 +176,9 @@ class _Writing:
 
 def refuse_other_folders(destination: Path) -> None:
     """Raises ExportError unless ``destination`` is free, or holds a bundle and nothing else: that may be replaced."""
+    hint = "Choose another place with -o, or move it away."
+    if os.path.realpath(destination) == os.path.realpath(os.curdir):
+        raise ExportError(f"{destination} is the current folder, and would be replaced under your feet.", hint)
     if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
         return
     try:
@@ -182,7 +186,6 @@ def refuse_other_folders(destination: Path) -> None:
         known = {MANIFEST, *manifest["files"]} if {"schema", "card", "golden"} <= set(manifest) else None
     except (OSError, ValueError, KeyError, TypeError):
         known = None
-    hint = "Choose another place with -o, or move it away."
     if known is None:
         raise ExportError(f"{destination} exists and is not a bundle.", hint)
     present = {path.relative_to(destination).as_posix() for path in destination.rglob("*") if not path.is_dir()}

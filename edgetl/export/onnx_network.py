@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 import onnx
 import torch
@@ -43,6 +43,11 @@ def export_network(network: nn.Module, spec: PreprocessSpec, opset: int | None =
     for candidate in range(MIN_OPSET, MAX_OPSET + 1) if opset is None else [opset]:
         try:
             return _trace(network, spec, candidate)
+        except OSError as error:
+            raise ExportError(
+                f"The network can't be written as ONNX: {error.strerror or error} in {gettempdir()}.",
+                "Free some space there, or have TMPDIR name another folder.",
+            ) from error
         except Exception as error:  # whatever the exporter meets: an operator that this opset lacks, mostly
             failure = error
     hint = "A later opset may know the operator: try without --opset." if opset else "Choose another backbone."

@@ -59,6 +59,8 @@ class ModelCard:
             raise EdgetlError(f"The model's description is incomplete: {error!r}.") from error
         if not isinstance(labels, list) or not all(isinstance(text, str) for text in (*labels, card.backbone)):
             raise EdgetlError("The model's labels are not a list of strings, or its backbone is no string.")
+        if any("\ud800" <= letter <= "\udfff" for text in labels for letter in text):
+            raise EdgetlError("The model has a label that is no text.")
         if len(set(labels)) != len(labels) or not labels:
             raise EdgetlError("The model has no labels, or the same one twice.")
         if not 0 < card.temperature < math.inf:

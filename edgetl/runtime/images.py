@@ -191,7 +191,12 @@ def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
         image = ImageChops.invert(image)  # Pillow takes every CMYK JPEG to be inverted as Adobe's are
     upright = _turned(image)
     if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
-        return Image.fromarray(_to_8_bits(np.asarray(upright), name)).convert("RGB")
+        values = np.asarray(upright)
+        grey, clear = Image.fromarray(_to_8_bits(values, name)), upright.info.get("transparency")
+        if not isinstance(clear, int):
+            return grey.convert("RGB")
+        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+        return _on_white(grey)
     if upright.has_transparency_data:
         return _on_white(upright)
     return upright if upright.mode == "RGB" else upright.convert("RGB")

@@ -62,10 +62,21 @@ def _resize_window(
     One axis a call: Pillow 13 runs the vertical pass first on some tall pictures, which moves pixels by
     several levels, while the contract is horizontal, then vertical. A single-axis call leaves it no choice.
     """
-    full_height, full_width = spec.resized_size(image.height, image.width)
-    (top, left), (height, width) = origin, size
     refuse_extreme_shape(image, spec)
-    resample = _FILTERS[spec.interpolation]
+    try:
+        return _resized(image, _FILTERS[spec.interpolation], spec.resized_size(image.height, image.width), origin, size)
+    except MemoryError as error:
+        raise ImageError(describe(image), "there is no memory left to resize it") from error
+
+
+def _resized(
+    image: Image.Image,
+    resample: Image.Resampling,
+    full_size: tuple[int, int],
+    origin: tuple[int, int],
+    size: tuple[int, int],
+) -> NDArray[np.uint8]:
+    (full_height, full_width), (top, left), (height, width) = full_size, origin, size
     if full_width != image.width:
         image = image.resize((full_width, image.height), resample)
     if width != full_width:  # before the vertical pass, which then has less to do

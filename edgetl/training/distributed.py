@@ -97,7 +97,7 @@ def describe(processes: Processes) -> str:
 def join(device_name: str) -> Iterator[Processes]:
     """Meet the other processes if torchrun started this one, and part from them at the end."""
     device = choose_device(device_name)
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count = int(os.environ.get("WORLD_SIZE") or "1")
     if count == 1:
         # What asks for no device gets the current one: pinned memory, or whether bf16 is there.
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():

@@ -39,13 +39,19 @@ _STALE_SECONDS = 24 * 3600  # a temporary file that old was left by a run that w
 
 def cache_folder(where: str) -> Path | None:
     """Where features are kept: "off": nowhere; "auto": ``$XDG_CACHE_HOME/edgetl/features`` or
-    ``~/.cache/edgetl/features``; else the folder of that name. Raises TrainingError for an empty name."""
+    ``~/.cache/edgetl/features``, and nowhere for a user without a home; else the folder of that name.
+
+    Raises TrainingError for an empty name.
+    """
     if not where.strip():
         raise TrainingError(f"{flag('feature_cache')} is {where!r}; it takes auto, off, or a folder.")
     if where.lower() != "auto":
         return None if where.lower() == "off" else Path(where)
-    base = os.environ.get("XDG_CACHE_HOME") or ""
-    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "edgetl" / "features"
+    base = Path(os.environ.get("XDG_CACHE_HOME") or "")
+    try:
+        return (base if base.is_absolute() else Path.home() / ".cache") / "edgetl" / "features"
+    except RuntimeError:  # a user without a home folder, as in some containers
+        return None
 
 
 class FeatureCache:

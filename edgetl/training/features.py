@@ -21,6 +21,7 @@ from edgetl.runtime.preprocess import resize_image
 from edgetl.training.backbones import Backbone
 from edgetl.training.dataset import Sample
 from edgetl.training.feature_cache import MOST_BYTES, FeatureCache, make_room
+from edgetl.training.layout import content_digest
 from edgetl.training.threads import in_order
 from edgetl.training.trunk import Trunk, open_trunk
 
@@ -167,8 +168,12 @@ class _Workers:
         """uint8 [views, h, w, 3]."""
         try:
             pixels = resize_image(read_image(photo.path), self._spec)
+            if content_digest(photo.path) != photo.digest:  # its features would be kept as those of what it was
+                return ImageError(str(photo.path), "it changed while it was read")
         except ImageError as error:
             return error
+        except OSError as error:  # it is gone
+            return ImageError(str(photo.path), (error.strerror or str(error)).lower())
         return np.stack([view(pixels) for view in self._views])
 
     def _features(self, photo: Sample) -> NDArray[Any] | ImageError:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from edgetl.errors import DataError, ImageError, TrainingError
 from edgetl.runtime.images import read_image
 from edgetl.training.augment import BatchView, Normalizer, PhotoView
 from edgetl.training.dataset import Sample
@@ -154,8 +155,10 @@ class FileLoader:
                     worker_init_fn=_one_thread,
                 )
             )
-        for pixels in stream:
+        for pixels in _explained(stream):
             share = waiting.get()
+            if isinstance(pixels, str):
+                raise DataError(pixels, "It could be read when the run began: put it back, then go on with --resume.")
             labels = torch.from_numpy(self._labels[share.photos])
             if self._device.type == "cuda":
                 labels = labels.pin_memory()
@@ -163,21 +166,41 @@ class FileLoader:
             yield Batch(self._normalizer(images), labels, share)
 
 
-class _Views(Dataset[NDArray[np.uint8]]):
-    """(epoch, position, photo) → that photo's view in that epoch."""
+def _explained(stream: Iterator[T]) -> Iterator[T]:
+    """The same items; says what to do where a worker process is gone."""
+    try:
+        yield from stream
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise TrainingError(
+            "A process that decodes photos was ended from outside; was memory short?", "Go on with edgetl train --resume."
+        ) from error
+
+
+class _Views(Dataset["NDArray[np.uint8] | str"]):
+    """(epoch, position, photo) → that photo's view in that epoch, or why there is none."""
 
     def __init__(self, samples: Sequence[Sample], view: PhotoView) -> None:
         self._samples = list(samples)
         self._view = view
 
-    def __getitem__(self, key: tuple[int, int, int]) -> NDArray[np.uint8]:
+    def __getitem__(self, key: tuple[int, int, int]) -> NDArray[np.uint8] | str:
         epoch, position, photo = key
-        return self._view(read_image(self._samples[photo].path), epoch, position)
+        try:
+            return self._view(read_image(self._samples[photo].path), epoch, position)
+        except ImageError as error:
+            return error.message
 
 
-def _stacked(views: list[NDArray[np.uint8]]) -> Tensor | NDArray[np.uint8]:
+def _stacked(views: list[NDArray[np.uint8] | str]) -> Tensor | NDArray[np.uint8] | str:
     """A tensor goes from process to process in shared memory; an array, for want of that, is packed and unpacked."""
-    pixels = np.stack(views)
+    pictures = []
+    for view in views:
+        if isinstance(view, str):
+            return view
+        pictures.append(view)
+    pixels = np.stack(pictures)
     me = get_worker_info()
     wanted = 2 * pixels.nbytes * (me.num_workers if me else 1)  # each may be about to take as much
     return torch.from_numpy(pixels) if free_bytes(SHARED_MEMORY) > wanted else pixels

@@ -148,7 +148,7 @@ class TrainSettings:
         "auto", "Machine", "Where a frozen backbone's features are kept for later runs: auto, off, or a folder."
     )
     workers: int = _option(0, "Machine", "Decoding threads or processes; 0: one for each core.", low=0, high=256)
-    seed: int = _option(0, "Machine", "Of everything random.", low=0)
+    seed: int = _option(0, "Machine", "Of everything random.", low=0, high=2**63 - 1)
 
     tensorboard: bool = _option(False, "Run", "Write TensorBoard events.", needs=_LOOP)
     save_every: float = _option(60.0, "Run", "Seconds between two saves of where the run stands.", above=0, needs=_LOOP)
@@ -223,7 +223,7 @@ def flags(names: Iterable[str]) -> str:
 def _fits(number: float, option: Option) -> bool:
     low, above, high = option.low, option.above, option.high
     inside = (low is None or number >= low) and (above is None or number > above) and (high is None or number <= high)
-    return inside and math.isfinite(number)
+    return inside and (isinstance(number, int) or math.isfinite(number))
 
 
 def _range(option: Option) -> str:

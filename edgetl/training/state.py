@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -65,9 +66,12 @@ def read_state(folder: Path) -> dict[str, Any]:
     """What ``write_state`` wrote, on the CPU. Raises CheckpointError if there is none, or it can't be read."""
     path = require_begun(folder)
     try:
+        with zipfile.ZipFile(path) as archive:  # torch writes checksums into it and looks at none
+            if archive.testzip() is not None:
+                raise ValueError("it is damaged, its checksums do not fit")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise CheckpointError(f"{path} can't be read: {first_line(error)}", "Start again with --overwrite.") from error
+        raise CheckpointError(f"{path} can't be read: {first_line(error)}.", "Start again with --overwrite.") from error
     if not isinstance(state, dict) or state.get("schema") != _SCHEMA or not state.keys() >= _KEYS:
         raise CheckpointError(f"{path} was written by another version of edgetl.", "Start again with --overwrite.")
     return state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
@@ -141,6 +142,36 @@ def test_an_export_that_answers_otherwise_is_not_put_in_place(
     with pytest.raises(ExportError, match="ONNX model does not answer"):
         export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=photos(photo_folder))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_put_there_meanwhile_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = bundle_writer._Writing.add_torchscript
+
+    def slow(writing: bundle_writer._Writing) -> None:
+        program(writing)
+        (tmp_path / "b").mkdir()
+        (tmp_path / "b" / "mine.txt").write_text("mine")
+
+    monkeypatch.setattr(bundle_writer._Writing, "add_torchscript", slow)
+    with pytest.raises(ExportError, match="is not a bundle"):
+        export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=())
+    assert (tmp_path / "b" / "mine.txt").read_text() == "mine"
+
+
+def test_the_current_folder_is_not_replaced_under_ones_feet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ExportError, match="is the current folder"):
+        export_bundle(tiny_network(), tiny_card(), ".", golden=())
+
+
+def test_a_full_folder_for_temporary_files_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("torch.onnx.export", full)
+    with pytest.raises(ExportError, match="No space left") as caught:
+        export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=())
+    assert "TMPDIR" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("stage", ["resized", "probabilities", "nan"])

@@ -202,6 +202,7 @@ def test_a_precision_that_is_not_there_is_refused_with_those_that_are(bundle_cop
         ({"labels": "abcde"}, "not a list of strings"),
         ({"temperature": 0}, "temperature is 0"),
         ({"temperature": "inf"}, "temperature is inf"),
+        ({"labels": ["a", "\ud800", "c"]}, "no text"),
         ({"temperature": None}, "incomplete"),
         ({"spec": {"version": 2}}, "version 2 is not known"),
     ],

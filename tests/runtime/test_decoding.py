@@ -325,3 +325,14 @@ def test_each_kind_of_source_has_a_name(tmp_path: Path) -> None:
     assert describe(Image.new("RGB", (3, 2))) == "<PIL image RGB 3x2>"
     with path.open("rb") as file:
         assert describe(file) == str(path)
+
+
+@pytest.mark.parametrize("clear", [0, 300, 65535])
+def test_transparent_grey_of_16_bits_is_composited_on_white(clear: int) -> None:
+    values = np.arange(0, 256, dtype=np.uint16).reshape(16, 16) * 257
+    values[0, :4] = clear
+    file = BytesIO()
+    Image.fromarray(values).save(file, "PNG", transparency=clear)
+    picture = np.asarray(read_image(file.getvalue()))
+    expected = np.where(values == clear, 255, values >> 8)
+    np.testing.assert_array_equal(picture, np.repeat(expected[..., None], 3, axis=2))

@@ -97,3 +97,12 @@ def test_normalization_rounds_after_each_step() -> None:
         expected = [np.float32(np.float32(value) * scale[c]) + bias[c] for c in range(3)]
         normalized = normalize(np.full((1, 1, 1, 3), value, np.uint8), spec)
         np.testing.assert_array_equal(normalized[0, :, 0, 0], np.array(expected, np.float32))
+
+
+def test_a_resize_without_memory_is_that_photos_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.Image.Image.resize", short)
+    with pytest.raises(ImageError, match="no memory left"):
+        resize_image(Image.new("RGB", (30, 40)), PreprocessSpec("squash", (20, 20), "bilinear", None, (0.5,) * 3, (0.5,) * 3))

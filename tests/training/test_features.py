@@ -307,6 +307,15 @@ def test_a_shard_that_another_run_removes_meanwhile_is_computed_again(
     assert found.cached == 0 and not found.notes and found.of(samples).tobytes() == first.tobytes()
 
 
+def test_a_user_without_a_home_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("pathlib.Path.home", homeless)
+    assert cache_folder("auto") is None
+
+
 def test_where_features_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder("auto") == tmp_path / "edgetl/features"
@@ -387,6 +396,21 @@ def test_photos_that_cannot_be_read_are_named(
     readable = folders.without(found.unreadable)
     assert found.of(readable.train).shape == (15, 1, 256)
     assert extract_features(backbone, folders.train, cache=tmp_path / "cache").unreadable == found.unreadable
+
+
+def test_a_photo_that_changes_before_it_is_read_is_not_kept_for_what_it_was(
+    backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path
+) -> None:
+    photo = samples[0].path
+    before = photo.read_bytes()
+    photo.write_bytes(samples[-1].path.read_bytes())
+    assert "changed while" in extract_features(backbone, samples[:2], cache=tmp_path).unreadable[photo]
+    photo.unlink()
+    assert "no such file" in extract_features(backbone, samples[:2], cache=tmp_path).unreadable[photo]
+    photo.write_bytes(before)
+    found = extract_features(backbone, samples[:2], cache=tmp_path)
+    assert not found.unreadable
+    np.testing.assert_allclose(found.of(samples[:1])[:, 0], live_features(backbone, samples[:1]), rtol=0, atol=1e-3)
 
 
 def test_copies_of_a_photo_are_computed_once(backbone: Backbone, samples: tuple[Sample, ...]) -> None:

@@ -173,6 +173,18 @@ def test_what_can_not_be_resumed_is_said(two_parts, tmp_path):
         resume(tmp_path / "run")
 
 
+def test_a_flipped_bit_in_the_saved_state_is_noticed(two_parts, tmp_path, monkeypatch):
+    signal_in_step(monkeypatch, 2, signal.SIGINT)
+    train(small(two_parts), tmp_path / "run")
+    content = bytearray((tmp_path / "run" / LAST).read_bytes())
+    for place in (len(content) // 3, len(content) // 2, 2 * len(content) // 3):
+        flipped = content[:]
+        flipped[place] ^= 16
+        (tmp_path / "run" / LAST).write_bytes(flipped)
+        with pytest.raises(CheckpointError, match="can't be read"):
+            resume(tmp_path / "run")
+
+
 def test_a_run_that_needs_a_gpu_says_so_before_it_looks_at_a_photo(two_parts, tmp_path, monkeypatch):
     run = tmp_path / "run"
     signal_in_step(monkeypatch, 2, signal.SIGINT)

@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import os
+import signal
 from functools import partial
 from types import SimpleNamespace
 
@@ -380,6 +381,25 @@ def test_copies_of_a_photo_that_can_not_be_read_are_all_left_out(two_parts, tmp_
     train(settings, tmp_path / "run", listener=notebook)
     assert checkpoint.load(tmp_path / "run").card.data["train"] == 16
     assert any("train/ash/bad.png" in note and "train/brick/bad.png" in note for note in notebook.notes)
+
+
+def test_a_photo_that_goes_while_it_is_decoded_in_every_epoch_is_named(two_parts, tmp_path):
+    gone = sorted((two_parts / "train").rglob("*.png"))[0]
+
+    class Remover(Listener):
+        def epoch(self, row):
+            gone.unlink(missing_ok=True)
+
+    with pytest.raises(DataError, match=f"{gone.name}: no such file") as caught:
+        train(small(two_parts, cache="off", epochs=3), tmp_path / "run", listener=Remover())
+    assert "--resume" in caught.value.hint
+    assert (tmp_path / "run/last.pt").exists()
+
+
+def test_a_worker_process_that_is_killed_is_told_as_such(two_parts, tmp_path, monkeypatch):
+    monkeypatch.setattr("edgetl.training.loader.read_image", lambda path: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(TrainingError, match="was ended from outside"):
+        train(small(two_parts, cache="off"), tmp_path / "run")
 
 
 def test_a_pipe_among_the_photos_is_refused_and_not_waited_for(two_parts, tmp_path):

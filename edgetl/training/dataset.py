@@ -24,6 +24,8 @@ from edgetl.training.layout import (
     content_digest,
     data_parts,
     falls_into_val,
+    oddities,
+    too_few_classes,
 )
 
 _LISTED = 10  # names in a message before "and N more"
@@ -162,11 +164,8 @@ def _read_parts(root: Path) -> ImageFolders:
 def _read_classes(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]]]:
     """Class names of one folder of class folders, and its photos with their labels."""
     names = class_names(folder)
-    layout = "Make one folder for each class and put its photos there."
-    if not names:
-        raise DataError(f"{folder} holds no class folder.", layout)
-    if len(names) == 1:
-        raise DataError(f"{folder} holds one class only: {names[0]}.", "A classifier needs two classes or more. " + layout)
+    if (error := too_few_classes(folder, names)) is not None:
+        raise error
     found = [(path, label) for label, name in enumerate(names) for path in find_images(folder / name)]
     _require_photos(names, (Sample(path, label) for path, label in found), f"no photo in {folder}")
     return tuple(names), found
@@ -203,7 +202,7 @@ def _folders(root: Path, classes: tuple[str, ...], train: tuple[Sample, ...], va
         except UnicodeEncodeError as error:
             raise DataError(f"The folder {name!a} has a name that is not UTF-8.", "Rename it.") from error
     folders = ImageFolders(root, classes, train, val, (), _fingerprint(root, train + val))
-    return replace(folders, warnings=tuple(_warnings(folders)))
+    return replace(folders, warnings=tuple(dict.fromkeys(_warnings(folders))))
 
 
 def _warnings(folders: ImageFolders) -> Iterable[str]:
@@ -213,6 +212,11 @@ def _warnings(folders: ImageFolders) -> Iterable[str]:
     shared = {sample.digest for sample in folders.train} & {sample.digest for sample in folders.val}
     if shared:
         yield f"{_photos(len(shared))} in train/ and val/ at once: the metrics will look better than they are."
+    for part, folder in data_parts(folders.root).items():
+        photos: dict[str, list[Path]] = {name: [] for name in folders.classes}
+        for sample in {TRAIN: folders.train, VAL: folders.val, WHOLE: folders.train + folders.val}[part]:
+            photos[folders.classes[sample.label]].append(sample.path)
+        yield from oddities(folder, photos)
 
 
 def _fingerprint(root: Path, samples: Collection[Sample]) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from edgetl.training.duplicates import connected, near_pairs
 from edgetl.training.inspection import Inspection, Progress, inspect_all, walk_files
-from edgetl.training.layout import UNEVEN_RATIO, WHOLE, class_names, data_parts
+from edgetl.training.layout import UNEVEN_RATIO, WHOLE, class_names, data_parts, oddities, too_few_classes
 
 TINY_SIDE = 32  # pixels: with a side below it, little but noise is left after the enlargement to a network's input
 HUGE_PIXELS = 40_000_000  # beyond, decoding one photo takes longer than training on some hundred
@@ -79,7 +79,8 @@ def examine(root: str | Path, *, threads: int | None = None, progress: Progress 
     housed = [item for item in inspections if homes[item.path][1]]
     copies = same_content(housed)
     findings = [
-        *_class_findings(counts),
+        *_class_findings(counts, parts),
+        *_oddities(housed, homes, parts),
         *(finding for item in housed for finding in file_findings(item, root)),
         *_strays(inspections, homes, root),
         *_exact_duplicates(copies, homes, root),
@@ -159,10 +160,20 @@ def _kind_of(problem: str) -> str:
     return "truncated" if "truncated" in problem.lower() else "unreadable"
 
 
-def _class_findings(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
+def _oddities(housed: Iterable[Inspection], homes: Mapping[Path, Key], parts: Mapping[str, Path]) -> Iterator[Finding]:
+    photos: dict[str, dict[str, list[Path]]] = {part: defaultdict(list) for part in parts}
+    for item in housed:
+        if item.photo:
+            part, name = homes[item.path]
+            photos[part][name].append(item.path)
+    for part, folder in parts.items():
+        yield from (Finding("warning", "odd folders", sentence) for sentence in oddities(folder, photos[part]))
+
+
+def _class_findings(counts: Mapping[str, Mapping[str, int]], parts: Mapping[str, Path]) -> Iterator[Finding]:
     names = sorted({name for classes in counts.values() for name in classes})
-    if len(names) < 2:
-        yield Finding("error", "classes", f"only {len(names)} class folder; a classifier needs two classes or more")
+    if (error := too_few_classes(next(iter(parts.values())), names)) is not None:
+        yield Finding("error", "classes", f"{error.message} {error.hint}")
     for part, classes in counts.items():
         where = f" in {part}/" if part else ""
         for name in names:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from edgetl.errors import DataError
@@ -15,24 +18,66 @@ DEFAULT_VAL_FRACTION = 0.2
 UNEVEN_RATIO = 3.0  # most photos of a class to fewest, from which accuracy hides what becomes of the small one
 
 _OTHER_VAL_NAMES = ("valid", "validation", "test")
+_PART_NAMES = frozenset({TRAIN, "training", VAL, *_OTHER_VAL_NAMES, "testing"})  # in any case
+_LISTED = 5  # names in a sentence
 
 
 def data_parts(root: Path) -> dict[str, Path]:
     """The folders that hold class folders: ``train`` and ``val`` below ``root``, or ``root`` itself under WHOLE.
 
-    Raises DataError if ``root`` is not a folder or has only one of the two.
+    Raises DataError if ``root`` is not a folder, has only one of the two, or holds parts where classes should be.
     """
     if not root.is_dir():
         raise DataError(f"{root} is not a folder.", "Name the folder that holds one folder of photos for each class.")
     present = [name for name in (TRAIN, VAL) if (root / name).is_dir()]
     if len(present) == 1:
         raise _half_a_layout(root, present[0])
+    if not present:
+        _refuse_parts_for_classes(root)
     return {name: root / name for name in present} or {WHOLE: root}
 
 
 def class_names(folder: Path) -> list[str]:
     """The class folders' names, sorted; hidden folders are none."""
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def too_few_classes(folder: Path, names: Sequence[str]) -> DataError | None:
+    """Why the class folders ``names`` in ``folder`` are not enough to train on, or None."""
+    if len(names) >= 2:
+        return None
+    hint = "Make one folder for each class and put its photos there."
+    if names and (folder / names[0]).is_dir() and len(class_names(folder / names[0])) >= 2:
+        hint = f"Did you mean {folder / names[0]}?"
+    held = f"one class folder only, {names[0]}" if names else "no class folder"
+    return DataError(f"{folder} holds {held}; a classifier needs two classes or more.", hint)
+
+
+def oddities(folder: Path, photos: Mapping[str, Iterable[Path]]) -> Iterator[str]:
+    """Sentences on class folders in ``folder`` that may not be what was meant. photos: class → its photos."""
+    below = {name: {_first_folder(path, folder / name) for path in paths} for name, paths in photos.items()}
+    deep = [name for name, inner in below.items() if len(inner) > 1 and "" not in inner]
+    if deep:
+        inner = _shown(sorted(below[deep[0]]))
+        yield f"All photos of {_shown(deep)} lie in folders further below ({inner}): each counts as one of its class."
+    linked = sorted(path.relative_to(folder).as_posix() for name in photos for path in _linked_folders(folder / name))
+    if linked:
+        yield f"Links to folders below a class are not followed: {_shown(linked)}."
+
+
+def _first_folder(path: Path, folder: Path) -> str:
+    """Of those between ``folder`` and ``path``; "" where there is none."""
+    return "" if path.parent == folder else path.relative_to(folder).parts[0]
+
+
+def _linked_folders(folder: Path) -> Iterator[Path]:
+    for parent, folders, _ in os.walk(folder):
+        yield from (Path(parent, name) for name in folders if Path(parent, name).is_symlink() and not name.startswith("."))
+
+
+def _shown(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
 
 
 def falls_into_val(digest: str, val_fraction: float) -> bool:
@@ -45,6 +90,24 @@ def check_val_fraction(val_fraction: float) -> None:
     """Raises DataError unless it is above 0 and below 1."""
     if not 0 < val_fraction < 1:
         raise DataError(f"The validation share is {val_fraction}; it must be above 0 and below 1.")
+
+
+def _refuse_parts_for_classes(root: Path) -> None:
+    """Raises DataError where training would take train and val for classes, under whatever names."""
+    names = class_names(root)
+    if len(names) > 1 and _PART_NAMES.issuperset(name.lower() for name in names):
+        raise DataError(
+            f"{root} holds {', '.join(f'{name}/' for name in names)}: parts of data, not classes.",
+            "Rename them to train/ and val/.",
+        )
+    for name in names:
+        with suppress(OSError):  # a folder that can't be read is told of when its photos are looked for
+            parts = [f"{inner}/" for inner in class_names(root / name) if inner.lower() in _PART_NAMES]
+            if len(parts) > 1:
+                raise DataError(
+                    f"{root / name} holds {', '.join(parts)}: it is a data folder, not a class.",
+                    f"Name {root / name}; or, if {name} is a class, make train/ and val/ the outer folders.",
+                )
 
 
 def _half_a_layout(root: Path, present: str) -> DataError:

@@ -24,6 +24,7 @@ from edgetl.training.layout import (
     class_names,
     data_parts,
     falls_into_val,
+    too_few_classes,
 )
 
 ARCHIVE_FOLDER = "PetImages"  # what the cats-and-dogs archive unpacks, beside its licence
@@ -77,11 +78,8 @@ def split(
     _check_destination(source, destination)
     root = _class_root(source)
     names = class_names(root)
-    if len(names) < 2:
-        raise DataError(
-            f"{root} holds {len(names)} class folder(s); a classifier needs two classes or more.",
-            "Make one folder for each class and put its photos there.",
-        )
+    if (error := too_few_classes(root, names)) is not None:
+        raise error
     inspections = list(inspect_all(list(walk_files(root, 1)), threads=threads, progress=progress))
     kept = [item for item in inspections if item.usable and item.path.parent != root]
     groups = _groups(kept)

@@ -9,6 +9,7 @@ import pytest
 
 from edgetl.errors import DataError
 from edgetl.training.dataset import find_unreadable, scan
+from edgetl.training.doctor import examine
 
 
 def test_reads_train_and_val_with_sorted_classes(two_parts):
@@ -78,7 +79,7 @@ def test_the_fingerprint_follows_content_and_place_but_not_the_folders_location(
     ("counts", "said"),
     [
         ({}, "no class folder"),
-        ({"ash": 3}, "one class only: ash"),
+        ({"ash": 3}, "one class folder only, ash"),
         ({"ash": 3, "empty": 0, "void": 0}, "Classes 'empty', 'void': no photo"),
     ],
 )
@@ -146,3 +147,38 @@ def test_a_class_left_without_readable_photos_is_an_error(two_parts):
     folders = scan(two_parts)
     with pytest.raises(DataError, match="'ash': no training photo that can be read"):
         folders.without({sample.path: "empty" for sample in folders.train if sample.label == 0})
+
+
+@pytest.mark.parametrize("names", [("Train", "Val"), ("training", "validation"), ("TRAIN", "Test", "valid")])
+def test_parts_under_other_names_are_no_classes(tmp_path, write_photos, names):
+    for name in names:
+        write_photos(tmp_path / name, {"ash": 3, "brick": 3})
+    with pytest.raises(DataError, match="parts of data, not classes") as caught:
+        scan(tmp_path)
+    assert caught.value.hint == "Rename them to train/ and val/."
+
+
+@pytest.mark.parametrize("inner", [("train", "val"), ("Train", "test")])
+def test_a_data_folder_is_no_class(tmp_path, write_photos, inner):
+    for name in inner:
+        write_photos(tmp_path / "pets" / name, {"ash": 3, "brick": 3})
+    write_photos(tmp_path, {"other": 4})
+    with pytest.raises(DataError, match="it is a data folder, not a class") as caught:
+        scan(tmp_path)
+    assert f"Name {tmp_path / 'pets'}" in caught.value.hint
+
+
+def test_a_folder_too_high_is_told_where_to_look(tmp_path, write_photos):
+    write_photos(tmp_path / "archive", {"ash": 3, "brick": 3})
+    with pytest.raises(DataError, match="one class folder only, archive") as caught:
+        scan(tmp_path)
+    assert caught.value.hint == f"Did you mean {tmp_path / 'archive'}?"
+    write_photos(tmp_path, {"stray": 20})
+    (warning,) = [text for text in scan(tmp_path, val_fraction=0.4).warnings if "further below" in text]
+    assert warning == "All photos of archive lie in folders further below (ash, brick): each counts as one of its class."
+
+
+def test_a_linked_folder_below_a_class_is_told_of(two_parts, tmp_path):
+    (two_parts / "train" / "ash" / "more").symlink_to(two_parts / "val" / "ash")
+    assert "Links to folders below a class are not followed: ash/more." in scan(two_parts).warnings
+    assert any("ash/more" in finding.message for finding in examine(two_parts).findings)

@@ -215,7 +215,7 @@ def test_classes_that_are_missing_empty_or_alone(healthy):
         "class 'empty' has no folder in val/",
         "class 'dog' has no usable photo in val/",
     }
-    assert found(healthy / "val" / "cat", "classes")[0].message.startswith("only 0 class folder")
+    assert found(healthy / "val" / "cat", "classes")[0].message.count("no class folder") == 1
 
 
 def test_photos_outside_the_classes(healthy):

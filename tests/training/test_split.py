@@ -176,7 +176,7 @@ def test_each_class_has_photos_on_both_sides_however_few(tmp_path, fraction):
 
 def test_classes_that_can_not_be_split_are_refused(tmp_path):
     fill(tmp_path / "photos/a", range(3))
-    with pytest.raises(DataError, match="holds 1 class"):
+    with pytest.raises(DataError, match="holds one class folder only, a"):
         split(tmp_path / "photos", tmp_path / "data")
     (tmp_path / "photos/b").mkdir()
     with pytest.raises(DataError, match="'b' has no usable photo"):

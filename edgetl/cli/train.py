@@ -26,6 +26,7 @@ EVERY_OPTION = f"{__name__}.every_option"
 
 _RARE = ("find_lr",)  # of the command's own options
 _INTERRUPTED = 130  # what a shell reports for Ctrl-C
+_NO_RATE = "The loss hardly falls at any rate, as from a solved head: --lr {:.1e} will do."
 
 
 class GroupedCommand(click.Command):
@@ -149,7 +150,8 @@ def _start(data: Path, out: Path, overwrite: bool, find_lr: bool, given: dict[st
 
             found = find_learning_rate(settings, out, listener=listener, folders=folders)
             if _leads():
-                click.echo(f"Suggested: --lr {found.suggested:.1e}  (curve: {found.plot})")
+                said = f"Suggested: --lr {found.suggested:.1e}" if found.suggested else _NO_RATE.format(settings.lr)
+                click.echo(f"{said}  (curve: {found.plot})")
         else:
             from edgetl.training import run
 

@@ -30,17 +30,17 @@ LOWEST, HIGHEST = 1e-6, 1.0
 STEPS = 100
 _SMOOTHING = 0.9  # share of the running mean that a step keeps
 _BROKEN = 3.0  # times the smallest loss, above which larger rates are not tried
-_WINDOW = 9  # steps over which slopes are averaged
-_EDGE = 5  # steps at either end whose slope says nothing
+_SETTLING = 10  # steps after which the running mean is one of many
+_LEAST_FALL = 0.15  # of the loss: what begins with a solved head wavers by half as much, and falls at no rate
 
 
 @dataclass(frozen=True)
 class FoundRate:
-    """rates, losses: what was tried, losses smoothed; suggested: where the loss falls fastest, per decade."""
+    """rates, losses: what was tried, losses smoothed; suggested: see ``half_fallen``."""
 
     rates: list[float]
     losses: list[float]
-    suggested: float
+    suggested: float | None
     table: Path
     plot: Path
 
@@ -52,7 +52,7 @@ def find_learning_rate(
 
     folders  what ``find_photos`` gave, if someone looked already
 
-    Raises TrainingError if the head is solved for (there is no rate then), or the loss never falls.
+    Raises TrainingError if the head is solved for (there is no rate then), or the loss breaks at once.
     """
     if settings.optimizer == SOLVER:
         raise TrainingError("The head is solved for, without a learning rate.", "Add --strategy full, or --optimizer adamw.")
@@ -66,7 +66,7 @@ def find_learning_rate(
         kit = equip(settings, folders, backbone, processes, folder, listener, left_out=None)
         learner = Learner(kit.backbone, settings, kit.class_weights, kit.sampler.steps(settings.accumulate), processes)
         rates, losses = _sweep(settings, kit, learner, processes, Counter(listener, "Trying learning rates", STEPS))
-        found = FoundRate(rates, losses, steepest(rates, losses), folder / "lr.csv", folder / "lr.png")
+        found = FoundRate(rates, losses, half_fallen(rates, losses), folder / "lr.csv", folder / "lr.png")
         if processes.leads:
             _write(found)
         return found
@@ -101,15 +101,20 @@ def _sweep(
     return rates, losses
 
 
-def steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """The rate at which the loss falls fastest, per factor of the rate. Raises TrainingError if it never falls."""
-    if len(losses) <= 2 * _EDGE:
+def half_fallen(rates: Sequence[float], losses: Sequence[float]) -> float | None:
+    """The rate at which the loss has fallen by half of all that it falls before it breaks: in the middle of the slope, and
+    found in the same place again with other photos, which its steepest point, of a noisy curve, is not.
+
+    None where it falls by too little to say. Raises TrainingError if the loss broke before that could be seen.
+    """
+    seen = np.asarray(losses)[_SETTLING:]
+    if len(seen) <= _SETTLING:
         raise TrainingError("The loss broke at once.", "The photos or the weights can't be trained on as they are.")
-    slopes = np.gradient(np.asarray(losses), np.log(rates))
-    slopes = np.convolve(slopes, np.ones(_WINDOW) / _WINDOW, "same")[_EDGE:-_EDGE]  # else a dip of the noise would win
-    if slopes.min() >= 0:
-        raise TrainingError("The loss fell at no learning rate.", "The photos or the weights can't be trained on as they are.")
-    return float(rates[_EDGE + int(slopes.argmin())])
+    down = seen[: int(seen.argmin()) + 1]
+    highest, lowest = down.max(), down[-1]
+    if highest - lowest < _LEAST_FALL * highest:
+        return None
+    return float(rates[_SETTLING + int(np.flatnonzero(down > (highest + lowest) / 2)[-1])])
 
 
 def _write(found: FoundRate) -> None:
@@ -127,6 +132,7 @@ def _plot(found: FoundRate, path: Path) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot(xscale="log", xlabel="learning rate", ylabel="training loss, smoothed")
     axes.plot(found.rates, found.losses)
-    axes.axvline(found.suggested, linestyle="--", label=f"suggested: {found.suggested:.1e}")
-    axes.legend()
+    if found.suggested is not None:
+        axes.axvline(found.suggested, linestyle="--", label=f"suggested: {found.suggested:.1e}")
+        axes.legend()
     figure.savefig(path, format="png", dpi=120)

@@ -69,7 +69,13 @@ def show_against(result: AgainstResult, console: Console) -> None:
     for name, reason in result.failures:
         console.print(f"[bold red]{name}[/]: {_text(reason)}")
     _show_unreadable(result.unreadable, console)
-    _show_verdict(result.passed, f"{result.photos} photos, {result.seconds:.1f} s", console)
+    if result.largest is None:
+        console.print("the two models have different labels")
+    facts = f"{result.photos} photos, {result.seconds:.1f} s"
+    if result.limited or not result.passed:
+        _show_verdict(result.passed, facts, console)
+    else:
+        console.print(f"COMPARED  {facts}; no limit was given: --max-accuracy-drop or --tolerance")
 
 
 def _runtimes(result: CheckResult, console: Console) -> Table:

@@ -209,6 +209,11 @@ class CheckResult:
         return all(verdicts) and any(run.status == "passed" for run in self.runtimes)
 
     @property
+    def relabelled(self) -> int:
+        """Photos to which the runtime that is furthest off gives another label than the reference, ties included."""
+        return max((len(run.decisions.flips) for run in self.runtimes if run.status == "passed"), default=0)
+
+    @property
     def failures(self) -> list[tuple[str, str]]:
         """(what failed, why), in the order of the report."""
         found = [(finding.name, finding.message) for finding in self.findings if not finding.passed]
@@ -279,6 +284,11 @@ class AgainstResult:
     @property
     def passed(self) -> bool:
         return all(gate.passed for gate in self.gates)
+
+    @property
+    def limited(self) -> bool:
+        """Whether a limit was given, on accuracy or on probabilities."""
+        return len(self.gates) > 1
 
     @property
     def failures(self) -> list[tuple[str, str]]:

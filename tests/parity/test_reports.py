@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -11,7 +12,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from rich.console import Console
 
+from edgetl.cli.check_terminal import show
 from edgetl.errors import EdgetlError
 from edgetl.parity.reports import write_report
 from edgetl.parity.reports.as_json import as_json
@@ -160,6 +163,30 @@ def test_html_says_what_was_found(failed: CheckResult) -> None:
     reader.feed(as_html(failed))
     for words in ("Not the same answer everywhere", "1 of 3", "<b>cat</b> 90.0 %", "dog & co", "kernel exploded", "broken.jpg"):
         assert words in reader.text, words
+
+
+def test_html_calls_other_labels_within_the_tolerance_what_they_are(failed: CheckResult) -> None:
+    runs = tuple(replace(run, status="passed") for run in failed.runtimes if run.decisions.flips)
+    findings = tuple(replace(finding, passed=True) for finding in failed.findings)
+    passed = replace(failed, runtimes=runs, findings=findings)
+    most = max(len(run.decisions.flips) for run in runs)
+    assert passed.passed and most > 0
+    assert f"Within the tolerance everywhere, {most} of 7 photos with another label" in as_html(passed)
+    same = replace(passed, runtimes=tuple(replace(run, decisions=Decisions(7)) for run in runs))
+    assert "The same answer everywhere" in as_html(same)
+
+
+def test_a_comparison_without_a_limit_gives_no_verdict(against: AgainstResult) -> None:
+    free = replace(against, gates=against.gates[:1], largest=None, kl_mean=None)
+    page = as_html(free)
+    assert "✓" not in page and "✗" not in page and "their labels differ" in page
+    console = Console(file=io.StringIO(), width=120)
+    show(free, console)
+    said = console.file.getvalue()
+    assert "COMPARED" in said and "PASSED" not in said and "different labels" in said
+    console = Console(file=io.StringIO(), width=120)
+    show(against, console)
+    assert "FAILED" in console.file.getvalue()
 
 
 def test_a_photo_that_has_gone_leaves_its_words(failed: CheckResult, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def _write_all(predictor: Predictor, photos: tuple[str, ...], shard: Shard, out:
                 total += 1
                 right.count(result)
                 count()
-    right.tell()
+    right.tell(", of the new ones" if len(results) else "")
     click.echo(f"photos in {out}: {total}" + (f", {len(results)} of them from before" if len(results) else ""), err=True)
     return total, results.failed
 
@@ -144,11 +144,11 @@ class _RightByFolder:
         self._photos += 1
         self._right += folder == result.label
 
-    def tell(self) -> None:
+    def tell(self, which: str = "") -> None:
         """On standard error: answers alone are on standard output."""
         if self._known and self._photos:
             share = f"{self._right:,} of {self._photos:,} ({self._right / self._photos:.2%})"
-            click.echo(f"answers that are the name of the photo's folder: {share}", err=True)
+            click.echo(f"answers that are the name of the photo's folder{which}: {share}", err=True)
 
 
 def _show_json(result: Prediction | ImageError, top: int | None) -> None:

@@ -112,6 +112,8 @@ def _stream(source: object, name: str) -> IO[bytes]:
     if isinstance(source, (str, os.PathLike)):
         # Opening a FIFO would wait for ever, and a device file never ends.
         path = Path(source)
+        if path.parts[:1] in (("http:",), ("https:",)) and not path.exists():
+            raise ImageError(name, "it is an address; photos are read from files", "Download it first.")
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             os.scandir(path).close()  # a folder that may not be read says so

@@ -129,14 +129,14 @@ class Loop:
         standing.history.append(row)
         standing.loss = standing.right = standing.seen = 0.0
         standing.ended = standing.epoch == course.settings.epochs or self._enough(clock)
-        if standing.ended and standing.epoch < course.settings.epochs:
-            why = "the time was up" if clock.out_of_time() else f"no gain since epoch {standing.best_epoch}"
-            course.listener.note(f"Ended after epoch {standing.epoch} of {course.settings.epochs}: {why}.")
+        why = "the time was up" if clock.out_of_time() else f"no gain since epoch {standing.best_epoch}"
         if standing.ended and (middle := self._learner.midway()) is not None:
             self._judge(middle)
         self._save(clock)
         if course.processes.leads:
             self._publish(row)
+        if standing.ended and standing.epoch < course.settings.epochs:
+            course.listener.note(f"Ended after epoch {standing.epoch} of {course.settings.epochs}: {why}.")
 
     def _judge(self, middle: nn.Module | None = None) -> Scores:
         """Validate the network, or one half-way to it, and keep it if it is the best."""

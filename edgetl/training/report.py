@@ -20,6 +20,7 @@ from edgetl.runtime.images import read_image
 from edgetl.training import metrics, plots
 from edgetl.training.checkpoint import write_atomically
 from edgetl.training.confusion_drawing import draw
+from edgetl.training.metrics import kept_weights
 from edgetl.training.run_folder import REPORT
 
 _MOST_MISTAKES = 24
@@ -108,6 +109,7 @@ def _render(name: str, data: ReportData) -> str:
         card=data.card,
         created=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         summary=_summary(data),
+        kept=kept_weights(data.card.metrics) if data.history else "",
         classes=_worst_first(data),
         open_classes=_OPEN_CLASSES,
         mistakes=_mistakes(data),

@@ -336,3 +336,9 @@ def test_transparent_grey_of_16_bits_is_composited_on_white(clear: int) -> None:
     picture = np.asarray(read_image(file.getvalue()))
     expected = np.where(values == clear, 255, values >> 8)
     np.testing.assert_array_equal(picture, np.repeat(expected[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("address", ["https://example.com/a.jpg", Path("http://example.com/a.jpg")])
+def test_an_address_is_no_file(address: Source) -> None:
+    with pytest.raises(ImageError, match="it is an address"):
+        read_image(address)

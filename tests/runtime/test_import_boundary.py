@@ -134,3 +134,7 @@ def test_the_runtime_unpickles_nothing_and_knows_no_torch(file: Path) -> None:
     imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert not {name.partition(".")[0] for name in imported} & {"pickle", "marshal", "shelve", "dill", "torch", "onnx"}
     assert not any(isinstance(node, ast.keyword) and node.arg == "allow_pickle" for node in ast.walk(tree))
+
+
+def test_names_that_are_loaded_at_first_use_are_listed() -> None:
+    assert set(edgetl.__all__) <= set(dir(edgetl))

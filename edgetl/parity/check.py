@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +22,7 @@ from edgetl.parity.runtimes import RUNTIMES, Runtime, Subject
 from edgetl.parity.runtimes.torch_eager import Reference
 from edgetl.parity.stages import Refusal, Stages
 from edgetl.parity.tolerances import Tolerance, default_tolerance
+from edgetl.runtime.cores import cores
 
 Progress = Callable[[], object]
 """Called once a photo."""
@@ -33,16 +33,12 @@ _MOST_WORKERS = 4
 
 def threads_each() -> int:
     """Threads for each runtime, so that those that work side by side share the cores."""
-    return max(1, _cores() // _workers())
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores() // _workers())
 
 
 def _workers() -> int:
     """How many runtimes work side by side: networks of one photo gain more from that than from many threads."""
-    return min(_cores(), _MOST_WORKERS)
+    return min(cores(), _MOST_WORKERS)
 
 
 def check(

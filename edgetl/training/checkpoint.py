@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from edgetl.runtime.card import ModelCard
 from edgetl.training.backbones import Level, build
 from edgetl.training.levels import with_levels
 from edgetl.training.run_folder import BEST
+from edgetl.training.writing import write_atomically
 
 _METADATA_KEY = "edgetl"
 _CHECKSUM = "sha256"  # of the description without it, and of the tensors
@@ -77,40 +76,6 @@ def load(source: str | Path) -> Trained:
             f"{path} can't be rebuilt: {first_line(error)}", "Was it written by another version of edgetl?"
         ) from error
     return Trained(backbone.module.eval(), card, description.get("settings", {}), levels)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a run folder, or see that files can be written to the one that is there. Raises CheckpointError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"{folder} can't be made: {error.strerror}.", "Choose another folder with -o.") from error
-    probe = folder / ".writable"  # now, not when there are weights to lose
-    try:
-        probe.touch()
-        probe.unlink(missing_ok=True)  # another process may have tried, too
-    except OSError as error:
-        raise CheckpointError(f"{folder} can't be written: {error.strerror}.", "Choose another folder with -o.") from error
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then put it in place: a reader sees the old or the new one.
-
-    Raises CheckpointError naming ``path`` if the disk is full or the folder can't be written; what was there stays.
-    """
-    temporary = path.with_name(f".{path.name}.part")  # always the same: what a killed run left is written over
-    try:
-        write(temporary)
-        with temporary.open("rb+") as file:  # on the disk before the name points to it, or a power cut leaves it empty
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # torch.save reports a failed write as RuntimeError
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
-        raise CheckpointError(
-            f"{path} can't be written: {reason}.", "Free some space, or choose another folder with -o."
-        ) from error
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from edgetl.training import checkpoint
 from edgetl.training.calibration import fit_temperature
 from edgetl.training.dataset import ImageFolders
 from edgetl.training.history import write_metrics
-from edgetl.training.metrics import metrics_summary
+from edgetl.training.metrics import class_metrics, metrics_summary
 from edgetl.training.report import ReportData, write_report
 from edgetl.training.run_folder import BEST
 from edgetl.training.settings import OPTIONS, TrainSettings
@@ -39,7 +39,7 @@ def _effective(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def finish(folder: Path, folders: ImageFolders, logits: NDArray[np.float32], told: Told) -> dict[str, Any]:
-    """Complete the checkpoint in ``folder``, and write metrics.json and report.html → the metrics.
+    """Complete the checkpoint in ``folder``, and write metrics.json, there by class, too, and report.html → the metrics.
 
     logits  float32 [N, classes], what the kept weights say of the validation photos
 
@@ -53,7 +53,8 @@ def finish(folder: Path, folders: ImageFolders, logits: NDArray[np.float32], tol
     metrics |= {"epoch": best.card.metrics["epoch"], "midway": best.card.metrics.get("midway", False)}
     card = replace(best.card, metrics=metrics, temperature=temperature)
     checkpoint.save(replace(best, card=card), folder / BEST)
-    write_metrics(folder, metrics)
+    classes = [asdict(found) for found in class_metrics(probabilities, labels, card.labels)]
+    write_metrics(folder, {**metrics, "classes": classes})
     report = ReportData(
         card=card,
         probabilities=probabilities,

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.errors import MissingDependencyError
-from edgetl.training.checkpoint import write_atomically
 from edgetl.training.run_folder import EVENTS, HISTORY, METRICS
+from edgetl.training.writing import write_atomically
 
 COLUMNS = ("epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "images_per_second", "seconds")
 

@@ -101,11 +101,9 @@ class Loop:
         return True
 
     def _step(self, batches: Iterator[Batch]) -> None:
-        settings, kit, standing = self._course.settings, self._course.kit, self.standing
-        first = standing.step * settings.accumulate
-        numbers = range(first, min(first + settings.accumulate, kit.sampler.batches))
-        photos = [photo for number in numbers for photo in kit.sampler.whole(standing.epoch, number)]
-        self._learner.step(standing.epoch, standing.step, batches, len(numbers), kit.weight(photos))
+        epoch, step = self.standing.epoch, self.standing.step
+        count, weight = self._course.kit.step(epoch, step, self._course.settings.accumulate)
+        self._learner.step(epoch, step, batches, count, weight)
 
     def _end_epoch(self, clock: _Clock) -> None:
         """Validate, keep the weights if they are the best, save, write the history."""

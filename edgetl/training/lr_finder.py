@@ -14,7 +14,6 @@ from typing import Any, cast
 import numpy as np
 
 from edgetl.errors import TrainingError
-from edgetl.training.checkpoint import make_folder, write_atomically
 from edgetl.training.dataset import ImageFolders
 from edgetl.training.distributed import Processes, join
 from edgetl.training.heap import memory_kept
@@ -25,6 +24,7 @@ from edgetl.training.preparation import Kit, build_backbone, equip
 from edgetl.training.progress import Counter, Listener
 from edgetl.training.randomness import reproducible
 from edgetl.training.settings import SOLVER, TrainSettings
+from edgetl.training.writing import make_folder, write_atomically
 
 LOWEST, HIGHEST = 1e-6, 1.0
 STEPS = 100
@@ -85,10 +85,8 @@ def _sweep(
             rate = LOWEST * (HIGHEST / LOWEST) ** (number / (STEPS - 1))
             learner.set_rate(rate)
             epoch, step = divmod(number, steps)
-            first = step * settings.accumulate
-            numbers = range(first, min(first + settings.accumulate, kit.sampler.batches))
-            photos = [photo for batch in numbers for photo in kit.sampler.whole(epoch, batch)]
-            learner.step(epoch, step, batches, len(numbers), kit.weight(photos))
+            count, weight = kit.step(epoch, step, settings.accumulate)
+            learner.step(epoch, step, batches, count, weight)
             loss, _, seen = processes.sum(learner.sums).tolist()
             learner.sums.zero_()
             mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss / seen

@@ -6,7 +6,7 @@ torchmetrics, scikit-learn and scipy.stats are imported where they are used, at 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -82,17 +82,6 @@ def kept_weights(metrics: Mapping[str, Any]) -> str:
     if not metrics.get("epoch"):
         return "those that training began with"
     return f"half-way to epoch {metrics['epoch']}" if metrics.get("midway") else f"of epoch {metrics['epoch']}"
-
-
-def detailed_metrics(
-    probabilities: Probabilities, targets: Targets, labels: Sequence[str], *, temperature: float = 1.0
-) -> dict[str, Any]:
-    """``metrics_summary``, and "classes" (label, photos, precision, recall, f1 of each) and the matrix "confusion"."""
-    return {
-        **metrics_summary(probabilities, targets, temperature=temperature),
-        "classes": [asdict(item) for item in class_metrics(probabilities, targets, labels)],
-        "confusion": confusion_matrix(probabilities, targets).tolist(),
-    }
 
 
 def class_metrics(probabilities: Probabilities, targets: Targets, labels: Sequence[str]) -> list[ClassMetrics]:

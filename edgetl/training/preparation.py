@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -83,10 +83,12 @@ class Kit:
     sampler: Sampler
     class_weights: torch.Tensor | None
 
-    def weight(self, photos: Sequence[int]) -> float:
-        """The sum of the weights of training photos, given by their indices."""
+    def step(self, epoch: int, step: int, accumulate: int) -> tuple[int, float]:
+        """How many batches an optimizer step takes, and the sum of the weights of their photos, in all processes."""
+        numbers = range(step * accumulate, min((step + 1) * accumulate, self.sampler.batches))
+        photos = [photo for number in numbers for photo in self.sampler.whole(epoch, number)]
         weights = self.class_weights
-        return float(len(photos) if weights is None else weights[self.sampler.labels[photos]].sum())
+        return len(numbers), float(len(photos) if weights is None else weights[self.sampler.labels[photos]].sum())
 
 
 def equip(

@@ -18,10 +18,10 @@ from edgetl.errors import ImageError
 from edgetl.runtime.card import ModelCard
 from edgetl.runtime.images import read_image
 from edgetl.training import metrics, plots
-from edgetl.training.checkpoint import write_atomically
 from edgetl.training.confusion_drawing import draw
 from edgetl.training.metrics import kept_weights
 from edgetl.training.run_folder import REPORT
+from edgetl.training.writing import write_atomically
 
 _MOST_MISTAKES = 24
 _MOST_CONFUSIONS = 12

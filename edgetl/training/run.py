@@ -38,6 +38,7 @@ from edgetl.training.settings import SOLVER, TrainSettings
 from edgetl.training.solve import SOLVER_VIEWS, compute_features, solve_head
 from edgetl.training.state import Standing, read_state
 from edgetl.training.validation import Scores, scores
+from edgetl.training.writing import make_folder
 
 _PACKAGES = ("torch", "torchvision", "timm")
 
@@ -74,7 +75,7 @@ def train(
         warn_about(folders, settings, noted)
         backbone = build_backbone(settings, len(folders.classes))
         if processes.leads:
-            checkpoint.make_folder(folder)
+            make_folder(folder)
             held.enter_context(alone_in(folder))
             require_free(folder, overwrite)  # again: another run may have come in between
             clear(folder)

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from edgetl.errors import CheckpointError, first_line
-from edgetl.training.checkpoint import write_atomically
 from edgetl.training.run_folder import LAST, require_begun
 from edgetl.training.validation import Scores
+from edgetl.training.writing import write_atomically
 
 _SCHEMA = 2
 _KEYS = {"settings", "fingerprint", "left_out", "levels", "standing", "learner"}

@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 from edgetl.errors import CheckpointError
 from edgetl.runtime.card import ModelCard
 from edgetl.training.backbones import build
-from edgetl.training.checkpoint import Trained, load, save, write_atomically
+from edgetl.training.checkpoint import Trained, load, save
 from edgetl.training.run_folder import BEST
+from edgetl.training.writing import write_atomically
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from edgetl.training.metrics import (
     calibration_curve,
     class_metrics,
     confusion_matrix,
-    detailed_metrics,
     kept_weights,
     metrics_summary,
     selective_accuracy,
@@ -68,15 +67,6 @@ def test_each_class_is_that_of_scikit_learn():
     assert [item.label for item in found] == ["a", "b", "c", "d"]
     assert [item.photos for item in found] == support.tolist()
     np.testing.assert_allclose([[i.precision, i.recall, i.f1] for i in found], np.stack([precision, recall, f1], 1), atol=1e-6)
-
-
-def test_the_details_are_json_and_hold_the_summary():
-    probabilities, targets = answers()
-    values = detailed_metrics(probabilities, targets, ["a", "b", "c", "花"], temperature=1.5)
-    assert json.loads(json.dumps(values)) == values
-    assert values.items() >= metrics_summary(probabilities, targets, temperature=1.5).items()
-    assert [item["label"] for item in values["classes"]] == ["a", "b", "c", "花"]
-    assert [sum(row) for row in values["confusion"]] == [item["photos"] for item in values["classes"]]
 
 
 def test_what_can_not_be_known_of_a_class_is_none():

@@ -56,6 +56,11 @@ def test_a_run_leaves_weights_card_history_and_metrics(two_parts, tmp_path):
     assert trained.settings["val_fraction"] == 0.2
     assert trained.card.spec.fixed_size == (32, 32)
     metrics = json.loads((run / "metrics.json").read_text())
+    classes = metrics.pop("classes")
+    assert [(found["label"], found["photos"]) for found in classes] == list(
+        zip(folders.classes, folders.val_counts, strict=True)
+    )
+    assert all(found["recall"] is None or 0 <= found["recall"] <= 1 for found in classes)
     assert metrics == outcome.metrics == dict(trained.card.metrics)
     rows = list(csv.DictReader((run / "history.csv").read_text().splitlines()))
     assert [row["epoch"] for row in rows] == ["1", "2"]

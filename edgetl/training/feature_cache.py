@@ -55,7 +55,7 @@ def cache_folder(where: str) -> Path | None:
 
 
 class FeatureCache:
-    """Features of photos for one recipe (backbone, weights, preprocessing, view, runtime).
+    """Features of photos for one recipe (backbone, weights, preprocessing, runtime).
 
     In memory and, where ``root`` is given and can be used, on disk. Trouble with the disk is never fatal: it is
     said in ``problem`` and the features stay in memory.

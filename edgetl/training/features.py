@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
@@ -28,36 +28,28 @@ from edgetl.training.trunk import Trunk, open_trunk
 _SHARD = 512  # photos between two writes to the cache: what a killed run loses, a few seconds' work
 _AHEAD = 8  # photos in work or waiting for each thread, so that one huge photo doesn't stall the others
 
-_Answer: TypeAlias = tuple[Sample, NDArray[np.float32] | ImageError]
-
-VIEWS: Mapping[str, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
-    "plain": lambda pixels: pixels,
-    "flip": lambda pixels: pixels[:, ::-1],
-}
-"""What may be looked at: the photo as the predictor sees it, and its mirror image."""
+_Answer: TypeAlias = "NDArray[np.float32] | ImageError"
 
 
 @dataclass(frozen=True)
 class Features:
     """Features of photos, found by the SHA-256 of the file.
 
-    views       names of the views, in order
     unreadable  photos that could not be decoded, with the reason
     runtime     what computed them ("onnxruntime 1.32.0"), or "the cache"
-    cached      photos whose features were all in the cache
+    cached      photos whose features were in the cache
     notes       sentences for the user
     """
 
-    views: tuple[str, ...]
     unreadable: Mapping[Path, str]
     runtime: str
     cached: int
     notes: tuple[str, ...]
-    _caches: tuple[FeatureCache, ...]
+    _cache: FeatureCache
 
     def of(self, samples: Sequence[Sample]) -> NDArray[np.float32]:
-        """float32 [N, views, features], in the order of ``samples``. KeyError for a photo that was not decoded."""
-        return np.stack([[cache[sample.digest] for cache in self._caches] for sample in samples])
+        """float32 [N, features], in the order of ``samples``. KeyError for a photo that was not decoded."""
+        return np.stack([self._cache[sample.digest] for sample in samples])
 
 
 class Progress(Protocol):
@@ -70,15 +62,13 @@ def extract_features(
     backbone: Backbone,
     samples: Iterable[Sample],
     *,
-    views: Sequence[str] = ("plain",),
     cache: Path | None = None,
     device: torch.device | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Features:
-    """Compute, or find in ``cache``, the input of the classifier layer for every photo and view.
+    """Compute, or find in ``cache``, the input of the classifier layer for every photo, as the predictor sees it.
 
-    views    names out of ``VIEWS``
     cache    folder to keep features in, or None; what grows too large there goes, oldest first
     device   where the backbone runs (default: the CPU)
     threads  photos worked on at a time (default: one for each core)
@@ -87,25 +77,24 @@ def extract_features(
     What was computed is kept when this is interrupted. Raises TrainingError for a backbone without a linear head.
     """
     device = device or torch.device("cpu")
-    recipe = _recipe(backbone, device)
-    caches = tuple(FeatureCache(cache, {**recipe, "view": view}) for view in views)
+    kept = FeatureCache(cache, _recipe(backbone, device))
     samples = list(samples)
     photos = list({sample.digest: sample for sample in samples}.values())  # copies of a photo are computed once
-    missing = {photo.digest for photo in photos if any(photo.digest not in kept for kept in caches)}
+    missing = {photo.digest for photo in photos if photo.digest not in kept}
     cached = len(photos) - len(missing)
     if not missing:
-        return Features(tuple(views), {}, "the cache", cached, _notes(None, caches), caches)
+        return Features({}, "the cache", cached, _notes(None, kept), kept)
     trunk = open_trunk(backbone, device)
     # A batch is computed whole if one of its photos is missing: after a killed run the same photos must meet in it,
     # since the other photos of a batch can move the last bits of a feature.
     batches = [photos[start : start + trunk.batch] for start in range(0, len(photos), trunk.batch)]
     groups = [batch for batch in batches if any(photo.digest in missing for photo in batch)]
-    workers = _Workers(backbone, trunk, [VIEWS[view] for view in views], threads or cores())
-    reasons = _fill(caches, workers, groups, len(photos), progress)
+    workers = _Workers(backbone, trunk, threads or cores())
+    reasons = _fill(kept, workers, groups, len(photos), progress)
     unreadable = {sample.path: reasons[sample.digest] for sample in samples if sample.digest in reasons}
     if cache is not None:
-        make_room(cache, set().union(*(kept.shards for kept in caches)), MOST_BYTES)
-    return Features(tuple(views), unreadable, trunk.name, cached, _notes(trunk.note, caches), caches)
+        make_room(cache, kept.shards, MOST_BYTES)
+    return Features(unreadable, trunk.name, cached, _notes(trunk.note, kept), kept)
 
 
 def weights_fingerprint(backbone: Backbone) -> str:
@@ -120,7 +109,7 @@ def weights_fingerprint(backbone: Backbone) -> str:
 
 
 def _recipe(backbone: Backbone, device: torch.device) -> dict[str, Any]:
-    """Everything but the photo and the view that a feature depends on."""
+    """Everything but the photo that a feature depends on."""
     packages = ("onnxruntime", "torch", "Pillow")
     return {
         "backbone": backbone.name,
@@ -139,24 +128,20 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _notes(slower: str | None, caches: Sequence[FeatureCache]) -> tuple[str, ...]:
-    problems = [kept.problem for kept in caches]
-    return tuple(dict.fromkeys(note for note in (slower, *problems) if note))
+def _notes(slower: str | None, kept: FeatureCache) -> tuple[str, ...]:
+    return tuple(note for note in (slower, kept.problem) if note)
 
 
 class _Workers:
     """The threads that decode, resize and, where the runtime lets them, run the network."""
 
-    def __init__(self, backbone: Backbone, trunk: Trunk, views: Sequence[Callable[..., Any]], threads: int) -> None:
+    def __init__(self, backbone: Backbone, trunk: Trunk, threads: int) -> None:
         self._spec = backbone.spec
         self._trunk = trunk
-        self._views = views
         self._threads = threads
 
-    def compute(
-        self, groups: Sequence[Sequence[Sample]]
-    ) -> Generator[tuple[Sample, NDArray[np.float32] | ImageError], None, None]:
-        """(photo, float32 [views, features] or why it can't be read) for every photo, in order, group by group."""
+    def compute(self, groups: Sequence[Sequence[Sample]]) -> Generator[tuple[Sample, _Answer], None, None]:
+        """(photo, float32 [features] or why it can't be read) for every photo, in order, group by group."""
         work = self._features if self._trunk.concurrent else self._pixels
         with ThreadPoolExecutor(self._threads) as pool:
             results = in_order(pool, work, (photo for group in groups for photo in group), self._threads * _AHEAD)
@@ -165,7 +150,7 @@ class _Workers:
                 yield from zip(group, answers if self._trunk.concurrent else self._run(answers), strict=True)
 
     def _pixels(self, photo: Sample) -> NDArray[Any] | ImageError:
-        """uint8 [views, h, w, 3]."""
+        """uint8 [h, w, 3]."""
         try:
             pixels = resize_image(read_image(photo.path), self._spec)
             if content_digest(photo.path) != photo.digest:  # its features would be kept as those of what it was
@@ -174,14 +159,12 @@ class _Workers:
             return error
         except OSError as error:  # it is gone
             return ImageError(str(photo.path), (error.strerror or str(error)).lower())
-        return np.stack([view(pixels) for view in self._views])
+        return pixels
 
     def _features(self, photo: Sample) -> NDArray[Any] | ImageError:
-        """float32 [views, features]; one run for each view, since a batch would be slower."""
+        """float32 [features]."""
         pixels = self._pixels(photo)
-        if isinstance(pixels, ImageError):
-            return pixels
-        return np.concatenate([self._trunk(view[None]) for view in pixels])
+        return pixels if isinstance(pixels, ImageError) else self._trunk(pixels[None])[0]
 
     def _run(self, answers: Sequence[NDArray[Any] | ImageError]) -> list[NDArray[Any] | ImageError]:
         """The photos of one group through the network, as few batches as their sizes allow."""
@@ -190,16 +173,16 @@ class _Workers:
         for index, pixels in enumerate(answers):
             if not isinstance(pixels, ImageError):
                 sizes.setdefault(pixels.shape, []).append(index)
-        for shape, indices in sizes.items():
-            batch = np.concatenate([results[index] for index in indices])
-            rows = self._trunk(batch).reshape(len(indices), shape[0], -1)
+        for indices in sizes.values():
+            batch: Any = [results[index] for index in indices]
+            rows = self._trunk(np.stack(batch))
             for index, row in zip(indices, rows, strict=True):
                 results[index] = row
         return results
 
 
 def _fill(
-    caches: Sequence[FeatureCache],
+    kept: FeatureCache,
     workers: _Workers,
     groups: Sequence[Sequence[Sample]],
     total: int,
@@ -218,17 +201,14 @@ def _fill(
             if progress is not None:
                 progress(done, total)
             if len(pending) >= _SHARD:
-                _flush(caches, pending)
+                _flush(kept, pending)
     finally:
-        _flush(caches, pending)
+        _flush(kept, pending)
         results.close()
     return unreadable
 
 
-def _flush(caches: Sequence[FeatureCache], pending: list[tuple[str, NDArray[np.float32]]]) -> None:
+def _flush(kept: FeatureCache, pending: list[tuple[str, NDArray[np.float32]]]) -> None:
     if pending:
-        digests = [digest for digest, _ in pending]
-        rows = np.stack([row for _, row in pending])
-        for view, kept in enumerate(caches):
-            kept.add(digests, np.ascontiguousarray(rows[:, view]))
+        kept.add([digest for digest, _ in pending], np.stack([row for _, row in pending]))
     pending.clear()

@@ -89,7 +89,7 @@ def fit_head(
 ) -> Head:
     """Fit the head.
 
-    features       float32 [N, views, features] (or [N, features]); the views of a photo share its weight
+    features       float32 [N, features]
     labels         N whole numbers in 0..classes-1
     digests        what each photo is told apart by: copies of one fall into one fold (default: all differ)
     strength       C above 0, as in sklearn's LogisticRegression on features of unit variance; None: cross-validate
@@ -99,7 +99,7 @@ def fit_head(
 
     The same input gives the same bits. Raises TrainingError for fewer than two classes or features that are not finite.
     """
-    values = torch.from_numpy(features if features.ndim == 3 else features[:, None]).to(device)
+    values = torch.from_numpy(features).to(device)
     targets = torch.as_tensor(np.asarray(labels), dtype=torch.long, device=values.device)
     if classes < 2 or not len(targets) or not torch.isfinite(values).all():
         raise TrainingError(f"A head can't be fitted to {len(targets)} photos of {classes} classes with these features.")
@@ -168,7 +168,7 @@ class _Scaling:
 
     @classmethod
     def of(cls, values: Tensor) -> _Scaling:
-        spread, mean = torch.std_mean(values.reshape(-1, values.shape[-1]), 0, correction=0)
+        spread, mean = torch.std_mean(values, 0, correction=0)
         moving = spread[spread > 0]
         scale = spread + _SHRINKAGE * (moving.median() if len(moving) else 1.0)
         return cls(mean, scale * (spread / scale).square().mean().sqrt().clamp_min(1e-6))  # mean variance 1 after all
@@ -186,7 +186,7 @@ class _Scaling:
 class _Problem:
     """Penalised log loss of a linear classifier, or of several side by side: one matrix product serves them all.
 
-    values   float32 [photos, views, features], scaled
+    values   float32 [photos, features], scaled
     targets  int64 [photos]
     weights  float32 [photos], above 0
     """
@@ -231,30 +231,30 @@ class _Problem:
 
     @torch.no_grad()
     def left_out(self, solution: Tensor, model: Tensor) -> Tensor:
-        """float32 [photos, classes]: the logits of each photo's first view, by model number ``model`` (int64 [photos])."""
+        """float32 [photos, classes]: the logits of each photo, by model number ``model`` (int64 [photos])."""
         parts = []
         for rows in self._chunks(solution.shape[0]):
-            logits = self._logits(solution, rows)[:, 0]
+            logits = self._logits(solution, rows)
             parts.append(logits[torch.arange(len(logits)), model[rows]])
         return torch.cat(parts)
 
     def _losses(self, solution: Tensor, rows: slice) -> Tensor:
-        """float32 [photos, models], the mean over a photo's views."""
+        """float32 [photos, models]."""
         logits = self._logits(solution, rows)
-        own = logits.gather(3, self.targets[rows, None, None, None].expand(*logits.shape[:3], 1))[..., 0]
-        return (logits.logsumexp(3) - own).mean(1)
+        own = logits.gather(2, self.targets[rows, None, None].expand(*logits.shape[:2], 1))[..., 0]
+        return logits.logsumexp(2) - own
 
     def _logits(self, solution: Tensor, rows: slice) -> Tensor:
-        """float32 [photos, views, models, classes]."""
+        """float32 [photos, models, classes]."""
         values = self.values[rows]
         weights, biases = solution[..., :-1].flatten(0, 1), solution[..., -1].flatten()
         # This way round the gradient is a product with long rows: several times faster where classes are few.
-        logits = (weights @ values.flatten(0, 1).T).T + biases
-        return logits.reshape(*values.shape[:2], *solution.shape[:2])
+        logits = (weights @ values.T).T + biases
+        return logits.reshape(len(values), *solution.shape[:2])
 
     def _chunks(self, models: int) -> list[slice]:
         """Rows to take at a time, so that memory stays bounded whatever the number of photos and classes."""
-        step = max(1, _CHUNK // (self.values.shape[1] * models * self.classes))
+        step = max(1, _CHUNK // (models * self.classes))
         return [slice(start, start + step) for start in range(0, len(self.targets), step)]
 
 

@@ -35,7 +35,7 @@ from edgetl.training.progress import Listener, Remembering
 from edgetl.training.randomness import reproducible
 from edgetl.training.run_folder import BEST, clear, refuse_photos_folder, require_free
 from edgetl.training.settings import SOLVER, TrainSettings
-from edgetl.training.solve import SOLVER_VIEWS, compute_features, solve_head
+from edgetl.training.solve import compute_features, solve_head
 from edgetl.training.state import Standing, read_state
 from edgetl.training.validation import Scores, scores
 from edgetl.training.writing import make_folder
@@ -120,11 +120,11 @@ class _Run:
             return Outcome(self._folder, True, {})
         arguments = (self._device, self._settings, self._listener)
         backbone = with_levels(backbone, find_levels(backbone))
-        features = compute_features(backbone, folders.train + folders.val, SOLVER_VIEWS, *arguments)
+        features = compute_features(backbone, folders.train + folders.val, *arguments)
         folders = readable(folders, dict(features.unreadable), self._listener)
         weights = class_weights(self._settings, folders)
         backbone, head = solve_head(backbone, folders.train, features, weights, self._device, self._listener)
-        logits = head.logits(np.ascontiguousarray(features.of(folders.val)[:, 0, : head.weight.shape[1]]))
+        logits = head.logits(np.ascontiguousarray(features.of(folders.val)[:, : head.weight.shape[1]]))
         labels = np.array([sample.label for sample in folders.val], np.int64)
         self._keep(folders, backbone, backbone.module.eval(), Standing(best=scores(logits, labels)))
         told = self._told(strengths=[(trial.strength, trial.accuracy) for trial in head.trials])

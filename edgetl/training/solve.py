@@ -22,18 +22,19 @@ from edgetl.training.settings import TrainSettings
 
 _FEW_LOGITS = 1_000_000  # photos × classes: enough to find one number
 _SOFTEST = 1000.0  # largest temperature that a head is divided by
-SOLVER_VIEWS = ("plain",)  # mirror images and crops cost time and gained nothing; see scripts/experiments.md
 
 
 def compute_features(
     backbone: Backbone,
     samples: Sequence[Sample],
-    views: Sequence[str],
     device: torch.device,
     settings: TrainSettings,
     listener: Listener,
 ) -> Features:
-    """``extract_features`` as ``settings`` ask for it, its progress and notes told to ``listener``."""
+    """``extract_features`` as ``settings`` ask for it, its progress and notes told to ``listener``.
+
+    Of the photos as they are: mirror images and crops cost time and gained nothing; see scripts/experiments.md.
+    """
 
     def progress(done: int, total: int) -> None:
         listener.working("Computing features", done, total)
@@ -41,7 +42,6 @@ def compute_features(
     features = extract_features(
         backbone,
         samples,
-        views=views,
         cache=cache_folder(settings.feature_cache),
         device=device,
         threads=settings.workers or None,
@@ -99,7 +99,7 @@ def warm_head(
     solved = None
     if processes.leads:
         backbone = with_levels(backbone, find_levels(backbone))
-        features = compute_features(backbone, samples, SOLVER_VIEWS, processes.device, settings, listener)
+        features = compute_features(backbone, samples, processes.device, settings, listener)
         samples = [sample for sample in samples if sample.path not in features.unreadable]  # a GPU may read more
         backbone, head = solve_head(backbone, samples, features, class_weights, processes.device, listener)
         if settings.label_smoothing:
@@ -127,7 +127,7 @@ def _softened(
     """
     classes, width = head.weight.shape
     some = samples[:: 1 + len(samples) * classes // _FEW_LOGITS]
-    logits = torch.from_numpy(head.logits(features.of(some)[:, 0, :width]))
+    logits = torch.from_numpy(head.logits(features.of(some)[:, :width]))
     targets = torch.tensor([sample.label for sample in some])
 
     def loss(log_temperature: float) -> float:

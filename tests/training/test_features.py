@@ -44,33 +44,34 @@ def samples(class_folder: Path) -> tuple[Sample, ...]:
     return scan(class_folder).train
 
 
-def live_features(backbone: Backbone, samples: Sequence[Sample], *, flip: bool = False) -> np.ndarray:
+def resized_otherwise(backbone: Backbone) -> Backbone:
+    return replace(backbone, spec=replace(backbone.spec, interpolation="bilinear"))
+
+
+def live_features(backbone: Backbone, samples: Sequence[Sample]) -> np.ndarray:
     """The reference: the network itself in eval mode, its head layer taken out, one photo at a time."""
     network = copy.deepcopy(backbone.module).eval()
     network.set_submodule(backbone.head, nn.Identity())
     rows = []
     for sample in samples:
         pixels = resize_image(read_image(sample.path), backbone.spec)
-        pixels = pixels[:, ::-1] if flip else pixels
         with torch.no_grad():
             rows.append(network(torch.from_numpy(normalize(pixels[None], backbone.spec)))[0].numpy())
     return np.stack(rows)
 
 
 def test_features_equal_the_live_forward(backbone: Backbone, samples: tuple[Sample, ...]) -> None:
-    found = extract_features(backbone, samples, views=("plain", "flip"))
+    found = extract_features(backbone, samples)
     assert found.runtime.startswith("onnxruntime") and not found.notes and not found.unreadable
-    plain, flip = found.of(samples).transpose(1, 0, 2)
-    for values, expected in ((plain, live_features(backbone, samples)), (flip, live_features(backbone, samples, flip=True))):
-        np.testing.assert_allclose(values, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
-    assert np.abs(plain - flip).max() > 100 * TOLERANCE * np.abs(plain).max()
+    expected = live_features(backbone, samples)
+    np.testing.assert_allclose(found.of(samples), expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("name", ["timm/test_resnet", "timm/test_vit", "resnet18", "mobilenet_v3_small", "timm/test_convnext"])
 def test_every_backbone_gives_the_input_of_its_head(name: str, samples: tuple[Sample, ...]) -> None:
     backbone = build(name, 3, weights="none")
     backbone = replace(backbone, spec=replace(backbone.spec, resize="squash", size=(160, 160), crop=None))
-    values = extract_features(backbone, samples[:3]).of(samples[:3])[:, 0]
+    values = extract_features(backbone, samples[:3]).of(samples[:3])
     expected = live_features(backbone, samples[:3])
     assert values.shape == (3, backbone.module.get_submodule(backbone.head).in_features)
     np.testing.assert_allclose(values, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
@@ -78,7 +79,7 @@ def test_every_backbone_gives_the_input_of_its_head(name: str, samples: tuple[Sa
 
 def test_photos_of_many_sizes_go_through_a_network_of_any_size(backbone: Backbone, samples: tuple[Sample, ...]) -> None:
     free = replace(backbone, spec=replace(backbone.spec, resize="shorter_side", size=64, crop=None))
-    values = extract_features(free, samples[:5]).of(samples[:5])[:, 0]
+    values = extract_features(free, samples[:5]).of(samples[:5])
     np.testing.assert_allclose(values, live_features(free, samples[:5]), rtol=0, atol=TOLERANCE * np.abs(values).max())
 
 
@@ -95,7 +96,7 @@ def test_without_onnxruntime_torch_gives_the_same_and_says_so(
     assert found.runtime == f"torch {torch.__version__}"
     assert len(found.notes) == 1 and "onnxruntime, which is not installed" in found.notes[0]
     expected = live_features(backbone, samples)
-    np.testing.assert_allclose(found.of(samples)[:, 0], expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
+    np.testing.assert_allclose(found.of(samples), expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
 
 
 def test_a_faster_runtime_with_other_features_is_not_used(
@@ -127,7 +128,7 @@ def test_attention_is_computed_by_the_fast_runtime_without_a_word(
     found = extract_features(attending, samples[:3])
     assert found.runtime.startswith("onnxruntime") and not found.notes
     expected = live_features(attending, samples[:3])
-    np.testing.assert_allclose(found.of(samples[:3])[:, 0], expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
+    np.testing.assert_allclose(found.of(samples[:3]), expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
     assert capfd.readouterr() == ("", "")
 
 
@@ -153,14 +154,13 @@ def test_a_changed_photo_is_computed_anew(backbone: Backbone, tmp_path: Path, tw
     assert found.of(after).tobytes() == extract_features(backbone, after).of(after).tobytes()
 
 
-def test_other_weights_another_spec_and_another_view_are_not_mixed_up(
+def test_other_weights_and_another_spec_are_not_mixed_up(
     backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path
 ) -> None:
     extract_features(backbone, samples, cache=tmp_path)
     torch.manual_seed(1)
-    others = (build(backbone.name, 3, weights="none"), replace(backbone, spec=replace(backbone.spec, interpolation="bilinear")))
+    others = (build(backbone.name, 3, weights="none"), resized_otherwise(backbone))
     assert [extract_features(other, samples, cache=tmp_path).cached for other in others] == [0, 0]
-    assert extract_features(backbone, samples, views=("flip",), cache=tmp_path).cached == 0
 
 
 def test_features_of_other_layers_and_other_packages_are_not_mixed_up(
@@ -229,11 +229,11 @@ def test_what_only_has_the_name_of_a_shard_is_thrown_away(
         shard.unlink()
 
 
-def test_a_shard_of_another_view_is_not_taken_for_one_of_this(
+def test_a_shard_of_another_spec_is_not_taken_for_one_of_this(
     backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path
 ) -> None:
     plain = extract_features(backbone, samples, cache=tmp_path / "a").of(samples)
-    extract_features(backbone, samples, views=("flip",), cache=tmp_path / "b")
+    extract_features(resized_otherwise(backbone), samples, cache=tmp_path / "b")
     (own,), (other,) = ((tmp_path / name).rglob("*.npy") for name in "ab")
     own.unlink()
     own.with_name(other.name).write_bytes(other.read_bytes())
@@ -258,7 +258,7 @@ def test_what_is_no_shard_is_left_alone_and_in_nobodys_way(
         os.utime(path, (1000, 1000))
     found = extract_features(backbone, samples, cache=tmp_path)
     assert found.cached == 4 and not found.notes
-    extract_features(backbone, samples, views=("flip",), cache=tmp_path)  # makes room of all that was there
+    extract_features(resized_otherwise(backbone), samples, cache=tmp_path)  # makes room of all that was there
     assert set(folder.iterdir()) == {*notes, *folders}
 
 
@@ -281,7 +281,7 @@ def test_a_run_keeps_what_it_used_and_removes_what_others_left(
     backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(features_module, "MOST_BYTES", 1)
-    extract_features(backbone, samples, views=("flip",), cache=tmp_path)
+    extract_features(resized_otherwise(backbone), samples, cache=tmp_path)
     abandoned = next(tmp_path.iterdir()) / "tmpkilled.tmp"
     abandoned.write_bytes(b"half a shard")
     os.utime(abandoned, (1000, 1000))
@@ -289,7 +289,7 @@ def test_a_run_keeps_what_it_used_and_removes_what_others_left(
     assert not abandoned.exists()
     assert extract_features(backbone, samples, cache=tmp_path).cached == 4
     assert len(list(tmp_path.rglob("*.npy"))) == 2
-    assert extract_features(backbone, samples[:1], views=("flip",), cache=tmp_path).cached == 0
+    assert extract_features(resized_otherwise(backbone), samples[:1], cache=tmp_path).cached == 0
 
 
 def test_a_shard_that_another_run_removes_meanwhile_is_computed_again(
@@ -394,7 +394,7 @@ def test_photos_that_cannot_be_read_are_named(
     found: Features = extract_features(backbone, folders.train, cache=tmp_path / "cache")
     assert list(found.unreadable) == [bad]
     readable = folders.without(found.unreadable)
-    assert found.of(readable.train).shape == (15, 1, 256)
+    assert found.of(readable.train).shape == (15, 256)
     assert extract_features(backbone, folders.train, cache=tmp_path / "cache").unreadable == found.unreadable
 
 
@@ -410,7 +410,7 @@ def test_a_photo_that_changes_before_it_is_read_is_not_kept_for_what_it_was(
     photo.write_bytes(before)
     found = extract_features(backbone, samples[:2], cache=tmp_path)
     assert not found.unreadable
-    np.testing.assert_allclose(found.of(samples[:1])[:, 0], live_features(backbone, samples[:1]), rtol=0, atol=1e-3)
+    np.testing.assert_allclose(found.of(samples[:1]), live_features(backbone, samples[:1]), rtol=0, atol=1e-3)
 
 
 def test_copies_of_a_photo_are_computed_once(backbone: Backbone, samples: tuple[Sample, ...]) -> None:

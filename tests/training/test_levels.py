@@ -184,7 +184,7 @@ def test_the_head_is_made_as_sure_as_the_loss_of_training_wants_it(class_weights
     features[np.arange(200), labels] += 2
     head = Head(3 * np.eye(3, 20, dtype=np.float32), np.zeros(3, np.float32), 1.0, ())
     samples = [Sample(Path(str(number)), int(label)) for number, label in enumerate(labels)]
-    known = SimpleNamespace(of=lambda samples: features[[int(sample.path.name) for sample in samples], None])
+    known = SimpleNamespace(of=lambda samples: features[[int(sample.path.name) for sample in samples]])
     softened = solve._softened(head, known, samples, class_weights, 0.2)
     ratio = float(np.linalg.norm(head.weight) / np.linalg.norm(softened.weight))
 

@@ -169,7 +169,7 @@ def _plausible(data: Path, given: dict[str, Any]) -> TrainSettings:
 
 def _leads() -> bool:
     """Of torchrun's processes one talks."""
-    return os.environ.get("RANK", "0") == "0"
+    return (os.environ.get("RANK") or "0") == "0"
 
 
 @contextmanager

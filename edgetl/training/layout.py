@@ -7,7 +7,6 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from edgetl.errors import DataError
@@ -38,8 +37,12 @@ def data_parts(root: Path) -> dict[str, Path]:
 
 
 def class_names(folder: Path) -> list[str]:
-    """The class folders' names, sorted; hidden folders are none."""
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    """The class folders' names, sorted; hidden folders are none. Raises DataError for a folder that can't be read."""
+    try:
+        with os.scandir(folder) as entries:  # knows folders from files without a look at each of a million photos
+            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{folder}: {error.strerror}.", "Make it readable, or move it away.") from error
 
 
 def too_few_classes(folder: Path, names: Sequence[str]) -> DataError | None:
@@ -101,13 +104,12 @@ def _refuse_parts_for_classes(root: Path) -> None:
             "Rename them to train/ and val/.",
         )
     for name in names:
-        with suppress(OSError):  # a folder that can't be read is told of when its photos are looked for
-            parts = [f"{inner}/" for inner in class_names(root / name) if inner.lower() in _PART_NAMES]
-            if len(parts) > 1:
-                raise DataError(
-                    f"{root / name} holds {', '.join(parts)}: it is a data folder, not a class.",
-                    f"Name {root / name}; or, if {name} is a class, make train/ and val/ the outer folders.",
-                )
+        parts = [f"{inner}/" for inner in class_names(root / name) if inner.lower() in _PART_NAMES]
+        if len(parts) > 1:
+            raise DataError(
+                f"{root / name} holds {', '.join(parts)}: it is a data folder, not a class.",
+                f"Name {root / name}; or, if {name} is a class, make train/ and val/ the outer folders.",
+            )
 
 
 def _half_a_layout(root: Path, present: str) -> DataError:

@@ -91,7 +91,11 @@ def _open_together(size: int, folder: Path, processes: Processes) -> int:
     descriptor = -1
     if processes.local_rank == 0:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        _reserve(descriptor, size)
+        try:
+            _reserve(descriptor, size)
+        except OSError:  # what was reserved so far would stay taken
+            path.unlink()
+            raise
     processes.barrier()
     if processes.local_rank != 0:
         descriptor = os.open(path, os.O_RDWR)

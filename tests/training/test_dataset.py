@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -182,3 +184,19 @@ def test_a_linked_folder_below_a_class_is_told_of(two_parts, tmp_path):
     (two_parts / "train" / "ash" / "more").symlink_to(two_parts / "val" / "ash")
     assert "Links to folders below a class are not followed: ash/more." in scan(two_parts).warnings
     assert any("ash/more" in finding.message for finding in examine(two_parts).findings)
+
+
+@pytest.mark.parametrize("where", [".", "ash"])
+def test_a_folder_that_can_not_be_read_is_named(tmp_path, write_photos, monkeypatch, where):
+    write_photos(tmp_path, {"ash": 3, "brick": 3})
+    scandir = os.scandir
+
+    def refuse(folder):
+        if Path(folder) == tmp_path / where:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(DataError, match="Permission denied") as caught:
+        scan(tmp_path)
+    assert str(tmp_path / where) in caught.value.message

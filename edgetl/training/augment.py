@@ -95,7 +95,7 @@ class BatchView:
         """
         numbers = torch.from_numpy(self._numbers(epoch)[positions])
         # Here, in the processor's memory, since a GPU would be given a hundred tiny things to do.
-        return _affine(self._view, aspects, numbers), numbers[:, _COLOUR : _COLOUR + 3]
+        return _affine(self._view, aspects, numbers), numbers[:, _COLOUR : _COLOUR + 3].contiguous()
 
     def __call__(self, pixels: Tensor, warps: Tensor, colours: Tensor) -> Tensor:
         """Cut views out of photos.

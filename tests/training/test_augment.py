@@ -112,6 +112,8 @@ def test_a_view_depends_on_seed_epoch_and_place_alone():
         warps, colours = BatchView(view, seed, 200).chances(epoch, places, torch.ones(len(places)))
         return torch.cat([warps.flatten(1), colours], 1)
 
+    parts = BatchView(view, 0, 200).chances(3, PLACES, torch.ones(200))
+    assert all(part.is_contiguous() for part in parts)  # else copying them to a GPU would wait for it
     assert torch.equal(chances(3)[7], chances(3, places=np.array([7]))[0])
     assert not torch.isclose(chances(3), chances(4)).all(1).any()
     assert not torch.isclose(chances(3), chances(3, seed=1)).all(1).any()

@@ -100,9 +100,11 @@ class Bundle:
         """File name of the ONNX model of ``precision`` (None: the default one). Raises BundleError."""
         if not self.precisions:
             raise BundleError(self.path, "it holds no ONNX model", "Export it with `--format onnx`.")
-        precision = precision or self.precisions[0]
+        precision = self.precisions[0] if precision is None else precision
         if precision not in self.precisions:
-            raise BundleError(self.path, f"it holds no {precision} model", f"It holds: {', '.join(self.precisions)}.")
+            raise BundleError(
+                self.path, f"it holds no {precision or repr(precision)} model", f"It holds: {', '.join(self.precisions)}."
+            )
         return str(self.manifest["models"][precision])
 
     def file(self, name: str) -> Path:

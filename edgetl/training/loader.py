@@ -22,6 +22,7 @@ from edgetl.training.dataset import Sample
 from edgetl.training.pixels import StoredPhotos
 from edgetl.training.sampling import Share
 from edgetl.training.storage import SHARED_MEMORY, free_bytes
+from edgetl.training.transfer import to_device
 
 T = TypeVar("T")
 _AHEAD = 3  # batches prepared while one is computed
@@ -100,16 +101,10 @@ class StoredLoader:
         """Shares with their parts on the GPU and the event after which they may be used; copied beside the training."""
         for share in shares:
             with torch.cuda.stream(stream):
-                parts = [self._on_gpu(part) for part in self._parts(share)]
+                parts = [to_device(part, self._device) for part in self._parts(share)]
                 copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 copied.record(stream)
             yield share, parts, copied
-
-    def _on_gpu(self, part: Tensor) -> Tensor:
-        if part.device.type == "cuda":
-            return part
-        pinned = part if part.is_pinned() else part.pin_memory()  # a copy from other memory would wait for the GPU
-        return pinned.to(self._device, non_blocking=True)
 
     @torch.no_grad()
     def _batch(self, share: Share, pixels: Tensor, warps: Tensor, colours: Tensor, labels: Tensor) -> Batch:
@@ -159,10 +154,7 @@ class FileLoader:
             share = waiting.get()
             if isinstance(pixels, str):
                 raise DataError(pixels, "It could be read when the run began: put it back, then go on with --resume.")
-            labels = torch.from_numpy(self._labels[share.photos])
-            if self._device.type == "cuda":
-                labels = labels.pin_memory()
-            images, labels = (torch.as_tensor(part).to(self._device, non_blocking=True) for part in (pixels, labels))
+            images, labels = (to_device(torch.as_tensor(part), self._device) for part in (pixels, self._labels[share.photos]))
             yield Batch(self._normalizer(images), labels, share)
 
 

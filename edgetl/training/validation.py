@@ -23,6 +23,7 @@ from edgetl.training.full_precision import full_precision
 from edgetl.training.halves import by_halves
 from edgetl.training.pixels import Done, decoder, store
 from edgetl.training.storage import allocate
+from edgetl.training.transfer import to_device
 
 _BATCH = 16, 64  # on a CPU, on a GPU: in float32, which takes more memory than a training batch in 16 bits
 
@@ -84,10 +85,7 @@ class Validation:
         device = self._processes.device
 
         def compute(pixels: NDArray[np.uint8]) -> Tensor:
-            batch = torch.from_numpy(pixels)
-            if device.type == "cuda":  # from pinned memory it is copied while the last batch is computed
-                batch = batch.pin_memory().to(device, non_blocking=True)
-            logits: Tensor = network(self._normalizer(batch))
+            logits: Tensor = network(self._normalizer(to_device(torch.from_numpy(pixels), device)))
             return logits.float()
 
         with full_precision():

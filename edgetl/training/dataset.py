@@ -105,8 +105,9 @@ def scan(root: str | Path, *, val_fraction: float = DEFAULT_VAL_FRACTION) -> Ima
     """
     root = Path(root).absolute()
     check_val_fraction(val_fraction)
-    if WHOLE not in data_parts(root):
-        return _read_parts(root)
+    parts = data_parts(root)
+    if WHOLE not in parts:
+        return _read_parts(root, parts)
     classes, found = _read_classes(root)
     samples = _hashed(found)
     train = tuple(sample for sample in samples if not falls_into_val(sample.digest, val_fraction))
@@ -115,7 +116,7 @@ def scan(root: str | Path, *, val_fraction: float = DEFAULT_VAL_FRACTION) -> Ima
     _require_photos(classes, train, "photos, but none of them fell into the training part", fix)
     if not val:
         raise DataError(f"{root}: no photo fell into the validation part.", fix)
-    return _folders(root, classes, train, val)
+    return _folders(root, parts, classes, train, val)
 
 
 def find_unreadable(
@@ -145,9 +146,9 @@ def find_unreadable(
     return unreadable
 
 
-def _read_parts(root: Path) -> ImageFolders:
-    classes, train = _read_classes(root / TRAIN)
-    val_classes, val = _read_classes(root / VAL)
+def _read_parts(root: Path, parts: Mapping[str, Path]) -> ImageFolders:
+    classes, train = _read_classes(parts[TRAIN])
+    val_classes, val = _read_classes(parts[VAL])
     if classes != val_classes:
         differing = [
             f"only in {part}/: {', '.join(sorted(names))}"
@@ -158,7 +159,7 @@ def _read_parts(root: Path) -> ImageFolders:
             f"{root}: the classes of train/ and val/ differ; {'; '.join(differing)}.",
             "Each class needs a folder of the same name in both.",
         )
-    return _folders(root, classes, _hashed(train), _hashed(val))
+    return _folders(root, parts, classes, _hashed(train), _hashed(val))
 
 
 def _read_classes(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]]]:
@@ -195,14 +196,20 @@ def _digest(path: Path) -> str:
         return hashlib.sha256(os.fsencode(path)).hexdigest()
 
 
-def _folders(root: Path, classes: tuple[str, ...], train: tuple[Sample, ...], val: tuple[Sample, ...]) -> ImageFolders:
+def _folders(
+    root: Path,
+    parts: Mapping[str, Path],
+    classes: tuple[str, ...],
+    train: tuple[Sample, ...],
+    val: tuple[Sample, ...],
+) -> ImageFolders:
     for name in (str(root), *classes):  # labels and settings are text, in the checkpoint and in the export
         try:
             name.encode()
         except UnicodeEncodeError as error:
             raise DataError(f"The folder {name!a} has a name that is not UTF-8.", "Rename it.") from error
     folders = ImageFolders(root, classes, train, val, (), _fingerprint(root, train + val))
-    return replace(folders, warnings=tuple(dict.fromkeys(_warnings(folders))))
+    return replace(folders, warnings=(*_warnings(folders), *oddities(parts, [sample.path for sample in train + val])))
 
 
 def _warnings(folders: ImageFolders) -> Iterable[str]:
@@ -212,11 +219,6 @@ def _warnings(folders: ImageFolders) -> Iterable[str]:
     shared = {sample.digest for sample in folders.train} & {sample.digest for sample in folders.val}
     if shared:
         yield f"{_photos(len(shared))} in train/ and val/ at once: the metrics will look better than they are."
-    for part, folder in data_parts(folders.root).items():
-        photos: dict[str, list[Path]] = {name: [] for name in folders.classes}
-        for sample in {TRAIN: folders.train, VAL: folders.val, WHOLE: folders.train + folders.val}[part]:
-            photos[folders.classes[sample.label]].append(sample.path)
-        yield from oddities(folder, photos)
 
 
 def _fingerprint(root: Path, samples: Collection[Sample]) -> str:

@@ -80,7 +80,7 @@ def examine(root: str | Path, *, threads: int | None = None, progress: Progress 
     copies = same_content(housed)
     findings = [
         *_class_findings(counts, parts),
-        *_oddities(housed, homes, parts),
+        *(Finding("warning", "odd folders", said) for said in oddities(parts, [item.path for item in housed if item.photo])),
         *(finding for item in housed for finding in file_findings(item, root)),
         *_strays(inspections, homes, root),
         *_exact_duplicates(copies, homes, root),
@@ -158,16 +158,6 @@ def _kind_of(problem: str) -> str:
     if "0 bytes)" in problem:
         return "empty"
     return "truncated" if "truncated" in problem.lower() else "unreadable"
-
-
-def _oddities(housed: Iterable[Inspection], homes: Mapping[Path, Key], parts: Mapping[str, Path]) -> Iterator[Finding]:
-    photos: dict[str, dict[str, list[Path]]] = {part: defaultdict(list) for part in parts}
-    for item in housed:
-        if item.photo:
-            part, name = homes[item.path]
-            photos[part][name].append(item.path)
-    for part, folder in parts.items():
-        yield from (Finding("warning", "odd folders", sentence) for sentence in oddities(folder, photos[part]))
 
 
 def _class_findings(counts: Mapping[str, Mapping[str, int]], parts: Mapping[str, Path]) -> Iterator[Finding]:

@@ -56,21 +56,20 @@ def too_few_classes(folder: Path, names: Sequence[str]) -> DataError | None:
     return DataError(f"{folder} holds {held}; a classifier needs two classes or more.", hint)
 
 
-def oddities(folder: Path, photos: Mapping[str, Iterable[Path]]) -> Iterator[str]:
-    """Sentences on class folders in ``folder`` that may not be what was meant. photos: class → its photos."""
-    below = {name: {_first_folder(path, folder / name) for path in paths} for name, paths in photos.items()}
-    deep = [name for name, inner in below.items() if len(inner) > 1 and "" not in inner]
+def oddities(parts: Mapping[str, Path], photos: Iterable[Path]) -> Iterator[str]:
+    """Sentences on class folders that may not be what was meant. parts: of ``data_parts``; photos: those in class folders."""
+    below: dict[Path, set[str]] = {}  # class folder → its own folders that hold photos, "" for itself
+    for folder in parts.values():
+        for name, *inner, _ in (path.relative_to(folder).parts for path in photos if path.is_relative_to(folder)):
+            below.setdefault(folder / name, set()).add(inner[0] if inner else "")
+    deep = [folder for folder, inner in below.items() if len(inner) > 1 and "" not in inner]
     if deep:
-        inner = _shown(sorted(below[deep[0]]))
-        yield f"All photos of {_shown(deep)} lie in folders further below ({inner}): each counts as one of its class."
-    linked = sorted(path.relative_to(folder).as_posix() for name in photos for path in _linked_folders(folder / name))
+        names = list(dict.fromkeys(folder.name for folder in deep))
+        inner_names = _shown(sorted(below[deep[0]]))
+        yield f"All photos of {_shown(names)} lie in folders further below ({inner_names}): each counts as one of its class."
+    linked = sorted(link.relative_to(folder.parent).as_posix() for folder in below for link in _linked_folders(folder))
     if linked:
         yield f"Links to folders below a class are not followed: {_shown(linked)}."
-
-
-def _first_folder(path: Path, folder: Path) -> str:
-    """Of those between ``folder`` and ``path``; "" where there is none."""
-    return "" if path.parent == folder else path.relative_to(folder).parts[0]
 
 
 def _linked_folders(folder: Path) -> Iterator[Path]:

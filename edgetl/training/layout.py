@@ -59,8 +59,9 @@ def too_few_classes(folder: Path, names: Sequence[str]) -> DataError | None:
 def oddities(parts: Mapping[str, Path], photos: Iterable[Path]) -> Iterator[str]:
     """Sentences on class folders that may not be what was meant. parts: of ``data_parts``; photos: those in class folders."""
     below: dict[Path, set[str]] = {}  # class folder → its own folders that hold photos, "" for itself
+    homes = sorted({path.parent for path in photos})
     for folder in parts.values():
-        for name, *inner, _ in (path.relative_to(folder).parts for path in photos if path.is_relative_to(folder)):
+        for name, *inner in (home.relative_to(folder).parts for home in homes if home.is_relative_to(folder)):
             below.setdefault(folder / name, set()).add(inner[0] if inner else "")
     deep = [folder for folder, inner in below.items() if len(inner) > 1 and "" not in inner]
     if deep:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgetl.cli.model_options import Number
+from edgetl.cli.option_types import Number, SomePath
 from edgetl.cli.progress_bar import counting
 from edgetl.cli.report_file import ReportFile
-from edgetl.cli.some_path import SomePath
 from edgetl.errors import BundleError, CheckpointError, ParityError
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgetl.cli.option_types import SomePath
 from edgetl.cli.printable import printable
 from edgetl.cli.report_file import ReportFile
-from edgetl.cli.some_path import SomePath
 from edgetl.training.layout import DEFAULT_VAL_FRACTION
 
 if TYPE_CHECKING:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from edgetl.cli.model_options import Number
+from edgetl.cli.option_types import Number, SomePath
 from edgetl.cli.progress_bar import steps
 from edgetl.cli.run_photos import calibration_photos, golden_photos, run_data
-from edgetl.cli.some_path import SomePath
 from edgetl.training.run_folder import BEST, METRICS
 
 if TYPE_CHECKING:

@@ -13,16 +13,6 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class Number(click.FloatRange):
-    """A ``FloatRange`` that also refuses "nan", which passes every comparison with its ends."""
-
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
-        number = super().convert(value, parameter, context)
-        if number != number:
-            self.fail(f"{value} is not a number.", parameter, context)
-        return number
-
-
 _OPTIONS = (
     click.option("--providers", default="auto", show_default=True, metavar="NAME[,NAME]", help="onnxruntime providers."),
     click.option("--threads", type=click.IntRange(1, 256), help="Threads inside one run of the model. [default: the cores]"),

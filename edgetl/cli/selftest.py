@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from edgetl.cli.model_options import Number, model_options, open_predictor
+from edgetl.cli.model_options import model_options, open_predictor
+from edgetl.cli.option_types import Number
 
 
 @click.command(short_help="Run a bundle's golden photos on this device and compare.")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgetl.cli.some_path import SomePath
+from edgetl.cli.option_types import SomePath
 from edgetl.errors import CheckpointError, TrainingError
 from edgetl.training.recipes import resolve
 from edgetl.training.run_folder import BEST, can_go_on, refuse_photos_folder, require_begun, require_free

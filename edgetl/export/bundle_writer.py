@@ -177,7 +177,7 @@ class _Writing:
 def refuse_other_folders(destination: Path) -> None:
     """Raises ExportError unless ``destination`` is free, or holds a bundle and nothing else: that may be replaced."""
     hint = "Choose another place with -o, or move it away."
-    if os.path.realpath(destination) == os.path.realpath(os.curdir):
+    if destination.exists() and destination.samefile(os.curdir):
         raise ExportError(f"{destination} is the current folder, and would be replaced under your feet.", hint)
     if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
         return

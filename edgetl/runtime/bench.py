@@ -77,6 +77,7 @@ def bench(predictor: Predictor, photos: Sequence[Path], *, runs: int = 100) -> B
     """
     cold_start, cold_memory = _cold_start(predictor, photos[0])
     stages = _stages(predictor, photos, runs)
+    resized = predictor.resize(read_image(photos[0], max_pixels=predictor.max_pixels))[np.newaxis]
     return Bench(
         machine=machine(predictor),
         photos=len(photos),
@@ -84,8 +85,8 @@ def bench(predictor: Predictor, photos: Sequence[Path], *, runs: int = 100) -> B
         cold_start=cold_start,
         cold_memory=cold_memory,
         throughput=_throughput(predictor, photos, runs),
-        threads=_by_threads(predictor, photos[0], runs),
-        batches=_by_batch(predictor, photos[0], runs),
+        threads=_by_threads(predictor, resized, runs),
+        batches=_by_batch(predictor, resized, runs),
         peak_memory=peak_memory(),
     )
 
@@ -163,14 +164,12 @@ def _throughput(predictor: Predictor, photos: Sequence[Path], runs: int) -> floa
     return runs / (time.perf_counter() - start)
 
 
-def _by_threads(predictor: Predictor, photo: Path, runs: int) -> dict[int, float]:
-    resized = predictor.resize(read_image(photo, max_pixels=predictor.max_pixels))[np.newaxis]
+def _by_threads(predictor: Predictor, resized: NDArray[np.uint8], runs: int) -> dict[int, float]:
     counts = sorted({1, *(2**i for i in range(1, 9) if 2**i < cores()), cores()})
     return {threads: _median_run(predictor, resized, runs, threads) for threads in counts}
 
 
-def _by_batch(predictor: Predictor, photo: Path, runs: int) -> dict[int, float]:
-    resized = predictor.resize(read_image(photo, max_pixels=predictor.max_pixels))[np.newaxis]
+def _by_batch(predictor: Predictor, resized: NDArray[np.uint8], runs: int) -> dict[int, float]:
     stacked = {size: np.repeat(resized, size, axis=0) for size in BATCHES}
     return {size: _median_run(predictor, images, max(runs // size, 3)) / size for size, images in stacked.items()}
 

@@ -5,7 +5,7 @@ torchmetrics, scikit-learn and scipy.stats are imported where they are used, at 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,13 +75,6 @@ def metrics_summary(probabilities: Probabilities, targets: Targets, *, temperatu
     if classes >= 2 * _TOP:
         summary["top5_accuracy"] = float(multiclass_accuracy(predicted, truth, classes, average="micro", top_k=_TOP))
     return summary
-
-
-def kept_weights(metrics: Mapping[str, Any]) -> str:
-    """Which weights of a run of several epochs were kept, in words."""
-    if not metrics.get("epoch"):
-        return "those that training began with"
-    return f"half-way to epoch {metrics['epoch']}" if metrics.get("midway") else f"of epoch {metrics['epoch']}"
 
 
 def class_metrics(probabilities: Probabilities, targets: Targets, labels: Sequence[str]) -> list[ClassMetrics]:

@@ -19,7 +19,6 @@ from edgetl.runtime.card import ModelCard
 from edgetl.runtime.images import read_image
 from edgetl.training import metrics, plots
 from edgetl.training.confusion_drawing import draw
-from edgetl.training.metrics import kept_weights
 from edgetl.training.run_folder import REPORT
 from edgetl.training.writing import write_atomically
 
@@ -120,6 +119,13 @@ def _render(name: str, data: ReportData) -> str:
         thresholds=[(least, *metrics.selective_accuracy(data.probabilities, data.targets, least)) for least in _THRESHOLDS],
         curves=_curves(data),
     )
+
+
+def kept_weights(metrics: Mapping[str, Any]) -> str:
+    """Which weights of a run of several epochs were kept, in words."""
+    if not metrics.get("epoch"):
+        return "those that training began with"
+    return f"half-way to epoch {metrics['epoch']}" if metrics.get("midway") else f"of epoch {metrics['epoch']}"
 
 
 def _worst_first(data: ReportData) -> list[tuple[metrics.ClassMetrics, int | None]]:

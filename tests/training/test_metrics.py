@@ -14,7 +14,6 @@ from edgetl.training.metrics import (
     calibration_curve,
     class_metrics,
     confusion_matrix,
-    kept_weights,
     metrics_summary,
     selective_accuracy,
     untempered,
@@ -128,15 +127,3 @@ def test_values_that_are_no_probabilities_are_refused(bad):
 def test_nothing_to_judge_is_refused():
     with pytest.raises(TrainingError, match="No metrics"):
         metrics_summary(np.empty((0, 2), np.float32), np.empty(0, np.int64))
-
-
-@pytest.mark.parametrize(
-    ("metrics", "words"),
-    [
-        ({"epoch": 0, "midway": False}, "those that training began with"),
-        ({"epoch": 3, "midway": False}, "of epoch 3"),
-        ({"epoch": 12, "midway": True}, "half-way to epoch 12"),
-    ],
-)
-def test_the_kept_weights_in_words(metrics: dict, words: str) -> None:
-    assert kept_weights(metrics) == words

@@ -21,7 +21,7 @@ from edgetl.runtime.card import ModelCard
 from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training import confusion_drawing, report
 from edgetl.training.metrics import metrics_summary
-from edgetl.training.report import ReportData, write_report
+from edgetl.training.report import ReportData, kept_weights, write_report
 
 SPEC = PreprocessSpec("shorter_side", 256, "bicubic", (224, 224), (0.5,) * 3, (0.5,) * 3)
 ODD_LABELS = ("<script>alert(1)</script>", 'a "quoted" & <b>', "花 と 鳥", "line\nbreak", "{{ 7 * 7 }}", "'; --")
@@ -267,3 +267,15 @@ def test_a_browser_opens_it_without_a_complaint(run, tmp_path, labels):
     assert "CONSOLE" not in done.stderr
     with Image.open(shot) as picture:
         assert len(picture.convert("RGB").getcolors(1 << 24)) > 100  # something was drawn
+
+
+@pytest.mark.parametrize(
+    ("metrics", "words"),
+    [
+        ({"epoch": 0, "midway": False}, "those that training began with"),
+        ({"epoch": 3, "midway": False}, "of epoch 3"),
+        ({"epoch": 12, "midway": True}, "half-way to epoch 12"),
+    ],
+)
+def test_the_kept_weights_in_words(metrics: dict, words: str) -> None:
+    assert kept_weights(metrics) == words

@@ -10,6 +10,9 @@ import pytest
 import torch
 from training_runs import COLOURS, write_photo
 
+from edgetl.training.backbones import Backbone, build
+from edgetl.training.dataset import Sample, scan
+
 WritePhotos = Callable[..., Path]
 
 
@@ -59,3 +62,16 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(caches / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     yield caches
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    """A tiny network of three classes with random weights, the same each time."""
+    torch.manual_seed(0)
+    return build("timm/test_efficientnet", 3, weights="none")
+
+
+@pytest.fixture
+def samples(class_folder: Path) -> tuple[Sample, ...]:
+    """The training photos of ``class_folder``."""
+    return scan(class_folder).train

@@ -5,43 +5,20 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import os
-import signal
-from functools import partial
-from types import SimpleNamespace
 
 import pytest
 import torch
 import torch._inductor.exc
-from torch.utils._python_dispatch import TorchDispatchMode
-from training_runs import COLOURS, small, weights_of, write_photo
+from training_runs import COLOURS, Notebook, equal, small, weights_of, write_photo
 
-from edgetl.errors import CheckpointError, DataError, TrainingError
+from edgetl.errors import CheckpointError, TrainingError
 from edgetl.training import checkpoint
-from edgetl.training.backbones import build
 from edgetl.training.dataset import scan
-from edgetl.training.distributed import Processes
 from edgetl.training.learner import Learner
-from edgetl.training.preparation import class_weights
-from edgetl.training.progress import Listener
 from edgetl.training.recipes import resolve
 from edgetl.training.run import train
 from edgetl.training.state import read_state
 from edgetl.training.validation import Scores
-
-
-class Notebook(Listener):
-    """Writes down what it is told."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.rows: list[dict] = []
-
-    def note(self, sentence: str) -> None:
-        self.notes.append(sentence)
-
-    def epoch(self, row: dict) -> None:
-        self.rows.append(row)
 
 
 def test_a_run_leaves_weights_card_history_and_metrics(two_parts, tmp_path):
@@ -72,10 +49,6 @@ def test_a_run_leaves_weights_card_history_and_metrics(two_parts, tmp_path):
     assert "ash" in report and "brick" in report
     assert read_state(run)["standing"]["finished"]
     assert {path.name for path in run.iterdir() if path.name.startswith(".")} == set()
-
-
-def equal(one, other) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 def test_the_same_run_twice_gives_the_same_bits_and_another_seed_others(two_parts, tmp_path):
@@ -194,19 +167,6 @@ def test_an_existing_run_is_not_overwritten_by_accident(two_parts, tmp_path):
     assert (tmp_path / "run/notes.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("changes", [{"cache": "memory"}, {"cache": "off"}])
-def test_unreadable_photos_are_found_before_any_epoch(two_parts, tmp_path, changes):
-    (two_parts / "train/ash/000.png").write_bytes(b"not a photo")
-    notebook = Notebook()
-    train(small(two_parts, epochs=1, **changes), tmp_path / "run", listener=notebook)
-    assert any("train/ash/000.png" in note for note in notebook.notes)
-    assert checkpoint.load(tmp_path / "run").card.data["train"] == 15
-    (two_parts / "val/brick/100.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"val/brick/100\.png"):
-        train(small(two_parts, **changes), tmp_path / "other")
-    assert not (tmp_path / "other/best.safetensors").exists()
-
-
 def test_uneven_classes_are_warned_of_unless_evened_out(tmp_path, write_photos):
     write_photos(tmp_path / "data/train", {"ash": 12, "brick": 3})
     write_photos(tmp_path / "data/val", {"ash": 2, "brick": 2}, first=50)
@@ -219,22 +179,6 @@ def test_uneven_classes_are_warned_of_unless_evened_out(tmp_path, write_photos):
 def test_a_loss_that_breaks_is_an_error_that_says_what_to_do(two_parts, tmp_path):
     with pytest.raises(TrainingError, match="smaller --lr"):
         train(small(two_parts, optimizer="sgd", lr=1e20, epochs=4, warmup=0.0, ema=0.0), tmp_path / "run")
-
-
-@pytest.mark.parametrize(
-    ("raised", "advice"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory"), "Halve --batch-size"),
-        (torch._inductor.exc.InductorError(RuntimeError("no compiler"), None), "Leave out --compile"),
-    ],
-)
-def test_errors_that_another_option_avoids_name_it(two_parts, tmp_path, monkeypatch, raised, advice):
-    def fail(*_):
-        raise raised
-
-    monkeypatch.setattr(Learner, "_loss", fail)
-    with pytest.raises(TrainingError, match=advice):
-        train(small(two_parts), tmp_path / "run")
 
 
 def test_a_folder_that_can_not_be_made_is_named(two_parts, tmp_path):
@@ -329,97 +273,3 @@ def test_the_average_is_what_is_judged_and_kept(two_parts, tmp_path):
     learner, kept = read_state(tmp_path / "run")["learner"], weights_of(tmp_path / "run")
     assert equal(kept, learner["average"]["network"])
     assert not equal(kept, learner["network"])
-
-
-def test_rare_classes_weigh_more(two_parts):
-    weights = class_weights(small(two_parts, class_weights=True), SimpleNamespace(train_counts=(12, 3)))
-    assert weights.tolist() == pytest.approx([15 / 24, 15 / 6])
-
-
-class _Copies(TorchDispatchMode):
-    count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += function is torch.ops.aten.clone.default
-        return function(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "timm/mobilenetv3_small_050", "mobilenet_v2"])
-def test_activations_copy_nothing_and_learn_the_same(two_parts, name):
-    images = torch.rand(2, 3, 64, 64)
-
-    def gradients(prepare):
-        backbone = build(name, 2, weights="none")
-        torch.manual_seed(0)
-        for parameter in backbone.module.parameters():
-            torch.nn.init.normal_(parameter, 0.0, 0.2)
-        prepare(backbone)
-        with _Copies() as copies:
-            loss = backbone.module.eval()(images).sum()
-        loss.backward()
-        return copies.count, [parameter.grad for parameter in backbone.module.parameters()]
-
-    before, plain = gradients(lambda backbone: None)
-    copies, mine = gradients(lambda backbone: Learner(backbone, small(two_parts), None, 1, Processes(torch.device("cpu"))))
-    assert before > 10 and copies == 0
-    assert all(torch.equal(one, other) for one, other in zip(plain, mine, strict=True))
-
-
-def test_a_compiled_network_learns_the_same(two_parts, tmp_path, monkeypatch):
-    """With a backend that changes nothing: this machine may have no compiler."""
-    train(small(two_parts, ema=0.9), tmp_path / "plain")
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    train(small(two_parts, ema=0.9, compile=True), tmp_path / "compiled")
-    assert equal(weights_of(tmp_path / "plain"), weights_of(tmp_path / "compiled"))
-
-
-def test_the_last_smaller_batch_of_an_epoch_compiles_nothing_again(two_parts, tmp_path, compiled_sizes):
-    train(small(two_parts, compile=True, batch_size=6), tmp_path / "run")  # 6, 6, 4 photos, twice
-    assert compiled_sizes == [{6}]
-
-
-def test_copies_of_a_photo_that_can_not_be_read_are_all_left_out(two_parts, tmp_path):
-    for name in ("ash", "brick"):
-        (two_parts / f"train/{name}/bad.png").write_bytes(b"not a photo")
-    notebook = Notebook()
-    settings = resolve(two_parts, {"backbone": "timm/test_resnet", "weights": "none", "feature_cache": "off"}, cuda=False)
-    train(settings, tmp_path / "run", listener=notebook)
-    assert checkpoint.load(tmp_path / "run").card.data["train"] == 16
-    assert any("train/ash/bad.png" in note and "train/brick/bad.png" in note for note in notebook.notes)
-
-
-def test_a_photo_that_goes_while_it_is_decoded_in_every_epoch_is_named(two_parts, tmp_path):
-    gone = sorted((two_parts / "train").rglob("*.png"))[0]
-
-    class Remover(Listener):
-        def epoch(self, row):
-            gone.unlink(missing_ok=True)
-
-    with pytest.raises(DataError, match=f"{gone.name}: no such file") as caught:
-        train(small(two_parts, cache="off", epochs=3), tmp_path / "run", listener=Remover())
-    assert "--resume" in caught.value.hint
-    assert (tmp_path / "run/last.pt").exists()
-
-
-def test_a_worker_process_that_is_killed_is_told_as_such(two_parts, tmp_path, monkeypatch):
-    monkeypatch.setattr("edgetl.training.loader.read_image", lambda path: os.kill(os.getpid(), signal.SIGKILL))
-    with pytest.raises(TrainingError, match="was ended from outside"):
-        train(small(two_parts, cache="off"), tmp_path / "run")
-
-
-def test_a_pipe_among_the_photos_is_refused_and_not_waited_for(two_parts, tmp_path):
-    os.mkfifo(two_parts / "train/ash/pipe.jpg")
-    notebook = Notebook()
-    train(small(two_parts, epochs=1), tmp_path / "run", listener=notebook)
-    assert any("pipe.jpg" in note for note in notebook.notes)
-
-
-def test_names_that_are_no_text(two_parts, tmp_path):
-    photo = two_parts / "val/ash/100.png"
-    photo.rename(photo.with_name("\udcff.png"))
-    train(small(two_parts, epochs=1), tmp_path / "run")
-    assert (tmp_path / "run/report.html").is_file()
-    (two_parts / "train/ash").rename(two_parts / "train/\udcfe")
-    (two_parts / "val/ash").rename(two_parts / "val/\udcfe")
-    with pytest.raises(DataError, match="not UTF-8"):
-        train(small(two_parts, epochs=1), tmp_path / "other")

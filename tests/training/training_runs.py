@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from edgetl.training.progress import Listener
 from edgetl.training.recipes import resolve
 from edgetl.training.run_folder import BEST
 from edgetl.training.settings import TrainSettings
@@ -46,3 +48,22 @@ def small(data: Path, **changes: Any) -> TrainSettings:
 def weights_of(run: Path) -> dict[str, Tensor]:
     """The kept weights of a run folder."""
     return load_file(run / BEST)
+
+
+class Notebook(Listener):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.rows: list[dict] = []
+
+    def note(self, sentence: str) -> None:
+        self.notes.append(sentence)
+
+    def epoch(self, row: dict) -> None:
+        self.rows.append(row)
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Whether two sets of weights are the same bits."""
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)

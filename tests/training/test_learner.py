@@ -1,0 +1,82 @@
+"""The network under training: what a step computes with, compiled or not, and what its errors say."""
+
+from __future__ import annotations
+
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch._inductor.exc
+from torch.utils._python_dispatch import TorchDispatchMode
+from training_runs import equal, small, weights_of
+
+from edgetl.errors import TrainingError
+from edgetl.training.backbones import build
+from edgetl.training.distributed import Processes
+from edgetl.training.learner import Learner
+from edgetl.training.preparation import class_weights
+from edgetl.training.run import train
+
+
+@pytest.mark.parametrize(
+    ("raised", "advice"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "Halve --batch-size"),
+        (torch._inductor.exc.InductorError(RuntimeError("no compiler"), None), "Leave out --compile"),
+    ],
+)
+def test_errors_that_another_option_avoids_name_it(two_parts, tmp_path, monkeypatch, raised, advice):
+    def fail(*_):
+        raise raised
+
+    monkeypatch.setattr(Learner, "_loss", fail)
+    with pytest.raises(TrainingError, match=advice):
+        train(small(two_parts), tmp_path / "run")
+
+
+def test_rare_classes_weigh_more(two_parts):
+    weights = class_weights(small(two_parts, class_weights=True), SimpleNamespace(train_counts=(12, 3)))
+    assert weights.tolist() == pytest.approx([15 / 24, 15 / 6])
+
+
+class _Copies(TorchDispatchMode):
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten.clone.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "timm/mobilenetv3_small_050", "mobilenet_v2"])
+def test_activations_copy_nothing_and_learn_the_same(two_parts, name):
+    images = torch.rand(2, 3, 64, 64)
+
+    def gradients(prepare):
+        backbone = build(name, 2, weights="none")
+        torch.manual_seed(0)
+        for parameter in backbone.module.parameters():
+            torch.nn.init.normal_(parameter, 0.0, 0.2)
+        prepare(backbone)
+        with _Copies() as copies:
+            loss = backbone.module.eval()(images).sum()
+        loss.backward()
+        return copies.count, [parameter.grad for parameter in backbone.module.parameters()]
+
+    before, plain = gradients(lambda backbone: None)
+    copies, mine = gradients(lambda backbone: Learner(backbone, small(two_parts), None, 1, Processes(torch.device("cpu"))))
+    assert before > 10 and copies == 0
+    assert all(torch.equal(one, other) for one, other in zip(plain, mine, strict=True))
+
+
+def test_a_compiled_network_learns_the_same(two_parts, tmp_path, monkeypatch):
+    """With a backend that changes nothing: this machine may have no compiler."""
+    train(small(two_parts, ema=0.9), tmp_path / "plain")
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    train(small(two_parts, ema=0.9, compile=True), tmp_path / "compiled")
+    assert equal(weights_of(tmp_path / "plain"), weights_of(tmp_path / "compiled"))
+
+
+def test_the_last_smaller_batch_of_an_epoch_compiles_nothing_again(two_parts, tmp_path, compiled_sizes):
+    train(small(two_parts, compile=True, batch_size=6), tmp_path / "run")  # 6, 6, 4 photos, twice
+    assert compiled_sizes == [{6}]

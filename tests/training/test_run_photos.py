@@ -1,0 +1,75 @@
+"""Runs on photos that can't be read, go, or have odd names, and whose decoding processes end."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from training_runs import Notebook, small
+
+from edgetl.errors import DataError, TrainingError
+from edgetl.training import checkpoint
+from edgetl.training.progress import Listener
+from edgetl.training.recipes import resolve
+from edgetl.training.run import train
+
+
+@pytest.mark.parametrize("changes", [{"cache": "memory"}, {"cache": "off"}])
+def test_unreadable_photos_are_found_before_any_epoch(two_parts, tmp_path, changes):
+    (two_parts / "train/ash/000.png").write_bytes(b"not a photo")
+    notebook = Notebook()
+    train(small(two_parts, epochs=1, **changes), tmp_path / "run", listener=notebook)
+    assert any("train/ash/000.png" in note for note in notebook.notes)
+    assert checkpoint.load(tmp_path / "run").card.data["train"] == 15
+    (two_parts / "val/brick/100.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"val/brick/100\.png"):
+        train(small(two_parts, **changes), tmp_path / "other")
+    assert not (tmp_path / "other/best.safetensors").exists()
+
+
+def test_copies_of_a_photo_that_can_not_be_read_are_all_left_out(two_parts, tmp_path):
+    for name in ("ash", "brick"):
+        (two_parts / f"train/{name}/bad.png").write_bytes(b"not a photo")
+    notebook = Notebook()
+    settings = resolve(two_parts, {"backbone": "timm/test_resnet", "weights": "none", "feature_cache": "off"}, cuda=False)
+    train(settings, tmp_path / "run", listener=notebook)
+    assert checkpoint.load(tmp_path / "run").card.data["train"] == 16
+    assert any("train/ash/bad.png" in note and "train/brick/bad.png" in note for note in notebook.notes)
+
+
+def test_a_photo_that_goes_while_it_is_decoded_in_every_epoch_is_named(two_parts, tmp_path):
+    gone = sorted((two_parts / "train").rglob("*.png"))[0]
+
+    class Remover(Listener):
+        def epoch(self, row):
+            gone.unlink(missing_ok=True)
+
+    with pytest.raises(DataError, match=f"{gone.name}: no such file") as caught:
+        train(small(two_parts, cache="off", epochs=3), tmp_path / "run", listener=Remover())
+    assert "--resume" in caught.value.hint
+    assert (tmp_path / "run/last.pt").exists()
+
+
+def test_a_worker_process_that_is_killed_is_told_as_such(two_parts, tmp_path, monkeypatch):
+    monkeypatch.setattr("edgetl.training.loader.read_image", lambda path: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(TrainingError, match="was ended from outside"):
+        train(small(two_parts, cache="off"), tmp_path / "run")
+
+
+def test_a_pipe_among_the_photos_is_refused_and_not_waited_for(two_parts, tmp_path):
+    os.mkfifo(two_parts / "train/ash/pipe.jpg")
+    notebook = Notebook()
+    train(small(two_parts, epochs=1), tmp_path / "run", listener=notebook)
+    assert any("pipe.jpg" in note for note in notebook.notes)
+
+
+def test_names_that_are_no_text(two_parts, tmp_path):
+    photo = two_parts / "val/ash/100.png"
+    photo.rename(photo.with_name("\udcff.png"))
+    train(small(two_parts, epochs=1), tmp_path / "run")
+    assert (tmp_path / "run/report.html").is_file()
+    (two_parts / "train/ash").rename(two_parts / "train/\udcfe")
+    (two_parts / "val/ash").rename(two_parts / "val/\udcfe")
+    with pytest.raises(DataError, match="not UTF-8"):
+        train(small(two_parts, epochs=1), tmp_path / "other")

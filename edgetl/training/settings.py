@@ -13,6 +13,8 @@ from edgetl.errors import TrainingError
 from edgetl.training.layout import DEFAULT_VAL_FRACTION
 
 SOLVER = "solver"  # the optimizer that fits the head on frozen features as one convex problem, without epochs
+_KINDS = {str: "text", bool: "True or False", int: "a whole number", float: "a number"}
+_LEAST_ALPHA = 1e-3  # of a Beta distribution; far below, nothing is blended, and torch can't draw from it
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class TrainSettings:
     epochs: int = _option(12, "Recipe", "Times each photo is seen.", low=1, needs=_LOOP, common=True)
     batch_size: int = _option(64, "Recipe", "Photos in a batch, over all processes.", low=1, needs=_LOOP)
     accumulate: int = _option(1, "Recipe", "Batches whose gradients make one step.", low=1, needs=_LOOP)
-    lr: float = _option(5e-4, "Recipe", "Learning rate (the largest one, of the head).", above=0, needs=_LOOP)
+    lr: float = _option(5e-4, "Recipe", "Learning rate (the largest one, of the head).", above=0, high=1e6, needs=_LOOP)
     layer_decay: float = _option(
         0.15, "Recipe", "Factor on the lowest block's learning rate; in between, by depth.", above=0, high=1, needs=_LOOP
     )
@@ -154,13 +156,21 @@ class TrainSettings:
     save_every: float = _option(60.0, "Run", "Seconds between two saves of where the run stands.", above=0, needs=_LOOP)
 
     def __post_init__(self) -> None:
+        kinds, initial = field_types(), defaults()
         for name, option in OPTIONS.items():
             value = getattr(self, name)
             numbers = value if isinstance(value, tuple) else (value,)
+            parts = len(initial[name]) if isinstance(initial[name], tuple) else 1
+            if len(numbers) != parts or not all(_is_a(kinds[name], number) for number in numbers):
+                pair = "a pair, each " if parts > 1 else ""
+                raise TrainingError(f"{flag(name)} is {value!r}; it takes {pair}{_KINDS[kinds[name]]}.")
             if option.choices and value not in option.choices:
                 raise TrainingError(f"{flag(name)} is {value!r}; it takes {', '.join(option.choices)}.")
             if not isinstance(value, (str, bool)) and not all(_fits(number, option) for number in numbers):
                 raise TrainingError(f"{flag(name)} is {value}; {_range(option)}.")
+        for name in ("mixup", "cutmix"):
+            if 0 < getattr(self, name) < _LEAST_ALPHA:
+                raise TrainingError(f"{flag(name)} is {getattr(self, name)}; it must be 0 or at least {_LEAST_ALPHA:g}.")
         for name in ("scale", "ratio"):
             if getattr(self, name)[0] > getattr(self, name)[1]:
                 raise TrainingError(f"{flag(name)} is {getattr(self, name)}; the smaller number comes first.")
@@ -218,6 +228,11 @@ def flag(name: str) -> str:
 def flags(names: Iterable[str]) -> str:
     """Several options, for a sentence."""
     return ", ".join(map(flag, names))
+
+
+def _is_a(kind: type, value: Any) -> bool:
+    """A whole number will do as a float; True and False are no numbers."""
+    return isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (kind is bool)
 
 
 def _fits(number: float, option: Option) -> bool:

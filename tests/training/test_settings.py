@@ -32,6 +32,32 @@ def test_settings_of_another_version_are_refused():
         TrainSettings.from_dict({**values, "sharpness": 1})
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("epochs", "3", "--epochs is '3'; it takes a whole number"),
+        ("epochs", 3.0, "it takes a whole number"),
+        ("epochs", True, "it takes a whole number"),
+        ("lr", None, "--lr is None; it takes a number"),
+        ("lr", 1e308, "it must be above 0 and at most 1e\\+06"),
+        ("flip", 1, "it takes True or False"),
+        ("device", 0, "--device is 0; it takes text"),
+        ("scale", 0.5, "--scale is 0.5; it takes a pair, each a number"),
+        ("scale", (0.5, 0.6, 0.7), "it takes a pair"),
+        ("scale", ("0.5", 1.0), "it takes a pair"),
+        ("mixup", 1e-300, "--mixup is 1e-300; it must be 0 or at least 0.001"),
+        ("cutmix", 1e-4, "--cutmix is 0.0001; it must be 0 or at least 0.001"),
+    ],
+)
+def test_a_value_that_can_not_be_used_is_refused_by_name(name, value, said):
+    with pytest.raises(TrainingError, match=said):
+        TrainSettings("photos", **{name: value})
+
+
+def test_a_whole_number_will_do_for_any_other():
+    assert TrainSettings("photos", lr=1, scale=(1, 1), mixup=0).lr == 1
+
+
 def test_the_default_depends_on_the_machine():
     assert (resolve("d", {}, cuda=False).strategy, resolve("d", {}, cuda=False).optimizer) == ("features", SOLVER)
     assert (resolve("d", {}, cuda=True).strategy, resolve("d", {}, cuda=True).optimizer) == ("full", "adamw")

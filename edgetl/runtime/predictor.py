@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from io import BufferedReader
 from itertools import chain, islice
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -112,6 +113,7 @@ class Predictor:
     ) -> None:
         if threads is not None:
             _require_positive("threads", threads)
+        _require_positive("max_pixels", max_pixels)
         self.path = Path(model)
         self.providers = providers
         self.threads = threads
@@ -385,6 +387,6 @@ def _batch_size(provider: str) -> int:
     return 1 if provider == "CPUExecutionProvider" else _GPU_BATCH
 
 
-def _require_positive(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{name} is {value}; it must be at least 1, or None")
+def _require_positive(name: str, value: Any) -> None:
+    if not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number, at least 1")

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -290,12 +291,19 @@ def test_threads_give_the_same_answers(tiny_bundle: Path, predictor: Predictor) 
         )
 
 
-@pytest.mark.parametrize("threads", [0, -1])
-def test_impossible_numbers_are_refused(tiny_bundle: Path, predictor: Predictor, threads: int) -> None:
-    with pytest.raises(ValueError, match=f"threads is {threads}"):
-        Predictor(tiny_bundle, threads=threads)
-    with pytest.raises(ValueError, match=f"workers is {threads}"):
-        predictor.batch([], workers=threads)
+@pytest.mark.parametrize("number", [0, -1, 1.5, "2"])
+def test_impossible_numbers_are_refused(tiny_bundle: Path, predictor: Predictor, number: Any) -> None:
+    with pytest.raises(ValueError, match=f"threads is {number!r}"):
+        Predictor(tiny_bundle, threads=number)
+    with pytest.raises(ValueError, match=f"max_pixels is {number!r}"):
+        Predictor(tiny_bundle, max_pixels=number)
+    with pytest.raises(ValueError, match=f"workers is {number!r}"):
+        predictor.batch([], workers=number)
+
+
+def test_a_limit_on_pixels_can_not_be_left_out(tiny_bundle: Path) -> None:
+    with pytest.raises(ValueError, match="max_pixels is None; it must be a whole number"):
+        Predictor(tiny_bundle, max_pixels=None)  # type: ignore[arg-type]
 
 
 def test_without_onnxruntime_the_error_is_the_install_command(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

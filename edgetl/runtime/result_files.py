@@ -234,7 +234,7 @@ class Parquet(JsonLines):
         super()._start()
         if not self._table.exists():
             return
-        waiting, self._done = self._done, set()
+        waiting, failed, self._done, self.failed = self._done, self.failed, set(), 0
         try:
             self._take_stock(self._table_rows())
         except ResultsError:
@@ -244,7 +244,9 @@ class Parquet(JsonLines):
         if waiting & self._done:  # killed between putting the table in place and removing what went into it
             self._file.truncate(0)
             self._file.seek(0)
+            return
         self._done |= waiting
+        self.failed += failed
 
     def complete(self) -> None:
         temporary = self._table.with_name(self._table.name + ".temporary")

@@ -153,6 +153,19 @@ def test_a_parquet_run_killed_just_after_its_table_was_put_in_place_writes_nothi
     assert len(read(path)) == len(RESULTS)
 
 
+@pytest.mark.parametrize("in_the_table", [True, False])
+def test_failures_that_wait_beside_a_parquet_table_are_counted_once(in_the_table: bool, tmp_path: Path) -> None:
+    path, waiting = tmp_path / "results.parquet", [RESULTS[2], ImageError("c.jpg", "it is empty")]
+    write(path, [*RESULTS[:2], *(waiting if in_the_table else [])])
+    with pytest.raises(KeyboardInterrupt), open_results(tmp_path / "other.parquet", "m1", LABELS) as file:
+        for item in waiting:
+            file.append(item)
+        raise KeyboardInterrupt
+    (tmp_path / "other.parquet.partial").rename(tmp_path / "results.parquet.partial")
+    with open_results(path, "m1", LABELS) as file:
+        assert (len(file), file.failed) == (4, 2)
+
+
 def test_parquet_rows_come_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgetl.runtime.result_files._PARQUET_ROWS", 10)
     path = tmp_path / "many.parquet"

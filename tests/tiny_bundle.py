@@ -131,7 +131,7 @@ def write_manifest(
         "checkpoint": {"path": None, "sha256": "0" * 64},
         "models": {"fp32": "model.onnx"},
         "torchscript": None,
-        "opset": 13,
+        "opset": {"fp32": 13},
         "versions": {"maker": "1.0"},
         "files": {n: {"sha256": hashlib.sha256(c).hexdigest(), "bytes": len(c)} for n, c in files.items()},
         "golden": golden,

@@ -109,7 +109,7 @@ class _Writing:
             "models": {},
             "torchscript": None,
             "pt2": None,
-            "opset": None,
+            "opset": {},
             "precisions": {},
             "verification": {},
             "golden": self._golden,
@@ -117,9 +117,10 @@ class _Writing:
 
     def add_onnx(self, opset: int | None, precisions: Sequence[str], judged_by: JudgedBy | None) -> None:
         """One ONNX model a precision."""
+        if opset is not None and opset < INT8_MIN_OPSET and "int8" in precisions:
+            raise ExportError(f"int8 needs opset {INT8_MIN_OPSET} or later.", "Leave out --opset.")
         self._working("Writing the network as ONNX", 0, 0)
         network = export_network(self._network, self._card.spec, opset)
-        self.manifest["opset"] = opset_of(network)
         for precision in precisions:
             judgement, limit = None, MAX_PROBABILITY_DIFFERENCE
             smaller = network
@@ -134,6 +135,7 @@ class _Writing:
                 self.manifest["precisions"][precision] = judgement.to_dict()
                 self._keep_own_answers(precision, run)
             self.manifest["models"][precision] = ONNX_FILES[precision]
+            self.manifest["opset"][precision] = opset_of(model)
             self.files[ONNX_FILES[precision]] = seal(model.SerializeToString())
 
     def add_torchscript(self) -> None:

@@ -53,7 +53,7 @@ def test_the_manifest_says_where_it_came_from(exported: Path) -> None:
     manifest = json.loads((exported / "manifest.json").read_text())
     assert manifest["name"] == "tiny"
     assert manifest["models"] == {"fp32": "model.onnx"}
-    assert manifest["opset"] == 12
+    assert manifest["opset"] == {"fp32": 12}
     assert manifest["versions"]["torch"] == torch.__version__
     assert manifest["checkpoint"]["sha256"] == hashlib.sha256(b"weights").hexdigest()
     assert (exported / manifest["checkpoint"]["path"]).resolve() == exported.parents[1] / "best.safetensors"

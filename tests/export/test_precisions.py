@@ -18,6 +18,7 @@ from edgetl import Predictor
 from edgetl.errors import ExportError
 from edgetl.export.bundle_writer import export_bundle
 from edgetl.export.judge import Judge, run_network
+from edgetl.export.onnx_model import opset_of
 from edgetl.export.onnx_network import export_network
 from edgetl.export.pictures import Pictures
 from edgetl.export.precisions import JudgedBy, to_half, to_int8
@@ -216,6 +217,12 @@ def test_nothing_to_judge_by_is_an_error(network: onnx.ModelProto, judged_by: Ju
         export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=[], precisions=["int8"])
 
 
+def test_an_opset_that_int8_does_not_know_is_not_raised_behind_ones_back(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="int8 needs opset 13 or later"):
+        export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=[], opset=12, precisions=["fp32", "int8"])
+    assert not (tmp_path / "b").exists()
+
+
 def test_one_bundle_holds_several_precisions(judged_by: JudgedBy, tmp_path: Path, photo_folder: Path) -> None:
     allowing = JudgedBy(judged_by.calibration, judged_by.validation, max_accuracy_drop=50)
     golden = sorted(photo_folder.iterdir())[:2]
@@ -226,8 +233,9 @@ def test_one_bundle_holds_several_precisions(judged_by: JudgedBy, tmp_path: Path
     assert opened.manifest["models"] == {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
     assert opened.damage() == []
     assert opened.manifest["precisions"]["int8"]["photos"] == 8
-    for name in opened.manifest["models"].values():
+    for precision, name in opened.manifest["models"].items():
         model = onnx.load(bundle / name)
+        assert opened.manifest["opset"][precision] == opset_of(model) == (13 if precision == "int8" else 12)
         made = {output for node in model.graph.node for output in node.output}
         assert {"resized", "normalized", "logits", "probabilities"} <= made
         assert [value.name for value in model.graph.input] == ["images"]

@@ -130,7 +130,7 @@ def _trained(path: Path, bundle: Bundle | None, checkpoint: Path | None) -> Trai
     """The network to compare with: the one asked for, or the one recorded in the manifest, if it still is the same file."""
     from edgetl.training.checkpoint import load
 
-    recorded = bundle.manifest.get("checkpoint") if bundle else None
+    recorded = bundle.manifest["checkpoint"] if bundle else None
     way_out = "Name the run that it was exported from with --checkpoint RUN."
     if checkpoint is None:
         if not recorded or not recorded["path"]:

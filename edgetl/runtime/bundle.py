@@ -237,6 +237,8 @@ def _check_files(manifest: Mapping[str, Any], golden: tuple[Golden, ...]) -> Non
         _check_name(name)
         if not (isinstance(entry["sha256"], str) and isinstance(entry["bytes"], int)):
             raise ValueError(f"files: {name!r} has no checksum")
+    if not all(isinstance(manifest["checkpoint"][key], str | None) for key in ("path", "sha256")):
+        raise ValueError("checkpoint: neither a path nor nothing")
     for name in (*manifest["models"].values(), *(photo.file for photo in golden)):
         if name not in manifest["files"]:
             raise ValueError(f"{name!r} is not among its files")

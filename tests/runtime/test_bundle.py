@@ -135,7 +135,7 @@ def test_a_manifest_without_a_part_is_refused(bundle_copy: Path, key: str) -> No
         Bundle.open(bundle_copy)
 
 
-@pytest.mark.parametrize("key", ["card", "models", "files", "golden"])
+@pytest.mark.parametrize("key", ["card", "models", "files", "golden", "checkpoint"])
 @pytest.mark.parametrize("value", [None, 3, "text", [1], {"a": 1}, {"a": [2]}, [{"file": "x"}]])
 def test_a_manifest_with_a_part_of_another_kind_is_refused(bundle_copy: Path, key: str, value: object) -> None:
     rewrite(bundle_copy, lambda manifest: manifest.update({key: value}))

@@ -6,8 +6,8 @@ import hashlib
 import os
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 from io import BufferedReader
@@ -23,6 +23,7 @@ from edgetl.runtime.bundle import Bundle, looking_at, open_to_read, read_card
 from edgetl.runtime.card import ModelCard
 from edgetl.runtime.cores import cores
 from edgetl.runtime.images import MAX_PIXELS, Source, describe, read_image
+from edgetl.runtime.in_order import in_order
 from edgetl.runtime.network_part import PART_INPUT, WHOLE_INPUT, network_edits, set_bytes
 from edgetl.runtime.preprocess import resize_for_graph, resize_image
 from edgetl.runtime.private_copy import Content, private_copy
@@ -183,20 +184,15 @@ class Predictor:
             yield from self._classify(start[0], self.threads)
             return
         self._session(session_threads)  # what is wrong with the model is no photo's fault
-        from concurrent.futures import Future, ThreadPoolExecutor
+        from concurrent.futures import ThreadPoolExecutor
 
-        pending: deque[Future[list[Prediction | ImageError]]] = deque()
-        with ThreadPoolExecutor(workers, thread_name_prefix="edgetl") as pool:
-            try:
-                for chunk in chain(start, chunks):
-                    pending.append(pool.submit(self._classify, chunk, session_threads))
-                    if len(pending) > 2 * workers:
-                        yield from pending.popleft().result()
-                while pending:
-                    yield from pending.popleft().result()
-            finally:  # the caller may stop half way
-                for future in pending:
-                    future.cancel()
+        work = partial(self._classify, threads=session_threads)
+        with (
+            ThreadPoolExecutor(workers, thread_name_prefix="edgetl") as pool,
+            closing(in_order(pool, work, chain(start, chunks), 2 * workers + 1)) as answers,  # the caller may stop half way
+        ):
+            for answer in answers:
+                yield from answer
 
     def resize(self, image: Image.Image) -> NDArray[np.uint8]:
         """A picture of mode RGB → uint8 [h, w, 3] for ``run_model``. Raises ImageError as ``resize_image`` does."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,12 +18,12 @@ from numpy.typing import NDArray
 from edgetl.errors import ImageError
 from edgetl.runtime.cores import cores
 from edgetl.runtime.images import read_image
+from edgetl.runtime.in_order import in_order
 from edgetl.runtime.preprocess import resize_image
 from edgetl.training.backbones import Backbone
 from edgetl.training.dataset import Sample
 from edgetl.training.feature_cache import MOST_BYTES, FeatureCache, make_room
 from edgetl.training.layout import content_digest
-from edgetl.training.threads import in_order
 from edgetl.training.trunk import Trunk, open_trunk
 
 _SHARD = 512  # photos between two writes to the cache: what a killed run loses, a few seconds' work
@@ -143,8 +144,11 @@ class _Workers:
     def compute(self, groups: Sequence[Sequence[Sample]]) -> Generator[tuple[Sample, _Answer], None, None]:
         """(photo, float32 [features] or why it can't be read) for every photo, in order, group by group."""
         work = self._features if self._trunk.concurrent else self._pixels
-        with ThreadPoolExecutor(self._threads) as pool:
-            results = in_order(pool, work, (photo for group in groups for photo in group), self._threads * _AHEAD)
+        photos = (photo for group in groups for photo in group)
+        with (
+            ThreadPoolExecutor(self._threads) as pool,
+            closing(in_order(pool, work, photos, self._threads * _AHEAD)) as results,
+        ):
             for group in groups:
                 answers = [next(results) for _ in group]
                 yield from zip(group, answers if self._trunk.concurrent else self._run(answers), strict=True)

@@ -10,7 +10,7 @@ import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +23,9 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from edgetl.runtime.images import MAX_PIXELS
+from edgetl.runtime.in_order import in_order
 from edgetl.training.dataset import Sample
 from edgetl.training.pixels import Decode, Done, StoredPhotos
-from edgetl.training.threads import in_order
 
 _BATCH = 128  # photos given to nvJPEG at once: its units work side by side, and each call waits for the slowest
 _BATCH_PIXELS = 1 << 26  # of all of them together: decoded and as float32 they take 15 bytes each on the GPU
@@ -77,10 +77,14 @@ def store_on_gpu(
         for _ in rows:
             done()
 
-    with ThreadPoolExecutor(threads + _HELPERS) as pool, left:
+    with (
+        ThreadPoolExecutor(threads + _HELPERS) as pool,
+        left,
+        closing(in_order(pool, look, left.for_gpu(), _AHEAD)) as seen,
+    ):
         filling = [pool.submit(fill) for _ in range(threads)]
         placing: list[Future[None]] = []
-        for batch in _batches(in_order(pool, look, left.for_gpu(), _AHEAD)):
+        for batch in _batches(seen):
             jpegs = dict(sorted(_jpegs(batch), key=lambda item: (item[1].height, item[1].width)))
             pixels = _decoded(list(jpegs.values()), room.shape[1:3], device)
             for future in placing:  # at most two batches are on the GPU

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from PIL import Image
 from edgetl.errors import DataError, ImageError
 from edgetl.runtime.cores import cores
 from edgetl.runtime.images import read_image
+from edgetl.runtime.in_order import in_order
 from edgetl.runtime.sources import image_suffixes
 from edgetl.training.duplicates import Fingerprint, fingerprint
 from edgetl.training.layout import content_digest
@@ -86,13 +87,12 @@ def inspect_all(paths: Sequence[Path], *, threads: int | None = None, progress: 
     the interpreter's lock). ``progress`` is called after each."""
     image_suffixes()  # Pillow's plugins are registered once, before threads ask for them
     threads = threads or cores()
-    waiting: deque[Future[Inspection]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        remaining = iter(paths)
-        for done in range(1, len(paths) + 1):
-            while len(waiting) < threads * _WAITING and (path := next(remaining, None)) is not None:
-                waiting.append(pool.submit(inspect, path))
-            yield waiting.popleft().result()
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        closing(in_order(pool, inspect, paths, threads * _WAITING)) as inspections,
+    ):
+        for done, inspection in enumerate(inspections, start=1):
+            yield inspection
             if progress:
                 progress(done, len(paths))
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgetl.cli.option_types import Number, SomePath
+from edgetl.cli.option_types import PRECISIONS, Number, ReportFile, SomePath
 from edgetl.cli.progress_bar import counting
-from edgetl.cli.report_file import ReportFile
 from edgetl.errors import BundleError, CheckpointError, ParityError
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ class WrongUse(click.ClickException):
 @click.option("--images", type=click.Path(exists=True, path_type=Path), required=True, help="Photos: a folder or a file.")
 @click.option("--checkpoint", type=SomePath(), help="The trained run. [default: the one BUNDLE names]")
 @click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Only this runtime, which must run; repeatable.")
-@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), help="Which of the bundle's models to check.")
+@click.option("--precision", type=PRECISIONS, help="Which of the bundle's models to check.")
 @click.option(
     "--tolerance", type=Number(0, 1), help="Largest difference of a probability. [default: 1e-4; fp16 2.5e-2, int8 0.25]"
 )
@@ -66,7 +65,7 @@ def command(
     """Compare BUNDLE with the network that it was exported from, stage by stage, in every runtime installed here.
 
     BUNDLE is a bundle folder or a lone model.onnx. Exit code 0 if all that was asked for ran and passed, 1 if
-    something differs, 2 if nothing could be compared.
+    something differs or a bundle is damaged, 2 if the question can't be put.
 
     Runtimes: torchscript, torchscript-fresh, pt2, onnxruntime-cpu, onnxruntime-unoptimized, batch, onnxruntime-cuda,
     openvino, predictor.
@@ -81,11 +80,22 @@ def command(
         raise click.UsageError("--against compares two bundles: it takes no --runtime and no --checkpoint.")
     if max_accuracy_drop is not None and not against:
         raise click.UsageError("--max-accuracy-drop needs --against: an accuracy falls from something.")
+    from edgetl.parity.against import compare_bundles
+    from edgetl.runtime.predictor import Predictor
+
     try:
         root, photos = _photos(images, limit)
-        with counting("photos", done=0, total=lambda: len(photos)) as progress:
+        with counting(done=0, total=lambda: len(photos)) as progress:
             if against:
-                result: Result = _against(bundle, against, root, photos, precision, max_accuracy_drop, tolerance, progress)
+                result: Result = compare_bundles(
+                    Predictor(bundle, precision=precision),
+                    Predictor(against),
+                    photos,
+                    root,
+                    max_accuracy_drop=max_accuracy_drop,
+                    tolerance=tolerance,
+                    progress=progress,
+                )
             else:
                 result = _check(bundle, checkpoint, root, photos, precision, runtimes, tolerance, progress)
         _report(result, {"json": json_file, "junit": junit_file, "html": html_file})
@@ -155,30 +165,6 @@ def _same_file(checkpoint: Path, sha256: str, way_out: str) -> None:
             f"{checkpoint} is no longer the checkpoint that was exported (trained again?).\n"
             f"Export it again, or compare with it all the same with --checkpoint {checkpoint}."
         )
-
-
-def _against(
-    new: Path,
-    old: Path,
-    root: Path,
-    photos: list[Path],
-    precision: str | None,
-    max_accuracy_drop: float | None,
-    tolerance: float | None,
-    progress: Callable[[], None],
-) -> AgainstResult:
-    from edgetl.parity.against import compare_bundles
-    from edgetl.runtime.predictor import Predictor
-
-    return compare_bundles(
-        Predictor(new, precision=precision),
-        Predictor(old),
-        photos,
-        root,
-        max_accuracy_drop=max_accuracy_drop,
-        tolerance=tolerance,
-        progress=progress,
-    )
 
 
 def _report(result: Result, files: dict[str, Path | None]) -> None:

@@ -20,12 +20,12 @@ _WIDE = 100  # characters
 def show(result: CheckResult | AgainstResult, console: Console) -> None:
     """Print the whole report."""
     if isinstance(result, CheckResult):
-        show_check(result, console)
+        _show_check(result, console)
     else:
-        show_against(result, console)
+        _show_against(result, console)
 
 
-def show_check(result: CheckResult, console: Console) -> None:
+def _show_check(result: CheckResult, console: Console) -> None:
     """The table of runtimes, what is wrong, and the verdict."""
     if result.runtimes:
         console.print(_runtimes(result, console))
@@ -54,7 +54,7 @@ def _show_worst(result: CheckResult, console: Console) -> None:
         console.print(f"furthest: {_text(worst.photo)} in {run.name}, a probability off by {worst.distance:.2g}")
 
 
-def show_against(result: AgainstResult, console: Console) -> None:
+def _show_against(result: AgainstResult, console: Console) -> None:
     """Agreement, accuracy where it is known, and the photos on which the two disagree."""
     console.print(
         f"agreement {result.agreement:.2%}: {len(result.disagreements)} of {result.photos} photos get another label",

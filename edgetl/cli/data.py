@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgetl.cli.option_types import SomePath
+from edgetl.cli.option_types import ReportFile, SomePath
 from edgetl.cli.printable import printable
-from edgetl.cli.report_file import ReportFile
+from edgetl.cli.progress_bar import steps
 from edgetl.training.layout import DEFAULT_VAL_FRACTION
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def check(data: str, json_file: Path | None, threads: int | None) -> None:
     """
     from edgetl.training.doctor import examine
 
-    with _progress("Reading photos") as progress:
-        diagnosis = examine(data, threads=threads, progress=progress)
+    with steps() as working:
+        diagnosis = examine(data, threads=threads, progress=partial(working, "Reading photos"))
     _show_diagnosis(diagnosis)
     _write_json(json_file, diagnosis.to_dict())
     if diagnosis.errors:
@@ -91,33 +91,18 @@ def split(source: str, destination: str, val_fraction: float, copy: bool, json_f
     """
     from edgetl.training import split as splitting
 
-    with _progress("Reading photos") as progress:
+    with steps() as working:
+        progress = partial(working, "Reading photos")
         done = splitting.split(source, destination, val_fraction=val_fraction, copy=copy, threads=threads, progress=progress)
     _show_split(done)
     _write_json(json_file, done.to_dict())
 
 
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, gone when the work is done; nothing where stderr is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
 def _write_json(file: Path | None, values: dict[str, Any]) -> None:
-    if file is None:
-        return
-    text = json.dumps(values, ensure_ascii=False, indent=1) + "\n"
-    try:  # a file name that is not Unicode becomes a JSON escape
-        file.write_text(text, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise click.ClickException(f"{file} can't be written: {error.strerror or error}.") from error
+    from edgetl.parity.reports import write_report
+
+    if file is not None:
+        write_report(file, json.dumps(values, ensure_ascii=False, indent=1) + "\n")
 
 
 def _show_diagnosis(diagnosis: Diagnosis) -> None:

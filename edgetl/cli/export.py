@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from edgetl.cli.option_types import Number, SomePath
+from edgetl.cli.option_types import PRECISIONS, Number, SomePath
 from edgetl.cli.progress_bar import steps
 from edgetl.cli.run_photos import calibration_photos, golden_photos, run_data
+from edgetl.runtime.bundle import MANIFEST
 from edgetl.training.run_folder import BEST, METRICS
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ _MOST_CLASSES, _MOST_LAYERS = 10, 3  # shown; the manifest has all
     "--precision",
     "precisions",
     multiple=True,
-    type=click.Choice(["fp32", "fp16", "int8"]),
+    type=PRECISIONS,
     default=("fp32",),
     show_default=True,
     help="Precision of the ONNX model; may be given more than once, for several models in one bundle.",
@@ -96,7 +97,7 @@ def command(
     with steps() as working:
         written = _export(run, output, golden, opset, formats, precisions, calibration, max_accuracy_drop, working)
     _warn_of_an_unfinished(run)
-    click.echo("\n".join(_lines(written, json.loads((written / "manifest.json").read_bytes()))))
+    click.echo("\n".join(_lines(written, json.loads((written / MANIFEST).read_bytes()))))
 
 
 def _export(

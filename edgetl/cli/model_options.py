@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from edgetl.cli.option_types import PRECISIONS
+
 if TYPE_CHECKING:
     from edgetl.runtime.predictor import Predictor
 
@@ -15,8 +17,12 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _OPTIONS = (
     click.option("--providers", default="auto", show_default=True, metavar="NAME[,NAME]", help="onnxruntime providers."),
-    click.option("--threads", type=click.IntRange(1, 256), help="Threads inside one run of the model. [default: the cores]"),
-    click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), help="Which of the bundle's models to run."),
+    click.option(
+        "--threads",
+        type=click.IntRange(1, 256),
+        help="Threads inside one run of the model. [default: the cores; for many photos 1, side by side]",
+    ),
+    click.option("--precision", type=PRECISIONS, help="Which of the bundle's models to run."),
     click.option("--max-pixels", type=click.IntRange(min=1), help="Largest photo to decode, pixels. [default: 100 million]"),
 )
 

@@ -8,6 +8,12 @@ from typing import Any
 
 import click
 
+from edgetl.runtime.bundle import MANIFEST
+
+PRECISIONS = click.Choice(["fp32", "fp16", "int8"])
+
+_REPORTS = (".json", ".xml", ".html", ".htm")
+
 
 class Number(click.FloatRange):
     """A ``FloatRange`` that also refuses "nan", which passes every comparison with its ends."""
@@ -31,3 +37,19 @@ class SomePath(click.Path):
         if not os.fspath(value):
             self.fail("The name is empty.", parameter, context)
         return super().convert(value, parameter, context)
+
+
+class ReportFile(click.Path):
+    """A path that is free or holds an earlier report: not a photo, a model, or part of a bundle."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, path_type=Path)
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        path = super().convert(value, parameter, context)
+        assert isinstance(path, Path)
+        in_bundle = (path.parent / MANIFEST).exists()
+        if in_bundle or (path.is_file() and path.suffix.lower() not in _REPORTS):
+            what = "lies in a bundle" if in_bundle else "exists and is no report"
+            self.fail(f"{path} {what}; name another file.", parameter, context)
+        return path

@@ -119,7 +119,7 @@ def _write_all(predictor: Predictor, photos: tuple[str, ...], shard: Shard, out:
         total = len(results)
         right = _RightByFolder(predictor.labels)
         waiting = (photo for photo in photos_of(photos, shard) if str(photo) not in results)
-        with counting("photos", done=total, total=lambda: sum(1 for _ in photos_of(photos, shard))) as count:
+        with counting(done=total, total=lambda: sum(1 for _ in photos_of(photos, shard))) as count:
             for result in predictor.batch(waiting):
                 results.append(result)
                 total += 1

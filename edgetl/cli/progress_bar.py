@@ -18,17 +18,16 @@ def _watched() -> bool:
 
 
 @contextmanager
-def counting(what: str, *, done: int, total: Callable[[], int]) -> Iterator[Callable[[], None]]:
-    """Yields what to call after each one.
+def counting(*, done: int, total: Callable[[], int]) -> Iterator[Callable[[], None]]:
+    """Yields what to call after each photo.
 
-    what   name of the things, in the plural
     done   how many were there before
     total  counts them all; asked only if the line is shown
     """
     if not _watched():
         yield lambda: None
         return
-    line = _Line(what, done, total())
+    line = _Line(done, total())
     try:
         yield line.advance
     finally:
@@ -69,8 +68,8 @@ class _Steps:
 
 
 class _Line:
-    def __init__(self, what: str, done: int, total: int) -> None:
-        self._what, self._before, self._done, self._total = what, done, done, max(total, done)
+    def __init__(self, done: int, total: int) -> None:
+        self._before, self._done, self._total = done, done, max(total, done)
         self._start = self._drawn = time.monotonic()
 
     def advance(self) -> None:
@@ -82,7 +81,7 @@ class _Line:
         self._drawn = time.monotonic()
         rate = (self._done - self._before) / max(self._drawn - self._start, 1e-9)
         left = (self._total - self._done) / rate if rate else 0
-        text = f"{self._done:,}/{self._total:,} {self._what}  {rate:,.0f} {self._what}/s  {_clock(left)} left"
+        text = f"{self._done:,}/{self._total:,} photos  {rate:,.0f} photos/s  {_clock(left)} left"
         sys.stderr.write(f"\r{text}\x1b[K")
         sys.stderr.flush()
 

@@ -30,19 +30,16 @@ from dataclasses import dataclass
 
 from edgetl.errors import ParityError
 from edgetl.parity.stages import Stages
-from edgetl.runtime.tolerances import PROBABILITY_TOLERANCES as DEFAULT_TOLERANCES
-from edgetl.runtime.tolerances import logits_limit
-
-__all__ = ["DEFAULT_TOLERANCES", "NORMALIZED_TOLERANCE", "Tolerance"]
+from edgetl.runtime.tolerances import PROBABILITY_TOLERANCES, logits_limit
 
 NORMALIZED_TOLERANCE = 1e-5
 
 
 def default_tolerance(precision: str) -> float:
     """Largest difference of a probability for a model of ``precision``. Raises ParityError for one that is not known."""
-    if precision not in DEFAULT_TOLERANCES:
+    if precision not in PROBABILITY_TOLERANCES:
         raise ParityError(f"There is no default tolerance for precision {precision!r}.", "Say one with --tolerance.")
-    return DEFAULT_TOLERANCES[precision]
+    return PROBABILITY_TOLERANCES[precision]
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,8 @@ def test_a_missing_folder_is_a_clear_error(arguments):
 
 
 def test_a_json_file_that_can_not_be_written(photos, tmp_path):
-    result = run("check", photos, "--json", tmp_path / "no/such/folder.json")
+    (tmp_path / "file").touch()
+    result = run("check", photos, "--json", tmp_path / "file/findings.json")
     assert result.exit_code == 1
     assert "can't be written" in result.output
 

@@ -12,7 +12,8 @@ from scipy.stats import entropy
 from edgetl.parity.compare import Largest, Tally, kl_divergence, margin, measure
 from edgetl.parity.results import RuntimeResult
 from edgetl.parity.stages import Refusal, Stages
-from edgetl.parity.tolerances import DEFAULT_TOLERANCES, Tolerance
+from edgetl.parity.tolerances import Tolerance
+from edgetl.runtime.tolerances import PROBABILITY_TOLERANCES
 
 LABELS = ("a", "b", "c")
 
@@ -176,5 +177,5 @@ def test_a_runtime_without_probabilities_has_not_passed() -> None:
 
 
 def test_the_default_tolerances_grow_as_precision_falls() -> None:
-    assert DEFAULT_TOLERANCES["fp32"] == 1e-4
-    assert DEFAULT_TOLERANCES["fp32"] < DEFAULT_TOLERANCES["fp16"] < DEFAULT_TOLERANCES["int8"] < 0.5
+    assert PROBABILITY_TOLERANCES["fp32"] == 1e-4
+    assert PROBABILITY_TOLERANCES["fp32"] < PROBABILITY_TOLERANCES["fp16"] < PROBABILITY_TOLERANCES["int8"] < 0.5

@@ -5,7 +5,8 @@ torchmetrics, scikit-learn and scipy.stats are imported where they are used, at 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,19 @@ class CalibrationCurve:
     accuracy: NDArray[np.float64]
 
 
+@contextmanager
+def _counting() -> Iterator[None]:
+    """Lets torchmetrics count as it should: where torch is asked to be deterministic it fills a table of photos × classes²
+    instead, 8 GB for a thousand photos of a thousand classes. Whole numbers add up to the same in any order."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+@_counting()
 def metrics_summary(probabilities: Probabilities, targets: Targets, *, temperature: float = 1.0) -> dict[str, Any]:
     """The figures of one validation, as JSON values; all but "photos" and "loss" lie in 0..1.
 
@@ -77,6 +91,7 @@ def metrics_summary(probabilities: Probabilities, targets: Targets, *, temperatu
     return summary
 
 
+@_counting()
 def class_metrics(probabilities: Probabilities, targets: Targets, labels: Sequence[str]) -> list[ClassMetrics]:
     """Precision, recall, F1 and number of photos of each class, in the order of ``labels``."""
     from torchmetrics.functional.classification import multiclass_f1_score, multiclass_precision, multiclass_recall
@@ -99,6 +114,7 @@ def class_metrics(probabilities: Probabilities, targets: Targets, labels: Sequen
     ]
 
 
+@_counting()
 def confusion_matrix(probabilities: Probabilities, targets: Targets) -> NDArray[np.int64]:
     """Numbers of photos [C, C]: row = what it is, column = what was predicted."""
     from torchmetrics.functional.classification import multiclass_confusion_matrix

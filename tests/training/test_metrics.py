@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from sklearn import metrics as reference
 
 from edgetl.errors import TrainingError
@@ -18,6 +19,7 @@ from edgetl.training.metrics import (
     selective_accuracy,
     untempered,
 )
+from edgetl.training.randomness import reproducible
 
 
 def answers(photos: int = 300, classes: int = 4, seed: int = 0, sharpness: float = 2.0):
@@ -127,3 +129,12 @@ def test_values_that_are_no_probabilities_are_refused(bad):
 def test_nothing_to_judge_is_refused():
     with pytest.raises(TrainingError, match="No metrics"):
         metrics_summary(np.empty((0, 2), np.float32), np.empty(0, np.int64))
+
+
+def test_many_classes_are_counted_without_a_table_of_photos_by_cells():
+    many = 3000
+    probabilities = np.eye(many, dtype=np.float32)  # a table would be of 216 GB
+    with reproducible(torch.device("cpu")):
+        assert metrics_summary(probabilities, np.arange(many))["macro_f1"] == 1.0
+        assert np.trace(confusion_matrix(probabilities, np.arange(many))) == many
+        assert torch.are_deterministic_algorithms_enabled()

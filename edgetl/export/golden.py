@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgetl.errors import ExportError
 from edgetl.export.classifier import DeployedClassifier
+from edgetl.runtime.bundle import pixels_sha256
 from edgetl.runtime.images import read_image
 
 SYNTHETIC_SIZES = ((48, 64), (131, 70), (1, 9))  # height, width in pixels: wide, tall, tiny
@@ -40,15 +40,11 @@ class Reference:
         return {
             "file": file,
             "source": self.source,
-            "decoded_sha256": _sha256(self.pixels),
-            "resized_sha256": _sha256(self.resized),
+            "decoded_sha256": pixels_sha256(self.pixels),
+            "resized_sha256": pixels_sha256(self.resized),
             "logits": self.logits.astype(float).tolist(),
             "probabilities": self.probabilities.astype(float).tolist(),
         }
-
-
-def _sha256(pixels: NDArray[np.uint8]) -> str:
-    return hashlib.sha256(pixels.tobytes()).hexdigest()
 
 
 def photo_references(classifier: DeployedClassifier, photos: Sequence[Path]) -> list[Reference]:

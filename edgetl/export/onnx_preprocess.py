@@ -27,7 +27,7 @@ BLOCK = 8
 MIN_OPSET = 12  # Clip, Min and Max of integers
 
 
-def write_preprocessing(graph: GraphWriter, spec: PreprocessSpec, images: str) -> str:
+def write_preprocessing(graph: GraphWriter, spec: PreprocessSpec, images: str) -> None:
     """Append the nodes from ``images`` (uint8 [N, H, W, 3]) → the name ``normalized`` (float32 [N, 3, h, w])."""
     resized = write_resize(graph, spec, images)
     scale, bias = (values.reshape(1, 3, 1) for values in normalization(spec))
@@ -40,7 +40,7 @@ def write_preprocessing(graph: GraphWriter, spec: PreprocessSpec, images: str) -
         shape = graph.op("Gather", graph.op("Shape", resized), np.array([0, 3, 1, 2]))
     else:
         shape = np.array([0, 3, *spec.fixed_size])
-    return graph.op("Reshape", values, shape, output="normalized")
+    graph.op("Reshape", values, shape, output="normalized")
 
 
 class _Axis:

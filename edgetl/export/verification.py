@@ -21,8 +21,8 @@ from edgetl.runtime.session import open_session
 MAX_PROBABILITY_DIFFERENCE = 1e-4  # float32 in another order of sums; measured 1e-7 to 1e-5
 
 # uint8 [N, H, W, 3] → resized uint8 [N, h, w, 3], logits and probabilities float32 [N, classes]
-Answer = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
-Run = Callable[[NDArray[np.uint8]], Answer]
+Outputs = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+Run = Callable[[NDArray[np.uint8]], Outputs]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def run_torchscript(content: bytes) -> Run:
     """A TorchScript file, read back."""
     module = torch.jit.load(io.BytesIO(content), map_location="cpu")  # type: ignore[no-untyped-call]
 
-    def run(images: NDArray[np.uint8]) -> Answer:
+    def run(images: NDArray[np.uint8]) -> Outputs:
         with torch.inference_mode():
             resized, _, logits, probabilities = module.stages(torch.from_numpy(images))
         return resized.numpy(), logits.numpy(), probabilities.numpy()
@@ -63,7 +63,7 @@ def run_program(content: bytes, classifier: DeployedClassifier) -> Run:
     """A torch.export program, read back. It shows its answers only; ``resized`` is from what it was recorded from."""
     module = torch.export.load(io.BytesIO(content)).module()
 
-    def run(images: NDArray[np.uint8]) -> Answer:
+    def run(images: NDArray[np.uint8]) -> Outputs:
         tensor = torch.from_numpy(images)
         with torch.inference_mode():
             logits, probabilities = module(tensor)

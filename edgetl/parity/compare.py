@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetl.parity.results import Answer, Decisions, Flip, Gap, RuntimeResult, StageResult
+from edgetl.parity.results import Comparison, Decisions, Flip, Gap, RuntimeResult, StageResult
 from edgetl.parity.stages import STAGES, Refusal, Stages
 from edgetl.parity.tolerances import Tolerance
 
@@ -100,7 +100,7 @@ class Tally:
         self._sizes: dict[str, int] = defaultdict(int)
         self._largest = {stage: Largest(photos) for stage in _PERCENTILE_STAGES}
         self._flips: list[Flip] = []
-        self._worst_answers: list[Answer] = []
+        self._worst_answers: list[Comparison] = []
         self._divergences: list[float] = []
         self._photos: set[str] = set()
 
@@ -167,7 +167,7 @@ class Tally:
             self._flips.append(Flip(photo, self._label(best), self._label(other), gap, tie=tie))
         distance = float(distances(expected, found).max()) if comparable else float("inf")
         answers = (self._label(best), float(expected[best]), self._label(other), float(found[other]))
-        self._worst_answers.append(Answer(photo, distance, *answers))
+        self._worst_answers.append(Comparison(photo, distance, *answers))
         self._worst_answers.sort(key=lambda answer: -answer.distance)
         del self._worst_answers[_WORST_PHOTOS:]
 

@@ -88,7 +88,7 @@ class Flip:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Comparison:
     """The reference's best class for a photo beside a runtime's, with their probabilities, 0..1.
 
     distance  largest difference of a probability; infinite where it could not be computed
@@ -111,7 +111,7 @@ class Decisions:
 
     compared: int
     flips: tuple[Flip, ...] = ()
-    worst: tuple[Answer, ...] = ()
+    worst: tuple[Comparison, ...] = ()
     kl_mean: float = 0.0
     kl_max: float = 0.0
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import RuntimeUnavailableError
-from edgetl.runtime.cores import cores
+from edgetl.runtime.cores import cores, processor
 from edgetl.runtime.images import read_image
 from edgetl.runtime.predictor import Predictor
 
@@ -33,7 +33,7 @@ try:
 except EdgetlError as error:
     sys.exit(str(error))
 from edgetl.runtime.bench import peak_memory
-print(peak_memory())
+print(json.dumps(peak_memory()))
 """
 
 
@@ -97,7 +97,7 @@ def machine(predictor: Predictor) -> dict[str, Any]:
     import PIL
 
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": cores(),
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -139,10 +139,8 @@ def _stages(predictor: Predictor, photos: Sequence[Path], runs: int) -> dict[str
 
 
 def _cold_start(predictor: Predictor, photo: Path) -> tuple[float, int | None]:
-    names = ("providers", "threads", "precision", "max_pixels")
-    options = {name: getattr(predictor, name) for name in names}
     # -P: not the current folder first, where a checkout called edgetl would be taken for the package.
-    command = [sys.executable, "-P", "-c", _FRESH_PROCESS, str(predictor.path), str(photo), json.dumps(options)]
+    command = [sys.executable, "-P", "-c", _FRESH_PROCESS, str(predictor.path), str(photo), json.dumps(predictor.options)]
     seconds, memory = [], None
     for _ in range(3):
         start = time.perf_counter()
@@ -152,7 +150,7 @@ def _cold_start(predictor: Predictor, photo: Path) -> tuple[float, int | None]:
             said = done.stderr.strip() or "no message"
             reason = said.splitlines()[-1] if said.startswith("Traceback") else said
             raise RuntimeUnavailableError(f"A fresh process could not classify {photo}: {reason}")
-        memory = json.loads(done.stdout.replace("None", "null"))
+        memory = json.loads(done.stdout)
     return min(seconds), memory
 
 
@@ -187,12 +185,3 @@ def _median_run(predictor: Predictor, images: NDArray[np.uint8], runs: int, thre
 def _timing(seconds: Sequence[float]) -> Timing:
     p50, p95, p99 = (float(value) for value in np.percentile(np.asarray(seconds) * 1000, [50, 95, 99]))
     return Timing(p50, p95, p99, len(seconds))
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
-    return names[0] if names else platform.processor() or platform.machine()

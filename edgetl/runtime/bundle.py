@@ -8,14 +8,17 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgetl.errors import BundleError, EdgetlError
 from edgetl.runtime.card import ModelCard
 from edgetl.runtime.private_copy import Content
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -56,6 +59,11 @@ class Golden(NamedTuple):
     resized_sha256: str
     answer: Answer
     own_answers: Mapping[str, Answer]
+
+
+def pixels_sha256(pixels: NDArray[np.uint8]) -> str:
+    """What a golden photo's pixels, uint8 [H, W, 3], are told by: hex digits."""
+    return hashlib.sha256(pixels.tobytes()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,11 +155,6 @@ class Bundle:
             raise BundleError(path, f"it has {size} bytes and should have {expected['bytes']}", _REEXPORT)
         if digest != expected["sha256"]:
             raise BundleError(path, "it is damaged: its SHA-256 is not the manifest's", _REEXPORT)
-
-    @cached_property
-    def size(self) -> int:
-        """Bytes of all its files but the manifest."""
-        return sum(entry["bytes"] for entry in self.manifest["files"].values())
 
 
 def manifest_bytes(manifest: Mapping[str, Any]) -> bytes:

@@ -1,10 +1,23 @@
-"""How many processors this process may use."""
+"""What the processor is, and how much of it this process may use."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 
 def cores() -> int:
     """At least 1; those that the process is pinned to, where the system tells."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """The processor's name, or at least its kind."""
+    import platform  # takes milliseconds, which a predictor needn't wait for
+
+    try:  # platform.processor() is empty on most Linux systems
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -133,6 +133,11 @@ class Predictor:
         _predictors.add(self)
 
     @property
+    def options(self) -> dict[str, Any]:
+        """What else than the model it was made with, by keyword."""
+        return {name: getattr(self, name) for name in ("providers", "threads", "precision", "max_pixels")}
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Class names in the order of the outputs."""
         return self.card.labels
@@ -351,7 +356,7 @@ class Predictor:
         return card
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _load, (self.path, self.providers, self.threads, self.precision, self.max_pixels)
+        return partial(Predictor, self.path, **self.options), ()
 
     def __repr__(self) -> str:
         return f"Predictor({str(self.path)!r}, {len(self.labels)} classes)"
@@ -367,10 +372,6 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork either
     os.register_at_fork(after_in_child=_after_fork)
-
-
-def _load(path: Path, providers: Providers, threads: int | None, precision: str | None, max_pixels: int) -> Predictor:
-    return Predictor(path, providers=providers, threads=threads, precision=precision, max_pixels=max_pixels)
 
 
 def _chunks(sources: Iterable[Source], size: int) -> Iterator[list[Source]]:

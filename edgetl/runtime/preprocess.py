@@ -63,29 +63,20 @@ def _resize_window(
     several levels, while the contract is horizontal, then vertical. A single-axis call leaves it no choice.
     """
     refuse_extreme_shape(image, spec)
+    name, resample = describe(image), _FILTERS[spec.interpolation]
+    (full_height, full_width), (top, left), (height, width) = spec.resized_size(image.height, image.width), origin, size
     try:
-        return _resized(image, _FILTERS[spec.interpolation], spec.resized_size(image.height, image.width), origin, size)
+        if full_width != image.width:
+            image = image.resize((full_width, image.height), resample)
+        if width != full_width:  # before the vertical pass, which then has less to do
+            image = image.crop((left, 0, left + width, image.height))
+        if full_height != image.height:
+            image = image.resize((width, full_height), resample)
+        if height != full_height:
+            image = image.crop((0, top, width, top + height))
+        return np.asarray(image)
     except MemoryError as error:
-        raise ImageError(describe(image), "there is no memory left to resize it") from error
-
-
-def _resized(
-    image: Image.Image,
-    resample: Image.Resampling,
-    full_size: tuple[int, int],
-    origin: tuple[int, int],
-    size: tuple[int, int],
-) -> NDArray[np.uint8]:
-    (full_height, full_width), (top, left), (height, width) = full_size, origin, size
-    if full_width != image.width:
-        image = image.resize((full_width, image.height), resample)
-    if width != full_width:  # before the vertical pass, which then has less to do
-        image = image.crop((left, 0, left + width, image.height))
-    if full_height != image.height:
-        image = image.resize((width, full_height), resample)
-    if height != full_height:
-        image = image.crop((0, top, width, top + height))
-    return np.asarray(image)
+        raise ImageError(name, "there is no memory left to resize it") from error
 
 
 def normalization(spec: PreprocessSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

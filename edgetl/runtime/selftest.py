@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import BundleError, EdgetlError
-from edgetl.runtime.bundle import Answer, Bundle, Golden
+from edgetl.runtime.bundle import Answer, Bundle, Golden, pixels_sha256
 from edgetl.runtime.images import read_image
 from edgetl.runtime.preprocess import resize_image
 from edgetl.runtime.tolerances import PROBABILITY_TOLERANCES, SAME_MODEL_TOLERANCES, logits_limit
@@ -96,9 +95,9 @@ def _test(predictor: Predictor, golden: Golden, answer: Answer, tolerance: float
         return GoldenResult(golden.file, "files", error.reason)
     try:
         image = read_image(content, max_pixels=predictor.max_pixels)
-        if _sha256(np.asarray(image)) != golden.decoded_sha256:
+        if pixels_sha256(np.asarray(image)) != golden.decoded_sha256:
             return GoldenResult(golden.file, "decode", "this decoder's pixels are not the reference's")
-        if _sha256(resize_image(image, predictor.card.spec)) != golden.resized_sha256:
+        if pixels_sha256(resize_image(image, predictor.card.spec)) != golden.resized_sha256:
             return GoldenResult(golden.file, "resized", "its pixels after the resize are not the reference's")
     except EdgetlError as error:
         return GoldenResult(golden.file, "decode", error.message)
@@ -122,7 +121,3 @@ def _compare(file: str, prediction: Prediction, answer: Answer, tolerance: float
 
 def _largest_difference(values: NDArray[np.float32], reference: tuple[float, ...]) -> float:
     return float(np.abs(values - np.asarray(reference)).max())
-
-
-def _sha256(pixels: NDArray[np.uint8]) -> str:
-    return hashlib.sha256(pixels.tobytes()).hexdigest()

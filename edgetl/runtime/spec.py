@@ -39,11 +39,7 @@ class PreprocessSpec:
     version: int = SPEC_VERSION
 
     def __post_init__(self) -> None:
-        if self.version != SPEC_VERSION:
-            raise SpecError(
-                f"Preprocessing version {self.version!r} is not known; this edgetl reads version {SPEC_VERSION}.",
-                "Install a newer edgetl.",
-            )
+        _require_version(self.version)
         _require(self.resize in get_args(Resize), "resize", self.resize, "squash or shorter_side")
         _require(self.interpolation in get_args(Interpolation), "interpolation", self.interpolation, "bilinear or bicubic")
         if self.resize == "squash":
@@ -99,11 +95,7 @@ class PreprocessSpec:
         if not isinstance(values, Mapping):
             raise SpecError(f"A preprocessing description must be a JSON object, not {type(values).__name__}.")
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        if fields.get("version") != SPEC_VERSION:  # said first: a later version may have other fields
-            raise SpecError(
-                f"Preprocessing version {fields.get('version')!r} is not known; this edgetl reads version {SPEC_VERSION}.",
-                "Install a newer edgetl.",
-            )
+        _require_version(fields.get("version"))  # first: a later version may have other fields
         names = set(cls.__dataclass_fields__)
         if set(fields) != names:
             missing, unknown = sorted(names - set(fields)), sorted(set(fields) - names)
@@ -119,6 +111,14 @@ class PreprocessSpec:
 def _require(held: bool, name: str, value: object, taken: str) -> None:
     if not held:
         raise SpecError(f"Preprocessing {name} is {value!r}; it must be {taken}.")
+
+
+def _require_version(version: object) -> None:
+    if version != SPEC_VERSION:
+        raise SpecError(
+            f"Preprocessing version {version!r} is not known; this edgetl reads version {SPEC_VERSION}.",
+            "Install a newer edgetl.",
+        )
 
 
 def _is_length(value: object) -> bool:

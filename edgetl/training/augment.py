@@ -16,6 +16,7 @@ from torch import Tensor
 
 from edgetl.runtime.preprocess import normalization
 from edgetl.runtime.spec import PreprocessSpec
+from edgetl.training.backbones import input_size
 from edgetl.training.randomness import PHOTO, WARP, numpy_generator, torch_seed
 from edgetl.training.settings import TrainSettings
 
@@ -40,9 +41,8 @@ class View:
     @classmethod
     def of(cls, settings: TrainSettings, spec: PreprocessSpec) -> View:
         """What ``settings`` ask for, at the size that ``spec`` gives to the network."""
-        assert spec.fixed_size is not None
         values = (settings.flip, settings.rotation, settings.scale, settings.ratio, settings.colour)
-        return cls(spec.fixed_size, *values, spec.interpolation)
+        return cls(input_size(spec), *values, spec.interpolation)
 
 
 class Normalizer:

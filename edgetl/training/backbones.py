@@ -66,10 +66,21 @@ class Backbone:
         return self.heads[0]
 
     @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the network's input."""
+        return input_size(self.spec)
+
+    @property
     def has_linear_head(self) -> bool:
         """Whether the logits are the output of one ``nn.Linear`` with a bias, which a convex solver can fit."""
         layer = self.module.get_submodule(self.head)
         return len(self.heads) == 1 and type(layer) is nn.Linear and layer.bias is not None
+
+
+def input_size(spec: PreprocessSpec) -> tuple[int, int]:
+    """(height, width) of the network's input: every backbone's spec gives one, as batches of photos need it."""
+    assert spec.fixed_size is not None
+    return spec.fixed_size
 
 
 def build(name: str, classes: int, *, weights: str | Path = "auto") -> Backbone:

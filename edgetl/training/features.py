@@ -171,18 +171,10 @@ class _Workers:
         return pixels if isinstance(pixels, ImageError) else self._trunk(pixels[None])[0]
 
     def _run(self, answers: Sequence[NDArray[Any] | ImageError]) -> list[NDArray[Any] | ImageError]:
-        """The photos of one group through the network, as few batches as their sizes allow."""
-        results = list(answers)
-        sizes: dict[tuple[int, ...], list[int]] = {}
-        for index, pixels in enumerate(answers):
-            if not isinstance(pixels, ImageError):
-                sizes.setdefault(pixels.shape, []).append(index)
-        for indices in sizes.values():
-            batch: Any = [results[index] for index in indices]
-            rows = self._trunk(np.stack(batch))
-            for index, row in zip(indices, rows, strict=True):
-                results[index] = row
-        return results
+        """The photos of one group through the network."""
+        batch = [pixels for pixels in answers if not isinstance(pixels, ImageError)]
+        rows = iter(self._trunk(np.stack(batch)) if batch else ())
+        return [answer if isinstance(answer, ImageError) else next(rows) for answer in answers]
 
 
 def _fill(

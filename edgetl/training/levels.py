@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -57,8 +58,8 @@ def find_levels(backbone: Backbone) -> tuple[Level, ...]:
     """
     shapes: dict[str, tuple[int, ...]] = {}
     last = [block[-1] for block in backbone.blocks]
-    hooks = [backbone.module.get_submodule(path).register_forward_hook(_Recorder(shapes, path)) for path in last]
-    height, width = backbone.spec.fixed_size or (224, 224)
+    hooks = [backbone.module.get_submodule(path).register_forward_hook(partial(_record, shapes, path)) for path in last]
+    height, width = backbone.size
     training = backbone.module.training
     try:
         backbone.module.eval()(torch.zeros(1, 3, height, width, device=next(backbone.module.parameters()).device))
@@ -77,13 +78,9 @@ def find_levels(backbone: Backbone) -> tuple[Level, ...]:
     return tuple(widest.values())[-_MOST:]
 
 
-class _Recorder:
-    def __init__(self, shapes: dict[str, tuple[int, ...]], path: str) -> None:
-        self._shapes, self._path = shapes, path
-
-    def __call__(self, module: nn.Module, inputs: object, output: object) -> None:
-        if isinstance(output, Tensor):
-            self._shapes[self._path] = tuple(output.shape)
+def _record(shapes: dict[str, tuple[int, ...]], path: str, module: nn.Module, inputs: object, output: object) -> None:
+    if isinstance(output, Tensor):
+        shapes[path] = tuple(output.shape)
 
 
 def with_levels(backbone: Backbone, levels: Iterable[Level]) -> Backbone:

@@ -47,7 +47,7 @@ class Course:
     @property
     def steps(self) -> int:
         """Optimizer steps in an epoch."""
-        return self.kit.sampler.steps(self.settings.accumulate)
+        return self.kit.sampler.steps
 
 
 class Loop:
@@ -91,9 +91,9 @@ class Loop:
                 self._report(clock)
             if standing.step == course.steps or (course.processes.count > 1 and standing.step % _AGREE_STEPS):
                 continue
-            if stopped := course.processes.any(stop.received):
+            if course.processes.any(stop.received):
                 self._save(clock)
-                return not stopped
+                return False
             if course.processes.any(clock.out_of_time()):
                 break
             if course.processes.any(clock.time_to_save(course.settings.save_every)):
@@ -102,7 +102,7 @@ class Loop:
 
     def _step(self, batches: Iterator[Batch]) -> None:
         epoch, step = self.standing.epoch, self.standing.step
-        count, weight = self._course.kit.step(epoch, step, self._course.settings.accumulate)
+        count, weight = self._course.kit.step(epoch, step)
         self._learner.step(epoch, step, batches, count, weight)
 
     def _end_epoch(self, clock: _Clock) -> None:

@@ -64,7 +64,7 @@ def find_learning_rate(
         warn_about(folders, settings, listener)
         backbone = build_backbone(settings, len(folders.classes))
         kit = equip(settings, folders, backbone, processes, folder, listener, left_out=None)
-        learner = Learner(kit.backbone, settings, kit.class_weights, kit.sampler.steps(settings.accumulate), processes)
+        learner = Learner(kit.backbone, settings, kit.class_weights, kit.sampler.steps, processes)
         rates, losses = _sweep(settings, kit, learner, processes, Counter(listener, "Trying learning rates", STEPS))
         found = FoundRate(rates, losses, half_fallen(rates, losses), folder / "lr.csv", folder / "lr.png")
         if processes.leads:
@@ -78,14 +78,14 @@ def _sweep(
     """(rates, smoothed losses) of one step each, up to where the loss breaks."""
     rates: list[float] = []
     losses: list[float] = []
-    mean, steps = 0.0, kit.sampler.steps(settings.accumulate)
+    mean, steps = 0.0, kit.sampler.steps
     learner.begin_training()
     with closing(cast("Any", kit.loader.batches(kit.sampler.shares(processes.rank, settings.epochs)))) as batches:
         for number in range(STEPS):
             rate = LOWEST * (HIGHEST / LOWEST) ** (number / (STEPS - 1))
             learner.set_rate(rate)
             epoch, step = divmod(number, steps)
-            count, weight = kit.step(epoch, step, settings.accumulate)
+            count, weight = kit.step(epoch, step)
             learner.step(epoch, step, batches, count, weight)
             loss, _, seen = processes.sum(learner.sums).tolist()
             learner.sums.zero_()

@@ -14,7 +14,7 @@ from edgetl.errors import TrainingError
 from edgetl.runtime.cores import cores
 from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training.augment import BatchView, Normalizer, PhotoView, View
-from edgetl.training.backbones import Backbone, build
+from edgetl.training.backbones import Backbone, build, input_size
 from edgetl.training.dataset import ImageFolders, Sample, find_unreadable
 from edgetl.training.distributed import Processes
 from edgetl.training.levels import with_levels, without_levels
@@ -43,14 +43,15 @@ def build_backbone(settings: TrainSettings, classes: int, *, weights: str | None
         torch.manual_seed(torch_seed(settings.seed, HEAD))
         backbone = build(settings.backbone, classes, weights=settings.weights if weights is None else weights)
     spec = wanted_spec(settings, backbone.spec)
-    if spec.fixed_size != backbone.spec.fixed_size:
-        _require_size(backbone, spec)
-    return replace(backbone, spec=spec)
+    resized = replace(backbone, spec=spec)
+    if resized.size != backbone.size:
+        _require_size(resized, usual=backbone.size)
+    return resized
 
 
 def wanted_spec(settings: TrainSettings, published: PreprocessSpec) -> PreprocessSpec:
     """The published preprocessing, changed as ``settings`` say; all sizes keep their proportions."""
-    height, width = published.fixed_size or (settings.image_size, settings.image_size)
+    height, width = input_size(published)
     side = (settings.image_size, settings.image_size) if settings.image_size else (height, width)
     if settings.resize == "squash":
         return replace(published, resize="squash", size=side, crop=None)
@@ -83,9 +84,9 @@ class Kit:
     sampler: Sampler
     class_weights: torch.Tensor | None
 
-    def step(self, epoch: int, step: int, accumulate: int) -> tuple[int, float]:
+    def step(self, epoch: int, step: int) -> tuple[int, float]:
         """How many batches an optimizer step takes, and the sum of the weights of their photos, in all processes."""
-        numbers = range(step * accumulate, min((step + 1) * accumulate, self.sampler.batches))
+        numbers = self.sampler.batches_of(step)
         photos = [photo for number in numbers for photo in self.sampler.whole(epoch, number)]
         weights = self.class_weights
         return len(numbers), float(len(photos) if weights is None else weights[self.sampler.labels[photos]].sum())
@@ -127,7 +128,13 @@ def equip(
     labels = [sample.label for sample in left.train]
     mixed = settings.mixup > 0 or settings.cutmix > 0
     sampler = Sampler(
-        labels, settings.batch_size, settings.seed, balanced=settings.balanced, processes=processes.count, mixed=mixed
+        labels,
+        settings.batch_size,
+        settings.seed,
+        accumulate=settings.accumulate,
+        balanced=settings.balanced,
+        processes=processes.count,
+        mixed=mixed,
     )
     rows = [row for row, sample in enumerate(folders.train) if sample.path not in unreadable]
     return Kit(left, backbone, validation, _loader(settings, left, backbone.spec, stored, rows, processes), sampler, weights)
@@ -177,9 +184,9 @@ def _store_training(
     listener: Listener,
 ) -> StoredPhotos | None:
     """Training photos, decoded and squashed; None if they are not to be kept, or there is no room."""
-    if settings.cache == "off" or spec.fixed_size is None:
+    if settings.cache == "off":
         return None
-    size = stored_size(spec.fixed_size)
+    size = stored_size(input_size(spec))
     room = allocate((len(samples), *size, 3), settings.cache, folder, processes)
     if room is None:
         listener.note("Training photos are decoded in every epoch: there is no room to keep them decoded.")
@@ -206,13 +213,13 @@ def _unreadable(
 
 
 @torch.no_grad()
-def _require_size(backbone: Backbone, spec: PreprocessSpec) -> None:
-    height, width = spec.fixed_size or (0, 0)
+def _require_size(backbone: Backbone, usual: tuple[int, int]) -> None:
+    height, width = backbone.size
     training = backbone.module.training
     try:
         backbone.module.eval()(torch.zeros(1, 3, height, width))
     except Exception as error:  # each library says it in its own way
-        taken = "×".join(map(str, backbone.spec.fixed_size or ()))
+        taken = "×".join(map(str, usual))
         raise TrainingError(
             f"{backbone.name} can't take photos of {height}×{width} pixels.", f"Leave out --image-size; it takes {taken}."
         ) from error

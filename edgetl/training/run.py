@@ -152,7 +152,7 @@ class _Run:
                 f"The photos in {folders.root} have changed since the run began.",
                 "Put them back, or start again with --overwrite.",
             )
-        learner = Learner(backbone, settings, kit.class_weights, kit.sampler.steps(settings.accumulate), processes)
+        learner = Learner(backbone, settings, kit.class_weights, kit.sampler.steps, processes)
         if state is not None:
             learner.load_state_dict(state["learner"])
 

@@ -34,6 +34,7 @@ class Sampler:
 
     labels      int64 [N]: the training photos' classes
     batch_size  photos in a batch, over all processes
+    accumulate  batches in an optimizer step
     balanced    draw with replacement, so that each class comes equally often
     mixed       photos are mixed with the one before them in the batch, whichever process has it
 
@@ -46,12 +47,13 @@ class Sampler:
         batch_size: int,
         seed: int,
         *,
+        accumulate: int = 1,
         balanced: bool = False,
         processes: int = 1,
         mixed: bool = False,
     ) -> None:
         self.labels = np.asarray(labels, np.int64)
-        self._batch_size = batch_size
+        self._batch_size, self._accumulate = batch_size, accumulate
         self._seed = seed
         self._balanced = balanced
         self._processes = processes
@@ -67,9 +69,14 @@ class Sampler:
         chance = 1.0 / np.bincount(self.labels)[self.labels]
         return generator.choice(len(self.labels), len(self.labels), p=chance / chance.sum())
 
-    def steps(self, accumulate: int) -> int:
-        """Optimizer steps in an epoch, of ``accumulate`` batches each; the last may have fewer."""
-        return -(-self.batches // accumulate)
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in an epoch; the last may be of fewer batches."""
+        return -(-self.batches // self._accumulate)
+
+    def batches_of(self, step: int) -> range:
+        """Numbers of the batches of a step."""
+        return range(step * self._accumulate, min((step + 1) * self._accumulate, self.batches))
 
     def whole(self, epoch: int, batch: int) -> NDArray[np.int64]:
         """int64 [n]: the photos of one batch, over all processes."""

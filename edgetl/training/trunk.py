@@ -14,7 +14,6 @@ from torch import nn
 from edgetl.errors import TrainingError, first_line
 from edgetl.runtime.preprocess import normalization
 from edgetl.runtime.session import import_onnxruntime, open_session
-from edgetl.runtime.spec import PreprocessSpec
 from edgetl.tracing import plain_attention, quiet
 from edgetl.training.backbones import Backbone
 from edgetl.training.full_precision import full_precision
@@ -71,10 +70,10 @@ class _OnnxTrunk:
     batch = 1
     concurrent = True
 
-    def __init__(self, network: _Headless, spec: PreprocessSpec) -> None:
+    def __init__(self, network: _Headless, example: NDArray[np.uint8]) -> None:
         self.name = f"onnxruntime {import_onnxruntime().__version__}"
         self.note: str | None = None
-        self._session = open_session(_to_onnx(network, spec), providers="cpu", threads=1)
+        self._session = open_session(_to_onnx(network, example), providers="cpu", threads=1)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         (features,) = self._session.run(None, {"pixels": pixels})
@@ -112,7 +111,7 @@ def open_trunk(backbone: Backbone, device: torch.device) -> Trunk:
     network = _Headless(backbone).eval().requires_grad_(False)
     plain = _TorchTrunk(network, device)
     with one_thread():
-        probe = _probe(backbone.spec)
+        probe = _probe(backbone)
         expected = plain(probe)
         if expected.ndim != 2:
             raise TrainingError(
@@ -122,7 +121,7 @@ def open_trunk(backbone: Backbone, device: torch.device) -> Trunk:
         if device.type != "cpu":
             return plain
         try:
-            fast = _OnnxTrunk(network, backbone.spec)
+            fast = _OnnxTrunk(network, probe)
             difference = float(np.abs(fast(probe) - expected).max())
         except Exception as error:  # an operator the exporter or onnxruntime lacks, a graph over 2 GB, no onnxruntime
             plain.note = f"Features are computed by torch, more slowly: onnxruntime can't ({first_line(error)})."
@@ -133,25 +132,22 @@ def open_trunk(backbone: Backbone, device: torch.device) -> Trunk:
     return plain
 
 
-def _probe(spec: PreprocessSpec) -> NDArray[np.uint8]:
+def _probe(backbone: Backbone) -> NDArray[np.uint8]:
     """One picture of noise of the size that the network takes, the same every time."""
-    height, width = spec.output_size(256, 256)
-    return np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
+    return np.random.default_rng(0).integers(0, 256, (1, *backbone.size, 3), np.uint8)
 
 
-def _to_onnx(network: _Headless, spec: PreprocessSpec) -> bytes:
-    # Static where they can be: onnxruntime then computes paddings beforehand and melts them into the convolutions.
-    sizes = None if spec.fixed_size else {"pixels": {1: "h", 2: "w"}}
+def _to_onnx(network: _Headless, example: NDArray[np.uint8]) -> bytes:
+    """Of one size alone: onnxruntime then computes paddings beforehand and melts them into the convolutions."""
     buffer = io.BytesIO()
     with quiet(), plain_attention():
         torch.onnx.export(
             network,
-            (torch.from_numpy(_probe(spec)),),
+            (torch.from_numpy(example),),
             buffer,  # type: ignore[arg-type]
             dynamo=False,
             opset_version=_OPSET,
             input_names=["pixels"],
             output_names=["features"],
-            dynamic_axes=sizes,
         )
     return buffer.getvalue()

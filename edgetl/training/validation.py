@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 from torch import Tensor, nn
 
-from edgetl.errors import TrainingError
 from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training.augment import Normalizer
+from edgetl.training.backbones import input_size
 from edgetl.training.calibration import fit_temperature
 from edgetl.training.dataset import Sample, find_unreadable
 from edgetl.training.distributed import Processes
@@ -69,10 +69,7 @@ class Validation:
         self._mine = list(samples)[processes.rank :: processes.count]
         self._normalizer = Normalizer(spec, processes.device)
         self._decode, self._threads = decoder(spec), threads
-        size = spec.fixed_size
-        if size is None:
-            raise TrainingError("Training needs a preprocessing with one output size.", "Give --image-size.")
-        self._room = allocate((len(self._mine), *size, 3), "auto", folder)
+        self._room = allocate((len(self._mine), *input_size(spec), 3), "auto", folder)
         if self._room is None:
             found = find_unreadable(self._paths(), threads=threads, done=done)
         else:

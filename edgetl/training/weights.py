@@ -73,8 +73,8 @@ def load_in_order(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     module.load_state_dict(dict(zip(own, tensors.values(), strict=True)))
 
 
-def load_by_name(module: nn.Module, tensors: Mapping[str, Tensor], heads: tuple[str, ...], source: str) -> bool:
-    """Fill ``module`` with tensors of its names → whether the file's head fitted and was loaded too.
+def load_by_name(module: nn.Module, tensors: Mapping[str, Tensor], heads: tuple[str, ...], source: str) -> None:
+    """Fill ``module`` with tensors of its names.
 
     A head for another number of classes is left out: the module keeps its own.
     Raises TrainingError for any other tensor that is missing, unknown or of another shape.
@@ -100,7 +100,6 @@ def load_by_name(module: nn.Module, tensors: Mapping[str, Tensor], heads: tuple[
         shown = "; ".join(problems[:_SHOWN]) + (f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else "")
         raise TrainingError(f"{source} does not fit this backbone: {shown}.", "Name the backbone that the weights belong to.")
     module.load_state_dict(given, strict=False)
-    return fits
 
 
 def _shape(tensor: Tensor) -> str:

@@ -19,7 +19,7 @@ from edgetl.errors import BundleError, ExportError, ImageError
 from edgetl.export import bundle_writer
 from edgetl.export.bundle_writer import export_bundle
 from edgetl.export.classifier import DeployedClassifier
-from edgetl.export.verification import Answer, Run, verify
+from edgetl.export.verification import Outputs, Run, verify
 from edgetl.runtime.bundle import Bundle
 from edgetl.runtime.images import read_image
 
@@ -179,7 +179,7 @@ def test_verification_names_the_stage_and_the_photo(stage: str) -> None:
     classifier = DeployedClassifier(tiny_network(), tiny_card())
     references = bundle_writer.synthetic_references(classifier)
 
-    def spoilt(images: np.ndarray) -> Answer:
+    def spoilt(images: np.ndarray) -> Outputs:
         with torch.inference_mode():
             resized, _, logits, probabilities = (v.numpy() for v in classifier.stages(torch.from_numpy(images)))
         if stage == "resized":

@@ -23,9 +23,9 @@ from edgetl.parity.reports.junit import as_junit
 from edgetl.parity.results import (
     Accuracy,
     AgainstResult,
-    Answer,
     CheckResult,
     ClassAccuracy,
+    Comparison,
     Decisions,
     Disagreement,
     Finding,
@@ -47,7 +47,7 @@ def failed(photos: Path) -> CheckResult:
     good = [stage("resized", 0.0, 0.0), stage("probabilities", 1e-6, 1e-4)]
     bad = [stage("resized", 0.0, 0.0), stage("logits", math.inf, 1e-3, "4 values are NaN or infinite")]
     bad.append(stage("probabilities", 0.4, 1e-4))
-    answers = (Answer("cat/0.png", 0.4, "<b>cat</b>", 0.9, "dog & co", 0.5),)
+    answers = (Comparison("cat/0.png", 0.4, "<b>cat</b>", 0.9, "dog & co", 0.5),)
     flips = (Flip("cat/0.png", "cat", "dog", 0.8), Flip("dog/1.png", "cat", "dog", 1e-6, tie=True))
     return CheckResult(
         bundle="exported/pets",

@@ -56,12 +56,6 @@ def test_every_backbone_gives_the_input_of_its_head(name: str, samples: tuple[Sa
     np.testing.assert_allclose(values, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
 
 
-def test_photos_of_many_sizes_go_through_a_network_of_any_size(backbone: Backbone, samples: tuple[Sample, ...]) -> None:
-    free = replace(backbone, spec=replace(backbone.spec, resize="shorter_side", size=64, crop=None))
-    values = extract_features(free, samples[:5]).of(samples[:5])
-    np.testing.assert_allclose(values, live_features(free, samples[:5]), rtol=0, atol=TOLERANCE * np.abs(values).max())
-
-
 def test_the_number_of_threads_changes_no_bit(backbone: Backbone, samples: tuple[Sample, ...]) -> None:
     one, four = (extract_features(backbone, samples, threads=threads).of(samples) for threads in (1, 4))
     assert one.tobytes() == four.tobytes()

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgetl.errors import ImageError, MissingDependencyError
 from edgetl.parity.reports.cells import figures, minor_figures, pixels
-from edgetl.parity.results import AgainstResult, Answer, CheckResult, RuntimeResult, StageResult
+from edgetl.parity.results import AgainstResult, CheckResult, Comparison, RuntimeResult, StageResult
 from edgetl.parity.stages import STAGES
 from edgetl.runtime.images import read_image
 
@@ -72,7 +72,7 @@ def _short(result: StageResult) -> str:
 
 def _check_cards(result: CheckResult) -> list[Card]:
     """The photos furthest from the reference, each with the runtime in which it is; what failed comes first."""
-    worst: dict[str, tuple[RuntimeResult, Answer]] = {}
+    worst: dict[str, tuple[RuntimeResult, Comparison]] = {}
     for run in result.runtimes:
         for answer in run.decisions.worst if run.status != "shown" else ():
             if answer.distance == 0:
@@ -83,7 +83,7 @@ def _check_cards(result: CheckResult) -> list[Card]:
     return [_answer_card(result, run, answer) for run, answer in chosen]
 
 
-def _answer_card(result: CheckResult, run: RuntimeResult, answer: Answer) -> Card:
+def _answer_card(result: CheckResult, run: RuntimeResult, answer: Comparison) -> Card:
     flipped = any(flip.photo == answer.photo and not flip.tie for flip in run.decisions.flips)
     return Card(
         photo=answer.photo,

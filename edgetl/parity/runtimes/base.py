@@ -59,12 +59,12 @@ class Subject:
             chosen = precision or bundle.precisions[0]
         return cls(path, bundle, bundle.card, model, chosen, network, reference, threads)
 
-    def file(self, key: str, flag: str) -> Path:
-        """Path of the bundle's file under ``key`` of its manifest. Raises RuntimeUnavailableError if it has none,
-        BundleError for one that is not of the bundle."""
-        name = self.bundle.manifest.get(key) if self.bundle else None
+    def file(self, kind: str) -> Path:
+        """Path of the bundle's file of a ``--format``. Raises RuntimeUnavailableError if it has none, BundleError for one
+        that is not of the bundle."""
+        name = self.bundle.manifest.get(kind) if self.bundle else None
         if not name:
-            raise RuntimeUnavailableError(f"{self.path} holds no {key} model.", f"Export it with `--format {flag}`.")
+            raise RuntimeUnavailableError(f"{self.path} holds no {kind} model.", f"Export it with `--format {kind}`.")
         assert self.bundle is not None
         return self.bundle.file(str(name))
 

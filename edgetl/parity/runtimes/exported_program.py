@@ -20,7 +20,7 @@ class ExportedProgram(Runtime):
     def __init__(self, subject: Subject) -> None:
         import torch
 
-        program = torch.export.load(subject.file("pt2", "pt2"))
+        program = torch.export.load(subject.file("pt2"))
         self._torch, self._threads = torch, subject.threads
         self._shipped, self._cut = program.module(), _cut_at_preprocessing(torch, program.module())
 

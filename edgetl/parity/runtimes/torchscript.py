@@ -17,7 +17,7 @@ from edgetl.parity.runtimes import fresh_worker
 from edgetl.parity.runtimes.base import Runtime, Subject
 from edgetl.parity.stages import Refusal, Stages
 
-_MANIFEST_KEY = "torchscript"
+_FORMAT = "torchscript"
 
 
 class TorchScript(Runtime):
@@ -28,7 +28,7 @@ class TorchScript(Runtime):
     def __init__(self, subject: Subject) -> None:
         import torch
 
-        path = subject.file(_MANIFEST_KEY, _MANIFEST_KEY)
+        path = subject.file(_FORMAT)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # torch's, about TorchScript as such
             self._module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
@@ -46,7 +46,7 @@ class TorchScriptFresh(Runtime):
     name = "torchscript-fresh"
 
     def __init__(self, subject: Subject) -> None:
-        path = subject.file(_MANIFEST_KEY, _MANIFEST_KEY)
+        path = subject.file(_FORMAT)
         self._folder = tempfile.TemporaryDirectory(prefix="edgetl-parity-")
         # -P: the worker's own folder, which is inside edgetl, is not where its imports are looked for.
         command = [sys.executable, "-P", fresh_worker.__file__, str(path), self._folder.name, str(subject.threads)]

@@ -21,7 +21,7 @@ class Schedule:
 
     def __init__(self, optimizer: Optimizer, settings: TrainSettings, steps_per_epoch: int) -> None:
         total = settings.epochs * steps_per_epoch
-        warmup = min(math.ceil(settings.warmup * steps_per_epoch), total - 1)
+        warmup = self._warmup = min(math.ceil(settings.warmup * steps_per_epoch), total // 2)  # a short run must fall, too
         self._plateau: lr_scheduler.ReduceLROnPlateau | None = None
         self._stepwise: lr_scheduler.LRScheduler
         if settings.scheduler == "plateau":
@@ -44,8 +44,8 @@ class Schedule:
         self._stepwise.step()
 
     def epoch_ended(self, val_loss: float) -> None:
-        """After a validation."""
-        if self._plateau is not None:
+        """After a validation. An epoch of warm-up says nothing of whether the full rate still helps."""
+        if self._plateau is not None and self._stepwise.last_epoch > self._warmup:
             self._plateau.step(val_loss)
 
     def state_dict(self) -> dict[str, Any]:

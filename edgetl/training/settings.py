@@ -104,7 +104,9 @@ class TrainSettings:
         0.1, "Recipe", "Factor of each fall of step and plateau.", above=0, high=1, needs=("scheduler", ("step", "plateau"))
     )
     patience: int = _option(2, "Recipe", "Epochs without gain before plateau falls.", low=0, needs=("scheduler", ("plateau",)))
-    warmup: float = _option(1.0, "Recipe", "Epochs in which the learning rate rises first.", low=0, needs=_LOOP)
+    warmup: float = _option(
+        1.0, "Recipe", "Epochs in which the learning rate rises first, half of the run at most.", low=0, needs=_LOOP
+    )
     ema: float = _option(
         0.99, "Recipe", "Keep an average of the weights with this decay a step; 0: none.", low=0, high=0.99999, needs=_LOOP
     )

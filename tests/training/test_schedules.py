@@ -91,6 +91,24 @@ def test_plateau_is_torchs(losses):
     assert curve(losses, scheduler="plateau", patience=1, gamma=0.1, warmup=0) == pytest.approx(expected)
 
 
+def test_plateau_does_not_listen_in_the_warm_up():
+    rates = curve([1.0, 2.0, 3.0, 2.9, 2.8, 2.7], scheduler="plateau", patience=0, gamma=0.1, warmup=2)
+    assert rates == pytest.approx(warm_up(2 * STEPS) + [RATE] * (TOTAL - 2 * STEPS))
+
+
+@pytest.mark.parametrize(("epochs", "warmup"), [(1, 1.0), (2, 5.0), (3, 100.0)])
+def test_a_short_run_falls_as_well(epochs, warmup):
+    optimizer = optimizer_of()
+    schedule = Schedule(optimizer, TrainSettings("d", epochs=epochs, warmup=warmup), STEPS)
+    rates = []
+    for _ in range(epochs * STEPS):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert max(rates) == rates[epochs * STEPS // 2] == pytest.approx(RATE)
+    assert rates[-1] < 0.3 * RATE
+
+
 def test_plateau_falls_when_the_loss_stalls():
     losses = [1.0, 0.5, 0.6, 0.6, 0.6, 0.6]
     rates = curve(losses, scheduler="plateau", patience=1, gamma=0.1, warmup=1)

@@ -72,13 +72,13 @@ class Display(Listener):
         self._show(f"Epoch {report.epoch}/{report.epochs}", report.step, report.steps, detail)
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """One line for an epoch that is done."""
-        self._console.print(
-            f"epoch {row['epoch']:>3}  loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:.2%}  "
-            f"val loss {row['val_loss']:.4f}  val accuracy {row['val_accuracy']:.2%}  "
-            f"{_rate(row['images_per_second'])}",
-            soft_wrap=True,
-        )
+        """One line for an epoch that is done, or for the solved head before them."""
+        judged = f"val loss {row['val_loss']:.4f}  val accuracy {row['val_accuracy']:.2%}"
+        line = f"solved head                             {judged}"
+        if row["epoch"]:
+            trained = f"loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:.2%}"
+            line = f"epoch {row['epoch']:>3}  {trained:>30}  {judged}  {_rate(row['images_per_second'])}"
+        self._console.print(line, soft_wrap=True)
 
     def _show(self, what: str, done: int, total: int, detail: str) -> None:
         if self._task is None or what != self._what:

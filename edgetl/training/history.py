@@ -15,9 +15,11 @@ from edgetl.training.writing import write_atomically
 
 COLUMNS = ("epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "images_per_second", "seconds")
 
+_TAGS = {name: name.replace("_", "/", 1) for name in COLUMNS if name.startswith(("train_", "val_"))}
+
 
 def write_history(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """All epochs so far, as CSV."""
+    """All epochs so far, as CSV; epoch 0 is the solved head, of which nothing was trained yet."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -45,5 +47,6 @@ class Events:
     def epoch(self, row: Mapping[str, Any]) -> None:
         """One row of the history."""
         for name in COLUMNS[1:]:
-            self._writer.add_scalar(name.replace("_", "/", 1), row[name], row["epoch"])
+            if row[name] is not None:
+                self._writer.add_scalar(_TAGS.get(name, name), row[name], row["epoch"])
         self._writer.flush()

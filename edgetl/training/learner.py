@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -72,13 +73,12 @@ class Learner:
         model: Any = self._compiled or self._network
         if self._processes.count == 1:
             return model
-        on_gpu = self._device.type == "cuda"
-        return DistributedDataParallel(
-            model,
-            device_ids=[self._device] if on_gpu else None,
-            broadcast_buffers=not on_gpu,  # there they are frozen, or batch norm measures them over all processes
-            gradient_as_bucket_view=True,
-        )
+        options: dict[str, Any] = {"gradient_as_bucket_view": True}
+        if self._device.type == "cuda":
+            # Buffers stay as they are: they are frozen, or batch norm measures them over all processes.
+            renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # in torch 2.13
+            options |= {"device_ids": [self._device], "forward_sync_buffers" if renamed else "broadcast_buffers": False}
+        return DistributedDataParallel(model, **options)
 
     @property
     def lr(self) -> float:

@@ -14,7 +14,7 @@ from torch import nn
 
 from edgetl.errors import TrainingError
 from edgetl.training.distributed import Processes
-from edgetl.training.history import Events, write_history
+from edgetl.training.history import COLUMNS, Events, write_history
 from edgetl.training.learner import Learner
 from edgetl.training.loader import Batch
 from edgetl.training.preparation import Kit
@@ -32,6 +32,7 @@ _AGREE_STEPS = 10  # between two questions among the processes whether to stop o
 class Course:
     """What a loop works with.
 
+    started   ``time.monotonic()`` when the run began, or went on
     identity  plain values that are saved beside the state, to know the run by when it is resumed
     keep      writes weights as the best so far: (network in eval mode, where the run stands)
     """
@@ -40,6 +41,7 @@ class Course:
     kit: Kit
     processes: Processes
     folder: Path
+    started: float
     identity: dict[str, Any]
     keep: Callable[[nn.Module, Standing], None]
     listener: Listener
@@ -57,7 +59,7 @@ class Loop:
         self._course, self._learner, self.standing = course, learner, standing
         self._events = None
         if course.settings.tensorboard and course.processes.leads:
-            self._events = Events(course.folder, len(standing.history))
+            self._events = Events(course.folder, standing.epoch)
 
     def run(self) -> bool:
         """Train to the end → True; False if a signal came first. Either way, where it stands is saved.
@@ -67,9 +69,10 @@ class Loop:
         standing, settings, processes = self.standing, self._course.settings, self._course.processes
         first = standing.step * settings.accumulate
         shares = self._course.kit.sampler.shares(processes.rank, settings.epochs, epoch=standing.epoch, batch=first)
-        clock = _Clock(standing.seconds, settings.max_time)
+        clock = _Clock(self._course.started - standing.seconds, settings.max_time)
         if settings.warm_head and standing.best is None and not standing.epoch and not standing.step:
-            self._judge()  # a solved head is hard to beat with few photos: then it is what is kept
+            # A solved head is hard to beat with few photos: then it is what is kept.
+            self._publish(self._row(clock, self._judge()))
         with StopSignal() as stop, closing(cast("Any", self._course.kit.loader.batches(shares))) as batches:
             while not standing.ended:
                 if not self._steps(batches, stop, clock):
@@ -111,30 +114,37 @@ class Loop:
         lr, rate = self._learner.last_lr, clock.images_per_second(course, standing.step)
         standing.epoch, standing.step = standing.epoch + 1, 0
         result = self._judge()
-        self._learner.epoch_ended(result.loss)
+        self._learner.epoch_ended(result.tempered)
         self._take_sums()
-        standing.seconds = clock.seconds()
-        row = {
-            "epoch": standing.epoch,
-            "lr": lr,
-            "train_loss": _finite(standing.loss / standing.seen),
-            "train_accuracy": standing.right / standing.seen,
-            "val_loss": result.loss,
-            "val_accuracy": result.accuracy,
-            "images_per_second": rate,
-            "seconds": standing.seconds,
-        }
-        standing.history.append(row)
+        row = self._row(
+            clock,
+            result,
+            lr=lr,
+            train_loss=_finite(standing.loss / standing.seen),
+            train_accuracy=standing.right / standing.seen,
+            images_per_second=rate,
+        )
         standing.loss = standing.right = standing.seen = 0.0
         standing.ended = standing.epoch == course.settings.epochs or self._enough(clock)
-        why = "the time was up" if clock.out_of_time() else f"no gain since epoch {standing.best_epoch}"
+        why = "the time was up" if clock.out_of_time() else f"no gain since epoch {self._last_gain()}"
         if standing.ended and (middle := self._learner.midway()) is not None:
             self._judge(middle)
         self._save(clock)
-        if course.processes.leads:
-            self._publish(row)
+        self._publish(row)
         if standing.ended and standing.epoch < course.settings.epochs:
             course.listener.note(f"Ended after epoch {standing.epoch} of {course.settings.epochs}: {why}.")
+
+    def _row(self, clock: _Clock, result: Scores, **trained: float) -> dict[str, Any]:
+        """A row of the history, added to it. ``trained``: what is not known of the weights that training began with."""
+        self.standing.seconds = clock.seconds()
+        judged = {
+            "epoch": self.standing.epoch,
+            "val_loss": result.loss,
+            "val_accuracy": result.accuracy,
+            "seconds": self.standing.seconds,
+        }
+        self.standing.history.append(dict.fromkeys(COLUMNS) | judged | trained)
+        return self.standing.history[-1]
 
     def _judge(self, middle: nn.Module | None = None) -> Scores:
         """Validate the network, or one half-way to it, and keep it if it is the best."""
@@ -149,15 +159,23 @@ class Loop:
         return result
 
     def _publish(self, row: dict[str, Any]) -> None:
+        if not self._course.processes.leads:
+            return
         write_history(self._course.folder, self.standing.history)
         if self._events is not None:
             self._events.epoch(row)
         self._course.listener.epoch(row)
 
     def _enough(self, clock: _Clock) -> bool:
-        patience, standing = self._course.settings.early_stop, self.standing
-        stalled = bool(patience) and standing.epoch - standing.best_epoch >= patience
+        patience = self._course.settings.early_stop
+        begun = max(self._last_gain(), math.ceil(self._course.settings.warmup))  # nothing is to be gained in warm-up
+        stalled = bool(patience) and self.standing.epoch - begun >= patience
         return stalled or self._course.processes.any(clock.out_of_time())
+
+    def _last_gain(self) -> int:
+        """The best epoch so far. Not the solved head: training first loses some of what it knows, and then gains."""
+        trained = (row for row in self.standing.history if row["epoch"])
+        return int(max(trained, key=lambda row: (row["val_accuracy"], -row["val_loss"]))["epoch"])
 
     def _take_sums(self) -> None:
         """Move the sums since the last time, of all processes, to ``standing``."""
@@ -171,7 +189,8 @@ class Loop:
         standing, course = self.standing, self._course
         loss, right, seen = self._learner.sums.tolist()
         rate = clock.images_per_second(course, standing.step)
-        left = course.steps * (course.settings.epochs - standing.epoch) - standing.step
+        photos = course.kit.sampler.photos
+        left = photos(course.steps) * (course.settings.epochs - standing.epoch) - photos(standing.step)
         report = StepReport(
             epoch=standing.epoch + 1,
             epochs=course.settings.epochs,
@@ -180,7 +199,7 @@ class Loop:
             loss=_finite((standing.loss + loss) / (standing.seen + seen)),
             accuracy=(standing.right + right) / (standing.seen + seen),
             images_per_second=rate,
-            seconds_left=left * course.settings.batch_size * course.settings.accumulate / rate,
+            seconds_left=left / rate,
         )
         course.listener.step(report)
 
@@ -200,9 +219,9 @@ class Loop:
 class _Clock:
     """Time, as far as the loop asks for it, in seconds; ``max_time`` is in minutes, 0: no end."""
 
-    def __init__(self, before: float, max_time: float) -> None:
-        self._start = time.monotonic() - before
-        self._end = self._start + 60 * max_time if max_time else math.inf
+    def __init__(self, start: float, max_time: float) -> None:
+        self._start = start
+        self._end = start + 60 * max_time if max_time else math.inf
         self._saved = self._reported = self._epoch_start = time.monotonic()
         self._first_step = 0
 
@@ -229,9 +248,8 @@ class _Clock:
 
     def images_per_second(self, course: Course, step: int) -> float:
         """Of the epoch so far, over all processes; validation does not count."""
-        settings = course.settings
-        seconds = max(time.monotonic() - self._epoch_start, 1e-9)
-        return (step - self._first_step) * settings.batch_size * settings.accumulate / seconds
+        photos = course.kit.sampler.photos
+        return (photos(step) - photos(self._first_step)) / max(time.monotonic() - self._epoch_start, 1e-9)
 
 
 def _finite(loss: float) -> float:

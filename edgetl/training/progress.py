@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,17 +44,18 @@ class Listener:
 
 
 class Remembering(Listener):
-    """Passes everything on, and remembers the notes for the report."""
+    """Passes everything on, and remembers the notes for the report, with those of an interrupted run's earlier parts."""
 
-    def __init__(self, listener: Listener) -> None:
-        self.notes: list[str] = []
+    def __init__(self, listener: Listener, notes: Sequence[str] = ()) -> None:
+        self.notes = list(notes)
         self.found, self.working = listener.found, listener.working  # type: ignore[method-assign]
         self.step, self.epoch = listener.step, listener.epoch  # type: ignore[method-assign]
         self._listener = listener
 
     def note(self, sentence: str) -> None:
         """Pass it on and remember it."""
-        self.notes.append(sentence)
+        if sentence not in self.notes:
+            self.notes.append(sentence)
         self._listener.note(sentence)
 
 

@@ -65,6 +65,7 @@ def train(
     overwrite  throw away an earlier run in ``folder``, once the data and the backbone are known to be usable
     folders    what ``find_photos`` gave, if someone looked already
     """
+    started = time.monotonic()
     with join(settings.device) as processes, reproducible(processes.device), memory_kept(processes.device), ExitStack() as held:
         noted = Remembering(listener if listener and processes.leads else Listener())
         if processes.leads:
@@ -80,7 +81,7 @@ def train(
             require_free(folder, overwrite)  # again: another run may have come in between
             clear(folder)
         processes.barrier()
-        run = _Run(settings, folder, processes, noted)
+        run = _Run(settings, folder, processes, noted, started)
         return run.solve(folders, backbone) if settings.optimizer == SOLVER else run.loop(folders, backbone, None)
 
 
@@ -89,6 +90,7 @@ def resume(folder: Path, *, device: str | None = None, listener: Listener | None
 
     device  another one than the run began on
     """
+    started = time.monotonic()
     state = read_state(folder)
     settings = TrainSettings.from_dict(state["settings"])
     settings = replace(settings, device=device) if device else settings
@@ -99,20 +101,22 @@ def resume(folder: Path, *, device: str | None = None, listener: Listener | None
             f"The run in {folder} is finished.", "To train longer, start another with more --epochs or --max-time."
         )
     with join(settings.device) as processes, reproducible(processes.device), memory_kept(processes.device), ExitStack() as held:
-        noted = Remembering(listener if listener and processes.leads else Listener())
+        noted = Remembering(listener if listener and processes.leads else Listener(), state["notes"])
         reduced_type(settings.precision, processes.device)
         if processes.leads:
             held.enter_context(alone_in(folder))
         folders = find_photos(settings, noted)
         warn_about(folders, settings, noted)
         backbone = with_levels(build_backbone(settings, len(folders.classes), weights="none"), state["levels"])
-        return _Run(settings, folder, processes, noted).loop(folders, backbone, state)
+        return _Run(settings, folder, processes, noted, started).loop(folders, backbone, state)
 
 
 class _Run:
-    def __init__(self, settings: TrainSettings, folder: Path, processes: Processes, listener: Remembering) -> None:
+    def __init__(
+        self, settings: TrainSettings, folder: Path, processes: Processes, listener: Remembering, started: float
+    ) -> None:
         self._settings, self._folder, self._processes, self._listener = settings, folder, processes, listener
-        self._device, self._started = processes.device, time.monotonic()
+        self._device, self._started = processes.device, started
 
     def solve(self, folders: ImageFolders, backbone: Backbone) -> Outcome:
         """Only the head, without epochs. One process does it all."""
@@ -145,6 +149,7 @@ class _Run:
             "fingerprint": kit.folders.fingerprint,
             "left_out": sorted({sample.digest for sample in folders.train} - {sample.digest for sample in kit.folders.train}),
             "levels": kit.backbone.levels,
+            "notes": self._listener.notes,
         }
         folders, backbone = kit.folders, kit.backbone
         if state is not None and state["fingerprint"] != folders.fingerprint:
@@ -159,7 +164,7 @@ class _Run:
         def keep(network: nn.Module, standing: Standing) -> None:
             self._keep(folders, backbone, network, standing)
 
-        course = Course(settings, kit, processes, self._folder, identity, keep, self._listener)
+        course = Course(settings, kit, processes, self._folder, self._started, identity, keep, self._listener)
         loop = Loop(course, learner, Standing.from_dict(state["standing"]) if state else Standing())
         loop.save()  # from here on there is something to resume
         if not loop.run():

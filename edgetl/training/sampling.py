@@ -74,6 +74,10 @@ class Sampler:
         """Optimizer steps in an epoch; the last may be of fewer batches."""
         return -(-self.batches // self._accumulate)
 
+    def photos(self, step: int) -> int:
+        """How many photos an epoch's first ``step`` steps see, in all processes."""
+        return min(step * self._accumulate * self._batch_size, len(self.labels))
+
     def batches_of(self, step: int) -> range:
         """Numbers of the batches of a step."""
         return range(step * self._accumulate, min((step + 1) * self._accumulate, self.batches))

@@ -16,7 +16,7 @@ from edgetl.training.validation import Scores
 from edgetl.training.writing import write_atomically
 
 _SCHEMA = 2
-_KEYS = {"settings", "fingerprint", "left_out", "levels", "standing", "learner"}
+_KEYS = {"settings", "fingerprint", "left_out", "levels", "notes", "standing", "learner"}
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Standing:
     epoch, step       the next one to do; both count from 0, a step is one of the optimizer
     loss, right, seen  sums over the photos of the epoch so far
     seconds           spent on training so far, over all parts of an interrupted run
-    history           one row of history.csv for each epoch done
+    history           the rows of history.csv: one for each epoch done, and for a solved head before them
     best, best_epoch  the scores of the kept weights, and the epoch that they are from (from 1; 0: the beginning)
     midway            they are half-way between the beginning and that epoch
     ended             no epoch is left to do

@@ -299,6 +299,19 @@ def test_a_run_that_ended_early_is_not_trained_on_when_its_last_words_were_cut_o
     assert (tmp_path / "killed" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
 
 
+def test_what_was_noted_before_an_interruption_is_in_the_report_once(two_parts, tmp_path, monkeypatch):
+    (two_parts / "train/ash/broken.jpg").write_bytes(b"no photo")
+    run = tmp_path / "run"
+    signal_in_step(monkeypatch, 2, signal.SIGINT)
+    assert not train(small(two_parts), run).finished
+    state = read_state(run)
+    assert any("broken.jpg" in note for note in state["notes"])
+    write_state(run, {**state, "notes": [*state["notes"], "Said only once."]})
+    assert resume(run).finished
+    report = (run / "report.html").read_text()
+    assert report.count("Said only once.") == report.count("broken.jpg") == 1
+
+
 def test_the_report_counts_what_earlier_parts_took(two_parts, tmp_path, monkeypatch):
     run = tmp_path / "run"
     signal_in_step(monkeypatch, 2, signal.SIGINT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,8 +16,10 @@ from edgetl.errors import CheckpointError, TrainingError
 from edgetl.training import checkpoint
 from edgetl.training.dataset import scan
 from edgetl.training.learner import Learner
+from edgetl.training.loop import _Clock
 from edgetl.training.recipes import resolve
 from edgetl.training.run import train
+from edgetl.training.sampling import Sampler
 from edgetl.training.state import read_state
 from edgetl.training.validation import Scores
 
@@ -136,12 +139,52 @@ def test_the_history_holds_what_happened_in_each_epoch(two_parts, tmp_path, monk
 
 
 def test_plateau_listens_to_the_validation_loss(two_parts, tmp_path, monkeypatch):
-    worse = itertools.count(1)
-    monkeypatch.setattr("edgetl.training.loop.scores", lambda *_: Scores(0.5, float(next(worse)), 1.0))
+    worse, better = itertools.count(1), itertools.count(1)  # at the best temperature, and as it is
+    monkeypatch.setattr("edgetl.training.loop.scores", lambda *_: Scores(0.5, 1.0 / next(better), float(next(worse))))
     notebook = Notebook()
     settings = small(two_parts, epochs=4, lr=0.01, scheduler="plateau", patience=0, gamma=0.5, warmup=0.0)
     train(settings, tmp_path / "run", listener=notebook)
     assert [row["lr"] for row in notebook.rows] == pytest.approx([0.01, 0.01, 0.005, 0.0025])
+
+
+def test_early_stop_waits_for_what_is_trained_to_have_its_chance(two_parts, tmp_path, monkeypatch):
+    """A solved head is lost first: neither that nor an epoch of warm-up is a reason to stop."""
+    accuracies = iter([0.9, 0.3, 0.5, 0.6, 0.6, 0.6, 0.6, 0.6])
+    monkeypatch.setattr("edgetl.training.loop.scores", lambda *_: Scores(next(accuracies), 1.0, 1.0))
+    notebook = Notebook()
+    train(small(two_parts, epochs=9, early_stop=2, warm_head=True), tmp_path / "run", listener=notebook)
+    assert "Ended after epoch 5 of 9: no gain since epoch 3." in notebook.notes
+
+
+def test_early_stop_does_not_count_the_warm_up(two_parts, tmp_path, monkeypatch):
+    accuracies = itertools.count(90, -1)
+    monkeypatch.setattr("edgetl.training.loop.scores", lambda *_: Scores(next(accuracies) / 100, 1.0, 1.0))
+    notebook = Notebook()
+    train(small(two_parts, epochs=9, early_stop=2, warmup=2.5), tmp_path / "run", listener=notebook)
+    assert "Ended after epoch 5 of 9: no gain since epoch 1." in notebook.notes
+
+
+def test_the_solved_head_is_the_row_before_the_first_epoch(two_parts, tmp_path):
+    notebook, run = Notebook(), tmp_path / "run"
+    train(small(two_parts, warm_head=True, epochs=1), run, listener=notebook)
+    head, first = csv.DictReader((run / "history.csv").read_text().splitlines())
+    assert (head["epoch"], head["lr"], head["train_loss"], head["images_per_second"]) == ("0", "", "", "")
+    assert 0 <= float(head["val_accuracy"]) <= 1 and float(head["val_loss"]) > 0
+    assert first["epoch"] == "1" and [row["epoch"] for row in notebook.rows] == [0, 1]
+
+
+def test_time_and_photos_are_counted_as_they_are(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("edgetl.training.loop.time.monotonic", lambda: now[0])
+    clock = _Clock(start=950.0, max_time=2.0)
+    course = SimpleNamespace(kit=SimpleNamespace(sampler=Sampler([0] * 10, 4, 0, accumulate=2)))
+    clock.begin_epoch(0)
+    now[0] = 1069.0
+    assert clock.seconds() == 119.0 and not clock.out_of_time()
+    assert clock.images_per_second(course, 2) == pytest.approx(10 / 69)  # the last of three batches has two photos
+    assert clock.images_per_second(course, 1) == pytest.approx(8 / 69)
+    now[0] = 1070.0
+    assert clock.out_of_time()
 
 
 def test_early_stop_and_max_time_end_a_run_that_is_finished(two_parts, tmp_path):

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from edgetl.cli.option_types import SomePath
-from edgetl.errors import CheckpointError, TrainingError
+from edgetl.errors import TrainingError
 from edgetl.training.recipes import resolve
-from edgetl.training.run_folder import BEST, can_go_on, refuse_photos_folder, require_begun, require_free
+from edgetl.training.run_folder import (
+    BEST,
+    LAST,
+    REPORT,
+    can_go_on,
+    refuse_photos_folder,
+    require_begun,
+    require_free,
+)
 from edgetl.training.settings import OPTIONS, Option, TrainSettings, defaults, field_types, flag
 
 if TYPE_CHECKING:
@@ -111,23 +118,22 @@ def command(data: Path | None, out: Path | None, resume: Path | None, overwrite:
     """
     given = {name: value for name, value in options.items() if value is not None}
     if resume is not None:
-        _refuse_beside_resume(data, out, overwrite, find_lr, given)
+        _refuse_beside_resume(out, overwrite, find_lr, given)
         require_begun(resume)
         with _showing() as listener, _telling_how_to_go_on(resume):
             from edgetl.training import run
 
-            _conclude(run.resume(resume, device=given.get("device"), listener=listener))
+            outcome = run.resume(resume, data=data, device=given.get("device"), listener=listener)
+        _conclude(outcome)
     else:
         if data is None or out is None:
             raise click.UsageError("Name the folder of photos and the run's folder: edgetl train DATA -o RUN")
         _start(data, out, overwrite, find_lr, given)
 
 
-def _refuse_beside_resume(data: Path | None, out: Path | None, overwrite: bool, find_lr: bool, given: dict[str, Any]) -> None:
+def _refuse_beside_resume(out: Path | None, overwrite: bool, find_lr: bool, given: dict[str, Any]) -> None:
     others = [flag(name) for name in given if name != "device"]
-    others += [
-        name for name, value in (("DATA", data), ("-o", out), ("--overwrite", overwrite), ("--find-lr", find_lr)) if value
-    ]
+    others += [name for name, value in (("-o", out), ("--overwrite", overwrite), ("--find-lr", find_lr)) if value]
     if others:
         raise click.UsageError(f"--resume goes on with what the run began with; leave out {', '.join(others)}.")
 
@@ -149,14 +155,17 @@ def _start(data: Path, out: Path, overwrite: bool, find_lr: bool, given: dict[st
             from edgetl.training.lr_finder import find_learning_rate
 
             found = find_learning_rate(settings, out, listener=listener, folders=folders)
-            if _leads():
-                said = f"Suggested: --lr {found.suggested:.1e}" if found.suggested else _NO_RATE.format(settings.lr)
-                click.echo(f"{said}  (curve: {found.plot})")
         else:
             from edgetl.training import run
 
             with _telling_how_to_go_on(out):
-                _conclude(run.train(settings, out, overwrite=overwrite, listener=listener, folders=folders))
+                outcome = run.train(settings, out, overwrite=overwrite, listener=listener, folders=folders)
+    # Only now: while a bar is shown, it would stand in the same line.
+    if not find_lr:
+        _conclude(outcome)
+    elif _leads():
+        said = f"Suggested: --lr {found.suggested:.1e}" if found.suggested else _NO_RATE.format(settings.lr)
+        click.echo(f"{said}\nCurve: {found.plot}, as numbers: {found.table}")
 
 
 def _plausible(data: Path, given: dict[str, Any]) -> TrainSettings:
@@ -169,7 +178,8 @@ def _plausible(data: Path, given: dict[str, Any]) -> TrainSettings:
 
 def _leads() -> bool:
     """Of torchrun's processes one talks."""
-    return (os.environ.get("RANK") or "0") == "0"
+    alone = (os.environ.get("WORLD_SIZE") or "1") == "1"
+    return alone or (os.environ.get("RANK") or "0") == "0"
 
 
 @contextmanager
@@ -187,20 +197,38 @@ def _showing() -> Iterator[Listener]:
 @contextmanager
 def _telling_how_to_go_on(folder: Path) -> Iterator[None]:
     """For Ctrl-C before the first step and after the last one."""
+    before = _state_in(folder)
     try:
         yield
     except KeyboardInterrupt:
-        if can_go_on(folder):
-            click.echo(f"Interrupted. Go on with: edgetl train --resume {folder}", err=True)
-        else:
-            click.echo("Interrupted. The same command begins again; features in the cache are not computed again.", err=True)
-        sys.exit(_INTERRUPTED)
+        said = "The same command begins again; features in the cache are not computed again."
+        if can_go_on(folder) and _state_in(folder) != before:
+            said = f"Go on with: edgetl train --resume {folder}"
+        raise Stopped(said) from None
+
+
+def _state_in(folder: Path) -> tuple[int, ...]:
+    """Tells one state of a run from another; an earlier run's is there until a new one has begun."""
+    try:
+        status = (folder / LAST).stat()
+    except OSError:
+        return ()
+    return status.st_ino, status.st_mtime_ns
+
+
+class Stopped(click.ClickException):
+    """Ended by Ctrl-C: what to do next."""
+
+    exit_code = _INTERRUPTED
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Called by ``main``, after the bars are gone."""
+        click.echo(f"Interrupted. {self.message}", err=True)
 
 
 def _conclude(outcome: Outcome) -> None:
     if not outcome.finished:
-        click.echo(f"Interrupted. Go on with: edgetl train --resume {outcome.folder}", err=True)
-        sys.exit(_INTERRUPTED)
+        raise Stopped(f"Go on with: edgetl train --resume {outcome.folder}")
     if not outcome.metrics:  # another process of torchrun writes and tells
         return
     metrics = outcome.metrics
@@ -209,7 +237,6 @@ def _conclude(outcome: Outcome) -> None:
     click.echo(
         f"Validation accuracy {metrics['accuracy']:.2%} ({low:.1%} to {high:.1%}) on {photos}, loss {metrics['loss']:.4f}"
     )
-    best = outcome.folder / BEST
-    if not best.is_file():
-        raise CheckpointError(f"{best} is gone.")
-    click.echo(f"Checkpoint: {best}\nNext: edgetl export {outcome.folder} -o exported/{outcome.folder.resolve().name}")
+    folder = outcome.folder
+    click.echo(f"Checkpoint: {folder / BEST}\nReport: {folder / REPORT}")
+    click.echo(f"Next: edgetl export {folder} -o exported/{folder.resolve().name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from types import TracebackType
 from typing import Any
 
@@ -33,7 +34,7 @@ class Display(Listener):
             disable=not self._console.is_terminal,
         )
         self._task: TaskID | None = None
-        self._what = ""
+        self._what, self._began = "", (0.0, 0)
 
     def __enter__(self) -> Display:
         self._progress.start()
@@ -59,15 +60,19 @@ class Display(Listener):
         self._console.print(f"[yellow]note:[/] {escape(lines)}", soft_wrap=True)
 
     def working(self, what: str, done: int, total: int) -> None:
-        """A preparation step, as a bar."""
-        self._show(what, done, total, f"{done:,} of {total:,} photos")
+        """A step before or after training, as a bar."""
+        if what != self._what:
+            self._began = time.monotonic(), done
+        since, first = self._began
+        left = (time.monotonic() - since) / max(done - first, 1) * (total - done)
+        detail = f"{done:,} of {total:,}" + (f"  {_clock(left)} left" if first < done < total else "")
+        self._show(what, done, total, detail if total else "")
 
     def step(self, report: StepReport) -> None:
         """An epoch in the making, as a bar."""
-        minutes, seconds = divmod(round(report.seconds_left), 60)
         detail = (
             f"loss {report.loss:.3f}  accuracy {report.accuracy:.1%}  "
-            f"{_rate(report.images_per_second)}  {minutes}:{seconds:02} left"
+            f"{_rate(report.images_per_second)}  {_clock(report.seconds_left)} left"
         )
         self._show(f"Epoch {report.epoch}/{report.epochs}", report.step, report.steps, detail)
 
@@ -84,8 +89,13 @@ class Display(Listener):
         if self._task is None or what != self._what:
             if self._task is not None:
                 self._progress.remove_task(self._task)
-            self._task, self._what = self._progress.add_task(what, total=total, detail=detail), what
-        self._progress.update(self._task, completed=done, total=total, detail=detail)
+            self._task, self._what = self._progress.add_task(what, total=total or None, detail=detail), what
+        self._progress.update(self._task, completed=done, total=total or None, detail=detail)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02}"
 
 
 def _rate(images_per_second: float) -> str:

@@ -39,11 +39,12 @@ def _effective(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def finish(folder: Path, folders: ImageFolders, logits: NDArray[np.float32], told: Told) -> dict[str, Any]:
-    """Complete the checkpoint in ``folder``, and write metrics.json, there by class, too, and report.html → the metrics.
+    """Complete the checkpoint in ``folder``, and write report.html and metrics.json, there by class, too → the metrics.
 
     logits  float32 [N, classes], what the kept weights say of the validation photos
 
-    Doing it twice, after an interruption, is doing it once. Raises CheckpointError if something can't be written.
+    The metrics come last: where they are, the run is complete. Doing it twice, after an interruption, is doing it once.
+    Raises CheckpointError if something can't be written.
     """
     best = checkpoint.load(folder)
     labels = np.array([sample.label for sample in folders.val], np.int64)
@@ -53,8 +54,6 @@ def finish(folder: Path, folders: ImageFolders, logits: NDArray[np.float32], tol
     metrics |= {"epoch": best.card.metrics["epoch"], "midway": best.card.metrics.get("midway", False)}
     card = replace(best.card, metrics=metrics, temperature=temperature)
     checkpoint.save(replace(best, card=card), folder / BEST)
-    classes = [asdict(found) for found in class_metrics(probabilities, labels, card.labels)]
-    write_metrics(folder, {**metrics, "classes": classes})
     report = ReportData(
         card=card,
         probabilities=probabilities,
@@ -69,4 +68,6 @@ def finish(folder: Path, folders: ImageFolders, logits: NDArray[np.float32], tol
         warnings=told.warnings,
     )
     write_report(folder, report)
+    classes = [asdict(found) for found in class_metrics(probabilities, labels, card.labels)]
+    write_metrics(folder, {**metrics, "classes": classes})
     return metrics

@@ -21,7 +21,7 @@ from torch import Tensor
 from edgetl.errors import TrainingError
 from edgetl.training.calibration import fit_temperature
 from edgetl.training.full_precision import full_precision
-from edgetl.training.one_thread import one_thread
+from edgetl.training.torch_threads import one_thread
 
 STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 5))  # 1e-4 … 100, from the strongest penalty on
 DEFAULT_STRENGTH = 10.0**-1  # where there are too few photos to choose

@@ -54,8 +54,10 @@ def find_levels(backbone: Backbone) -> tuple[Level, ...]:
     """Where the last stages before the features end: (attribute path, channels), in forward order.
 
     A stage is a row of blocks whose maps are of one size; it ends in the last of the widest. None for most transformers,
-    whose blocks give no maps, or maps with the channels last.
+    whose blocks give no maps, or maps with the channels last, and none where the head is not one linear layer.
     """
+    if not backbone.has_linear_head:
+        return ()
     shapes: dict[str, tuple[int, ...]] = {}
     last = [block[-1] for block in backbone.blocks]
     hooks = [backbone.module.get_submodule(path).register_forward_hook(partial(_record, shapes, path)) for path in last]

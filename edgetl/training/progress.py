@@ -34,7 +34,7 @@ class Listener:
         """Something that the user should know."""
 
     def working(self, what: str, done: int, total: int) -> None:
-        """``done`` of ``total`` photos are through a preparation step."""
+        """How far a step before or after training is; 0 of 0: not counted."""
 
     def step(self, report: StepReport) -> None:
         """A step is done; told a few times a second at most."""
@@ -60,7 +60,7 @@ class Remembering(Listener):
 
 
 class Counter:
-    """Counts photos of one preparation step, from any thread."""
+    """Counts in one step before training, from any thread."""
 
     def __init__(self, listener: Listener, what: str, total: int) -> None:
         self._listener, self._what, self._total, self._done = listener, what, total, 0
@@ -68,7 +68,7 @@ class Counter:
         listener.working(what, 0, total)
 
     def __call__(self) -> None:
-        """One more photo."""
+        """One more."""
         with self._one_at_a_time:
             self._done += 1
             self._listener.working(self._what, self._done, self._total)

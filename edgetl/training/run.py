@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import edgetl
-from edgetl.errors import CheckpointError, TrainingError
+from edgetl.errors import DataError, TrainingError
 from edgetl.runtime.card import ModelCard
 from edgetl.training import checkpoint
 from edgetl.training.backbones import Backbone
@@ -37,10 +37,13 @@ from edgetl.training.run_folder import BEST, clear, refuse_photos_folder, requir
 from edgetl.training.settings import SOLVER, TrainSettings
 from edgetl.training.solve import compute_features, solve_head
 from edgetl.training.state import Standing, read_state
+from edgetl.training.stopping import StopSignal
+from edgetl.training.torch_threads import torch_threads
 from edgetl.training.validation import Scores, scores
 from edgetl.training.writing import make_folder
 
 _PACKAGES = ("torch", "torchvision", "timm")
+_MOVED = "Put it back, or say where it is now: edgetl train DATA --resume"
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def train(
 ) -> Outcome:
     """Train into ``folder``. Raises EdgetlErrors of many kinds before the first epoch, few after.
 
-    overwrite  throw away an earlier run in ``folder``, once the data and the backbone are known to be usable
+    overwrite  throw away an earlier run in ``folder``, once the photos are decoded and the backbone is at work
     folders    what ``find_photos`` gave, if someone looked already
     """
     started = time.monotonic()
@@ -79,23 +82,23 @@ def train(
             make_folder(folder)
             held.enter_context(alone_in(folder))
             require_free(folder, overwrite)  # again: another run may have come in between
-            clear(folder)
         processes.barrier()
         run = _Run(settings, folder, processes, noted, started)
         return run.solve(folders, backbone) if settings.optimizer == SOLVER else run.loop(folders, backbone, None)
 
 
-def resume(folder: Path, *, device: str | None = None, listener: Listener | None = None) -> Outcome:
+def resume(folder: Path, *, data: Path | None = None, device: str | None = None, listener: Listener | None = None) -> Outcome:
     """Go on with an interrupted run. Raises CheckpointError if there is none, DataError if its photos have changed.
 
+    data    where the photos are now, if they were moved
     device  another one than the run began on
     """
     started = time.monotonic()
     state = read_state(folder)
     settings = TrainSettings.from_dict(state["settings"])
-    settings = replace(settings, device=device) if device else settings
-    if state["standing"]["best"] and not (folder / BEST).is_file():
-        raise CheckpointError(f"{folder / BEST} is gone.", "Put it back, or start again with --overwrite.")
+    settings = replace(settings, device=device or settings.device, data=str(data.absolute()) if data else settings.data)
+    if state["standing"]["best"]:
+        checkpoint.load(folder)  # what the run will end with: now is the time to hear that it is gone or damaged
     if state["standing"]["finished"]:
         raise TrainingError(
             f"The run in {folder} is finished.", "To train longer, start another with more --epochs or --max-time."
@@ -103,8 +106,12 @@ def resume(folder: Path, *, device: str | None = None, listener: Listener | None
     with join(settings.device) as processes, reproducible(processes.device), memory_kept(processes.device), ExitStack() as held:
         noted = Remembering(listener if listener and processes.leads else Listener(), state["notes"])
         reduced_type(settings.precision, processes.device)
+        if processes.device.type == "cpu":  # a sum cut into other parts rounds otherwise
+            held.enter_context(torch_threads(state["threads"]))
         if processes.leads:
             held.enter_context(alone_in(folder))
+        if not Path(settings.data).is_dir():
+            raise DataError(f"{settings.data}, the folder of the photos, is gone.", f"{_MOVED} {folder}")
         folders = find_photos(settings, noted)
         warn_about(folders, settings, noted)
         backbone = with_levels(build_backbone(settings, len(folders.classes), weights="none"), state["levels"])
@@ -130,9 +137,12 @@ class _Run:
         backbone, head = solve_head(backbone, folders.train, features, weights, self._device, self._listener)
         logits = head.logits(np.ascontiguousarray(features.of(folders.val)[:, : head.weight.shape[1]]))
         labels = np.array([sample.label for sample in folders.val], np.int64)
-        self._keep(folders, backbone, backbone.module.eval(), Standing(best=scores(logits, labels)))
+        self._listener.working("Writing the report", 0, 0)
         told = self._told(strengths=[(trial.strength, trial.accuracy) for trial in head.trials])
-        return Outcome(self._folder, True, finish(self._folder, folders, logits, told))
+        with StopSignal():  # half of what is written would be of no use, and seconds later all of it is there
+            clear(self._folder)
+            self._keep(folders, backbone, backbone.module.eval(), Standing(best=scores(logits, labels)))
+            return Outcome(self._folder, True, finish(self._folder, folders, logits, told))
 
     def _told(self, before: float = 0.0, **values: Any) -> Told:
         """before: seconds that earlier parts of the run took."""
@@ -150,6 +160,7 @@ class _Run:
             "left_out": sorted({sample.digest for sample in folders.train} - {sample.digest for sample in kit.folders.train}),
             "levels": kit.backbone.levels,
             "notes": self._listener.notes,
+            "threads": torch.get_num_threads(),
         }
         folders, backbone = kit.folders, kit.backbone
         if state is not None and state["fingerprint"] != folders.fingerprint:
@@ -165,6 +176,8 @@ class _Run:
             self._keep(folders, backbone, network, standing)
 
         course = Course(settings, kit, processes, self._folder, self._started, identity, keep, self._listener)
+        if state is None and processes.leads:
+            clear(self._folder)
         loop = Loop(course, learner, Standing.from_dict(state["standing"]) if state else Standing())
         loop.save()  # from here on there is something to resume
         if not loop.run():
@@ -173,14 +186,16 @@ class _Run:
             self._listener.note("No epoch did better than the head that training began with: that is what was kept.")
         elif loop.standing.midway:
             self._listener.note("Kept: the mean of the weights that training began and ended with, better than any epoch's.")
+        self._listener.working("Writing the report", 0, 0)
         network: Any = checkpoint.load(self._folder).network
         logits = kit.validation.logits(network.to(self._device, memory_format=torch.channels_last))
         metrics = {}
-        if processes.leads:
-            before = state["standing"]["seconds"] if state else 0.0
-            metrics = finish(self._folder, folders, logits, self._told(before, history=loop.standing.history))
-        loop.standing.finished = True
-        loop.save()
+        with StopSignal():
+            if processes.leads:
+                before = state["standing"]["seconds"] if state else 0.0
+                metrics = finish(self._folder, folders, logits, self._told(before, history=loop.standing.history))
+            loop.standing.finished = True
+            loop.save()
         return Outcome(self._folder, True, metrics)
 
     def _keep(self, folders: ImageFolders, backbone: Backbone, network: nn.Module, standing: Standing) -> None:

@@ -72,7 +72,8 @@ def require_begun(folder: Path) -> Path:
             f"The run in {folder} is finished.", "Start another with -o, or this one again with DATA and --overwrite."
         )
     if LAST not in present:
-        raise CheckpointError(f"There is nothing to resume in {folder}.", "Start it with edgetl train DATA -o " + str(folder))
+        again = " --overwrite" if present else ""
+        raise CheckpointError(f"There is nothing to resume in {folder}.", f"Start it with edgetl train DATA -o {folder}{again}")
     return folder / LAST
 
 

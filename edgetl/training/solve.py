@@ -64,6 +64,7 @@ def solve_head(
 
     backbone  with the levels that ``features`` are of → without them where cross-validation has no use for them
     """
+    listener.working("Solving the head", 0, 0)
     own = own_features(backbone)
     layer: Any = backbone.module.get_submodule(backbone.head)
     head = fit_head(

@@ -18,7 +18,7 @@ from edgetl.tracing import plain_attention, quiet
 from edgetl.training.backbones import Backbone
 from edgetl.training.full_precision import full_precision
 from edgetl.training.halves import by_halves
-from edgetl.training.one_thread import one_thread
+from edgetl.training.torch_threads import one_thread
 
 _OPSET = 17
 _AGREEMENT = 1e-3  # largest difference between the two runtimes, as a share of the largest feature

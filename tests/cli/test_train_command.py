@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -178,10 +183,65 @@ def test_a_finished_run_is_told_from_one_that_never_began(class_folder, tmp_path
     assert f"edgetl export {tmp_path}/run" in shown.output
 
 
-@pytest.mark.parametrize(("rank", "talks"), [(None, True), ("0", True), ("1", False)])
-def test_of_torchruns_processes_one_talks(monkeypatch, rank, talks):
-    monkeypatch.delenv("RANK", raising=False)
-    if rank is not None:
-        monkeypatch.setenv("RANK", rank)
+@pytest.mark.parametrize(
+    ("rank", "processes", "talks"),
+    [(None, None, True), ("0", "2", True), ("1", "2", False), ("1", None, True), ("1", "1", True)],
+)
+def test_of_torchruns_processes_one_talks(monkeypatch, rank, processes, talks):
+    for name, value in (("RANK", rank), ("WORLD_SIZE", processes)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
     with train_module._showing() as listener:
         assert (type(listener) is not Listener) == talks
+
+
+@pytest.mark.parametrize("strategy", ["features", "full"])
+def test_on_a_terminal_the_result_stands_in_lines_of_its_own(class_folder, tmp_path, strategy):
+    given = SMALL if strategy == "full" else ["--backbone", "timm/test_resnet", "--weights", "none", "--feature-cache", "off"]
+    screen, end = pty.openpty()
+    command = [sys.executable, "-m", "edgetl", "train", class_folder, "-o", tmp_path / "run", *given]
+    environment = {**os.environ, "COLUMNS": "110", "TERM": "xterm"}
+    with subprocess.Popen(command, stdout=end, stderr=end, env=environment) as process:
+        os.close(end)
+        shown = b""
+        with suppress(OSError):  # EIO, once nobody writes there any more
+            while part := os.read(screen, 65536):
+                shown += part
+    os.close(screen)
+    assert process.returncode == 0
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode().replace("\x1b[2K", "\n")).replace("\r", "\n").split("\n")
+    assert any("Decoding" in line or "Computing features" in line for line in lines)
+    for beginning in ("Validation accuracy", "Checkpoint: ", "Report: ", "Next: edgetl export"):
+        assert [line for line in lines if line.startswith(beginning)], shown.decode()
+
+
+def test_a_run_whose_photos_were_moved_goes_on_where_they_are(class_folder, tmp_path, monkeypatch):
+    plain = Learner.step
+
+    def step(self, *arguments):
+        signal.raise_signal(signal.SIGINT)
+        plain(self, *arguments)
+
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(class_folder, data)
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "step", step)
+        assert edgetl("train", data, "-o", run, *SMALL).exit_code == 130
+    data.rename(tmp_path / "moved")
+    lost = edgetl("train", "--resume", run)
+    assert lost.exit_code == 1 and f"edgetl train DATA --resume {run}" in lost.output
+    other = edgetl("train", class_folder.parent, "--resume", run)
+    assert other.exit_code == 1
+    assert edgetl("train", tmp_path / "moved", "--resume", run).exit_code == 0
+
+
+def test_stopped_before_it_began_a_run_does_not_point_to_the_one_before(class_folder, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    for what in ("finish", "equip"):  # the first leaves a run that could go on
+        with monkeypatch.context() as patch:
+            patch.setattr(f"edgetl.training.run.{what}", interrupted)
+            stopped = edgetl("train", class_folder, "-o", tmp_path / "run", *SMALL, "--overwrite")
+    assert "The same command begins again" in stopped.output

@@ -299,6 +299,35 @@ def test_a_run_that_ended_early_is_not_trained_on_when_its_last_words_were_cut_o
     assert (tmp_path / "killed" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
 
 
+def test_a_run_goes_on_with_as_many_threads_as_it_began_with(two_parts, tmp_path, monkeypatch, one_thread):
+    signal_in_step(monkeypatch, 2, signal.SIGINT)
+    assert not train(small(two_parts), tmp_path / "run").finished
+    plain, threads = Learner.step, []
+
+    def step(self, *arguments):
+        threads.append(torch.get_num_threads())
+        plain(self, *arguments)
+
+    monkeypatch.setattr(Learner, "step", step)
+    torch.set_num_threads(2)
+    assert resume(tmp_path / "run").finished
+    assert set(threads) == {1} and torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("damage", ["gone", "changed"])
+def test_kept_weights_that_are_lost_are_missed_before_training_goes_on(two_parts, tmp_path, monkeypatch, damage):
+    run = tmp_path / "run"
+    signal_in_step(monkeypatch, 6, signal.SIGINT)
+    assert not train(small(two_parts), run).finished
+    if damage == "gone":
+        (run / BEST).unlink()
+    else:
+        (run / BEST).write_bytes((run / BEST).read_bytes()[:-1] + b"x")
+    monkeypatch.setattr(Learner, "step", lambda *_: pytest.fail("it trained"))
+    with pytest.raises(CheckpointError, match=BEST):
+        resume(run)
+
+
 def test_what_was_noted_before_an_interruption_is_in_the_report_once(two_parts, tmp_path, monkeypatch):
     (two_parts / "train/ash/broken.jpg").write_bytes(b"no photo")
     run = tmp_path / "run"

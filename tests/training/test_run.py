@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -12,13 +13,14 @@ import torch
 import torch._inductor.exc
 from training_runs import COLOURS, Notebook, equal, small, weights_of, write_photo
 
-from edgetl.errors import CheckpointError, TrainingError
+from edgetl.errors import CheckpointError, DataError, TrainingError
 from edgetl.training import checkpoint
+from edgetl.training import finish as finish_module
 from edgetl.training.dataset import scan
 from edgetl.training.learner import Learner
 from edgetl.training.loop import _Clock
 from edgetl.training.recipes import resolve
-from edgetl.training.run import train
+from edgetl.training.run import resume, train
 from edgetl.training.sampling import Sampler
 from edgetl.training.state import read_state
 from edgetl.training.validation import Scores
@@ -208,6 +210,54 @@ def test_an_existing_run_is_not_overwritten_by_accident(two_parts, tmp_path):
     train(small(two_parts, epochs=1, seed=5), tmp_path / "run", overwrite=True)
     assert (tmp_path / "run/best.safetensors").read_bytes() != before
     assert (tmp_path / "run/notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("strategy", ["full", "features"])
+def test_an_existing_run_is_there_until_another_can_take_its_place(two_parts, tmp_path, strategy):
+    settings = small(two_parts, epochs=1) if strategy == "full" else features_of(two_parts)
+    run = tmp_path / "run"
+    train(settings, run)
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    (two_parts / "val/ash/broken.jpg").write_bytes(b"no photo")
+    with pytest.raises(DataError, match=r"broken\.jpg"):
+        train(settings, run, overwrite=True)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+@pytest.mark.parametrize("strategy", ["full", "features"])
+def test_ctrl_c_while_the_report_is_written_changes_nothing(two_parts, tmp_path, monkeypatch, strategy):
+    plain = finish_module.write_report
+
+    def interrupted(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        return plain(*arguments)
+
+    monkeypatch.setattr(finish_module, "write_report", interrupted)
+    settings = small(two_parts, epochs=1) if strategy == "full" else features_of(two_parts)
+    assert train(settings, tmp_path / "run").finished
+    assert {"report.html", "metrics.json"} <= {path.name for path in (tmp_path / "run").iterdir()}
+
+
+def test_a_features_run_that_was_killed_at_its_end_says_how_to_begin_again(two_parts, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(finish_module, "write_report", lambda *_: 1 / 0)
+        train(features_of(two_parts), tmp_path / "run")
+    with pytest.raises(CheckpointError) as refused:
+        resume(tmp_path / "run")
+    assert "--overwrite" in str(refused.value.hint)
+    assert train(features_of(two_parts), tmp_path / "run", overwrite=True).finished
+
+
+@pytest.mark.parametrize("backbone", ["squeezenet1_1", "timm/levit_128s"])
+def test_a_head_that_can_not_be_solved_for_is_named(two_parts, tmp_path, backbone):
+    with pytest.raises(TrainingError, match=f"head of {backbone} is not one linear layer") as refused:
+        train(features_of(two_parts, backbone), tmp_path / "run")
+    assert "--strategy last-blocks or full" in str(refused.value.hint)
+
+
+def features_of(data, backbone="timm/test_resnet"):
+    given = {"backbone": backbone, "weights": "none", "strategy": "features", "feature_cache": "off", "device": "cpu"}
+    return resolve(data, given, cuda=False)
 
 
 def test_uneven_classes_are_warned_of_unless_evened_out(tmp_path, write_photos):

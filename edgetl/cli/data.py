@@ -79,7 +79,7 @@ def check(data: str, json_file: Path | None, threads: int | None) -> None:
 def split(source: str, destination: str, val_fraction: float, copy: bool, json_file: Path | None, threads: int | None) -> None:
     """Split SRC, a folder of class folders, into DST/train and DST/val.
 
-    SRC may be what the cats-and-dogs archive unpacks to. A photo's side follows from its content; duplicates and
+    SRC may be what the cats-and-dogs archive unpacks to. The sides follow from the photos' contents; duplicates and
     photos that look the same stay on one side. Files that can't be read are listed and left out. Hard links take no
     space, and stay whole when SRC is removed; but a photo edited in place is edited in both. DST must be new or empty,
     and appears complete or not at all.
@@ -123,6 +123,7 @@ def _show_split(done: Split) -> None:
         f"{sum(sum(classes.values()) for classes in done.counts.values()):,} photos in {printable(str(done.destination))}, "
         f"{_number(len(done.left_out), 'file')} left out, "
         f"{_number(done.groups, 'group')} of duplicates kept on one side.",
+        *done.notes,
     )
 
 

@@ -82,7 +82,7 @@ def read_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         if isinstance(source, Image.Image):
             return _to_rgb(source, name, max_pixels)
         with _stream(source, name) as file:
-            return _to_rgb(_identify(file, name), name, max_pixels)
+            return _to_rgb(identify(file, name), name, max_pixels)
     except ImageError:
         raise
     except MemoryError as error:
@@ -140,7 +140,7 @@ def _stream(source: object, name: str) -> IO[bytes]:
     return content
 
 
-def _identify(file: IO[bytes], name: str) -> Image.Image:
+def identify(file: IO[bytes], name: str) -> Image.Image:
     """Read the header; no pixel is decoded yet.
 
     What ``Image.open`` does, less its own limit on pixels (fixed for the whole program; ours is an argument)

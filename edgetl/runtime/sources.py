@@ -73,4 +73,12 @@ def _entries(folder: Path) -> list[str]:
     """
     with os.scandir(folder) as found:
         visible = (entry for entry in found if not entry.name.startswith("."))
-        return sorted(entry.name + "/" * entry.is_dir() for entry in visible if not (entry.is_symlink() and entry.is_dir()))
+        return sorted(entry.name + "/" * is_folder(entry) for entry in visible if not (entry.is_symlink() and is_folder(entry)))
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is one, or a link to one. A link that leads nowhere is a file, which whoever reads it will name."""
+    try:
+        return entry.is_dir()
+    except OSError:  # only for what is missing does Python say no
+        return False

@@ -16,6 +16,7 @@ from edgetl.runtime.images import read_image
 from edgetl.runtime.sources import find_images
 from edgetl.training.layout import (
     DEFAULT_VAL_FRACTION,
+    TEST,
     TRAIN,
     VAL,
     WHOLE,
@@ -24,6 +25,7 @@ from edgetl.training.layout import (
     content_digest,
     data_parts,
     falls_into_val,
+    no_text,
     oddities,
     too_few_classes,
 )
@@ -203,11 +205,9 @@ def _folders(
     train: tuple[Sample, ...],
     val: tuple[Sample, ...],
 ) -> ImageFolders:
-    for name in (str(root), *classes):  # labels and settings are text, in the checkpoint and in the export
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            raise DataError(f"The folder {name!a} has a name that is not UTF-8.", "Rename it.") from error
+    for name in (str(root), *classes):
+        if (error := no_text(name)) is not None:
+            raise error
     folders = ImageFolders(root, classes, train, val, (), _fingerprint(root, train + val))
     return replace(folders, warnings=(*_warnings(folders), *oddities(parts, [sample.path for sample in train + val])))
 
@@ -217,6 +217,8 @@ def _warnings(folders: ImageFolders) -> Iterable[str]:
     if unjudged:
         yield f"No photo of {', '.join(unjudged)} fell into the validation part: the metrics say nothing about it."
     shared = {sample.digest for sample in folders.train} & {sample.digest for sample in folders.val}
+    if WHOLE not in data_parts(folders.root) and (folders.root / TEST).is_dir():
+        yield f"{folders.root / TEST} is left alone: neither trained nor judged on."
     if shared:
         yield f"{_photos(len(shared))} in train/ and val/ at once: the metrics will look better than they are."
 

@@ -10,7 +10,20 @@ from typing import Any, Literal
 
 from edgetl.training.duplicates import connected, near_pairs
 from edgetl.training.inspection import Inspection, Progress, inspect_all, walk_files
-from edgetl.training.layout import UNEVEN_RATIO, WHOLE, class_names, data_parts, oddities, too_few_classes
+from edgetl.training.layout import (
+    DEFAULT_VAL_FRACTION,
+    TEST,
+    TRAIN,
+    UNEVEN_RATIO,
+    VAL,
+    WHOLE,
+    class_names,
+    data_parts,
+    falls_into_val,
+    no_text,
+    oddities,
+    too_few_classes,
+)
 
 TINY_SIDE = 32  # pixels: with a side below it, little but noise is left after the enlargement to a network's input
 HUGE_PIXELS = 40_000_000  # beyond, decoding one photo takes longer than training on some hundred
@@ -39,7 +52,7 @@ class Finding:
 class Diagnosis:
     """All that ``examine`` saw. Files count as photos by their suffix.
 
-    counts       photos that can be decoded: part ("train", "val", or "" for a folder not yet split) → class → number
+    counts       photos that can be decoded: part ("train", "val", "test", or "" for a folder not yet split) → class → number
     rotated      share of the decoded photos that EXIF turns or mirrors, 0..1
     median_size  (width, height) in pixels of a photo of median area; None if no photo can be decoded
     """
@@ -68,6 +81,8 @@ def examine(root: str | Path, *, threads: int | None = None, progress: Progress 
     """
     root = Path(root).absolute()
     parts = data_parts(root)
+    if WHOLE not in parts and (root / TEST).is_dir():  # training leaves it alone, but not what it shares with train/
+        parts[TEST] = root / TEST
     counts = {part: dict.fromkeys(class_names(folder), 0) for part, folder in parts.items()}
     levels = 1 if WHOLE in parts else 2
     inspections = list(inspect_all(list(walk_files(root, levels)), threads=threads, progress=progress))
@@ -78,13 +93,15 @@ def examine(root: str | Path, *, threads: int | None = None, progress: Progress 
             counts[part][name] += 1
     housed = [item for item in inspections if homes[item.path][1]]
     copies = same_content(housed)
+    sides = {item.path: (homes[item.path][0] or _fate(item), homes[item.path][1]) for item in housed if item.usable}
     findings = [
         *_class_findings(counts, parts),
+        *(_split_findings(sides, counts[WHOLE]) if WHOLE in counts else ()),
         *(Finding("warning", "odd folders", said) for said in oddities(parts, [item.path for item in housed if item.photo])),
         *(finding for item in housed for finding in file_findings(item, root)),
         *_strays(inspections, homes, root),
         *_exact_duplicates(copies, homes, root),
-        *_near_duplicates(copies, homes, root),
+        *_near_duplicates(copies, sides, root, split=WHOLE not in parts),
     ]
     usable = [item for item in housed if item.usable]
     return Diagnosis(
@@ -161,7 +178,10 @@ def _kind_of(problem: str) -> str:
 
 
 def _class_findings(counts: Mapping[str, Mapping[str, int]], parts: Mapping[str, Path]) -> Iterator[Finding]:
+    counts = {part: classes for part, classes in counts.items() if part != TEST}
     names = sorted({name for classes in counts.values() for name in classes})
+    for unreadable in filter(None, map(no_text, names)):
+        yield Finding("error", "classes", f"{unreadable.message} {unreadable.hint}")
     if (error := too_few_classes(next(iter(parts.values())), names)) is not None:
         yield Finding("error", "classes", f"{error.message} {error.hint}")
     for part, classes in counts.items():
@@ -176,6 +196,22 @@ def _class_findings(counts: Mapping[str, Mapping[str, int]], parts: Mapping[str,
             small, large = min(present, key=present.__getitem__), max(present, key=present.__getitem__)
             message = f"{large!r} has {present[large]:,} photos{where}, {small!r} only {present[small]:,}"
             yield Finding("warning", "uneven classes", message)
+
+
+def _fate(item: Inspection) -> str:
+    """Where training puts a photo of a folder that is not split yet."""
+    return VAL if falls_into_val(item.digest, DEFAULT_VAL_FRACTION) else TRAIN
+
+
+def _split_findings(fates: Mapping[Path, Key], counts: Mapping[str, int]) -> Iterator[Finding]:
+    """Why training can't split a folder that is not split yet. counts: class → usable photos."""
+    share = f"at a validation share of {DEFAULT_VAL_FRACTION}, the default"
+    trained = {name for side, name in fates.values() if side == TRAIN}
+    for name, photos in counts.items():
+        if photos and name not in trained:
+            yield Finding("error", "classes", f"class {name!r} would have no photo to train on, {share}: add photos of it")
+    if fates and all(side == TRAIN for side, _ in fates.values()):
+        yield Finding("error", "classes", f"no photo would be there to validate on, {share}: add photos")
 
 
 def _strays(inspections: Iterable[Inspection], homes: Mapping[Path, Key], root: Path) -> Iterator[Finding]:
@@ -193,10 +229,12 @@ def _exact_duplicates(copies: Copies, homes: Mapping[Path, Key], root: Path) -> 
             yield Finding("error" if leak else "warning", "exact duplicate", message, _paths(same, root))
 
 
-def _near_duplicates(copies: Copies, homes: Mapping[Path, Key], root: Path) -> Iterator[Finding]:
+def _near_duplicates(copies: Copies, homes: Mapping[Path, Key], root: Path, *, split: bool) -> Iterator[Finding]:
     for group in lookalikes(copies):
         alike = [item for digest in group for item in copies[digest]]
         message = f"{len(alike)} photos that look the same{_across(alike, homes)}"
+        if not split and len({homes[item.path][0] for item in alike}) > 1:
+            message += " once training splits them; edgetl data split keeps them on one side"
         yield Finding("warning", "near duplicate", message, _paths(alike, root))
 
 

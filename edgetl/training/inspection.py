@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
+from PIL.ExifTags import Base
 
 from edgetl.errors import DataError, ImageError
 from edgetl.runtime.cores import cores
-from edgetl.runtime.images import read_image
+from edgetl.runtime.images import MAX_PIXELS, identify, read_image
 from edgetl.runtime.in_order import in_order
 from edgetl.runtime.sources import image_suffixes
 from edgetl.training.duplicates import Fingerprint, fingerprint
@@ -21,7 +22,8 @@ from edgetl.training.layout import content_digest
 
 Progress = Callable[[int, int], None]  # files done, files in all
 
-_ORIENTATION_TAG, _UPRIGHT = 0x0112, 1
+_UPRIGHT = 1  # the orientation of a photo that is stored as it is shown
+_MOST_ASPECT = MAX_PIXELS // 256**2  # of the longer side to the shorter, for the default backbone's resize
 _SAME_FORMAT = {"MPO": "JPEG"}  # several JPEGs in one file, as cameras write them under .jpg
 _WAITING = 4  # files queued for each thread: enough to keep it busy, few enough to hold no memory
 
@@ -66,6 +68,9 @@ def inspect(path: Path) -> Inspection:
         return Inspection(path, digest, photo, error.reason)
     except OSError as error:
         return Inspection(path, "", photo, (error.strerror or str(error)).lower())
+    longer, shorter = max(picture.size), min(picture.size)
+    if longer > _MOST_ASPECT * shorter:
+        return Inspection(path, digest, photo, f"{picture.width}×{picture.height} pixels: too long and thin to be resized")
     kind, rotated = _header(path)
     expected = Image.registered_extensions().get(path.suffix.lower())
     return Inspection(
@@ -117,9 +122,11 @@ def walk_files(folder: Path, links: int) -> Iterator[Path]:
 
 def _header(path: Path) -> tuple[str | None, bool]:
     """(format, whether EXIF turns it) of a file that was decoded."""
-    with Image.open(path) as image:
-        kind = _SAME_FORMAT.get(image.format or "", image.format)
-        try:
-            return kind, image.getexif().get(_ORIENTATION_TAG, _UPRIGHT) in range(2, 9)
-        except Exception:  # metadata too broken to read counts as none, as it does in decoding
-            return kind, False
+    kind = None
+    try:
+        with path.open("rb") as file:
+            image = identify(file, str(path))
+            kind = _SAME_FORMAT.get(image.format or "", image.format)
+            return kind, image.getexif().get(Base.Orientation, _UPRIGHT) in range(2, 9)
+    except Exception:  # metadata too broken to read counts as none, as it does in decoding; or the file is gone by now
+        return kind, False

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from edgetl.errors import DataError
+from edgetl.runtime.sources import is_folder
 
-TRAIN, VAL = "train", "val"
+TRAIN, VAL, TEST = "train", "val", "test"  # the last is left alone, but for what it has in common with the others
 WHOLE = ""  # the name of the one part of a folder that is not split yet
 DEFAULT_VAL_FRACTION = 0.2
 UNEVEN_RATIO = 3.0  # most photos of a class to fewest, from which accuracy hides what becomes of the small one
 
-_OTHER_VAL_NAMES = ("valid", "validation", "test")
+_OTHER_VAL_NAMES = ("valid", "validation", TEST)
 _PART_NAMES = frozenset({TRAIN, "training", VAL, *_OTHER_VAL_NAMES, "testing"})  # in any case
 _LISTED = 5  # names in a sentence
 
@@ -40,9 +41,18 @@ def class_names(folder: Path) -> list[str]:
     """The class folders' names, sorted; hidden folders are none. Raises DataError for a folder that can't be read."""
     try:
         with os.scandir(folder) as entries:  # knows folders from files without a look at each of a million photos
-            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+            return sorted(entry.name for entry in entries if is_folder(entry) and not entry.name.startswith("."))
     except OSError as error:
         raise DataError(f"{folder}: {error.strerror}.", "Make it readable, or move it away.") from error
+
+
+def no_text(name: str) -> DataError | None:
+    """Why a folder of this name can't be a class, or hold one, or None: labels and settings are text, in every file."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return DataError(f"The folder {name!a} has a name that is not UTF-8.", "Rename it.")
+    return None
 
 
 def too_few_classes(folder: Path, names: Sequence[str]) -> DataError | None:
@@ -115,6 +125,9 @@ def _refuse_parts_for_classes(root: Path) -> None:
 def _half_a_layout(root: Path, present: str) -> DataError:
     missing = VAL if present == TRAIN else TRAIN
     other = next((name for name in _OTHER_VAL_NAMES if (root / name).is_dir()), None)
+    if missing == VAL and other == TEST:  # weights are chosen on val/, and a test that they were chosen on is none
+        hint = f"Keep test/ for the end, and split train/: edgetl data split {root / TRAIN} NEW"
+        return DataError(f"{root} has train/ and test/, but no val/.", hint)
     if missing == VAL and other:
         return DataError(f"{root} has train/ and {other}/, but no val/.", f"Rename {other}/ to val/.")
     return DataError(

@@ -23,7 +23,7 @@ from edgetl.training.layout import (
     check_val_fraction,
     class_names,
     data_parts,
-    falls_into_val,
+    oddities,
     too_few_classes,
 )
 
@@ -38,6 +38,7 @@ class Split:
     left_out  findings of the files that are not in ``destination``
     groups    photos of a kind that were kept on one side: how many groups of two or more
     clashes   findings of the same photo in several classes, each of which now has it
+    notes     sentences on folders that may not be what was meant
     """
 
     source: Path
@@ -46,6 +47,7 @@ class Split:
     left_out: tuple[Finding, ...]
     groups: int
     clashes: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -63,9 +65,9 @@ def split(
 ) -> Split:
     """Put every photo of ``source`` into ``destination/train/<class>`` or ``destination/val/<class>``.
 
-    A photo's side follows from its content alone, so the same photos always fall the same way; copies and lookalikes
-    go together, and each class gets at least one of them on either side. Files that training can't use are left out.
-    ``destination`` appears complete or not at all.
+    The same photos always fall the same way, whatever they are called; copies and lookalikes go together. Of each class
+    ``val_fraction`` is for validation, as nearly as whole groups of them allow, and at least one on either side. Files
+    that training can't use are left out. ``destination`` appears complete or not at all.
 
     source  a folder of class folders, or what the cats-and-dogs archive unpacks to
     copy    copy the files; otherwise they are hard links: no space taken, and, unlike symbolic ones, still whole
@@ -91,7 +93,8 @@ def split(
     placed = Counter((sides[item.digest], _class_of(item, root)) for item in kept)
     counts = {side: {name: placed[side, name] for name in names} for side in (TRAIN, VAL)}
     left_out, clashes = tuple(_left_out(inspections, root)), tuple(_clashes(kept, root))
-    return Split(root, destination, counts, left_out, sum(len(group) > 1 for group in groups), clashes)
+    notes = tuple(oddities({WHOLE: root}, [item.path for item in kept]))
+    return Split(root, destination, counts, left_out, sum(len(group) > 1 for group in groups), clashes, notes)
 
 
 def _clashes(kept: Sequence[Inspection], root: Path) -> Iterator[Finding]:
@@ -133,17 +136,24 @@ def _groups(kept: Sequence[Inspection]) -> list[list[Inspection]]:
 
 def _sides(names: Iterable[str], groups: Sequence[list[Inspection]], root: Path, val_fraction: float) -> dict[str, str]:
     """Digest → "train" or "val". Raises DataError for a class that can't have a photo on both sides."""
-    keys = [_key(group) for group in groups]
-    sides = [VAL if falls_into_val(key, val_fraction) else TRAIN for key in keys]
+    groups = sorted(groups, key=_key)
+    sides = [TRAIN] * len(groups)
     of_class: dict[str, list[int]] = {name: [] for name in names}
     for position, group in enumerate(groups):
         for name in {_class_of(item, root) for item in group}:
             of_class[name].append(position)
-    for positions in of_class.values():  # few photos can all fall on one side: move the one nearest to the limit
-        positions.sort(key=keys.__getitem__)
-        if len(positions) > 1 and len({sides[position] for position in positions}) == 1:
-            nearest = positions[0] if sides[positions[0]] == TRAIN else positions[-1]
-            sides[nearest] = VAL if sides[nearest] == TRAIN else TRAIN
+    for name, positions in of_class.items():
+        sizes = [sum(_class_of(item, root) == name for item in groups[position]) for position in positions]
+        wanted = val_fraction * sum(sizes) - sum(
+            size for position, size in zip(positions, sizes, strict=True) if sides[position] == VAL
+        )
+        for position, size in zip(positions, sizes, strict=True):
+            if sides[position] == TRAIN and size <= 2 * wanted:  # nearer to what is wanted with it than without it
+                sides[position] = VAL
+                wanted -= size
+        if len(positions) > 1 and len({sides[position] for position in positions}) == 1:  # few: one on the other side
+            smallest = positions[sizes.index(min(sizes))]
+            sides[smallest] = VAL if sides[smallest] == TRAIN else TRAIN
     for name, positions in of_class.items():
         if {sides[position] for position in positions} != {TRAIN, VAL}:
             raise DataError(

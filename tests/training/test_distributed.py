@@ -64,7 +64,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, class_folder: Path) -> Path:
     pair = tmp_path_factory.mktemp("pair")
     train(resolve(class_folder, OPTIONS, cuda=False), pair / "one")
     together = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "edgetl.cli.main"]
-    run(*together, "train", str(class_folder), "-o", str(pair / "two"), *as_arguments(OPTIONS))
+    done = run(*together, "train", str(class_folder), "-o", str(pair / "two"), *as_arguments(OPTIONS))
+    assert "Warning" not in done.stderr
     return pair
 
 

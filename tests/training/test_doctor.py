@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,11 @@ import pytest
 from PIL import Image
 
 from edgetl.errors import DataError
+from edgetl.runtime.sources import find_images
 from edgetl.training import doctor
 from edgetl.training.dataset import scan
 from edgetl.training.doctor import Finding, examine
+from edgetl.training.layout import class_names, content_digest, falls_into_val
 
 
 def scene(seed: int, width: int = 80, height: int = 60) -> Image.Image:
@@ -223,6 +227,92 @@ def test_photos_outside_the_classes(healthy):
     save(healthy / "train/loose.png", scene(96))
     (healthy / "README.txt").write_text("about")
     assert [finding.paths for finding in found(healthy, "stray photo")] == [("loose.png",), ("train/loose.png",)]
+
+
+def test_what_training_would_split_badly_is_said_before_it_does(tmp_path):
+    for seed in range(40):
+        name = "lone" if seed == 0 else "many"
+        save(tmp_path / name / f"{seed}.jpg", scene(seed))
+    while examine(tmp_path).errors == 0:  # whether the one photo falls into validation follows from its bytes
+        seed += 1
+        save(tmp_path / "lone/0.jpg", scene(seed))
+    (finding,) = found(tmp_path, "classes")
+    assert finding.message.startswith("class 'lone' would have no photo to train on")
+    with pytest.raises(DataError, match="'lone': photos, but none of them fell into the training part"):
+        scan(tmp_path)
+
+
+def test_nothing_to_validate_on_is_an_error(tmp_path):
+    kept = 0
+    for seed in range(60):
+        photo = save(tmp_path / ("a" if seed % 2 else "b") / f"{seed}.jpg", scene(seed))
+        if kept == 6 or falls_into_val(content_digest(photo), 0.2):
+            photo.unlink()
+        else:
+            kept += 1
+    (finding,) = found(tmp_path, "classes")
+    assert finding.level == "error" and finding.message.startswith("no photo would be there to validate on")
+    with pytest.raises(DataError, match="no photo fell into the validation part"):
+        scan(tmp_path)
+
+
+def test_lookalikes_that_training_would_tear_apart_are_a_leak(tmp_path):
+    for seed in range(12):
+        for quality in (95, 80, 60, 40):
+            save(tmp_path / ("a" if seed % 2 else "b") / f"{seed} {quality}.jpg", scene(seed), quality=quality)
+    leaks = [finding for finding in found(tmp_path, "near duplicate") if "in train and val" in finding.message]
+    assert leaks and all("once training splits them; edgetl data split keeps" in leak.message for leak in leaks)
+    folders = scan(tmp_path)
+    torn = {sample.path.name.split()[0] for sample in folders.train} & {sample.path.name.split()[0] for sample in folders.val}
+    assert {leak.paths[0].split("/")[1].split()[0] for leak in leaks} == torn
+
+
+def test_a_folder_that_is_no_text_is_an_error_as_in_training(healthy):
+    for part in ("train", "val"):
+        save(Path(os.fsdecode(os.fsencode(healthy / part) + b"/b\xff")) / "1.jpg", scene(90 + len(part)))
+    assert any("is not UTF-8" in finding.message for finding in found(healthy, "classes"))
+    with pytest.raises(DataError, match="is not UTF-8"):
+        scan(healthy)
+
+
+def test_what_is_too_long_and_thin_to_be_resized_is_an_error(healthy):
+    save(healthy / "val/cat/line.png", Image.new("RGB", (1600, 1)))
+    (finding,) = found(healthy, "unreadable")
+    assert finding.level == "error" and "too long and thin" in finding.message
+
+
+def test_a_photo_that_another_format_trips_over_is_looked_at_all_the_same(healthy):
+    """Pillow's own look at this whole TGA file ends in an error of its IPTC reader."""
+    header = bytes([0x1C, 1, 1]) + struct.pack("<HHB", 200, 10, 24) + struct.pack("<HHHHBB", 0, 0, 40, 40, 8, 0x20)
+    pixels = bytes(range(30)) + bytes(200 + (i % 10) for i in range(1600))
+    (healthy / "train/cat/poly.tga").write_bytes(header + b"i" * 28 + pixels)
+    assert examine(healthy).counts["train"]["cat"] == 4
+
+
+def test_a_test_part_is_searched_for_what_it_shares_and_for_nothing_else(healthy):
+    save(healthy / "test/cat/new.jpg", scene(90))
+    shutil.copy(healthy / "train/cat/0.jpg", healthy / "test/cat/copy.jpg")
+    diagnosis = examine(healthy)
+    assert diagnosis.counts["test"] == {"cat": 2}
+    assert [finding.message for finding in diagnosis.findings] == ["the same bytes 2 times, in test and train"]
+    assert any("is left alone" in warning for warning in scan(healthy).warnings)
+
+
+@pytest.mark.parametrize("kind", ["through a file", "to itself"])
+def test_a_link_that_can_not_be_followed_spoils_only_itself(healthy, kind):
+    link = healthy / "train/cat/lost.jpg"
+    link.symlink_to(healthy / "train/cat/0.jpg/x.jpg" if kind == "through a file" else "lost.jpg")
+    assert [finding.paths for finding in found(healthy, "unreadable")] == [("train/cat/lost.jpg",)]
+    assert link in find_images(healthy / "train")
+    (healthy / "train/round").symlink_to("round")
+    assert class_names(healthy / "train") == ["cat", "dog"]
+
+
+def test_without_val_a_test_part_is_not_taken_for_it(healthy):
+    (healthy / "val").rename(healthy / "test")
+    with pytest.raises(DataError, match=r"has train/ and test/, but no val/") as refused:
+        examine(healthy)
+    assert "edgetl data split" in str(refused.value.hint)
 
 
 def test_half_a_layout_and_no_folder_are_refused(healthy, tmp_path):

@@ -123,12 +123,18 @@ def test_class_folders_may_be_links(archive, tmp_path):
     assert split(tmp_path / "linked", tmp_path / "data").counts == split(archive, tmp_path / "plain").counts
 
 
-def test_sides_do_not_depend_on_names_or_on_what_else_is_there(archive, tmp_path):
+@pytest.mark.parametrize(("fraction", "cats", "dogs"), [(0.2, 4, 5), (0.1, 2, 3), (0.5, 10, 13)])
+def test_each_class_is_split_by_the_share_that_was_asked_for(tmp_path, fraction, cats, dogs):
+    fill(tmp_path / "photos/cat", range(20))
+    fill(tmp_path / "photos/dog", range(50, 76))
+    assert split(tmp_path / "photos", tmp_path / "data", val_fraction=fraction).counts["val"] == {"cat": cats, "dog": dogs}
+
+
+def test_sides_do_not_depend_on_names(archive, tmp_path):
     split(archive, tmp_path / "before")
     before = placed(tmp_path / "before")
     for photo in list((archive / "PetImages/Cat").glob("[0-9].jpg")):
         photo.rename(photo.with_name(f"renamed {photo.name}"))
-    fill(archive / "PetImages/Cat", range(500, 540))
     split(archive, tmp_path / "after")
     after = {name.removeprefix("renamed "): side for name, side in placed(tmp_path / "after").items()}
     assert {name: after[name] for name in before} == before
@@ -186,6 +192,12 @@ def test_classes_that_can_not_be_split_are_refused(tmp_path):
     with pytest.raises(DataError, match="'b' has only one distinct photo"):
         split(tmp_path / "photos", tmp_path / "data")
     assert not (tmp_path / "data").exists()
+
+
+def test_linked_folders_below_a_class_are_told_of(archive, tmp_path):
+    fill(tmp_path / "more", range(300, 303))
+    (archive / "PetImages/Cat/more").symlink_to(tmp_path / "more")
+    assert split(archive, tmp_path / "data").notes == ("Links to folders below a class are not followed: Cat/more.",)
 
 
 def test_photos_outside_the_classes_are_left_out(archive, tmp_path):

@@ -15,6 +15,7 @@ from edgetl.training import checkpoint
 from edgetl.training.calibration import fit_temperature
 from edgetl.training.dataset import ImageFolders
 from edgetl.training.history import write_metrics
+from edgetl.training.layout import VAL
 from edgetl.training.metrics import class_metrics, metrics_summary
 from edgetl.training.report import ReportData, write_report
 from edgetl.training.run_folder import BEST
@@ -54,8 +55,12 @@ def finish(folder: Path, folders: ImageFolders, logits: NDArray[np.float32], tol
     metrics |= {"epoch": best.card.metrics["epoch"], "midway": best.card.metrics.get("midway", False)}
     card = replace(best.card, metrics=metrics, temperature=temperature)
     checkpoint.save(replace(best, card=card), folder / BEST)
+    made = "the folder val/"
+    if not folders.val[0].path.is_relative_to(folders.root / VAL):
+        made = f"{best.settings['val_fraction']:.0%} of the photos, by their content"
     report = ReportData(
         card=card,
+        validated_on=made,
         probabilities=probabilities,
         targets=labels,
         paths=[sample.path for sample in folders.val],

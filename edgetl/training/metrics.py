@@ -18,6 +18,7 @@ from edgetl.errors import TrainingError
 
 CONFIDENCE = 0.95  # of the accuracy's interval
 CALIBRATION_BINS = 15
+_DRAWS = 20  # of what chance does to the calibration error
 _TOP = 5  # "top 5" says something from twice as many classes on
 _SMALLEST = 1e-12  # probability: below, float32 has rounded to 0, and the loss would be infinite
 
@@ -130,6 +131,22 @@ def calibration_curve(probabilities: Probabilities, targets: Targets) -> Calibra
     correct = probabilities.argmax(1) == targets
     accuracy, confidence = curve(correct, probabilities.max(1).clip(0, 1), n_bins=CALIBRATION_BINS)
     return CalibrationCurve(confidence, accuracy)
+
+
+@_counting()
+def honest_calibration_error(probabilities: Probabilities) -> float:
+    """The calibration error that a model with these confidences would show by chance alone if they were right, 0..1.
+
+    The mean over answers drawn from them. With few photos in a bin, chance is most of what there is to see.
+    """
+    rng = np.random.default_rng(0)
+    best, classes = probabilities.argmax(1), probabilities.shape[1]
+    predicted = torch.from_numpy(np.clip(probabilities, 0, 1))
+    errors = []
+    for _ in range(_DRAWS):
+        right = rng.random(len(best)) < probabilities.max(1)
+        errors.append(_calibration_error(predicted, torch.from_numpy(np.where(right, best, (best + 1) % classes)), classes))
+    return float(np.mean(errors))
 
 
 def selective_accuracy(probabilities: Probabilities, targets: Targets, threshold: float) -> tuple[float, float | None]:

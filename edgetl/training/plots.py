@@ -21,15 +21,29 @@ _VARIABLES = {
     _FAINT: "var(--line)",
     **{colour: f"var(--series-{number})" for number, colour in enumerate(_SERIES, 1)},
 }
+_ALL = 1.004  # 100 %, with room for its line
 _SIZE = (5.2, 3.3)  # inches; scales with the page, so only the ratio to the 9-point text matters
 
 Points = tuple[Sequence[float], Sequence[float]]  # x, y
 
 
 def line_plot(
-    name: str, series: Mapping[str, Points], *, x: str, y: str, log_x: bool = False, marker: str = "", percent: bool = False
+    name: str,
+    series: Mapping[str, Points],
+    *,
+    x: str,
+    y: str,
+    log_x: bool = False,
+    marker: str = "",
+    percent: bool = False,
+    chosen: float | None = None,
 ) -> str:
-    """An SVG element. ``series``: legend → points; ``percent``: y values of 0..1 are labelled 0 %..100 %."""
+    """An SVG element.
+
+    series   legend → points
+    percent  y values of 0..1 are labelled 0 %..100 %
+    chosen   x where a line marks what was taken
+    """
     from matplotlib.ticker import MaxNLocator, NullLocator
 
     figure, axes = _figure(x, y)
@@ -42,7 +56,10 @@ def line_plot(
     elif all(float(value).is_integer() for across, _ in series.values() for value in across):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if percent:
+        axes.set_ylim(top=min(axes.get_ylim()[1], _ALL))
         axes.yaxis.set_major_formatter(_percent())
+    if chosen is not None:
+        axes.axvline(chosen, color=_INK, linewidth=1, linestyle=(0, (3, 3)))
     if len(series) > 1:
         axes.legend(frameon=False, labelcolor=_INK, fontsize=9)
     return _svg(figure, name)

@@ -40,11 +40,12 @@ class ReportData:
     paths          [N], their files
     seconds        wall time of the run
     device         what it ran on, in words
+    validated_on   where the validation photos come from, in words
     train_counts   photos trained on, by class; () if that is not known
     settings       name → value, as JSON values
     history        one row an epoch, number → value, such as epoch, train_loss, val_loss, val_accuracy, lr: what ends
                    alike shares a plot; () where there were no epochs
-    strengths      (strength, cross-validated accuracy 0..1) of the heads that were tried; () if there were none
+    strengths      (strength, cross-validated log loss in nats) of the heads that were tried; () if there were none
     warnings       sentences about the data or the run
     """
 
@@ -54,6 +55,7 @@ class ReportData:
     paths: Sequence[Path]
     seconds: float
     device: str = ""
+    validated_on: str = ""
     train_counts: Sequence[int] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     history: Sequence[Mapping[str, float]] = ()
@@ -116,6 +118,7 @@ def _render(name: str, data: ReportData) -> str:
         matrix=draw(matrix, data.card.labels),
         confusions=_confusions(matrix, data.card.labels),
         calibration=_calibration(data),
+        chance=metrics.honest_calibration_error(data.probabilities),
         thresholds=[(least, *metrics.selective_accuracy(data.probabilities, data.targets, least)) for least in _THRESHOLDS],
         curves=_curves(data),
     )
@@ -183,18 +186,20 @@ def _calibration(data: ReportData) -> Any:
 def _curves(data: ReportData) -> list[tuple[str, Any]]:
     """(heading, drawing) of what changed over the epochs, and over the strengths of the head."""
     curves = []
+    kept = data.card.metrics.get("epoch")
     for ending, heading in (("loss", "Loss"), ("accuracy", "Accuracy"), ("lr", "Learning rate")):
         series = _series(data.history, ending)
         if series:
-            share = ending == "accuracy"
-            curves.append((heading, plots.line_plot(ending, series, x="epoch", y=heading.lower(), percent=share)))
+            options: dict[str, Any] = {"percent": ending == "accuracy", "chosen": None if ending == "lr" else kept}
+            curves.append((heading, plots.line_plot(ending, series, x="epoch", y=heading.lower(), **options)))
     if data.strengths:
         tried = sorted(data.strengths)
-        points = ([strength for strength, _ in tried], [accuracy for _, accuracy in tried])
+        least = min(tried, key=lambda trial: trial[1])[0]
+        points = ([strength for strength, _ in tried], [loss for _, loss in tried])
         drawing = plots.line_plot(
-            "strengths", {"accuracy": points}, x="strength", y="accuracy", log_x=True, marker="o", percent=True
+            "strengths", {"loss": points}, x="strength", y="log loss", log_x=True, marker="o", chosen=least
         )
-        curves.append(("Strength of the head, cross-validated on training photos", drawing))
+        curves.append((f"Strength of the head: {least:.3g}, of the least loss in cross-validation", drawing))
     return [(heading, _drawn(drawing)) for heading, drawing in curves]
 
 

@@ -138,7 +138,7 @@ class _Run:
         logits = head.logits(np.ascontiguousarray(features.of(folders.val)[:, : head.weight.shape[1]]))
         labels = np.array([sample.label for sample in folders.val], np.int64)
         self._listener.working("Writing the report", 0, 0)
-        told = self._told(strengths=[(trial.strength, trial.accuracy) for trial in head.trials])
+        told = self._told(strengths=[(trial.strength, trial.loss) for trial in head.trials])
         with StopSignal():  # half of what is written would be of no use, and seconds later all of it is there
             clear(self._folder)
             self._keep(folders, backbone, backbone.module.eval(), Standing(best=scores(logits, labels)))

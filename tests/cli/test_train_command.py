@@ -44,6 +44,8 @@ def test_training_prints_classes_result_and_the_next_command(class_folder, tmp_p
         f"edgetl export {tmp_path}/pets -o exported/pets",
     ):
         assert said in result.output
+    accuracy, low, high = map(float, re.search(r"accuracy ([\d.]+)% \(([\d.]+)% to ([\d.]+)%\)", result.output).groups())
+    assert low < accuracy < high
     assert (tmp_path / "pets/best.safetensors").is_file()
     assert (tmp_path / "pets/report.html").is_file()
 

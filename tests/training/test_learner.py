@@ -80,3 +80,35 @@ def test_a_compiled_network_learns_the_same(two_parts, tmp_path, monkeypatch):
 def test_the_last_smaller_batch_of_an_epoch_compiles_nothing_again(two_parts, tmp_path, compiled_sizes):
     train(small(two_parts, compile=True, batch_size=6), tmp_path / "run")  # 6, 6, 4 photos, twice
     assert compiled_sizes == [{6}]
+
+
+def test_clipping_bounds_the_whole_gradient_not_each_number(two_parts):
+    """One step of plain SGD at rate 1 moves the weights by the gradient, whose norm is the limit where it was larger."""
+    plain = {"optimizer": "sgd", "momentum": 0.0, "lr": 1.0, "weight_decay": 0.0, "warmup": 0.0, "scheduler": "none"}
+    moved = {}
+    for clip in (0.0, 0.01):
+        settings = small(two_parts, **plain, layer_decay=1.0, ema=0.0, clip=clip)
+        backbone = build("timm/test_resnet", 2, weights="none")
+        before = {name: value.clone() for name, value in backbone.module.named_parameters()}
+        learner = Learner(backbone, settings, None, 4, Processes(torch.device("cpu")))
+        learner.begin_training()
+        batch = SimpleNamespace(
+            images=torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)),
+            labels=torch.tensor([0, 1, 0, 1]),
+            share=SimpleNamespace(borrowed=0),
+        )
+        learner.step(0, 0, iter([batch]), 1, 4.0)
+        steps = [value.detach() - before[name] for name, value in backbone.module.named_parameters()]
+        moved[clip] = torch.cat([step.flatten() for step in steps]).norm().item()
+    assert moved[0.0] > 0.1
+    assert moved[0.01] == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_rate_that_is_set_keeps_the_proportions_of_the_layers(two_parts):
+    settings = small(two_parts, lr=0.01, layer_decay=0.1, warmup=0.0, scheduler="none")
+    learner = Learner(build("timm/test_resnet", 2, weights="none"), settings, None, 4, Processes(torch.device("cpu")))
+    before = [group["lr"] for group in learner._optimizer.param_groups]
+    learner.set_rate(0.5)
+    after = [group["lr"] for group in learner._optimizer.param_groups]
+    assert len(set(before)) > 2 and min(before) == pytest.approx(0.001)
+    assert after == pytest.approx([50 * rate for rate in before])

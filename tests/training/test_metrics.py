@@ -15,6 +15,7 @@ from edgetl.training.metrics import (
     calibration_curve,
     class_metrics,
     confusion_matrix,
+    honest_calibration_error,
     metrics_summary,
     selective_accuracy,
     untempered,
@@ -129,6 +130,17 @@ def test_values_that_are_no_probabilities_are_refused(bad):
 def test_nothing_to_judge_is_refused():
     with pytest.raises(TrainingError, match="No metrics"):
         metrics_summary(np.empty((0, 2), np.float32), np.empty(0, np.int64))
+
+
+@pytest.mark.parametrize(("photos", "expected"), [(60, 0.119), (2000, 0.022)])
+def test_chance_alone_makes_a_calibration_error_that_falls_with_the_photos(photos, expected):
+    probabilities, _ = answers(photos=photos, classes=4)
+    chance = honest_calibration_error(probabilities)
+    assert chance == pytest.approx(expected, abs=0.02)
+    assert chance == honest_calibration_error(probabilities)
+    rng = np.random.default_rng(5)
+    truth = np.array([rng.choice(4, p=row.astype(float) / row.astype(float).sum()) for row in probabilities])
+    assert metrics_summary(probabilities, truth)["calibration_error"] == pytest.approx(chance, abs=0.06)
 
 
 def test_many_classes_are_counted_without_a_table_of_photos_by_cells():

@@ -19,7 +19,7 @@ from PIL import Image
 from edgetl.errors import CheckpointError, TrainingError
 from edgetl.runtime.card import ModelCard
 from edgetl.runtime.spec import PreprocessSpec
-from edgetl.training import confusion_drawing, report
+from edgetl.training import confusion_drawing, plots, report
 from edgetl.training.metrics import metrics_summary
 from edgetl.training.report import ReportData, kept_weights, write_report
 
@@ -166,9 +166,35 @@ def test_a_run_without_mistakes_epochs_or_temperature(run, tmp_path):
     assert "100.0" in page.text
 
 
-def test_strengths_of_the_head_are_a_curve(run, tmp_path):
-    data = dataclasses.replace(results(tmp_path, ("cat", "dog")), history=(), strengths=[(0.1, 0.8), (1.0, 0.9), (10.0, 0.85)])
-    assert "cross-validated" in page_of(run, data).text
+def test_strengths_of_the_head_are_a_curve(run, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(plots, "line_plot", lambda name, series, **options: drawn.update({name: (series, options)}) or "")
+    tried = [(10.0, 0.85), (0.1, 0.8), (1.0, 0.7)]
+    data = dataclasses.replace(results(tmp_path, ("cat", "dog")), history=(), strengths=tried)
+    assert "Strength of the head: 1, of the least loss in cross-validation" in page_of(run, data).text
+    series, options = drawn["strengths"]
+    assert series == {"loss": ([0.1, 1.0, 10.0], [0.8, 0.7, 0.85])}
+    assert options["chosen"] == 1.0
+
+
+def test_curves_are_those_of_their_legends_and_mark_what_was_kept(run, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(plots, "line_plot", lambda name, series, **options: drawn.update({name: (series, options)}) or "")
+    data = results(tmp_path, ("cat", "dog"))
+    history = [{"epoch": 0, "train_loss": None, "val_loss": 3.0, "lr": None}, *data.history]
+    card = dataclasses.replace(data.card, metrics={"epoch": 2})
+    text = page_of(run, dataclasses.replace(data, card=card, history=history)).text
+    assert drawn["loss"][0] == {"train": ([1, 2, 3], [1, 1 / 2, 1 / 3]), "val": ([0, 1, 2, 3], [3.0, 2, 1, 2 / 3])}
+    assert drawn["lr"][0] == {"lr": ([1, 2, 3], [0.1, 0.05, 0.1 / 3])}
+    assert [drawn[name][1]["chosen"] for name in ("loss", "accuracy", "lr")] == [2, 2, None]
+    assert "epoch 0 is the head that training began with" in text
+
+
+def test_where_the_photos_are_and_how_they_were_parted_is_told(run, tmp_path):
+    data = results(tmp_path, ("cat", "dog"))
+    told = dataclasses.replace(data, settings={**data.settings, "data": "/photos/pets"}, validated_on="the folder val/")
+    text = page_of(run, told).text
+    assert "/photos/pets" in text and "the folder val/" in text
 
 
 def test_one_epoch_and_rows_with_missing_values_can_be_drawn(run, tmp_path):

@@ -8,20 +8,25 @@ import json
 import signal
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch._inductor.exc
 from training_runs import COLOURS, Notebook, equal, small, weights_of, write_photo
 
 from edgetl.errors import CheckpointError, DataError, TrainingError
+from edgetl.runtime.images import read_image
+from edgetl.runtime.preprocess import normalize, resize_image
 from edgetl.training import checkpoint
 from edgetl.training import finish as finish_module
+from edgetl.training import run as run_module
 from edgetl.training.dataset import scan
 from edgetl.training.learner import Learner
 from edgetl.training.loop import _Clock
 from edgetl.training.recipes import resolve
 from edgetl.training.run import resume, train
 from edgetl.training.sampling import Sampler
+from edgetl.training.solve import solve_head
 from edgetl.training.state import read_state
 from edgetl.training.validation import Scores
 
@@ -126,17 +131,20 @@ def test_the_history_holds_what_happened_in_each_epoch(two_parts, tmp_path, monk
     notebook, losses, loss_of = Notebook(), [], Learner._loss
 
     def noted(self, batch):
-        loss = loss_of(self, batch)
-        losses.append((batch.share.epoch, float(loss.detach()), len(batch.labels)))
+        model, answers = self._model, []
+        self._model = lambda images: answers.append(model(images)) or answers[-1]
+        loss, self._model = loss_of(self, batch), model
+        right = int((answers[0].argmax(1) == batch.labels).sum())
+        losses.append((batch.share.epoch, float(loss.detach()), len(batch.labels), right))
         return loss
 
     monkeypatch.setattr(Learner, "_loss", noted)
     settings = small(two_parts, epochs=3, lr=0.02, scheduler="step", step_size=1, gamma=0.1, warmup=0.0, layer_decay=1.0)
     train(settings, tmp_path / "run", listener=notebook)
     for epoch, row in enumerate(notebook.rows):
-        mine = [(loss, photos) for number, loss, photos in losses if number == epoch]
-        assert row["train_loss"] == pytest.approx(sum(loss for loss, _ in mine) / sum(photos for _, photos in mine))
-        assert 0 <= row["train_accuracy"] <= 1
+        loss, photos, right = np.sum([numbers for number, *numbers in losses if number == epoch], axis=0)
+        assert row["train_loss"] == pytest.approx(loss / photos)
+        assert row["train_accuracy"] == pytest.approx(right / photos)
     assert [row["lr"] for row in notebook.rows] == pytest.approx([0.02, 0.002, 0.0002])
 
 
@@ -260,6 +268,32 @@ def features_of(data, backbone="timm/test_resnet"):
     return resolve(data, given, cuda=False)
 
 
+def test_the_figures_and_the_report_are_of_what_is_exported(two_parts, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(finish_module, "write_report", lambda _, data: told.append(data))
+    monkeypatch.setattr(run_module, "solve_head", lambda *_: heads.append(solve_head(*_)) or heads[-1])
+    monkeypatch.setattr(finish_module, "fit_temperature", lambda *_: 2.0)
+    heads: list = []
+    train(features_of(two_parts), tmp_path / "run")
+    (report,), ((_, head),) = told, heads
+    trained, metrics = checkpoint.load(tmp_path / "run"), json.loads((tmp_path / "run/metrics.json").read_text())
+    samples = scan(two_parts).val
+    pixels = torch.stack([decode(sample.path, trained.card.spec) for sample in samples])
+    logits = trained.network(pixels).detach().double()
+    targets = torch.tensor([sample.label for sample in samples])
+    assert trained.card.temperature == 2.0
+    loss = torch.nn.functional.cross_entropy(logits / trained.card.temperature, targets)
+    assert metrics["loss"] == pytest.approx(float(loss), abs=1e-3)
+    assert metrics["accuracy"] == float((logits.argmax(1) == targets).double().mean())
+    assert report.train_counts == [8, 8] and report.validated_on == "the folder val/"
+    assert report.strengths == [(trial.strength, trial.loss) for trial in head.trials] != []
+    np.testing.assert_allclose(report.probabilities, (logits / trained.card.temperature).softmax(1), atol=1e-4)
+
+
+def decode(path, spec):
+    return torch.from_numpy(normalize(resize_image(read_image(path), spec)[None], spec)[0])
+
+
 def test_uneven_classes_are_warned_of_unless_evened_out(tmp_path, write_photos):
     write_photos(tmp_path / "data/train", {"ash": 12, "brick": 3})
     write_photos(tmp_path / "data/val", {"ash": 2, "brick": 2}, first=50)
@@ -290,7 +324,11 @@ def test_tensorboard_events_hold_every_epoch(two_parts, tmp_path):
 
     train(small(two_parts, tensorboard=True), tmp_path / "run")
     events = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
-    assert [event.step for event in events.Scalars("val/accuracy")] == [1, 2]
+    rows = list(csv.DictReader((tmp_path / "run/history.csv").read_text().splitlines()))
+    tags = {"val/accuracy": "val_accuracy", "train/loss": "train_loss", "lr": "lr", "images_per_second": "images_per_second"}
+    for tag, column in tags.items():
+        told = [(event.step, event.value) for event in events.Scalars(tag)]
+        assert told == [(int(row["epoch"]), pytest.approx(float(row[column]))) for row in rows]
 
 
 @pytest.mark.parametrize(

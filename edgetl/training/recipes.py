@@ -40,6 +40,12 @@ CLASSIC: Mapping[str, Any] = {
 }
 """The well-known transfer-learning recipe, part by part."""
 
+_OTHER_OPTIMIZERS: Mapping[str, Mapping[str, float]] = {
+    "sgd": {"lr": 2e-3, "weight_decay": 1e-4},
+    "adam": {"weight_decay": 0.0},  # which is part of its gradient, and is divided by the gradient's size with it
+}
+"""What the defaults, which are AdamW's, don't suit; see scripts/experiments.md."""
+
 
 def resolve(data: str | Path, given: Mapping[str, Any], *, cuda: bool) -> TrainSettings:
     """Fill what was not given: from the recipe, then from the defaults.
@@ -57,7 +63,8 @@ def resolve(data: str | Path, given: Mapping[str, Any], *, cuda: bool) -> TrainS
         recipe["optimizer"] = SOLVER
     if given.get("weights") == "none":  # then there are no pretrained statistics to keep
         recipe["norm_statistics"] = True
-    settings = TrainSettings(**{"data": str(Path(data).absolute()), **recipe, **given, "strategy": strategy})
+    suited = _OTHER_OPTIMIZERS.get({**recipe, **given}.get("optimizer", ""), {})
+    settings = TrainSettings(**{"data": str(Path(data).absolute()), **suited, **recipe, **given, "strategy": strategy})
     _refuse_contradictions(settings, given)
     return settings
 

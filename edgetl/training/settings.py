@@ -86,12 +86,16 @@ class TrainSettings:
     epochs: int = _option(12, "Recipe", "Times each photo is seen.", low=1, needs=_LOOP, common=True)
     batch_size: int = _option(64, "Recipe", "Photos in a batch, over all processes.", low=1, needs=_LOOP)
     accumulate: int = _option(1, "Recipe", "Batches whose gradients make one step.", low=1, needs=_LOOP)
-    lr: float = _option(5e-4, "Recipe", "Learning rate (the largest one, of the head).", above=0, high=1e6, needs=_LOOP)
+    lr: float = _option(
+        5e-4, "Recipe", "Learning rate, the largest one, of the head; with sgd 0.002.", above=0, high=1e6, needs=_LOOP
+    )
     layer_decay: float = _option(
         0.15, "Recipe", "Factor on the lowest block's learning rate; in between, by depth.", above=0, high=1, needs=_LOOP
     )
     momentum: float = _option(0.9, "Recipe", "Momentum of sgd.", low=0, high=0.9999, needs=("optimizer", ("sgd",)))
-    weight_decay: float = _option(0.05, "Recipe", "Weight decay, of weight matrices only.", low=0, needs=_LOOP)
+    weight_decay: float = _option(
+        0.05, "Recipe", "Weight decay, of weight matrices only; with sgd 0.0001, with adam 0.", low=0, needs=_LOOP
+    )
     scheduler: str = _option(
         "cosine",
         "Recipe",

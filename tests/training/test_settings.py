@@ -63,6 +63,18 @@ def test_the_default_depends_on_the_machine():
     assert (resolve("d", {}, cuda=True).strategy, resolve("d", {}, cuda=True).optimizer) == ("full", "adamw")
 
 
+def test_each_optimizer_has_numbers_that_suit_it():
+    def numbers(**given):
+        settings = resolve("d", {"strategy": "full", **given}, cuda=False)
+        return settings.lr, settings.weight_decay
+
+    assert numbers() == numbers(optimizer="adamw") == (5e-4, 0.05)
+    assert numbers(optimizer="sgd") == (2e-3, 1e-4)
+    assert numbers(optimizer="adam") == (5e-4, 0.0)
+    assert numbers(optimizer="sgd", lr=0.1, weight_decay=0.3) == (0.1, 0.3)
+    assert numbers(recipe="classic") == numbers(recipe="classic", optimizer="adam") == (0.001, 0.0)
+
+
 def test_statistics_are_kept_where_there_are_any():
     given = ({}, {"weights": "none"}, {"norm_statistics": True}, {"recipe": "classic"})
     measured = [resolve("d", {"strategy": "full", **options}, cuda=False).norm_statistics for options in given]

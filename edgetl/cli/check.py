@@ -78,6 +78,9 @@ def command(
     """
     if against and (runtimes or checkpoint):
         raise click.UsageError("--against compares two bundles: it takes no --runtime and no --checkpoint.")
+    named = [path.resolve() for path in (json_file, junit_file, html_file) if path]
+    if len(set(named)) < len(named):
+        raise click.UsageError("--json, --junit and --html each need a file of their own.")
     if max_accuracy_drop is not None and not against:
         raise click.UsageError("--max-accuracy-drop needs --against: an accuracy falls from something.")
     from edgetl.parity.against import compare_bundles

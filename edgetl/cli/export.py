@@ -14,7 +14,7 @@ from edgetl.cli.option_types import PRECISIONS, Number, SomePath
 from edgetl.cli.progress_bar import steps
 from edgetl.cli.run_photos import calibration_photos, golden_photos, run_data
 from edgetl.runtime.bundle import MANIFEST
-from edgetl.training.run_folder import BEST, METRICS
+from edgetl.training.run_folder import BEST, METRICS, refuse_photos_folder
 
 if TYPE_CHECKING:
     from edgetl.export.precisions import JudgedBy
@@ -117,6 +117,8 @@ def _export(
 
     working(f"Reading {run}", 0, 0)
     trained = checkpoint.load(run)
+    if "data" in trained.settings:  # golden photos would be a class there
+        refuse_photos_folder(output, trained.settings["data"])
     smaller = bool(set(precisions) - {"fp32"}) and "onnx" in formats
     return export_bundle(
         trained.network,
@@ -171,6 +173,8 @@ def _judged_by(trained: Trained, calibration: int, max_accuracy_drop: float) -> 
 
     hint = "Put the data back where it was, or export with --precision fp32 alone."
     data = run_data(trained.settings, trained.card.labels, "smaller precisions", hint)
+    if len(data.val) != trained.card.data.get("val", len(data.val)):
+        click.echo(f"Warning: {data.root} has {len(data.val):,} validation photos; the run had others.", err=True)
     return JudgedBy(
         calibration=calibration_photos(data, calibration),
         validation=[(sample.path, sample.label) for sample in data.val],

@@ -88,6 +88,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter shows its code
             stream.reconfigure(errors="backslashreplace")
+    if os.environ.get("COLUMNS") == "0":  # as some terminals say before they know; tables would be of no width
+        del os.environ["COLUMNS"]
     try:
         if sys.stdout is None:
             raise click.ClickException("Standard output is closed; send it to /dev/null if it is not wanted.")

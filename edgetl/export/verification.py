@@ -17,6 +17,7 @@ from edgetl.export.classifier import DeployedClassifier
 from edgetl.export.golden import Reference
 from edgetl.export.onnx_model import named_value
 from edgetl.runtime.session import open_session
+from edgetl.tracing import quiet
 
 MAX_PROBABILITY_DIFFERENCE = 1e-4  # float32 in another order of sums; measured 1e-7 to 1e-5
 
@@ -49,7 +50,8 @@ def run_onnx(model: onnx.ModelProto) -> Run:
 
 def run_torchscript(content: bytes) -> Run:
     """A TorchScript file, read back."""
-    module = torch.jit.load(io.BytesIO(content), map_location="cpu")  # type: ignore[no-untyped-call]
+    with quiet():  # it is deprecated, and said to be so
+        module = torch.jit.load(io.BytesIO(content), map_location="cpu")  # type: ignore[no-untyped-call]
 
     def run(images: NDArray[np.uint8]) -> Outputs:
         with torch.inference_mode():

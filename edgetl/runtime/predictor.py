@@ -115,6 +115,8 @@ class Predictor:
         if threads is not None:
             _require_positive("threads", threads)
         _require_positive("max_pixels", max_pixels)
+        if not os.fspath(model):  # as from a variable that nobody set; it would mean the current folder
+            raise ValueError("model is empty; name a bundle folder or a model.onnx")
         self.path = Path(model)
         self.providers = providers
         self.threads = threads

@@ -214,6 +214,12 @@ def test_wrong_use_exits_2(project: Project, wrong: tuple[str, str]) -> None:
     assert result.stdout == ""
 
 
+def test_two_reports_in_one_file_are_wrong_use(project: Project, tmp_path: Path) -> None:
+    result = project.check("--json", tmp_path / "r.json", "--html", tmp_path / "../" / tmp_path.name / "r.json")
+    assert result.exit_code == 2, result.output
+    assert not (tmp_path / "r.json").exists()
+
+
 def test_no_photos_exits_2(project: Project) -> None:
     shutil.rmtree(project.photos)
     project.photos.mkdir()

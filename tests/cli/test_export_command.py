@@ -115,6 +115,23 @@ def test_an_option_that_would_do_nothing_is_wrong_use(run_folder: Path, tmp_path
     assert "has an effect only with" in done.output
 
 
+def test_a_bundle_is_not_written_among_the_photos(run_folder: Path) -> None:
+    data = run_folder.parent / "data"
+    done = export(run_folder, "-o", data / "exported", "--golden", 0)
+    assert done.exit_code == 1 and "lies inside the folder of the photos" in done.output
+    assert not (data / "exported").exists()
+
+
+def test_other_validation_photos_than_the_runs_are_warned_of(run_folder: Path, tmp_path: Path) -> None:
+    trained = load(run_folder)
+    count = len(scan(run_folder.parent / "data").val)
+    for val in (count, count + 1):
+        card = replace(trained.card, data={"val": val})
+        save(replace(trained, card=card), tmp_path / f"{val}.safetensors")
+        done = export(tmp_path / f"{val}.safetensors", "-o", tmp_path / f"b{val}", "--golden", 0, "--precision", "fp16")
+        assert ("the run had others" in done.output) == (val != count), done.output
+
+
 def test_a_smaller_precision_is_judged_on_all_validation_photos(run_folder: Path, tmp_path: Path) -> None:
     options = ("--precision", "fp32", "--precision", "int8", "--calibration", 6, "--max-accuracy-drop", 100)
     done = export(run_folder, "-o", tmp_path / "bundle", "--golden", 1, "--format", "onnx", *options)

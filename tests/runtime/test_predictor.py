@@ -301,6 +301,12 @@ def test_impossible_numbers_are_refused(tiny_bundle: Path, predictor: Predictor,
         predictor.batch([], workers=number)
 
 
+def test_a_model_without_a_name_is_not_the_current_folder(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tiny_bundle)
+    with pytest.raises(ValueError, match="model is empty"):
+        Predictor("")
+
+
 def test_a_limit_on_pixels_can_not_be_left_out(tiny_bundle: Path) -> None:
     with pytest.raises(ValueError, match="max_pixels is None; it must be a whole number"):
         Predictor(tiny_bundle, max_pixels=None)  # type: ignore[arg-type]

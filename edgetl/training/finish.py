@@ -20,17 +20,19 @@ from edgetl.training.metrics import class_metrics, metrics_summary
 from edgetl.training.report import ReportData, write_report
 from edgetl.training.run_folder import BEST
 from edgetl.training.settings import OPTIONS, TrainSettings
+from edgetl.training.solve import Doubted
 
 
 @dataclass(frozen=True)
 class Told:
-    """What the report tells of a run besides its results; the fields are those of ``ReportData``."""
+    """What the report tells of a run besides its results; the fields are those of ``ReportData``, but for photos' digests."""
 
     seconds: float
     device: str
     warnings: Sequence[str]
     history: Sequence[Mapping[str, Any]] = ()
     strengths: Sequence[tuple[float, float]] = ()
+    doubts: Sequence[Doubted] = ()
 
 
 def _effective(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,6 +57,7 @@ def finish(folder: Path, folders: ImageFolders, logits: NDArray[np.float32], tol
     metrics |= {"epoch": best.card.metrics["epoch"], "midway": best.card.metrics.get("midway", False)}
     card = replace(best.card, metrics=metrics, temperature=temperature)
     checkpoint.save(replace(best, card=card), folder / BEST)
+    photos = {sample.digest: sample for sample in folders.train}
     made = "the folder val/"
     if not folders.val[0].path.is_relative_to(folders.root / VAL):
         made = f"{best.settings['val_fraction']:.0%} of the photos, by their content"
@@ -70,6 +73,7 @@ def finish(folder: Path, folders: ImageFolders, logits: NDArray[np.float32], tol
         settings=_effective(best.settings),
         history=told.history,
         strengths=told.strengths,
+        doubts=[(photos[digest], predicted, sure) for digest, predicted, sure in told.doubts],
         warnings=told.warnings,
     )
     write_report(folder, report)

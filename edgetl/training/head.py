@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 from torch import Tensor
 
 from edgetl.errors import TrainingError
@@ -32,6 +33,7 @@ _CV_PHOTOS = 20_000  # the strength is chosen on so many at most: it hardly move
 _CV_LOGITS = 1_000_000  # photos × classes above which two folds have to do
 _CHUNK = 1 << 24  # logits held at a time
 _SMALL = 100_000_000  # products in one pass, below which one thread is fastest
+_MOST_DOUBTS = 12
 _CV_STEPS = 12  # of L-BFGS, from the solution at the strength before: more did not move the choice
 _FINAL_STEPS = 500
 _GRADIENT, _CHANGE = 1e-6, 1e-8  # where the final solution stops: largest slope, smallest step
@@ -52,6 +54,19 @@ class Trial:
     accuracy: float
 
 
+class Doubt(NamedTuple):
+    """A photo that was taken for another class by a head that was fitted without it.
+
+    photo       its row
+    predicted   the class it was taken for
+    confidence  in that class, 0..1
+    """
+
+    photo: int
+    predicted: int
+    confidence: float
+
+
 @dataclass(frozen=True)
 class Head:
     """A linear classifier on raw features: logits = features @ weight.T + bias.
@@ -60,12 +75,14 @@ class Head:
     bias      float32 [classes]
     strength  the C that was used
     trials    every strength that was tried, empty where there were too few photos to choose
+    doubts    the surest, surest first: where labels are wrong, here they show (Northcutt et al., Confident Learning, 2021)
     """
 
     weight: NDArray[np.float32]
     bias: NDArray[np.float32]
     strength: float
     trials: tuple[Trial, ...]
+    doubts: tuple[Doubt, ...] = ()
 
     def logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32 [N, features] → [N, classes]."""
@@ -123,12 +140,14 @@ class _Validated:
     best      the trial of the least loss
     solution  the mean over its folds
     losses    float64 [photos], of each photo when it was left out of the best trial, weighted
+    doubts    see ``Head``
     """
 
     trials: tuple[Trial, ...]
     best: Trial
     solution: Tensor
     losses: NDArray[np.float64]
+    doubts: tuple[Doubt, ...]
 
 
 @dataclass(frozen=True)
@@ -144,7 +163,7 @@ class _Candidate:
         best = found.best if found else Trial(strength or DEFAULT_STRENGTH, 1.0, 0.0, 0.0)
         solution = self.problem.solve(best.strength, found.solution if found else None, _FINAL_STEPS)
         weight, bias = self.scaling.fold(solution[0] / best.temperature)
-        return Head(weight, bias, best.strength, found.trials if found else ())
+        return Head(weight, bias, best.strength, found.trials if found else (), found.doubts if found else ())
 
 
 def _better(simpler: _Candidate, other: _Candidate) -> _Candidate:
@@ -284,7 +303,8 @@ def _cross_validate(problem: _Problem, ranks: NDArray[np.int64]) -> _Validated |
         trial, losses = _trial(strength, logits[judged], labels[judged], problem.weights.cpu().numpy()[judged])
         trials.append(trial)
         if found is None or trial.loss <= found.best.loss:
-            found = _Validated((), trial, solution.mean(0, keepdim=True), losses)
+            doubts = _doubts(logits[judged] / trial.temperature, labels[judged], chosen[judged])
+            found = _Validated((), trial, solution.mean(0, keepdim=True), losses, doubts)
         elif len(trials) - 1 - trials.index(found.best) >= _PATIENCE:
             break
     return None if found is None else replace(found, trials=tuple(trials))
@@ -299,6 +319,14 @@ def _trial(
     losses *= weights / weights.mean()
     right = logits.argmax(1) == labels
     return Trial(strength, temperature, float(losses.mean()), float(np.average(right, weights=weights))), losses
+
+
+def _doubts(logits: NDArray[Any], labels: NDArray[np.int64], photos: NDArray[np.int64]) -> tuple[Doubt, ...]:
+    """photos: their rows."""
+    predicted, confidence = logits.argmax(1), softmax(logits, axis=1).max(1)
+    wrong = np.flatnonzero(predicted != labels)
+    surest = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MOST_DOUBTS]
+    return tuple(Doubt(int(photos[row]), int(predicted[row]), float(confidence[row])) for row in surest)
 
 
 def _ranks(labels: NDArray[np.int64], digests: Sequence[str] | None) -> NDArray[np.int64]:

@@ -24,7 +24,7 @@ from edgetl.training.progress import Counter, Listener
 from edgetl.training.randomness import HEAD, torch_seed
 from edgetl.training.sampling import Sampler
 from edgetl.training.settings import TrainSettings
-from edgetl.training.solve import warm_head
+from edgetl.training.solve import Doubted, warm_head
 from edgetl.training.storage import allocate
 from edgetl.training.validation import Validation
 
@@ -75,6 +75,7 @@ class Kit:
     """What the loop works with: a backbone on its device, photos without the unreadable ones.
 
     class_weights  float32 [classes], or None where every photo weighs the same
+    doubts         training photos that the head was in doubt of when it was solved for
     """
 
     folders: ImageFolders
@@ -83,6 +84,7 @@ class Kit:
     loader: Loader
     sampler: Sampler
     class_weights: torch.Tensor | None
+    doubts: list[Doubted]
 
     def step(self, epoch: int, step: int) -> tuple[int, float]:
         """How many batches an optimizer step takes, and the sum of the weights of their photos, in all processes."""
@@ -123,8 +125,9 @@ def equip(
         # It also loses the hooks of the layers that it replaces, by which a head sees earlier levels.
         levels, bare = backbone.levels, without_levels(backbone)
         backbone = with_levels(replace(bare, module=convert_sync_batchnorm(bare.module)), levels)  # type: ignore[no-untyped-call]
+    doubts: list[Doubted] = []
     if settings.warm_head and left_out is None:
-        backbone = warm_head(backbone, left.train, weights, processes, settings, listener)
+        backbone, doubts = warm_head(backbone, left.train, weights, processes, settings, listener)
     labels = [sample.label for sample in left.train]
     mixed = settings.mixup > 0 or settings.cutmix > 0
     sampler = Sampler(
@@ -137,7 +140,8 @@ def equip(
         mixed=mixed,
     )
     rows = [row for row, sample in enumerate(folders.train) if sample.path not in unreadable]
-    return Kit(left, backbone, validation, _loader(settings, left, backbone.spec, stored, rows, processes), sampler, weights)
+    loader = _loader(settings, left, backbone.spec, stored, rows, processes)
+    return Kit(left, backbone, validation, loader, sampler, weights, doubts)
 
 
 def _threads(settings: TrainSettings, processes: Processes) -> int:

@@ -19,6 +19,7 @@ from edgetl.runtime.card import ModelCard
 from edgetl.runtime.images import read_image
 from edgetl.training import metrics, plots
 from edgetl.training.confusion_drawing import draw
+from edgetl.training.dataset import Sample
 from edgetl.training.run_folder import REPORT
 from edgetl.training.writing import write_atomically
 
@@ -46,6 +47,7 @@ class ReportData:
     history        one row an epoch, number → value, such as epoch, train_loss, val_loss, val_accuracy, lr: what ends
                    alike shares a plot; () where there were no epochs
     strengths      (strength, cross-validated log loss in nats) of the heads that were tried; () if there were none
+    doubts         (training photo, class it was taken for, confidence 0..1): by heads that were fitted without it
     warnings       sentences about the data or the run
     """
 
@@ -60,6 +62,7 @@ class ReportData:
     settings: Mapping[str, Any] = field(default_factory=dict)
     history: Sequence[Mapping[str, float]] = ()
     strengths: Sequence[tuple[float, float]] = ()
+    doubts: Sequence[tuple[Sample, int, float]] = ()
     warnings: Sequence[str] = ()
 
 
@@ -114,6 +117,7 @@ def _render(name: str, data: ReportData) -> str:
         classes=_worst_first(data),
         open_classes=_OPEN_CLASSES,
         mistakes=_mistakes(data),
+        doubts=[_mistake(data, photo.path, photo.label, taken, sure) for photo, taken, sure in data.doubts],
         wrong=int(matrix.sum() - np.trace(matrix)),
         matrix=draw(matrix, data.card.labels),
         confusions=_confusions(matrix, data.card.labels),
@@ -142,17 +146,14 @@ def _mistakes(data: ReportData) -> list[Mistake]:
     predicted, confidence = data.probabilities.argmax(1), data.probabilities.max(1)
     wrong = np.flatnonzero(predicted != data.targets)
     surest = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MOST_MISTAKES]
-    labels = data.card.labels
     return [
-        Mistake(
-            file="/".join(data.paths[index].parts[-2:]),
-            truth=labels[data.targets[index]],
-            predicted=labels[predicted[index]],
-            confidence=float(confidence[index]),
-            image=_thumbnail(data.paths[index]),
-        )
-        for index in surest.tolist()
+        _mistake(data, data.paths[index], data.targets[index], predicted[index], confidence[index]) for index in surest.tolist()
     ]
+
+
+def _mistake(data: ReportData, path: Path, label: int, predicted: int, confidence: float) -> Mistake:
+    labels = data.card.labels
+    return Mistake("/".join(path.parts[-2:]), labels[label], labels[predicted], float(confidence), _thumbnail(path))
 
 
 def _thumbnail(path: Path) -> str | None:

@@ -35,7 +35,7 @@ from edgetl.training.progress import Listener, Remembering
 from edgetl.training.randomness import reproducible
 from edgetl.training.run_folder import BEST, clear, refuse_photos_folder, require_free
 from edgetl.training.settings import SOLVER, TrainSettings
-from edgetl.training.solve import compute_features, solve_head
+from edgetl.training.solve import compute_features, doubted, solve_head
 from edgetl.training.state import Standing, read_state
 from edgetl.training.stopping import StopSignal
 from edgetl.training.torch_threads import torch_threads
@@ -138,7 +138,10 @@ class _Run:
         logits = head.logits(np.ascontiguousarray(features.of(folders.val)[:, : head.weight.shape[1]]))
         labels = np.array([sample.label for sample in folders.val], np.int64)
         self._listener.working("Writing the report", 0, 0)
-        told = self._told(strengths=[(trial.strength, trial.loss) for trial in head.trials])
+        told = self._told(
+            strengths=[(trial.strength, trial.loss) for trial in head.trials],
+            doubts=doubted(folders.train, head),
+        )
         with StopSignal():  # half of what is written would be of no use, and seconds later all of it is there
             clear(self._folder)
             self._keep(folders, backbone, backbone.module.eval(), Standing(best=scores(logits, labels)))
@@ -161,6 +164,7 @@ class _Run:
             "levels": kit.backbone.levels,
             "notes": self._listener.notes,
             "threads": torch.get_num_threads(),
+            "doubts": state["doubts"] if state else kit.doubts,
         }
         folders, backbone = kit.folders, kit.backbone
         if state is not None and state["fingerprint"] != folders.fingerprint:
@@ -193,7 +197,8 @@ class _Run:
         with StopSignal():
             if processes.leads:
                 before = state["standing"]["seconds"] if state else 0.0
-                metrics = finish(self._folder, folders, logits, self._told(before, history=loop.standing.history))
+                told = self._told(before, history=loop.standing.history, doubts=identity["doubts"])
+                metrics = finish(self._folder, folders, logits, told)
             loop.standing.finished = True
             loop.save()
         return Outcome(self._folder, True, metrics)

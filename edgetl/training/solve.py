@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,9 @@ from edgetl.training.head import Head, fit_head
 from edgetl.training.levels import find_levels, own_features, with_levels, without_levels
 from edgetl.training.progress import Listener
 from edgetl.training.settings import TrainSettings
+
+Doubted: TypeAlias = tuple[str, int, float]
+"""The digest of a training photo, the class it was taken for, the confidence in that; see ``Head.doubts``."""
 
 _FEW_LOGITS = 1_000_000  # photos × classes: enough to find one number
 _SOFTEST = 1000.0  # largest temperature that a head is divided by
@@ -85,6 +88,11 @@ def solve_head(
     return backbone, head
 
 
+def doubted(samples: Sequence[Sample], head: Head) -> list[Doubted]:
+    """``head.doubts`` of the photos that it was fitted to."""
+    return [(samples[doubt.photo].digest, doubt.predicted, doubt.confidence) for doubt in head.doubts]
+
+
 def warm_head(
     backbone: Backbone,
     samples: Sequence[Sample],
@@ -92,17 +100,18 @@ def warm_head(
     processes: Processes,
     settings: TrainSettings,
     listener: Listener,
-) -> Backbone:
+) -> tuple[Backbone, list[Doubted]]:
     """Put a solved head into a backbone that will be trained on; the leading process solves, the others are given it."""
     if not backbone.has_linear_head:
         listener.note(f"The head of {backbone.name} is not one linear layer: it begins random.")
-        return backbone
-    solved = None
+        return backbone, []
+    solved, doubts = None, list[Doubted]()
     if processes.leads:
         backbone = with_levels(backbone, find_levels(backbone))
         features = compute_features(backbone, samples, processes.device, settings, listener)
         samples = [sample for sample in samples if sample.path not in features.unreadable]  # a GPU may read more
         backbone, head = solve_head(backbone, samples, features, class_weights, processes.device, listener)
+        doubts = doubted(samples, head)
         if settings.label_smoothing:
             head = _softened(head, features, samples, class_weights, settings.label_smoothing)
             put_head(backbone, head)
@@ -112,7 +121,7 @@ def warm_head(
         levels, head = given
         backbone = with_levels(backbone, levels)
         put_head(backbone, head)
-    return backbone
+    return backbone, doubts
 
 
 def _softened(

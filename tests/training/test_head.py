@@ -63,6 +63,20 @@ def test_cross_validation_finds_a_strength_near_the_best(digits: tuple[Data, Dat
     assert [trial.strength for trial in head.trials] == list(STRENGTHS[: len(head.trials)])
 
 
+def test_wrong_labels_are_what_it_is_in_doubt_of() -> None:
+    values, labels = blobs([60, 60, 60], 0.6)
+    order = np.random.default_rng(3).permutation(len(labels))
+    values, labels = values[order], labels[order]
+    wrong = np.random.default_rng(1).choice(len(labels), 8, replace=False)
+    given = labels.copy()
+    given[wrong] = (given[wrong] + 1) % 3
+    doubts = fit_head(values, given, 3).doubts
+    assert {doubt.photo for doubt in doubts} == set(wrong.tolist())
+    assert all(doubt.predicted == labels[doubt.photo] and 0.5 < doubt.confidence <= 1 for doubt in doubts)
+    assert [doubt.confidence for doubt in doubts] == sorted((doubt.confidence for doubt in doubts), reverse=True)
+    assert fit_head(values, given, 3, strength=0.1).doubts == ()
+
+
 def test_what_cross_validation_says_holds_on_other_photos(digits: tuple[Data, Data]) -> None:
     (values, labels), (test, truth) = digits
     head = fit_head(values, labels, 10)
@@ -165,7 +179,7 @@ def test_what_can_not_be_fitted_is_an_error(values: NDArray[np.float32]) -> None
 
 def candidate(losses: np.ndarray) -> _Candidate:
     trial = Trial(1.0, 1.0, float(losses.mean()), 1.0)
-    return _Candidate(None, None, _Validated((trial,), trial, torch.zeros(1), losses))  # type: ignore[arg-type]
+    return _Candidate(None, None, _Validated((trial,), trial, torch.zeros(1), losses, ()))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("gain", "taken"), [(0.5, False), (0.9, False), (1.1, True), (-2.0, False)])

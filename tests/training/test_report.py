@@ -20,6 +20,7 @@ from edgetl.errors import CheckpointError, TrainingError
 from edgetl.runtime.card import ModelCard
 from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training import confusion_drawing, plots, report
+from edgetl.training.dataset import Sample
 from edgetl.training.metrics import metrics_summary
 from edgetl.training.report import ReportData, kept_weights, write_report
 
@@ -145,6 +146,16 @@ def test_mistakes_are_thumbnails_of_the_surest_first(run, tmp_path):
     first = Image.open(io.BytesIO(base64.b64decode(pictures[0]["src"].partition(",")[2])))
     assert first.format == "JPEG"
     assert abs(first.getpixel((5, 5))[0] - wrong[0] * 2 % 256) < 8
+
+
+def test_doubtful_training_photos_are_shown_with_what_they_were_taken_for(run, tmp_path):
+    data = results(tmp_path, ("cat", "dog"))
+    assert "Doubtful training photos" not in page_of(run, data).text
+    photo = Sample(data.paths[7], 1)
+    page = page_of(run, dataclasses.replace(data, targets=data.probabilities.argmax(1), doubts=[(photo, 0, 0.913)]))
+    assert [picture["alt"].split("/")[-1] for picture in page.all("img")] == ["7.jpg"]
+    shown = page.text[page.text.index("Doubtful training photos") :]
+    assert "dog → cat 91.3" in " ".join(shown.split())
 
 
 def test_a_photo_that_is_gone_does_not_stop_the_report(run, tmp_path):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_runs import small
+from training_runs import COLOURS, small, write_photo
 
 from edgetl.errors import CheckpointError, RuntimeUnavailableError, TrainingError
 from edgetl.training import loop as loop_module
@@ -326,6 +326,19 @@ def test_kept_weights_that_are_lost_are_missed_before_training_goes_on(two_parts
     monkeypatch.setattr(Learner, "step", lambda *_: pytest.fail("it trained"))
     with pytest.raises(CheckpointError, match=BEST):
         resume(run)
+
+
+def test_what_the_head_was_in_doubt_of_is_in_a_resumed_runs_report(two_parts, tmp_path, monkeypatch):
+    doubtful = two_parts / "train/ash/doubtful.png"
+    write_photo(doubtful, COLOURS["brick"], 77)
+    run = tmp_path / "run"
+    settings = small(two_parts, warm_head=True, weights="none", feature_cache="off")
+    signal_in_step(monkeypatch, 2, signal.SIGINT)
+    assert not train(settings, run).finished
+    told = []
+    monkeypatch.setattr("edgetl.training.finish.write_report", lambda _, data: told.append(data))
+    assert resume(run).finished
+    assert doubtful in [photo.path for photo, _, _ in told[0].doubts]
 
 
 def test_what_was_noted_before_an_interruption_is_in_the_report_once(two_parts, tmp_path, monkeypatch):

@@ -288,6 +288,8 @@ def test_the_figures_and_the_report_are_of_what_is_exported(two_parts, tmp_path,
     assert report.train_counts == [8, 8] and report.validated_on == "the folder val/"
     assert report.strengths == [(trial.strength, trial.loss) for trial in head.trials] != []
     np.testing.assert_allclose(report.probabilities, (logits / trained.card.temperature).softmax(1), atol=1e-4)
+    photos = scan(two_parts).train
+    assert report.doubts == [(photos[doubt.photo], doubt.predicted, doubt.confidence) for doubt in head.doubts]
 
 
 def decode(path, spec):

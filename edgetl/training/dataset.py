@@ -209,15 +209,15 @@ def _folders(
         if (error := no_text(name)) is not None:
             raise error
     folders = ImageFolders(root, classes, train, val, (), _fingerprint(root, train + val))
-    return replace(folders, warnings=(*_warnings(folders), *oddities(parts, [sample.path for sample in train + val])))
+    return replace(folders, warnings=(*_warnings(folders, parts), *oddities(parts, [sample.path for sample in train + val])))
 
 
-def _warnings(folders: ImageFolders) -> Iterable[str]:
+def _warnings(folders: ImageFolders, parts: Mapping[str, Path]) -> Iterable[str]:
     unjudged = [name for name, count in zip(folders.classes, folders.val_counts, strict=True) if not count]
     if unjudged:
         yield f"No photo of {', '.join(unjudged)} fell into the validation part: the metrics say nothing about it."
     shared = {sample.digest for sample in folders.train} & {sample.digest for sample in folders.val}
-    if WHOLE not in data_parts(folders.root) and (folders.root / TEST).is_dir():
+    if WHOLE not in parts and (folders.root / TEST).is_dir():
         yield f"{folders.root / TEST} is left alone: neither trained nor judged on."
     if shared:
         yield f"{_photos(len(shared))} in train/ and val/ at once: the metrics will look better than they are."

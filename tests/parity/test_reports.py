@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -199,6 +200,18 @@ def test_a_report_replaces_the_one_before_at_once(tmp_path: Path) -> None:
     write_report(path, "two 花")
     assert path.read_text(encoding="utf-8") == "two 花"
     assert [file.name for file in path.parent.iterdir()] == ["check.json"]
+
+
+def test_a_report_goes_through_links_and_pipes_and_leaves_them_in_place(tmp_path: Path) -> None:
+    target, link, pipe = tmp_path / "target", tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(target)
+    write_report(link, "through the link")
+    assert link.is_symlink() and target.read_text() == "through the link"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_report(pipe, "through the pipe")
+    assert os.read(reader, 100) == b"through the pipe" and pipe.is_fifo()
+    os.close(reader)
 
 
 def test_names_that_are_no_text_don_t_stop_a_report(failed: CheckResult, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from edgetl.errors import EdgetlError
 
@@ -12,15 +13,21 @@ from edgetl.errors import EdgetlError
 def write_report(path: str | Path, content: str) -> None:
     """Put ``content`` at ``path`` in one step, its folders made as needed: a reader sees all of it or the file before.
 
+    Through a link, or into what is no file (a pipe, a terminal), it is written as it comes.
+
     Raises EdgetlError if it can't be written: what was compared was compared.
     """
     path = Path(path)
+    # A file's name may hold bytes that are no text; they are written as escapes.
+    text: Any = {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink() or (path.exists() and not path.is_file()):  # /dev/stdout, a pipe: nothing may take its place
+            path.write_text(content, **text)
+            return
         descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            # A file's name may hold bytes that are no text; they are written as escapes.
-            with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+            with os.fdopen(descriptor, "w", **text) as file:
                 file.write(content)
             Path(draft).chmod(0o644)  # mkstemp's 0600 would keep a CI system from collecting it
             Path(draft).replace(path)

@@ -35,16 +35,18 @@ class Told:
     doubts: Sequence[Doubted] = ()
 
 
-def _effective(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _effective(settings: TrainSettings) -> dict[str, Any]:
     """Without those that changed nothing beside the others."""
-    known = TrainSettings.from_dict(settings)
-    return {name: value for name, value in settings.items() if name not in OPTIONS or known.has_effect(name)}
+    return {name: value for name, value in settings.to_dict().items() if name not in OPTIONS or settings.has_effect(name)}
 
 
-def finish(folder: Path, folders: ImageFolders, logits: NDArray[np.float32], told: Told) -> dict[str, Any]:
+def finish(
+    folder: Path, settings: TrainSettings, folders: ImageFolders, logits: NDArray[np.float32], told: Told
+) -> dict[str, Any]:
     """Complete the checkpoint in ``folder``, and write report.html and metrics.json, there by class, too → the metrics.
 
-    logits  float32 [N, classes], what the kept weights say of the validation photos
+    settings  as the run ends: the photos may have moved since its weights were kept
+    logits    float32 [N, classes], what the kept weights say of the validation photos
 
     The metrics come last: where they are, the run is complete. Doing it twice, after an interruption, is doing it once.
     Raises CheckpointError if something can't be written.
@@ -56,11 +58,11 @@ def finish(folder: Path, folders: ImageFolders, logits: NDArray[np.float32], tol
     metrics = metrics_summary(probabilities, labels, temperature=temperature)
     metrics |= {"epoch": best.card.metrics["epoch"], "midway": best.card.metrics.get("midway", False)}
     card = replace(best.card, metrics=metrics, temperature=temperature)
-    checkpoint.save(replace(best, card=card), folder / BEST)
-    photos = {sample.digest: sample for sample in folders.train}
+    checkpoint.save(replace(best, card=card, settings=settings.to_dict()), folder / BEST)
+    photos = {(sample.digest, sample.label): sample for sample in folders.train}  # copies may lie in several classes
     made = "the folder val/"
     if not folders.val[0].path.is_relative_to(folders.root / VAL):
-        made = f"{best.settings['val_fraction']:.0%} of the photos, by their content"
+        made = f"{settings.val_fraction:.0%} of the photos, by their content"
     report = ReportData(
         card=card,
         validated_on=made,
@@ -70,10 +72,10 @@ def finish(folder: Path, folders: ImageFolders, logits: NDArray[np.float32], tol
         seconds=told.seconds,
         device=told.device,
         train_counts=folders.train_counts,
-        settings=_effective(best.settings),
+        settings=_effective(settings),
         history=told.history,
         strengths=told.strengths,
-        doubts=[(photos[digest], predicted, sure) for digest, predicted, sure in told.doubts],
+        doubts=[(photos[digest, label], predicted, sure) for digest, label, predicted, sure in told.doubts],
         warnings=told.warnings,
     )
     write_report(folder, report)

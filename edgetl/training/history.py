@@ -33,16 +33,21 @@ def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
     write_atomically(folder / METRICS, lambda path: path.write_text(text, encoding="utf-8"))
 
 
+def summary_writer() -> Any:
+    """torch's class that writes TensorBoard's events. Raises MissingDependencyError where TensorBoard isn't installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingDependencyError("tensorboard", "--tensorboard", "tensorboard") from error
+    return SummaryWriter
+
+
 class Events:
     """TensorBoard events below ``folder/tensorboard``. Raises MissingDependencyError where it isn't installed."""
 
     def __init__(self, folder: Path, done: int) -> None:
         """done: epochs of which events are there already; later ones, of a run that was killed, are taken back."""
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise MissingDependencyError("tensorboard", "--tensorboard", "tensorboard") from error
-        self._writer = SummaryWriter(str(folder / EVENTS), purge_step=done + 1 if done else None)
+        self._writer = summary_writer()(str(folder / EVENTS), purge_step=done + 1 if done else None)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """One row of the history."""

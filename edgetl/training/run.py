@@ -25,6 +25,7 @@ from edgetl.training.distributed import Processes, describe, join
 from edgetl.training.finish import Told, finish
 from edgetl.training.folder_lock import alone_in
 from edgetl.training.heap import memory_kept
+from edgetl.training.history import summary_writer
 from edgetl.training.learner import Learner
 from edgetl.training.levels import find_levels, with_levels
 from edgetl.training.loop import Course, Loop
@@ -74,7 +75,7 @@ def train(
         if processes.leads:
             refuse_photos_folder(folder, settings.data)
             require_free(folder, overwrite)
-        reduced_type(settings.precision, processes.device)  # minutes before the loop would find it missing
+        _look_ahead(settings, processes)
         folders = folders or find_photos(settings, noted)
         warn_about(folders, settings, noted)
         backbone = build_backbone(settings, len(folders.classes))
@@ -105,7 +106,7 @@ def resume(folder: Path, *, data: Path | None = None, device: str | None = None,
         )
     with join(settings.device) as processes, reproducible(processes.device), memory_kept(processes.device), ExitStack() as held:
         noted = Remembering(listener if listener and processes.leads else Listener(), state["notes"])
-        reduced_type(settings.precision, processes.device)
+        _look_ahead(settings, processes)
         if processes.device.type == "cpu":  # a sum cut into other parts rounds otherwise
             held.enter_context(torch_threads(state["threads"]))
         if processes.leads:
@@ -116,6 +117,13 @@ def resume(folder: Path, *, data: Path | None = None, device: str | None = None,
         warn_about(folders, settings, noted)
         backbone = with_levels(build_backbone(settings, len(folders.classes), weights="none"), state["levels"])
         return _Run(settings, folder, processes, noted, started).loop(folders, backbone, state)
+
+
+def _look_ahead(settings: TrainSettings, processes: Processes) -> None:
+    """Raises the errors that the loop would only find after minutes, when an earlier run is gone."""
+    reduced_type(settings.precision, processes.device)
+    if settings.tensorboard:
+        summary_writer()
 
 
 class _Run:
@@ -145,7 +153,7 @@ class _Run:
         with StopSignal():  # half of what is written would be of no use, and seconds later all of it is there
             clear(self._folder)
             self._keep(folders, backbone, backbone.module.eval(), Standing(best=scores(logits, labels)))
-            return Outcome(self._folder, True, finish(self._folder, folders, logits, told))
+            return Outcome(self._folder, True, finish(self._folder, self._settings, folders, logits, told))
 
     def _told(self, before: float = 0.0, **values: Any) -> Told:
         """before: seconds that earlier parts of the run took."""
@@ -198,7 +206,7 @@ class _Run:
             if processes.leads:
                 before = state["standing"]["seconds"] if state else 0.0
                 told = self._told(before, history=loop.standing.history, doubts=identity["doubts"])
-                metrics = finish(self._folder, folders, logits, told)
+                metrics = finish(self._folder, settings, folders, logits, told)
             loop.standing.finished = True
             loop.save()
         return Outcome(self._folder, True, metrics)

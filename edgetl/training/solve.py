@@ -20,8 +20,8 @@ from edgetl.training.levels import find_levels, own_features, with_levels, witho
 from edgetl.training.progress import Listener
 from edgetl.training.settings import TrainSettings
 
-Doubted: TypeAlias = tuple[str, int, float]
-"""The digest of a training photo, the class it was taken for, the confidence in that; see ``Head.doubts``."""
+Doubted: TypeAlias = tuple[str, int, int, float]
+"""A training photo's digest and label, the class it was taken for, the confidence in that; see ``Head.doubts``."""
 
 _FEW_LOGITS = 1_000_000  # photos × classes: enough to find one number
 _SOFTEST = 1000.0  # largest temperature that a head is divided by
@@ -90,7 +90,10 @@ def solve_head(
 
 def doubted(samples: Sequence[Sample], head: Head) -> list[Doubted]:
     """``head.doubts`` of the photos that it was fitted to."""
-    return [(samples[doubt.photo].digest, doubt.predicted, doubt.confidence) for doubt in head.doubts]
+    photos = [samples[doubt.photo] for doubt in head.doubts]
+    return [
+        (photo.digest, photo.label, doubt.predicted, doubt.confidence) for photo, doubt in zip(photos, head.doubts, strict=True)
+    ]
 
 
 def warm_head(

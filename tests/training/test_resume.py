@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import random
 import resource
+import shutil
 import signal
 import sys
 import threading
@@ -15,11 +16,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_runs import COLOURS, small, write_photo
+from training_runs import small
 
 from edgetl.errors import CheckpointError, RuntimeUnavailableError, TrainingError
+from edgetl.training import checkpoint, preparation
 from edgetl.training import loop as loop_module
-from edgetl.training import preparation
 from edgetl.training.learner import Learner
 from edgetl.training.run import resume, train
 from edgetl.training.run_folder import BEST, LAST
@@ -328,9 +329,21 @@ def test_kept_weights_that_are_lost_are_missed_before_training_goes_on(two_parts
         resume(run)
 
 
+def test_weights_that_were_kept_before_the_photos_moved_know_where_they_are_now(two_parts, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    signal_in_step(monkeypatch, 6, signal.SIGINT)
+    assert not train(small(two_parts, lr=1e-9, ema=0.0), run).finished
+    before = checkpoint.load(run)
+    moved = two_parts.rename(tmp_path / "moved")
+    assert resume(run, data=moved).finished
+    after = checkpoint.load(run)
+    assert after.card.metrics["epoch"] == before.card.metrics["epoch"] == 1
+    assert after.settings["data"] == str(moved)
+
+
 def test_what_the_head_was_in_doubt_of_is_in_a_resumed_runs_report(two_parts, tmp_path, monkeypatch):
     doubtful = two_parts / "train/ash/doubtful.png"
-    write_photo(doubtful, COLOURS["brick"], 77)
+    shutil.copy(next((two_parts / "train/brick").iterdir()), doubtful)  # in its own class, too, where there is no doubt
     run = tmp_path / "run"
     settings = small(two_parts, warm_head=True, weights="none", feature_cache="off")
     signal_in_step(monkeypatch, 2, signal.SIGINT)

@@ -19,6 +19,7 @@ from edgetl.training.learner import Learner
 from edgetl.training.loader import Batch
 from edgetl.training.preparation import Kit
 from edgetl.training.progress import Listener, StepReport
+from edgetl.training.schedules import warmup_steps
 from edgetl.training.settings import TrainSettings
 from edgetl.training.state import Standing, write_state
 from edgetl.training.stopping import StopSignal
@@ -70,7 +71,8 @@ class Loop:
         first = standing.step * settings.accumulate
         shares = self._course.kit.sampler.shares(processes.rank, settings.epochs, epoch=standing.epoch, batch=first)
         clock = _Clock(self._course.started - standing.seconds, settings.max_time)
-        if settings.warm_head and standing.best is None and not standing.epoch and not standing.step:
+        solved = settings.warm_head and self._course.kit.backbone.has_linear_head
+        if solved and standing.best is None and not standing.epoch and not standing.step:
             # A solved head is hard to beat with few photos: then it is what is kept.
             self._publish(self._row(clock, self._judge()))
         with StopSignal() as stop, closing(cast("Any", self._course.kit.loader.batches(shares))) as batches:
@@ -114,6 +116,8 @@ class Loop:
         lr, rate = self._learner.last_lr, clock.images_per_second(course, standing.step)
         standing.epoch, standing.step = standing.epoch + 1, 0
         result = self._judge()
+        if result.better_than(standing.gain):
+            standing.gain, standing.gain_epoch = result, standing.epoch
         self._learner.epoch_ended(result.tempered)
         self._take_sums()
         row = self._row(
@@ -126,7 +130,7 @@ class Loop:
         )
         standing.loss = standing.right = standing.seen = 0.0
         standing.ended = standing.epoch == course.settings.epochs or self._enough(clock)
-        why = "the time was up" if clock.out_of_time() else f"no gain since epoch {self._last_gain()}"
+        why = "the time was up" if clock.out_of_time() else f"no gain since epoch {standing.gain_epoch}"
         if standing.ended and (middle := self._learner.midway()) is not None:
             self._judge(middle)
         self._save(clock)
@@ -167,15 +171,11 @@ class Loop:
         self._course.listener.epoch(row)
 
     def _enough(self, clock: _Clock) -> bool:
-        patience = self._course.settings.early_stop
-        begun = max(self._last_gain(), math.ceil(self._course.settings.warmup))  # nothing is to be gained in warm-up
+        settings, steps = self._course.settings, self._course.steps
+        patience, warmup = settings.early_stop, math.ceil(warmup_steps(settings, steps) / steps)
+        begun = max(self.standing.gain_epoch, warmup)  # nothing is to be gained in warm-up
         stalled = bool(patience) and self.standing.epoch - begun >= patience
         return stalled or self._course.processes.any(clock.out_of_time())
-
-    def _last_gain(self) -> int:
-        """The best epoch so far. Not the solved head: training first loses some of what it knows, and then gains."""
-        trained = (row for row in self.standing.history if row["epoch"])
-        return int(max(trained, key=lambda row: (row["val_accuracy"], -row["val_loss"]))["epoch"])
 
     def _take_sums(self) -> None:
         """Move the sums since the last time, of all processes, to ``standing``."""

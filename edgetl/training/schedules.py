@@ -13,6 +13,11 @@ _WARMUP_START = 0.01  # of the full rate; the optimizer's first steps know nothi
 _ONE_CYCLE_RISE = 0.3  # share of the run in which one-cycle rises where no warm-up is given: torch's default
 
 
+def warmup_steps(settings: TrainSettings, steps_per_epoch: int) -> int:
+    """Optimizer steps of warm-up: as many as asked for, but no more than half of the run, since a short one must fall, too."""
+    return min(math.ceil(settings.warmup * steps_per_epoch), settings.epochs * steps_per_epoch // 2)
+
+
 class Schedule:
     """The learning rate over a run of ``epochs`` × ``steps_per_epoch`` optimizer steps.
 
@@ -21,7 +26,7 @@ class Schedule:
 
     def __init__(self, optimizer: Optimizer, settings: TrainSettings, steps_per_epoch: int) -> None:
         total = settings.epochs * steps_per_epoch
-        warmup = self._warmup = min(math.ceil(settings.warmup * steps_per_epoch), total // 2)  # a short run must fall, too
+        warmup = self._warmup = warmup_steps(settings, steps_per_epoch)
         self._plateau: lr_scheduler.ReduceLROnPlateau | None = None
         self._stepwise: lr_scheduler.LRScheduler
         if settings.scheduler == "plateau":

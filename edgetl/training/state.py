@@ -29,6 +29,8 @@ class Standing:
     history           the rows of history.csv: one for each epoch done, and for a solved head before them
     best, best_epoch  the scores of the kept weights, and the epoch that they are from (from 1; 0: the beginning)
     midway            they are half-way between the beginning and that epoch
+    gain, gain_epoch  the best scores and their epoch without the beginning: training first loses some of what a solved head
+                      knows, and then gains
     ended             no epoch is left to do
     finished          nothing is left to do
     """
@@ -43,6 +45,8 @@ class Standing:
     best: Scores | None = None
     best_epoch: int = 0
     midway: bool = False
+    gain: Scores | None = None
+    gain_epoch: int = 0
     ended: bool = False
     finished: bool = False
 
@@ -53,8 +57,8 @@ class Standing:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Standing:
         """What ``to_dict`` gave."""
-        best = values["best"]
-        return cls(**{**values, "best": Scores(**best) if best else None})
+        found = {name: Scores(**values[name]) if values[name] else None for name in ("best", "gain")}
+        return cls(**{**values, **found})
 
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> None:

@@ -68,7 +68,9 @@ def test_what_a_network_keeps_from_one_evaluation_is_not_taken_for_the_next() ->
         torch.testing.assert_close(judged(values), before + 1.0)
 
 
-def test_a_random_head_has_no_half_way(two_parts, tmp_path):
+def test_a_random_head_has_no_half_way_and_is_not_judged(two_parts, tmp_path):
     settings = {"backbone": "squeezenet1_1", "image_size": 48, "epochs": 1, "warm_head": True}
     train(small(two_parts, **settings), tmp_path / "run")
-    assert read_state(tmp_path / "run")["learner"]["midway"] is None
+    state = read_state(tmp_path / "run")
+    assert state["learner"]["midway"] is None
+    assert [row["epoch"] for row in state["standing"]["history"]] == [1]

@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import signal
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 import torch._inductor.exc
 from training_runs import COLOURS, Notebook, equal, small, weights_of, write_photo
 
-from edgetl.errors import CheckpointError, DataError, TrainingError
+from edgetl.errors import CheckpointError, DataError, MissingDependencyError, TrainingError
 from edgetl.runtime.images import read_image
 from edgetl.runtime.preprocess import normalize, resize_image
 from edgetl.training import checkpoint
@@ -166,6 +167,24 @@ def test_early_stop_waits_for_what_is_trained_to_have_its_chance(two_parts, tmp_
     assert "Ended after epoch 5 of 9: no gain since epoch 3." in notebook.notes
 
 
+def test_early_stop_knows_a_gain_where_the_kept_weights_do(two_parts, tmp_path, monkeypatch):
+    """Ever surer, so that the loss grows, and better at its best temperature."""
+    found = iter([Scores(0.5, 1.0 + number, 1.0 - 0.1 * min(number, 3)) for number in range(9)])
+    monkeypatch.setattr("edgetl.training.loop.scores", lambda *_: next(found))
+    notebook = Notebook()
+    train(small(two_parts, epochs=9, early_stop=2, warmup=0.0), tmp_path / "run", listener=notebook)
+    assert "Ended after epoch 6 of 9: no gain since epoch 4." in notebook.notes
+    assert read_state(tmp_path / "run")["standing"]["best_epoch"] == 4
+
+
+def test_early_stop_counts_from_where_the_warm_up_ends(two_parts, tmp_path, monkeypatch):
+    """Which is after half of the run at most."""
+    monkeypatch.setattr("edgetl.training.loop.scores", lambda *_: Scores(0.5, 1.0, 1.0))
+    notebook = Notebook()
+    train(small(two_parts, epochs=6, early_stop=2, warmup=6.0), tmp_path / "run", listener=notebook)
+    assert "Ended after epoch 5 of 6: no gain since epoch 1." in notebook.notes
+
+
 def test_early_stop_does_not_count_the_warm_up(two_parts, tmp_path, monkeypatch):
     accuracies = itertools.count(90, -1)
     monkeypatch.setattr("edgetl.training.loop.scores", lambda *_: Scores(next(accuracies) / 100, 1.0, 1.0))
@@ -230,6 +249,14 @@ def test_an_existing_run_is_there_until_another_can_take_its_place(two_parts, tm
     with pytest.raises(DataError, match=r"broken\.jpg"):
         train(settings, run, overwrite=True)
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_a_missing_tensorboard_is_missed_while_an_earlier_run_is_still_there(two_parts, tmp_path, monkeypatch):
+    train(small(two_parts, epochs=1), tmp_path / "run")
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingDependencyError, match=r"edgetl\[tensorboard\]"):
+        train(small(two_parts, epochs=1, tensorboard=True), tmp_path / "run", overwrite=True)
+    assert checkpoint.load(tmp_path / "run").card.labels == ("ash", "brick")
 
 
 @pytest.mark.parametrize("strategy", ["full", "features"])

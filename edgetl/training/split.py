@@ -138,9 +138,10 @@ def _sides(names: Iterable[str], groups: Sequence[list[Inspection]], root: Path,
     """Digest → "train" or "val". Raises DataError for a class that can't have a photo on both sides."""
     groups = sorted(groups, key=_key)
     sides = [TRAIN] * len(groups)
+    classes = [{_class_of(item, root) for item in group} for group in groups]
     of_class: dict[str, list[int]] = {name: [] for name in names}
-    for position, group in enumerate(groups):
-        for name in {_class_of(item, root) for item in group}:
+    for position in range(len(groups)):
+        for name in classes[position]:
             of_class[name].append(position)
     for name, positions in of_class.items():
         sizes = [sum(_class_of(item, root) == name for item in groups[position]) for position in positions]
@@ -151,11 +152,25 @@ def _sides(names: Iterable[str], groups: Sequence[list[Inspection]], root: Path,
             if sides[position] == TRAIN and size <= 2 * wanted:  # nearer to what is wanted with it than without it
                 sides[position] = VAL
                 wanted -= size
-        if len(positions) > 1 and len({sides[position] for position in positions}) == 1:  # few: one on the other side
-            smallest = positions[sizes.index(min(sizes))]
-            sides[smallest] = VAL if sides[smallest] == TRAIN else TRAIN
+
+    def one_sided(name: str) -> bool:
+        return len({sides[position] for position in of_class[name]}) < 2
+
+    def flip(position: int) -> None:
+        sides[position] = VAL if sides[position] == TRAIN else TRAIN
+
+    def cost(position: int) -> tuple[int, int]:
+        """Of moving a group to the other side: classes that would be on one side only, and photos."""
+        flip(position)
+        stranded = sum(one_sided(name) for name in classes[position])
+        flip(position)
+        return stranded, len(groups[position])
+
+    for name, positions in of_class.items():  # those of few photos
+        if len(positions) > 1 and one_sided(name):
+            flip(min(positions, key=cost))
     for name, positions in of_class.items():
-        if {sides[position] for position in positions} != {TRAIN, VAL}:
+        if one_sided(name):
             raise DataError(
                 f"Class {name!r} has {_distinct(len(positions))} in {root}: not enough for both train and val.",
                 "Add photos of it, or remove its folder.",

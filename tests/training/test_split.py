@@ -180,6 +180,16 @@ def test_each_class_has_photos_on_both_sides_however_few(tmp_path, fraction):
     assert {name for classes in done.counts.values() for name in classes} == {"a", "b"}
 
 
+@pytest.mark.parametrize("first", range(0, 60, 5))
+@pytest.mark.parametrize("fraction", [0.2, 0.8])
+def test_a_photo_in_two_classes_does_not_keep_either_from_having_both_sides(tmp_path, fraction, first):
+    fill(tmp_path / "photos/cat", range(first, first + 3))
+    fill(tmp_path / "photos/dog", range(first + 2, first + 5))
+    done = split(tmp_path / "photos", tmp_path / "data", val_fraction=fraction)
+    assert all(done.counts[side][name] for side in ("train", "val") for name in ("cat", "dog"))
+    assert len(done.clashes) == 1
+
+
 def test_classes_that_can_not_be_split_are_refused(tmp_path):
     fill(tmp_path / "photos/a", range(3))
     with pytest.raises(DataError, match="holds one class folder only, a"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -139,6 +140,7 @@ def _refuse_beside_resume(out: Path | None, overwrite: bool, find_lr: bool, give
 
 
 def _start(data: Path, out: Path, overwrite: bool, find_lr: bool, given: dict[str, Any]) -> None:
+    started = time.monotonic()
     from edgetl.training.photos import find_photos
 
     # What is wrong with the call is said before torch is imported, which takes seconds.
@@ -159,7 +161,7 @@ def _start(data: Path, out: Path, overwrite: bool, find_lr: bool, given: dict[st
             from edgetl.training import run
 
             with _telling_how_to_go_on(out):
-                outcome = run.train(settings, out, overwrite=overwrite, listener=listener, folders=folders)
+                outcome = run.train(settings, out, overwrite=overwrite, listener=listener, folders=folders, started=started)
     # Only now: while a bar is shown, it would stand in the same line.
     if not find_lr:
         _conclude(outcome)

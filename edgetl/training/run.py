@@ -63,13 +63,15 @@ def train(
     overwrite: bool = False,
     listener: Listener | None = None,
     folders: ImageFolders | None = None,
+    started: float | None = None,
 ) -> Outcome:
     """Train into ``folder``. Raises EdgetlErrors of many kinds before the first epoch, few after.
 
     overwrite  throw away an earlier run in ``folder``, once the photos are decoded and the backbone is at work
     folders    what ``find_photos`` gave, if someone looked already
+    started    ``time.monotonic()`` when that began (default: now); ``max_time`` and the run's seconds count from there
     """
-    started = time.monotonic()
+    started = time.monotonic() if started is None else started
     with join(settings.device) as processes, reproducible(processes.device), memory_kept(processes.device), ExitStack() as held:
         noted = Remembering(listener if listener and processes.leads else Listener())
         if processes.leads:

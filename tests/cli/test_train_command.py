@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from click.testing import CliRunner, Result
 from edgetl.cli import train as train_module
 from edgetl.cli.main import command as program
 from edgetl.training.learner import Learner
+from edgetl.training.photos import find_photos
 from edgetl.training.progress import Listener
 from edgetl.training.settings import OPTIONS, flag
 
@@ -67,6 +69,19 @@ def test_ctrl_c_says_how_to_go_on_and_that_works(class_folder, tmp_path, monkeyp
     assert "holds a run already" in refused.output
     resumed = edgetl("train", "--resume", tmp_path / "run")
     assert resumed.exit_code == 0, resumed.output
+
+
+def test_looking_for_photos_is_part_of_the_time(class_folder, tmp_path, monkeypatch):
+    plain, late = time.monotonic, [0.0]
+
+    def slow(*arguments):
+        late[0] = 1000.0
+        return find_photos(*arguments)
+
+    monkeypatch.setattr("edgetl.training.photos.find_photos", slow)
+    monkeypatch.setattr("time.monotonic", lambda: plain() + late[0])
+    result = edgetl("train", class_folder, "-o", tmp_path / "run", *SMALL, "--epochs", 9, "--max-time", 10)
+    assert "Ended after epoch 1 of 9: the time was up." in result.output
 
 
 @pytest.mark.parametrize(

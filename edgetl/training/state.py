@@ -15,7 +15,7 @@ from edgetl.training.run_folder import LAST, require_begun
 from edgetl.training.validation import Scores
 from edgetl.training.writing import write_atomically
 
-_SCHEMA = 2
+_SCHEMA = 3
 _KEYS = {"settings", "fingerprint", "left_out", "levels", "notes", "threads", "doubts", "standing", "learner"}
 
 

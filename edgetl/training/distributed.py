@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -53,6 +53,12 @@ class Processes:
         if self.count > 1:
             dist.all_reduce(values)
         return values
+
+    def agree(self, values: Iterable[torch.Tensor]) -> None:
+        """Have every process hold the first one's values."""
+        if self.count > 1:
+            for value in values:
+                dist.broadcast(value, 0)
 
     def any(self, condition: bool) -> bool:
         """Whether it holds in at least one process. Every process must ask at the same point."""

@@ -98,6 +98,7 @@ class Learner:
     def judged(self) -> nn.Module:
         """The network to validate and keep, in eval mode: the average of weights if there is one."""
         network = self._average.network if self._average else self._network
+        self._processes.agree(network.buffers())  # on CPUs, each measures batch norm's statistics on its own photos
         return network.train().eval()  # some keep what they computed from older weights until they are trained again
 
     def midway(self) -> nn.Module | None:
@@ -212,6 +213,12 @@ def _explained() -> Iterator[None]:
         raise TrainingError(
             "The GPU's memory is too small for this batch.",
             "Halve --batch-size and double --accumulate: the steps stay the same.",
+        ) from error
+    except ValueError as error:
+        if not str(error).startswith("Expected more than 1 value per channel"):
+            raise
+        raise TrainingError(
+            "Batch norm can't measure a single photo of this size.", "Use a larger --batch-size or --image-size."
         ) from error
     except Exception as error:
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):

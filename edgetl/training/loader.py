@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import signal
 import threading
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -147,7 +148,7 @@ class FileLoader:
                     num_workers=self._workers,
                     collate_fn=_stacked,
                     pin_memory=self._device.type == "cuda",
-                    worker_init_fn=_one_thread,
+                    worker_init_fn=_settle,
                 )
             )
         for pixels in _explained(stream):
@@ -198,8 +199,9 @@ def _stacked(views: list[NDArray[np.uint8] | str]) -> Tensor | NDArray[np.uint8]
     return torch.from_numpy(pixels) if free_bytes(SHARED_MEMORY) > wanted else pixels
 
 
-def _one_thread(_: int) -> None:
+def _settle(_: int) -> None:
     torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent to all processes of a run: the first saves, and ends the others
 
 
 def prefetched(items: Generator[T, None, None], ahead: int) -> Iterator[T]:

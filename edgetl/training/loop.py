@@ -111,7 +111,7 @@ class Loop:
         self._learner.step(epoch, step, batches, count, weight)
 
     def _end_epoch(self, clock: _Clock) -> None:
-        """Validate, keep the weights if they are the best, save, write the history."""
+        """Validate, keep the weights if they are the best, write the history, save."""
         course, standing = self._course, self.standing
         lr, rate = self._learner.last_lr, clock.images_per_second(course, standing.step)
         standing.epoch, standing.step = standing.epoch + 1, 0
@@ -133,10 +133,10 @@ class Loop:
         why = "the time was up" if clock.out_of_time() else f"no gain since epoch {standing.gain_epoch}"
         if standing.ended and (middle := self._learner.midway()) is not None:
             self._judge(middle)
-        self._save(clock)
         self._publish(row)
         if standing.ended and standing.epoch < course.settings.epochs:
             course.listener.note(f"Ended after epoch {standing.epoch} of {course.settings.epochs}: {why}.")
+        self._save(clock)  # last: a run that is killed before does the epoch again, and writes again what it wrote
 
     def _row(self, clock: _Clock, result: Scores, **trained: float) -> dict[str, Any]:
         """A row of the history, added to it. ``trained``: what is not known of the weights that training began with."""

@@ -124,6 +124,10 @@ def resume(folder: Path, *, data: Path | None = None, device: str | None = None,
 def _look_ahead(settings: TrainSettings, processes: Processes) -> None:
     """Raises the errors that the loop would only find after minutes, when an earlier run is gone."""
     reduced_type(settings.precision, processes.device)
+    if settings.batch_size < processes.count and settings.optimizer != SOLVER:
+        raise TrainingError(
+            f"A batch of {settings.batch_size} can't be dealt out to {processes.count} processes.", "Use a larger --batch-size."
+        )
     if settings.tensorboard:
         summary_writer()
 
@@ -174,6 +178,7 @@ class _Run:
             "levels": kit.backbone.levels,
             "notes": self._listener.notes,
             "threads": torch.get_num_threads(),
+            "batches": kit.sampler.batches,
             "doubts": state["doubts"] if state else kit.doubts,
         }
         folders, backbone = kit.folders, kit.backbone
@@ -181,6 +186,11 @@ class _Run:
             raise TrainingError(
                 f"The photos in {folders.root} have changed since the run began.",
                 "Put them back, or start again with --overwrite.",
+            )
+        if state is not None and state["batches"] != kit.sampler.batches:
+            raise TrainingError(
+                f"An epoch has {kit.sampler.batches} batches now, and had {state['batches']} when the run began.",
+                "Go on with as many processes as the run began with.",
             )
         learner = Learner(backbone, settings, kit.class_weights, kit.sampler.steps, processes)
         if state is not None:

@@ -16,7 +16,7 @@ from edgetl.training.validation import Scores
 from edgetl.training.writing import write_atomically
 
 _SCHEMA = 3
-_KEYS = {"settings", "fingerprint", "left_out", "levels", "notes", "threads", "doubts", "standing", "learner"}
+_KEYS = {"settings", "fingerprint", "left_out", "levels", "notes", "threads", "batches", "doubts", "standing", "learner"}
 
 
 @dataclass

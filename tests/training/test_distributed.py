@@ -16,12 +16,15 @@ import torch
 from training_runs import weights_of
 
 from edgetl.errors import RuntimeUnavailableError
-from edgetl.training.distributed import choose_device
+from edgetl.training import checkpoint
+from edgetl.training.dataset import scan
+from edgetl.training.distributed import Processes, choose_device
 from edgetl.training.recipes import resolve
 from edgetl.training.run import resume, train
 from edgetl.training.sampling import Sampler
 from edgetl.training.settings import flag
 from edgetl.training.state import read_state
+from edgetl.training.validation import Validation, scores
 
 # A network without batch norm, whose statistics would be those of half a batch; on GPUs it is synchronized.
 OPTIONS: dict[str, Any] = {
@@ -148,6 +151,21 @@ def test_two_processes_stop_together_and_go_on_as_if_they_had_not(runs, tmp_path
     whole, resumed = weights_of(runs / "two"), weights_of(tmp_path / "run")
     for key in whole:
         torch.testing.assert_close(whole[key], resumed[key], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_all_processes_judge_the_network_that_is_kept(class_folder, tmp_path, ema):
+    """On CPUs, each has measured batch norm's statistics on its own photos."""
+    changes = {"backbone": "timm/test_resnet", "norm_statistics": True, "epochs": 1, "tensorboard": False, "ema": ema}
+    together = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "edgetl.cli.main"]
+    run(*together, "train", str(class_folder), "-o", str(tmp_path), *as_arguments(OPTIONS | changes))
+    (row,) = csv.DictReader((tmp_path / "history.csv").read_text().splitlines())
+    kept = checkpoint.load(tmp_path)
+    folders = scan(class_folder)
+    validation = Validation(folders.val, kept.card.spec, Processes(torch.device("cpu")), tmp_path, threads=1)
+    alone = scores(validation.logits(kept.network), validation.labels)
+    assert float(row["val_loss"]) == pytest.approx(alone.loss, rel=1e-5)
+    assert float(row["val_accuracy"]) == alone.accuracy
 
 
 STOPPING = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import resource
 import shutil
@@ -298,6 +299,55 @@ def test_a_run_that_ended_early_is_not_trained_on_when_its_last_words_were_cut_o
     assert resume(tmp_path / "killed").finished
     assert standing(tmp_path / "killed") == standing(tmp_path / "whole") != (9, 0)
     assert (tmp_path / "killed" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
+
+
+@pytest.mark.parametrize("number", [2, 3])  # the first save is the run's beginning
+def test_a_run_killed_right_after_it_saved_an_epoch_has_lost_no_row_and_no_note(two_parts, tmp_path, monkeypatch, number):
+    saves = 0
+    plain = loop_module.write_state
+
+    def killed(folder, state):
+        nonlocal saves
+        plain(folder, state)
+        saves += 1
+        if saves == number:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop_module, "write_state", killed)
+        train(small(two_parts, epochs=9, lr=1e-9, ema=0.0, early_stop=1), tmp_path / "run")
+    assert resume(tmp_path / "run").finished
+    epochs = standing(tmp_path / "run")[0]
+    rows = (tmp_path / "run" / "history.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == [str(epoch) for epoch in range(1, epochs + 1)]
+    assert f"Ended after epoch {epochs} of 9" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_run_goes_on_in_as_many_batches_an_epoch_as_it_began_with(two_parts, tmp_path, monkeypatch):
+    """A last batch that two processes can't share, one process would take."""
+    signal_in_step(monkeypatch, 2, signal.SIGINT)
+    assert not train(small(two_parts), tmp_path / "run").finished
+    state = read_state(tmp_path / "run")
+    write_state(tmp_path / "run", {**state, "batches": state["batches"] - 1})
+    with pytest.raises(TrainingError, match="4 batches now, and had 3 when"):
+        resume(tmp_path / "run")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_signal_to_all_processes_of_a_run_is_the_first_ones_to_answer(two_parts, tmp_path, one_thread):
+    """As a batch system stops a job; those that decode photos must not be gone before the last batches are there."""
+
+    def in_group(folder: Path, settings: TrainSettings) -> None:
+        os.setpgid(0, 0)
+        in_process(folder, settings)
+
+    settings = small(two_parts, cache="off", epochs=500, save_every=1e-6)
+    process = multiprocessing.get_context("fork").Process(target=in_group, args=(tmp_path / "run", settings))
+    process.start()
+    wait_for(lambda: standing(tmp_path / "run") >= (1, 0), process)
+    os.killpg(process.pid, signal.SIGTERM)
+    process.join(60)
+    assert process.exitcode == 130
 
 
 def test_a_run_goes_on_with_as_many_threads_as_it_began_with(two_parts, tmp_path, monkeypatch, one_thread):

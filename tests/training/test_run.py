@@ -7,6 +7,7 @@ import itertools
 import json
 import signal
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,10 +23,11 @@ from edgetl.training import checkpoint
 from edgetl.training import finish as finish_module
 from edgetl.training import run as run_module
 from edgetl.training.dataset import scan
+from edgetl.training.distributed import Processes
 from edgetl.training.learner import Learner
 from edgetl.training.loop import _Clock
 from edgetl.training.recipes import resolve
-from edgetl.training.run import resume, train
+from edgetl.training.run import _look_ahead, resume, train
 from edgetl.training.sampling import Sampler
 from edgetl.training.solve import solve_head
 from edgetl.training.state import read_state
@@ -433,3 +435,13 @@ def test_the_average_is_what_is_judged_and_kept(two_parts, tmp_path):
     learner, kept = read_state(tmp_path / "run")["learner"], weights_of(tmp_path / "run")
     assert equal(kept, learner["average"]["network"])
     assert not equal(kept, learner["network"])
+
+
+def test_a_batch_that_batch_norm_can_not_measure_is_an_error(two_parts, tmp_path):
+    with pytest.raises(TrainingError, match="Batch norm can't measure a single photo"):
+        train(small(two_parts, batch_size=1, norm_statistics=True), tmp_path / "run")
+
+
+def test_a_batch_that_is_smaller_than_the_number_of_processes_is_refused():
+    with pytest.raises(TrainingError, match="A batch of 3 can't be dealt out to 4 processes"):
+        _look_ahead(small(Path("photos"), batch_size=3), Processes(torch.device("cpu"), count=4))

@@ -26,6 +26,7 @@ from edgetl.training.layout import (
     oddities,
     too_few_classes,
 )
+from edgetl.training.sides import deal
 
 ARCHIVE_FOLDER = "PetImages"  # what the cats-and-dogs archive unpacks, beside its licence
 
@@ -66,8 +67,8 @@ def split(
     """Put every photo of ``source`` into ``destination/train/<class>`` or ``destination/val/<class>``.
 
     The same photos always fall the same way, whatever they are called; copies and lookalikes go together. Of each class
-    ``val_fraction`` is for validation, as nearly as whole groups of them allow, and at least one on either side. Files
-    that training can't use are left out. ``destination`` appears complete or not at all.
+    ``val_fraction`` is for validation, to within one such group, and at least one on either side. Files that training
+    can't use are left out. ``destination`` appears complete or not at all.
 
     source  a folder of class folders, or what the cats-and-dogs archive unpacks to
     copy    copy the files; otherwise they are hard links: no space taken, and, unlike symbolic ones, still whole
@@ -137,54 +138,28 @@ def _groups(kept: Sequence[Inspection]) -> list[list[Inspection]]:
 def _sides(names: Iterable[str], groups: Sequence[list[Inspection]], root: Path, val_fraction: float) -> dict[str, str]:
     """Digest → "train" or "val". Raises DataError for a class that can't have a photo on both sides."""
     groups = sorted(groups, key=_key)
-    sides = [TRAIN] * len(groups)
-    classes = [{_class_of(item, root) for item in group} for group in groups]
-    of_class: dict[str, list[int]] = {name: [] for name in names}
-    for position in range(len(groups)):
-        for name in classes[position]:
-            of_class[name].append(position)
-    for name, positions in of_class.items():
-        sizes = [sum(_class_of(item, root) == name for item in groups[position]) for position in positions]
-        wanted = val_fraction * sum(sizes) - sum(
-            size for position, size in zip(positions, sizes, strict=True) if sides[position] == VAL
-        )
-        for position, size in zip(positions, sizes, strict=True):
-            if sides[position] == TRAIN and size <= 2 * wanted:  # nearer to what is wanted with it than without it
-                sides[position] = VAL
-                wanted -= size
-
-    def one_sided(name: str) -> bool:
-        return len({sides[position] for position in of_class[name]}) < 2
-
-    def flip(position: int) -> None:
-        sides[position] = VAL if sides[position] == TRAIN else TRAIN
-
-    def cost(position: int) -> tuple[int, int]:
-        """Of moving a group to the other side: classes that would be on one side only, and photos."""
-        flip(position)
-        stranded = sum(one_sided(name) for name in classes[position])
-        flip(position)
-        return stranded, len(groups[position])
-
-    for name, positions in of_class.items():  # those of few photos
-        if len(positions) > 1 and one_sided(name):
-            flip(min(positions, key=cost))
-    for name, positions in of_class.items():
-        if one_sided(name):
+    held = [Counter(_class_of(item, root) for item in group) for group in groups]
+    validates = deal(held, val_fraction)
+    for name in names:
+        found = [side for classes, side in zip(held, validates, strict=True) if name in classes]
+        if len(found) < 2:
             raise DataError(
-                f"Class {name!r} has {_distinct(len(positions))} in {root}: not enough for both train and val.",
+                f"Class {name!r} has {('no usable photo', 'only one distinct photo')[len(found)]} in {root}: not enough for "
+                "both train and val.",
                 "Add photos of it, or remove its folder.",
             )
-    return {item.digest: side for group, side in zip(groups, sides, strict=True) for item in group}
+        if len(set(found)) < 2:
+            raise DataError(
+                f"Class {name!r} in {root} can't be on both sides: its photos are in other classes, too, and copies must stay "
+                "together.",
+                "Remove the copies that are in the wrong class: edgetl data check names them.",
+            )
+    return {item.digest: VAL if side else TRAIN for group, side in zip(groups, validates, strict=True) for item in group}
 
 
 def _key(group: Sequence[Inspection]) -> str:
     """What decides a group's side. Hashed once more: the smallest of many digests alone would favour val."""
     return hashlib.sha256(min(item.digest for item in group).encode()).hexdigest()
-
-
-def _distinct(number: int) -> str:
-    return {0: "no usable photo", 1: "only one distinct photo"}.get(number, f"{number} distinct photos")
 
 
 def _left_out(inspections: Iterable[Inspection], root: Path) -> Iterator[Finding]:

@@ -204,6 +204,14 @@ def test_classes_that_can_not_be_split_are_refused(tmp_path):
     assert not (tmp_path / "data").exists()
 
 
+def test_classes_that_hold_each_others_photos_are_refused_for_that(tmp_path):
+    """Three photos, each in two of three classes: whatever validates, one class is on one side."""
+    for name, photos in (("a", (1, 2)), ("b", (2, 3)), ("c", (3, 1))):
+        fill(tmp_path / "photos" / name, photos)
+    with pytest.raises(DataError, match=r"can't be on both sides: its photos are in other classes, too"):
+        split(tmp_path / "photos", tmp_path / "data")
+
+
 def test_linked_folders_below_a_class_are_told_of(archive, tmp_path):
     fill(tmp_path / "more", range(300, 303))
     (archive / "PetImages/Cat/more").symlink_to(tmp_path / "more")

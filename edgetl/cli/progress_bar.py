@@ -63,7 +63,7 @@ class _Steps:
             return
         self._what, self._drawn = what, now
         count = f"  {done:,}/{total:,}" if total else " …"
-        sys.stderr.write(f"\r{what}{count}  {_clock(now - self._start)}\x1b[K")
+        sys.stderr.write(f"\r{what}{count}  {clock(now - self._start)}\x1b[K")
         sys.stderr.flush()
 
 
@@ -81,12 +81,13 @@ class _Line:
         self._drawn = time.monotonic()
         rate = (self._done - self._before) / max(self._drawn - self._start, 1e-9)
         left = (self._total - self._done) / rate if rate else 0
-        text = f"{self._done:,}/{self._total:,} photos  {rate:,.0f} photos/s  {_clock(left)} left"
+        text = f"{self._done:,}/{self._total:,} photos  {rate:,.0f} photos/s  {clock(left)} left"
         sys.stderr.write(f"\r{text}\x1b[K")
         sys.stderr.flush()
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """1:05 or 2:00:05."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

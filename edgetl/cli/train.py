@@ -203,7 +203,7 @@ def _telling_how_to_go_on(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        said = "The same command begins again; features in the cache are not computed again."
+        said = "The same command begins again; what is in the feature cache is not computed again."
         if can_go_on(folder) and _state_in(folder) != before:
             said = f"Go on with: edgetl train --resume {folder}"
         raise Stopped(said) from None
@@ -239,6 +239,8 @@ def _conclude(outcome: Outcome) -> None:
     click.echo(
         f"Validation accuracy {metrics['accuracy']:.2%} ({low:.1%} to {high:.1%}) on {photos}, loss {metrics['loss']:.4f}"
     )
+    if metrics["epoch"] and not metrics["midway"]:  # the other two are told by notes
+        click.echo(f"Kept: epoch {metrics['epoch']}; calibration has lowered its loss")
     folder = outcome.folder
     click.echo(f"Checkpoint: {folder / BEST}\nReport: {folder / REPORT}")
     click.echo(f"Next: edgetl export {folder} -o exported/{folder.resolve().name}")

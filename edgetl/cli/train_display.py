@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from edgetl.cli.printable import printable
+from edgetl.cli.progress_bar import clock
 from edgetl.training.dataset import ImageFolders
 from edgetl.training.progress import Listener, StepReport
 
@@ -65,14 +66,14 @@ class Display(Listener):
             self._began = time.monotonic(), done
         since, first = self._began
         left = (time.monotonic() - since) / max(done - first, 1) * (total - done)
-        detail = f"{done:,} of {total:,}" + (f"  {_clock(left)} left" if first < done < total else "")
+        detail = f"{done:,} of {total:,}" + (f"  {clock(left)} left" if first < done < total else "")
         self._show(what, done, total, detail if total else "")
 
     def step(self, report: StepReport) -> None:
         """An epoch in the making, as a bar."""
         detail = (
             f"loss {report.loss:.3f}  accuracy {report.accuracy:.1%}  "
-            f"{_rate(report.images_per_second)}  {_clock(report.seconds_left)} left"
+            f"{_rate(report.images_per_second)}  {clock(report.seconds_left)} left"
         )
         self._show(f"Epoch {report.epoch}/{report.epochs}", report.step, report.steps, detail)
 
@@ -91,11 +92,6 @@ class Display(Listener):
                 self._progress.remove_task(self._task)
             self._task, self._what = self._progress.add_task(what, total=total or None, detail=detail), what
         self._progress.update(self._task, completed=done, total=total or None, detail=detail)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02}"
 
 
 def _rate(images_per_second: float) -> str:

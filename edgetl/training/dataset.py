@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from edgetl.errors import DataError, ImageError
@@ -111,7 +112,7 @@ def scan(root: str | Path, *, val_fraction: float = DEFAULT_VAL_FRACTION) -> Ima
     if WHOLE not in parts:
         return _read_parts(root, parts)
     classes, found = _read_classes(root)
-    samples = _hashed(found)
+    samples = _hashed(root, found)
     train = tuple(sample for sample in samples if not falls_into_val(sample.digest, val_fraction))
     val = tuple(sample for sample in samples if falls_into_val(sample.digest, val_fraction))
     fix = f"Add photos of it, or change the validation share (now {val_fraction}), or make train/ and val/ folders."
@@ -161,7 +162,7 @@ def _read_parts(root: Path, parts: Mapping[str, Path]) -> ImageFolders:
             f"{root}: the classes of train/ and val/ differ; {'; '.join(differing)}.",
             "Each class needs a folder of the same name in both.",
         )
-    return _folders(root, parts, classes, _hashed(train), _hashed(val))
+    return _folders(root, parts, classes, _hashed(root, train), _hashed(root, val))
 
 
 def _read_classes(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]]]:
@@ -185,17 +186,17 @@ def _require_photos(classes: Sequence[str], samples: Iterable[Sample], what: str
         )
 
 
-def _hashed(found: Sequence[tuple[Path, int]]) -> tuple[Sample, ...]:
+def _hashed(root: Path, found: Sequence[tuple[Path, int]]) -> tuple[Sample, ...]:
     with ThreadPoolExecutor() as pool:
-        digests = pool.map(_digest, (path for path, _ in found))
+        digests = pool.map(partial(_digest, root), (path for path, _ in found))
         return tuple(Sample(path, label, digest) for (path, label), digest in zip(found, digests, strict=True))
 
 
-def _digest(path: Path) -> str:
+def _digest(root: Path, path: Path) -> str:
     try:
         return content_digest(path)
     except OSError:  # it can't be decoded either, and is reported then, with its reason
-        return hashlib.sha256(os.fsencode(path)).hexdigest()
+        return hashlib.sha256(os.fsencode(path.relative_to(root))).hexdigest()
 
 
 def _folders(
@@ -218,7 +219,7 @@ def _warnings(folders: ImageFolders, parts: Mapping[str, Path]) -> Iterable[str]
         yield f"No photo of {', '.join(unjudged)} fell into the validation part: the metrics say nothing about it."
     shared = {sample.digest for sample in folders.train} & {sample.digest for sample in folders.val}
     if WHOLE not in parts and (folders.root / TEST).is_dir():
-        yield f"{folders.root / TEST} is left alone: neither trained nor judged on."
+        yield f"{TEST}/ is left alone: neither trained nor judged on."
     if shared:
         yield f"{_photos(len(shared))} in train/ and val/ at once: the metrics will look better than they are."
 

@@ -14,25 +14,25 @@ from scipy.special import softmax
 from edgetl.training import checkpoint
 from edgetl.training.calibration import fit_temperature
 from edgetl.training.dataset import ImageFolders
+from edgetl.training.head import Doubt
 from edgetl.training.history import write_metrics
 from edgetl.training.layout import VAL
 from edgetl.training.metrics import class_metrics, metrics_summary
 from edgetl.training.report import ReportData, write_report
 from edgetl.training.run_folder import BEST
 from edgetl.training.settings import OPTIONS, TrainSettings
-from edgetl.training.solve import Doubted
 
 
 @dataclass(frozen=True)
 class Told:
-    """What the report tells of a run besides its results; the fields are those of ``ReportData``, but for photos' digests."""
+    """What the report tells of a run besides its results; the fields are those of ``ReportData``, but photos are rows."""
 
     seconds: float
     device: str
     warnings: Sequence[str]
     history: Sequence[Mapping[str, Any]] = ()
     strengths: Sequence[tuple[float, float]] = ()
-    doubts: Sequence[Doubted] = ()
+    doubts: Sequence[Doubt] = ()
 
 
 def _effective(settings: TrainSettings) -> dict[str, Any]:
@@ -59,7 +59,6 @@ def finish(
     metrics |= {"epoch": best.card.metrics["epoch"], "midway": best.card.metrics.get("midway", False)}
     card = replace(best.card, metrics=metrics, temperature=temperature)
     checkpoint.save(replace(best, card=card, settings=settings.to_dict()), folder / BEST)
-    photos = {(sample.digest, sample.label): sample for sample in folders.train}  # copies may lie in several classes
     made = "the folder val/"
     if not folders.val[0].path.is_relative_to(folders.root / VAL):
         made = f"{settings.val_fraction:.0%} of the photos, by their content"
@@ -75,7 +74,7 @@ def finish(
         settings=_effective(settings),
         history=told.history,
         strengths=told.strengths,
-        doubts=[(photos[digest, label], predicted, sure) for digest, label, predicted, sure in told.doubts],
+        doubts=[(folders.train[photo], predicted, sure) for photo, predicted, sure in told.doubts],
         warnings=told.warnings,
     )
     write_report(folder, report)

@@ -33,7 +33,6 @@ _CV_PHOTOS = 20_000  # the strength is chosen on so many at most: it hardly move
 _CV_LOGITS = 1_000_000  # photos × classes above which two folds have to do
 _CHUNK = 1 << 24  # logits held at a time
 _SMALL = 100_000_000  # products in one pass, below which one thread is fastest
-_MOST_DOUBTS = 12
 _CV_STEPS = 12  # of L-BFGS, from the solution at the strength before: more did not move the choice
 _FINAL_STEPS = 500
 _GRADIENT, _CHANGE = 1e-6, 1e-8  # where the final solution stops: largest slope, smallest step
@@ -75,7 +74,7 @@ class Head:
     bias      float32 [classes]
     strength  the C that was used
     trials    every strength that was tried, empty where there were too few photos to choose
-    doubts    the surest, surest first: where labels are wrong, here they show (Northcutt et al., Confident Learning, 2021)
+    doubts    surest first: where labels are wrong, here they show (Northcutt et al., Confident Learning, 2021)
     """
 
     weight: NDArray[np.float32]
@@ -325,7 +324,7 @@ def _doubts(logits: NDArray[Any], labels: NDArray[np.int64], photos: NDArray[np.
     """photos: their rows."""
     predicted, confidence = logits.argmax(1), softmax(logits, axis=1).max(1)
     wrong = np.flatnonzero(predicted != labels)
-    surest = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MOST_DOUBTS]
+    surest = wrong[np.argsort(-confidence[wrong], kind="stable")]
     return tuple(Doubt(int(photos[row]), int(predicted[row]), float(confidence[row])) for row in surest)
 
 

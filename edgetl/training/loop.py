@@ -19,6 +19,7 @@ from edgetl.training.learner import Learner
 from edgetl.training.loader import Batch
 from edgetl.training.preparation import Kit
 from edgetl.training.progress import Listener, StepReport
+from edgetl.training.run_folder import settle
 from edgetl.training.schedules import warmup_steps
 from edgetl.training.settings import TrainSettings
 from edgetl.training.state import Standing, write_state
@@ -35,7 +36,8 @@ class Course:
 
     started   ``time.monotonic()`` when the run began, or went on
     identity  plain values that are saved beside the state, to know the run by when it is resumed
-    keep      writes weights as the best so far: (network in eval mode, where the run stands)
+    keep      writes weights that will be the best ones when where the run stands is saved: (network in eval mode,
+              where the run stands)
     """
 
     settings: TrainSettings
@@ -72,9 +74,10 @@ class Loop:
         shares = self._course.kit.sampler.shares(processes.rank, settings.epochs, epoch=standing.epoch, batch=first)
         clock = _Clock(self._course.started - standing.seconds, settings.max_time)
         solved = settings.warm_head and self._course.kit.backbone.has_linear_head
-        if solved and standing.best is None and not standing.epoch and not standing.step:
+        if solved and standing.best is None:
             # A solved head is hard to beat with few photos: then it is what is kept.
             self._publish(self._row(clock, self._judge()))
+            self._save(clock)
         with StopSignal() as stop, closing(cast("Any", self._course.kit.loader.batches(shares))) as batches:
             while not standing.ended:
                 if not self._steps(batches, stop, clock):
@@ -214,6 +217,7 @@ class Loop:
         if self._course.processes.leads:
             standing = {"standing": self.standing.to_dict(), "learner": self._learner.state_dict()}
             write_state(self._course.folder, {**self._course.identity, **standing})
+            settle(self._course.folder, self.standing.best_epoch, self.standing.midway)
 
 
 class _Clock:

@@ -23,6 +23,6 @@ def warn_about(folders: ImageFolders, settings: TrainSettings, listener: Listene
     if max(counts) >= UNEVEN_RATIO * min(counts) and not (settings.class_weights or settings.balanced):
         few, many = (folders.classes[counts.index(pick(counts))] for pick in (min, max))
         listener.note(
-            f"Classes are uneven: {max(counts):,} photos of {many}, {min(counts):,} of {few}. "
+            f"Classes are uneven: {max(counts) / min(counts):.2g} times as many photos of {many} as of {few}. "
             "--class-weights (or --balanced, where the network is trained) makes rare classes count as much."
         )

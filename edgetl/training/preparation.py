@@ -17,6 +17,7 @@ from edgetl.training.augment import BatchView, Normalizer, PhotoView, View
 from edgetl.training.backbones import Backbone, build, input_size
 from edgetl.training.dataset import ImageFolders, Sample, find_unreadable
 from edgetl.training.distributed import Processes
+from edgetl.training.head import Doubt
 from edgetl.training.levels import with_levels, without_levels
 from edgetl.training.loader import FileLoader, Loader, StoredLoader
 from edgetl.training.pixels import StoredPhotos, decoder, joined, store, stored_size
@@ -24,7 +25,7 @@ from edgetl.training.progress import Counter, Listener
 from edgetl.training.randomness import HEAD, torch_seed
 from edgetl.training.sampling import Sampler
 from edgetl.training.settings import TrainSettings
-from edgetl.training.solve import Doubted, warm_head
+from edgetl.training.solve import warm_head
 from edgetl.training.storage import allocate
 from edgetl.training.validation import Validation
 
@@ -84,7 +85,7 @@ class Kit:
     loader: Loader
     sampler: Sampler
     class_weights: torch.Tensor | None
-    doubts: list[Doubted]
+    doubts: list[Doubt]
 
     def step(self, epoch: int, step: int) -> tuple[int, float]:
         """How many batches an optimizer step takes, and the sum of the weights of their photos, in all processes."""
@@ -112,11 +113,12 @@ def equip(
     """
     backbone.module.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     validation, stored = _decoded(settings, folders, backbone.spec, processes, folder, listener)
-    unreadable = stored.unreadable if stored else _unreadable(settings, folders.train, processes, listener)
+    unreadable = dict(stored.unreadable) if stored else _unreadable(settings, folders.train, processes, listener)
     if left_out is not None:
         again = (sample.path for sample in folders.train if sample.digest in left_out)
         unreadable = {path: unreadable.get(path, "left out before") for path in again}
-    left = readable(folders, {**validation.unreadable, **unreadable}, listener)
+    unreadable |= validation.unreadable
+    left = readable(folders, unreadable, listener) if left_out is None else folders.without(unreadable)
     if len(left.train) < 2 * processes.count:
         raise TrainingError(f"{len(left.train)} training photos are too few for {processes.count} processes.")
     weights = class_weights(settings, left)
@@ -125,7 +127,7 @@ def equip(
         # It also loses the hooks of the layers that it replaces, by which a head sees earlier levels.
         levels, bare = backbone.levels, without_levels(backbone)
         backbone = with_levels(replace(bare, module=convert_sync_batchnorm(bare.module)), levels)  # type: ignore[no-untyped-call]
-    doubts: list[Doubted] = []
+    doubts: list[Doubt] = []
     if settings.warm_head and left_out is None:
         backbone, doubts = warm_head(backbone, left.train, weights, processes, settings, listener)
     labels = [sample.label for sample in left.train]

@@ -24,6 +24,7 @@ from edgetl.training.run_folder import REPORT
 from edgetl.training.writing import write_atomically
 
 _MOST_MISTAKES = 24
+_MOST_DOUBTS = 12
 _MOST_CONFUSIONS = 12
 _OPEN_CLASSES = 20  # rows of the table of classes that are shown without a click
 _THUMBNAIL = (320, 240)  # pixels, at most; twice what is shown, for screens of double density
@@ -47,7 +48,8 @@ class ReportData:
     history        one row an epoch, number → value, such as epoch, train_loss, val_loss, val_accuracy, lr: what ends
                    alike shares a plot; () where there were no epochs
     strengths      (strength, cross-validated log loss in nats) of the heads that were tried; () if there were none
-    doubts         (training photo, class it was taken for, confidence 0..1): by heads that were fitted without it
+    doubts         (training photo, class it was taken for, confidence 0..1): by heads that were fitted without it, the
+                   surest first
     warnings       sentences about the data or the run
     """
 
@@ -117,7 +119,7 @@ def _render(name: str, data: ReportData) -> str:
         classes=_worst_first(data),
         open_classes=_OPEN_CLASSES,
         mistakes=_mistakes(data),
-        doubts=[_mistake(data, photo.path, photo.label, taken, sure) for photo, taken, sure in data.doubts],
+        doubts=[_mistake(data, photo.path, photo.label, taken, sure) for photo, taken, sure in data.doubts[:_MOST_DOUBTS]],
         wrong=int(matrix.sum() - np.trace(matrix)),
         matrix=draw(matrix, data.card.labels),
         confusions=_confusions(matrix, data.card.labels),
@@ -187,7 +189,7 @@ def _calibration(data: ReportData) -> Any:
 def _curves(data: ReportData) -> list[tuple[str, Any]]:
     """(heading, drawing) of what changed over the epochs, and over the strengths of the head."""
     curves = []
-    kept = data.card.metrics.get("epoch")
+    kept = None if data.card.metrics.get("midway") else data.card.metrics.get("epoch")  # half-way weights are of none
     for ending, heading in (("loss", "Loss"), ("accuracy", "Accuracy"), ("lr", "Learning rate")):
         series = _series(data.history, ending)
         if series:

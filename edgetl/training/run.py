@@ -24,6 +24,7 @@ from edgetl.training.dataset import ImageFolders
 from edgetl.training.distributed import Processes, describe, join
 from edgetl.training.finish import Told, finish
 from edgetl.training.folder_lock import alone_in
+from edgetl.training.head import Doubt
 from edgetl.training.heap import memory_kept
 from edgetl.training.history import summary_writer
 from edgetl.training.learner import Learner
@@ -34,9 +35,9 @@ from edgetl.training.photos import find_photos, warn_about
 from edgetl.training.preparation import build_backbone, class_weights, equip, readable
 from edgetl.training.progress import Listener, Remembering
 from edgetl.training.randomness import reproducible
-from edgetl.training.run_folder import BEST, clear, refuse_photos_folder, require_free
+from edgetl.training.run_folder import BEST, clear, refuse_photos_folder, require_free, settle, waiting
 from edgetl.training.settings import SOLVER, TrainSettings
-from edgetl.training.solve import compute_features, doubted, solve_head
+from edgetl.training.solve import compute_features, solve_head
 from edgetl.training.state import Standing, read_state
 from edgetl.training.stopping import StopSignal
 from edgetl.training.torch_threads import torch_threads
@@ -100,8 +101,6 @@ def resume(folder: Path, *, data: Path | None = None, device: str | None = None,
     state = read_state(folder)
     settings = TrainSettings.from_dict(state["settings"])
     settings = replace(settings, device=device or settings.device, data=str(data.absolute()) if data else settings.data)
-    if state["standing"]["best"]:
-        checkpoint.load(folder)  # what the run will end with: now is the time to hear that it is gone or damaged
     if state["standing"]["finished"]:
         raise TrainingError(
             f"The run in {folder} is finished.", "To train longer, start another with more --epochs or --max-time."
@@ -113,6 +112,9 @@ def resume(folder: Path, *, data: Path | None = None, device: str | None = None,
             held.enter_context(torch_threads(state["threads"]))
         if processes.leads:
             held.enter_context(alone_in(folder))
+            settle(folder, state["standing"]["best_epoch"], state["standing"]["midway"])
+            if state["standing"]["best"]:
+                checkpoint.load(folder)  # what the run will end with: now is the time to hear that it is gone or damaged
         if not Path(settings.data).is_dir():
             raise DataError(f"{settings.data}, the folder of the photos, is gone.", f"{_MOVED} {folder}")
         folders = find_photos(settings, noted)
@@ -154,11 +156,11 @@ class _Run:
         self._listener.working("Writing the report", 0, 0)
         told = self._told(
             strengths=[(trial.strength, trial.loss) for trial in head.trials],
-            doubts=doubted(folders.train, head),
+            doubts=head.doubts,
         )
         with StopSignal():  # half of what is written would be of no use, and seconds later all of it is there
             clear(self._folder)
-            self._keep(folders, backbone, backbone.module.eval(), Standing(best=scores(logits, labels)))
+            self._keep(folders, backbone, backbone.module.eval(), Standing(best=scores(logits, labels)), BEST)
             return Outcome(self._folder, True, finish(self._folder, self._settings, folders, logits, told))
 
     def _told(self, before: float = 0.0, **values: Any) -> Told:
@@ -171,6 +173,7 @@ class _Run:
         settings, processes = self._settings, self._processes
         left_out = state["left_out"] if state else None
         kit = equip(settings, folders, backbone, processes, self._folder, self._listener, left_out=left_out)
+        doubts = [Doubt(*doubt) for doubt in state["doubts"]] if state else kit.doubts
         identity = {
             "settings": settings.to_dict(),
             "fingerprint": kit.folders.fingerprint,
@@ -179,7 +182,7 @@ class _Run:
             "notes": self._listener.notes,
             "threads": torch.get_num_threads(),
             "batches": kit.sampler.batches,
-            "doubts": state["doubts"] if state else kit.doubts,
+            "doubts": [tuple(doubt) for doubt in doubts],
         }
         folders, backbone = kit.folders, kit.backbone
         if state is not None and state["fingerprint"] != folders.fingerprint:
@@ -197,7 +200,7 @@ class _Run:
             learner.load_state_dict(state["learner"])
 
         def keep(network: nn.Module, standing: Standing) -> None:
-            self._keep(folders, backbone, network, standing)
+            self._keep(folders, backbone, network, standing, waiting(standing.best_epoch, standing.midway))
 
         course = Course(settings, kit, processes, self._folder, self._started, identity, keep, self._listener)
         if state is None and processes.leads:
@@ -217,13 +220,13 @@ class _Run:
         with StopSignal():
             if processes.leads:
                 before = state["standing"]["seconds"] if state else 0.0
-                told = self._told(before, history=loop.standing.history, doubts=identity["doubts"])
+                told = self._told(before, history=loop.standing.history, doubts=doubts)
                 metrics = finish(self._folder, settings, folders, logits, told)
             loop.standing.finished = True
             loop.save()
         return Outcome(self._folder, True, metrics)
 
-    def _keep(self, folders: ImageFolders, backbone: Backbone, network: nn.Module, standing: Standing) -> None:
+    def _keep(self, folders: ImageFolders, backbone: Backbone, network: nn.Module, standing: Standing, name: str) -> None:
         best = cast("Scores", standing.best)
         card = ModelCard(
             labels=folders.classes,
@@ -233,7 +236,7 @@ class _Run:
             data={"fingerprint": folders.fingerprint, "train": len(folders.train), "val": len(folders.val)},
             versions=_versions(),
         )
-        checkpoint.save(Trained(network, card, self._settings.to_dict(), backbone.levels), self._folder / BEST)
+        checkpoint.save(Trained(network, card, self._settings.to_dict(), backbone.levels), self._folder / name)
 
 
 def _versions() -> dict[str, str]:

@@ -13,6 +13,7 @@ HISTORY = "history.csv"
 METRICS = "metrics.json"
 REPORT = "report.html"
 EVENTS = "tensorboard"
+_WAITING = f".{BEST}.*"
 _RATES = ("lr.csv", "lr.png")  # of --find-lr, beside which a run may begin
 
 
@@ -80,8 +81,27 @@ def require_begun(folder: Path) -> Path:
 def clear(folder: Path) -> None:
     """What an earlier run left in the folder goes, nothing else. Raises CheckpointError if that can't be done."""
     try:
-        for name in (LAST, BEST, HISTORY, METRICS, REPORT):
-            (folder / name).unlink(missing_ok=True)
+        for path in (*(folder / name for name in (LAST, BEST, HISTORY, METRICS, REPORT)), *folder.glob(_WAITING)):
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise CheckpointError(f"{folder} can't be written: {error.strerror}.", "Choose another folder with -o.") from error
     shutil.rmtree(folder / EVENTS, ignore_errors=True)
+
+
+def waiting(epoch: int, midway: bool) -> str:
+    """What weights are called that will be the best ones as soon as ``LAST`` says so; see ``settle``."""
+    return _WAITING.replace("*", f"{epoch}-midway" if midway else str(epoch))
+
+
+def settle(folder: Path, epoch: int, midway: bool) -> None:
+    """Make the weights of ``epoch`` the best ones if they wait for it, and let others that wait go: of a run that was
+    killed before ``LAST`` knew of them, and that will do their epoch again. Raises CheckpointError if that can't be done.
+    """
+    try:
+        new = folder / waiting(epoch, midway)
+        if new.exists():
+            new.replace(folder / BEST)
+        for path in folder.glob(_WAITING):
+            path.unlink()
+    except OSError as error:
+        raise CheckpointError(f"{folder} can't be written: {error.strerror}.", "Choose another folder with -o.") from error

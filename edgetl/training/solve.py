@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,13 +15,10 @@ from edgetl.training.dataset import Sample
 from edgetl.training.distributed import Processes
 from edgetl.training.feature_cache import cache_folder
 from edgetl.training.features import Features, extract_features
-from edgetl.training.head import Head, fit_head
+from edgetl.training.head import Doubt, Head, fit_head
 from edgetl.training.levels import find_levels, own_features, with_levels, without_levels
 from edgetl.training.progress import Listener
 from edgetl.training.settings import TrainSettings
-
-Doubted: TypeAlias = tuple[str, int, int, float]
-"""A training photo's digest and label, the class it was taken for, the confidence in that; see ``Head.doubts``."""
 
 _FEW_LOGITS = 1_000_000  # photos × classes: enough to find one number
 _SOFTEST = 1000.0  # largest temperature that a head is divided by
@@ -88,14 +85,6 @@ def solve_head(
     return backbone, head
 
 
-def doubted(samples: Sequence[Sample], head: Head) -> list[Doubted]:
-    """``head.doubts`` of the photos that it was fitted to."""
-    photos = [samples[doubt.photo] for doubt in head.doubts]
-    return [
-        (photo.digest, photo.label, doubt.predicted, doubt.confidence) for photo, doubt in zip(photos, head.doubts, strict=True)
-    ]
-
-
 def warm_head(
     backbone: Backbone,
     samples: Sequence[Sample],
@@ -103,18 +92,22 @@ def warm_head(
     processes: Processes,
     settings: TrainSettings,
     listener: Listener,
-) -> tuple[Backbone, list[Doubted]]:
-    """Put a solved head into a backbone that will be trained on; the leading process solves, the others are given it."""
+) -> tuple[Backbone, list[Doubt]]:
+    """Put a solved head into a backbone that will be trained on; the leading process solves, the others are given it.
+
+    Also what it doubted of ``samples``, by their places in it; nothing in other processes.
+    """
     if not backbone.has_linear_head:
         listener.note(f"The head of {backbone.name} is not one linear layer: it begins random.")
         return backbone, []
-    solved, doubts = None, list[Doubted]()
+    solved, doubts = None, list[Doubt]()
     if processes.leads:
         backbone = with_levels(backbone, find_levels(backbone))
         features = compute_features(backbone, samples, processes.device, settings, listener)
-        samples = [sample for sample in samples if sample.path not in features.unreadable]  # a GPU may read more
+        rows = [row for row, sample in enumerate(samples) if sample.path not in features.unreadable]  # a GPU may read more
+        samples = [samples[row] for row in rows]
         backbone, head = solve_head(backbone, samples, features, class_weights, processes.device, listener)
-        doubts = doubted(samples, head)
+        doubts = [doubt._replace(photo=rows[doubt.photo]) for doubt in head.doubts]
         if settings.label_smoothing:
             head = _softened(head, features, samples, class_weights, settings.label_smoothing)
             put_head(backbone, head)

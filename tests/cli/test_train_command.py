@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -46,6 +47,8 @@ def test_training_prints_classes_result_and_the_next_command(class_folder, tmp_p
         f"edgetl export {tmp_path}/pets -o exported/pets",
     ):
         assert said in result.output
+    kept = json.loads((tmp_path / "pets/metrics.json").read_text())
+    assert (f"Kept: epoch {kept['epoch']}; calibration" in result.output) == (kept["epoch"] > 0 and not kept["midway"])
     accuracy, low, high = map(float, re.search(r"accuracy ([\d.]+)% \(([\d.]+)% to ([\d.]+)%\)", result.output).groups())
     assert low < accuracy < high
     assert (tmp_path / "pets/best.safetensors").is_file()

@@ -178,6 +178,8 @@ def test_a_folder_too_high_is_told_where_to_look(tmp_path, write_photos):
     write_photos(tmp_path, {"stray": 20})
     (warning,) = [text for text in scan(tmp_path, val_fraction=0.4).warnings if "further below" in text]
     assert warning == "All photos of archive lie in folders further below (ash, brick): each counts as one of its class."
+    write_photos(tmp_path, {"archive": 20})
+    assert not [text for text in scan(tmp_path, val_fraction=0.4).warnings if "further below" in text]
 
 
 def test_a_linked_folder_below_a_class_is_told_of(two_parts, tmp_path):
@@ -200,3 +202,11 @@ def test_a_folder_that_can_not_be_read_is_named(tmp_path, write_photos, monkeypa
     with pytest.raises(DataError, match="Permission denied") as caught:
         scan(tmp_path)
     assert str(tmp_path / where) in caught.value.message
+
+
+def test_a_folder_is_the_same_one_after_it_was_moved(two_parts, tmp_path):
+    (two_parts / "train/ash/gone.jpg").symlink_to("nowhere.jpg")
+    (two_parts / "test").mkdir()
+    before = scan(two_parts)
+    after = scan(two_parts.rename(tmp_path / "moved"))
+    assert (after.fingerprint, after.warnings) == (before.fingerprint, before.warnings)

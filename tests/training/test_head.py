@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from edgetl.errors import TrainingError
+from edgetl.training import head as head_module
 from edgetl.training.calibration import fit_temperature
 from edgetl.training.head import STRENGTHS, Trial, _better, _Candidate, _Problem, _ranks, _Scaling, _trial, _Validated, fit_head
 
@@ -75,6 +76,15 @@ def test_wrong_labels_are_what_it_is_in_doubt_of() -> None:
     assert all(doubt.predicted == labels[doubt.photo] and 0.5 < doubt.confidence <= 1 for doubt in doubts)
     assert [doubt.confidence for doubt in doubts] == sorted((doubt.confidence for doubt in doubts), reverse=True)
     assert fit_head(values, given, 3, strength=0.1).doubts == ()
+
+
+def test_doubts_are_as_sure_as_the_photos_left_out_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Confidence is at the temperature that was found for them."""
+    values, labels = blobs([60, 60, 60], 0.6)
+    labels[::20] = (labels[::20] + 1) % 3
+    monkeypatch.setattr(head_module, "fit_temperature", lambda *_: 1000.0)
+    doubts = fit_head(values, labels, 3).doubts
+    assert doubts and all(1 / 3 < doubt.confidence < 0.36 for doubt in doubts)
 
 
 def test_what_cross_validation_says_holds_on_other_photos(digits: tuple[Data, Data]) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from training_runs import small
 
+from edgetl.training.distributed import Processes
 from edgetl.training.learner import Learner
 from edgetl.training.midway import Midway
 from edgetl.training.run import train
@@ -64,7 +65,7 @@ def test_what_a_network_keeps_from_one_evaluation_is_not_taken_for_the_next() ->
         before = network(values)
         network.bias.add_(1.0)
         assert torch.equal(network(values), before)
-        judged = Learner.judged(SimpleNamespace(_average=None, _network=network))  # type: ignore[arg-type]
+        judged = Learner.judged(SimpleNamespace(_average=None, _network=network, _processes=Processes(torch.device("cpu"))))  # type: ignore[arg-type]
         torch.testing.assert_close(judged(values), before + 1.0)
 
 

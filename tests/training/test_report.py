@@ -158,6 +158,28 @@ def test_doubtful_training_photos_are_shown_with_what_they_were_taken_for(run, t
     assert "dog → cat 91.3" in " ".join(shown.split())
 
 
+def test_of_many_doubts_the_surest_are_shown_and_how_many_there_are(run, tmp_path):
+    data = results(tmp_path, ("cat", "dog"), photos=20)
+    doubts = [(Sample(path, 1), 0, 0.9 - number / 100) for number, path in enumerate(data.paths)]
+    page = page_of(run, dataclasses.replace(data, targets=data.probabilities.argmax(1), doubts=doubts))
+    assert [picture["alt"].split("/")[-1] for picture in page.all("img")] == [f"{number}.jpg" for number in range(12)]
+    assert "12 of 20 are shown" in page.text
+    assert "are shown" not in page_of(run, dataclasses.replace(data, doubts=doubts[:12])).text
+
+
+def test_half_way_weights_are_on_no_curve(run, tmp_path, monkeypatch):
+    drawn = {}
+    plain = plots.line_plot
+    monkeypatch.setattr(
+        plots, "line_plot", lambda name, *rest, **more: drawn.update({name: more}) or plain(name, *rest, **more)
+    )
+    data = results(tmp_path, ("cat", "dog"))
+    card = dataclasses.replace(data.card, metrics={"epoch": 2, "midway": True})
+    text = page_of(run, dataclasses.replace(data, card=card)).text
+    assert drawn["loss"]["chosen"] is drawn["accuracy"]["chosen"] is None
+    assert "What was kept lies half-way to epoch 2, on no curve" in text and "The line marks" not in text
+
+
 def test_a_photo_that_is_gone_does_not_stop_the_report(run, tmp_path):
     data = results(tmp_path, ("cat", "dog"))
     for path in data.paths:

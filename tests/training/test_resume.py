@@ -323,6 +323,58 @@ def test_a_run_killed_right_after_it_saved_an_epoch_has_lost_no_row_and_no_note(
     assert f"Ended after epoch {epochs} of 9" in (tmp_path / "run" / "report.html").read_text()
 
 
+@pytest.mark.parametrize("where", ["before", "after", "settled"])
+def test_kept_weights_are_those_that_the_saved_state_knows_of_wherever_a_run_is_killed(two_parts, tmp_path, monkeypatch, where):
+    """Killed at the end of an epoch that was better: before the state was saved, after it, and after all was in place."""
+    run, settings = tmp_path / "run", small(two_parts, **{**MIXED, "lr": 0.05})
+    train(settings, tmp_path / "whole")
+    plain_write, plain_settle = loop_module.write_state, loop_module.settle
+
+    def write(folder, state):
+        better = state["standing"]["best_epoch"] == 2
+        if better and where == "before":
+            raise KeyboardInterrupt
+        plain_write(folder, state)
+        if better and where == "after":
+            raise KeyboardInterrupt
+
+    def settle(folder, epoch, midway):
+        plain_settle(folder, epoch, midway)
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop_module, "write_state", write)
+        patch.setattr(loop_module, "settle", settle)
+        train(settings, run)
+    expected = {"before": [1, 1], "after": [2, 1], "settled": [2, 2]}[where]
+    assert [read_state(run)["standing"]["best_epoch"], checkpoint.load(run).card.metrics["epoch"]] == expected
+
+    def stop(*_):
+        known = read_state(run)["standing"]["best_epoch"]
+        assert checkpoint.load(run).card.metrics["epoch"] == known == expected[0]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("edgetl.training.run.find_photos", stop)
+        resume(run)
+    assert resume(run).finished
+    assert (run / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
+    assert not [path for path in run.iterdir() if path.name.startswith(".best")]
+
+
+def test_a_resumed_run_knows_when_it_last_gained(two_parts, tmp_path, monkeypatch):
+    settings = small(two_parts, epochs=12, early_stop=3, lr=1e-9, ema=0.0)
+    train(settings, tmp_path / "whole")
+    whole = read_state(tmp_path / "whole")["standing"]
+    with monkeypatch.context() as patch:
+        signal_in_step(patch, 4 * (whole["gain_epoch"] + 1) + 2, signal.SIGINT)
+        assert not train(settings, tmp_path / "run").finished
+    assert resume(tmp_path / "run").finished
+    resumed = read_state(tmp_path / "run")["standing"]
+    assert (resumed["epoch"], resumed["gain_epoch"]) == (whole["epoch"], whole["gain_epoch"]) != (12, 12)
+
+
 def test_a_run_goes_on_in_as_many_batches_an_epoch_as_it_began_with(two_parts, tmp_path, monkeypatch):
     """A last batch that two processes can't share, one process would take."""
     signal_in_step(monkeypatch, 2, signal.SIGINT)

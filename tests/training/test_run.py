@@ -7,6 +7,7 @@ import itertools
 import json
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -242,6 +243,21 @@ def test_an_existing_run_is_not_overwritten_by_accident(two_parts, tmp_path):
 
 
 @pytest.mark.parametrize("strategy", ["full", "features"])
+def test_of_an_earlier_run_nothing_is_left_when_another_took_its_place(two_parts, tmp_path, monkeypatch, strategy):
+    run = tmp_path / "run"
+    train(small(two_parts, epochs=1, tensorboard=True), run)
+    (run / ".best.safetensors.3").write_bytes(b"of a run that was killed")
+    if strategy == "features":
+        assert train(features_of(two_parts), run, overwrite=True).finished
+        assert {path.name for path in run.iterdir()} == {"best.safetensors", "metrics.json", "report.html"}
+    else:
+        monkeypatch.setattr(Learner, "step", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(small(two_parts, epochs=1), run, overwrite=True)
+        assert {path.name for path in run.iterdir()} == {"last.pt"}
+
+
+@pytest.mark.parametrize("strategy", ["full", "features"])
 def test_an_existing_run_is_there_until_another_can_take_its_place(two_parts, tmp_path, strategy):
     settings = small(two_parts, epochs=1) if strategy == "full" else features_of(two_parts)
     run = tmp_path / "run"
@@ -319,6 +335,14 @@ def test_the_figures_and_the_report_are_of_what_is_exported(two_parts, tmp_path,
     np.testing.assert_allclose(report.probabilities, (logits / trained.card.temperature).softmax(1), atol=1e-4)
     photos = scan(two_parts).train
     assert report.doubts == [(photos[doubt.photo], doubt.predicted, doubt.confidence) for doubt in head.doubts]
+
+
+def test_of_a_folder_that_was_not_parted_the_report_tells_how_and_only_what_had_an_effect(two_parts, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(finish_module, "write_report", lambda _, data: told.append(data))
+    train(replace(features_of(two_parts / "train"), val_fraction=0.3), tmp_path / "run")
+    assert told[0].validated_on == "30% of the photos, by their content"
+    assert told[0].settings["optimizer"] == "solver" and "momentum" not in told[0].settings
 
 
 def decode(path, spec):

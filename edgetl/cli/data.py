@@ -80,9 +80,9 @@ def split(source: str, destination: str, val_fraction: float, copy: bool, json_f
     """Split SRC, a folder of class folders, into DST/train and DST/val.
 
     SRC may be what the cats-and-dogs archive unpacks to. The sides follow from the photos' contents; duplicates and
-    photos that look the same stay on one side. Files that can't be read are listed and left out. Hard links take no
-    space, and stay whole when SRC is removed; but a photo edited in place is edited in both. DST must be new or empty,
-    and appears complete or not at all.
+    photos that look the same stay on one side. Files that can't be read are listed and left out, which is no failure.
+    Hard links take no space, and stay whole when SRC is removed; but a photo edited in place is edited in both. DST must
+    be new or empty, and appears complete or not at all.
 
     \b
     Example:
@@ -124,6 +124,7 @@ def _show_split(done: Split) -> None:
         f"{_number(len(done.left_out), 'file')} left out, "
         f"{_number(done.groups, 'group')} of duplicates kept on one side.",
         *done.notes,
+        *(["Remove the photos with wrong labels, and split again."] if done.clashes else []),
     )
 
 

@@ -186,7 +186,7 @@ def _lines(bundle: Path, manifest: Mapping[str, Any]) -> Sequence[str]:
     models = [name for name in manifest["files"] if not name.startswith("golden/")]
     return [
         *(f"{bundle / name}  {manifest['files'][name]['bytes'] / 1e6:.2f} MB" for name in models),
-        f"{bundle / 'golden'}  {len(manifest['golden'])} photos",
+        f"{bundle / 'golden'}  {len(manifest['golden'])} photo{'' if len(manifest['golden']) == 1 else 's'}",
         *(
             f"{name}: resized pixels equal to the trained network's on {figures['photos']} pictures"
             + (f", probabilities within {figures['probabilities']:.1e}" if name not in manifest["precisions"] else "")

@@ -118,7 +118,7 @@ def _accuracy(metrics: Mapping[str, Any]) -> str | None:
     between = ""
     if isinstance(interval, list) and len(interval) == 2 and all(map(_is_number, interval)):
         between = f" ({interval[0]:.1%} to {interval[1]:.1%})"
-    return f"{accuracy:.2%}{between}" + (f" on {photos:,} validation photos" if _is_number(photos) else "")
+    return f"{accuracy:.2%}{between}" + (f" on {_number(photos, 'validation photo')}" if _is_number(photos) else "")
 
 
 def _judged(judged: Mapping[str, Any]) -> str:
@@ -126,11 +126,15 @@ def _judged(judged: Mapping[str, Any]) -> str:
     return _pairs(judged, _JUDGED) + (f", {len(floats)} layers in float" if isinstance(floats, list) and floats else "")
 
 
+def _number(count: float, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def _grouped(files: dict[str, int]) -> list[tuple[str, int]]:
     """Files by name, those of a folder as one."""
     golden = [size for name, size in files.items() if name.startswith("golden/")]
     alone = [(name, size) for name, size in files.items() if not name.startswith("golden/")]
-    return [*alone, *([(f"golden/  {len(golden)} photos", sum(golden))] if golden else [])]
+    return [*alone, *([(f"golden/  {_number(len(golden), 'photo')}", sum(golden))] if golden else [])]
 
 
 def _row(name: str, value: str | None) -> list[str]:

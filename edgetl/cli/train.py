@@ -19,7 +19,6 @@ from edgetl.training.run_folder import (
     LAST,
     REPORT,
     can_go_on,
-    refuse_photos_folder,
     require_begun,
     require_free,
 )
@@ -34,7 +33,8 @@ EVERY_OPTION = f"{__name__}.every_option"
 
 _RARE = ("find_lr",)  # of the command's own options
 _INTERRUPTED = 130  # what a shell reports for Ctrl-C
-_NO_RATE = "The loss hardly falls at any rate, as from a solved head: --lr {:.1e} will do."
+_NO_RATE = "The loss hardly falls at any rate; no --lr is suggested."
+_FROM_SOLVED_HEAD = " From a solved head it need not: the default will do, and --no-warm-head shows what a random one takes."
 
 
 class GroupedCommand(click.Command):
@@ -141,11 +141,11 @@ def _refuse_beside_resume(out: Path | None, overwrite: bool, find_lr: bool, give
 
 def _start(data: Path, out: Path, overwrite: bool, find_lr: bool, given: dict[str, Any]) -> None:
     started = time.monotonic()
-    from edgetl.training.photos import find_photos
+    from edgetl.training.photos import find_photos, refuse_among_photos
 
     # What is wrong with the call is said before torch is imported, which takes seconds.
     settings = _plausible(data, given)
-    refuse_photos_folder(out, data)
+    refuse_among_photos(out, settings)
     if not find_lr:
         require_free(out, overwrite)
     with _showing() as listener:
@@ -166,7 +166,8 @@ def _start(data: Path, out: Path, overwrite: bool, find_lr: bool, given: dict[st
     if not find_lr:
         _conclude(outcome)
     elif _leads():
-        said = f"Suggested: --lr {found.suggested:.1e}" if found.suggested else _NO_RATE.format(settings.lr)
+        none = _NO_RATE + (_FROM_SOLVED_HEAD if settings.warm_head else "")
+        said = f"Suggested: --lr {found.suggested:.1e}" if found.suggested else none
         click.echo(f"{said}\nCurve: {found.plot}, as numbers: {found.table}")
 
 

@@ -49,6 +49,7 @@ Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | I
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else what it logs goes to stderr where nobody set up logging
 
+_HEIC = {b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")}
 _ORIENTATION_TAG = 0x0112
 _TURNS: dict[object, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -161,6 +162,8 @@ def identify(file: IO[bytes], name: str) -> Image.Image:
                     return factory(file, "")
             except (SyntaxError, IndexError, TypeError, struct.error):
                 continue  # how a plugin says that the file is not of its format
+    if prefix[4:12] in _HEIC:
+        raise ImageError(name, "it is a HEIC photo, which is not read here: convert it to JPEG")
     raise ImageError(
         name, "it is not an image, or of a format that is not read here", "Convert it to JPEG or PNG if it is one."
     )

@@ -124,6 +124,9 @@ class Predictor:
         self.max_pixels = max_pixels
         with looking_at(self.path):
             self.path = self.path.absolute()  # a daemon changes its folder, and further sessions are opened later
+            if self.path.suffix == ".safetensors":
+                hint = "Export it first: edgetl export RUN -o DEST"
+                raise BundleError(self.path, "it is a training checkpoint, no model to run", hint)
             self.bundle = Bundle.open(self.path) if self.path.is_dir() else None
         if self.bundle is None and precision is not None:
             raise BundleError(self.path, "a lone model has one precision only", "Leave the precision out, or name the bundle.")

@@ -18,7 +18,7 @@ from edgetl.errors import CheckpointError, EdgetlError, first_line
 from edgetl.runtime.card import ModelCard
 from edgetl.training.backbones import Level, build
 from edgetl.training.levels import with_levels
-from edgetl.training.run_folder import BEST
+from edgetl.training.run_folder import BEST, LAST
 from edgetl.training.writing import write_atomically
 
 _METADATA_KEY = "edgetl"
@@ -63,6 +63,8 @@ def load(source: str | Path) -> Trained:
     """
     path = Path(source)
     path = path / BEST if path.is_dir() else path
+    if path.name == LAST:
+        raise CheckpointError(f"{path} says where a run stands; it is no checkpoint.", f"Name the run's folder, {path.parent}.")
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {path}.", "Name a folder that edgetl train wrote, or train first.")
     tensors, description = _read(path)

@@ -220,6 +220,10 @@ def _warnings(folders: ImageFolders, parts: Mapping[str, Path]) -> Iterable[str]
     shared = {sample.digest for sample in folders.train} & {sample.digest for sample in folders.val}
     if WHOLE not in parts and (folders.root / TEST).is_dir():
         yield f"{TEST}/ is left alone: neither trained nor judged on."
+    labels = {(sample.digest, sample.label) for sample in folders.train + folders.val}
+    torn = len(labels) - len({digest for digest, _ in labels})
+    if torn:
+        yield f"{_photos(torn)} in several classes at once, where all labels but one are wrong: edgetl data check names them."
     if shared:
         yield f"{_photos(len(shared))} in train/ and val/ at once: the metrics will look better than they are."
 

@@ -103,13 +103,16 @@ def describe(processes: Processes) -> str:
 def join(device_name: str) -> Iterator[Processes]:
     """Meet the other processes if torchrun started this one, and part from them at the end."""
     device = choose_device(device_name)
-    count = int(os.environ.get("WORLD_SIZE") or "1")
+    size = os.environ.get("WORLD_SIZE") or "1"
+    if not size.isdecimal():
+        raise RuntimeUnavailableError(f"WORLD_SIZE is {size!r}, no number.", "Start edgetl with torchrun, or unset WORLD_SIZE.")
+    count = int(size)
     if count == 1:
         # What asks for no device gets the current one: pinned memory, or whether bf16 is there.
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
             yield Processes(device)
         return
-    if "LOCAL_RANK" not in os.environ:
+    if not {"RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"} <= os.environ.keys():
         raise RuntimeUnavailableError(
             f"WORLD_SIZE is {count}, but torchrun did not start this process.", "Start it with torchrun, or unset WORLD_SIZE."
         )

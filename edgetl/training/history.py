@@ -45,9 +45,9 @@ def summary_writer() -> Any:
 class Events:
     """TensorBoard events below ``folder/tensorboard``. Raises MissingDependencyError where it isn't installed."""
 
-    def __init__(self, folder: Path, done: int) -> None:
-        """done: epochs of which events are there already; later ones, of a run that was killed, are taken back."""
-        self._writer = summary_writer()(str(folder / EVENTS), purge_step=done + 1 if done else None)
+    def __init__(self, folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
+        """history: rows whose events are there already; later ones, of a run that was killed, are taken back."""
+        self._writer = summary_writer()(str(folder / EVENTS), purge_step=history[-1]["epoch"] + 1 if history else 0)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """One row of the history."""

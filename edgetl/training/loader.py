@@ -7,6 +7,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -137,11 +138,11 @@ class FileLoader:
                 places = zip(share.positions.tolist(), share.photos.tolist(), strict=True)
                 yield [(share.epoch, position, photo) for position, photo in places]
 
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _ended_children_as_before():
             # Python 3.12 warns of forking beside threads; these workers touch none of theirs. torch warns of more
             # workers than cores; someone asked for them.
             warnings.filterwarnings("ignore", ".*(fork|worker processes).*")
-            stream = iter(
+            stream: Any = iter(
                 DataLoader(
                     self._views,
                     batch_sampler=keys(),
@@ -151,12 +152,27 @@ class FileLoader:
                     worker_init_fn=_settle,
                 )
             )
-        for pixels in _explained(stream):
-            share = waiting.get()
-            if isinstance(pixels, str):
-                raise DataError(pixels, "It could be read when the run began: put it back, then go on with --resume.")
-            images, labels = (to_device(torch.as_tensor(part), self._device) for part in (pixels, self._labels[share.photos]))
-            yield Batch(self._normalizer(images), labels, share)
+        try:
+            for pixels in _explained(stream):
+                share = waiting.get()
+                if isinstance(pixels, str):
+                    raise DataError(pixels, "It could be read when the run began: put it back, then go on with --resume.")
+                images, labels = (
+                    to_device(torch.as_tensor(part), self._device) for part in (pixels, self._labels[share.photos])
+                )
+                yield Batch(self._normalizer(images), labels, share)
+        finally:
+            stream._shutdown_workers()  # they end for no signal, and while an error is told nothing else would end them
+
+
+@contextmanager
+def _ended_children_as_before() -> Iterator[None]:
+    """Without torch's handler, which raises anywhere that a worker is gone, as in a write: it is told with the next batch."""
+    number = getattr(signal, "SIGCHLD", None)
+    before = signal.getsignal(number) if number else None
+    yield
+    if number and threading.current_thread() is threading.main_thread():
+        signal.signal(number, before)
 
 
 def _explained(stream: Iterator[T]) -> Iterator[T]:

@@ -60,9 +60,7 @@ class Loop:
 
     def __init__(self, course: Course, learner: Learner, standing: Standing) -> None:
         self._course, self._learner, self.standing = course, learner, standing
-        self._events = None
-        if course.settings.tensorboard and course.processes.leads:
-            self._events = Events(course.folder, standing.epoch)
+        self._events: Events | None = None
 
     def run(self) -> bool:
         """Train to the end → True; False if a signal came first. Either way, where it stands is saved.
@@ -70,6 +68,8 @@ class Loop:
         Raises TrainingError if the loss is no longer a number, CheckpointError if something can't be written.
         """
         standing, settings, processes = self.standing, self._course.settings, self._course.processes
+        if settings.tensorboard and processes.leads:
+            self._events = Events(self._course.folder, standing.history)
         first = standing.step * settings.accumulate
         shares = self._course.kit.sampler.shares(processes.rank, settings.epochs, epoch=standing.epoch, batch=first)
         clock = _Clock(self._course.started - standing.seconds, settings.max_time)
@@ -217,7 +217,8 @@ class Loop:
         if self._course.processes.leads:
             standing = {"standing": self.standing.to_dict(), "learner": self._learner.state_dict()}
             write_state(self._course.folder, {**self._course.identity, **standing})
-            settle(self._course.folder, self.standing.best_epoch, self.standing.midway)
+            if self.standing.best is not None:
+                settle(self._course.folder, self.standing.best_epoch, midway=self.standing.midway)
 
 
 class _Clock:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from edgetl.training.dataset import ImageFolders, scan
+from edgetl.training.feature_cache import cache_folder
 from edgetl.training.layout import UNEVEN_RATIO
 from edgetl.training.progress import Listener
-from edgetl.training.settings import TrainSettings
+from edgetl.training.run_folder import refuse_photos_folder
+from edgetl.training.settings import TrainSettings, flag
+
+
+def refuse_among_photos(folder: Path, settings: TrainSettings) -> None:
+    """Raises CheckpointError if the run's ``folder`` or the feature cache is among the photos, where it would be a class."""
+    refuse_photos_folder(folder, settings.data)
+    if (cache := cache_folder(settings.feature_cache)) is not None:
+        refuse_photos_folder(cache, settings.data, flag("feature_cache"))
 
 
 def find_photos(settings: TrainSettings, listener: Listener) -> ImageFolders:

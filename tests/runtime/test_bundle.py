@@ -355,3 +355,10 @@ def test_weights_outside_the_file_are_refused(tmp_path: Path) -> None:
     path.write_bytes(model.SerializeToString())
     with pytest.raises(BundleError):
         Predictor(path)
+
+
+def test_a_checkpoint_is_told_from_a_model(tmp_path: Path) -> None:
+    (tmp_path / "best.safetensors").write_bytes(b"weights")
+    with pytest.raises(BundleError, match="it is a training checkpoint") as caught:
+        Predictor(tmp_path / "best.safetensors")
+    assert "edgetl export" in str(caught.value.hint)

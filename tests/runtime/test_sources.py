@@ -39,7 +39,10 @@ def test_photos_of_phones_and_cameras_count_whether_they_can_be_read_or_not(tmp_
     with pytest.raises(ImageError) as caught:
         (tmp_path / "a.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
         read_image(tmp_path / "a.HEIC")
-    assert "convert it to jpeg" in str(caught.value).lower()
+    assert caught.value.reason == "it is a HEIC photo, which is not read here: convert it to JPEG"
+    (tmp_path / "b.dng").write_bytes(bytes(100))
+    with pytest.raises(ImageError, match="of a format that is not read here"):
+        read_image(tmp_path / "b.dng")
 
 
 def test_a_linked_file_is_a_photo_and_a_linked_folder_is_passed_over(tmp_path: Path) -> None:

@@ -95,3 +95,9 @@ def test_a_flipped_byte_anywhere_is_damage(trained, tmp_path):
             load(path)
     path.write_bytes(whole)
     load(path)
+
+
+def test_where_a_run_stands_is_no_checkpoint(tmp_path):
+    with pytest.raises(CheckpointError, match="it is no checkpoint") as refused:
+        load(tmp_path / "last.pt")
+    assert str(tmp_path) in str(refused.value.hint)

@@ -210,3 +210,12 @@ def test_a_folder_is_the_same_one_after_it_was_moved(two_parts, tmp_path):
     before = scan(two_parts)
     after = scan(two_parts.rename(tmp_path / "moved"))
     assert (after.fingerprint, after.warnings) == (before.fingerprint, before.warnings)
+
+
+def test_a_photo_in_several_classes_is_told_of(two_parts):
+    photo = next((two_parts / "train/ash").iterdir())
+    assert not [sentence for sentence in scan(two_parts).warnings if "classes at once" in sentence]
+    shutil.copy(photo, two_parts / "train/ash/again.png")
+    shutil.copy(photo, two_parts / "train/brick/other.png")
+    (warning,) = [sentence for sentence in scan(two_parts).warnings if "classes at once" in sentence]
+    assert warning.startswith("1 photo in several classes at once") and "edgetl data check" in warning

@@ -18,7 +18,7 @@ from training_runs import weights_of
 from edgetl.errors import RuntimeUnavailableError
 from edgetl.training import checkpoint
 from edgetl.training.dataset import scan
-from edgetl.training.distributed import Processes, choose_device
+from edgetl.training.distributed import Processes, choose_device, join
 from edgetl.training.recipes import resolve
 from edgetl.training.run import resume, train
 from edgetl.training.sampling import Sampler
@@ -187,3 +187,9 @@ def step(self, *arguments):
 Learner.step = step
 main()
 """
+
+
+def test_a_number_of_processes_that_is_none_is_an_error(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "many")
+    with pytest.raises(RuntimeUnavailableError, match="WORLD_SIZE is 'many'"), join("cpu"):
+        pass

@@ -301,25 +301,32 @@ def test_a_run_that_ended_early_is_not_trained_on_when_its_last_words_were_cut_o
     assert (tmp_path / "killed" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
 
 
-@pytest.mark.parametrize("number", [2, 3])  # the first save is the run's beginning
-def test_a_run_killed_right_after_it_saved_an_epoch_has_lost_no_row_and_no_note(two_parts, tmp_path, monkeypatch, number):
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("number", [2, 3, 4])  # the first save is the run's beginning, the second its solved head
+def test_a_run_killed_around_a_save_has_no_row_or_note_too_few_or_too_many(two_parts, tmp_path, monkeypatch, number, when):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     saves = 0
     plain = loop_module.write_state
 
     def killed(folder, state):
         nonlocal saves
+        if (saves := saves + 1) == number and when == "before":
+            raise KeyboardInterrupt
         plain(folder, state)
-        saves += 1
         if saves == number:
             raise KeyboardInterrupt
 
+    settings = small(two_parts, epochs=9, lr=1e-9, ema=0.0, early_stop=1, warm_head=True, feature_cache="off", tensorboard=True)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(loop_module, "write_state", killed)
-        train(small(two_parts, epochs=9, lr=1e-9, ema=0.0, early_stop=1), tmp_path / "run")
+        train(settings, tmp_path / "run")
     assert resume(tmp_path / "run").finished
     epochs = standing(tmp_path / "run")[0]
     rows = (tmp_path / "run" / "history.csv").read_text().splitlines()[1:]
-    assert [row.split(",")[0] for row in rows] == [str(epoch) for epoch in range(1, epochs + 1)]
+    assert [row.split(",")[0] for row in rows] == [str(epoch) for epoch in range(epochs + 1)]
+    events = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("val/loss")] == list(range(epochs + 1))
     assert f"Ended after epoch {epochs} of 9" in (tmp_path / "run" / "report.html").read_text()
 
 
@@ -338,8 +345,8 @@ def test_kept_weights_are_those_that_the_saved_state_knows_of_wherever_a_run_is_
         if better and where == "after":
             raise KeyboardInterrupt
 
-    def settle(folder, epoch, midway):
-        plain_settle(folder, epoch, midway)
+    def settle(folder, epoch, *, midway):
+        plain_settle(folder, epoch, midway=midway)
         if epoch == 2:
             raise KeyboardInterrupt
 
@@ -488,3 +495,22 @@ def test_max_time_counts_what_earlier_parts_took(two_parts, tmp_path, monkeypatc
     write_state(tmp_path / "run", state)
     assert resume(tmp_path / "run").finished
     assert standing(tmp_path / "run") == (1, 0)
+
+
+@pytest.mark.parametrize("other", ["epoch", "run"])
+def test_weights_that_are_not_those_that_were_kept_are_refused(two_parts, tmp_path, monkeypatch, other):
+    run = tmp_path / "run"
+    if other == "run":
+        (two_parts / "train/ash/000.png").rename(tmp_path / "aside.png")
+        train(small(two_parts, epochs=1), tmp_path / "other")
+        (tmp_path / "aside.png").rename(two_parts / "train/ash/000.png")
+    with monkeypatch.context() as patch:
+        signal_in_step(patch, 6, signal.SIGINT)
+        assert not train(small(two_parts), run).finished
+    state = read_state(run)
+    if other == "epoch":
+        write_state(run, {**state, "standing": {**state["standing"], "best_epoch": 0}})
+    else:
+        shutil.copy(tmp_path / "other" / BEST, run / BEST)
+    with pytest.raises(CheckpointError, match="is not the one that this run has kept"):
+        resume(run)

@@ -269,6 +269,23 @@ def test_an_existing_run_is_there_until_another_can_take_its_place(two_parts, tm
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
+@pytest.mark.parametrize("strategy", ["full", "features"])
+def test_a_full_disk_leaves_an_earlier_run_as_it_was(two_parts, tmp_path, monkeypatch, strategy):
+    settings = small(two_parts, epochs=1) if strategy == "full" else features_of(two_parts)
+    run = tmp_path / "run"
+    train(settings, run)
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    for module in ("state", "checkpoint"):
+        monkeypatch.setattr(f"edgetl.training.{module}.write_atomically", full)
+    with pytest.raises(CheckpointError, match="no space"):
+        train(settings, run, overwrite=True)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def full(*_):
+    raise CheckpointError("There is no space left.")
+
+
 def test_a_missing_tensorboard_is_missed_while_an_earlier_run_is_still_there(two_parts, tmp_path, monkeypatch):
     train(small(two_parts, epochs=1), tmp_path / "run")
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
@@ -469,3 +486,10 @@ def test_a_batch_that_batch_norm_can_not_measure_is_an_error(two_parts, tmp_path
 def test_a_batch_that_is_smaller_than_the_number_of_processes_is_refused():
     with pytest.raises(TrainingError, match="A batch of 3 can't be dealt out to 4 processes"):
         _look_ahead(small(Path("photos"), batch_size=3), Processes(torch.device("cpu"), count=4))
+
+
+def test_more_blocks_than_there_are_is_an_error_before_anything_is_done(two_parts, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "equip", None)
+    with pytest.raises(TrainingError, match="has 7 blocks, not 8"):
+        train(small(two_parts, strategy="last-blocks", blocks=8), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 
@@ -10,9 +11,11 @@ from training_runs import Notebook, small
 
 from edgetl.errors import DataError, TrainingError
 from edgetl.training import checkpoint
+from edgetl.training import loop as loop_module
 from edgetl.training.progress import Listener
 from edgetl.training.recipes import resolve
-from edgetl.training.run import train
+from edgetl.training.run import resume, train
+from edgetl.training.state import read_state
 
 
 @pytest.mark.parametrize("changes", [{"cache": "memory"}, {"cache": "off"}])
@@ -49,6 +52,29 @@ def test_a_photo_that_goes_while_it_is_decoded_in_every_epoch_is_named(two_parts
         train(small(two_parts, cache="off", epochs=3), tmp_path / "run", listener=Remover())
     assert "--resume" in caught.value.hint
     assert (tmp_path / "run/last.pt").exists()
+
+
+def test_a_worker_process_that_is_killed_while_something_is_written_disturbs_no_write(two_parts, tmp_path, monkeypatch):
+    plain = loop_module.write_state
+
+    def write(folder, state):
+        for worker in multiprocessing.active_children():
+            worker.kill()
+            worker.join()
+        plain(folder, state)
+
+    with monkeypatch.context() as patch, pytest.raises(TrainingError, match="was ended from outside"):
+        patch.setattr(loop_module, "write_state", write)
+        train(small(two_parts, cache="off", epochs=5), tmp_path / "run")
+    assert read_state(tmp_path / "run")["standing"]["epoch"] == 1
+    assert resume(tmp_path / "run").finished
+
+
+def test_an_error_that_nobody_foresaw_ends_the_run_and_its_workers(two_parts, tmp_path, monkeypatch):
+    monkeypatch.setattr("edgetl.training.loader.read_image", lambda path: 1 / 0)
+    with pytest.raises(ZeroDivisionError) as caught:
+        train(small(two_parts, cache="off"), tmp_path / "run")
+    assert caught.traceback and not multiprocessing.active_children()  # while its frames hold all that was at work
 
 
 def test_a_worker_process_that_is_killed_is_told_as_such(two_parts, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 from edgetl.errors import TrainingError
 from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training.preparation import wanted_spec
-from edgetl.training.recipes import CLASSIC, resolve
+from edgetl.training.recipes import _OTHER_OPTIMIZERS, CLASSIC, resolve
 from edgetl.training.settings import OPTIONS, SOLVER, TrainSettings
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -46,6 +46,9 @@ def test_settings_of_another_version_are_refused():
         ("scale", (0.5, 0.6, 0.7), "it takes a pair"),
         ("scale", ("0.5", 1.0), "it takes a pair"),
         ("mixup", 1e-300, "--mixup is 1e-300; it must be 0 or at least 0.001"),
+        ("epochs", 10**400, "it must be at least 1 and at most 1e\\+09"),
+        ("warmup", 1.7e308, "--warmup is 1.7e\\+308; it must be at least 0 and at most 1e\\+09"),
+        ("ratio", (1e-300, 10.0), "it must be at least 0.1 and at most 10"),
         ("cutmix", 1e-4, "--cutmix is 0.0001; it must be 0 or at least 0.001"),
     ],
 )
@@ -73,6 +76,17 @@ def test_each_optimizer_has_numbers_that_suit_it():
     assert numbers(optimizer="adam") == (5e-4, 0.0)
     assert numbers(optimizer="sgd", lr=0.1, weight_decay=0.3) == (0.1, 0.3)
     assert numbers(recipe="classic") == numbers(recipe="classic", optimizer="adam") == (0.001, 0.0)
+
+
+def test_the_help_tells_the_numbers_of_other_optimizers():
+    for optimizer, numbers in _OTHER_OPTIMIZERS.items():
+        for name, value in numbers.items():
+            assert f"with {optimizer} {value:.5f}".rstrip("0").rstrip(".") in OPTIONS[name].help
+
+
+def test_weights_that_are_not_there_are_missed_before_anything_is_built():
+    with pytest.raises(TrainingError, match=r"no weights file nowhere\.pth"):
+        resolve("d", {"weights": "nowhere.pth"}, cuda=False)
 
 
 def test_statistics_are_kept_where_there_are_any():

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgetl.errors import TrainingError
 from edgetl.training.backbones import build
 from edgetl.training.optimizers import make_optimizer
 from edgetl.training.recipes import resolve
@@ -64,11 +63,6 @@ def test_frozen_dropout_is_off_and_trained_dropout_on():
     modes = [layer.training for layer in backbone.module.encoder.layers]
     assert modes == [False] * 11 + [True]
     assert not backbone.module.encoder.training
-
-
-def test_more_blocks_than_there_are_is_an_error():
-    with pytest.raises(TrainingError, match="has 7 blocks, not 8"):
-        Trainable(build("timm/test_resnet", 2, weights="none"), "last-blocks", 8)
 
 
 def test_rates_fall_with_depth_and_vectors_are_not_decayed():

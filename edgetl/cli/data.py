@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgetl.cli.option_types import ReportFile, SomePath
-from edgetl.cli.printable import printable
+from edgetl.cli.printable import counted, printable
 from edgetl.cli.progress_bar import steps
 from edgetl.training.layout import DEFAULT_VAL_FRACTION
 
@@ -113,7 +113,7 @@ def _show_diagnosis(diagnosis: Diagnosis) -> None:
         notes.append(f"{diagnosis.rotated:.1%} turned by EXIF")
     warnings = len(diagnosis.findings) - diagnosis.errors
     _print(_counts_table(diagnosis.counts), ", ".join(notes) + ".", *_finding_tables(diagnosis.findings))
-    _print(f"{_number(diagnosis.errors, 'error')}, {_number(warnings, 'warning')}.")
+    _print(f"{counted(diagnosis.errors, 'error')}, {counted(warnings, 'warning')}.")
 
 
 def _show_split(done: Split) -> None:
@@ -121,8 +121,8 @@ def _show_split(done: Split) -> None:
         _counts_table(done.counts),
         *_finding_tables((*done.left_out, *done.clashes)),
         f"{sum(sum(classes.values()) for classes in done.counts.values()):,} photos in {printable(str(done.destination))}, "
-        f"{_number(len(done.left_out), 'file')} left out, "
-        f"{_number(done.groups, 'group')} of duplicates kept on one side.",
+        f"{counted(len(done.left_out), 'file')} left out, "
+        f"{counted(done.groups, 'group')} of duplicates kept on one side.",
         *done.notes,
         *(["Remove the photos with wrong labels, and split again."] if done.clashes else []),
     )
@@ -175,10 +175,6 @@ def _finding_text(finding: Finding) -> str:
     if len(finding.paths) > _SHOWN_PATHS:
         paths.append(f"  and {len(finding.paths) - _SHOWN_PATHS:,} more")
     return "\n".join([printable(finding.message), *paths])
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _print(*blocks: Table | str) -> None:

@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from edgetl.cli.option_types import PRECISIONS, Number, SomePath
+from edgetl.cli.printable import counted
 from edgetl.cli.progress_bar import steps
 from edgetl.cli.run_photos import calibration_photos, golden_photos, run_data
 from edgetl.runtime.bundle import MANIFEST
@@ -186,7 +187,7 @@ def _lines(bundle: Path, manifest: Mapping[str, Any]) -> Sequence[str]:
     models = [name for name in manifest["files"] if not name.startswith("golden/")]
     return [
         *(f"{bundle / name}  {manifest['files'][name]['bytes'] / 1e6:.2f} MB" for name in models),
-        f"{bundle / 'golden'}  {len(manifest['golden'])} photo{'' if len(manifest['golden']) == 1 else 's'}",
+        f"{bundle / 'golden'}  {counted(len(manifest['golden']), 'photo')}",
         *(
             f"{name}: resized pixels equal to the trained network's on {figures['photos']} pictures"
             + (f", probabilities within {figures['probabilities']:.1e}" if name not in manifest["precisions"] else "")

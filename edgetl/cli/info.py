@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import click
 
-from edgetl.cli.printable import printable
+from edgetl.cli.printable import counted, printable
 
 if TYPE_CHECKING:
     from edgetl.errors import BundleError
@@ -118,7 +118,7 @@ def _accuracy(metrics: Mapping[str, Any]) -> str | None:
     between = ""
     if isinstance(interval, list) and len(interval) == 2 and all(map(_is_number, interval)):
         between = f" ({interval[0]:.1%} to {interval[1]:.1%})"
-    return f"{accuracy:.2%}{between}" + (f" on {_number(photos, 'validation photo')}" if _is_number(photos) else "")
+    return f"{accuracy:.2%}{between}" + (f" on {counted(photos, 'validation photo')}" if _is_number(photos) else "")
 
 
 def _judged(judged: Mapping[str, Any]) -> str:
@@ -126,15 +126,11 @@ def _judged(judged: Mapping[str, Any]) -> str:
     return _pairs(judged, _JUDGED) + (f", {len(floats)} layers in float" if isinstance(floats, list) and floats else "")
 
 
-def _number(count: float, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
 def _grouped(files: dict[str, int]) -> list[tuple[str, int]]:
     """Files by name, those of a folder as one."""
     golden = [size for name, size in files.items() if name.startswith("golden/")]
     alone = [(name, size) for name, size in files.items() if not name.startswith("golden/")]
-    return [*alone, *([(f"golden/  {_number(len(golden), 'photo')}", sum(golden))] if golden else [])]
+    return [*alone, *([(f"golden/  {counted(len(golden), 'photo')}", sum(golden))] if golden else [])]
 
 
 def _row(name: str, value: str | None) -> list[str]:

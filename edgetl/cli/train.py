@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from edgetl.cli.option_types import SomePath
+from edgetl.cli.printable import counted
 from edgetl.errors import TrainingError
 from edgetl.training.recipes import resolve
 from edgetl.training.run_folder import (
@@ -236,7 +237,7 @@ def _conclude(outcome: Outcome) -> None:
         return
     metrics = outcome.metrics
     low, high = metrics["accuracy_interval"]
-    photos = f"{metrics['photos']:,} photo{'' if metrics['photos'] == 1 else 's'}"
+    photos = counted(metrics["photos"], "photo")
     click.echo(
         f"Validation accuracy {metrics['accuracy']:.2%} ({low:.1%} to {high:.1%}) on {photos}, loss {metrics['loss']:.4f}"
     )

@@ -221,7 +221,7 @@ def _warnings(folders: ImageFolders, parts: Mapping[str, Path]) -> Iterable[str]
     if WHOLE not in parts and (folders.root / TEST).is_dir():
         yield f"{TEST}/ is left alone: neither trained nor judged on."
     labels = {(sample.digest, sample.label) for sample in folders.train + folders.val}
-    torn = len(labels) - len({digest for digest, _ in labels})
+    torn = sum(count > 1 for count in Counter(digest for digest, _ in labels).values())
     if torn:
         yield f"{_photos(torn)} in several classes at once, where all labels but one are wrong: edgetl data check names them."
     if shared:

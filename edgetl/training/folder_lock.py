@@ -13,6 +13,19 @@ from edgetl.errors import CheckpointError
 if sys.platform != "win32":  # there, two runs in one folder are the user's to avoid
     import fcntl
 
+_held: set[int] = set()
+
+
+def _let_go() -> None:
+    """In a forked process: a lock is held as long as anyone has its descriptor, and who decodes photos may live longer."""
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_let_go)
+
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
@@ -34,7 +47,10 @@ def alone_in(folder: Path) -> Iterator[None]:
         raise CheckpointError(
             f"Another process is training in {folder}.", "Wait for it or stop it, or choose another folder with -o."
         ) from error
+    _held.add(descriptor)
     try:
         yield
     finally:
-        os.close(descriptor)
+        if descriptor in _held:  # not in a forked process
+            _held.remove(descriptor)
+            os.close(descriptor)

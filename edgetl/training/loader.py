@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
 import threading
@@ -162,7 +163,10 @@ class FileLoader:
                 )
                 yield Batch(self._normalizer(images), labels, share)
         finally:
-            stream._shutdown_workers()  # they end for no signal, and while an error is told nothing else would end them
+            # They end for no polite signal, and while an error is told nothing else would end them.
+            stream._shutdown_workers()
+            for worker in stream._workers:  # those that hang in a read
+                worker.kill()
 
 
 @contextmanager
@@ -217,7 +221,13 @@ def _stacked(views: list[NDArray[np.uint8] | str]) -> Tensor | NDArray[np.uint8]
 
 def _settle(_: int) -> None:
     torch.set_num_threads(1)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent to all processes of a run: the first saves, and ends the others
+    run = os.getppid()
+
+    def end(*_: object) -> None:
+        if os.getppid() != run:
+            os._exit(1)
+
+    signal.signal(signal.SIGTERM, end)  # sent to all processes of a run, the first saves, and ends the others
 
 
 def prefetched(items: Generator[T, None, None], ahead: int) -> Iterator[T]:

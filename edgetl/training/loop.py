@@ -218,7 +218,7 @@ class Loop:
             standing = {"standing": self.standing.to_dict(), "learner": self._learner.state_dict()}
             write_state(self._course.folder, {**self._course.identity, **standing})
             if self.standing.best is not None:
-                settle(self._course.folder, self.standing.best_epoch, midway=self.standing.midway)
+                settle(self._course.folder, self.standing.kept)
 
 
 class _Clock:

@@ -33,7 +33,8 @@ def warn_about(folders: ImageFolders, settings: TrainSettings, listener: Listene
     counts = folders.train_counts
     if max(counts) >= UNEVEN_RATIO * min(counts) and not (settings.class_weights or settings.balanced):
         few, many = (folders.classes[counts.index(pick(counts))] for pick in (min, max))
+        times = max(counts) / min(counts)
         listener.note(
-            f"Classes are uneven: {max(counts) / min(counts):.2g} times as many photos of {many} as of {few}. "
+            f"Classes are uneven: {times:,.{0 if times >= 10 else 1}f} times as many photos of {many} as of {few}. "
             "--class-weights (or --balanced, where the network is trained) makes rare classes count as much."
         )

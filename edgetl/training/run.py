@@ -35,11 +35,12 @@ from edgetl.training.photos import find_photos, refuse_among_photos, warn_about
 from edgetl.training.preparation import build_backbone, class_weights, equip, readable
 from edgetl.training.progress import Listener, Remembering
 from edgetl.training.randomness import reproducible
-from edgetl.training.run_folder import BEST, LAST, clear, require_free, settle, waiting
+from edgetl.training.run_folder import BEST, LAST, SOLVED, clear, require_free, settle, waiting
 from edgetl.training.settings import SOLVER, TrainSettings
 from edgetl.training.solve import compute_features, solve_head
 from edgetl.training.state import Standing, read_state
 from edgetl.training.stopping import StopSignal
+from edgetl.training.storage import remove_leftovers
 from edgetl.training.torch_threads import torch_threads
 from edgetl.training.validation import Scores, scores
 from edgetl.training.writing import make_folder
@@ -85,6 +86,7 @@ def train(
         if processes.leads:
             make_folder(folder)
             held.enter_context(alone_in(folder))
+            remove_leftovers(folder)
             require_free(folder, overwrite)  # again: another run may have come in between
         processes.barrier()
         run = _Run(settings, folder, processes, noted, started)
@@ -112,8 +114,9 @@ def resume(folder: Path, *, data: Path | None = None, device: str | None = None,
             held.enter_context(torch_threads(state["threads"]))
         if processes.leads:
             held.enter_context(alone_in(folder))
+            remove_leftovers(folder)
             if state["standing"]["best"]:
-                settle(folder, state["standing"]["best_epoch"], midway=state["standing"]["midway"])
+                settle(folder, Standing.from_dict(state["standing"]).kept)
                 _require_kept(folder, state)
         if not Path(settings.data).is_dir():
             raise DataError(f"{settings.data}, the folder of the photos, is gone.", f"{_MOVED} {folder}")
@@ -125,9 +128,10 @@ def resume(folder: Path, *, data: Path | None = None, device: str | None = None,
 
 def _require_kept(folder: Path, state: dict[str, Any]) -> None:
     """Raises CheckpointError if the weights that the run will end with are gone, damaged, or not its own."""
-    card, standing = checkpoint.load(folder).card, state["standing"]
-    kept = (card.metrics["epoch"], card.metrics.get("midway", False), card.data["fingerprint"])
-    if kept != (standing["best_epoch"], standing["midway"], state["fingerprint"]):
+    kept, standing = checkpoint.load(folder), state["standing"]
+    moved = {"data": "", "device": ""}  # what may differ
+    found = (kept.card.metrics["epoch"], kept.card.metrics["midway"], kept.card.data["fingerprint"], {**kept.settings, **moved})
+    if found != (standing["best_epoch"], standing["midway"], state["fingerprint"], {**state["settings"], **moved}):
         raise CheckpointError(
             f"{folder / BEST} is not the one that this run has kept.", "Put that back, or start again with --overwrite."
         )
@@ -169,10 +173,9 @@ class _Run:
             doubts=head.doubts,
         )
         with StopSignal():  # half of what is written would be of no use, and seconds later all of it is there
-            self._keep(folders, backbone, backbone.module.eval(), Standing(best=scores(logits, labels)))
-            # Only now that it is written: a full disk leaves an earlier run as it was.
-            clear(self._folder, but=waiting(0, midway=False))
-            settle(self._folder, 0, midway=False)
+            self._keep(folders, backbone, backbone.module.eval(), Standing(best=scores(logits, labels)), SOLVED)
+            settle(self._folder, SOLVED)  # only now that it is written: a full disk leaves an earlier run as it was
+            clear(self._folder, but=BEST)
             return Outcome(self._folder, True, finish(self._folder, self._settings, folders, logits, told))
 
     def _told(self, before: float = 0.0, **values: Any) -> Told:
@@ -212,12 +215,12 @@ class _Run:
             learner.load_state_dict(state["learner"])
 
         def keep(network: nn.Module, standing: Standing) -> None:
-            self._keep(folders, backbone, network, standing)
+            self._keep(folders, backbone, network, standing, standing.kept)
 
         course = Course(settings, kit, processes, self._folder, self._started, identity, keep, self._listener)
         loop = Loop(course, learner, Standing.from_dict(state["standing"]) if state else Standing())
         loop.save()  # from here on there is something to resume
-        if state is None and processes.leads:
+        if loop.standing.best is None and processes.leads:
             clear(self._folder, but=LAST)
         if not loop.run():
             return Outcome(self._folder, False, {})
@@ -238,8 +241,8 @@ class _Run:
             loop.save()
         return Outcome(self._folder, True, metrics)
 
-    def _keep(self, folders: ImageFolders, backbone: Backbone, network: nn.Module, standing: Standing) -> None:
-        """Let weights wait for where the run stands to be saved."""
+    def _keep(self, folders: ImageFolders, backbone: Backbone, network: nn.Module, standing: Standing, what: str) -> None:
+        """Let weights wait as the next best ones; see ``run_folder.settle``."""
         best = cast("Scores", standing.best)
         card = ModelCard(
             labels=folders.classes,
@@ -249,8 +252,7 @@ class _Run:
             data={"fingerprint": folders.fingerprint, "train": len(folders.train), "val": len(folders.val)},
             versions=_versions(),
         )
-        name = waiting(standing.best_epoch, midway=standing.midway)
-        checkpoint.save(Trained(network, card, self._settings.to_dict(), backbone.levels), self._folder / name)
+        checkpoint.save(Trained(network, card, self._settings.to_dict(), backbone.levels), self._folder / waiting(what))
 
 
 def _versions() -> dict[str, str]:

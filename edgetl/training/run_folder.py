@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from edgetl.errors import CheckpointError
+from edgetl.training.writing import part_of
 
 BEST = "best.safetensors"
 LAST = "last.pt"
@@ -13,15 +14,15 @@ HISTORY = "history.csv"
 METRICS = "metrics.json"
 REPORT = "report.html"
 EVENTS = "tensorboard"
-_WAITING = f".{BEST}.*"
+SOLVED = "solved"
 _RATES = ("lr.csv", "lr.png")  # of --find-lr, beside which a run may begin
 
 
 def require_free(folder: Path, overwrite: bool) -> None:
     """Raises CheckpointError if a run would write over what is in ``folder``, unless it may, or between other things."""
-    if folder.exists() and not folder.is_dir():
-        raise CheckpointError(f"{folder} is a file.", "Choose another folder with -o.")
     present = _present(folder)
+    if folder.is_file():
+        raise CheckpointError(f"{folder} is a file.", "Choose another folder with -o.")
     if not present and (other := _other_things(folder)):
         raise CheckpointError(f"{folder} holds {other!r} and no run.", "Choose a new or an empty folder with -o.")
     if overwrite:
@@ -69,9 +70,9 @@ def _present(folder: Path) -> set[str]:
 
 def require_begun(folder: Path) -> Path:
     """Where a run stands, as a file. Raises CheckpointError if there is none in ``folder``."""
+    present = _present(folder)
     if folder.is_file():
         raise CheckpointError(f"{folder} is a file.", f"Name the run's folder: edgetl train --resume {folder.parent}")
-    present = _present(folder)
     if LAST not in present and METRICS in present:
         raise CheckpointError(
             f"The run in {folder} is finished.", "Start another with -o, or this one again with DATA and --overwrite."
@@ -87,28 +88,38 @@ def require_begun(folder: Path) -> Path:
 def clear(folder: Path, *, but: str) -> None:
     """What an earlier run left in the folder goes, nothing else; ``but`` is the new one's. Raises CheckpointError."""
     try:
-        for path in (*(folder / name for name in (LAST, BEST, HISTORY, METRICS, REPORT)), *folder.glob(_WAITING)):
-            if path.name != but:
-                path.unlink(missing_ok=True)
+        for name in (LAST, BEST, HISTORY, METRICS, REPORT):
+            for path in (folder / name, folder / part_of(name)):
+                if path.name != but:
+                    path.unlink(missing_ok=True)
+        _clear_waiting(folder, but=but)
     except OSError as error:
         raise CheckpointError(f"{folder} can't be written: {error.strerror}.", "Choose another folder with -o.") from error
     shutil.rmtree(folder / EVENTS, ignore_errors=True)
 
 
-def waiting(epoch: int, *, midway: bool) -> str:
-    """What weights are called that will be the best ones as soon as ``LAST`` says so; see ``settle``."""
-    return _WAITING.replace("*", f"{epoch}-midway" if midway else str(epoch))
+def waiting(what: str) -> str:
+    """What weights are called that will be the best ones as soon as ``settle`` is told of them.
+
+    what  their epoch, or ``SOLVED`` where there are none: no other run takes them for its own
+    """
+    return f".{BEST}.{what}"
 
 
-def settle(folder: Path, epoch: int, *, midway: bool) -> None:
-    """Make the weights of ``epoch`` the best ones if they wait for it, and let others that wait go: of a run that was
-    killed before ``LAST`` knew of them, and that will do their epoch again. Raises CheckpointError if that can't be done.
+def settle(folder: Path, what: str) -> None:
+    """Make the weights that wait under this name the best ones, if there are any, and let others that wait go: of a run
+    that was killed before ``LAST`` knew of them, and that will do their epoch again. Raises CheckpointError.
     """
     try:
-        new = folder / waiting(epoch, midway=midway)
-        if new.exists():
-            new.replace(folder / BEST)
-        for path in folder.glob(_WAITING):
-            path.unlink()
+        if (folder / waiting(what)).exists():
+            (folder / waiting(what)).replace(folder / BEST)
+        _clear_waiting(folder)
     except OSError as error:
         raise CheckpointError(f"{folder} can't be written: {error.strerror}.", "Choose another folder with -o.") from error
+
+
+def _clear_waiting(folder: Path, but: str = "") -> None:
+    for pattern in (waiting("*"), part_of(waiting("*"))):
+        for path in folder.glob(pattern):
+            if path.name != but:
+                path.unlink()

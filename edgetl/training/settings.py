@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -37,7 +36,7 @@ class Option:
     choices: tuple[str, ...] = ()
     low: float | None = None
     above: float | None = None
-    high: float | None = None
+    high: float = _MOST
     needs: tuple[str, tuple[str, ...]] | None = None
     common: bool = False
 
@@ -250,11 +249,10 @@ def _is_a(kind: type, value: Any) -> bool:
 
 
 def _fits(number: float, option: Option) -> bool:
-    low, above, high = option.low, option.above, _MOST if option.high is None else option.high
-    inside = (low is None or number >= low) and (above is None or number > above) and (high is None or number <= high)
-    return inside and (isinstance(number, int) or math.isfinite(number))
+    low, above = option.low, option.above
+    return (low is None or number >= low) and (above is None or number > above) and number <= option.high
 
 
 def _range(option: Option) -> str:
     least = f"above {option.above:g}" if option.above is not None else f"at least {option.low:g}"
-    return f"it must be {least} and at most {_MOST if option.high is None else option.high:g}"
+    return f"it must be {least} and at most {option.high:g}"

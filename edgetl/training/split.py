@@ -23,6 +23,7 @@ from edgetl.training.layout import (
     check_val_fraction,
     class_names,
     data_parts,
+    no_text,
     oddities,
     too_few_classes,
 )
@@ -81,8 +82,9 @@ def split(
     _check_destination(source, destination)
     root = _class_root(source)
     names = class_names(root)
-    if (error := too_few_classes(root, names)) is not None:
-        raise error
+    for error in (too_few_classes(root, names), *map(no_text, names)):
+        if error is not None:
+            raise error
     inspections = list(inspect_all(list(walk_files(root, 1)), threads=threads, progress=progress))
     kept = [item for item in inspections if item.usable and item.path.parent != root]
     groups = _groups(kept)
@@ -140,8 +142,11 @@ def _sides(names: Iterable[str], groups: Sequence[list[Inspection]], root: Path,
     groups = sorted(groups, key=_key)
     held = [Counter(_class_of(item, root) for item in group) for group in groups]
     validates = deal(held, val_fraction)
-    for name in names:
-        found = [side for classes, side in zip(held, validates, strict=True) if name in classes]
+    sides: dict[str, list[bool]] = {name: [] for name in names}
+    for classes, side in zip(held, validates, strict=True):
+        for name in classes:
+            sides[name].append(side)
+    for name, found in sides.items():
         if len(found) < 2:
             raise DataError(
                 f"Class {name!r} has {('no usable photo', 'only one distinct photo')[len(found)]} in {root}: not enough for "

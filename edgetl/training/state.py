@@ -50,6 +50,11 @@ class Standing:
     ended: bool = False
     finished: bool = False
 
+    @property
+    def kept(self) -> str:
+        """What the kept weights are told apart by."""
+        return f"{self.best_epoch}-midway" if self.midway else str(self.best_epoch)
+
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
         return asdict(self)

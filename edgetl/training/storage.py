@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from edgetl.errors import TrainingError
 from edgetl.training.distributed import Processes
 
+_PREFIX = ".pixels-"
 _SHARE_OF_MEMORY = 0.5  # of what is free; the rest is for the network and everyone else
 _SHARE_OF_DISK = 0.8
 SHARED_MEMORY = Path("/dev/shm")
@@ -60,19 +62,26 @@ def available_memory() -> int:
 
 def _mapped(shape: tuple[int, ...], size: int, folder: Path, processes: Processes | None) -> NDArray[np.uint8]:
     try:
-        if processes is None:
-            descriptor, name = tempfile.mkstemp(prefix=".pixels-", dir=folder)
-            Path(name).unlink()
-            _reserve(descriptor, size)
-        else:
-            descriptor = _open_together(size, folder, processes)
-        mapping = mmap.mmap(descriptor, size)  # keeps the file alive without its name
-        os.close(descriptor)
+        with _opened(size, folder, processes) as file:
+            mapping = mmap.mmap(file.fileno(), size)  # keeps the file alive without its name
     except OSError as error:
         raise TrainingError(
             f"There is no room in {folder} for {_readable(size)} of decoded photos: {error.strerror}.", "Use --cache off."
         ) from error
     return np.frombuffer(mapping, np.uint8, int(np.prod(shape, dtype=np.int64))).reshape(shape)
+
+
+def _opened(size: int, folder: Path, processes: Processes | None) -> IO[bytes]:
+    """A file of this size without a name: its room is free again however the processes end."""
+    if processes is not None:
+        return os.fdopen(_open_together(size, folder, processes), "r+b")
+    file = tempfile.TemporaryFile(prefix=_PREFIX, dir=folder)  # noqa: SIM115  who asked for it closes it
+    try:
+        _reserve(file.fileno(), size)
+    except OSError:
+        file.close()
+        raise
+    return file
 
 
 def _reserve(descriptor: int, size: int) -> None:
@@ -86,7 +95,7 @@ def _reserve(descriptor: int, size: int) -> None:
 
 def _open_together(size: int, folder: Path, processes: Processes) -> int:
     """One file for all processes on this machine. The name goes as soon as each has opened it."""
-    names = processes.gather(f".pixels-{os.uname().nodename}-{os.getpid()}")
+    names = processes.gather(f"{_PREFIX}{os.uname().nodename}-{os.getpid()}")
     path = folder / names[processes.rank - processes.local_rank]
     descriptor = -1
     if processes.local_rank == 0:
@@ -101,8 +110,14 @@ def _open_together(size: int, folder: Path, processes: Processes) -> int:
         descriptor = os.open(path, os.O_RDWR)
     processes.barrier()
     if processes.local_rank == 0:
-        path.unlink()
+        path.unlink(missing_ok=True)
     return descriptor
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Decoded photos of processes that were killed before the name of their file was gone. For who is alone in ``folder``."""
+    for path in folder.glob(f"{_PREFIX}*"):
+        path.unlink(missing_ok=True)
 
 
 def free_bytes(folder: Path) -> int:

@@ -24,12 +24,17 @@ def make_folder(folder: Path) -> None:
         raise CheckpointError(f"{folder} can't be written: {error.strerror}.", "Choose another folder with -o.") from error
 
 
+def part_of(name: str) -> str:
+    """What a file is called while it is written. Always the same: what a killed run left is written over."""
+    return f".{name}.part"
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then put it in place: a reader sees the old or the new one.
 
     Raises CheckpointError naming ``path`` if the disk is full or the folder can't be written; what was there stays.
     """
-    temporary = path.with_name(f".{path.name}.part")  # always the same: what a killed run left is written over
+    temporary = path.with_name(part_of(path.name))
     try:
         write(temporary)
         with temporary.open("rb+") as file:  # on the disk before the name points to it, or a power cut leaves it empty

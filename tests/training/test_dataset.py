@@ -212,6 +212,16 @@ def test_a_folder_is_the_same_one_after_it_was_moved(two_parts, tmp_path):
     assert (after.fingerprint, after.warnings) == (before.fingerprint, before.warnings)
 
 
+def test_a_photo_in_three_classes_is_one_photo(tmp_path, write_photos):
+    write_photos(tmp_path, {"ash": 9, "brick": 9, "clover": 9})
+    photo = next((tmp_path / "ash").iterdir())
+    for name in ("brick", "clover"):
+        shutil.copy(photo, tmp_path / name / "copy.png")
+    write_photos(tmp_path, {"dusk": 9})
+    (warning,) = [sentence for sentence in scan(tmp_path, val_fraction=0.4).warnings if "classes at once" in sentence]
+    assert warning.startswith("1 photo in several")
+
+
 def test_a_photo_in_several_classes_is_told_of(two_parts):
     photo = next((two_parts / "train/ash").iterdir())
     assert not [sentence for sentence in scan(two_parts).warnings if "classes at once" in sentence]

@@ -22,11 +22,14 @@ from training_runs import small
 from edgetl.errors import CheckpointError, RuntimeUnavailableError, TrainingError
 from edgetl.training import checkpoint, preparation
 from edgetl.training import loop as loop_module
+from edgetl.training.folder_lock import alone_in
 from edgetl.training.learner import Learner
+from edgetl.training.recipes import resolve
 from edgetl.training.run import resume, train
-from edgetl.training.run_folder import BEST, LAST
+from edgetl.training.run_folder import BEST, LAST, settle
 from edgetl.training.settings import TrainSettings
 from edgetl.training.state import read_state, write_state
+from edgetl.training.validation import Scores
 
 MIXED = {"epochs": 3, "ema": 0.9, "mixup": 0.3, "momentum": 0.9, "optimizer": "sgd", "save_every": 1e-6}
 
@@ -238,6 +241,9 @@ def test_state_is_saved_every_so_many_seconds(two_parts, tmp_path, monkeypatch):
     saved.clear()
     train(small(two_parts, epochs=1, save_every=3600), tmp_path / "seldom")
     assert saved == [0, 0, 0]
+    saved.clear()
+    train(small(two_parts, epochs=1, save_every=3600, warm_head=True, feature_cache="off"), tmp_path / "solved")
+    assert saved == [0, 0, 0, 0]  # and when the solved head was judged
 
 
 def test_a_run_begun_on_a_gpu_goes_on_here_without_its_kernels(two_parts, tmp_path, monkeypatch):
@@ -345,9 +351,9 @@ def test_kept_weights_are_those_that_the_saved_state_knows_of_wherever_a_run_is_
         if better and where == "after":
             raise KeyboardInterrupt
 
-    def settle(folder, epoch, *, midway):
-        plain_settle(folder, epoch, midway=midway)
-        if epoch == 2:
+    def settle(folder, what):
+        plain_settle(folder, what)
+        if what == "2":
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -368,6 +374,48 @@ def test_kept_weights_are_those_that_the_saved_state_knows_of_wherever_a_run_is_
     assert resume(run).finished
     assert (run / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
     assert not [path for path in run.iterdir() if path.name.startswith(".best")]
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_half_way_weights_are_in_step_too(two_parts, tmp_path, monkeypatch, saved):
+    """Killed before or after what knows of them was saved."""
+    run, settings = tmp_path / "run", small(two_parts, warm_head=True, feature_cache="off", lr=1e-6, ema=0.0)
+    monkeypatch.setattr(Scores, "better_than", lambda *_: True)  # so that the last ones that are judged are kept: half-way
+    train(settings, tmp_path / "whole")
+    assert checkpoint.load(tmp_path / "whole").card.metrics["midway"]
+    plain = loop_module.write_state
+
+    def write(folder, state):
+        ended = state["standing"]["midway"]
+        if saved or not ended:
+            plain(folder, state)
+        if ended:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop_module, "write_state", write)
+        train(settings, run)
+    assert resume(run).finished
+    assert (run / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
+
+
+def test_weights_that_nothing_knows_of_go(tmp_path):
+    for name in (".best.safetensors.2", ".best.safetensors.3", "..best.safetensors.4.part", "best.safetensors"):
+        (tmp_path / name).write_text(name)
+    settle(tmp_path, "3")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"best.safetensors": ".best.safetensors.3"}
+
+
+def test_what_an_earlier_run_left_goes_also_when_that_was_interrupted(two_parts, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    train(small(two_parts, epochs=1), run)
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr("edgetl.training.run.clear", lambda *_, **__: 1 / 0)
+        train(small(two_parts, epochs=1, seed=1), run, overwrite=True)
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(Learner, "step", lambda *_: 1 / 0)
+        resume(run)
+    assert {path.name for path in run.iterdir()} == {LAST}
 
 
 def test_a_resumed_run_knows_when_it_last_gained(two_parts, tmp_path, monkeypatch):
@@ -497,7 +545,7 @@ def test_max_time_counts_what_earlier_parts_took(two_parts, tmp_path, monkeypatc
     assert standing(tmp_path / "run") == (1, 0)
 
 
-@pytest.mark.parametrize("other", ["epoch", "run"])
+@pytest.mark.parametrize("other", ["epoch", "run", "settings"])
 def test_weights_that_are_not_those_that_were_kept_are_refused(two_parts, tmp_path, monkeypatch, other):
     run = tmp_path / "run"
     if other == "run":
@@ -510,7 +558,42 @@ def test_weights_that_are_not_those_that_were_kept_are_refused(two_parts, tmp_pa
     state = read_state(run)
     if other == "epoch":
         write_state(run, {**state, "standing": {**state["standing"], "best_epoch": 0}})
+    elif other == "settings":
+        write_state(run, {**state, "settings": {**state["settings"], "seed": 1}})
     else:
         shutil.copy(tmp_path / "other" / BEST, run / BEST)
     with pytest.raises(CheckpointError, match="is not the one that this run has kept"):
         resume(run)
+
+
+@pytest.mark.parametrize("step", ["settle", "clear"])
+def test_weights_of_another_run_that_did_not_come_to_its_end_are_not_taken(two_parts, tmp_path, monkeypatch, step):
+    """A run of the head alone was to take the place of an interrupted one, and was killed when its weights were there."""
+    run, settings = tmp_path / "run", small(two_parts, warm_head=True, feature_cache="off", lr=1e-9, ema=0.0)
+    train(settings, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        signal_in_step(patch, 2, signal.SIGINT)
+        assert not train(settings, run).finished
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(f"edgetl.training.run.{step}", lambda *_, **__: 1 / 0)
+        given = {"backbone": "timm/test_resnet", "weights": "none", "feature_cache": "off", "image_size": 32}
+        train(resolve(two_parts, given, cuda=False), run, overwrite=True)
+    if step == "settle":
+        assert resume(run).finished
+        assert (run / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
+    else:
+        with pytest.raises(CheckpointError, match="is not the one that this run has kept"):
+            resume(run)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_folder_is_free_when_the_run_is_gone_though_who_decodes_for_it_is_not(tmp_path):
+    fork = multiprocessing.get_context("fork")
+    begun = fork.Event()
+    with alone_in(tmp_path):
+        child = fork.Process(target=lambda: (begun.set(), time.sleep(60)))
+        child.start()
+        assert begun.wait(30)
+    with alone_in(tmp_path):
+        child.kill()
+        child.join()

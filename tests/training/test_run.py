@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,8 +28,10 @@ from edgetl.training.dataset import scan
 from edgetl.training.distributed import Processes
 from edgetl.training.learner import Learner
 from edgetl.training.loop import _Clock
+from edgetl.training.photos import warn_about
 from edgetl.training.recipes import resolve
 from edgetl.training.run import _look_ahead, resume, train
+from edgetl.training.run_folder import require_begun, require_free
 from edgetl.training.sampling import Sampler
 from edgetl.training.solve import solve_head
 from edgetl.training.state import read_state
@@ -246,7 +249,8 @@ def test_an_existing_run_is_not_overwritten_by_accident(two_parts, tmp_path):
 def test_of_an_earlier_run_nothing_is_left_when_another_took_its_place(two_parts, tmp_path, monkeypatch, strategy):
     run = tmp_path / "run"
     train(small(two_parts, epochs=1, tensorboard=True), run)
-    (run / ".best.safetensors.3").write_bytes(b"of a run that was killed")
+    for name in (".best.safetensors.3", "..best.safetensors.3.part", ".last.pt.part"):
+        (run / name).write_bytes(b"of a run that was killed")
     if strategy == "features":
         assert train(features_of(two_parts), run, overwrite=True).finished
         assert {path.name for path in run.iterdir()} == {"best.safetensors", "metrics.json", "report.html"}
@@ -373,6 +377,20 @@ def test_uneven_classes_are_warned_of_unless_evened_out(tmp_path, write_photos):
         notebook = Notebook()
         train(small(tmp_path / "data", epochs=1, **changes), tmp_path / name, listener=notebook)
         assert any("uneven" in note for note in notebook.notes) == (name == "plain")
+
+
+@pytest.mark.parametrize(("counts", "said"), [([8, 2], "4.0 times"), ([1500, 10], "150 times"), ([25000, 2], "12,500 times")])
+def test_how_uneven_classes_are_is_told_as_a_person_would(counts, said):
+    notebook = Notebook()
+    folders: Any = SimpleNamespace(warnings=(), train_counts=counts, classes=("ash", "brick"))
+    warn_about(folders, small(Path("photos")), notebook)
+    assert f"Classes are uneven: {said} as many photos of ash as of brick." in notebook.notes[0]
+
+
+@pytest.mark.parametrize("ask", [lambda folder: require_free(folder, False), require_begun])
+def test_a_folder_that_can_not_be_looked_at_is_an_error(ask):
+    with pytest.raises(CheckpointError, match="can't be read"):
+        ask(Path("x" * 300))
 
 
 def test_a_loss_that_breaks_is_an_error_that_says_what_to_do(two_parts, tmp_path):

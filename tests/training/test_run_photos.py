@@ -5,11 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 
 import pytest
+from torch.utils.data import get_worker_info
 from training_runs import Notebook, small
 
-from edgetl.errors import DataError, TrainingError
+from edgetl.errors import DataError, ImageError, TrainingError
 from edgetl.training import checkpoint
 from edgetl.training import loop as loop_module
 from edgetl.training.progress import Listener
@@ -75,6 +77,21 @@ def test_an_error_that_nobody_foresaw_ends_the_run_and_its_workers(two_parts, tm
     with pytest.raises(ZeroDivisionError) as caught:
         train(small(two_parts, cache="off"), tmp_path / "run")
     assert caught.traceback and not multiprocessing.active_children()  # while its frames hold all that was at work
+
+
+def test_a_process_that_hangs_in_a_read_does_not_outlive_the_run(two_parts, tmp_path, monkeypatch):
+    def read(path):
+        if get_worker_info().id:
+            time.sleep(1000)
+        raise ImageError(str(path), "it is gone")
+
+    monkeypatch.setattr("edgetl.training.loader.read_image", read)
+    with pytest.raises(DataError, match="it is gone"):
+        train(small(two_parts, cache="off", workers=2), tmp_path / "run")
+    until = time.monotonic() + 20
+    while multiprocessing.active_children() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not multiprocessing.active_children()
 
 
 def test_a_worker_process_that_is_killed_is_told_as_such(two_parts, tmp_path, monkeypatch):

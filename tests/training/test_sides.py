@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 
 import pytest
 
@@ -30,6 +31,7 @@ def test_photos_of_one_class_are_dealt_by_the_share_the_first_ones_validating(ph
         ([1, 9], [0]),
         ([9, 1], [1]),
         ([5, 5, 5, 5], [0]),  # 4 of 20
+        ([7, 5, 8], [1]),
     ],
 )
 def test_groups_come_as_near_to_the_share_as_one_group_allows(sizes, validating):
@@ -38,15 +40,13 @@ def test_groups_come_as_near_to_the_share_as_one_group_allows(sizes, validating)
 
 
 def test_what_validates_for_one_class_counts_for_the_next():
+    groups = [{"cat": 1, "dog": 1}, {"cat": 1, "dog": 1}, *[{"dog": 1}] * 8]
+    assert deal(groups, 0.5) == [True, False] + [True] * 4 + [False] * 4
+
+
+def test_photos_of_one_class_alone_come_first():
     groups = [{"cat": 2, "dog": 2}, *[{"cat": 1}] * 8, *[{"dog": 1}] * 8]
-    assert deal(groups, 0.2) == [True] + [False] * 16
-    groups = [{"cat": 1, "dog": 1}, {"cat": 1}, {"dog": 1}, {"dog": 1}, {"dog": 1}]
-    assert deal(groups, 0.5) == [True, False, True, False, False]
-
-
-def test_what_moves_strands_no_other_class():
-    """Of x all would validate; its second group is smaller, but the only one of y that does."""
-    assert deal([{"x": 10}, {"x": 1, "y": 8}, {"y": 1}, {"y": 1}], 0.8) == [False, True, False, False]
+    assert deal(groups, 0.2) == [False, *[True] * 2, *[False] * 6, *[True] * 2, *[False] * 6]
 
 
 @pytest.mark.parametrize("share", [0.001, 0.999])
@@ -72,6 +72,16 @@ def test_classes_in_a_long_chain_end_on_both_sides():
             assert sides_of(chain, dealt, str(number)) == {True, False}
 
 
+def test_classes_of_two_groups_that_hang_together_as_a_tree_end_on_both_sides():
+    order = random.Random(3)
+    groups: list[dict[str, int]] = [{} for _ in range(300)]
+    for number in range(1, 300):
+        for group in (number, order.randrange(number)):
+            groups[group][str(number)] = 1
+    dealt = deal(groups, 0.2)
+    assert all(sides_of(groups, dealt, str(number)) == {True, False} for number in range(1, 300))
+
+
 def test_a_side_for_everything_is_found_wherever_there_is_one():
     order = random.Random(7)
     possible = 0
@@ -94,3 +104,19 @@ def test_the_search_ends_where_there_is_none():
     triangle = [{"a": 1, "b": 1}, {"b": 1, "c": 1}, {"c": 1, "a": 1}]
     dealt = deal(triangle, 0.5)
     assert sum(sides_of(triangle, dealt, name) == {True, False} for name in "abc") == 2
+
+
+def test_thousands_of_classes_are_no_matter():
+    """Of two photos each, both would be on one side at first."""
+    groups = [{str(number // 2): 1} for number in range(40_000)]
+    dealt = deal(groups, 0.2)
+    assert sum(dealt) == 20_000 and all(one != other for one, other in zip(dealt[::2], dealt[1::2], strict=True))
+
+
+def test_a_class_that_holds_photos_of_others_leaves_them_their_shares():
+    """As a class for everything would: it makes up for them with photos of its own."""
+    groups = [{"all": 1, "dog": 1} for _ in range(10)] + [{"all": 1, "cat": 1} for _ in range(20)] + [{"all": 1}] * 70
+    random.Random(0).shuffle(groups)
+    dealt = deal(groups, 0.2)
+    validating = Counter(name for group, side in zip(groups, dealt, strict=True) if side for name in group)
+    assert validating == {"dog": 2, "cat": 4, "all": 20}

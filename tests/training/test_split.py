@@ -288,3 +288,11 @@ def test_a_killed_split_leaves_no_half_destination(archive, tmp_path):
     assert not (tmp_path / "data").exists()
     split(archive, tmp_path / "data")
     assert len(placed(tmp_path / "data")) == 61
+
+
+def test_a_class_whose_name_is_no_text_is_refused_before_anything_is_made(tmp_path):
+    fill(tmp_path / "photos/a", range(3))
+    fill(tmp_path / "photos/\udcff", range(3, 6))
+    with pytest.raises(DataError, match="not UTF-8"):
+        split(tmp_path / "photos", tmp_path / "data")
+    assert not (tmp_path / "data").exists()

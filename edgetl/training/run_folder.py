@@ -92,7 +92,7 @@ def clear(folder: Path, *, but: str) -> None:
             for path in (folder / name, folder / part_of(name)):
                 if path.name != but:
                     path.unlink(missing_ok=True)
-        _clear_waiting(folder, but=but)
+        _clear_waiting(folder)
     except OSError as error:
         raise CheckpointError(f"{folder} can't be written: {error.strerror}.", "Choose another folder with -o.") from error
     shutil.rmtree(folder / EVENTS, ignore_errors=True)
@@ -118,8 +118,7 @@ def settle(folder: Path, what: str) -> None:
         raise CheckpointError(f"{folder} can't be written: {error.strerror}.", "Choose another folder with -o.") from error
 
 
-def _clear_waiting(folder: Path, but: str = "") -> None:
+def _clear_waiting(folder: Path) -> None:
     for pattern in (waiting("*"), part_of(waiting("*"))):
         for path in folder.glob(pattern):
-            if path.name != but:
-                path.unlink()
+            path.unlink()

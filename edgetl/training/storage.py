@@ -117,7 +117,8 @@ def _open_together(size: int, folder: Path, processes: Processes) -> int:
 def remove_leftovers(folder: Path) -> None:
     """Decoded photos of processes that were killed before the name of their file was gone. For who is alone in ``folder``."""
     for path in folder.glob(f"{_PREFIX}*"):
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()
 
 
 def free_bytes(folder: Path) -> int:

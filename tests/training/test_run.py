@@ -249,7 +249,7 @@ def test_an_existing_run_is_not_overwritten_by_accident(two_parts, tmp_path):
 def test_of_an_earlier_run_nothing_is_left_when_another_took_its_place(two_parts, tmp_path, monkeypatch, strategy):
     run = tmp_path / "run"
     train(small(two_parts, epochs=1, tensorboard=True), run)
-    for name in (".best.safetensors.3", "..best.safetensors.3.part", ".last.pt.part"):
+    for name in (".best.safetensors.3", "..best.safetensors.3.part", ".last.pt.part", ".pixels-here-7"):
         (run / name).write_bytes(b"of a run that was killed")
     if strategy == "features":
         assert train(features_of(two_parts), run, overwrite=True).finished

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from edgetl.training.learner import Learner
 from edgetl.training.progress import Listener
 from edgetl.training.recipes import resolve
 from edgetl.training.run_folder import BEST
@@ -67,3 +70,18 @@ class Notebook(Listener):
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     """Whether two sets of weights are the same bits."""
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def signal_in_step(monkeypatch: pytest.MonkeyPatch, number: int, kind: signal.Signals) -> None:
+    """Have the signal arrive in the middle of step ``number``, counted over the run."""
+    seen = 0
+    plain = Learner.step
+
+    def step(self, *arguments):
+        nonlocal seen
+        seen += 1
+        if seen == number:
+            signal.raise_signal(kind)
+        plain(self, *arguments)
+
+    monkeypatch.setattr(Learner, "step", step)

@@ -150,7 +150,7 @@ class FileLoader:
                     num_workers=self._workers,
                     collate_fn=_stacked,
                     pin_memory=self._device.type == "cuda",
-                    worker_init_fn=_settle,
+                    worker_init_fn=_begin_worker,
                 )
             )
         try:
@@ -219,7 +219,7 @@ def _stacked(views: list[NDArray[np.uint8] | str]) -> Tensor | NDArray[np.uint8]
     return torch.from_numpy(pixels) if free_bytes(SHARED_MEMORY) > wanted else pixels
 
 
-def _settle(_: int) -> None:
+def _begin_worker(_: int) -> None:
     torch.set_num_threads(1)
     run = os.getppid()
 

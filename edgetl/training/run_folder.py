@@ -101,7 +101,7 @@ def clear(folder: Path, *, but: str) -> None:
 def waiting(what: str) -> str:
     """What weights are called that will be the best ones as soon as ``settle`` is told of them.
 
-    what  their epoch, or ``SOLVED`` where there are none: no other run takes them for its own
+    what  ``Standing.kept``, or ``SOLVED`` in a run without epochs: none with epochs takes them for its own
     """
     return f".{BEST}.{what}"
 

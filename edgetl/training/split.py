@@ -68,8 +68,8 @@ def split(
     """Put every photo of ``source`` into ``destination/train/<class>`` or ``destination/val/<class>``.
 
     The same photos always fall the same way, whatever they are called; copies and lookalikes go together. Of each class
-    ``val_fraction`` is for validation, to within one such group, and at least one on either side. Files that training
-    can't use are left out. ``destination`` appears complete or not at all.
+    ``val_fraction`` is for validation, to within one such group (more, where classes share photos), and at least one
+    on either side. Files that training can't use are left out. ``destination`` appears complete or not at all.
 
     source  a folder of class folders, or what the cats-and-dogs archive unpacks to
     copy    copy the files; otherwise they are hard links: no space taken, and, unlike symbolic ones, still whole

@@ -8,23 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import glob
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from importlib import import_module
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from edgetl.errors import ExportError
-
-fcntl: Any
-try:
-    fcntl = import_module("fcntl")
-except ImportError:  # Windows: leftovers can't be told from a writer at work, so they stay
-    fcntl = None
+from edgetl.workplace import leftovers, workplace
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # from Linux's fcntl.h
 _OLD = ".old"  # ends the name of a bundle on its way out, where two names can't be swapped
@@ -39,7 +29,7 @@ def replace_folder(destination: Path, files: Mapping[str, bytes]) -> None:
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(destination)
-        with _workplace(destination) as new:
+        with workplace(destination.parent, _name(destination)) as new:
             for name, content in files.items():
                 _write(new / name, content)
             for folder in (*(path for path in new.rglob("*") if path.is_dir()), new):
@@ -52,45 +42,13 @@ def replace_folder(destination: Path, files: Mapping[str, bytes]) -> None:
         ) from error
 
 
-@contextmanager
-def _workplace(destination: Path) -> Iterator[Path]:
-    """A new empty folder beside ``destination``, locked while in use and gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix=_prefix(destination), dir=destination.parent))
-    lock = os.open(folder, os.O_RDONLY) if fcntl else None
-    try:
-        if lock is not None:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        folder.chmod(0o777 & ~_umask())  # mkdtemp's folders are for their owner alone
-        yield folder
-    finally:
-        if lock is not None:
-            os.close(lock)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def _remove_leftovers(destination: Path) -> None:
     """Remove what killed writers left; if one was killed while nothing was in place, put the old folder back first."""
-    for leftover in sorted(destination.parent.glob(f"{glob.escape(_prefix(destination))}*")):
-        if not _abandoned(leftover):
-            continue
+    for leftover in leftovers(destination.parent, _name(destination)):
         if leftover.name.endswith(_OLD) and not destination.exists():
             leftover.rename(destination)
         else:
             shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _abandoned(folder: Path) -> bool:
-    """True if no living process holds the lock that a writer takes."""
-    if fcntl is None:
-        return False
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        finally:
-            os.close(handle)
-    return False
 
 
 def _put_in_place(new: Path, destination: Path) -> None:
@@ -135,11 +93,5 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
-def _prefix(destination: Path) -> str:
-    return f".{destination.name}.export-"
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _name(destination: Path) -> str:
+    return f"{destination.name}.export"

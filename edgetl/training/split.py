@@ -28,7 +28,9 @@ from edgetl.training.layout import (
     too_few_classes,
 )
 from edgetl.training.sides import deal
+from edgetl.workplace import leftovers, workplace
 
+_UNFINISHED = "unfinished"  # what its folders are called until they are whole
 ARCHIVE_FOLDER = "PetImages"  # what the cats-and-dogs archive unpacks, beside its licence
 
 
@@ -79,6 +81,7 @@ def split(
     """
     check_val_fraction(val_fraction)
     source, destination = Path(source).resolve(), Path(destination).resolve()
+    _sweep(destination)
     _check_destination(source, destination)
     root = _class_root(source)
     names = class_names(root)
@@ -177,20 +180,32 @@ def _left_out(inspections: Iterable[Inspection], root: Path) -> Iterator[Finding
 
 @contextmanager
 def _appearing(destination: Path) -> Iterator[Path]:
-    """A folder beside ``destination`` that takes its place when the block ends well, and is removed otherwise."""
-    unfinished = destination.with_name(f".{destination.name}.{os.getpid()}.unfinished")
+    """A folder that takes the place of ``destination`` when the block ends well, and is removed otherwise.
+
+    One that is there already is filled instead: it may be where a disk is mounted, or in a folder that may not be written.
+    """
+    there = destination.is_dir()
+    parent = destination if there else destination.parent
     try:
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        if destination.exists():
-            destination.rmdir()  # it is empty; not every system renames over a folder
-        unfinished.rename(destination)
+        parent.mkdir(parents=True, exist_ok=True)
+        with workplace(parent, _UNFINISHED if there else f"{destination.name}.{_UNFINISHED}") as unfinished:
+            yield unfinished
+            if there:
+                for side in (VAL, TRAIN):  # nothing trains on the first alone
+                    (unfinished / side).rename(destination / side)
+            else:
+                unfinished.rename(destination)
     except OSError as error:
         raise DataError(
             f"{destination} can't be written: {error.strerror or error}.", "Check its disk and its rights."
         ) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _sweep(destination: Path) -> None:
+    """Remove what killed runs left unfinished for ``destination``."""
+    for parent, name in ((destination, _UNFINISHED), (destination.parent, f"{destination.name}.{_UNFINISHED}")):
+        for folder in leftovers(parent, name):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _place(file: Path, target: Path, *, copy: bool) -> None:

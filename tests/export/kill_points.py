@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from edgetl import workplace
 from edgetl.export import atomic_folder
 
 OLD = {"model.onnx": b"old", "golden/0.jpg": b"old photo", "only-old": b"x"}
@@ -23,12 +24,12 @@ NEW = {"model.onnx": b"new", "golden/0.jpg": b"new photo", "manifest.json": b"ne
 
 
 def kill_after(lines: int) -> None:
-    """From now on, die at the ``lines``-th line run in atomic_folder.py."""
+    """From now on, die at the ``lines``-th line run in atomic_folder.py or workplace.py."""
     left = lines
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal left
-        if frame.f_code.co_filename != atomic_folder.__file__:
+        if frame.f_code.co_filename not in (atomic_folder.__file__, workplace.__file__):
             return None
         left -= event == "line"
         if left == 0:

@@ -13,6 +13,7 @@ import pytest
 from edgetl.errors import ExportError
 from edgetl.export import atomic_folder
 from edgetl.export.atomic_folder import replace_folder
+from edgetl.workplace import workplace
 
 KILL_POINTS = Path(__file__).with_name("kill_points.py")
 OLD = {"model.onnx": "old", "golden/0.jpg": "old photo", "only-old": "x"}
@@ -47,7 +48,7 @@ def test_where_names_cannot_be_swapped_the_next_writer_puts_the_old_folder_back(
 
 def test_a_writer_at_work_is_left_alone(tmp_path: Path) -> None:
     destination = tmp_path / "bundle"
-    with atomic_folder._workplace(destination) as theirs:
+    with workplace(tmp_path, atomic_folder._name(destination)) as theirs:
         (theirs / "half").write_bytes(b"half")
         replace_folder(destination, {"whole": b"whole"})
         assert (theirs / "half").exists()

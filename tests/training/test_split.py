@@ -280,13 +280,43 @@ def test_a_killed_split_leaves_no_half_destination(archive, tmp_path):
     )
     process = subprocess.Popen([sys.executable, "-c", program, str(archive), str(tmp_path / "data")])
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".data.*.unfinished/*/*/*.jpg")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob(".data.unfinished-*/*/*/*.jpg")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert list(tmp_path.glob(".data.*.unfinished/*/*/*.jpg"))  # it was at work
+    assert list(tmp_path.glob(".data.unfinished-*/*/*/*.jpg"))  # it was at work
     assert not (tmp_path / "data").exists()
     split(archive, tmp_path / "data")
+    assert len(placed(tmp_path / "data")) == 61
+    assert not list(tmp_path.glob(".data*"))  # what the killed one left is gone
+
+
+def test_of_two_splits_at_once_the_second_to_end_fails_and_the_first_stays_whole(archive, tmp_path, monkeypatch):
+    def meanwhile(*arguments: object) -> None:
+        monkeypatch.setattr(os, "link", real)
+        split(archive, tmp_path / "data")
+        real(*arguments)
+
+    real = os.link
+    monkeypatch.setattr(os, "link", meanwhile)
+    with pytest.raises(DataError, match="can't be written: Directory not empty"):
+        split(archive, tmp_path / "data")
+    assert len(placed(tmp_path / "data")) == 61
+    assert not list(tmp_path.glob(".data*"))
+
+
+def test_an_empty_folder_that_is_there_is_filled_and_not_replaced(archive, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir(mode=0o775)
+    before = (tmp_path / "data").stat()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            split(archive, tmp_path / "data")
+    assert list((tmp_path / "data").iterdir()) == []
+    split(archive, tmp_path / "data")
+    after = (tmp_path / "data").stat()
+    assert (before.st_ino, before.st_mode) == (after.st_ino, after.st_mode)
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["train", "val"]
     assert len(placed(tmp_path / "data")) == 61
 
 

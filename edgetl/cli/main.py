@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -95,12 +96,15 @@ def main() -> None:
             raise click.ClickException("Standard output is closed; send it to /dev/null if it is not wanted.")
         command(prog_name="edgetl", standalone_mode=False)
         sys.stdout.flush()
+        _end_with(0)
     except click.ClickException as error:
+        _end_with(error.exit_code)
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
+        _end_with(cli.INTERRUPTED)
         click.echo("Interrupted.", err=True)
-        sys.exit(130)
+        sys.exit(cli.INTERRUPTED)
     except RecursionError:
         sys.exit("Error: these folders or values are nested too deeply.")
     except BrokenPipeError:  # whoever read our output has seen enough
@@ -111,6 +115,12 @@ def main() -> None:
             raise SystemExit(f"Error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}.") from error
         click.echo(f"Error: {error.filename or 'the output'} can't be written: {error.strerror}.", err=True)
         os._exit(1)  # without another try to write what is left
+
+
+def _end_with(code: int) -> None:
+    """Ctrl-C ends the program at once from here on, with this code: torch takes seconds to end by itself, and Python shows
+    a traceback of whatever was interrupted meanwhile."""
+    signal.signal(signal.SIGINT, lambda *_: os._exit(code))
 
 
 if __name__ == "__main__":

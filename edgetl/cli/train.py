@@ -11,9 +11,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from edgetl.cli import INTERRUPTED
 from edgetl.cli.option_types import SomePath
 from edgetl.cli.printable import counted
 from edgetl.errors import TrainingError
+from edgetl.training.layout import VAL
 from edgetl.training.recipes import resolve
 from edgetl.training.run_folder import (
     BEST,
@@ -33,7 +35,6 @@ EVERY_OPTION = f"{__name__}.every_option"
 """Key of ``click.Context.meta``: whether help shows every option."""
 
 _RARE = ("find_lr",)  # of the command's own options
-_INTERRUPTED = 130  # what a shell reports for Ctrl-C
 _NO_RATE = "The loss hardly falls at any rate; no --lr is suggested."
 _FROM_SOLVED_HEAD = " From a solved head it need not: the default will do, and --no-warm-head shows what a random one takes."
 
@@ -151,6 +152,8 @@ def _start(data: Path, out: Path, overwrite: bool, find_lr: bool, given: dict[st
         require_free(out, overwrite)
     with _showing() as listener:
         folders = find_photos(settings, listener)
+        if "val_fraction" in given and folders.has_val_folder:
+            raise TrainingError(f"{flag('val_fraction')}: no effect where there is a folder {VAL}/.", "Leave it out.")
         from edgetl.training.distributed import choose_device
 
         settings = resolve(data, given, cuda=choose_device(settings.device).type == "cuda")
@@ -223,7 +226,7 @@ def _state_in(folder: Path) -> tuple[int, ...]:
 class Stopped(click.ClickException):
     """Ended by Ctrl-C: what to do next."""
 
-    exit_code = _INTERRUPTED
+    exit_code = INTERRUPTED
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Called by ``main``, after the bars are gone."""
@@ -242,7 +245,7 @@ def _conclude(outcome: Outcome) -> None:
         f"Validation accuracy {metrics['accuracy']:.2%} ({low:.1%} to {high:.1%}) on {photos}, loss {metrics['loss']:.4f}"
     )
     if metrics["epoch"] and not metrics["midway"]:  # the other two are told by notes
-        click.echo(f"Kept: epoch {metrics['epoch']}; calibration has lowered its loss")
+        click.echo(f"Kept: epoch {metrics['epoch']}; the loss is the one after calibration")
     folder = outcome.folder
     click.echo(f"Checkpoint: {folder / BEST}\nReport: {folder / REPORT}")
     click.echo(f"Next: edgetl export {folder} -o exported/{folder.resolve().name}")

@@ -60,6 +60,10 @@ class Display(Listener):
         lines = "\n".join(printable(line) for line in sentence.split("\n"))
         self._console.print(f"[yellow]note:[/] {escape(lines)}", soft_wrap=True)
 
+    def stopping(self, sentence: str) -> None:
+        """Where Ctrl-C seems to do nothing."""
+        self._console.print(sentence)
+
     def working(self, what: str, done: int, total: int) -> None:
         """A step before or after training, as a bar."""
         if what != self._what:

@@ -1,23 +1,21 @@
-"""Random views of training photos: whole batches on the device in one warp, or one photo at a time by torchvision."""
+"""Random views of training photos: whole batches on the device in one warp."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from edgetl.runtime.preprocess import normalization
 from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training.backbones import input_size
-from edgetl.training.randomness import PHOTO, WARP, numpy_generator, torch_seed
+from edgetl.training.randomness import WARP, numpy_generator
 from edgetl.training.settings import TrainSettings
 
 _TRIES = 10  # shapes drawn until one fits into the photo, as torchvision does
@@ -36,13 +34,11 @@ class View:
     scale: tuple[float, float]
     ratio: tuple[float, float]
     colour: float
-    interpolation: str
 
     @classmethod
     def of(cls, settings: TrainSettings, spec: PreprocessSpec) -> View:
         """What ``settings`` ask for, at the size that ``spec`` gives to the network."""
-        values = (settings.flip, settings.rotation, settings.scale, settings.ratio, settings.colour)
-        return cls(input_size(spec), *values, spec.interpolation)
+        return cls(input_size(spec), settings.flip, settings.rotation, settings.scale, settings.ratio, settings.colour)
 
 
 class Normalizer:
@@ -54,26 +50,6 @@ class Normalizer:
     def __call__(self, pixels: Tensor) -> Tensor:
         planes = (pixels.float() * self._scale + self._bias).permute(0, 3, 1, 2)
         return planes.contiguous(memory_format=torch.channels_last)
-
-
-class PhotoView:
-    """Photo by photo, at full resolution: torchvision's own transforms, in their classic order."""
-
-    def __init__(self, view: View, seed: int) -> None:
-        from torchvision.transforms import v2
-
-        mode = v2.InterpolationMode(view.interpolation)
-        steps: list[Any] = [v2.RandomRotation(view.rotation)] if view.rotation else []
-        steps += [v2.RandomHorizontalFlip()] if view.flip else []
-        steps.append(v2.RandomResizedCrop(view.size, view.scale, view.ratio, mode))
-        steps += [v2.ColorJitter(view.colour, view.colour, view.colour)] if view.colour else []
-        self.transform = v2.Compose(steps)
-        self._seed = seed
-
-    def __call__(self, image: Image.Image, epoch: int, position: int) -> NDArray[np.uint8]:
-        """RGB picture → uint8 [h, w, 3]. Sets torch's global seed: for a worker process of its own."""
-        torch.manual_seed(torch_seed(self._seed, PHOTO, epoch, position))
-        return np.array(self.transform(image))
 
 
 class BatchView:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from PIL import Image
+
 from edgetl.errors import DataError, ImageError
 from edgetl.runtime.cores import cores
 from edgetl.runtime.images import read_image
@@ -40,7 +42,7 @@ class Sample:
 
     path: Path
     label: int
-    digest: str = ""
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,11 @@ class ImageFolders:
     val: tuple[Sample, ...]
     warnings: tuple[str, ...]
     fingerprint: str
+
+    @property
+    def has_val_folder(self) -> bool:
+        """Whether ``val`` are the photos of a folder, and no share of all photos."""
+        return self.val[0].path.is_relative_to(self.root / VAL)
 
     @property
     def train_counts(self) -> list[int]:
@@ -86,7 +93,7 @@ class ImageFolders:
             )
         left_out = [sample.path for sample in self.train if sample.path in unreadable]
         train = tuple(sample for sample in self.train if sample.path not in unreadable)
-        _require_photos(self.classes, train, "no training photo that can be read")
+        _require_photos(self.classes, (sample.label for sample in train), "no training photo that can be read")
         warning = (
             f"{_photos(len(left_out))} to train on can't be read and left out:\n{_listed(self.root, left_out, unreadable)}"
         )
@@ -116,14 +123,27 @@ def scan(root: str | Path, *, val_fraction: float = DEFAULT_VAL_FRACTION) -> Ima
     train = tuple(sample for sample in samples if not falls_into_val(sample.digest, val_fraction))
     val = tuple(sample for sample in samples if falls_into_val(sample.digest, val_fraction))
     fix = f"Add photos of it, or change the validation share (now {val_fraction}), or make train/ and val/ folders."
-    _require_photos(classes, train, "photos, but none of them fell into the training part", fix)
+    _require_photos(classes, (sample.label for sample in train), "photos, but none of them fell into the training part", fix)
     if not val:
         raise DataError(f"{root}: no photo fell into the validation part.", fix)
     return _folders(root, parts, classes, train, val)
 
 
+def read_sample(sample: Sample) -> Image.Image:
+    """The photo, as ``read_image`` gives it. Raises ImageError also for a file that is no longer what was scanned: what
+    is said of the photos, their fingerprint and their features, would be of others."""
+    picture = read_image(sample.path)
+    try:
+        same = content_digest(sample.path) == sample.digest
+    except OSError as error:  # it is gone by now
+        raise ImageError(str(sample.path), (error.strerror or str(error)).lower()) from error
+    if not same:
+        raise ImageError(str(sample.path), "it changed while it was read")
+    return picture
+
+
 def find_unreadable(
-    paths: Iterable[Path], *, threads: int | None = None, done: Callable[[], None] | None = None
+    samples: Iterable[Sample], *, threads: int | None = None, done: Callable[[], None] | None = None
 ) -> dict[Path, str]:
     """Decode every photo once → those that can't be, with the reason.
 
@@ -131,19 +151,19 @@ def find_unreadable(
     done     called after each photo, for a progress bar
     """
 
-    def problem(path: Path) -> str | None:
+    def problem(sample: Sample) -> str | None:
         try:
-            read_image(path)
+            read_sample(sample)
         except ImageError as error:
             return error.reason
         return None
 
     unreadable: dict[Path, str] = {}
     with ThreadPoolExecutor(threads or cores()) as pool:
-        paths = list(paths)
-        for path, reason in zip(paths, pool.map(problem, paths), strict=True):
+        samples = list(samples)
+        for sample, reason in zip(samples, pool.map(problem, samples), strict=True):
             if reason is not None:
-                unreadable[path] = reason
+                unreadable[sample.path] = reason
             if done is not None:
                 done()
     return unreadable
@@ -171,12 +191,12 @@ def _read_classes(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]]
     if (error := too_few_classes(folder, names)) is not None:
         raise error
     found = [(path, label) for label, name in enumerate(names) for path in find_images(folder / name)]
-    _require_photos(names, (Sample(path, label) for path, label in found), f"no photo in {folder}")
+    _require_photos(names, (label for _, label in found), f"no photo in {folder}")
     return tuple(names), found
 
 
-def _require_photos(classes: Sequence[str], samples: Iterable[Sample], what: str, hint: str | None = None) -> None:
-    present = {sample.label for sample in samples}
+def _require_photos(classes: Sequence[str], labels: Iterable[int], what: str, hint: str | None = None) -> None:
+    present = set(labels)
     empty = [name for label, name in enumerate(classes) if label not in present]
     if empty:
         noun = "Class" if len(empty) == 1 else "Classes"
@@ -216,7 +236,8 @@ def _folders(
 def _warnings(folders: ImageFolders, parts: Mapping[str, Path]) -> Iterable[str]:
     unjudged = [name for name, count in zip(folders.classes, folders.val_counts, strict=True) if not count]
     if unjudged:
-        yield f"No photo of {', '.join(unjudged)} fell into the validation part: the metrics say nothing about it."
+        said = f"No photo of {', '.join(unjudged)} fell into the validation part: the metrics say nothing about it."
+        yield f"{said} Raise --val-fraction, or make a val/ folder."
     shared = {sample.digest for sample in folders.train} & {sample.digest for sample in folders.val}
     if WHOLE not in parts and (folders.root / TEST).is_dir():
         yield f"{TEST}/ is left alone: neither trained nor judged on."

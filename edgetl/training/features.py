@@ -17,13 +17,11 @@ from numpy.typing import NDArray
 
 from edgetl.errors import ImageError
 from edgetl.runtime.cores import cores
-from edgetl.runtime.images import read_image
 from edgetl.runtime.in_order import in_order
 from edgetl.runtime.preprocess import resize_image
 from edgetl.training.backbones import Backbone
-from edgetl.training.dataset import Sample
+from edgetl.training.dataset import Sample, read_sample
 from edgetl.training.feature_cache import MOST_BYTES, FeatureCache, make_room
-from edgetl.training.layout import content_digest
 from edgetl.training.trunk import Trunk, open_trunk
 
 _SHARD = 512  # photos between two writes to the cache: what a killed run loses, a few seconds' work
@@ -156,14 +154,9 @@ class _Workers:
     def _pixels(self, photo: Sample) -> NDArray[Any] | ImageError:
         """uint8 [h, w, 3]."""
         try:
-            pixels = resize_image(read_image(photo.path), self._spec)
-            if content_digest(photo.path) != photo.digest:  # its features would be kept as those of what it was
-                return ImageError(str(photo.path), "it changed while it was read")
+            return resize_image(read_sample(photo), self._spec)
         except ImageError as error:
             return error
-        except OSError as error:  # it is gone
-            return ImageError(str(photo.path), (error.strerror or str(error)).lower())
-        return pixels
 
     def _features(self, photo: Sample) -> NDArray[Any] | ImageError:
         """float32 [features]."""

@@ -16,7 +16,6 @@ from edgetl.training.calibration import fit_temperature
 from edgetl.training.dataset import ImageFolders
 from edgetl.training.head import Doubt
 from edgetl.training.history import write_metrics
-from edgetl.training.layout import VAL
 from edgetl.training.metrics import class_metrics, metrics_summary
 from edgetl.training.report import ReportData, write_report
 from edgetl.training.run_folder import BEST
@@ -60,7 +59,7 @@ def finish(
     card = replace(best.card, metrics=metrics, temperature=temperature)
     checkpoint.save(replace(best, card=card, settings=settings.to_dict()), folder / BEST)
     made = "the folder val/"
-    if not folders.val[0].path.is_relative_to(folders.root / VAL):
+    if not folders.has_val_folder:
         made = f"{settings.val_fraction:.0%} of the photos, by their content"
     report = ReportData(
         card=card,

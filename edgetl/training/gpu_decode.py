@@ -5,6 +5,7 @@ Only for training photos: another decoder gives slightly other pixels, and valid
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 from collections import deque
@@ -12,7 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -64,11 +64,11 @@ def store_on_gpu(
 
     def fill() -> None:
         for row in left.for_cores():
-            stored.fill(row, samples[row].path, decode)
+            stored.fill(row, samples[row], decode)
             done()
 
     def look(row: int) -> Found:
-        return row, plain_jpeg(samples[row].path)
+        return row, plain_jpeg(samples[row])
 
     def put(jpegs: dict[int, PlainJpeg], pixels: Tensor) -> None:
         rows = list(jpegs)
@@ -130,10 +130,10 @@ class _Left:
         self._refused.clear()
 
 
-def plain_jpeg(path: Path) -> PlainJpeg | None:
-    """An upright, whole RGB or grey JPEG within the limit on pixels; None for anything else."""
+def plain_jpeg(sample: Sample) -> PlainJpeg | None:
+    """An upright, whole RGB or grey JPEG within the limit on pixels; None for anything else, and for a changed file."""
     try:
-        content = path.read_bytes()
+        content = sample.path.read_bytes()
         with Image.open(io.BytesIO(content)) as image:
             plain = (
                 image.format == "JPEG"
@@ -142,6 +142,7 @@ def plain_jpeg(path: Path) -> PlainJpeg | None:
                 and image.width * image.height <= MAX_PIXELS
                 and image.getexif().get(_ORIENTATION, 1) == 1
                 and content.rstrip(b"\0").endswith(_END_OF_IMAGE)
+                and hashlib.sha256(content).hexdigest() == sample.digest
             )
     except Exception:  # the ordinary decoder will say what is wrong with it
         return None

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import stat
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ UNEVEN_RATIO = 3.0  # most photos of a class to fewest, from which accuracy hide
 
 _OTHER_VAL_NAMES = ("valid", "validation", TEST)
 _PART_NAMES = frozenset({TRAIN, "training", VAL, *_OTHER_VAL_NAMES, "testing"})  # in any case
+_NO_CLASS = "__MACOSX"  # what macOS adds to archives, beside the folders that were packed
 _LISTED = 5  # names in a sentence
 
 
@@ -38,10 +40,13 @@ def data_parts(root: Path) -> dict[str, Path]:
 
 
 def class_names(folder: Path) -> list[str]:
-    """The class folders' names, sorted; hidden folders are none. Raises DataError for a folder that can't be read."""
+    """The class folders' names, sorted; hidden folders and macOS's additions to archives are none.
+
+    Raises DataError for a folder that can't be read."""
     try:
         with os.scandir(folder) as entries:  # knows folders from files without a look at each of a million photos
-            return sorted(entry.name for entry in entries if is_folder(entry) and not entry.name.startswith("."))
+            names = (entry.name for entry in entries if is_folder(entry))
+            return sorted(name for name in names if not name.startswith(".") and name != _NO_CLASS)
     except OSError as error:
         raise DataError(f"{folder}: {error.strerror}.", "Make it readable, or move it away.") from error
 
@@ -78,6 +83,11 @@ def oddities(parts: Mapping[str, Path], photos: Iterable[Path]) -> Iterator[str]
         names = list(dict.fromkeys(folder.name for folder in deep))
         inner_names = _shown(sorted(below[deep[0]]))
         yield f"All photos of {_shown(names)} lie in folders further below ({inner_names}): each counts as one of its class."
+    alike: dict[str, set[str]] = {}
+    for class_folder in below:
+        alike.setdefault(unicodedata.normalize("NFC", class_folder.name).casefold().strip(), set()).add(class_folder.name)
+    for twins in (sorted(names) for names in alike.values() if len(names) > 1):
+        yield f"Classes {', '.join(map(ascii, twins))} have names that look the same: are they one?"
     linked = sorted(link.relative_to(folder.parent).as_posix() for folder in below for link in _linked_folders(folder))
     if linked:
         yield f"Links to folders below a class are not followed: {_shown(linked)}."
@@ -130,6 +140,11 @@ def _half_a_layout(root: Path, present: str) -> DataError:
         return DataError(f"{root} has train/ and test/, but no val/.", hint)
     if missing == VAL and other:
         return DataError(f"{root} has train/ and {other}/, but no val/.", f"Rename {other}/ to val/.")
+    if not class_names(root / present):
+        return DataError(
+            f"{root / present} holds no class folder; {present}/ and {missing}/ are the parts of the data.",
+            f"If {present} is a class, call it otherwise, or make train/ and val/ folders around all classes.",
+        )
     return DataError(
         f"{root} has {present}/, but no {missing}/.",
         f"Make {root / missing} with the same class folders, or give {root / present} to have it split.",

@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -18,6 +17,7 @@ from edgetl.training.backbones import Backbone
 from edgetl.training.distributed import Processes
 from edgetl.training.ema import WeightAverage
 from edgetl.training.loader import Batch
+from edgetl.training.losses import photo_losses
 from edgetl.training.midway import Midway
 from edgetl.training.mixing import Mixing
 from edgetl.training.optimizers import make_optimizer, reduced_type
@@ -109,18 +109,19 @@ class Learner:
         """After a validation."""
         self._schedule.epoch_ended(val_loss)
 
-    def step(self, epoch: int, step: int, batches: Iterator[Batch], count: int, weight: float) -> None:
+    def step(self, epoch: int, step: int, batches: Iterator[Batch], count: int, photos: int) -> None:
         """One optimizer step over this process's part of the next ``count`` batches, one after the other.
 
-        weight  sum of the weights of all photos of the step, in all processes: the gradient is that of the loss summed
-                over the step and divided by it, however the step is cut into batches and processes
+        photos  of the whole step, in all processes: the gradient is that of the loss summed over the step and divided by
+                it, however the step is cut into batches and processes. Not by their weights, which have a mean of 1 over
+                an epoch: a step without a rare photo would count as much as one with it.
         """
         torch.manual_seed(torch_seed(self._settings.seed, STEP, epoch, step, self._processes.rank))
         self.last_lr = self.lr
         for number in range(count):
             with self._gathering(last=number == count - 1), _explained():
                 # DDP averages gradients over processes, and a sum is wanted.
-                loss = self._loss(next(batches)) * (self._processes.count / weight)
+                loss = self._loss(next(batches)) * (self._processes.count / photos)
                 self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self._settings.clip:
             self._scaler.unscale_(self._optimizer)
@@ -143,8 +144,7 @@ class Learner:
         with torch.autocast(self._device.type, self._reduced, enabled=self._reduced is not None):
             logits = self._model(images)
         logits = logits.float()
-        smoothing = self._settings.label_smoothing
-        loss = F.cross_entropy(logits, targets, self._class_weights, reduction="sum", label_smoothing=smoothing)
+        loss = photo_losses(logits, targets, self._class_weights, self._settings.label_smoothing).sum()
         with torch.no_grad():
             right = (logits.argmax(1) == batch.labels[batch.share.borrowed :]).sum()
             self.sums += torch.stack([loss.detach(), right, torch.full_like(right, len(logits))]).double()

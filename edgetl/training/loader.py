@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -19,10 +19,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from edgetl.errors import DataError, ImageError, TrainingError
-from edgetl.runtime.images import read_image
-from edgetl.training.augment import BatchView, Normalizer, PhotoView
+from edgetl.training.augment import BatchView, Normalizer
 from edgetl.training.dataset import Sample
-from edgetl.training.pixels import StoredPhotos
+from edgetl.training.pixels import Decode, StoredPhotos
 from edgetl.training.sampling import Share
 from edgetl.training.storage import SHARED_MEMORY, free_bytes
 from edgetl.training.transfer import to_device
@@ -48,23 +47,38 @@ class Loader(Protocol):
         """One batch for each share, in order. The same share always gives the same batch."""
 
 
+class Augmenter:
+    """Photos, squashed to one size, → a batch: the same view whether they were decoded before the run or just now."""
+
+    def __init__(self, labels: NDArray[np.int64], view: BatchView, normalizer: Normalizer) -> None:
+        """labels: int64 [N], of the training photos."""
+        self._labels = torch.from_numpy(labels)
+        self._view, self._normalizer = view, normalizer
+
+    def chances(self, share: Share, aspects: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(warps, colours, labels) of a share's photos; aspects: float32 [n], width / height before they were squashed."""
+        return *self._view.chances(share.epoch, share.positions, aspects), self._labels[torch.from_numpy(share.photos)]
+
+    @torch.no_grad()
+    def __call__(self, share: Share, pixels: Tensor, warps: Tensor, colours: Tensor, labels: Tensor) -> Batch:
+        """All on the device, pixels uint8 [n, h, w, 3]."""
+        return Batch(self._normalizer(self._view(pixels, warps, colours)), labels, share)
+
+
 class StoredLoader:
-    """From photos decoded before, augmented batch by batch on the device."""
+    """From photos decoded before."""
 
     def __init__(
         self,
         photos: StoredPhotos,
         rows: NDArray[np.int64],
-        labels: NDArray[np.int64],
-        view: BatchView,
-        normalizer: Normalizer,
+        augment: Augmenter,
         device: torch.device,
     ) -> None:
         """rows: int64 [N], where each training photo lies in ``photos``."""
         self._rows = torch.from_numpy(rows)
-        self._labels = torch.from_numpy(labels)
         self._aspects = torch.from_numpy(photos.aspects)
-        self._view, self._normalizer, self._device = view, normalizer, device
+        self._augment, self._device = augment, device
         self._pixels = torch.from_numpy(photos.pixels)
         if device.type == "cuda":
             torch.cuda.empty_cache()  # what decoding and features took there counts as used until then
@@ -80,17 +94,15 @@ class StoredLoader:
                 current.wait_event(copied)
                 for part in parts:
                     part.record_stream(current)
-                yield self._batch(share, *parts)
+                yield self._augment(share, *parts)
         else:
             for share in shares:
-                yield self._batch(share, *self._parts(share))
+                yield self._augment(share, *self._parts(share))
 
     def _parts(self, share: Share) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(pixels, warps, colours, labels) of a share, the pixels where they are stored."""
-        photos = torch.from_numpy(share.photos)
-        rows = self._rows[photos]
-        warps, colours = self._view.chances(share.epoch, share.positions, self._aspects[rows])
-        return self._gathered(rows), warps, colours, self._labels[photos]
+        rows = self._rows[torch.from_numpy(share.photos)]
+        return self._gathered(rows), *self._augment.chances(share, self._aspects[rows])
 
     def _gathered(self, rows: Tensor) -> Tensor:
         if self._pixels.device.type == "cuda":
@@ -109,35 +121,29 @@ class StoredLoader:
                 copied.record(stream)
             yield share, parts, copied
 
-    @torch.no_grad()
-    def _batch(self, share: Share, pixels: Tensor, warps: Tensor, colours: Tensor, labels: Tensor) -> Batch:
-        return Batch(self._normalizer(self._view(pixels, warps, colours)), labels, share)
-
 
 class FileLoader:
-    """From the files, decoded again in every epoch and augmented photo by photo in worker processes."""
+    """From the files, decoded again in every epoch in worker processes."""
 
     def __init__(
         self,
         samples: Sequence[Sample],
-        view: PhotoView,
-        normalizer: Normalizer,
+        decode: Decode,
+        augment: Augmenter,
         device: torch.device,
         workers: int,
     ) -> None:
-        self._views = _Views(samples, view)
-        self._labels = np.array([sample.label for sample in samples], np.int64)
-        self._normalizer, self._device, self._workers = normalizer, device, workers
+        self._photos = _Photos(samples, decode)
+        self._augment, self._device, self._workers = augment, device, workers
 
     def batches(self, shares: Iterable[Share]) -> Iterator[Batch]:
         """See ``Loader``."""
         waiting: queue.SimpleQueue[Share] = queue.SimpleQueue()  # the workers are some batches ahead
 
-        def keys() -> Iterator[list[tuple[int, int, int]]]:
+        def wanted() -> Iterator[list[int]]:
             for share in shares:
                 waiting.put(share)
-                places = zip(share.positions.tolist(), share.photos.tolist(), strict=True)
-                yield [(share.epoch, position, photo) for position, photo in places]
+                yield share.photos.tolist()
 
         with warnings.catch_warnings(), _ended_children_as_before():
             # Python 3.12 warns of forking beside threads; these workers touch none of theirs. torch warns of more
@@ -145,8 +151,8 @@ class FileLoader:
             warnings.filterwarnings("ignore", ".*(fork|worker processes).*")
             stream: Any = iter(
                 DataLoader(
-                    self._views,
-                    batch_sampler=keys(),
+                    self._photos,
+                    batch_sampler=wanted(),
                     num_workers=self._workers,
                     collate_fn=_stacked,
                     pin_memory=self._device.type == "cuda",
@@ -154,14 +160,13 @@ class FileLoader:
                 )
             )
         try:
-            for pixels in _explained(stream):
+            for decoded in _explained(stream):
                 share = waiting.get()
-                if isinstance(pixels, str):
-                    raise DataError(pixels, "It could be read when the run began: put it back, then go on with --resume.")
-                images, labels = (
-                    to_device(torch.as_tensor(part), self._device) for part in (pixels, self._labels[share.photos])
-                )
-                yield Batch(self._normalizer(images), labels, share)
+                if isinstance(decoded, str):
+                    raise DataError(decoded, "It could be read when the run began: put it back, then go on with --resume.")
+                pixels, aspects = (torch.as_tensor(part) for part in decoded)
+                parts = (pixels, *self._augment.chances(share, aspects))
+                yield self._augment(share, *(to_device(part, self._device) for part in parts))
         finally:
             # They end for no polite signal, and while an error is told nothing else would end them.
             stream._shutdown_workers()
@@ -191,32 +196,37 @@ def _explained(stream: Iterator[T]) -> Iterator[T]:
         ) from error
 
 
-class _Views(Dataset["NDArray[np.uint8] | str"]):
-    """(epoch, position, photo) → that photo's view in that epoch, or why there is none."""
+_Photo: TypeAlias = "tuple[NDArray[np.uint8], float]"  # see Decode
 
-    def __init__(self, samples: Sequence[Sample], view: PhotoView) -> None:
+
+class _Photos(Dataset["_Photo | str"]):
+    """Number of a training photo → that photo, decoded, or why it can't be."""
+
+    def __init__(self, samples: Sequence[Sample], decode: Decode) -> None:
         self._samples = list(samples)
-        self._view = view
+        self._decode = decode
 
-    def __getitem__(self, key: tuple[int, int, int]) -> NDArray[np.uint8] | str:
-        epoch, position, photo = key
+    def __getitem__(self, photo: int) -> _Photo | str:
         try:
-            return self._view(read_image(self._samples[photo].path), epoch, position)
+            return self._decode(self._samples[photo])
         except ImageError as error:
             return error.message
 
 
-def _stacked(views: list[NDArray[np.uint8] | str]) -> Tensor | NDArray[np.uint8] | str:
-    """A tensor goes from process to process in shared memory; an array, for want of that, is packed and unpacked."""
-    pictures = []
-    for view in views:
-        if isinstance(view, str):
-            return view
-        pictures.append(view)
-    pixels = np.stack(pictures)
+def _stacked(photos: list[_Photo | str]) -> tuple[Tensor | NDArray[np.uint8], NDArray[np.float32]] | str:
+    """(pixels, aspects), or why a photo can't be decoded.
+
+    A tensor goes from process to process in shared memory; an array, for want of that, is packed and unpacked.
+    """
+    decoded: list[_Photo] = []
+    for photo in photos:
+        if isinstance(photo, str):
+            return photo
+        decoded.append(photo)
+    pixels, aspects = np.stack([pixels for pixels, _ in decoded]), np.array([aspect for _, aspect in decoded], np.float32)
     me = get_worker_info()
     wanted = 2 * pixels.nbytes * (me.num_workers if me else 1)  # each may be about to take as much
-    return torch.from_numpy(pixels) if free_bytes(SHARED_MEMORY) > wanted else pixels
+    return (torch.from_numpy(pixels) if free_bytes(SHARED_MEMORY) > wanted else pixels), aspects
 
 
 def _begin_worker(_: int) -> None:

@@ -78,7 +78,10 @@ class Loop:
             # A solved head is hard to beat with few photos: then it is what is kept.
             self._publish(self._row(clock, self._judge()))
             self._save(clock)
-        with StopSignal() as stop, closing(cast("Any", self._course.kit.loader.batches(shares))) as batches:
+        with (
+            StopSignal(self._tell_of_stopping) as stop,
+            closing(cast("Any", self._course.kit.loader.batches(shares))) as batches,
+        ):
             while not standing.ended:
                 if not self._steps(batches, stop, clock):
                     return False
@@ -86,6 +89,9 @@ class Loop:
                 if processes.any(stop.received):
                     return standing.ended
         return True
+
+    def _tell_of_stopping(self) -> None:
+        self._course.listener.stopping("Stopping after this step.")
 
     def _steps(self, batches: Iterator[Batch], stop: StopSignal, clock: _Clock) -> bool:
         """The rest of an epoch's steps → False if a signal ended it."""
@@ -110,8 +116,8 @@ class Loop:
 
     def _step(self, batches: Iterator[Batch]) -> None:
         epoch, step = self.standing.epoch, self.standing.step
-        count, weight = self._course.kit.step(epoch, step)
-        self._learner.step(epoch, step, batches, count, weight)
+        count, photos = self._course.kit.sampler.of_step(step)
+        self._learner.step(epoch, step, batches, count, photos)
 
     def _end_epoch(self, clock: _Clock) -> None:
         """Validate, keep the weights if they are the best, write the history, save."""

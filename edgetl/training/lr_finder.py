@@ -85,8 +85,8 @@ def _sweep(
             rate = LOWEST * (HIGHEST / LOWEST) ** (number / (STEPS - 1))
             learner.set_rate(rate)
             epoch, step = divmod(number, steps)
-            count, weight = kit.step(epoch, step)
-            learner.step(epoch, step, batches, count, weight)
+            count, photos = kit.sampler.of_step(step)
+            learner.step(epoch, step, batches, count, photos)
             loss, _, seen = processes.sum(learner.sums).tolist()
             learner.sums.zero_()
             mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss / seen

@@ -80,15 +80,15 @@ def metrics_summary(probabilities: Probabilities, targets: Targets, *, temperatu
         "accuracy_interval": list(_wilson(correct, len(targets))),
         "photos": len(targets),
         "loss": float(-np.log(np.maximum(right, _SMALLEST), dtype=np.float64).mean()),
-        "macro_f1": float(multiclass_f1_score(predicted, truth, classes, average="none")[present].mean()),
-        "balanced_accuracy": float(multiclass_recall(predicted, truth, classes, average="none")[present].mean()),
+        "macro_f1": _plain(multiclass_f1_score(predicted, truth, classes, average="none")[present].mean()),
+        "balanced_accuracy": _plain(multiclass_recall(predicted, truth, classes, average="none")[present].mean()),
         "calibration_error": _calibration_error(predicted, truth, classes),
         "calibration_error_before": _calibration_error(
             torch.from_numpy(untempered(probabilities, temperature)), truth, classes
         ),
     }
     if classes >= 2 * _TOP:
-        summary["top5_accuracy"] = float(multiclass_accuracy(predicted, truth, classes, average="micro", top_k=_TOP))
+        summary["top5_accuracy"] = _plain(multiclass_accuracy(predicted, truth, classes, average="micro", top_k=_TOP))
     return summary
 
 
@@ -99,7 +99,7 @@ def class_metrics(probabilities: Probabilities, targets: Targets, labels: Sequen
 
     predicted, truth, classes = _checked(probabilities, targets)
     precision, recall, f1 = (
-        metric(predicted, truth, classes, average="none").tolist()
+        [_plain(value) for value in metric(predicted, truth, classes, average="none")]
         for metric in (multiclass_precision, multiclass_recall, multiclass_f1_score)
     )
     matrix = confusion_matrix(probabilities, targets)
@@ -180,8 +180,13 @@ def _checked(probabilities: Probabilities, targets: Targets) -> tuple[torch.Tens
 def _calibration_error(predicted: torch.Tensor, truth: torch.Tensor, classes: int) -> float:
     from torchmetrics.functional.classification import multiclass_calibration_error
 
-    error = multiclass_calibration_error(predicted.clamp(0, 1), truth, classes, n_bins=CALIBRATION_BINS, norm="l1")
-    return float(error)
+    bounded = predicted.clamp(0, 1 - 2**-24)  # torchmetrics has a bin of its own for exactly 1
+    return _plain(multiclass_calibration_error(bounded, truth, classes, n_bins=CALIBRATION_BINS, norm="l1"))
+
+
+def _plain(value: torch.Tensor) -> float:
+    """Without the digits that float32 has invented: 0.7437499761581421 is 0.74375."""
+    return round(float(value), 7)
 
 
 def _wilson(correct: int, photos: int) -> tuple[float, float]:

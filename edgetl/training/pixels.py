@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,19 +11,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.ExifTags import Base
 
 from edgetl.errors import ImageError
-from edgetl.runtime.images import read_image
+from edgetl.runtime.images import identify
 from edgetl.runtime.preprocess import resize_image
 from edgetl.runtime.spec import PreprocessSpec
-from edgetl.training.dataset import Sample
+from edgetl.training.dataset import Sample, read_sample
 from edgetl.training.distributed import Processes
 
 _MARGIN = 1.3  # stored side / network's side: what cut-outs are enlarged from, without keeping whole photos
 _MULTIPLE = 32
+_MOST_ASPECT = 2.0  # longer photos are stored at this
+_LOOKED_AT = 100  # photos whose aspect is asked for
+_ON_THEIR_SIDE = range(5, 9)  # EXIF orientations that swap width and height
 _REDUCING_GAP = 3.0  # Pillow may shrink in whole steps down to 3 × the size first: much faster on large photos
 
-Decode = Callable[[Path], tuple[NDArray[np.uint8], float]]
+Decode = Callable[[Sample], tuple[NDArray[np.uint8], float]]
 Done = Callable[[], None]
 
 
@@ -44,18 +49,42 @@ class StoredPhotos:
         """What ``fill`` will fill. room: uint8 [N, h, w, 3], zeros."""
         return cls(room, np.ones(len(room), np.float32), {})
 
-    def fill(self, row: int, path: Path, decode: Decode) -> None:
+    def fill(self, row: int, sample: Sample, decode: Decode) -> None:
         """Decode a photo into ``row``, or note why it can't be read. From any thread."""
         try:
-            self.pixels[row], self.aspects[row] = decode(path)
+            self.pixels[row], self.aspects[row] = decode(sample)
         except ImageError as error:
-            self.unreadable[path] = error.reason
+            self.unreadable[sample.path] = error.reason
 
 
-def stored_size(size: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) at which training photos are stored for a network that takes ``size``."""
-    height, width = (max(round(_MARGIN * side / _MULTIPLE), 1) * _MULTIPLE for side in size)
+def stored_size(size: tuple[int, int], aspect: float) -> tuple[int, int]:
+    """(height, width) at which training photos are stored for a network that takes ``size``.
+
+    aspect  width / height of most of them: squashed to a square, a long photo would be blurred along its longer side
+    """
+    short = _MARGIN * math.sqrt(size[0] * size[1])
+    stretch = math.sqrt(min(max(aspect, 1 / _MOST_ASPECT), _MOST_ASPECT))
+    height, width = (max(round(side / _MULTIPLE), 1) * _MULTIPLE for side in (short / stretch, short * stretch))
     return height, width
+
+
+def typical_aspect(samples: Sequence[Sample]) -> float:
+    """The median width / height of some of the photos, the same ones wherever they lie; 1 where none can be read."""
+    some = sorted(samples, key=lambda sample: sample.digest)[:_LOOKED_AT]
+    return float(np.median([aspect for sample in some if (aspect := _aspect(sample.path))] or [1.0]))
+
+
+def _aspect(path: Path) -> float | None:
+    """As its first bytes say; None where they say nothing."""
+    if not path.is_file():  # a pipe would be waited for
+        return None
+    try:
+        with path.open("rb") as file:
+            image = identify(file, str(path))
+            turned = image.getexif().get(Base.Orientation) in _ON_THEIR_SIDE
+            return image.height / image.width if turned else image.width / image.height
+    except Exception:  # whatever a broken file makes of Pillow: decoding will say what is wrong
+        return None
 
 
 def squashed(image: Image.Image, size: tuple[int, int], spec: PreprocessSpec) -> NDArray[np.uint8]:
@@ -65,10 +94,10 @@ def squashed(image: Image.Image, size: tuple[int, int], spec: PreprocessSpec) ->
 
 
 def decoder(spec: PreprocessSpec, size: tuple[int, int] | None = None) -> Decode:
-    """path → (uint8 [h, w, 3], aspect): squashed to ``size``, or by default resized and cropped as ``spec`` says."""
+    """photo → (uint8 [h, w, 3], aspect): squashed to ``size``, or by default resized and cropped as ``spec`` says."""
 
-    def decode(path: Path) -> tuple[NDArray[np.uint8], float]:
-        image = read_image(path)
+    def decode(sample: Sample) -> tuple[NDArray[np.uint8], float]:
+        image = read_sample(sample)
         return (squashed(image, size, spec) if size else resize_image(image, spec)), image.width / image.height
 
     return decode
@@ -92,7 +121,7 @@ def store(
     stored = StoredPhotos.none_yet(room)
     with ThreadPoolExecutor(threads) as pool:
         rows = range(part[0], len(samples), part[1])
-        for _ in pool.map(lambda row: stored.fill(row, samples[row].path, decode), rows):
+        for _ in pool.map(lambda row: stored.fill(row, samples[row], decode), rows):
             done()
     return stored
 

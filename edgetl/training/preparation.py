@@ -13,14 +13,14 @@ from timm.layers.norm_act import convert_sync_batchnorm
 from edgetl.errors import TrainingError
 from edgetl.runtime.cores import cores
 from edgetl.runtime.spec import PreprocessSpec
-from edgetl.training.augment import BatchView, Normalizer, PhotoView, View
+from edgetl.training.augment import BatchView, Normalizer, View
 from edgetl.training.backbones import Backbone, build, input_size
 from edgetl.training.dataset import ImageFolders, Sample, find_unreadable
 from edgetl.training.distributed import Processes
 from edgetl.training.head import Doubt
 from edgetl.training.levels import with_levels, without_levels
-from edgetl.training.loader import FileLoader, Loader, StoredLoader
-from edgetl.training.pixels import StoredPhotos, decoder, joined, store, stored_size
+from edgetl.training.loader import Augmenter, FileLoader, Loader, StoredLoader
+from edgetl.training.pixels import StoredPhotos, decoder, joined, store, stored_size, typical_aspect
 from edgetl.training.progress import Counter, Listener
 from edgetl.training.randomness import HEAD, torch_seed
 from edgetl.training.sampling import Sampler
@@ -93,13 +93,6 @@ class Kit:
     class_weights: torch.Tensor | None
     doubts: list[Doubt]
 
-    def step(self, epoch: int, step: int) -> tuple[int, float]:
-        """How many batches an optimizer step takes, and the sum of the weights of their photos, in all processes."""
-        numbers = self.sampler.batches_of(step)
-        photos = [photo for number in numbers for photo in self.sampler.whole(epoch, number)]
-        weights = self.class_weights
-        return len(numbers), float(len(photos) if weights is None else weights[self.sampler.labels[photos]].sum())
-
 
 def equip(
     settings: TrainSettings,
@@ -118,7 +111,8 @@ def equip(
               left out again, no others: on a GPU, chance decides who decodes a photo, and decoders differ in what they can
     """
     backbone.module.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    validation, stored = _decoded(settings, folders, backbone.spec, processes, folder, listener)
+    size = stored_size(input_size(backbone.spec), typical_aspect(folders.train))
+    validation, stored = _decoded(settings, folders, backbone.spec, size, processes, folder, listener)
     unreadable = dict(stored.unreadable) if stored else _unreadable(settings, folders.train, processes, listener)
     if left_out is not None:
         again = (sample.path for sample in folders.train if sample.digest in left_out)
@@ -146,9 +140,10 @@ def equip(
         balanced=settings.balanced,
         processes=processes.count,
         mixed=mixed,
+        least=2 if settings.norm_statistics else 1,
     )
     rows = [row for row, sample in enumerate(folders.train) if sample.path not in unreadable]
-    loader = _loader(settings, left, backbone.spec, stored, rows, processes)
+    loader = _loader(settings, left, backbone.spec, size, stored, rows, processes)
     return Kit(left, backbone, validation, loader, sampler, weights, doubts)
 
 
@@ -161,36 +156,38 @@ def _decoded(
     settings: TrainSettings,
     folders: ImageFolders,
     spec: PreprocessSpec,
+    size: tuple[int, int],
     processes: Processes,
     folder: Path,
     listener: Listener,
 ) -> tuple[Validation, StoredPhotos | None]:
     done = Counter(listener, "Decoding validation photos", len(folders.val[processes.rank :: processes.count]))
     validation = Validation(folders.val, spec, processes, folder, threads=_threads(settings, processes), done=done)
-    return validation, _store_training(settings, folders.train, spec, processes, folder, listener)
+    return validation, _store_training(settings, folders.train, spec, size, processes, folder, listener)
 
 
 def _loader(
     settings: TrainSettings,
     folders: ImageFolders,
     spec: PreprocessSpec,
+    size: tuple[int, int],
     stored: StoredPhotos | None,
     rows: list[int],
     processes: Processes,
 ) -> Loader:
-    view, normalizer = View.of(settings, spec), Normalizer(spec, processes.device)
-    if stored is None:
-        threads = _threads(settings, processes)
-        return FileLoader(folders.train, PhotoView(view, settings.seed), normalizer, processes.device, threads)
     labels = np.array([sample.label for sample in folders.train], np.int64)
-    batch_view = BatchView(view, settings.seed, len(folders.train))
-    return StoredLoader(stored, np.array(rows, np.int64), labels, batch_view, normalizer, processes.device)
+    view = BatchView(View.of(settings, spec), settings.seed, len(labels))
+    augment = Augmenter(labels, view, Normalizer(spec, processes.device))
+    if stored is None:
+        return FileLoader(folders.train, decoder(spec, size), augment, processes.device, _threads(settings, processes))
+    return StoredLoader(stored, np.array(rows, np.int64), augment, processes.device)
 
 
 def _store_training(
     settings: TrainSettings,
     samples: tuple[Sample, ...],
     spec: PreprocessSpec,
+    size: tuple[int, int],
     processes: Processes,
     folder: Path,
     listener: Listener,
@@ -198,7 +195,6 @@ def _store_training(
     """Training photos, decoded and squashed; None if they are not to be kept, or there is no room."""
     if settings.cache == "off":
         return None
-    size = stored_size(input_size(spec))
     room = allocate((len(samples), *size, 3), settings.cache, folder, processes)
     if room is None:
         listener.note("Training photos are decoded in every epoch: there is no room to keep them decoded.")
@@ -218,7 +214,7 @@ def _store_training(
 def _unreadable(
     settings: TrainSettings, samples: tuple[Sample, ...], processes: Processes, listener: Listener
 ) -> dict[Path, str]:
-    mine = [sample.path for sample in samples[processes.rank :: processes.count]]
+    mine = samples[processes.rank :: processes.count]
     done = Counter(listener, "Checking training photos", len(mine))
     found = processes.gather(find_unreadable(mine, threads=_threads(settings, processes), done=done))
     return {path: why for part in found for path, why in part.items()}

@@ -33,6 +33,9 @@ class Listener:
     def note(self, sentence: str) -> None:
         """Something that the user should know."""
 
+    def stopping(self, sentence: str) -> None:
+        """Ctrl-C, or a polite kill, has come: what happens until the end. Called between any two things that happen."""
+
     def working(self, what: str, done: int, total: int) -> None:
         """How far a step before or after training is; 0 of 0: not counted."""
 
@@ -50,6 +53,7 @@ class Remembering(Listener):
         self.notes = list(notes)
         self.found, self.working = listener.found, listener.working  # type: ignore[method-assign]
         self.step, self.epoch = listener.step, listener.epoch  # type: ignore[method-assign]
+        self.stopping = listener.stopping  # type: ignore[method-assign]
         self._listener = listener
 
     def note(self, sentence: str) -> None:

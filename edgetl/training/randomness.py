@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 # What a number is drawn for: the same step draws different numbers for its photos and for its dropout.
-ORDER, WARP, STEP, MIXING, HEAD, PHOTO = range(6)
+ORDER, WARP, STEP, MIXING, HEAD = range(5)
 
 
 def numpy_generator(*place: int) -> np.random.Generator:

@@ -172,11 +172,14 @@ class _Run:
             strengths=[(trial.strength, trial.loss) for trial in head.trials],
             doubts=head.doubts,
         )
-        with StopSignal():  # half of what is written would be of no use, and seconds later all of it is there
+        with StopSignal(self._tell_of_ending):  # half of what is written would be of no use
             self._keep(folders, backbone, backbone.module.eval(), Standing(best=scores(logits, labels)), SOLVED)
             settle(self._folder, SOLVED)  # only now that it is written: a full disk leaves an earlier run as it was
             clear(self._folder, but=BEST)
             return Outcome(self._folder, True, finish(self._folder, self._settings, folders, logits, told))
+
+    def _tell_of_ending(self) -> None:
+        self._listener.stopping("The run is done, and its report nearly: it ends in a moment.")
 
     def _told(self, before: float = 0.0, **values: Any) -> Told:
         """before: seconds that earlier parts of the run took."""
@@ -232,7 +235,7 @@ class _Run:
         network: Any = checkpoint.load(self._folder).network
         logits = kit.validation.logits(network.to(self._device, memory_format=torch.channels_last))
         metrics = {}
-        with StopSignal():
+        with StopSignal(self._tell_of_ending):
             if processes.leads:
                 before = state["standing"]["seconds"] if state else 0.0
                 told = self._told(before, history=loop.standing.history, doubts=doubts)

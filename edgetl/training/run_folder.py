@@ -15,6 +15,7 @@ METRICS = "metrics.json"
 REPORT = "report.html"
 EVENTS = "tensorboard"
 SOLVED = "solved"
+_MEND = "See that files can be written there."
 _RATES = ("lr.csv", "lr.png")  # of --find-lr, beside which a run may begin
 
 
@@ -94,7 +95,7 @@ def clear(folder: Path, *, but: str) -> None:
                     path.unlink(missing_ok=True)
         _clear_waiting(folder)
     except OSError as error:
-        raise CheckpointError(f"{folder} can't be written: {error.strerror}.", "Choose another folder with -o.") from error
+        raise CheckpointError(f"{folder} can't be written: {error.strerror}.", _MEND) from error
     shutil.rmtree(folder / EVENTS, ignore_errors=True)
 
 
@@ -115,7 +116,7 @@ def settle(folder: Path, what: str) -> None:
             (folder / waiting(what)).replace(folder / BEST)
         _clear_waiting(folder)
     except OSError as error:
-        raise CheckpointError(f"{folder} can't be written: {error.strerror}.", "Choose another folder with -o.") from error
+        raise CheckpointError(f"{folder} can't be written: {error.strerror}.", _MEND) from error
 
 
 def _clear_waiting(folder: Path) -> None:

@@ -37,8 +37,9 @@ class Sampler:
     accumulate  batches in an optimizer step
     balanced    draw with replacement, so that each class comes equally often
     mixed       photos are mixed with the one before them in the batch, whichever process has it
+    least       photos that each process needs: 2 where batch norm measures them, since it can't measure one
 
-    A last batch with fewer than two photos for each process is left out: batch norm can't take one photo.
+    A last batch with fewer is left out.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Sampler:
         balanced: bool = False,
         processes: int = 1,
         mixed: bool = False,
+        least: int = 1,
     ) -> None:
         self.labels = np.asarray(labels, np.int64)
         self._batch_size, self._accumulate = batch_size, accumulate
@@ -59,7 +61,7 @@ class Sampler:
         self._processes = processes
         self._borrowed = int(mixed and processes > 1)
         whole, rest = divmod(len(labels), batch_size)
-        self.batches = whole + (rest >= 2 * processes) or 1
+        self.batches = whole + (rest >= least * processes) or 1
         self._order = lru_cache(maxsize=2)(self._draw)
 
     def _draw(self, epoch: int) -> NDArray[np.int64]:
@@ -76,11 +78,15 @@ class Sampler:
 
     def photos(self, step: int) -> int:
         """How many photos an epoch's first ``step`` steps see, in all processes."""
-        return min(step * self._accumulate * self._batch_size, len(self.labels))
+        return min(self._begun(step) * self._batch_size, len(self.labels))
 
-    def batches_of(self, step: int) -> range:
-        """Numbers of the batches of a step."""
-        return range(step * self._accumulate, min((step + 1) * self._accumulate, self.batches))
+    def of_step(self, step: int) -> tuple[int, int]:
+        """How many batches, and how many photos in all processes, a step takes."""
+        return self._begun(step + 1) - self._begun(step), self.photos(step + 1) - self.photos(step)
+
+    def _begun(self, step: int) -> int:
+        """Batches before a step."""
+        return min(step * self._accumulate, self.batches)
 
     def whole(self, epoch: int, batch: int) -> NDArray[np.int64]:
         """int64 [n]: the photos of one batch, over all processes."""

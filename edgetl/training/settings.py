@@ -11,6 +11,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from edgetl.errors import TrainingError
 from edgetl.training.layout import DEFAULT_VAL_FRACTION
+from edgetl.training.run_folder import BEST, LAST
 
 SOLVER = "solver"  # the optimizer that fits the head on frozen features as one convex problem, without epochs
 _KINDS = {str: "text", bool: "True or False", int: "a whole number", float: "a number"}
@@ -211,7 +212,13 @@ class TrainSettings:
 
 
 def require_weights_file(path: Path) -> None:
-    """Raises TrainingError if ``path``, which ``weights`` names, is no file."""
+    """Raises TrainingError if ``path``, which ``weights`` names, is no file, or one of another kind that edgetl writes."""
+    best = next((file for file in (path / BEST, path.with_name(BEST)) if file.is_file()), None)
+    hint = f"Name the run's {BEST}." if best is None else f"Name {best}."
+    if path.is_dir():
+        raise TrainingError(f"{path} is a folder, and no file of weights.", hint)
+    if path.is_file() and (path.suffix == ".onnx" or path.name == LAST):
+        raise TrainingError(f"{path} is no file of weights.", hint)
     if not path.is_file():
         raise TrainingError(f"There is no weights file {path}.", "--weights takes auto, none, or a file.")
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 
 from edgetl.training.backbones import Backbone
@@ -17,6 +16,7 @@ from edgetl.training.feature_cache import cache_folder
 from edgetl.training.features import Features, extract_features
 from edgetl.training.head import Doubt, Head, fit_head
 from edgetl.training.levels import find_levels, own_features, with_levels, without_levels
+from edgetl.training.losses import photo_losses
 from edgetl.training.progress import Listener
 from edgetl.training.settings import TrainSettings
 
@@ -138,7 +138,7 @@ def _softened(
 
     def loss(log_temperature: float) -> float:
         scaled = logits / math.exp(log_temperature)
-        return float(F.cross_entropy(scaled, targets, class_weights, label_smoothing=smoothing))
+        return float(photo_losses(scaled, targets, class_weights, smoothing).mean())
 
     found = minimize_scalar(loss, bounds=(0.0, math.log(_SOFTEST)), method="bounded")
     return head.divided(math.exp(found.x))

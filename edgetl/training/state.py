@@ -15,7 +15,7 @@ from edgetl.training.run_folder import LAST, require_begun
 from edgetl.training.validation import Scores
 from edgetl.training.writing import write_atomically
 
-_SCHEMA = 3
+_SCHEMA = 4
 _KEYS = {"settings", "fingerprint", "left_out", "levels", "notes", "threads", "batches", "doubts", "standing", "learner"}
 
 
@@ -75,12 +75,18 @@ def read_state(folder: Path) -> dict[str, Any]:
     """What ``write_state`` wrote, on the CPU. Raises CheckpointError if there is none, or it can't be read."""
     path = require_begun(folder)
     try:
+        if not path.is_file():
+            raise ValueError("it is no regular file")  # a pipe would be waited for
         with zipfile.ZipFile(path) as archive:  # torch writes checksums into it and looks at none
             if archive.testzip() is not None:
                 raise ValueError("it is damaged, its checksums do not fit")
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{path} can't be read: {error.strerror or error}.", "See that it can be read.") from error
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise CheckpointError(f"{path} can't be read: {first_line(error)}.", "Start again with --overwrite.") from error
+        # torch's advice would be to run what is in the file.
+        reason = "it holds what no run writes" if "weights_only" in str(error) else first_line(error)
+        raise CheckpointError(f"{path} can't be read: {reason}.", "Start again with --overwrite.") from error
     if not isinstance(state, dict) or state.get("schema") != _SCHEMA or not state.keys() >= _KEYS:
         raise CheckpointError(f"{path} was written by another version of edgetl.", "Start again with --overwrite.")
     return state

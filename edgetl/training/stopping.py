@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -11,10 +12,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignal:
-    """Within ``with``, the first such signal only sets ``received``; a second one does what it always does."""
+    """Within ``with``, the first such signal only sets ``received``; a second one does what it always does.
 
-    def __init__(self) -> None:
+    told  called with the first one: what it brings about may take a while
+    """
+
+    def __init__(self, told: Callable[[], object] = lambda: None) -> None:
         self.received = False
+        self._told = told
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
@@ -28,6 +33,7 @@ class StopSignal:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received = True
         self._restore()
+        self._told()
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

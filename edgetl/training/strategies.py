@@ -48,11 +48,12 @@ class Trainable:
 
         In between it falls by the same factor from block to block, so that a network cut into many is trained as deep
         down as one cut into few.
-        Vectors (biases, norms) are not decayed: pulling them to zero hurts and regularizes nothing.
+        Vectors (biases, norms, scales, whatever axes of 1 they have) are not decayed: pulling them to zero hurts and
+        regularizes nothing.
         """
         groups: dict[tuple[int, bool], dict[str, Any]] = {}
         for depth, parameter in self._by_depth():
-            decayed = parameter.dim() > 1
+            decayed = parameter.numel() > max(parameter.shape, default=1)
             rate = lr * layer_decay ** (depth / len(self._backbone.blocks))
             decay = weight_decay if decayed else 0.0
             group = groups.setdefault((depth, decayed), {"params": [], "lr": rate, "weight_decay": decay})

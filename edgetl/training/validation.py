@@ -71,7 +71,7 @@ class Validation:
         self._decode, self._threads = decoder(spec), threads
         self._room = allocate((len(self._mine), *input_size(spec), 3), "auto", folder)
         if self._room is None:
-            found = find_unreadable(self._paths(), threads=threads, done=done)
+            found = find_unreadable(self._mine, threads=threads, done=done)
         else:
             found = store(self._mine, self._decode, self._room, threads=threads, done=done).unreadable
         self.unreadable = {path: why for part in processes.gather(found) for path, why in part.items()}
@@ -102,10 +102,7 @@ class Validation:
             return
         with ThreadPoolExecutor(self._threads) as pool:
             for start in range(0, len(self._mine), size):
-                yield np.stack([pixels for pixels, _ in pool.map(self._decode, self._paths()[start : start + size])])
-
-    def _paths(self) -> list[Path]:
-        return [sample.path for sample in self._mine]
+                yield np.stack([pixels for pixels, _ in pool.map(self._decode, self._mine[start : start + size])])
 
 
 def scores(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Scores:

@@ -50,8 +50,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError) as error:
         raise TrainingError(f"{path} can't be read as weights: {error}.") from error
     except Exception as error:  # torch raises many kinds for a damaged file or for objects other than tensors
+        # torch's advice would be to run what is in the file.
+        reason = "it holds more than tensors, or none" if "weights_only" in str(error) else first_line(error)
         raise TrainingError(
-            f"{path} can't be read as plain weights: {first_line(error)}",
+            f"{path} can't be read as plain weights: {reason}.",
             "Save it as .safetensors, or as a state dict with torch.save(model.state_dict(), FILE).",
         ) from error
     for key in _WRAPPERS:

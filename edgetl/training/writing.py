@@ -44,6 +44,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+        if "inline_container" in reason:  # torch's name for a write that wrote less
+            reason = "the disk took only a part of it"
         raise CheckpointError(
-            f"{path} can't be written: {reason}.", "Free some space, or choose another folder with -o."
+            f"{path} can't be written: {reason}.", "Free some space, or see that files can be written there."
         ) from error

@@ -49,7 +49,7 @@ def test_training_prints_classes_result_and_the_next_command(class_folder, tmp_p
     ):
         assert said in result.output
     kept = json.loads((tmp_path / "pets/metrics.json").read_text())
-    assert (f"Kept: epoch {kept['epoch']}; calibration" in result.output) == (kept["epoch"] > 0 and not kept["midway"])
+    assert (f"Kept: epoch {kept['epoch']}; the loss" in result.output) == (kept["epoch"] > 0 and not kept["midway"])
     accuracy, low, high = map(float, re.search(r"accuracy ([\d.]+)% \(([\d.]+)% to ([\d.]+)%\)", result.output).groups())
     assert low < accuracy < high
     assert (tmp_path / "pets/best.safetensors").is_file()
@@ -148,6 +148,9 @@ sys.exit("torch was imported" if "torch" in sys.modules else 0 if result.exit_co
         (["--resume", "FILE"], "USED"),
         (["DATA", "-o", "FILE"], "is a file"),
         (["DATA", "-o", "OUT", "--weights", "nowhere.pth"], "no weights file nowhere.pth"),
+        (["DATA", "-o", "OUT", "--weights", "USED"], "FILE"),
+        (["DATA", "-o", "OUT", "--weights", "MODEL"], "is no file of weights"),
+        (["PARTS", "-o", "OUT", "--val-fraction", "0.5"], "no effect where there is a folder val/"),
         (["DATA", "-o", "OUT", "--feature-cache", "INSIDE"], "Choose another folder with --feature-cache"),
     ],
 )
@@ -156,6 +159,11 @@ def test_what_is_wrong_with_the_call_is_said_before_torch_is_imported(class_fold
     (tmp_path / "used/best.safetensors").touch()
     places = {"DATA": class_folder, "OUT": tmp_path / "out", "NOWHERE": tmp_path / "nowhere", "USED": tmp_path / "used"}
     places |= {"FILE": tmp_path / "used/best.safetensors", "INSIDE": class_folder / "cache"}
+    places |= {"MODEL": tmp_path / "model.onnx", "PARTS": tmp_path / "parts"}
+    places["MODEL"].touch()
+    places["PARTS"].mkdir()
+    for part in ("train", "val"):
+        (places["PARTS"] / part).symlink_to(class_folder)
     called = ["train", *(str(places.get(word, word)) for word in arguments)]
     ended = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *called], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr

@@ -12,14 +12,16 @@ from torchvision.transforms import v2
 
 from edgetl.runtime.preprocess import normalize
 from edgetl.runtime.spec import PreprocessSpec
-from edgetl.training.augment import BatchView, Normalizer, PhotoView, View
+from edgetl.training.augment import BatchView, Normalizer, View
+from edgetl.training.dataset import Sample
 from edgetl.training.ema import WeightAverage
+from edgetl.training.layout import content_digest
 from edgetl.training.mixing import Mixing
-from edgetl.training.pixels import decoder, stored_size
+from edgetl.training.pixels import decoder, stored_size, typical_aspect
 from edgetl.training.recipes import resolve
 from edgetl.training.sampling import Sampler
 
-STILL = View((32, 32), flip=False, rotation=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0), colour=0.0, interpolation="bilinear")
+STILL = View((32, 32), flip=False, rotation=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0), colour=0.0)
 PLACES = np.arange(200)
 
 
@@ -119,25 +121,6 @@ def test_a_view_depends_on_seed_epoch_and_place_alone():
     assert not torch.isclose(chances(3), chances(3, seed=1)).all(1).any()
 
 
-def test_the_classic_recipe_uses_torchvisions_transforms_in_their_order():
-    spec = PreprocessSpec("squash", (224, 224), "bilinear", None, (0.5,) * 3, (0.5,) * 3)
-    rotation, flip, crop = PhotoView(View.of(resolve("d", {"recipe": "classic"}, cuda=False), spec), 0).transform.transforms
-    assert isinstance(rotation, v2.RandomRotation) and rotation.degrees == [-5.0, 5.0]
-    assert isinstance(flip, v2.RandomHorizontalFlip) and flip.p == 0.5
-    assert isinstance(crop, v2.RandomResizedCrop) and crop.size == (224, 224)
-    assert (tuple(crop.scale), tuple(crop.ratio)) == ((0.96, 1.0), (0.95, 1.05))
-
-
-def test_a_photos_view_is_the_same_in_any_worker():
-    view = PhotoView(replace(STILL, rotation=20.0, flip=True, scale=(0.3, 1.0), colour=0.2), 5)
-    image = Image.fromarray(ramp(60, 80)[0].numpy())
-    first = view(image, 2, 11)
-    view(image, 0, 0)
-    assert first.shape == (32, 32, 3) and first.dtype == np.uint8
-    assert np.array_equal(view(image, 2, 11), first)
-    assert not np.array_equal(view(image, 2, 12), first)
-
-
 def test_training_normalizes_as_the_predictor():
     spec = PreprocessSpec("squash", (8, 8), "bilinear", None, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
@@ -146,12 +129,34 @@ def test_training_normalizes_as_the_predictor():
 
 
 def test_stored_photos_are_somewhat_larger_than_the_network_wants(tmp_path):
-    assert stored_size((224, 224)) == (288, 288)
+    assert stored_size((224, 224), 1.0) == (288, 288)
     Image.fromarray(ramp(60, 120)[0].numpy()).save(tmp_path / "a.png")
     spec = PreprocessSpec("shorter_side", 40, "bicubic", (32, 32), (0.5,) * 3, (0.5,) * 3)
-    pixels, aspect = decoder(spec, (64, 64))(tmp_path / "a.png")
+    pixels, aspect = decoder(spec, (64, 64))(Sample(tmp_path / "a.png", 0, content_digest(tmp_path / "a.png")))
     assert pixels.shape == (64, 64, 3) and aspect == 2.0
     assert np.abs(pixels.astype(int) - ramp(64, 64)[0].numpy()).max() <= 2
+
+
+def test_long_photos_are_stored_as_dense_along_both_sides(tmp_path):
+    names = {
+        "wide.png": ((80, 60), None),
+        "turned.jpg": ((60, 80), 6),
+        "wider.webp": ((90, 60), None),
+        "tall.jpg": ((60, 80), None),
+    }
+    for name, (size, orientation) in names.items():
+        exif = Image.Exif()
+        if orientation:
+            exif[0x0112] = orientation
+        Image.new("RGB", size).save(tmp_path / name, exif=exif)
+    (tmp_path / "broken.jpg").write_bytes(b"no photo")
+    samples = [Sample(tmp_path / name, 0, str(number)) for number, name in enumerate([*names, "broken.jpg", "missing.jpg"])]
+    assert typical_aspect(samples) == pytest.approx(4 / 3)  # the median of 3:2, 4:3 twice, and 3:4
+    assert typical_aspect(samples[4:]) == 1.0
+    assert stored_size((256, 256), 4 / 3) == (288, 384)
+    assert stored_size((256, 256), 3 / 4) == (384, 288)
+    assert stored_size((256, 256), 9.0) == stored_size((256, 256), 2.0)
+    assert stored_size((192, 256), 4 / 3) == (256, 320)
 
 
 def test_mixing_blends_photos_and_targets_alike():

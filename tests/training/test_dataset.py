@@ -131,7 +131,7 @@ def test_unreadable_training_photos_are_listed_and_left_out(two_parts):
     broken = two_parts / "train/ash/000.png"
     broken.write_bytes(broken.read_bytes()[:200])
     folders = scan(two_parts)
-    unreadable = find_unreadable([sample.path for sample in folders.train + folders.val])
+    unreadable = find_unreadable(folders.train + folders.val)
     assert list(unreadable) == [broken]
     left = folders.without(unreadable)
     assert left.train_counts == [7, 8]
@@ -186,6 +186,34 @@ def test_a_linked_folder_below_a_class_is_told_of(two_parts, tmp_path):
     (two_parts / "train" / "ash" / "more").symlink_to(two_parts / "val" / "ash")
     assert "Links to folders below a class are not followed: ash/more." in scan(two_parts).warnings
     assert any("ash/more" in finding.message for finding in examine(two_parts).findings)
+
+
+def test_what_macos_adds_to_archives_is_no_class(tmp_path, write_photos):
+    write_photos(tmp_path / "zip/photos", {"ash": 20, "brick": 20})
+    (tmp_path / "zip/__MACOSX/photos/ash").mkdir(parents=True)
+    (tmp_path / "zip/__MACOSX/photos/ash/._000.png").write_bytes(b"\0\5\x16\7")
+    with pytest.raises(DataError) as caught:
+        scan(tmp_path / "zip")
+    assert caught.value.hint == f"Did you mean {tmp_path / 'zip/photos'}?"
+    (tmp_path / "zip/photos/__MACOSX").mkdir()
+    assert scan(tmp_path / "zip/photos", val_fraction=0.4).classes == ("ash", "brick")
+
+
+def test_classes_whose_names_look_the_same_are_told_of(tmp_path, write_photos):
+    write_photos(tmp_path, {"cafe\u0301": 20, "caf\u00e9": 20, "Dog": 20, "dog": 20, "cat": 20})
+    warnings = scan(tmp_path, val_fraction=0.4).warnings
+    assert sorted(text for text in warnings if "look the same" in text) == [
+        "Classes 'Dog', 'dog' have names that look the same: are they one?",
+        r"Classes 'cafe\u0301', 'caf\xe9' have names that look the same: are they one?",
+    ]
+    assert sum("look the same" in finding.message for finding in examine(tmp_path).findings) == 2
+
+
+def test_a_class_called_train_is_told_that_the_name_is_taken(tmp_path, write_photos):
+    write_photos(tmp_path, {"train": 3, "plane": 3})
+    with pytest.raises(DataError, match="train holds no class folder") as caught:
+        scan(tmp_path)
+    assert "If train is a class, call it otherwise" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("where", [".", "ash"])

@@ -102,16 +102,24 @@ def test_a_run_of_two_processes_can_be_looked_at_by_one(runs):
         resume(runs / "two")
 
 
-@pytest.mark.parametrize(("photos", "batch", "processes"), [(20, 6, 2), (21, 8, 3), (13, 4, 1), (5, 64, 2)])
-def test_the_shares_of_all_processes_are_the_batch(photos, batch, processes):
-    sampler = Sampler([0] * photos, batch, 3, processes=processes)
+@pytest.mark.parametrize("least", [1, 2])
+@pytest.mark.parametrize(("photos", "batch", "processes"), [(20, 6, 2), (21, 8, 3), (13, 4, 1), (5, 64, 2), (27, 8, 3)])
+def test_the_shares_of_all_processes_are_the_batch(photos, batch, processes, least):
+    sampler = Sampler([0] * photos, batch, 3, processes=processes, least=least)
     seen = []
     for number in range(sampler.batches):
         shares = [sampler.share(1, number, rank) for rank in range(processes)]
         assert np.array_equal(np.concatenate([share.photos for share in shares]), sampler.whole(1, number))
-        assert min(len(share.photos) for share in shares) >= min(2, photos // processes)
+        assert min(len(share.photos) for share in shares) >= least
         seen += sampler.whole(1, number).tolist()
-    assert len(set(seen)) == len(seen) >= photos - 2 * processes + 1
+    assert len(set(seen)) == len(seen) > photos - least * processes
+
+
+def test_the_photos_of_all_steps_are_those_of_the_epoch():
+    for sampler in (Sampler([0] * 21, 4, 0, accumulate=2), Sampler([0] * 21, 4, 0, accumulate=2, least=2)):
+        taken = [sampler.of_step(step) for step in range(sampler.steps)]
+        assert sum(batches for batches, _ in taken) == sampler.batches
+        assert sum(photos for _, photos in taken) == sum(len(sampler.whole(0, number)) for number in range(sampler.batches))
 
 
 def test_every_epoch_has_its_own_order_whatever_was_asked_before():

@@ -97,11 +97,30 @@ def test_clipping_bounds_the_whole_gradient_not_each_number(two_parts):
             labels=torch.tensor([0, 1, 0, 1]),
             share=SimpleNamespace(borrowed=0),
         )
-        learner.step(0, 0, iter([batch]), 1, 4.0)
+        learner.step(0, 0, iter([batch]), 1, 4)
         steps = [value.detach() - before[name] for name, value in backbone.module.named_parameters()]
         moved[clip] = torch.cat([step.flatten() for step in steps]).norm().item()
     assert moved[0.0] > 0.1
     assert moved[0.01] == pytest.approx(0.01, rel=1e-3)
+
+
+def test_class_weights_mean_the_same_in_batches_of_any_size(two_parts):
+    """At a tiny rate an epoch's steps add up to the gradient of the weighted loss, though most hold no rare photo."""
+    plain = {"optimizer": "sgd", "momentum": 0.0, "lr": 1e-3, "weight_decay": 0.0, "warmup": 0.0, "scheduler": "none"}
+    settings = small(two_parts, **plain, layer_decay=1.0, ema=0.0, clip=0.0, norm_statistics=False)
+    images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    labels, moved = torch.tensor([0, 0, 1, 0, 0, 0, 0, 0]), {}
+    for size in (8, 2):
+        torch.manual_seed(0)
+        backbone = build("timm/test_resnet", 2, weights="none")
+        start = backbone.module.fc.bias.detach().clone()
+        learner = Learner(backbone, settings, torch.tensor([8 / 14, 4.0]), 8 // size, Processes(torch.device("cpu")))
+        learner.begin_training()
+        for step, (pictures, classes) in enumerate(zip(images.split(size), labels.split(size), strict=True)):
+            batch = SimpleNamespace(images=pictures, labels=classes, share=SimpleNamespace(borrowed=0))
+            learner.step(0, step, iter([batch]), 1, size)
+        moved[size] = (backbone.module.fc.bias.detach() - start) * size
+    torch.testing.assert_close(moved[8], moved[2], rtol=0.02, atol=0)
 
 
 def test_a_rate_that_is_set_keeps_the_proportions_of_the_layers(two_parts):

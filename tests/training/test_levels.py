@@ -183,14 +183,15 @@ def test_the_head_is_made_as_sure_as_the_loss_of_training_wants_it(class_weights
     features, labels = rng.normal(size=(200, 20)).astype(np.float32), rng.integers(0, 3, 200)
     features[np.arange(200), labels] += 2
     head = Head(3 * np.eye(3, 20, dtype=np.float32), np.zeros(3, np.float32), 1.0, ())
-    samples = [Sample(Path(str(number)), int(label)) for number, label in enumerate(labels)]
+    samples = [Sample(Path(str(number)), int(label), str(number)) for number, label in enumerate(labels)]
     known = SimpleNamespace(of=lambda samples: features[[int(sample.path.name) for sample in samples]])
     softened = solve._softened(head, known, samples, class_weights, 0.2)
     ratio = float(np.linalg.norm(head.weight) / np.linalg.norm(softened.weight))
 
     def loss_at(temperature: float) -> float:
         logits = torch.from_numpy(head.logits(features) / temperature)
-        return float(F.cross_entropy(logits, torch.from_numpy(labels), class_weights, label_smoothing=0.2))
+        losses = F.cross_entropy(logits, torch.from_numpy(labels), reduction="none", label_smoothing=0.2)
+        return float(losses.mean() if class_weights is None else (losses * class_weights[labels]).mean())
 
     assert ratio > 1.1
     assert loss_at(ratio) < min(loss_at(0.97 * ratio), loss_at(1.03 * ratio))

@@ -52,10 +52,8 @@ class Exploding:
 
 def test_rates_above_the_one_that_breaks_the_loss_are_not_tried() -> None:
     learner = Exploding()
-    sampler = SimpleNamespace(steps=5, shares=lambda *_: None)
-    kit = SimpleNamespace(
-        sampler=sampler, loader=SimpleNamespace(batches=lambda _: (nothing for nothing in ())), step=lambda *_: (1, 4.0)
-    )
+    sampler = SimpleNamespace(steps=5, shares=lambda *_: None, of_step=lambda *_: (1, 4))
+    kit = SimpleNamespace(sampler=sampler, loader=SimpleNamespace(batches=lambda _: (nothing for nothing in ())))
     settings = TrainSettings("d", accumulate=1)
     rates, losses = _sweep(settings, kit, learner, Processes(torch.device("cpu")), lambda: None)  # type: ignore[arg-type]
     assert 0.005 < max(rates) <= 0.01 and max(losses) <= 1

@@ -94,6 +94,19 @@ def test_calibration_error_by_hand():
     assert curve.accuracy == pytest.approx([0.6])
 
 
+def test_answers_of_confidence_one_are_in_the_last_bin():
+    probabilities = np.array([[1.0, 0.0]] * 100 + [[0.95, 0.05]] * 100, np.float32)
+    targets = np.array([0] * 95 + [1] * 5 + [0] * 100)  # together 97.5 % sure and right
+    assert metrics_summary(probabilities, targets)["calibration_error"] == pytest.approx(0, abs=1e-5)
+
+
+def test_figures_have_no_digits_that_nobody_computed():
+    probabilities = np.eye(4, dtype=np.float32)[np.arange(160) % 4]
+    targets = np.where(np.arange(160) < 41, (np.arange(160) + 1) % 4, np.arange(160) % 4)
+    assert metrics_summary(probabilities, targets)["accuracy"] == 0.74375
+    assert all(str(figure.recall) == f"{figure.recall:.7g}" for figure in class_metrics(probabilities, targets, "abcd"))
+
+
 def test_accuracy_of_the_confident_answers():
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.45, 0.55]], np.float32)
     targets = np.array([0, 1, 1, 1])

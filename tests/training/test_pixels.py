@@ -16,10 +16,11 @@ from edgetl.runtime.images import read_image
 from edgetl.runtime.preprocess import resize_image
 from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training import gpu_decode, loader, storage
-from edgetl.training.dataset import Sample
+from edgetl.training.dataset import Sample, find_unreadable
 from edgetl.training.distributed import Processes
 from edgetl.training.gpu_decode import plain_jpeg, store_on_gpu
 from edgetl.training.halves import by_halves
+from edgetl.training.layout import content_digest
 from edgetl.training.loader import prefetched
 from edgetl.training.pixels import decoder, store
 from edgetl.training.storage import allocate
@@ -43,7 +44,11 @@ def photos(tmp_path: Path) -> list[Sample]:
     image.convert("L").save(tmp_path / "4.jpg", quality=95)
     (tmp_path / "5.jpg").write_bytes((tmp_path / "0.jpg").read_bytes()[:-300])
     (tmp_path / "6.jpg").write_bytes(b"text")
-    return [Sample(path, 0) for path in sorted(tmp_path.iterdir())]
+    return [sample_of(path) for path in sorted(tmp_path.iterdir())]
+
+
+def sample_of(path: Path) -> Sample:
+    return Sample(path, 0, content_digest(path))
 
 
 def test_photos_are_stored_with_their_aspect_and_the_unreadable_ones_named(photos):
@@ -66,7 +71,7 @@ def patient(monkeypatch):
         over.set()
 
     def made(decode):
-        return lambda path: (over.wait(60), decode(path))[1]
+        return lambda sample: (over.wait(60), decode(sample))[1]
 
     original = gpu_decode._batches
     monkeypatch.setattr(gpu_decode, "_batches", batches)
@@ -89,7 +94,7 @@ def test_batches_of_any_size_put_every_photo_into_its_row(photos, patient, tmp_p
     for name, value in limits.items():
         monkeypatch.setattr(gpu_decode, name, value)
     Image.open(photos[0].path).resize((70, 40)).save(tmp_path / "7.jpg", quality=95)
-    photos = [*photos, Sample(tmp_path / "7.jpg", 0), photos[0], photos[4]]
+    photos = [*photos, sample_of(tmp_path / "7.jpg"), photos[0], photos[4]]
     calls = []
     rooms = [np.zeros((len(photos), 64, 64, 3), np.uint8) for _ in range(2)]
     one = store(photos, decoder(SPEC, (64, 64)), rooms[0], part=part, threads=2)
@@ -143,10 +148,10 @@ def test_a_failing_gpu_ends_the_other_decoders_too(photos, monkeypatch):
     begun = []
     decode = decoder(SPEC, (64, 64))
 
-    def counted(path):
-        begun.append(path)
+    def counted(sample):
+        begun.append(sample)
         time.sleep(0.01)
-        return decode(path)
+        return decode(sample)
 
     photos = photos * 100
     with pytest.raises(ZeroDivisionError):
@@ -155,7 +160,19 @@ def test_a_failing_gpu_ends_the_other_decoders_too(photos, monkeypatch):
 
 
 def test_only_whole_upright_rgb_or_grey_jpegs_go_to_the_gpu(photos):
-    assert [plain_jpeg(sample.path) is not None for sample in photos] == [True, False, False, False, True, False, False]
+    assert [plain_jpeg(sample) is not None for sample in photos] == [True, False, False, False, True, False, False]
+
+
+def test_photos_that_are_no_longer_what_was_scanned_are_not_trained_on(photos, patient):
+    for row, other in ((0, 4), (3, 2)):
+        photos[row].path.write_bytes(photos[other].path.read_bytes())
+    rooms = [np.zeros((7, 64, 64, 3), np.uint8) for _ in range(2)]
+    one = store(photos, decoder(SPEC, (64, 64)), rooms[0], threads=2)
+    other = store_on_gpu(photos, patient(decoder(SPEC, (64, 64))), rooms[1], torch.device("cpu"), threads=1)
+    assert one.unreadable == other.unreadable and not rooms[0][[0, 3]].any() and not rooms[1][[0, 3]].any()
+    changed = {path.name for path, why in one.unreadable.items() if why == "it changed while it was read"}
+    assert changed == {"0.jpg", "3.png"}
+    assert find_unreadable(photos, threads=2) == one.unreadable
 
 
 def test_a_part_of_the_photos_fills_its_rows_alone(photos):
@@ -261,8 +278,9 @@ def test_what_the_memory_is_too_small_for_is_done_by_halves(monkeypatch):
 
 
 @pytest.mark.parametrize(("room", "kind"), [(1 << 30, torch.Tensor), (100, np.ndarray), (0, np.ndarray)])
-def test_worker_processes_hand_on_views_in_shared_memory_where_there_is_room(monkeypatch, room, kind):
+def test_worker_processes_hand_on_pixels_in_shared_memory_where_there_is_room(monkeypatch, room, kind):
     monkeypatch.setattr(loader, "free_bytes", lambda folder: room)
-    views = [np.full((4, 4, 3), value, np.uint8) for value in range(2)]
-    assert isinstance(stacked := loader._stacked(views), kind)
-    assert np.array_equal(np.asarray(stacked), np.stack(views))
+    photos = [(np.full((4, 4, 3), value, np.uint8), 0.5 + value) for value in range(2)]
+    pixels, aspects = loader._stacked(photos)
+    assert isinstance(pixels, kind) and aspects.tolist() == [0.5, 1.5]
+    assert np.array_equal(np.asarray(pixels), np.stack([pixels for pixels, _ in photos]))

@@ -151,7 +151,7 @@ def test_mistakes_are_thumbnails_of_the_surest_first(run, tmp_path):
 def test_doubtful_training_photos_are_shown_with_what_they_were_taken_for(run, tmp_path):
     data = results(tmp_path, ("cat", "dog"))
     assert "Doubtful training photos" not in page_of(run, data).text
-    photo = Sample(data.paths[7], 1)
+    photo = Sample(data.paths[7], 1, "")
     page = page_of(run, dataclasses.replace(data, targets=data.probabilities.argmax(1), doubts=[(photo, 0, 0.913)]))
     assert [picture["alt"].split("/")[-1] for picture in page.all("img")] == ["7.jpg"]
     shown = page.text[page.text.index("Doubtful training photos") :]
@@ -160,7 +160,7 @@ def test_doubtful_training_photos_are_shown_with_what_they_were_taken_for(run, t
 
 def test_of_many_doubts_the_surest_are_shown_and_how_many_there_are(run, tmp_path):
     data = results(tmp_path, ("cat", "dog"), photos=20)
-    doubts = [(Sample(path, 1), 0, 0.9 - number / 100) for number, path in enumerate(data.paths)]
+    doubts = [(Sample(path, 1, ""), 0, 0.9 - number / 100) for number, path in enumerate(data.paths)]
     page = page_of(run, dataclasses.replace(data, targets=data.probabilities.argmax(1), doubts=doubts))
     assert [picture["alt"].split("/")[-1] for picture in page.all("img")] == [f"{number}.jpg" for number in range(12)]
     assert "12 of 20 are shown" in page.text

@@ -75,12 +75,19 @@ def test_the_same_run_twice_gives_the_same_bits_and_another_seed_others(two_part
     assert not equal(weights_of(tmp_path / "a"), weights_of(tmp_path / "c"))
 
 
-@pytest.mark.parametrize(("one", "other"), [({"cache": "memory"}, {"cache": "disk"}), ({"workers": 1}, {"workers": 3})])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"cache": "memory"}, {"cache": "disk"}),
+        ({"cache": "memory", "workers": 1}, {"cache": "memory", "workers": 3}),
+        ({"cache": "memory"}, {"cache": "off", "workers": 1}),
+        ({"cache": "off", "workers": 1}, {"cache": "off", "workers": 3}),
+    ],
+)
 @pytest.mark.parametrize("recipe", ["default", "classic"])
-def test_where_and_by_how_many_photos_are_decoded_does_not_matter(two_parts, tmp_path, recipe, one, other):
-    extra = {"recipe": recipe, "epochs": 1} | ({"cache": "off"} if recipe == "classic" and "workers" in one else {})
-    train(small(two_parts, **{**extra, **one}), tmp_path / "a")
-    train(small(two_parts, **{**extra, **other}), tmp_path / "b")
+def test_when_where_and_by_how_many_photos_are_decoded_does_not_matter(two_parts, tmp_path, recipe, one, other):
+    train(small(two_parts, recipe=recipe, epochs=1, **one), tmp_path / "a")
+    train(small(two_parts, recipe=recipe, epochs=1, **other), tmp_path / "b")
     assert equal(weights_of(tmp_path / "a"), weights_of(tmp_path / "b"))
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import get_worker_info
 from training_runs import Notebook, small
 
 from edgetl.errors import DataError, ImageError, TrainingError
-from edgetl.training import checkpoint
+from edgetl.training import checkpoint, pixels
 from edgetl.training import loop as loop_module
 from edgetl.training.progress import Listener
 from edgetl.training.recipes import resolve
@@ -72,20 +72,42 @@ def test_a_worker_process_that_is_killed_while_something_is_written_disturbs_no_
     assert resume(tmp_path / "run").finished
 
 
-def test_an_error_that_nobody_foresaw_ends_the_run_and_its_workers(two_parts, tmp_path, monkeypatch):
-    monkeypatch.setattr("edgetl.training.loader.read_image", lambda path: 1 / 0)
+def test_a_photo_that_changes_while_it_is_decoded_in_every_epoch_is_named(two_parts, tmp_path):
+    photo, other = sorted((two_parts / "train").rglob("*.png"))[0::15]
+
+    class Changer(Listener):
+        def epoch(self, row):
+            photo.write_bytes(other.read_bytes())
+
+    with pytest.raises(DataError, match=f"{photo.name}: it changed"):
+        train(small(two_parts, cache="off", epochs=3), tmp_path / "run", listener=Changer())
+
+
+@pytest.fixture
+def reading_in_workers(monkeypatch):
+    """Has processes that decode photos read them with a function given; others read as ever."""
+
+    def replace(read):
+        monkeypatch.setattr(pixels, "read_sample", lambda sample: (read if get_worker_info() else original)(sample))
+
+    original = pixels.read_sample
+    return replace
+
+
+def test_an_error_that_nobody_foresaw_ends_the_run_and_its_workers(two_parts, tmp_path, reading_in_workers):
+    reading_in_workers(lambda sample: 1 / 0)
     with pytest.raises(ZeroDivisionError) as caught:
         train(small(two_parts, cache="off"), tmp_path / "run")
     assert caught.traceback and not multiprocessing.active_children()  # while its frames hold all that was at work
 
 
-def test_a_process_that_hangs_in_a_read_does_not_outlive_the_run(two_parts, tmp_path, monkeypatch):
-    def read(path):
+def test_a_process_that_hangs_in_a_read_does_not_outlive_the_run(two_parts, tmp_path, reading_in_workers):
+    def read(sample):
         if get_worker_info().id:
             time.sleep(1000)
-        raise ImageError(str(path), "it is gone")
+        raise ImageError(str(sample.path), "it is gone")
 
-    monkeypatch.setattr("edgetl.training.loader.read_image", read)
+    reading_in_workers(read)
     with pytest.raises(DataError, match="it is gone"):
         train(small(two_parts, cache="off", workers=2), tmp_path / "run")
     until = time.monotonic() + 20
@@ -94,8 +116,8 @@ def test_a_process_that_hangs_in_a_read_does_not_outlive_the_run(two_parts, tmp_
     assert not multiprocessing.active_children()
 
 
-def test_a_worker_process_that_is_killed_is_told_as_such(two_parts, tmp_path, monkeypatch):
-    monkeypatch.setattr("edgetl.training.loader.read_image", lambda path: os.kill(os.getpid(), signal.SIGKILL))
+def test_a_worker_process_that_is_killed_is_told_as_such(two_parts, tmp_path, reading_in_workers):
+    reading_in_workers(lambda sample: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(TrainingError, match="was ended from outside"):
         train(small(two_parts, cache="off"), tmp_path / "run")
 

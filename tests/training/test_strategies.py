@@ -78,6 +78,15 @@ def test_rates_fall_with_depth_and_vectors_are_not_decayed():
     assert rate_of[id(module.pos_embed)] == pytest.approx((0.5**7, 0.05))
 
 
+def test_scales_are_vectors_whatever_axes_of_one_they_have():
+    backbone = build("convnext_tiny", 2, weights="none")
+    groups = Trainable(backbone, "full", 0).parameter_groups(1.0, 0.05, 1.0)
+    decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    scales = [p for name, p in backbone.module.named_parameters() if name.endswith("layer_scale")]
+    assert len(scales) == 18 and scales[0].dim() == 3
+    assert decayed == {id(p) for p in backbone.module.parameters() if p.squeeze().dim() > 1}
+
+
 def test_a_first_step_that_overflows_leaves_nothing_behind(monkeypatch):
     """As fp16 begins on a GPU: fused SGD, whose first steps the scaler passes over."""
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)

@@ -169,6 +169,8 @@ class _Run:
                 raise RuntimeError(f"it answered {len(found)} of {len(pairs)} photos")
             for (photo, expected), stages in zip(pairs, found, strict=True):
                 self._tally.add(photo.name, expected, stages)
+        except ParityError:
+            raise
         except (RuntimeUnavailableError, MissingDependencyError) as error:
             self._ended = RuntimeResult(self._name, "failed" if self._asked else "skipped", _words(error))
         except Exception as error:

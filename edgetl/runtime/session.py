@@ -116,6 +116,8 @@ def import_onnxruntime() -> Any:
             raise
         raise MissingDependencyError("onnxruntime", "Running a model", "cpu") from error
     except ImportError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # its own code was importing when Ctrl-C came
+            raise KeyboardInterrupt from error
         raise RuntimeUnavailableError(f"onnxruntime can't be imported: {error}", "Mend its installation.") from error
     onnxruntime.set_default_logger_severity(_LOG_FATAL_ONLY)
     return onnxruntime

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from edgetl.errors import TrainingError
 from edgetl.training.settings import flag
+from edgetl.workplace import umask
 
 MOST_BYTES = 4 << 30  # features of about 600,000 photos by the default backbone
 
@@ -97,16 +98,27 @@ class FeatureCache:
     def _read(self) -> None:
         assert self._folder is not None
         try:
-            for path in _files(self._folder, _SHARD_NAME) if self._folder.exists() else ():
-                with suppress(FileNotFoundError):  # another run made room just now
-                    self._take(path)
+            shards = _files(self._folder, _SHARD_NAME) if self._folder.exists() else []
         except OSError as error:
-            self.problem = f"Features kept in {self._folder.parent} can't be read: {error.strerror or error}."
+            self._tell(error)
+            return
+        for path in shards:
+            try:
+                self._take(path)
+            except FileNotFoundError:  # another run made room just now
+                continue
+            except OSError as error:
+                self._tell(error)
+
+    def _tell(self, error: OSError) -> None:
+        assert self._folder is not None
+        self.problem = f"Features kept in {self._folder.parent} can't be read: {error.strerror or error}."
 
     def _take(self, path: Path) -> None:
         shard = _load(path)
         if shard is None:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # a cache that others fill is theirs to mend
+                path.unlink(missing_ok=True)
             return
         with suppress(OSError):  # a cache that others fill may be read
             path.touch()  # used last now
@@ -166,6 +178,7 @@ def _write(folder: Path, shard: NDArray[Any]) -> Path:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(buffer.getbuffer())
+        Path(temporary).chmod(0o666 & ~umask())  # for all who may read the folder
         return Path(temporary).replace(folder / f"{checksum.hexdigest()}.npy")
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -27,6 +27,7 @@ from edgetl.parity.photos import CHUNK_PHOTOS, Photo, Unreadable, find_photos, r
 from edgetl.parity.runtimes import RUNTIMES, Runtime, Subject, fresh_worker
 from edgetl.parity.runtimes.onnxruntime import Batch, OnnxRuntimeCpu
 from edgetl.parity.runtimes.torch_eager import Reference
+from edgetl.parity.runtimes.torchscript import TorchScriptFresh
 from edgetl.parity.stages import Refusal, Stages
 from edgetl.runtime.card import ModelCard
 from edgetl.runtime.spec import PreprocessSpec
@@ -258,6 +259,30 @@ def test_a_worker_that_dies_is_a_failure_with_its_last_words(copied: Exported, r
     failures = dict(result.failures)
     assert set(failures) == {"files", "torchscript-fresh"}
     assert failures["torchscript-fresh"].startswith("RuntimeError: the process ended: ")
+
+
+def test_a_full_temporary_folder_is_no_mismatch(exported: Exported, run_check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError("1000 requested and 0 written")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(ParityError, match="1000 requested") as caught:
+        run_check(exported.subject(), "torchscript-fresh", "onnxruntime-cpu")
+    assert "TMPDIR" in str(caught.value.hint)
+
+
+def test_a_worker_that_can_not_write_is_no_mismatch(
+    exported: Exported, run_check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = TorchScriptFresh._ask
+
+    def ask(self: TorchScriptFresh, count: int) -> None:
+        Path(self._folder.name, "0.logits.npy").mkdir()
+        plain(self, count)
+
+    monkeypatch.setattr(TorchScriptFresh, "_ask", ask)
+    with pytest.raises(ParityError, match="Is a directory"):
+        run_check(exported.subject(), "torchscript-fresh", "onnxruntime-cpu")
 
 
 def test_the_worker_is_a_script_of_its_own() -> None:

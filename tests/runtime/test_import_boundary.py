@@ -52,6 +52,26 @@ def test_importing_edgetl_imports_nothing_heavy() -> None:
     assert not {"numpy", "PIL", "onnxruntime", "click", *FORBIDDEN} & set(done.stdout.split())
 
 
+def test_ctrl_c_while_onnxruntime_is_imported_is_no_fault_of_its(tmp_path: Path) -> None:
+    """Its compiled module imports others, and says of any error that its own import failed."""
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('initialization failed') from KeyboardInterrupt()\n")
+    program = "import sys\nsys.path.insert(0, sys.argv[1])\nfrom edgetl.runtime.session import import_onnxruntime\n"
+    program += "try:\n    import_onnxruntime()\nexcept KeyboardInterrupt:\n    print('interrupted')"
+    done = run(program, str(tmp_path))
+    assert done.stdout == "interrupted\n", done.stderr
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["--nonsense"], 2)])
+def test_ctrl_c_after_all_is_done_changes_nothing(arguments: list[str], code: int) -> None:
+    """torch takes seconds to end, and Python shows a traceback of what it interrupts then."""
+    program = (
+        "import os, signal, sys\nfrom edgetl.cli.main import main\n"
+        "try:\n    main()\nfinally:\n    os.kill(os.getpid(), signal.SIGINT)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
+    assert done.returncode == code and "Traceback" not in done.stderr
+
+
 def test_help_works_without_the_workstations_packages() -> None:
     done = run_edgetl("--help")
     assert done.returncode == 0, done.stderr

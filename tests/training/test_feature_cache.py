@@ -209,6 +209,33 @@ def test_where_features_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
             cache_folder(nowhere)
 
 
+def test_a_shard_that_can_not_be_read_costs_its_own_features_alone(
+    backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in (samples[:2], samples[2:4], samples[4:6]):
+        extract_features(backbone, part, cache=tmp_path)
+    shards = sorted(tmp_path.glob("*/*.npy"))
+    plain = feature_cache._load
+
+    def refuse(path: Path) -> object:
+        if path == shards[0]:
+            raise PermissionError(13, "Permission denied")
+        return plain(path)
+
+    monkeypatch.setattr(feature_cache, "_load", refuse)
+    found = extract_features(backbone, samples[:6], cache=tmp_path)
+    assert found.cached == 4 and any("Permission denied" in note for note in found.notes)
+
+
+def test_whoever_may_read_the_folder_may_read_the_shards(
+    backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path
+) -> None:
+    extract_features(backbone, samples[:1], cache=tmp_path)
+    (shard,) = tmp_path.glob("*/*.npy")
+    (tmp_path / "plain").touch()
+    assert shard.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_a_folder_that_cannot_be_written_costs_the_cache_and_nothing_else(
     backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path
 ) -> None:

@@ -3,7 +3,7 @@
     python -P fresh_worker.py MODEL FOLDER THREADS
 
 Reads a count n from each line of stdin, runs FOLDER/0.npy … n−1.npy (uint8 [H, W, 3]), writes FOLDER/0.resized.npy and
-so on, and answers with one line of JSON: {"error": null} or {"error": "why"}.
+so on, and answers with one line of JSON: {"error": null, …} or why not, and whether "disk" is to blame.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ def main(model: str, folder: str, threads: str) -> None:
     torch.set_num_threads(int(threads))
     module = torch.jit.load(model, map_location="cpu")  # type: ignore[no-untyped-call]
     for line in sys.stdin:
-        error = None
+        error, disk = None, False
         try:
             for index in range(int(line)):
                 values = stages(torch, module, np.load(Path(folder, f"{index}.npy")))
                 for stage, value in values.items():
                     np.save(Path(folder, f"{index}.{stage}.npy"), value)
         except Exception as problem:
-            error = f"{type(problem).__name__}: {problem}"
-        print(json.dumps({"error": error}), flush=True)
+            error, disk = f"{type(problem).__name__}: {problem}", isinstance(problem, OSError)  # a network touches no files
+        print(json.dumps({"error": error, "disk": disk}), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgetl.errors import ParityError
 from edgetl.parity.photos import Photo, Unreadable
 from edgetl.parity.runtimes import fresh_worker
 from edgetl.parity.runtimes.base import Runtime, Subject
@@ -59,8 +60,11 @@ class TorchScriptFresh(Runtime):
     def run(self, photos: Sequence[Photo | Unreadable]) -> Sequence[Stages | Refusal]:
         folder = Path(self._folder.name)
         images = [photo.pixels for photo in photos if isinstance(photo, Photo)]
-        for index, pixels in enumerate(images):
-            np.save(folder / f"{index}.npy", pixels)
+        try:
+            for index, pixels in enumerate(images):
+                np.save(folder / f"{index}.npy", pixels)
+        except OSError as error:
+            raise self._no_room(f"{type(error).__name__}: {error}") from error
         self._ask(len(images))
         return [
             Stages(**{stage: np.load(folder / f"{index}.{stage}.npy") for stage in fresh_worker.STAGES})
@@ -73,7 +77,8 @@ class TorchScriptFresh(Runtime):
         self._folder.cleanup()
 
     def _ask(self, count: int) -> None:
-        """Have the worker compute images 0 … count − 1. Raises RuntimeError with the worker's own last words."""
+        """Have the worker compute images 0 … count − 1. Raises RuntimeError with the worker's own last words, or ParityError
+        where it could not write."""
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             print(count, file=self._process.stdin, flush=True)
@@ -84,6 +89,12 @@ class TorchScriptFresh(Runtime):
             self._process.wait()
             words = self._words.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             raise RuntimeError(f"the process ended: {words[-1] if words else 'it said nothing'}")
-        error = json.loads(answer)["error"]
-        if error is not None:
-            raise RuntimeError(error)
+        answered = json.loads(answer)
+        if answered["error"] is not None:
+            raise self._no_room(answered["error"]) if answered["disk"] else RuntimeError(answered["error"])
+
+    def _no_room(self, reason: str) -> ParityError:
+        """Says nothing about the model."""
+        return ParityError(
+            f"{self._folder.name} can't be written: {reason}.", "Free some space, or have TMPDIR name a folder with more."
+        )

@@ -93,14 +93,21 @@ def squashed(image: Image.Image, size: tuple[int, int], spec: PreprocessSpec) ->
     return np.asarray(image.resize(size[::-1], mode, reducing_gap=_REDUCING_GAP))
 
 
-def decoder(spec: PreprocessSpec, size: tuple[int, int] | None = None) -> Decode:
-    """photo → (uint8 [h, w, 3], aspect): squashed to ``size``, or by default resized and cropped as ``spec`` says."""
+@dataclass(frozen=True)
+class Decoder:
+    """Photo → (uint8 [h, w, 3], aspect): squashed to ``size``, or by default resized and cropped as ``spec`` says.
 
-    def decode(sample: Sample) -> tuple[NDArray[np.uint8], float]:
+    No function in a function: where processes are not forked, it is pickled for those that decode.
+    """
+
+    spec: PreprocessSpec
+    size: tuple[int, int] | None = None
+
+    def __call__(self, sample: Sample) -> tuple[NDArray[np.uint8], float]:
+        """Raises ImageError; see ``read_sample``."""
         image = read_sample(sample)
-        return (squashed(image, size, spec) if size else resize_image(image, spec)), image.width / image.height
-
-    return decode
+        pixels = squashed(image, self.size, self.spec) if self.size else resize_image(image, self.spec)
+        return pixels, image.width / image.height
 
 
 def store(

@@ -20,7 +20,7 @@ from edgetl.training.distributed import Processes
 from edgetl.training.head import Doubt
 from edgetl.training.levels import with_levels, without_levels
 from edgetl.training.loader import Augmenter, FileLoader, Loader, StoredLoader
-from edgetl.training.pixels import StoredPhotos, decoder, joined, store, stored_size, typical_aspect
+from edgetl.training.pixels import Decoder, StoredPhotos, joined, store, stored_size, typical_aspect
 from edgetl.training.progress import Counter, Listener
 from edgetl.training.randomness import HEAD, torch_seed
 from edgetl.training.sampling import Sampler
@@ -179,7 +179,7 @@ def _loader(
     view = BatchView(View.of(settings, spec), settings.seed, len(labels))
     augment = Augmenter(labels, view, Normalizer(spec, processes.device))
     if stored is None:
-        return FileLoader(folders.train, decoder(spec, size), augment, processes.device, _threads(settings, processes))
+        return FileLoader(folders.train, Decoder(spec, size), augment, processes.device, _threads(settings, processes))
     return StoredLoader(stored, np.array(rows, np.int64), augment, processes.device)
 
 
@@ -201,7 +201,7 @@ def _store_training(
         return None
     part = (processes.local_rank, processes.local)
     done = Counter(listener, "Decoding training photos", len(range(part[0], len(samples), part[1])))
-    decode, threads = decoder(spec, size), _threads(settings, processes)
+    decode, threads = Decoder(spec, size), _threads(settings, processes)
     if processes.device.type == "cuda":
         from edgetl.training.gpu_decode import store_on_gpu
 

@@ -17,7 +17,7 @@ from edgetl.training.dataset import Sample
 from edgetl.training.ema import WeightAverage
 from edgetl.training.layout import content_digest
 from edgetl.training.mixing import Mixing
-from edgetl.training.pixels import decoder, stored_size, typical_aspect
+from edgetl.training.pixels import Decoder, stored_size, typical_aspect
 from edgetl.training.recipes import resolve
 from edgetl.training.sampling import Sampler
 
@@ -132,7 +132,7 @@ def test_stored_photos_are_somewhat_larger_than_the_network_wants(tmp_path):
     assert stored_size((224, 224), 1.0) == (288, 288)
     Image.fromarray(ramp(60, 120)[0].numpy()).save(tmp_path / "a.png")
     spec = PreprocessSpec("shorter_side", 40, "bicubic", (32, 32), (0.5,) * 3, (0.5,) * 3)
-    pixels, aspect = decoder(spec, (64, 64))(Sample(tmp_path / "a.png", 0, content_digest(tmp_path / "a.png")))
+    pixels, aspect = Decoder(spec, (64, 64))(Sample(tmp_path / "a.png", 0, content_digest(tmp_path / "a.png")))
     assert pixels.shape == (64, 64, 3) and aspect == 2.0
     assert np.abs(pixels.astype(int) - ramp(64, 64)[0].numpy()).max() <= 2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 import time
 from pathlib import Path
@@ -22,7 +23,7 @@ from edgetl.training.gpu_decode import plain_jpeg, store_on_gpu
 from edgetl.training.halves import by_halves
 from edgetl.training.layout import content_digest
 from edgetl.training.loader import prefetched
-from edgetl.training.pixels import decoder, store
+from edgetl.training.pixels import Decoder, store
 from edgetl.training.storage import allocate
 from edgetl.training.validation import Scores, Validation, scores
 
@@ -54,7 +55,7 @@ def sample_of(path: Path) -> Sample:
 def test_photos_are_stored_with_their_aspect_and_the_unreadable_ones_named(photos):
     room = np.zeros((7, 64, 64, 3), np.uint8)
     calls = []
-    stored = store(photos, decoder(SPEC, (64, 64)), room, threads=3, done=lambda: calls.append(1))
+    stored = store(photos, Decoder(SPEC, (64, 64)), room, threads=3, done=lambda: calls.append(1))
     assert stored.aspects[:5].tolist() == pytest.approx([1.5, 60 / 90, 1.5, 1.5, 1.5])
     assert sorted(path.name for path in stored.unreadable) == ["5.jpg", "6.jpg"]
     assert len(calls) == 7
@@ -81,8 +82,8 @@ def patient(monkeypatch):
 def test_the_gpus_way_gives_nearly_the_same_pixels_and_the_same_unreadable_photos(photos, patient):
     """torchvision decodes the same list on the CPU, so all but nvJPEG itself is run here."""
     rooms = [np.zeros((7, 64, 64, 3), np.uint8) for _ in range(2)]
-    one = store(photos, decoder(SPEC, (64, 64)), rooms[0], threads=2)
-    other = store_on_gpu(photos, patient(decoder(SPEC, (64, 64))), rooms[1], torch.device("cpu"), threads=1)
+    one = store(photos, Decoder(SPEC, (64, 64)), rooms[0], threads=2)
+    other = store_on_gpu(photos, patient(Decoder(SPEC, (64, 64))), rooms[1], torch.device("cpu"), threads=1)
     assert one.unreadable == other.unreadable
     assert np.array_equal(one.aspects, other.aspects)
     assert np.abs(rooms[0].astype(int) - rooms[1]).max() <= 4
@@ -97,8 +98,8 @@ def test_batches_of_any_size_put_every_photo_into_its_row(photos, patient, tmp_p
     photos = [*photos, sample_of(tmp_path / "7.jpg"), photos[0], photos[4]]
     calls = []
     rooms = [np.zeros((len(photos), 64, 64, 3), np.uint8) for _ in range(2)]
-    one = store(photos, decoder(SPEC, (64, 64)), rooms[0], part=part, threads=2)
-    decode, done = patient(decoder(SPEC, (64, 64))), lambda: calls.append(1)
+    one = store(photos, Decoder(SPEC, (64, 64)), rooms[0], part=part, threads=2)
+    decode, done = patient(Decoder(SPEC, (64, 64))), lambda: calls.append(1)
     other = store_on_gpu(photos, decode, rooms[1], torch.device("cpu"), part=part, threads=1, done=done)
     assert one.unreadable == other.unreadable
     assert np.array_equal(one.aspects, other.aspects)
@@ -119,10 +120,10 @@ def test_cores_do_the_rest_while_the_gpu_is_slow(photos, monkeypatch):
     monkeypatch.setattr(gpu_decode, "_BATCH", 4)
     monkeypatch.setattr(gpu_decode, "_AHEAD", 4)
     rooms = [np.zeros((len(photos), 64, 64, 3), np.uint8) for _ in range(2)]
-    one = store(photos, decoder(SPEC, (64, 64)), rooms[0], threads=2)
+    one = store(photos, Decoder(SPEC, (64, 64)), rooms[0], threads=2)
     deadline = threading.Timer(60, waited.set)
     deadline.start()
-    decode, done = decoder(SPEC, (64, 64)), lambda: calls.append(1)
+    decode, done = Decoder(SPEC, (64, 64)), lambda: calls.append(1)
     other = store_on_gpu(photos, decode, rooms[1], torch.device("cpu"), threads=2, done=done)
     deadline.cancel()
     assert not waited.is_set()
@@ -137,8 +138,8 @@ def test_what_nvjpeg_refuses_goes_the_ordinary_way(photos, patient, monkeypatch)
 
     monkeypatch.setattr(gpu_decode, "decode_jpeg", refuse)
     rooms = [np.zeros((7, 64, 64, 3), np.uint8) for _ in range(2)]
-    one = store(photos, decoder(SPEC, (64, 64)), rooms[0], threads=2)
-    other = store_on_gpu(photos, patient(decoder(SPEC, (64, 64))), rooms[1], torch.device("cpu"), threads=1)
+    one = store(photos, Decoder(SPEC, (64, 64)), rooms[0], threads=2)
+    other = store_on_gpu(photos, patient(Decoder(SPEC, (64, 64))), rooms[1], torch.device("cpu"), threads=1)
     assert one.unreadable == other.unreadable and np.array_equal(one.aspects, other.aspects)
     assert np.array_equal(*rooms)
 
@@ -146,7 +147,7 @@ def test_what_nvjpeg_refuses_goes_the_ordinary_way(photos, patient, monkeypatch)
 def test_a_failing_gpu_ends_the_other_decoders_too(photos, monkeypatch):
     monkeypatch.setattr(gpu_decode, "_decoded", lambda *_: 1 / 0)
     begun = []
-    decode = decoder(SPEC, (64, 64))
+    decode = Decoder(SPEC, (64, 64))
 
     def counted(sample):
         begun.append(sample)
@@ -167,8 +168,8 @@ def test_photos_that_are_no_longer_what_was_scanned_are_not_trained_on(photos, p
     for row, other in ((0, 4), (3, 2)):
         photos[row].path.write_bytes(photos[other].path.read_bytes())
     rooms = [np.zeros((7, 64, 64, 3), np.uint8) for _ in range(2)]
-    one = store(photos, decoder(SPEC, (64, 64)), rooms[0], threads=2)
-    other = store_on_gpu(photos, patient(decoder(SPEC, (64, 64))), rooms[1], torch.device("cpu"), threads=1)
+    one = store(photos, Decoder(SPEC, (64, 64)), rooms[0], threads=2)
+    other = store_on_gpu(photos, patient(Decoder(SPEC, (64, 64))), rooms[1], torch.device("cpu"), threads=1)
     assert one.unreadable == other.unreadable and not rooms[0][[0, 3]].any() and not rooms[1][[0, 3]].any()
     changed = {path.name for path, why in one.unreadable.items() if why == "it changed while it was read"}
     assert changed == {"0.jpg", "3.png"}
@@ -177,7 +178,7 @@ def test_photos_that_are_no_longer_what_was_scanned_are_not_trained_on(photos, p
 
 def test_a_part_of_the_photos_fills_its_rows_alone(photos):
     room = np.zeros((7, 64, 64, 3), np.uint8)
-    store(photos, decoder(SPEC, (64, 64)), room, part=(1, 2), threads=2)
+    store(photos, Decoder(SPEC, (64, 64)), room, part=(1, 2), threads=2)
     assert [bool(pixels.any()) for pixels in room] == [False, True, False, True, False, False, False]
 
 
@@ -275,6 +276,13 @@ def test_what_the_memory_is_too_small_for_is_done_by_halves(monkeypatch):
     most = 0
     with pytest.raises(TrainingError, match="too small for one photo"):
         by_halves(compute, pixels)
+
+
+def test_processes_that_are_not_forked_can_decode_too(photos):
+    given = loader._Photos(photos, Decoder(SPEC, (64, 64)))
+    there = pickle.loads(pickle.dumps(given))
+    assert np.array_equal(there[3][0], given[3][0]) and there[3][1] == 1.5
+    assert "5.jpg" in there[5]
 
 
 @pytest.mark.parametrize(("room", "kind"), [(1 << 30, torch.Tensor), (100, np.ndarray), (0, np.ndarray)])

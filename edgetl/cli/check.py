@@ -180,12 +180,14 @@ def _report(result: Result, files: dict[str, Path | None]) -> None:
     from edgetl.parity.reports.html import as_html
     from edgetl.parity.reports.junit import as_junit
 
+    writers = {"json": as_json, "junit": as_junit, "html": as_html}
+    for kind, path in files.items():  # before the terminal: a pipe that is closed must not cost them
+        if path is not None:
+            write_report(path, writers[kind](result))
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _FILE_WIDTH
     show(result, console)
-    writers = {"json": as_json, "junit": as_junit, "html": as_html}
     for kind, path in files.items():
         if path is not None:
-            write_report(path, writers[kind](result))
             click.echo(f"{kind}: {path}", err=True)

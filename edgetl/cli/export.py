@@ -14,6 +14,7 @@ from edgetl.cli.option_types import PRECISIONS, Number, SomePath
 from edgetl.cli.printable import counted
 from edgetl.cli.progress_bar import steps
 from edgetl.cli.run_photos import calibration_photos, golden_photos, run_data
+from edgetl.errors import ExportError, ImageError
 from edgetl.runtime.bundle import MANIFEST
 from edgetl.training.run_folder import BEST, METRICS, refuse_photos_folder
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 DEFAULT_GOLDEN = 8
 DEFAULT_CALIBRATION = 100
 DEFAULT_MAX_DROP = 0.5
+
+_OTHER_PHOTOS = "Give other photos with --golden DIR, or leave them out with --golden 0."
 
 _MOST_CLASSES, _MOST_LAYERS = 10, 3  # shown; the manifest has all
 
@@ -121,18 +124,25 @@ def _export(
     if "data" in trained.settings:  # golden photos would be a class there
         refuse_photos_folder(output, trained.settings["data"])
     smaller = bool(set(precisions) - {"fp32"}) and "onnx" in formats
-    return export_bundle(
-        trained.network,
-        trained.card,
-        output,
-        golden=_golden_photos(golden, trained),
-        opset=opset,
-        formats=formats,
-        checkpoint=run / BEST if run.is_dir() else run,
-        precisions=precisions,
-        judged_by=_judged_by(trained, calibration, max_accuracy_drop) if smaller else None,
-        working=working,
-    )
+    photos = _golden_photos(golden, trained)
+    try:
+        return export_bundle(
+            trained.network,
+            trained.card,
+            output,
+            golden=photos,
+            opset=opset,
+            formats=formats,
+            checkpoint=run / BEST if run.is_dir() else run,
+            checkpoint_sha256=trained.sha256,
+            precisions=precisions,
+            judged_by=_judged_by(trained, calibration, max_accuracy_drop) if smaller else None,
+            working=working,
+        )
+    except ImageError as error:
+        if error.source not in map(str, photos):
+            raise
+        raise ExportError(f"A golden photo can't be used: {error.message}", _OTHER_PHOTOS) from error
 
 
 def _warn_of_an_unfinished(run: Path) -> None:
@@ -159,9 +169,9 @@ def _golden_photos(golden: str, trained: Trained) -> list[Path]:
     from edgetl.runtime.sources import find_images
 
     if golden.isdecimal():
-        hint = "Give other photos with --golden DIR, or leave them out with --golden 0."
         count = int(golden)
-        return golden_photos(run_data(trained.settings, trained.card.labels, "golden photos", hint), count) if count else []
+        data = run_data(trained.settings, trained.card.labels, "golden photos", _OTHER_PHOTOS) if count else None
+        return golden_photos(data, count) if data else []
     folder = Path(golden)
     photos = find_images(folder) if folder.is_dir() else []
     if not photos:

@@ -111,7 +111,7 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in (errno.ENOSPC, errno.EFBIG):
             raise SystemExit(f"Error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}.") from error
         click.echo(f"Error: {error.filename or 'the output'} can't be written: {error.strerror}.", err=True)
         os._exit(1)  # without another try to write what is left

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from edgetl.runtime.bundle import MANIFEST
+from edgetl.training.run_folder import BEST, LAST, METRICS, REPORT
 
 PRECISIONS = click.Choice(["fp32", "fp16", "int8"])
 
@@ -40,7 +41,7 @@ class SomePath(click.Path):
 
 
 class ReportFile(click.Path):
-    """A path that is free or holds an earlier report: not a photo, a model, or part of a bundle."""
+    """A path that is free or holds an earlier report: not a photo, a model, or part of a bundle or a run."""
 
     def __init__(self) -> None:
         super().__init__(dir_okay=False, path_type=Path)
@@ -49,7 +50,8 @@ class ReportFile(click.Path):
         path = super().convert(value, parameter, context)
         assert isinstance(path, Path)
         in_bundle = (path.parent / MANIFEST).exists()
-        if in_bundle or (path.is_file() and path.suffix.lower() not in _REPORTS):
-            what = "lies in a bundle" if in_bundle else "exists and is no report"
+        in_run = any((path.parent / name).exists() for name in (BEST, LAST)) and path.name in (METRICS, REPORT)
+        if in_bundle or in_run or (path.is_file() and path.suffix.lower() not in _REPORTS):
+            what = "lies in a bundle" if in_bundle else "is a run's own" if in_run else "exists and is no report"
             self.fail(f"{path} {what}; name another file.", parameter, context)
         return path

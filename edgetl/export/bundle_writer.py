@@ -52,6 +52,7 @@ def export_bundle(
     opset: int | None = None,
     formats: Sequence[str] = FORMATS,
     checkpoint: Path | None = None,
+    checkpoint_sha256: str | None = None,
     precisions: Sequence[str] = (DEFAULT_PRECISION,),
     judged_by: JudgedBy | None = None,
     working: Working = silent,
@@ -62,6 +63,7 @@ def export_bundle(
     golden       photos to go along, copied as they are; empty: none
     opset        None: the lowest that the network's operators allow
     checkpoint   where the network came from, for the manifest
+    checkpoint_sha256  of that file when the network was read (hex), since a run may go on; None: of what is there now
     precisions   of the ONNX models; any but fp32 needs ``judged_by``
     working      told what is being done
 
@@ -71,6 +73,7 @@ def export_bundle(
     """
     destination = Path(destination)
     refuse_other_folders(destination)
+    origin = _checkpoint_entry(checkpoint, checkpoint_sha256, destination)
     writing = _Writing(network, card, golden, working)
     if "onnx" in formats:
         writing.add_onnx(opset, precisions, judged_by)
@@ -83,7 +86,7 @@ def export_bundle(
         "name": destination.resolve().name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "card": card.to_dict(),
-        "checkpoint": _checkpoint_entry(checkpoint, destination),
+        "checkpoint": origin,
         "versions": _versions(),
         "files": {name: {"sha256": _sha256(content), "bytes": len(content)} for name, content in writing.files.items()},
         **writing.manifest,
@@ -195,11 +198,11 @@ def refuse_other_folders(destination: Path) -> None:
         raise ExportError(f"{destination} holds {foreign[0]!r}, which is not of the bundle and would be lost.", hint)
 
 
-def _checkpoint_entry(checkpoint: Path | None, destination: Path) -> Mapping[str, str | None]:
+def _checkpoint_entry(checkpoint: Path | None, sha256: str | None, destination: Path) -> Mapping[str, str | None]:
     if checkpoint is None:
         return {"path": None, "sha256": None}
     relative = os.path.relpath(checkpoint.resolve(), destination.resolve())
-    return {"path": Path(relative).as_posix(), "sha256": _sha256(checkpoint.read_bytes())}
+    return {"path": Path(relative).as_posix(), "sha256": sha256 or _sha256(checkpoint.read_bytes())}
 
 
 def _versions() -> Mapping[str, str]:

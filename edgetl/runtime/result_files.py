@@ -310,7 +310,7 @@ def _open_alone(path: Path) -> IO[bytes]:
     try:
         file = path.open("r+b" if path.exists() else "x+b")
     except OSError as error:
-        raise ResultsError(f"{path} can't be written ({error.strerror}).", "Name another file.") from error
+        raise ResultsError(f"{path} can't be written ({error.strerror or error}).", "Name another file.") from error
     try:
         import fcntl
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from edgetl.errors import CheckpointError, EdgetlError, first_line
 from edgetl.runtime.card import ModelCard
 from edgetl.training.backbones import Level, build
+from edgetl.training.layout import content_digest
 from edgetl.training.levels import with_levels
 from edgetl.training.run_folder import BEST, LAST
 from edgetl.training.writing import write_atomically
@@ -32,12 +33,14 @@ class Trained:
 
     settings  what it was trained with (JSON)
     levels    earlier layers that its head sees; see ``edgetl.training.levels``
+    sha256    of the file that it was read from (hex); "" where it was not
     """
 
     network: nn.Module
     card: ModelCard
     settings: Mapping[str, Any] = field(default_factory=dict)
     levels: tuple[Level, ...] = ()
+    sha256: str = ""
 
 
 def save(trained: Trained, path: Path) -> None:
@@ -67,7 +70,7 @@ def load(source: str | Path) -> Trained:
         raise CheckpointError(f"{path} says where a run stands; it is no checkpoint.", f"Name the run's folder, {path.parent}.")
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {path}.", "Name a folder that edgetl train wrote, or train first.")
-    tensors, description = _read(path)
+    tensors, description, sha256 = _read(path)
     try:
         card = ModelCard.from_dict(description["card"])
         levels = tuple((str(path), int(channels)) for path, channels in description.get("levels", ()))
@@ -77,14 +80,18 @@ def load(source: str | Path) -> Trained:
         raise CheckpointError(
             f"{path} can't be rebuilt: {first_line(error)}", "Was it written by another version of edgetl?"
         ) from error
-    return Trained(backbone.module.eval(), card, description.get("settings", {}), levels)
+    return Trained(backbone.module.eval(), card, description.get("settings", {}), levels, sha256)
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """(tensors, description, SHA-256 of the file)."""
     try:
+        sha256 = content_digest(path)
         with safe_open(path, framework="pt") as file:
             description = json.loads((file.metadata() or {}).get(_METADATA_KEY, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        if content_digest(path) != sha256:  # a run that goes on has put a better one in its place
+            raise CheckpointError(f"{path} changed while it was read.", "Do it again.")
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} can't be read: {error}.", "Is the file damaged? Train again, or take a copy.") from error
     if not isinstance(description, dict) or description.get("schema") != _SCHEMA:
@@ -93,7 +100,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         )
     if description.pop(_CHECKSUM, None) != _digest(description, tensors):
         raise CheckpointError(f"{path} is damaged: its checksum does not fit.", "Train again, or take a copy.")
-    return tensors, description
+    return tensors, description, sha256
 
 
 def _as_json(description: Mapping[str, Any]) -> str:

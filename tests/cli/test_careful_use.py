@@ -53,11 +53,14 @@ def test_data_with_other_classes_is_not_that_of_the_run(class_folder: Path) -> N
         run_data(settings, ("blue fish", "red 花"), "golden photos", "hint")
 
 
-def test_a_report_replaces_no_photo_and_nothing_in_a_bundle(class_folder: Path, tmp_path: Path) -> None:
+def test_a_report_replaces_no_photo_and_nothing_in_a_bundle_or_of_a_run(class_folder: Path, tmp_path: Path) -> None:
     photo = tmp_path / "photo.jpg"
     photo.write_bytes(b"mine")
     (tmp_path / "manifest.json").write_text("{}")
-    for target in (photo, tmp_path / "manifest.json", tmp_path / "new.json"):
+    (tmp_path / "run").mkdir()
+    for name in ("best.safetensors", "metrics.json"):
+        (tmp_path / "run" / name).write_text("{}")
+    for target in (photo, tmp_path / "manifest.json", tmp_path / "new.json", tmp_path / "run/metrics.json"):
         before = target.read_bytes() if target.exists() else None
         done = CliRunner().invoke(program, ["data", "check", str(class_folder), "--json", str(target)])
         assert done.exit_code == 2

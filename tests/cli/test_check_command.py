@@ -214,6 +214,15 @@ def test_wrong_use_exits_2(project: Project, wrong: tuple[str, str]) -> None:
     assert result.stdout == ""
 
 
+def test_a_closed_pipe_costs_no_report(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("edgetl.cli.check_terminal.show", closed)
+    project.check("--json", tmp_path / "r.json", "--runtime", "predictor")
+    assert json.loads((tmp_path / "r.json").read_text())["passed"]
+
+
 def test_two_reports_in_one_file_are_wrong_use(project: Project, tmp_path: Path) -> None:
     result = project.check("--json", tmp_path / "r.json", "--html", tmp_path / "../" / tmp_path.name / "r.json")
     assert result.exit_code == 2, result.output

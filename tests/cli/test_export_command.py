@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import runpy
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner, Result
 
 from edgetl.cli.main import command
-from edgetl.cli.run_photos import calibration_photos
-from edgetl.errors import ExportError
+from edgetl.cli.run_photos import calibration_photos, golden_photos
+from edgetl.errors import CheckpointError, ExportError
 from edgetl.export.precisions import JudgedBy
 from edgetl.runtime.bundle import Bundle
 from edgetl.runtime.card import ModelCard
+from edgetl.training import checkpoint
 from edgetl.training.backbones import build
 from edgetl.training.checkpoint import Trained, load, save
-from edgetl.training.dataset import scan
+from edgetl.training.dataset import ImageFolders, scan
 from edgetl.training.run_folder import BEST
 
 LABELS = ("blue fish", "green, leaf", "red 花")
@@ -85,6 +89,41 @@ def test_photos_that_are_gone_are_an_error_with_a_way_out(run_folder: Path, tmp_
     assert "need the run's data" in done.output
     assert "--golden 0" in done.output
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_golden_photo_that_was_damaged_is_an_error_with_a_way_out(run_folder: Path, tmp_path: Path) -> None:
+    data = Path(load(run_folder).settings["data"])
+    damaged = golden_photos(scan(data, val_fraction=0.2), 4)[2]
+    before = damaged.read_bytes()
+    damaged.write_bytes(before[: len(before) // 2])
+    try:
+        done = export(run_folder, "-o", tmp_path / "bundle", "--golden", 4)
+    finally:
+        damaged.write_bytes(before)
+    assert done.exit_code == 1 and damaged.name in done.output and "--golden 0" in done.output
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_the_manifest_names_the_checkpoint_that_was_read_though_the_run_goes_on(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(run_folder, tmp_path / "run")
+    read = hashlib.sha256((run_folder / BEST).read_bytes()).hexdigest()
+
+    def meanwhile(settings: Mapping[str, Any], *_: object) -> ImageFolders:
+        (tmp_path / "run" / BEST).write_bytes(b"better weights")
+        return scan(settings["data"], val_fraction=0.2)
+
+    monkeypatch.setattr("edgetl.cli.export.run_data", meanwhile)
+    assert export(tmp_path / "run", "-o", tmp_path / "bundle", "--golden", 1).exit_code == 0
+    assert manifest(tmp_path / "bundle")["checkpoint"]["sha256"] == read
+
+
+def test_a_checkpoint_that_changes_while_it_is_read_is_refused(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = iter("ab")
+    monkeypatch.setattr(checkpoint, "content_digest", lambda path: next(digests))
+    with pytest.raises(CheckpointError, match="changed while it was read"):
+        load(run_folder)
 
 
 @pytest.mark.parametrize("golden", ["no-such-folder", "-3", "1.5"])

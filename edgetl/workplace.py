@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,12 +27,11 @@ def workplace(parent: Path, name: str) -> Iterator[Path]:
 
     name  what ``leftovers`` finds it by
     """
-    folder = Path(tempfile.mkdtemp(prefix=_prefix(name), dir=parent))
-    lock = os.open(folder, os.O_RDONLY) if fcntl else None
+    folder, lock = _locked_folder(parent, name)
     try:
-        if lock is not None:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        folder.chmod(0o777 & ~umask())  # mkdtemp's folders are for their owner alone
+        with suppress(OSError):  # not every disk has rights
+            # mkdtemp's folders are for their owner alone; what the folder above gives to all in it stays.
+            folder.chmod(stat.S_IMODE(folder.stat().st_mode) & ~0o777 | 0o777 & ~umask())
         yield folder
     finally:
         if lock is not None:
@@ -40,9 +41,24 @@ def workplace(parent: Path, name: str) -> Iterator[Path]:
 
 def leftovers(parent: Path, name: str) -> Iterator[Path]:
     """Workplaces, and what lies beside them under a longer name, whose makers were killed; in the order of their names."""
+    made = re.compile(re.escape(_prefix(name)) + r"[a-z0-9_]{8}(\.\w+)?")  # by mkdtemp
     for folder in sorted(parent.glob(f"{glob.escape(_prefix(name))}*")):
-        if _abandoned(folder):
+        if made.fullmatch(folder.name) and not folder.is_symlink() and folder.is_dir() and _abandoned(folder):
             yield folder
+
+
+def _locked_folder(parent: Path, name: str) -> tuple[Path, int | None]:
+    """A new folder, and the open handle that locks it. Until it is locked, another may take it for a leftover."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_prefix(name), dir=parent))
+        if not fcntl:
+            return folder, None
+        with suppress(FileNotFoundError):
+            lock = os.open(folder, os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if folder.exists():
+                return folder, lock
+            os.close(lock)
 
 
 def _abandoned(folder: Path) -> bool:

@@ -15,7 +15,7 @@ from edgetl.cli import INTERRUPTED
 from edgetl.cli.option_types import SomePath
 from edgetl.cli.printable import counted
 from edgetl.errors import TrainingError
-from edgetl.training.layout import VAL
+from edgetl.training.layout import VAL, data_parts
 from edgetl.training.recipes import resolve
 from edgetl.training.run_folder import (
     BEST,
@@ -150,10 +150,10 @@ def _start(data: Path, out: Path, overwrite: bool, find_lr: bool, given: dict[st
     refuse_among_photos(out, settings)
     if not find_lr:
         require_free(out, overwrite)
+    if "val_fraction" in given and VAL in data_parts(data):
+        raise TrainingError(f"{flag('val_fraction')}: no effect where there is a folder {VAL}/.", "Leave it out.")
     with _showing() as listener:
         folders = find_photos(settings, listener)
-        if "val_fraction" in given and folders.has_val_folder:
-            raise TrainingError(f"{flag('val_fraction')}: no effect where there is a folder {VAL}/.", "Leave it out.")
         from edgetl.training.distributed import choose_device
 
         settings = resolve(data, given, cuda=choose_device(settings.device).type == "cuda")

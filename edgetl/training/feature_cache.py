@@ -178,7 +178,8 @@ def _write(folder: Path, shard: NDArray[Any]) -> Path:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(buffer.getbuffer())
-        Path(temporary).chmod(0o666 & ~umask())  # for all who may read the folder
+        with suppress(OSError):  # not every disk has rights
+            Path(temporary).chmod(0o666 & ~umask())  # for all who may read the folder
         return Path(temporary).replace(folder / f"{checksum.hexdigest()}.npy")
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from edgetl.runtime.images import MAX_PIXELS, identify, read_image
 from edgetl.runtime.in_order import in_order
 from edgetl.runtime.sources import image_suffixes
 from edgetl.training.duplicates import Fingerprint, fingerprint
-from edgetl.training.layout import content_digest
+from edgetl.training.layout import content_digest, passed_over
 
 Progress = Callable[[int, int], None]  # files done, files in all
 
@@ -115,7 +115,7 @@ def walk_files(folder: Path, links: int) -> Iterator[Path]:
 
     for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         deep = len(Path(parent).relative_to(folder).parts) >= links
-        visible = (name for name in folders if not name.startswith("."))
+        visible = (name for name in folders if not passed_over(name))
         folders[:] = sorted(name for name in visible if not (deep and Path(parent, name).is_symlink()))
         yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))
 

@@ -20,7 +20,7 @@ UNEVEN_RATIO = 3.0  # most photos of a class to fewest, from which accuracy hide
 
 _OTHER_VAL_NAMES = ("valid", "validation", TEST)
 _PART_NAMES = frozenset({TRAIN, "training", VAL, *_OTHER_VAL_NAMES, "testing"})  # in any case
-_NO_CLASS = "__MACOSX"  # what macOS adds to archives, beside the folders that were packed
+_ADDED_BY_MACOS = "__MACOSX"  # to archives, beside the folders that were packed
 _LISTED = 5  # names in a sentence
 
 
@@ -45,10 +45,14 @@ def class_names(folder: Path) -> list[str]:
     Raises DataError for a folder that can't be read."""
     try:
         with os.scandir(folder) as entries:  # knows folders from files without a look at each of a million photos
-            names = (entry.name for entry in entries if is_folder(entry))
-            return sorted(name for name in names if not name.startswith(".") and name != _NO_CLASS)
+            return sorted(entry.name for entry in entries if is_folder(entry) and not passed_over(entry.name))
     except OSError as error:
         raise DataError(f"{folder}: {error.strerror}.", "Make it readable, or move it away.") from error
+
+
+def passed_over(name: str) -> bool:
+    """Whether a folder of this name holds no photos, whatever lies in it."""
+    return name.startswith(".") or name == _ADDED_BY_MACOS
 
 
 def no_text(name: str) -> DataError | None:

@@ -91,7 +91,7 @@ class Loop:
         return True
 
     def _tell_of_stopping(self) -> None:
-        self._course.listener.stopping("Stopping after this step.")
+        self._course.listener.stopping("Stopping soon; the state is saved first.")
 
     def _steps(self, batches: Iterator[Batch], stop: StopSignal, clock: _Clock) -> bool:
         """The rest of an epoch's steps → False if a signal ended it."""

@@ -75,13 +75,13 @@ def typical_aspect(samples: Sequence[Sample]) -> float:
 
 
 def _aspect(path: Path) -> float | None:
-    """As its first bytes say; None where they say nothing."""
+    """As its first bytes say; None where they say nothing. What a PNG says of being turned may come last."""
     if not path.is_file():  # a pipe would be waited for
         return None
     try:
         with path.open("rb") as file:
             image = identify(file, str(path))
-            turned = image.getexif().get(Base.Orientation) in _ON_THEIR_SIDE
+            turned = image.format != "PNG" and image.getexif().get(Base.Orientation) in _ON_THEIR_SIDE
             return image.height / image.width if turned else image.width / image.height
     except Exception:  # whatever a broken file makes of Pillow: decoding will say what is wrong
         return None

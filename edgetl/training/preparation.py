@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from timm.layers.norm_act import convert_sync_batchnorm
 
-from edgetl.errors import TrainingError
+from edgetl.errors import DataError, TrainingError
 from edgetl.runtime.cores import cores
 from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training.augment import BatchView, Normalizer, View
@@ -104,18 +104,22 @@ def equip(
     *,
     left_out: Collection[str] | None,
 ) -> Kit:
-    """Decode every photo once and set up what trains on them. Raises DataError for unreadable validation photos.
+    """Decode every photo once and set up what trains on them. Raises DataError for unreadable validation photos, and, where a
+    run goes on, for training photos that could be read when it began.
 
     folder    where decoded photos go that don't fit into memory
     left_out  None where a run begins. Where it goes on, no head is solved for, and these (digests of training photos) are
-              left out again, no others: on a GPU, chance decides who decodes a photo, and decoders differ in what they can
+              left out again, also where they can be read now: on a GPU, chance decides who decodes a photo, and decoders
+              differ in what they can
     """
     backbone.module.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     size = stored_size(input_size(backbone.spec), typical_aspect(folders.train))
     validation, stored = _decoded(settings, folders, backbone.spec, size, processes, folder, listener)
     unreadable = dict(stored.unreadable) if stored else _unreadable(settings, folders.train, processes, listener)
     if left_out is not None:
-        again = (sample.path for sample in folders.train if sample.digest in left_out)
+        again = {sample.path for sample in folders.train if sample.digest in left_out}
+        for path in sorted(unreadable.keys() - again):
+            raise DataError(f"{path}: {unreadable[path]}.", "It could be read when the run began: put it back.")
         unreadable = {path: unreadable.get(path, "left out before") for path in again}
     unreadable |= validation.unreadable
     left = readable(folders, unreadable, listener) if left_out is None else folders.without(unreadable)

@@ -213,11 +213,11 @@ class TrainSettings:
 
 def require_weights_file(path: Path) -> None:
     """Raises TrainingError if ``path``, which ``weights`` names, is no file, or one of another kind that edgetl writes."""
-    best = next((file for file in (path / BEST, path.with_name(BEST)) if file.is_file()), None)
-    hint = f"Name the run's {BEST}." if best is None else f"Name {best}."
+    best = next((file for file in (path / BEST, path.parent / BEST) if file.is_file()), None)
+    hint = f"Name a run's {BEST}." if best is None else f"Name {best}."
     if path.is_dir():
         raise TrainingError(f"{path} is a folder, and no file of weights.", hint)
-    if path.is_file() and (path.suffix == ".onnx" or path.name == LAST):
+    if path.is_file() and (path.suffix == ".onnx" or (path.name == LAST and best)):
         raise TrainingError(f"{path} is no file of weights.", hint)
     if not path.is_file():
         raise TrainingError(f"There is no weights file {path}.", "--weights takes auto, none, or a file.")

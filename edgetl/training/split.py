@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -71,7 +72,8 @@ def split(
 
     The same photos always fall the same way, whatever they are called; copies and lookalikes go together. Of each class
     ``val_fraction`` is for validation, to within one such group (more, where classes share photos), and at least one
-    on either side. Files that training can't use are left out. ``destination`` appears complete or not at all.
+    on either side. Files that training can't use are left out. ``destination`` appears complete or not at all,
+    but for the instant between val/ and train/ where an empty folder is there already.
 
     source  a folder of class folders, or what the cats-and-dogs archive unpacks to
     copy    copy the files; otherwise they are hard links: no space taken, and, unlike symbolic ones, still whole
@@ -81,8 +83,8 @@ def split(
     """
     check_val_fraction(val_fraction)
     source, destination = Path(source).resolve(), Path(destination).resolve()
-    _sweep(destination)
     _check_destination(source, destination)
+    _sweep(destination)
     root = _class_root(source)
     names = class_names(root)
     for error in (too_few_classes(root, names), *map(no_text, names)):
@@ -113,7 +115,7 @@ def _clashes(kept: Sequence[Inspection], root: Path) -> Iterator[Finding]:
 def _check_destination(source: Path, destination: Path) -> None:
     if destination.exists() and not destination.is_dir():
         raise DataError(f"{destination} is not a folder.", "Name a folder that does not exist yet.")
-    if destination.is_dir() and any(destination.iterdir()):
+    if destination.is_dir() and set(destination.iterdir()) - set(leftovers(destination, _UNFINISHED)):
         raise DataError(f"{destination} is not empty.", "Name a folder that does not exist yet, or empty this one first.")
     if destination.is_relative_to(source):
         raise DataError(f"{destination} lies inside {source}.", "Name a folder outside of it; the source is not changed.")
@@ -191,14 +193,21 @@ def _appearing(destination: Path) -> Iterator[Path]:
         with workplace(parent, _UNFINISHED if there else f"{destination.name}.{_UNFINISHED}") as unfinished:
             yield unfinished
             if there:
-                for side in (VAL, TRAIN):  # nothing trains on the first alone
-                    (unfinished / side).rename(destination / side)
+                _fill(destination, unfinished)
             else:
                 unfinished.rename(destination)
     except OSError as error:
-        raise DataError(
-            f"{destination} can't be written: {error.strerror or error}.", "Check its disk and its rights."
-        ) from error
+        hint = "Something else has filled it meanwhile." if error.errno == errno.ENOTEMPTY else "Check its disk and its rights."
+        raise DataError(f"{destination} can't be written: {error.strerror or error}.", hint) from error
+
+
+def _fill(destination: Path, unfinished: Path) -> None:
+    (unfinished / VAL).rename(destination / VAL)  # first: nothing trains on it alone
+    try:
+        (unfinished / TRAIN).rename(destination / TRAIN)
+    except BaseException:
+        (destination / VAL).rename(unfinished / VAL)
+        raise
 
 
 def _sweep(destination: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -33,7 +34,8 @@ class StopSignal:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received = True
         self._restore()
-        self._told()
+        with suppress(Exception):  # whoever watched may be gone; what counts is that the state is saved
+            self._told()
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from torchvision.transforms import v2
 
 from edgetl.runtime.preprocess import normalize
@@ -157,6 +157,13 @@ def test_long_photos_are_stored_as_dense_along_both_sides(tmp_path):
     assert stored_size((256, 256), 3 / 4) == (384, 288)
     assert stored_size((256, 256), 9.0) == stored_size((256, 256), 2.0)
     assert stored_size((192, 256), 4 / 3) == (256, 320)
+
+
+def test_asking_for_an_aspect_decodes_nothing(tmp_path, monkeypatch):
+    for name in ("a.png", "b.jpg", "c.webp"):
+        Image.new("RGB", (90, 60)).save(tmp_path / name)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: 1 / 0)
+    assert typical_aspect([Sample(path, 0, path.name) for path in tmp_path.iterdir()]) == 1.5
 
 
 def test_mixing_blends_photos_and_targets_alike():

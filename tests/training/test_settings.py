@@ -89,6 +89,19 @@ def test_weights_that_are_not_there_are_missed_before_anything_is_built():
         resolve("d", {"weights": "nowhere.pth"}, cuda=False)
 
 
+def test_a_folder_or_a_runs_state_is_no_file_of_weights(tmp_path):
+    (tmp_path / "last.pt").touch()
+    resolve("d", {"weights": str(tmp_path / "last.pt")}, cuda=False)  # it may be anybody's
+    (tmp_path / "best.safetensors").touch()
+    for wrong in (tmp_path, tmp_path / "last.pt"):
+        with pytest.raises(TrainingError, match="no file of weights") as caught:
+            resolve("d", {"weights": str(wrong)}, cuda=False)
+        assert str(tmp_path / "best.safetensors") in caught.value.hint
+    for folder in (".", "/"):
+        with pytest.raises(TrainingError, match="is a folder"):
+            resolve("d", {"weights": folder}, cuda=False)
+
+
 def test_statistics_are_kept_where_there_are_any():
     given = ({}, {"weights": "none"}, {"norm_statistics": True}, {"recipe": "classic"})
     measured = [resolve("d", {"strategy": "full", **options}, cuda=False).norm_statistics for options in given]

@@ -320,6 +320,60 @@ def test_an_empty_folder_that_is_there_is_filled_and_not_replaced(archive, tmp_p
     assert len(placed(tmp_path / "data")) == 61
 
 
+def test_only_what_killed_runs_left_is_removed(archive, tmp_path):
+    mine = [tmp_path / "data/.unfinished-holiday/x", tmp_path / ".data.unfinished-my_notes", tmp_path / ".data.unfinished-x"]
+    for path in mine:
+        path.mkdir(parents=True)
+    left = tmp_path / "data/.unfinished-a1b2c3d4"
+    left.mkdir()
+    with pytest.raises(DataError, match="not empty"):
+        split(archive, tmp_path / "data")
+    assert left.exists() and all(path.exists() for path in mine)
+    (mine[0] / "..").resolve().rename(tmp_path / "holiday")
+    split(archive, tmp_path / "data")
+    assert not left.exists() and mine[2].exists()
+
+
+def test_what_a_folder_gives_to_all_in_it_stays(archive, tmp_path):
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o2775)
+    split(archive, tmp_path / "shared/data")
+    for folder in (tmp_path / "shared/data", *(tmp_path / "shared/data").rglob("*/")):
+        assert folder.stat().st_mode & 0o2000
+
+
+def test_a_disk_without_rights_will_do(archive, tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    split(archive, tmp_path / "data", copy=True)
+    assert len(placed(tmp_path / "data")) == 61
+
+
+def test_a_filled_folder_has_both_sides_or_none(archive, tmp_path, monkeypatch):
+    def fail(path: Path, target: Path) -> Path:
+        if target == tmp_path / "data/train":
+            raise OSError(5, "Input/output error")
+        return plain(path, target)
+
+    (tmp_path / "data").mkdir()
+    plain = Path.rename
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(DataError, match="Input/output error"):
+        split(archive, tmp_path / "data")
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_what_macos_adds_is_walked_by_nobody(tmp_path):
+    for name, numbers in (("photos/a", range(4)), ("photos/b", range(4, 8)), ("photos/__MACOSX/a", range(8, 10))):
+        fill(tmp_path / name, numbers)
+    done = split(tmp_path / "photos", tmp_path / "data")
+    assert sum(sum(counts.values()) for counts in done.counts.values()) == 8
+    found = examine(tmp_path / "photos")
+    assert found.counts == {"": {"a": 4, "b": 4}} and not [finding for finding in found.findings if "__MACOSX" in str(finding)]
+
+
 def test_a_class_whose_name_is_no_text_is_refused_before_anything_is_made(tmp_path):
     fill(tmp_path / "photos/a", range(3))
     fill(tmp_path / "photos/\udcff", range(3, 6))

@@ -129,6 +129,10 @@ def scan(root: str | Path, *, val_fraction: float = DEFAULT_VAL_FRACTION) -> Ima
     return _folders(root, parts, classes, train, val)
 
 
+PUT_BACK = "It could be read when the run began: put it back, then go on with --resume."
+"""What to do about a photo that can't be read any more."""
+
+
 def read_sample(sample: Sample) -> Image.Image:
     """The photo, as ``read_image`` gives it. Raises ImageError also for a file that is no longer what was scanned: what
     is said of the photos, their fingerprint and their features, would be of others."""

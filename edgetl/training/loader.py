@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from edgetl.errors import DataError, ImageError, TrainingError
 from edgetl.training.augment import BatchView, Normalizer
-from edgetl.training.dataset import Sample
+from edgetl.training.dataset import PUT_BACK, Sample
 from edgetl.training.pixels import Decode, StoredPhotos
 from edgetl.training.sampling import Share
 from edgetl.training.storage import SHARED_MEMORY, free_bytes
@@ -163,7 +163,7 @@ class FileLoader:
             for decoded in _explained(stream):
                 share = waiting.get()
                 if isinstance(decoded, str):
-                    raise DataError(decoded, "It could be read when the run began: put it back, then go on with --resume.")
+                    raise DataError(decoded, PUT_BACK)
                 pixels, aspects = (torch.as_tensor(part) for part in decoded)
                 parts = (pixels, *self._augment.chances(share, aspects))
                 yield self._augment(share, *(to_device(part, self._device) for part in parts))

@@ -95,19 +95,28 @@ def squashed(image: Image.Image, size: tuple[int, int], spec: PreprocessSpec) ->
 
 @dataclass(frozen=True)
 class Decoder:
-    """Photo → (uint8 [h, w, 3], aspect): squashed to ``size``, or by default resized and cropped as ``spec`` says.
+    """Training photo → (uint8 [h, w, 3], squashed to ``size``, height × width; aspect).
 
     No function in a function: where processes are not forked, it is pickled for those that decode.
     """
 
     spec: PreprocessSpec
-    size: tuple[int, int] | None = None
+    size: tuple[int, int]
 
     def __call__(self, sample: Sample) -> tuple[NDArray[np.uint8], float]:
         """Raises ImageError; see ``read_sample``."""
         image = read_sample(sample)
-        pixels = squashed(image, self.size, self.spec) if self.size else resize_image(image, self.spec)
-        return pixels, image.width / image.height
+        return squashed(image, self.size, self.spec), image.width / image.height
+
+
+def exact_decoder(spec: PreprocessSpec) -> Decode:
+    """Validation photo → (uint8 [h, w, 3], resized and cropped as the predictor does; aspect)."""
+
+    def decode(sample: Sample) -> tuple[NDArray[np.uint8], float]:
+        image = read_sample(sample)
+        return resize_image(image, spec), image.width / image.height
+
+    return decode
 
 
 def store(

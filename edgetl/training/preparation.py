@@ -15,7 +15,7 @@ from edgetl.runtime.cores import cores
 from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training.augment import BatchView, Normalizer, View
 from edgetl.training.backbones import Backbone, build, input_size
-from edgetl.training.dataset import ImageFolders, Sample, find_unreadable
+from edgetl.training.dataset import PUT_BACK, ImageFolders, Sample, find_unreadable
 from edgetl.training.distributed import Processes
 from edgetl.training.head import Doubt
 from edgetl.training.levels import with_levels, without_levels
@@ -113,13 +113,13 @@ def equip(
               differ in what they can
     """
     backbone.module.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    size = stored_size(input_size(backbone.spec), typical_aspect(folders.train))
-    validation, stored = _decoded(settings, folders, backbone.spec, size, processes, folder, listener)
+    decode = Decoder(backbone.spec, stored_size(input_size(backbone.spec), typical_aspect(folders.train)))
+    validation, stored = _decoded(settings, folders, decode, processes, folder, listener)
     unreadable = dict(stored.unreadable) if stored else _unreadable(settings, folders.train, processes, listener)
     if left_out is not None:
         again = {sample.path for sample in folders.train if sample.digest in left_out}
         for path in sorted(unreadable.keys() - again):
-            raise DataError(f"{path}: {unreadable[path]}.", "It could be read when the run began: put it back.")
+            raise DataError(f"{path}: {unreadable[path]}.", PUT_BACK)
         unreadable = {path: unreadable.get(path, "left out before") for path in again}
     unreadable |= validation.unreadable
     left = readable(folders, unreadable, listener) if left_out is None else folders.without(unreadable)
@@ -147,7 +147,7 @@ def equip(
         least=2 if settings.norm_statistics else 1,
     )
     rows = [row for row, sample in enumerate(folders.train) if sample.path not in unreadable]
-    loader = _loader(settings, left, backbone.spec, size, stored, rows, processes)
+    loader = _loader(settings, left, decode, stored, rows, processes)
     return Kit(left, backbone, validation, loader, sampler, weights, doubts)
 
 
@@ -159,39 +159,36 @@ def _threads(settings: TrainSettings, processes: Processes) -> int:
 def _decoded(
     settings: TrainSettings,
     folders: ImageFolders,
-    spec: PreprocessSpec,
-    size: tuple[int, int],
+    decode: Decoder,
     processes: Processes,
     folder: Path,
     listener: Listener,
 ) -> tuple[Validation, StoredPhotos | None]:
     done = Counter(listener, "Decoding validation photos", len(folders.val[processes.rank :: processes.count]))
-    validation = Validation(folders.val, spec, processes, folder, threads=_threads(settings, processes), done=done)
-    return validation, _store_training(settings, folders.train, spec, size, processes, folder, listener)
+    validation = Validation(folders.val, decode.spec, processes, folder, threads=_threads(settings, processes), done=done)
+    return validation, _store_training(settings, folders.train, decode, processes, folder, listener)
 
 
 def _loader(
     settings: TrainSettings,
     folders: ImageFolders,
-    spec: PreprocessSpec,
-    size: tuple[int, int],
+    decode: Decoder,
     stored: StoredPhotos | None,
     rows: list[int],
     processes: Processes,
 ) -> Loader:
     labels = np.array([sample.label for sample in folders.train], np.int64)
-    view = BatchView(View.of(settings, spec), settings.seed, len(labels))
-    augment = Augmenter(labels, view, Normalizer(spec, processes.device))
+    view = BatchView(View.of(settings, decode.spec), settings.seed, len(labels))
+    augment = Augmenter(labels, view, Normalizer(decode.spec, processes.device))
     if stored is None:
-        return FileLoader(folders.train, Decoder(spec, size), augment, processes.device, _threads(settings, processes))
+        return FileLoader(folders.train, decode, augment, processes.device, _threads(settings, processes))
     return StoredLoader(stored, np.array(rows, np.int64), augment, processes.device)
 
 
 def _store_training(
     settings: TrainSettings,
     samples: tuple[Sample, ...],
-    spec: PreprocessSpec,
-    size: tuple[int, int],
+    decode: Decoder,
     processes: Processes,
     folder: Path,
     listener: Listener,
@@ -199,13 +196,13 @@ def _store_training(
     """Training photos, decoded and squashed; None if they are not to be kept, or there is no room."""
     if settings.cache == "off":
         return None
-    room = allocate((len(samples), *size, 3), settings.cache, folder, processes)
+    room = allocate((len(samples), *decode.size, 3), settings.cache, folder, processes)
     if room is None:
         listener.note("Training photos are decoded in every epoch: there is no room to keep them decoded.")
         return None
     part = (processes.local_rank, processes.local)
     done = Counter(listener, "Decoding training photos", len(range(part[0], len(samples), part[1])))
-    decode, threads = Decoder(spec, size), _threads(settings, processes)
+    threads = _threads(settings, processes)
     if processes.device.type == "cuda":
         from edgetl.training.gpu_decode import store_on_gpu
 

@@ -21,7 +21,7 @@ from edgetl.training.dataset import Sample, find_unreadable
 from edgetl.training.distributed import Processes
 from edgetl.training.full_precision import full_precision
 from edgetl.training.halves import by_halves
-from edgetl.training.pixels import Decoder, Done, store
+from edgetl.training.pixels import Done, exact_decoder, store
 from edgetl.training.storage import allocate
 from edgetl.training.transfer import to_device
 
@@ -68,7 +68,7 @@ class Validation:
         self._processes = processes
         self._mine = list(samples)[processes.rank :: processes.count]
         self._normalizer = Normalizer(spec, processes.device)
-        self._decode, self._threads = Decoder(spec), threads
+        self._decode, self._threads = exact_decoder(spec), threads
         self._room = allocate((len(self._mine), *input_size(spec), 3), "auto", folder)
         if self._room is None:
             found = find_unreadable(self._mine, threads=threads, done=done)

@@ -28,28 +28,8 @@ from edgetl.training.run import resume, train
 from edgetl.training.run_folder import BEST, LAST
 from edgetl.training.settings import TrainSettings
 from edgetl.training.state import read_state, write_state
-from edgetl.training.stopping import StopSignal
 
 MIXED = {"epochs": 3, "ema": 0.9, "mixup": 0.3, "momentum": 0.9, "optimizer": "sgd", "save_every": 1e-6}
-
-
-def test_the_first_signal_is_told_of_and_the_second_does_what_it_always_does():
-    said = []
-    with StopSignal(lambda: said.append("stopping")) as stop:
-        signal.raise_signal(signal.SIGINT)
-        assert stop.received and said == ["stopping"]
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    assert said == ["stopping"]
-
-
-def test_who_can_not_be_told_of_a_signal_keeps_nothing_from_being_saved():
-    def gone():
-        raise BrokenPipeError
-
-    with StopSignal(gone) as stop:
-        signal.raise_signal(signal.SIGINT)
-        assert stop.received
 
 
 def test_a_photo_that_changes_while_a_run_is_resumed_is_named(two_parts, tmp_path, monkeypatch):
@@ -70,23 +50,6 @@ def test_a_photo_that_changes_while_a_run_is_resumed_is_named(two_parts, tmp_pat
             resume(run)
     photo.write_bytes(before)
     assert resume(run).finished
-
-
-def test_a_pipe_in_place_of_a_state_is_refused_and_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / LAST)
-    with pytest.raises(CheckpointError, match="no regular file"):
-        read_state(tmp_path)
-
-
-def test_a_state_that_may_not_be_read_is_not_thrown_away(tmp_path, monkeypatch):
-    def refuse(path):
-        raise PermissionError(13, "Permission denied")
-
-    (tmp_path / LAST).touch()
-    monkeypatch.setattr("edgetl.training.state.zipfile.ZipFile", refuse)
-    with pytest.raises(CheckpointError, match="Permission denied") as caught:
-        read_state(tmp_path)
-    assert "--overwrite" not in caught.value.hint
 
 
 def in_process(folder: Path, settings: TrainSettings | None) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 import torch._inductor.exc
-from training_runs import COLOURS, Notebook, equal, small, weights_of, write_photo
+from training_runs import COLOURS, Notebook, equal, features_of, small, weights_of, write_photo
 
-from edgetl.errors import CheckpointError, DataError, MissingDependencyError, TrainingError
+from edgetl.errors import CheckpointError, TrainingError
 from edgetl.runtime.images import read_image
 from edgetl.runtime.preprocess import normalize, resize_image
 from edgetl.training import checkpoint
@@ -30,7 +28,7 @@ from edgetl.training.learner import Learner
 from edgetl.training.loop import _Clock
 from edgetl.training.photos import warn_about
 from edgetl.training.recipes import resolve
-from edgetl.training.run import _look_ahead, resume, train
+from edgetl.training.run import _look_ahead, train
 from edgetl.training.run_folder import require_begun, require_free
 from edgetl.training.sampling import Sampler
 from edgetl.training.solve import solve_head
@@ -240,105 +238,11 @@ def test_early_stop_and_max_time_end_a_run_that_is_finished(two_parts, tmp_path)
     assert read_state(tmp_path / "short")["standing"]["epoch"] == 1
 
 
-def test_an_existing_run_is_not_overwritten_by_accident(two_parts, tmp_path):
-    train(small(two_parts, epochs=1), tmp_path / "run")
-    before = (tmp_path / "run/best.safetensors").read_bytes()
-    with pytest.raises(CheckpointError, match="holds a run already"):
-        train(small(two_parts, epochs=1, seed=5), tmp_path / "run")
-    assert (tmp_path / "run/best.safetensors").read_bytes() == before
-    (tmp_path / "run/notes.txt").write_text("mine")
-    train(small(two_parts, epochs=1, seed=5), tmp_path / "run", overwrite=True)
-    assert (tmp_path / "run/best.safetensors").read_bytes() != before
-    assert (tmp_path / "run/notes.txt").read_text() == "mine"
-
-
-@pytest.mark.parametrize("strategy", ["full", "features"])
-def test_of_an_earlier_run_nothing_is_left_when_another_took_its_place(two_parts, tmp_path, monkeypatch, strategy):
-    run = tmp_path / "run"
-    train(small(two_parts, epochs=1, tensorboard=True), run)
-    for name in (".best.safetensors.3", "..best.safetensors.3.part", ".last.pt.part", ".pixels-here-7"):
-        (run / name).write_bytes(b"of a run that was killed")
-    if strategy == "features":
-        assert train(features_of(two_parts), run, overwrite=True).finished
-        assert {path.name for path in run.iterdir()} == {"best.safetensors", "metrics.json", "report.html"}
-    else:
-        monkeypatch.setattr(Learner, "step", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            train(small(two_parts, epochs=1), run, overwrite=True)
-        assert {path.name for path in run.iterdir()} == {"last.pt"}
-
-
-@pytest.mark.parametrize("strategy", ["full", "features"])
-def test_an_existing_run_is_there_until_another_can_take_its_place(two_parts, tmp_path, strategy):
-    settings = small(two_parts, epochs=1) if strategy == "full" else features_of(two_parts)
-    run = tmp_path / "run"
-    train(settings, run)
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
-    (two_parts / "val/ash/broken.jpg").write_bytes(b"no photo")
-    with pytest.raises(DataError, match=r"broken\.jpg"):
-        train(settings, run, overwrite=True)
-    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
-
-
-@pytest.mark.parametrize("strategy", ["full", "features"])
-def test_a_full_disk_leaves_an_earlier_run_as_it_was(two_parts, tmp_path, monkeypatch, strategy):
-    settings = small(two_parts, epochs=1) if strategy == "full" else features_of(two_parts)
-    run = tmp_path / "run"
-    train(settings, run)
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
-    for module in ("state", "checkpoint"):
-        monkeypatch.setattr(f"edgetl.training.{module}.write_atomically", full)
-    with pytest.raises(CheckpointError, match="no space"):
-        train(settings, run, overwrite=True)
-    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
-
-
-def full(*_):
-    raise CheckpointError("There is no space left.")
-
-
-def test_a_missing_tensorboard_is_missed_while_an_earlier_run_is_still_there(two_parts, tmp_path, monkeypatch):
-    train(small(two_parts, epochs=1), tmp_path / "run")
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(MissingDependencyError, match=r"edgetl\[tensorboard\]"):
-        train(small(two_parts, epochs=1, tensorboard=True), tmp_path / "run", overwrite=True)
-    assert checkpoint.load(tmp_path / "run").card.labels == ("ash", "brick")
-
-
-@pytest.mark.parametrize("strategy", ["full", "features"])
-def test_ctrl_c_while_the_report_is_written_changes_nothing(two_parts, tmp_path, monkeypatch, strategy):
-    plain = finish_module.write_report
-
-    def interrupted(*arguments):
-        signal.raise_signal(signal.SIGINT)
-        return plain(*arguments)
-
-    monkeypatch.setattr(finish_module, "write_report", interrupted)
-    settings = small(two_parts, epochs=1) if strategy == "full" else features_of(two_parts)
-    assert train(settings, tmp_path / "run").finished
-    assert {"report.html", "metrics.json"} <= {path.name for path in (tmp_path / "run").iterdir()}
-
-
-def test_a_features_run_that_was_killed_at_its_end_says_how_to_begin_again(two_parts, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr(finish_module, "write_report", lambda *_: 1 / 0)
-        train(features_of(two_parts), tmp_path / "run")
-    with pytest.raises(CheckpointError) as refused:
-        resume(tmp_path / "run")
-    assert "--overwrite" in str(refused.value.hint)
-    assert train(features_of(two_parts), tmp_path / "run", overwrite=True).finished
-
-
 @pytest.mark.parametrize("backbone", ["squeezenet1_1", "timm/levit_128s"])
 def test_a_head_that_can_not_be_solved_for_is_named(two_parts, tmp_path, backbone):
     with pytest.raises(TrainingError, match=f"head of {backbone} is not one linear layer") as refused:
         train(features_of(two_parts, backbone), tmp_path / "run")
     assert "--strategy last-blocks or full" in str(refused.value.hint)
-
-
-def features_of(data, backbone="timm/test_resnet"):
-    given = {"backbone": backbone, "weights": "none", "strategy": "features", "feature_cache": "off", "device": "cpu"}
-    return resolve(data, given, cuda=False)
 
 
 def test_the_figures_and_the_report_are_of_what_is_exported(two_parts, tmp_path, monkeypatch):

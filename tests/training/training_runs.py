@@ -48,6 +48,12 @@ def small(data: Path, **changes: Any) -> TrainSettings:
     return resolve(data, {**SMALL, **changes}, cuda=False)
 
 
+def features_of(data: Path, backbone: str = "timm/test_resnet") -> TrainSettings:
+    """Settings of a run that solves for the head, and keeps no features."""
+    given = {"backbone": backbone, "weights": "none", "strategy": "features", "feature_cache": "off", "device": "cpu"}
+    return resolve(data, given, cuda=False)
+
+
 def weights_of(run: Path) -> dict[str, Tensor]:
     """The kept weights of a run folder."""
     return load_file(run / BEST)

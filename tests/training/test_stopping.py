@@ -1,0 +1,28 @@
+"""Signals that end a run: the first is told of and waits for the state to be saved."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from edgetl.training.stopping import StopSignal
+
+
+def test_the_first_signal_is_told_of_and_the_second_does_what_it_always_does():
+    said = []
+    with StopSignal(lambda: said.append("stopping")) as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.received and said == ["stopping"]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert said == ["stopping"]
+
+
+def test_who_can_not_be_told_of_a_signal_keeps_nothing_from_being_saved():
+    def gone():
+        raise BrokenPipeError
+
+    with StopSignal(gone) as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.received

@@ -106,7 +106,7 @@ class StoredLoader:
 
     def _gathered(self, rows: Tensor) -> Tensor:
         if self._pixels.device.type == "cuda":
-            return self._pixels[rows.to(self._device, non_blocking=True)]
+            return self._pixels[to_device(rows, self._device)]
         if self._device.type != "cuda":
             return self._pixels[rows]
         pinned = torch.empty((len(rows), *self._pixels.shape[1:]), dtype=torch.uint8, pin_memory=True)
@@ -189,7 +189,7 @@ def _explained(stream: Iterator[T]) -> Iterator[T]:
     try:
         yield from stream
     except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
+        if not str(error).startswith(("DataLoader worker", "Pin memory thread")):  # which reads what the workers send
             raise
         raise TrainingError(
             "A process that decodes photos was ended from outside; was memory short?", "Go on with edgetl train --resume."
@@ -237,6 +237,7 @@ def _begin_worker(_: int) -> None:
         if os.getppid() != run:
             os._exit(1)
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C comes to all; the run tells of it, once
     signal.signal(signal.SIGTERM, end)  # sent to all processes of a run, the first saves, and ends the others
 
 

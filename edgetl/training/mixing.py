@@ -37,4 +37,5 @@ class Mixing:
             torch.default_generator.manual_seed(torch_seed(self._seed, MIXING, share.epoch, share.batch))
             chosen = self._choices[int(torch.randint(len(self._choices), ()))]
             mixed, targets = chosen(images, labels)
-        return mixed[share.borrowed :], targets[share.borrowed :]
+        # On a GPU, mixup's neighbours are rolled into another layout of memory than cutmix and plain batches have.
+        return mixed[share.borrowed :].contiguous(memory_format=torch.channels_last), targets[share.borrowed :]

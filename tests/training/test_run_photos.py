@@ -14,6 +14,8 @@ from training_runs import Notebook, small
 from edgetl.errors import DataError, ImageError, TrainingError
 from edgetl.training import checkpoint, pixels
 from edgetl.training import loop as loop_module
+from edgetl.training.dataset import read_sample
+from edgetl.training.loader import _explained
 from edgetl.training.progress import Listener
 from edgetl.training.recipes import resolve
 from edgetl.training.run import resume, train
@@ -138,3 +140,29 @@ def test_names_that_are_no_text(two_parts, tmp_path):
     (two_parts / "val/ash").rename(two_parts / "val/\udcfe")
     with pytest.raises(DataError, match="not UTF-8"):
         train(small(two_parts, epochs=1), tmp_path / "other")
+
+
+@pytest.mark.parametrize("thread", ["DataLoader worker (pid 1) is killed", "Pin memory thread exited unexpectedly"])
+def test_it_is_told_so_whichever_notices_first(thread):
+    def stream():
+        yield 1
+        raise RuntimeError(thread)
+
+    with pytest.raises(TrainingError, match="ended from outside"):
+        list(_explained(stream()))
+
+
+def test_ctrl_c_that_comes_to_all_processes_is_told_once(two_parts, tmp_path, reading_in_workers):
+    """As a terminal's does: here, it comes to those alone that should keep still."""
+
+    class Told(Listener):
+        def stopping(self, sentence):
+            (tmp_path / "told").touch()
+
+    def read(sample):
+        os.kill(os.getpid(), signal.SIGINT)
+        return read_sample(sample)
+
+    reading_in_workers(read)
+    assert train(small(two_parts, cache="off", epochs=1), tmp_path / "run", listener=Told()).finished
+    assert not (tmp_path / "told").exists()

@@ -24,6 +24,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from edgetl.runtime.images import MAX_PIXELS
 from edgetl.runtime.in_order import in_order
+from edgetl.runtime.spec import Interpolation
 from edgetl.training.dataset import Sample
 from edgetl.training.pixels import Decode, Done, StoredPhotos
 
@@ -49,6 +50,7 @@ def store_on_gpu(
     decode: Decode,
     room: NDArray[np.uint8],
     device: torch.device,
+    interpolation: Interpolation,
     *,
     part: tuple[int, int] = (0, 1),
     threads: int,
@@ -58,6 +60,8 @@ def store_on_gpu(
 
     So whichever is faster on this machine does more, and no core waits for the GPU. While the GPU decodes a batch, the next
     one's files are read and the last one's pixels are put into ``room``. Which of the two decodes a photo is chance.
+
+    interpolation  how ``decode`` squashes photos, so that it does not matter who does
     """
     stored = StoredPhotos.none_yet(room)
     left = _Left(range(part[0], len(samples), part[1]))
@@ -86,7 +90,7 @@ def store_on_gpu(
         placing: list[Future[None]] = []
         for batch in _batches(seen):
             jpegs = dict(sorted(_jpegs(batch), key=lambda item: (item[1].height, item[1].width)))
-            pixels = _decoded(list(jpegs.values()), room.shape[1:3], device)
+            pixels = _decoded(list(jpegs.values()), room.shape[1:3], interpolation, device)
             for future in placing:  # at most two batches are on the GPU
                 future.result()
             placing = [] if pixels is None else [pool.submit(put, jpegs, pixels)]
@@ -170,24 +174,26 @@ def _jpegs(batch: list[Found]) -> Iterator[tuple[int, PlainJpeg]]:
     return ((row, jpeg) for row, jpeg in batch if jpeg is not None)
 
 
-def _decoded(jpegs: Sequence[PlainJpeg], size: tuple[int, ...], device: torch.device) -> Tensor | None:
+def _decoded(
+    jpegs: Sequence[PlainJpeg], size: tuple[int, ...], interpolation: Interpolation, device: torch.device
+) -> Tensor | None:
     """uint8 [N, h, w, 3], squashed; None if there are none, or nvJPEG refuses one of them, or memory is short."""
     if not jpegs:
         return None
     squashed = None
     with suppress(RuntimeError):
         pictures = decode_jpeg([jpeg.content for jpeg in jpegs], mode=ImageReadMode.RGB, device=device)
-        squashed = _squashed(pictures, size)
+        squashed = _squashed(pictures, size, interpolation)
     if device.type == "cuda":
         # nvJPEG writes on a stream of its own: memory must not go back while either stream still uses it.
         torch.cuda.synchronize(device)
     return squashed
 
 
-def _squashed(pictures: Sequence[Tensor], size: tuple[int, ...]) -> Tensor:
+def _squashed(pictures: Sequence[Tensor], size: tuple[int, ...], interpolation: Interpolation) -> Tensor:
     """uint8 [3, H, W] each, those of one shape side by side → uint8 [N, h, w, 3], contiguous."""
     resized = [
-        F.interpolate(torch.stack(list(alike)).float(), size, mode="bilinear", antialias=True)
+        F.interpolate(torch.stack(list(alike)).float(), size, mode=interpolation, antialias=True)
         for _, alike in itertools.groupby(pictures, key=lambda picture: picture.shape)
     ]
     # Turned on the device: in the processor's memory, bytes that lie far apart are copied one by one, 50 times slower.

@@ -206,7 +206,8 @@ def _store_training(
     if processes.device.type == "cuda":
         from edgetl.training.gpu_decode import store_on_gpu
 
-        mine = store_on_gpu(samples, decode, room, processes.device, part=part, threads=threads, done=done)
+        interpolation = decode.spec.interpolation
+        mine = store_on_gpu(samples, decode, room, processes.device, interpolation, part=part, threads=threads, done=done)
     else:
         mine = store(samples, decode, room, part=part, threads=threads, done=done)
     return joined(mine, processes)

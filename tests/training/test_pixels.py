@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,11 +80,16 @@ def patient(monkeypatch):
     return made
 
 
-def test_the_gpus_way_gives_nearly_the_same_pixels_and_the_same_unreadable_photos(photos, patient):
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_the_gpus_way_gives_nearly_the_same_pixels_and_the_same_unreadable_photos(photos, patient, tmp_path, interpolation):
     """torchvision decodes the same list on the CPU, so all but nvJPEG itself is run here."""
-    rooms = [np.zeros((7, 64, 64, 3), np.uint8) for _ in range(2)]
-    one = store(photos, Decoder(SPEC, (64, 64)), rooms[0], threads=2)
-    other = store_on_gpu(photos, patient(Decoder(SPEC, (64, 64))), rooms[1], torch.device("cpu"), threads=1)
+    fine = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)  # on which filters differ
+    Image.fromarray(fine).save(tmp_path / "7.jpg", quality=95)
+    photos = [sample_of(tmp_path / "7.jpg"), *photos]  # first, where the GPU begins
+    rooms = [np.zeros((8, 64, 64, 3), np.uint8) for _ in range(2)]
+    decode = Decoder(replace(SPEC, interpolation=interpolation), (64, 64))
+    one = store(photos, decode, rooms[0], threads=2)
+    other = store_on_gpu(photos, patient(decode), rooms[1], torch.device("cpu"), interpolation, threads=1)
     assert one.unreadable == other.unreadable
     assert np.array_equal(one.aspects, other.aspects)
     assert np.abs(rooms[0].astype(int) - rooms[1]).max() <= 4
@@ -100,7 +106,7 @@ def test_batches_of_any_size_put_every_photo_into_its_row(photos, patient, tmp_p
     rooms = [np.zeros((len(photos), 64, 64, 3), np.uint8) for _ in range(2)]
     one = store(photos, Decoder(SPEC, (64, 64)), rooms[0], part=part, threads=2)
     decode, done = patient(Decoder(SPEC, (64, 64))), lambda: calls.append(1)
-    other = store_on_gpu(photos, decode, rooms[1], torch.device("cpu"), part=part, threads=1, done=done)
+    other = store_on_gpu(photos, decode, rooms[1], torch.device("cpu"), SPEC.interpolation, part=part, threads=1, done=done)
     assert one.unreadable == other.unreadable
     assert np.array_equal(one.aspects, other.aspects)
     assert np.abs(rooms[0].astype(int) - rooms[1]).max() <= 4
@@ -124,7 +130,7 @@ def test_cores_do_the_rest_while_the_gpu_is_slow(photos, monkeypatch):
     deadline = threading.Timer(60, waited.set)
     deadline.start()
     decode, done = Decoder(SPEC, (64, 64)), lambda: calls.append(1)
-    other = store_on_gpu(photos, decode, rooms[1], torch.device("cpu"), threads=2, done=done)
+    other = store_on_gpu(photos, decode, rooms[1], torch.device("cpu"), SPEC.interpolation, threads=2, done=done)
     deadline.cancel()
     assert not waited.is_set()
     assert one.unreadable == other.unreadable and np.array_equal(one.aspects, other.aspects)
@@ -139,7 +145,7 @@ def test_what_nvjpeg_refuses_goes_the_ordinary_way(photos, patient, monkeypatch)
     monkeypatch.setattr(gpu_decode, "decode_jpeg", refuse)
     rooms = [np.zeros((7, 64, 64, 3), np.uint8) for _ in range(2)]
     one = store(photos, Decoder(SPEC, (64, 64)), rooms[0], threads=2)
-    other = store_on_gpu(photos, patient(Decoder(SPEC, (64, 64))), rooms[1], torch.device("cpu"), threads=1)
+    other = store_on_gpu(photos, patient(Decoder(SPEC, (64, 64))), rooms[1], torch.device("cpu"), SPEC.interpolation, threads=1)
     assert one.unreadable == other.unreadable and np.array_equal(one.aspects, other.aspects)
     assert np.array_equal(*rooms)
 
@@ -156,7 +162,9 @@ def test_a_failing_gpu_ends_the_other_decoders_too(photos, monkeypatch):
 
     photos = photos * 100
     with pytest.raises(ZeroDivisionError):
-        store_on_gpu(photos, counted, np.zeros((len(photos), 64, 64, 3), np.uint8), torch.device("cpu"), threads=1)
+        store_on_gpu(
+            photos, counted, np.zeros((len(photos), 64, 64, 3), np.uint8), torch.device("cpu"), SPEC.interpolation, threads=1
+        )
     assert len(begun) < len(photos) / 2
 
 
@@ -169,7 +177,7 @@ def test_photos_that_are_no_longer_what_was_scanned_are_not_trained_on(photos, p
         photos[row].path.write_bytes(photos[other].path.read_bytes())
     rooms = [np.zeros((7, 64, 64, 3), np.uint8) for _ in range(2)]
     one = store(photos, Decoder(SPEC, (64, 64)), rooms[0], threads=2)
-    other = store_on_gpu(photos, patient(Decoder(SPEC, (64, 64))), rooms[1], torch.device("cpu"), threads=1)
+    other = store_on_gpu(photos, patient(Decoder(SPEC, (64, 64))), rooms[1], torch.device("cpu"), SPEC.interpolation, threads=1)
     assert one.unreadable == other.unreadable and not rooms[0][[0, 3]].any() and not rooms[1][[0, 3]].any()
     changed = {path.name for path, why in one.unreadable.items() if why == "it changed while it was read"}
     assert changed == {"0.jpg", "3.png"}

@@ -26,7 +26,10 @@ _GREY = (0.299, 0.587, 0.114)  # what the eye makes of R, G, B
 
 @dataclass(frozen=True)
 class View:
-    """What may be done to a training photo; see the options of the same names."""
+    """What may be done to a training photo; see the options of the same names.
+
+    whole  cut-outs have the photo's aspect, but for ``ratio``, as validation squashes it whole; else a square's
+    """
 
     size: tuple[int, int]
     flip: bool
@@ -34,11 +37,14 @@ class View:
     scale: tuple[float, float]
     ratio: tuple[float, float]
     colour: float
+    whole: bool = False
 
     @classmethod
     def of(cls, settings: TrainSettings, spec: PreprocessSpec) -> View:
         """What ``settings`` ask for, at the size that ``spec`` gives to the network."""
-        return cls(input_size(spec), settings.flip, settings.rotation, settings.scale, settings.ratio, settings.colour)
+        whole = spec.resize == "squash" and settings.resize != "squash"  # who asks for squares gets torchvision's cut-outs
+        size = input_size(spec)
+        return cls(size, settings.flip, settings.rotation, settings.scale, settings.ratio, settings.colour, whole)
 
 
 class Normalizer:
@@ -114,9 +120,10 @@ def _crop(view: View, aspects: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]
     """
     area = view.scale[0] + (view.scale[1] - view.scale[0]) * numbers[:, :_TRIES]
     low, high = math.log(view.ratio[0]), math.log(view.ratio[1])
-    ratio = torch.exp(low + (high - low) * numbers[:, _TRIES:])
+    usual = aspects if view.whole else torch.ones_like(aspects)
+    ratio = torch.exp(low + (high - low) * numbers[:, _TRIES:]) * usual[:, None]
     width, height = torch.sqrt(area * aspects[:, None] * ratio), torch.sqrt(area * aspects[:, None] / ratio)
-    fallback = aspects.clamp(*view.ratio)
+    fallback = (aspects / usual).clamp(*view.ratio) * usual
     width = torch.cat([width, torch.minimum(aspects, fallback)[:, None]], 1)
     height = torch.cat([height, torch.minimum(torch.ones_like(aspects), aspects / fallback)[:, None]], 1)
     fits = (width <= aspects[:, None]) & (height <= 1.0)

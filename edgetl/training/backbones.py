@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast
 
+import torch
 from torch import nn
 from torchvision import models
 from torchvision.transforms import InterpolationMode
@@ -81,6 +82,20 @@ def input_size(spec: PreprocessSpec) -> tuple[int, int]:
     """(height, width) of the network's input: every backbone's spec gives one, as batches of photos need it."""
     assert spec.fixed_size is not None
     return spec.fixed_size
+
+
+@torch.no_grad()
+def refusal(backbone: Backbone) -> Exception | None:
+    """What the network says to photos of its spec's size, each library in its own way; None if it takes them."""
+    training = backbone.module.training
+    device = next(backbone.module.parameters()).device
+    try:
+        backbone.module.eval()(torch.zeros(1, 3, *backbone.size, device=device))
+    except Exception as error:
+        return error
+    finally:
+        backbone.module.train(training)
+    return None
 
 
 def build(name: str, classes: int, *, weights: str | Path = "auto") -> Backbone:

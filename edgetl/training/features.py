@@ -45,6 +45,7 @@ class Features:
     cached: int
     notes: tuple[str, ...]
     _cache: FeatureCache
+    _trunk: Trunk | None
 
     def of(self, samples: Sequence[Sample]) -> NDArray[np.float32]:
         """float32 [N, features], in the order of ``samples``. KeyError for a photo that was not decoded."""
@@ -65,25 +66,28 @@ def extract_features(
     device: torch.device | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
+    known: Features | None = None,
 ) -> Features:
     """Compute, or find in ``cache``, the input of the classifier layer for every photo, as the predictor sees it.
 
     cache    folder to keep features in, or None; what grows too large there goes, oldest first
     device   where the backbone runs (default: the CPU)
     threads  photos worked on at a time (default: one for each core)
+    known    what this gave for other photos by the same backbone, in the same run
 
     On the CPU the result does not depend on ``threads``, on what was cached, or on where an earlier run was killed.
     What was computed is kept when this is interrupted. Raises TrainingError for a backbone without a linear head.
     """
     device = device or torch.device("cpu")
-    kept = FeatureCache(cache, _recipe(backbone, device))
+    kept = known._cache if known else FeatureCache(cache, _recipe(backbone, device))
+    trunk = known._trunk if known else None
     samples = list(samples)
     photos = list({sample.digest: sample for sample in samples}.values())  # copies of a photo are computed once
     missing = {photo.digest for photo in photos if photo.digest not in kept}
     cached = len(photos) - len(missing)
     if not missing:
-        return Features({}, "the cache", cached, _notes(None, kept), kept)
-    trunk = open_trunk(backbone, device)
+        return Features({}, "the cache", cached, _notes(None, kept), kept, trunk)
+    trunk = trunk or open_trunk(backbone, device)
     # A batch is computed whole if one of its photos is missing: after a killed run the same photos must meet in it,
     # since the other photos of a batch can move the last bits of a feature.
     batches = [photos[start : start + trunk.batch] for start in range(0, len(photos), trunk.batch)]
@@ -93,7 +97,7 @@ def extract_features(
     unreadable = {sample.path: reasons[sample.digest] for sample in samples if sample.digest in reasons}
     if cache is not None:
         make_room(cache, kept.shards, MOST_BYTES)
-    return Features(unreadable, trunk.name, cached, _notes(trunk.note, kept), kept)
+    return Features(unreadable, trunk.name, cached, _notes(trunk.note, kept), kept, trunk)
 
 
 def weights_fingerprint(backbone: Backbone) -> str:

@@ -8,7 +8,8 @@ Centring, scaling and temperature fold into the weights: what comes out is one l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, NamedTuple
@@ -116,20 +117,75 @@ def fit_head(
     The same input gives the same bits. Raises TrainingError for fewer than two classes or features that are not finite.
     """
     values = torch.from_numpy(features).to(device)
-    targets = torch.as_tensor(np.asarray(labels), dtype=torch.long, device=values.device)
-    if classes < 2 or not len(targets) or not torch.isfinite(values).all():
-        raise TrainingError(f"A head can't be fitted to {len(targets)} photos of {classes} classes with these features.")
-    weights = torch.ones(classes) if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
-    weights = weights.to(values.device)[targets]
-    ranks = _ranks(targets.cpu().numpy(), digests)
-    with full_precision(), one_thread(values.numel() * classes * _FOLDS < _SMALL):
-        candidates: list[_Candidate] = []
-        for width in widths or (values.shape[-1],):
-            scaling = _Scaling.of(values[..., :width])
-            problem = _Problem(scaling.apply(values[..., :width]), targets, weights, classes)
-            validated = None if strength else _cross_validate(problem, ranks)
-            candidates.append(_Candidate(scaling, problem, validated))
+    photos = _Photos.of(labels, classes, digests, class_weights, values)
+    with photos.computing(values):
+        candidates = [photos.candidate(values[..., :width], strength) for width in widths or (values.shape[-1],)]
         return reduce(_better, candidates).head(strength)
+
+
+def does_better(
+    features: NDArray[np.float32],
+    than: NDArray[np.float32],
+    labels: Sequence[int] | NDArray[np.int64],
+    classes: int,
+    *,
+    digests: Sequence[str] | None = None,
+    class_weights: Sequence[float] | None = None,
+    device: torch.device | None = None,
+) -> bool:
+    """Whether ``features`` make the cross-validated loss less than others of the same photos, by more than one standard error.
+
+    As ``fit_head`` takes them. False where there are too few photos to tell. Raises TrainingError as ``fit_head`` does.
+    """
+    candidates = []
+    for values in (torch.from_numpy(than).to(device), torch.from_numpy(features).to(device)):
+        photos = _Photos.of(labels, classes, digests, class_weights, values)
+        with photos.computing(values):
+            candidates.append(photos.candidate(values, None))
+    return _better(*candidates) is candidates[1]
+
+
+@dataclass(frozen=True)
+class _Photos:
+    """What is known of photos besides their features.
+
+    targets  int64 [photos]
+    weights  float32 [photos], above 0
+    ranks    see ``_ranks``
+    """
+
+    targets: Tensor
+    weights: Tensor
+    classes: int
+    ranks: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls,
+        labels: Sequence[int] | NDArray[np.int64],
+        classes: int,
+        digests: Sequence[str] | None,
+        class_weights: Sequence[float] | None,
+        values: Tensor,
+    ) -> _Photos:
+        """As ``fit_head`` takes them, for features ``values``. Raises TrainingError where no head can be fitted."""
+        targets = torch.as_tensor(np.asarray(labels), dtype=torch.long, device=values.device)
+        if classes < 2 or not len(targets) or not torch.isfinite(values).all():
+            raise TrainingError(f"A head can't be fitted to {len(targets)} photos of {classes} classes with these features.")
+        weights = torch.ones(classes) if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        return cls(targets, weights.to(values.device)[targets], classes, _ranks(targets.cpu().numpy(), digests))
+
+    @contextmanager
+    def computing(self, values: Tensor) -> Iterator[None]:
+        """In full precision, and in one thread where the problem is small."""
+        with full_precision(), one_thread(values.numel() * self.classes * _FOLDS < _SMALL):
+            yield
+
+    def candidate(self, values: Tensor, strength: float | None) -> _Candidate:
+        """A head on ``values``, float32 [photos, features], cross-validated unless its strength is given."""
+        scaling = _Scaling.of(values)
+        problem = _Problem(scaling.apply(values), self.targets, self.weights, self.classes)
+        return _Candidate(scaling, problem, None if strength else _cross_validate(problem, self.ranks))
 
 
 @dataclass(frozen=True)

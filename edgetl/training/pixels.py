@@ -22,7 +22,7 @@ from edgetl.training.distributed import Processes
 
 _MARGIN = 1.3  # stored side / network's side: what cut-outs are enlarged from, without keeping whole photos
 _MULTIPLE = 32
-_MOST_ASPECT = 2.0  # longer photos are stored at this
+_MOST_ASPECT = 2.0  # longer photos are squashed to this
 _LOOKED_AT = 100  # photos whose aspect is asked for
 _ON_THEIR_SIDE = range(5, 9)  # EXIF orientations that swap width and height
 _REDUCING_GAP = 3.0  # Pillow may shrink in whole steps down to 3 × the size first: much faster on large photos
@@ -62,16 +62,28 @@ def stored_size(size: tuple[int, int], aspect: float) -> tuple[int, int]:
 
     aspect  width / height of most of them: squashed to a square, a long photo would be blurred along its longer side
     """
-    short = _MARGIN * math.sqrt(size[0] * size[1])
+    return shaped(_MARGIN * math.sqrt(size[0] * size[1]), aspect)
+
+
+def shaped(side: float, aspect: float) -> tuple[int, int]:
+    """(height, width) of as many pixels as a square of ``side`` has, nearly, as whole steps of most networks' last maps.
+
+    aspect  width / height; beyond 2 and below 1 / 2 as these
+    """
     stretch = math.sqrt(min(max(aspect, 1 / _MOST_ASPECT), _MOST_ASPECT))
-    height, width = (max(round(side / _MULTIPLE), 1) * _MULTIPLE for side in (short / stretch, short * stretch))
+    height, width = (max(round(length / _MULTIPLE), 1) * _MULTIPLE for length in (side / stretch, side * stretch))
     return height, width
 
 
-def typical_aspect(samples: Sequence[Sample]) -> float:
-    """The median width / height of some of the photos, the same ones wherever they lie; 1 where none can be read."""
+def some_aspects(samples: Sequence[Sample]) -> list[float]:
+    """Width / height of some of the photos, the same ones wherever they lie; [1] where none can be read."""
     some = sorted(samples, key=lambda sample: sample.digest)[:_LOOKED_AT]
-    return float(np.median([aspect for sample in some if (aspect := _aspect(sample.path))] or [1.0]))
+    return [aspect for sample in some if (aspect := _aspect(sample.path))] or [1.0]
+
+
+def typical_aspect(samples: Sequence[Sample]) -> float:
+    """The median width / height of some of the photos; 1 where none can be read."""
+    return float(np.median(some_aspects(samples)))
 
 
 def _aspect(path: Path) -> float | None:

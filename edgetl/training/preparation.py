@@ -14,9 +14,10 @@ from edgetl.errors import DataError, TrainingError
 from edgetl.runtime.cores import cores
 from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training.augment import BatchView, Normalizer, View
-from edgetl.training.backbones import Backbone, build, input_size
+from edgetl.training.backbones import Backbone, build, input_size, refusal
 from edgetl.training.dataset import PUT_BACK, ImageFolders, Sample, find_unreadable
 from edgetl.training.distributed import Processes
+from edgetl.training.framing import frame
 from edgetl.training.head import Doubt
 from edgetl.training.levels import with_levels, without_levels
 from edgetl.training.loader import Augmenter, FileLoader, Loader, StoredLoader
@@ -57,7 +58,7 @@ def build_backbone(settings: TrainSettings, classes: int, *, weights: str | None
 
 
 def wanted_spec(settings: TrainSettings, published: PreprocessSpec) -> PreprocessSpec:
-    """The published preprocessing, changed as ``settings`` say; all sizes keep their proportions."""
+    """The published preprocessing, changed as ``settings`` say; all sizes keep their proportions. See ``framing``, too."""
     height, width = input_size(published)
     side = (settings.image_size, settings.image_size) if settings.image_size else (height, width)
     if settings.resize == "squash":
@@ -113,6 +114,12 @@ def equip(
               differ in what they can
     """
     backbone.module.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    known = None
+    if settings.warm_head and left_out is None:
+        if processes.leads:
+            weights = class_weights(settings, folders)
+            backbone, known = frame(backbone, folders.train, weights, processes.device, settings, listener)
+        backbone = replace(backbone, spec=processes.gather(backbone.spec)[0])
     decode = Decoder(backbone.spec, stored_size(input_size(backbone.spec), typical_aspect(folders.train)))
     validation, stored = _decoded(settings, folders, decode, processes, folder, listener)
     unreadable = dict(stored.unreadable) if stored else _unreadable(settings, folders.train, processes, listener)
@@ -133,7 +140,7 @@ def equip(
         backbone = with_levels(replace(bare, module=convert_sync_batchnorm(bare.module)), levels)  # type: ignore[no-untyped-call]
     doubts: list[Doubt] = []
     if settings.warm_head and left_out is None:
-        backbone, doubts = warm_head(backbone, left.train, weights, processes, settings, listener)
+        backbone, doubts = warm_head(backbone, left.train, weights, processes, settings, listener, known)
     labels = [sample.label for sample in left.train]
     mixed = settings.mixup > 0 or settings.cutmix > 0
     sampler = Sampler(
@@ -222,15 +229,11 @@ def _unreadable(
     return {path: why for part in found for path, why in part.items()}
 
 
-@torch.no_grad()
 def _require_size(backbone: Backbone, usual: tuple[int, int]) -> None:
-    height, width = backbone.size
-    training = backbone.module.training
-    try:
-        backbone.module.eval()(torch.zeros(1, 3, height, width))
-    except Exception as error:  # each library says it in its own way
+    refused = refusal(backbone)
+    if refused is not None:
+        height, width = backbone.size
         taken = "×".join(map(str, usual))
         raise TrainingError(
             f"{backbone.name} can't take photos of {height}×{width} pixels.", f"Leave out --image-size; it takes {taken}."
-        ) from error
-    backbone.module.train(training)
+        ) from refused

@@ -17,6 +17,7 @@ from torch import nn
 import edgetl
 from edgetl.errors import CheckpointError, DataError, TrainingError
 from edgetl.runtime.card import ModelCard
+from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training import checkpoint
 from edgetl.training.backbones import Backbone
 from edgetl.training.checkpoint import Trained
@@ -24,11 +25,12 @@ from edgetl.training.dataset import ImageFolders
 from edgetl.training.distributed import Processes, describe, join
 from edgetl.training.finish import Told, finish
 from edgetl.training.folder_lock import alone_in
+from edgetl.training.framing import frame
 from edgetl.training.head import Doubt
 from edgetl.training.heap import memory_kept
 from edgetl.training.history import summary_writer
 from edgetl.training.learner import Learner
-from edgetl.training.levels import find_levels, with_levels
+from edgetl.training.levels import with_levels
 from edgetl.training.loop import Course, Loop
 from edgetl.training.optimizers import reduced_type
 from edgetl.training.photos import find_photos, refuse_among_photos, warn_about
@@ -123,6 +125,7 @@ def resume(folder: Path, *, data: Path | None = None, device: str | None = None,
         folders = find_photos(settings, noted)
         warn_about(folders, settings, noted)
         backbone = with_levels(build_backbone(settings, len(folders.classes), weights="none"), state["levels"])
+        backbone = replace(backbone, spec=PreprocessSpec.from_dict(state["spec"]))
         return _Run(settings, folder, processes, noted, started).loop(folders, backbone, state)
 
 
@@ -160,8 +163,8 @@ class _Run:
         if not self._processes.leads:
             return Outcome(self._folder, True, {})
         arguments = (self._device, self._settings, self._listener)
-        backbone = with_levels(backbone, find_levels(backbone))
-        features = compute_features(backbone, folders.train + folders.val, *arguments)
+        backbone, known = frame(backbone, folders.train, class_weights(self._settings, folders), *arguments)
+        features = compute_features(backbone, folders.train + folders.val, *arguments, known)
         folders = readable(folders, dict(features.unreadable), self._listener)
         weights = class_weights(self._settings, folders)
         backbone, head = solve_head(backbone, folders.train, features, weights, self._device, self._listener)
@@ -196,6 +199,7 @@ class _Run:
             "settings": settings.to_dict(),
             "fingerprint": kit.folders.fingerprint,
             "left_out": sorted({sample.digest for sample in folders.train} - {sample.digest for sample in kit.folders.train}),
+            "spec": kit.backbone.spec.to_dict(),
             "levels": kit.backbone.levels,
             "notes": self._listener.notes,
             "threads": torch.get_num_threads(),

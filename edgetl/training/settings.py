@@ -127,7 +127,10 @@ class TrainSettings:
     max_time: float = _option(0.0, "Recipe", "Stop after this many minutes; 0: never.", low=0, needs=_LOOP)
 
     resize: str = _option(
-        "published", "Photos", "published: as the weights want it; squash: aspect ignored.", ("published", "squash")
+        "auto",
+        "Photos",
+        "published: as the weights want it; squash: to a square; auto: what suits the photos.",
+        ("auto", "published", "squash"),
     )
     image_size: int = _option(0, "Photos", "Side of the network's input; 0: as published.", low=0, common=True)
     flip: bool = _option(True, "Photos", "Mirror half of the training photos.", needs=_LOOP)

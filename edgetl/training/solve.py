@@ -15,7 +15,7 @@ from edgetl.training.distributed import Processes
 from edgetl.training.feature_cache import cache_folder
 from edgetl.training.features import Features, extract_features
 from edgetl.training.head import Doubt, Head, fit_head
-from edgetl.training.levels import find_levels, own_features, with_levels, without_levels
+from edgetl.training.levels import own_features, with_levels, without_levels
 from edgetl.training.losses import photo_losses
 from edgetl.training.progress import Listener
 from edgetl.training.settings import TrainSettings
@@ -30,6 +30,8 @@ def compute_features(
     device: torch.device,
     settings: TrainSettings,
     listener: Listener,
+    known: Features | None,
+    what: str = "Computing features",
 ) -> Features:
     """``extract_features`` as ``settings`` ask for it, its progress and notes told to ``listener``.
 
@@ -37,7 +39,7 @@ def compute_features(
     """
 
     def progress(done: int, total: int) -> None:
-        listener.working("Computing features", done, total)
+        listener.working(what, done, total)
 
     features = extract_features(
         backbone,
@@ -46,6 +48,7 @@ def compute_features(
         device=device,
         threads=settings.workers or None,
         progress=progress,
+        known=known,
     )
     for sentence in features.notes:
         listener.note(sentence)
@@ -92,9 +95,11 @@ def warm_head(
     processes: Processes,
     settings: TrainSettings,
     listener: Listener,
+    known: Features | None,
 ) -> tuple[Backbone, list[Doubt]]:
     """Put a solved head into a backbone that will be trained on; the leading process solves, the others are given it.
 
+    known  of some of the photos, from ``frame``, which also said what the leading process's head may see
     Also what it doubted of ``samples``, by their places in it; nothing in other processes.
     """
     if not backbone.has_linear_head:
@@ -102,8 +107,7 @@ def warm_head(
         return backbone, []
     solved, doubts = None, list[Doubt]()
     if processes.leads:
-        backbone = with_levels(backbone, find_levels(backbone))
-        features = compute_features(backbone, samples, processes.device, settings, listener)
+        features = compute_features(backbone, samples, processes.device, settings, listener, known)
         rows = [row for row, sample in enumerate(samples) if sample.path not in features.unreadable]  # a GPU may read more
         samples = [samples[row] for row in rows]
         backbone, head = solve_head(backbone, samples, features, class_weights, processes.device, listener)

@@ -15,8 +15,11 @@ from edgetl.training.run_folder import LAST, require_begun
 from edgetl.training.validation import Scores
 from edgetl.training.writing import write_atomically
 
-_SCHEMA = 4
-_KEYS = {"settings", "fingerprint", "left_out", "levels", "notes", "threads", "batches", "doubts", "standing", "learner"}
+_SCHEMA = 5
+_KEYS = {
+    *("settings", "fingerprint", "left_out", "spec", "levels", "notes", "threads", "batches", "doubts"),
+    *("standing", "learner"),
+}
 
 
 @dataclass

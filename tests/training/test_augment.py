@@ -64,6 +64,24 @@ def test_cut_outs_have_the_area_and_aspect_asked_for_in_the_photo_as_it_was(aspe
     assert np.ptp(left) > 0.3 and np.ptp(top) > 0.3
 
 
+@pytest.mark.parametrize("aspect", [0.5, 1.0, 1.7])
+def test_cut_outs_keep_the_photos_shape_where_validation_sees_all_of_it(aspect):
+    view = replace(STILL, scale=(0.2, 0.4), ratio=(0.8, 1.25), whole=True)
+    left, top, right, bottom = corners(viewed(view, ramp(64, 64), aspect)).T
+    change = (right - left) / (bottom - top)
+    assert left.min() > -0.01 and top.min() > -0.01 and right.max() < 1.01 and bottom.max() < 1.01
+    assert 0.78 < change.min() < 0.88 and 1.14 < change.max() < 1.28
+    everything = corners(viewed(replace(view, scale=(1.0, 1.0)), ramp(64, 64), aspect))  # no other shape is as large
+    np.testing.assert_allclose(everything, np.tile([0, 0, 1, 1], (200, 1)), atol=0.01)
+
+
+def test_who_asks_for_squares_gets_torchvisions_cut_outs_of_them():
+    square = PreprocessSpec("squash", (64, 64), "bicubic", None, (0.5,) * 3, (0.5,) * 3)
+    cropped = PreprocessSpec("shorter_side", 64, "bicubic", (64, 64), (0.5,) * 3, (0.5,) * 3)
+    asked, chosen = (resolve("d", given, cuda=True) for given in ({"resize": "squash"}, {}))
+    assert [View.of(asked, square).whole, View.of(chosen, square).whole, View.of(chosen, cropped).whole] == [False, True, False]
+
+
 def test_shapes_are_spread_as_torchvisions():
     torch.manual_seed(0)
     image = Image.new("RGB", (300, 200))

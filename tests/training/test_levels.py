@@ -19,7 +19,7 @@ from edgetl.training import checkpoint, solve
 from edgetl.training.backbones import build
 from edgetl.training.checkpoint import Trained
 from edgetl.training.dataset import Sample
-from edgetl.training.head import Head, fit_head
+from edgetl.training.head import Head, does_better, fit_head
 from edgetl.training.levels import find_levels, own_features, with_levels, without_levels
 from edgetl.training.recipes import resolve
 from edgetl.training.run import resume, train
@@ -128,6 +128,13 @@ def test_cross_validation_decides_how_many_features_are_used(informative, chosen
     head = fit_head(features, labels, 3, widths=(20, 40))
     assert head.weight.shape == (3, chosen)
     np.testing.assert_array_equal(head.weight, fit_head(features[:, :chosen], labels, 3).weight)
+
+
+@pytest.mark.parametrize(("one", "other", "better"), [(10, 40, True), (40, 10, False), (40, 40, False)])
+def test_features_do_better_only_where_cross_validation_is_sure(one, other, better):
+    features, labels = separable(slice(0, 40))
+    assert does_better(features[:, :other], features[:, :one], labels, 3) == better
+    assert not does_better(features[:3, :other], features[:3, :one], [0, 1, 2], 3)
 
 
 @pytest.fixture

@@ -1,0 +1,106 @@
+"""How photos are fitted to the network's input: cropped, as published with its weights, or whole. The photos decide.
+
+A crop shows what is in the middle larger, and loses what is not. Where photos have their subject in the middle, that is
+right more often; where the subject fills the photo, what is lost is the end of a sleeve or the top of a bottle. Which it is
+shows in a head's cross-validated loss on some of the training photos.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgetl.runtime.spec import PreprocessSpec
+from edgetl.training.backbones import Backbone, refusal
+from edgetl.training.dataset import Sample
+from edgetl.training.features import Features
+from edgetl.training.head import does_better
+from edgetl.training.levels import find_levels, own_features, with_levels
+from edgetl.training.pixels import shaped, some_aspects
+from edgetl.training.progress import Listener
+from edgetl.training.settings import TrainSettings
+from edgetl.training.solve import compute_features
+
+_LITTLE = 0.05  # of a photo: where a crop loses less, there is nothing to choose
+_SHARE = 8  # one in so many photos decides, at least and at most …
+_FEWEST, _MOST = 300, 1000
+_OF_EACH_CLASS = 5
+
+
+def frame(
+    backbone: Backbone,
+    samples: Sequence[Sample],
+    class_weights: torch.Tensor | None,
+    device: torch.device,
+    settings: TrainSettings,
+    listener: Listener,
+) -> tuple[Backbone, Features | None]:
+    """Before a head is solved for: let it see earlier levels, and all of the photos where that does better.
+
+    → (backbone, with levels and the spec that was chosen; what ``compute_features`` found with these, if it was asked)
+    """
+    backbone = with_levels(backbone, find_levels(backbone))
+    whole = None
+    if settings.resize == "auto" and backbone.has_linear_head:
+        whole = _whole(backbone, some_aspects(samples), square=settings.image_size > 0)
+    if whole is None:
+        return backbone, None
+    some = _some(samples, len({sample.label for sample in samples}))
+    cropped, uncropped = (
+        compute_features(shown, some, device, settings, listener, None, what="Trying photos cropped and whole")
+        for shown in (backbone, whole)
+    )
+    some = [sample for sample in some if sample.path not in {**cropped.unreadable, **uncropped.unreadable}]
+    layer: Any = backbone.module.get_submodule(backbone.head)
+    own = own_features(backbone)
+    if some and does_better(
+        uncropped.of(some)[:, :own],
+        cropped.of(some)[:, :own],
+        [sample.label for sample in some],
+        int(layer.out_features),
+        digests=[sample.digest for sample in some],
+        class_weights=class_weights.tolist() if class_weights is not None else None,
+        device=device,
+    ):
+        height, width = whole.size
+        listener.note(f"Photos are seen whole, at {height}×{width} pixels: cross-validation preferred it to the usual crop.")
+        return whole, uncropped
+    return backbone, cropped
+
+
+def _whole(backbone: Backbone, aspects: Sequence[float], *, square: bool) -> Backbone | None:
+    """``backbone`` with a spec that loses nothing of photos, of as many pixels as its own; None where its own loses little.
+
+    aspects  width / height of typical photos, whose shape it has, where the network takes that
+    square   of the size that its own has
+    """
+    spec = backbone.spec
+    if np.mean([_lost(spec, aspect) for aspect in aspects]) < _LITTLE:
+        return None
+    height, width = shaped(math.sqrt(math.prod(backbone.size)), float(np.median(aspects)))
+    for size in (backbone.size,) if square or height == width else ((height, width), backbone.size):
+        whole = replace(backbone, spec=replace(spec, resize="squash", size=size, crop=None))
+        if refusal(whole) is None:  # many transformers take squares of one size alone
+            return whole
+    return None
+
+
+def _lost(spec: PreprocessSpec, aspect: float) -> float:
+    """The share of a photo's area that is cut off. aspect: its width / height."""
+    size = (1000, max(round(1000 * aspect), 1))
+    return 1.0 - math.prod(spec.output_size(*size)) / math.prod(spec.resized_size(*size))
+
+
+def _some(samples: Sequence[Sample], classes: int) -> list[Sample]:
+    """Photos to decide by: the same ones wherever they lie, the same share of each class."""
+    count = max(min(max(len(samples) // _SHARE, _FEWEST), _MOST), _OF_EACH_CLASS * classes)
+    totals, seen, places = np.bincount([sample.label for sample in samples]), dict[int, int](), []
+    for sample in sorted(samples, key=lambda sample: sample.digest):
+        seen[sample.label] = seen.get(sample.label, 0) + 1
+        places.append((seen[sample.label] / totals[sample.label], sample.digest, str(sample.path), sample))
+    return [sample for *_, sample in sorted(places, key=lambda place: place[:3])[:count]]

@@ -1,0 +1,133 @@
+"""Photos cropped or whole: the training photos decide, and what they decided holds to the end."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from training_runs import Notebook, equal, signal_in_step, small, weights_of
+
+from edgetl.runtime.spec import PreprocessSpec
+from edgetl.training import checkpoint
+from edgetl.training import features as features_module
+from edgetl.training import framing as framing_module
+from edgetl.training.backbones import build
+from edgetl.training.dataset import scan
+from edgetl.training.framing import frame
+from edgetl.training.levels import find_levels
+from edgetl.training.preparation import build_backbone
+from edgetl.training.recipes import resolve
+from edgetl.training.run import resume, train
+
+RED, BLUE, GREY = (200, 40, 40), (40, 40, 200), (120, 120, 120)
+TALL = (64, 32)
+WIDE = (32, 64)
+NORMALIZATION = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def photos(root: Path, size: tuple[int, int], *, at_the_ends: bool) -> Path:
+    """40 photos of two classes of ``size`` (height, width), told apart by the colour at their ends, or of their middle.
+
+    The other part has a colour that says nothing.
+    """
+    random = np.random.default_rng(0)
+    height, width = size
+    along = np.mgrid[0:height, 0:width][0 if height > width else 1]
+    ends = np.abs(along + 0.5 - max(size) / 2) > max(size) / 4
+    for part, count in (("train", 16), ("val", 4)):
+        for label, colour in (("a", RED), ("b", BLUE)):
+            for number in range(count):
+                says_nothing = RED if random.random() < 0.5 else BLUE
+                pixels = np.where((ends == at_the_ends)[..., None], colour, says_nothing) + random.normal(0, 40, (*size, 3))
+                path = root / part / label / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+    return root
+
+
+def features(data: Path, **changes: Any) -> Any:
+    given = {"backbone": "timm/test_resnet", "weights": "none", "strategy": "features", "feature_cache": "off"}
+    return resolve(data, {**given, "device": "cpu", "workers": 1, **changes}, cuda=False)
+
+
+@pytest.mark.parametrize(("size", "whole"), [(TALL, (224, 128)), (WIDE, (128, 224))])
+def test_photos_that_differ_where_the_crop_does_not_look_are_seen_whole(tmp_path, size, whole):
+    told = Notebook()
+    outcome = train(features(photos(tmp_path / "data", size, at_the_ends=True)), tmp_path / "run", listener=told)
+    assert outcome.metrics["accuracy"] == 1.0
+    spec = checkpoint.load(tmp_path / "run").card.spec
+    assert (spec.resize, spec.size, spec.crop) == ("squash", whole, None)
+    assert [note for note in told.notes if f"seen whole, at {whole[0]}×{whole[1]} pixels" in note]
+
+
+def test_photos_that_differ_in_their_middle_stay_cropped(tmp_path):
+    data = photos(tmp_path / "data", TALL, at_the_ends=False)
+    train(features(data), tmp_path / "run")
+    assert checkpoint.load(tmp_path / "run").card.spec == build("timm/test_resnet", 2, weights="none").spec
+
+
+@pytest.mark.parametrize(
+    ("changes", "spec"),
+    [
+        ({"resize": "published"}, ("shorter_side", 168, (160, 160))),
+        ({"image_size": 96}, ("squash", (96, 96), None)),  # a square was asked for
+        ({"backbone": "timm/vit_tiny_patch16_224"}, ("squash", (224, 224), None)),  # it takes nothing else
+    ],
+)
+def test_what_was_asked_for_and_what_the_network_takes_holds(tmp_path, changes, spec):
+    settings = features(photos(tmp_path / "data", TALL, at_the_ends=True), **changes)
+    train(settings, tmp_path / "run")
+    found = checkpoint.load(tmp_path / "run").card.spec
+    assert (found.resize, found.size, found.crop) == spec
+
+
+def test_where_a_crop_loses_nothing_there_is_nothing_to_choose(tmp_path, monkeypatch):
+    monkeypatch.setattr(framing_module, "compute_features", None)
+    settings = features(photos(tmp_path / "data", (33, 32), at_the_ends=True), image_size=64)
+    backbone = build_backbone(settings, 2)
+    backbone = replace(backbone, spec=PreprocessSpec("shorter_side", 64, "bicubic", (64, 64), *NORMALIZATION))
+    framed, known = frame(backbone, scan(settings.data).train, None, torch.device("cpu"), settings, Notebook())
+    assert (framed.spec, known) == (backbone.spec, None)
+    assert framed.levels == find_levels(build_backbone(settings, 2))
+
+
+def test_no_photo_is_computed_twice_in_one_way(tmp_path, monkeypatch):
+    seen: list[tuple[str, PreprocessSpec]] = []
+
+    def resize(image: Image.Image, spec: PreprocessSpec) -> Any:
+        seen.append((image.tobytes(), spec))
+        return resized(image, spec)
+
+    resized = features_module.resize_image
+    monkeypatch.setattr(features_module, "resize_image", resize)
+    monkeypatch.setattr(framing_module, "_FEWEST", 10)
+    train(features(photos(tmp_path / "data", TALL, at_the_ends=True)), tmp_path / "run")
+    assert len(seen) == len(set(seen)) == 10 + 40
+
+
+def test_some_photos_of_each_class_decide_the_same_ones_wherever_they_lie(tmp_path, monkeypatch):
+    monkeypatch.setattr(framing_module, "_FEWEST", 9)
+    monkeypatch.setattr(framing_module, "_OF_EACH_CLASS", 3)
+    train_photos = scan(photos(tmp_path / "data", TALL, at_the_ends=True)).train
+    some = framing_module._some(train_photos, 2)
+    assert sorted(np.bincount([sample.label for sample in some])) == [4, 5]
+    assert framing_module._some(train_photos[::-1], 2) == some
+    assert len(framing_module._some(train_photos, 5)) == 15
+
+
+def test_a_run_over_epochs_begins_ends_and_goes_on_with_what_was_chosen(tmp_path, monkeypatch):
+    data = photos(tmp_path / "data", TALL, at_the_ends=True)
+    settings = small(data, warm_head=True, feature_cache="off", image_size=0, backbone="timm/test_resnet")
+    train(settings, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        signal_in_step(patch, 3, signal.SIGINT)
+        assert not train(settings, tmp_path / "parts").finished
+    assert resume(tmp_path / "parts").finished
+    assert checkpoint.load(tmp_path / "whole").card.spec.size == (224, 128)
+    assert equal(weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 
@@ -39,27 +40,49 @@ def export_network(network: nn.Module, spec: PreprocessSpec, opset: int | None =
         raise ExportError(f"The network's weights take {size / 1e9:.1f} GB; one ONNX file holds 2 GB at most.")
     if opset is not None and not MIN_OPSET <= opset <= MAX_OPSET:
         raise ExportError(f"Opset {opset} can't be written.", f"Choose one from {MIN_OPSET} to {MAX_OPSET}, or none.")
-    failure = Exception()
-    for candidate in range(MIN_OPSET, MAX_OPSET + 1) if opset is None else [opset]:
-        try:
-            return _trace(network, spec, candidate)
-        except OSError as error:
-            raise ExportError(
-                f"The network can't be written as ONNX: {error.strerror or error} in {gettempdir()}.",
-                "Free some space there, or have TMPDIR name another folder.",
-            ) from error
-        except Exception as error:  # whatever the exporter meets: an operator that this opset lacks, mostly
-            failure = error
-    hint = "A later opset may know the operator: try without --opset." if opset else "Choose another backbone."
-    raise ExportError(f"The network can't be written as ONNX: {first_line(failure)}", hint) from failure
+    if opset is not None:
+        return _trace(network, spec, opset, "A later opset may know the operator: try without --opset.")
+    with suppress(ExportError):
+        return _trace(network, spec, MIN_OPSET, "")
+    # What the last one can't write either, none can: on a large network, each takes many seconds.
+    latest = _trace(network, spec, MAX_OPSET, "Choose another backbone, or --format torchscript.")
+    for candidate in range(MIN_OPSET + 1, MAX_OPSET):
+        with suppress(ExportError):
+            return _trace(network, spec, candidate, "")
+    return latest
 
 
-def _trace(network: nn.Module, spec: PreprocessSpec, opset: int) -> onnx.ModelProto:
+class _OfPixels(nn.Module):
+    """``network``, asked for nothing but the logits: the exporter takes what ``forward`` has defaults for as inputs, too."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, normalized: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.network(normalized)
+        return logits
+
+
+def _trace(network: nn.Module, spec: PreprocessSpec, opset: int, hint: str) -> onnx.ModelProto:
+    """Raises ExportError with ``hint`` if the network can't be written in ``opset``."""
+    try:
+        return _traced(network, spec, opset)
+    except OSError as error:
+        raise ExportError(
+            f"The network can't be written as ONNX: {error.strerror or error} in {gettempdir()}.",
+            "Free some space there, or have TMPDIR name another folder.",
+        ) from error
+    except Exception as error:  # whatever the exporter meets: an operator that this opset lacks, mostly
+        raise ExportError(f"The network can't be written as ONNX: {first_line(error)}", hint) from error
+
+
+def _traced(network: nn.Module, spec: PreprocessSpec, opset: int) -> onnx.ModelProto:
     sides = {} if spec.fixed_size else {2: "h", 3: "w"}
     with quiet(), torch.no_grad(), plain_attention(), TemporaryDirectory() as folder:
         file = Path(folder, "network.onnx")
         torch.onnx.export(
-            network,
+            _OfPixels(network).eval(),  # the exporter gives all parts the mode of the whole
             (example_input(spec),),
             file,
             dynamo=False,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast
 
 import torch
+from timm.layers.linear import Linear as TimmLinear
 from torch import nn
 from torchvision import models
 from torchvision.transforms import InterpolationMode
@@ -34,8 +34,6 @@ _TORCHVISION_EXTRAS: dict[str, dict[str, Any]] = {
     "inception_v3": {"transform_input": True, "aux_logits": False, "init_weights": True},
 }
 
-
-_DENSENET_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)")  # the published files hold the names of 2017
 
 T = TypeVar("T")
 
@@ -75,7 +73,7 @@ class Backbone:
     def has_linear_head(self) -> bool:
         """Whether the logits are the output of one ``nn.Linear`` with a bias, which a convex solver can fit."""
         layer = self.module.get_submodule(self.head)
-        return len(self.heads) == 1 and type(layer) is nn.Linear and layer.bias is not None
+        return len(self.heads) == 1 and type(layer) in (nn.Linear, TimmLinear) and layer.bias is not None
 
 
 def input_size(spec: PreprocessSpec) -> tuple[int, int]:
@@ -137,6 +135,14 @@ def _build_timm(name: str, classes: int, pretrained: bool) -> Backbone:
     timm_name = name.removeprefix(TIMM_PREFIX)
     if not timm.is_model(timm_name):
         raise TrainingError(f"timm has no model {timm_name!r}.", _suggest(timm_name, timm.list_models(), TIMM_PREFIX))
+    published = timm.list_models(f"{timm_name.split('.')[0]}*", pretrained=True, include_tags=True)
+    base, _, tag = timm_name.partition(".")
+    tags = [other for other in published if other.split(".")[0] == base]
+    if tag and timm_name not in tags:
+        known = ", ".join(f"{TIMM_PREFIX}{other}" for other in tags) or f"{TIMM_PREFIX}{base}, without weights"
+        raise TrainingError(f"timm has no weights {tag!r} of {base}.", f"There is {known}.")
+    if pretrained and not tags:
+        raise TrainingError(f"timm has no pretrained weights of {base}.", "Give a file with --weights FILE, or --weights none.")
     create = partial(timm.create_model, timm_name, pretrained=pretrained, num_classes=classes)
     module: Any = _fetched(name, create) if pretrained else create()
     config: dict[str, Any] = resolve_model_data_config(module)  # type: ignore[no-untyped-call]
@@ -150,14 +156,14 @@ def _build_timm(name: str, classes: int, pretrained: bool) -> Backbone:
 def _build_torchvision(name: str, classes: int, pretrained: bool) -> Backbone:
     names = models.list_models(module=models)
     if name not in names:
-        raise TrainingError(f"There is no backbone {name!r}.", _suggest(name, [EMBEDDED, *names]))
+        raise TrainingError(f"There is no backbone {name!r}.", _suggest_any(name, [EMBEDDED, *names]))
     published = models.get_model_weights(name).DEFAULT
     module = models.get_model(name, weights=None, **_TORCHVISION_EXTRAS.get(name, {}))
     head = _replace_classifier(module, classes)
     if pretrained:
         # The builder would read the same file as a pickle; its loader takes weights_only.
         tensors = _fetched(name, partial(published.get_state_dict, progress=True, check_hash=True, weights_only=True))
-        load_by_name(module, {_DENSENET_NAME.sub(r"\1\2", key): value for key, value in tensors.items()}, (head,), name)
+        load_by_name(module, tensors, (head,), name)
     preset = published.transforms()
     (crop,), (resize,) = preset.crop_size, preset.resize_size
     interpolation = "bicubic" if preset.interpolation is InterpolationMode.BICUBIC else "bilinear"
@@ -166,7 +172,7 @@ def _build_torchvision(name: str, classes: int, pretrained: bool) -> Backbone:
 
 
 def _backbone(name: str, module: nn.Module, spec: PreprocessSpec, heads: tuple[str, ...]) -> Backbone:
-    return Backbone(name, module.train(), spec, heads, find_blocks(module, heads))
+    return Backbone(name, module.train(), spec, heads, find_blocks(module, heads, input_size(spec)))
 
 
 def _fetched(name: str, fetch: Callable[[], T]) -> T:
@@ -185,7 +191,7 @@ def _replace_classifier(module: nn.Module, classes: int) -> str:
     for path, layer in reversed(list(module.named_modules())):
         fresh: nn.Module
         if isinstance(layer, nn.Linear) and layer.out_features == _IMAGENET_CLASSES:
-            fresh = nn.Linear(layer.in_features, classes, bias=layer.bias is not None)
+            fresh = nn.Linear(layer.in_features, classes)
         elif isinstance(layer, nn.Conv2d) and layer.out_channels == _IMAGENET_CLASSES:  # SqueezeNet
             fresh = nn.Conv2d(layer.in_channels, classes, cast("tuple[int, int]", layer.kernel_size))
         else:
@@ -201,7 +207,8 @@ def _replace_classifier(module: nn.Module, classes: int) -> str:
 def _timm_spec(name: str, config: dict[str, Any]) -> PreprocessSpec:
     """timm's evaluation transform: resize to the input's size / crop_pct, then a centre crop."""
     _, height, width = config["input_size"]
-    full = (math.floor(height / config["crop_pct"]), math.floor(width / config["crop_pct"]))
+    share = min(config["crop_pct"], 1.0)  # above, timm sets the photo into a black frame
+    full = (math.floor(height / share), math.floor(width / share))
     squash = config["crop_mode"] == "squash" or height != width
     interpolation = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"
     crop = None if squash and full == (height, width) else (height, width)
@@ -218,6 +225,12 @@ def _published_spec(
         return PreprocessSpec(resize, size, interpolation, crop, tuple(map(float, mean)), tuple(map(float, std)))  # type: ignore[arg-type]
     except SpecError as error:
         raise TrainingError(f"The preprocessing published for {name} can't be used: {error.message}") from error
+
+
+def _suggest_any(name: str, known: list[str]) -> str:
+    import timm
+
+    return f"Did you mean {TIMM_PREFIX}{name}?" if timm.is_model(name) else _suggest(name, known)
 
 
 def _suggest(name: str, known: list[str], prefix: str = "") -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+import torch
 from torch import nn
 
 Block: TypeAlias = tuple[str, ...]
@@ -12,16 +13,17 @@ Block: TypeAlias = tuple[str, ...]
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
-def find_blocks(network: nn.Module, heads: tuple[str, ...]) -> tuple[Block, ...]:
+def find_blocks(network: nn.Module, heads: tuple[str, ...], size: tuple[int, int]) -> tuple[Block, ...]:
     """Cut ``network``, less its head layers, into blocks from input to output.
 
+    size  (height, width) of a photo that it takes
+
     Plain containers and stages (modules that hold a row of blocks) are opened, a block is kept whole, and a module
-    without a weight matrix of its own (a norm, a pooling layer) belongs to the block before it. Modules come in the
-    order of their registration, which is the forward order in torchvision's and timm's classifiers.
+    without a weight matrix of its own (a norm, a pooling layer) belongs to the block before it.
     """
     blocks: list[list[str]] = []
     leading: list[str] = []
-    for path in _pieces(network, "", heads):
+    for path in _in_forward_order(network, _pieces(network, "", heads), size):
         if _weight_layers(network.get_submodule(path)):
             blocks.append([*leading, path])
             leading = []
@@ -30,6 +32,29 @@ def find_blocks(network: nn.Module, heads: tuple[str, ...]) -> tuple[Block, ...]
         else:
             leading.append(path)
     return tuple(tuple(block) for block in blocks)
+
+
+@torch.no_grad()
+def _in_forward_order(network: nn.Module, paths: list[str], size: tuple[int, int]) -> list[str]:
+    """``paths`` as one photo meets them; modules that are not called stay behind the one registered before them.
+
+    They are registered in that order nearly always, but not in Twins, whose position encodings come last.
+    """
+    met: list[str] = []
+    hooks = [network.get_submodule(path).register_forward_pre_hook(lambda *_, path=path: met.append(path)) for path in paths]
+    training = network.training
+    try:
+        network.eval()(torch.zeros(1, 3, *size))
+    finally:
+        network.train(training)
+        for hook in hooks:
+            hook.remove()
+    first = {path: place for place, path in reversed(list(enumerate(met)))}
+    places, place = [], -1
+    for path in paths:
+        place = first.get(path, place)
+        places.append(place)
+    return [path for _, path in sorted(zip(places, paths, strict=True), key=lambda item: item[0])]
 
 
 def _pieces(network: nn.Module, path: str, heads: tuple[str, ...]) -> list[str]:

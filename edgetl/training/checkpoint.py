@@ -20,6 +20,7 @@ from edgetl.training.backbones import Level, build
 from edgetl.training.layout import content_digest
 from edgetl.training.levels import with_levels
 from edgetl.training.run_folder import BEST, LAST
+from edgetl.training.weights import load_state
 from edgetl.training.writing import write_atomically
 
 _METADATA_KEY = "edgetl"
@@ -75,7 +76,7 @@ def load(source: str | Path) -> Trained:
         card = ModelCard.from_dict(description["card"])
         levels = tuple((str(path), int(channels)) for path, channels in description.get("levels", ()))
         backbone = with_levels(build(card.backbone, len(card.labels), weights="none"), levels)
-        backbone.module.load_state_dict(tensors)
+        load_state(backbone.module, tensors)
     except (EdgetlError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path} can't be rebuilt: {first_line(error)}", "Was it written by another version of edgetl?"

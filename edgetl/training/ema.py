@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgetl.training.weights import load_state
+
 
 class WeightAverage:
     """A second network, in eval mode, whose weights follow those of the trained one.
@@ -45,4 +47,4 @@ class WeightAverage:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """What ``state_dict`` gave, of the same network."""
         self._updates = int(state["updates"])
-        self.network.load_state_dict(state["network"])
+        load_state(self.network, state["network"])

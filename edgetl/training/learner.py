@@ -25,6 +25,7 @@ from edgetl.training.randomness import STEP, torch_seed
 from edgetl.training.schedules import Schedule
 from edgetl.training.settings import TrainSettings
 from edgetl.training.strategies import Trainable
+from edgetl.training.weights import load_state
 
 # Activations whose gradient needs what went in: working in place, autograd would copy that first. ReLU6 is a Hardtanh.
 _COPYING = (nn.Hardtanh, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Mish)
@@ -172,7 +173,7 @@ class Learner:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """What ``state_dict`` gave, of the same backbone and settings, on this device or another."""
-        self._network.load_state_dict(state["network"])
+        load_state(self._network, state["network"])
         # Fused kernels are the GPU's; torch takes from what is loaded whether they are used, and where their state lies.
         groups = [{**group, "fused": self._device.type == "cuda"} for group in state["optimizer"]["param_groups"]]
         self._optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})

@@ -54,13 +54,14 @@ def find_levels(backbone: Backbone) -> tuple[Level, ...]:
     """Where the last stages before the features end: (attribute path, channels), in forward order.
 
     A stage is a row of blocks whose maps are of one size; it ends in the last of the widest. None for most transformers,
-    whose blocks give no maps, or maps with the channels last, and none where the head is not one linear layer.
+    whose blocks give no maps, or maps with the channels last, and none where the head is not one linear layer on one vector.
     """
     if not backbone.has_linear_head:
         return ()
     shapes: dict[str, tuple[int, ...]] = {}
     last = [block[-1] for block in backbone.blocks]
     hooks = [backbone.module.get_submodule(path).register_forward_hook(partial(_record, shapes, path)) for path in last]
+    hooks.append(backbone.module.get_submodule(backbone.head).register_forward_hook(partial(_record, shapes, backbone.head)))
     height, width = backbone.size
     training = backbone.module.training
     try:
@@ -69,6 +70,8 @@ def find_levels(backbone: Backbone) -> tuple[Level, ...]:
         for hook in hooks:
             hook.remove()
         backbone.module.train(training)
+    if len(shapes.pop(backbone.head, ())) != 2:  # it takes several vectors a photo, whose mean comes after it
+        return ()
     features = getattr(backbone.module.get_submodule(backbone.head), "in_features", 0)
     maps = [(path, shape) for path, shape in shapes.items() if len(shape) == 4 and shape[2] * width == shape[3] * height]
     while maps and maps[-1][1][1] == features:  # the stage whose means the features are

@@ -28,6 +28,7 @@ from edgetl.training.sampling import Sampler
 from edgetl.training.settings import TrainSettings
 from edgetl.training.solve import warm_head
 from edgetl.training.storage import allocate
+from edgetl.training.transfer import channels_last
 from edgetl.training.validation import Validation
 
 
@@ -113,7 +114,7 @@ def equip(
               left out again, also where they can be read now: on a GPU, chance decides who decodes a photo, and decoders
               differ in what they can
     """
-    backbone.module.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    channels_last(backbone.module, processes.device)
     known = None
     if settings.warm_head and left_out is None:
         if processes.leads:

@@ -44,6 +44,7 @@ from edgetl.training.state import Standing, read_state
 from edgetl.training.stopping import StopSignal
 from edgetl.training.storage import remove_leftovers
 from edgetl.training.torch_threads import torch_threads
+from edgetl.training.transfer import channels_last
 from edgetl.training.validation import Scores, scores
 from edgetl.training.writing import make_folder
 
@@ -236,8 +237,7 @@ class _Run:
         elif loop.standing.midway:
             self._listener.note("Kept: the mean of the weights that training began and ended with, better than any epoch's.")
         self._listener.working("Writing the report", 0, 0)
-        network: Any = checkpoint.load(self._folder).network
-        logits = kit.validation.logits(network.to(self._device, memory_format=torch.channels_last))
+        logits = kit.validation.logits(channels_last(checkpoint.load(self._folder).network, self._device))
         metrics = {}
         with StopSignal(self._tell_of_ending):
             if processes.leads:

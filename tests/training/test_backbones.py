@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,13 @@ from torchvision import models, transforms
 from torchvision.transforms import InterpolationMode
 
 from edgetl.errors import TrainingError
+from edgetl.runtime.card import ModelCard
 from edgetl.runtime.spec import PreprocessSpec
+from edgetl.training import backbones, checkpoint
 from edgetl.training.backbones import build
+from edgetl.training.checkpoint import Trained
 from edgetl.training.levels import find_levels, with_levels
+from edgetl.training.run_folder import BEST
 from edgetl.training.weights import embedded_weights_file, read_weights
 
 HEADS = {
@@ -64,6 +69,15 @@ def test_blocks_follow_the_forward_order():
     assert blocks[-2:] == (("layer4.0",), ("layer4.1",))
     assert len(blocks) == 9
     assert build("timm/test_vit", 3, weights="none").blocks[-1] == ("blocks.5", "norm")
+
+
+def test_blocks_follow_it_where_they_are_registered_in_another_one():
+    """Twins' position encodings, which come early, are registered last."""
+    blocks = build("timm/twins_svt_small", 3, weights="none").blocks
+    assert blocks[-1][0] == "blocks.3.3" and [block for block in blocks if "pos_block.0" in block[0]]
+    assert sorted(path for block in blocks for path in block if path.startswith("pos_block")) == [
+        f"pos_block.{number}" for number in range(4)
+    ]
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", "googlenet", "timm/test_vit", "timm/deit_tiny_distilled_patch16_224"])
@@ -170,6 +184,73 @@ def test_a_weights_file_is_loaded_and_another_sized_head_dropped(tmp_path, fille
     backbone = build("resnet18", 2, weights=path)
     assert torch.all(backbone.module.layer4[1].conv2.weight == 0.25)
     assert not torch.any(backbone.module.fc.weight == 0.25)
+
+
+# torchvision's published files: (what their names have become, what they lack)
+PUBLISHED = {
+    "resnet18": (),
+    "densenet121": ((r"(denselayer\d+\.(?:norm|conv))(\d)\.", r"\1.\2."),),
+    "vit_b_16": ((r"mlp\.0\.", "mlp.linear_1."), (r"mlp\.3\.", "mlp.linear_2.")),
+    "mnasnet0_5": (),
+    "shufflenet_v2_x0_5": (),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("from_file", [True, False])
+def test_weights_are_read_in_the_layout_in_which_they_were_published(no_network, tmp_path, name, from_file):
+    """Files from before 2018 have no counters of batches, and some are of networks whose parts were called otherwise."""
+    published = models.get_model(name)
+    tensors = {}
+    for key, value in published.state_dict().items():
+        for today, then in PUBLISHED[name]:
+            key = re.sub(today, then, key)
+        tensors[key] = torch.full_like(value, 0.25)
+    tensors = {key: value for key, value in tensors.items() if not key.endswith("num_batches_tracked")}
+    file = tmp_path / "w.pth"
+    if not from_file:
+        file = no_network / "torch/hub/checkpoints" / Path(models.get_model_weights(name).DEFAULT.url).name
+        file.parent.mkdir(parents=True)
+    torch.save(tensors, file)
+    backbone = build(name, 2, weights=file if from_file else "auto")
+    of_heads = tuple(f"{head}." for head in backbone.heads)
+    loaded = [value for key, value in backbone.module.named_parameters() if not key.startswith(of_heads)]
+    assert loaded and all((value == 0.25).all() for value in loaded)
+    checkpoint.save(Trained(backbone.module, ModelCard(("a", "b"), backbone.spec, name), {}), tmp_path / BEST)
+    assert checkpoint.load(tmp_path).card.backbone == name
+
+
+@pytest.mark.parametrize("prefix", ["model.", "_orig_mod.", "_orig_mod.module."])
+def test_what_a_network_was_wrapped_in_does_not_matter(tmp_path, filled, prefix):
+    torch.save({f"{prefix}{key}": value for key, value in filled.items()}, tmp_path / "w.pth")
+    assert torch.all(build("resnet18", 2, weights=tmp_path / "w.pth").module.conv1.weight == 0.25)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "said"),
+    [
+        ("timm/resnet18.foo", "none", "timm/resnet18.a1_in1k"),
+        ("timm/resnet18.foo", "auto", "timm/resnet18.a1_in1k"),
+        ("timm/coatnet_pico_rw_224", "auto", "--weights FILE"),
+        ("mobilenetv4_conv_small", "none", "Did you mean timm/mobilenetv4_conv_small?"),
+    ],
+)
+def test_what_timm_does_not_have_is_said_without_asking_the_network(no_network, name, weights, said):
+    with pytest.raises(TrainingError) as caught:
+        build(name, 2, weights=weights)
+    assert said in caught.value.hint and "neither on this machine" not in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["timm/mobilenetv4_conv_small", "maxvit_t"])
+def test_a_linear_layer_of_a_librarys_own_and_one_without_bias_can_be_solved_for(name):
+    assert build(name, 2, weights="none").has_linear_head
+
+
+def test_a_photo_is_not_set_into_a_frame():
+    """timm publishes a share of 1.15 for the largest VOLOs."""
+    config = timm.data.resolve_data_config(model=timm.create_model("test_resnet"))
+    spec = backbones._timm_spec("timm/test_resnet", {**config, "crop_pct": 1.15})
+    assert (spec.size, spec.crop) == (160, (160, 160))
 
 
 def test_a_head_of_the_same_size_is_kept(tmp_path, filled):

@@ -105,6 +105,17 @@ def test_a_checkpoint_keeps_them(backbone, images, tmp_path):
     torch.testing.assert_close(loaded.network(images), changed.module(images), rtol=0, atol=0)
 
 
+def test_a_head_on_several_vectors_a_photo_sees_no_levels(backbone):
+    """As CLIP's ResNets have: their features can't be joined with means of maps."""
+
+    class Tokens(nn.Module):
+        def forward(self, x):
+            return x.flatten(2).transpose(1, 2)
+
+    backbone.module.global_pool = Tokens()
+    assert find_levels(backbone) == ()
+
+
 def test_a_level_that_the_network_lacks_is_an_error(backbone, tmp_path):
     checkpoint.save(
         Trained(backbone.module, ModelCard(("a", "b", "c"), backbone.spec, RESNET), {}, (("stem.9", 8),)), tmp_path / BEST

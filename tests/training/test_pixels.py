@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from edgetl.errors import TrainingError
 from edgetl.runtime.images import read_image
@@ -26,6 +27,7 @@ from edgetl.training.layout import content_digest
 from edgetl.training.loader import prefetched
 from edgetl.training.pixels import Decoder, store
 from edgetl.training.storage import allocate
+from edgetl.training.transfer import channels_last
 from edgetl.training.validation import Scores, Validation, scores
 
 SPEC = PreprocessSpec("shorter_side", 40, "bilinear", (32, 32), (0.5,) * 3, (0.5,) * 3)
@@ -300,3 +302,12 @@ def test_worker_processes_hand_on_pixels_in_shared_memory_where_there_is_room(mo
     pixels, aspects = loader._stacked(photos)
     assert isinstance(pixels, kind) and aspects.tolist() == [0.5, 1.5]
     assert np.array_equal(np.asarray(pixels), np.stack([pixels for pixels, _ in photos]))
+
+
+def test_networks_with_filters_of_three_dimensions_are_moved_too():
+    """As lambda networks have; torch's own way of laying filters out for a device refuses them."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv3d(1, 2, 3))
+    before = [parameter.clone() for parameter in network.parameters()]
+    moved = channels_last(network, torch.device("cpu"))
+    assert moved is network and all(map(torch.equal, network.parameters(), before))
+    assert network[0].weight.is_contiguous(memory_format=torch.channels_last)

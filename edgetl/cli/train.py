@@ -210,8 +210,17 @@ def _telling_how_to_go_on(folder: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         said = "The same command begins again; what is in the feature cache is not computed again."
         if can_go_on(folder) and _state_in(folder) != before:
-            said = f"Go on with: edgetl train --resume {folder}"
+            said = _how_to_go_on(folder)
         raise Stopped(said) from None
+
+
+def _how_to_go_on(folder: Path) -> str:
+    all_of_them, here = (os.environ.get(name) or "1" for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    if all_of_them == "1":
+        return f"Go on with: edgetl train --resume {folder}"
+    if here == all_of_them:
+        return f"Go on with: torchrun --nproc-per-node {here} -m edgetl train --resume {folder}"
+    return f"Go on with the same torchrun on all machines: … -m edgetl train --resume {folder}"
 
 
 def _state_in(folder: Path) -> tuple[int, ...]:
@@ -230,12 +239,13 @@ class Stopped(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Called by ``main``, after the bars are gone."""
-        click.echo(f"Interrupted. {self.message}", err=True)
+        if _leads():
+            click.echo(f"Interrupted. {self.message}", err=True)
 
 
 def _conclude(outcome: Outcome) -> None:
     if not outcome.finished:
-        raise Stopped(f"Go on with: edgetl train --resume {outcome.folder}")
+        raise Stopped(_how_to_go_on(outcome.folder))
     if not outcome.metrics:  # another process of torchrun writes and tells
         return
     metrics = outcome.metrics

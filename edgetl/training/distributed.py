@@ -11,12 +11,14 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
-from edgetl.errors import RuntimeUnavailableError
+from edgetl.errors import RuntimeUnavailableError, TrainingError
 
 # One process may decode, solve a head or write a report for long while the others wait: torch's 10 minutes would end
-# such a run. A process that dies is torchrun's to notice.
+# such a run. A process that dies is torchrun's to notice, on its own machine; one that never came is noticed here.
 _PATIENCE = timedelta(days=1)
+_MEETING = timedelta(minutes=10)
 
 T = TypeVar("T")
 
@@ -64,7 +66,15 @@ class Processes:
         """Whether it holds in at least one process. Every process must ask at the same point."""
         if self.count == 1:
             return condition
-        return bool(self.sum(torch.tensor(float(condition), device=self.device)).item())
+        return bool(self.largest(float(condition))[0])
+
+    def largest(self, *values: float) -> list[float]:
+        """The largest of each value over all processes. Every process must ask at the same point."""
+        if self.count == 1:
+            return list(values)
+        largest = torch.tensor(values, dtype=torch.float32, device=self.device)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return [float(value) for value in largest.tolist()]
 
     def barrier(self) -> None:
         """Wait until every process is here."""
@@ -101,7 +111,10 @@ def describe(processes: Processes) -> str:
 
 @contextmanager
 def join(device_name: str) -> Iterator[Processes]:
-    """Meet the other processes if torchrun started this one, and part from them at the end."""
+    """Meet the other processes if torchrun started this one, and part from them at the end.
+
+    Raises TrainingError if they don't come, or are gone before that.
+    """
     device = choose_device(device_name)
     size = os.environ.get("WORLD_SIZE") or "1"
     if not size.isdecimal():
@@ -121,7 +134,37 @@ def join(device_name: str) -> Iterator[Processes]:
         device = choose_device(f"cuda:{local_rank}")
         torch.cuda.set_device(device)
     on_gpu = device.type == "cuda"
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE, device_id=device if on_gpu else None)
-    yield Processes(device, dist.get_rank(), count, local_rank, int(os.environ["LOCAL_WORLD_SIZE"]))
+    store, rank = _meet()
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo",
+        store=store,
+        rank=rank,
+        world_size=count,
+        timeout=_PATIENCE,
+        device_id=device if on_gpu else None,
+    )
+    try:
+        yield Processes(device, rank, count, local_rank, int(os.environ["LOCAL_WORLD_SIZE"]))
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise TrainingError(
+            "Another process of this run has ended.", "It says why; where it was killed, go on with edgetl train --resume."
+        ) from error
     # Not after an error: NCCL would wait here for processes that wait for this one, and torchrun see none of them end.
     dist.destroy_process_group()
+
+
+def _meet() -> tuple[Any, int]:
+    """(where all processes find each other, this one's rank)."""
+    try:
+        store, rank, count = next(rendezvous("env://", timeout=_MEETING))
+        here = f"edgetl/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"  # an earlier start's are still there
+        store.set(f"{here}/{rank}", "")
+        store.wait([f"{here}/{other}" for other in range(count)], _MEETING)
+    except dist.DistError as error:
+        raise TrainingError(
+            f"Not all {os.environ['WORLD_SIZE']} processes of this run have come.",
+            "See what the others say where they were started, and start all again.",
+        ) from error
+    return store, rank

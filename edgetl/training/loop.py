@@ -27,7 +27,8 @@ from edgetl.training.stopping import StopSignal
 from edgetl.training.validation import Scores, scores
 
 _REPORT_SECONDS = 0.2  # between two reports: reading the loss waits for the GPU
-_AGREE_STEPS = 10  # between two questions among the processes whether to stop or save: each waits for the slowest
+# Between two questions among the processes whether to stop or save: each waits for the slowest. torchrun gives them 30 s.
+_AGREE_SECONDS, _MOST_AGREE_STEPS = 1.0, 10
 
 
 @dataclass(frozen=True)
@@ -98,19 +99,29 @@ class Loop:
         standing, course = self.standing, self._course
         self._learner.begin_training()
         clock.begin_epoch(standing.step)
+        asked, steps, pause = time.monotonic(), 0, 0  # steps since the last question, and from then to the next
         while standing.step < course.steps:
             self._step(batches)
             standing.step += 1
+            steps += 1
             if course.processes.leads and clock.time_to_report():
                 self._report(clock)
-            if standing.step == course.steps or (course.processes.count > 1 and standing.step % _AGREE_STEPS):
+            if standing.step == course.steps or steps < pause:
                 continue
-            if course.processes.any(stop.received):
+            stopped, out_of_time, save, took = course.processes.largest(
+                stop.received,
+                clock.out_of_time(),
+                clock.time_to_save(course.settings.save_every),
+                (time.monotonic() - asked) / steps,
+            )
+            pause = min(int(_AGREE_SECONDS / max(took, 1e-9)), _MOST_AGREE_STEPS) if course.processes.count > 1 else 0
+            asked, steps = time.monotonic(), 0
+            if stopped:
                 self._save(clock)
                 return False
-            if course.processes.any(clock.out_of_time()):
+            if out_of_time:
                 break
-            if course.processes.any(clock.time_to_save(course.settings.save_every)):
+            if save:
                 self._save(clock)
         return True
 
@@ -138,13 +149,13 @@ class Loop:
             images_per_second=rate,
         )
         standing.loss = standing.right = standing.seen = 0.0
-        standing.ended = standing.epoch == course.settings.epochs or self._enough(clock)
-        why = "the time was up" if clock.out_of_time() else f"no gain since epoch {standing.gain_epoch}"
+        enough = self._enough(clock)
+        standing.ended = standing.epoch == course.settings.epochs or enough is not None
         if standing.ended and (middle := self._learner.midway()) is not None:
             self._judge(middle)
         self._publish(row)
         if standing.ended and standing.epoch < course.settings.epochs:
-            course.listener.note(f"Ended after epoch {standing.epoch} of {course.settings.epochs}: {why}.")
+            course.listener.note(f"Ended after epoch {standing.epoch} of {course.settings.epochs}: {enough}.")
         self._save(clock)  # last: a run that is killed before does the epoch again, and writes again what it wrote
 
     def _row(self, clock: _Clock, result: Scores, **trained: float) -> dict[str, Any]:
@@ -179,12 +190,15 @@ class Loop:
             self._events.epoch(row)
         self._course.listener.epoch(row)
 
-    def _enough(self, clock: _Clock) -> bool:
+    def _enough(self, clock: _Clock) -> str | None:
+        """Why no epoch is to come, if so."""
         settings, steps = self._course.settings, self._course.steps
         patience, warmup = settings.early_stop, math.ceil(warmup_steps(settings, steps) / steps)
         begun = max(self.standing.gain_epoch, warmup)  # nothing is to be gained in warm-up
-        stalled = bool(patience) and self.standing.epoch - begun >= patience
-        return stalled or self._course.processes.any(clock.out_of_time())
+        if self._course.processes.any(clock.out_of_time()):
+            return "the time was up"
+        stalled = patience and self.standing.epoch - begun >= patience
+        return f"no gain since epoch {self.standing.gain_epoch}" if stalled else None
 
     def _take_sums(self) -> None:
         """Move the sums since the last time, of all processes, to ``standing``."""

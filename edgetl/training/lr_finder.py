@@ -18,7 +18,7 @@ from edgetl.training.dataset import ImageFolders
 from edgetl.training.distributed import Processes, join
 from edgetl.training.heap import memory_kept
 from edgetl.training.learner import Learner
-from edgetl.training.photos import find_photos, warn_about
+from edgetl.training.photos import find_photos, require_same_photos, warn_about
 from edgetl.training.pixels import Done
 from edgetl.training.preparation import Kit, build_backbone, equip
 from edgetl.training.progress import Counter, Listener
@@ -61,6 +61,7 @@ def find_learning_rate(
     with join(settings.device) as processes, reproducible(processes.device), memory_kept(processes.device):
         make_folder(folder)
         folders = folders or find_photos(settings, listener)
+        require_same_photos(folders, processes)
         warn_about(folders, settings, listener)
         backbone = build_backbone(settings, len(folders.classes))
         kit = equip(settings, folders, backbone, processes, folder, listener, left_out=None)

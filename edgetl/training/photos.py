@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from edgetl.errors import DataError
 from edgetl.training.dataset import ImageFolders, scan
 from edgetl.training.feature_cache import cache_folder
 from edgetl.training.layout import UNEVEN_RATIO
 from edgetl.training.progress import Listener
 from edgetl.training.run_folder import refuse_photos_folder
 from edgetl.training.settings import TrainSettings, flag
+
+if TYPE_CHECKING:
+    from edgetl.training.distributed import Processes
 
 
 def refuse_among_photos(folder: Path, settings: TrainSettings) -> None:
@@ -24,6 +29,15 @@ def find_photos(settings: TrainSettings, listener: Listener) -> ImageFolders:
     folders = scan(settings.data, val_fraction=settings.val_fraction)
     listener.found(folders)
     return folders
+
+
+def require_same_photos(folders: ImageFolders, processes: Processes) -> None:
+    """Raises DataError if other processes see others: each would wait for batches that the others don't have."""
+    if len(set(processes.gather(folders.fingerprint))) > 1:
+        raise DataError(
+            f"The processes do not see the same photos in {folders.root}.",
+            "Give each machine the same folder, or a whole copy.",
+        )
 
 
 def warn_about(folders: ImageFolders, settings: TrainSettings, listener: Listener) -> None:

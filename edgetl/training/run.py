@@ -33,7 +33,7 @@ from edgetl.training.learner import Learner
 from edgetl.training.levels import with_levels
 from edgetl.training.loop import Course, Loop
 from edgetl.training.optimizers import reduced_type
-from edgetl.training.photos import find_photos, refuse_among_photos, warn_about
+from edgetl.training.photos import find_photos, refuse_among_photos, require_same_photos, warn_about
 from edgetl.training.preparation import build_backbone, class_weights, equip, readable
 from edgetl.training.progress import Listener, Remembering
 from edgetl.training.randomness import reproducible
@@ -46,7 +46,7 @@ from edgetl.training.storage import remove_leftovers
 from edgetl.training.torch_threads import torch_threads
 from edgetl.training.transfer import channels_last
 from edgetl.training.validation import Scores, scores
-from edgetl.training.writing import make_folder
+from edgetl.training.writing import make_folder, require_seen_by_all
 
 _PACKAGES = ("torch", "torchvision", "timm")
 _MOVED = "Put it back, or say where it is now: edgetl train DATA --resume"
@@ -91,7 +91,8 @@ def train(
             held.enter_context(alone_in(folder))
             remove_leftovers(folder)
             require_free(folder, overwrite)  # again: another run may have come in between
-        processes.barrier()
+        require_seen_by_all(folder, processes)
+        require_same_photos(folders, processes)
         run = _Run(settings, folder, processes, noted, started)
         return run.solve(folders, backbone) if settings.optimizer == SOLVER else run.loop(folders, backbone, None)
 
@@ -124,6 +125,7 @@ def resume(folder: Path, *, data: Path | None = None, device: str | None = None,
         if not Path(settings.data).is_dir():
             raise DataError(f"{settings.data}, the folder of the photos, is gone.", f"{_MOVED} {folder}")
         folders = find_photos(settings, noted)
+        require_same_photos(folders, processes)
         warn_about(folders, settings, noted)
         backbone = with_levels(build_backbone(settings, len(folders.classes), weights="none"), state["levels"])
         backbone = replace(backbone, spec=PreprocessSpec.from_dict(state["spec"]))

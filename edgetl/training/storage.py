@@ -33,7 +33,7 @@ def allocate(shape: tuple[int, ...], where: str, folder: Path, processes: Proces
     Raises TrainingError if there is no room for what was asked for.
     """
     size = max(int(np.prod(shape, dtype=np.int64)), 1)
-    shared = processes is not None and processes.local > 1
+    shared = processes is not None and processes.any(processes.local > 1)  # on another machine there may be but one
     in_memory = available_memory() * _SHARE_OF_MEMORY >= size
     in_memory = in_memory and (not shared or free_bytes(SHARED_MEMORY) * _SHARE_OF_MEMORY >= size)
     on_disk = free_bytes(folder) * _SHARE_OF_DISK >= size

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgetl.errors import CheckpointError, first_line
+
+if TYPE_CHECKING:
+    from edgetl.training.distributed import Processes
 
 
 def make_folder(folder: Path) -> None:
@@ -22,6 +27,18 @@ def make_folder(folder: Path) -> None:
         probe.unlink(missing_ok=True)  # another process may have tried, too
     except OSError as error:
         raise CheckpointError(f"{folder} can't be written: {error.strerror}.", "Choose another folder with -o.") from error
+
+
+def require_seen_by_all(folder: Path, processes: Processes) -> None:
+    """Raises CheckpointError in every process if one, on another machine, sees another run folder than the leading one."""
+    if processes.count == 1:
+        return
+    with tempfile.NamedTemporaryFile(prefix=".seen-", dir=folder) if processes.leads else nullcontext() as file:
+        name = Path(file.name).name if file else ""
+        if processes.any(not (folder / processes.gather(name)[0]).exists()):
+            raise CheckpointError(
+                f"Not every process sees the same {folder}.", "Choose a folder with -o that all machines share."
+            )
 
 
 def part_of(name: str) -> str:

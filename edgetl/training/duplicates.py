@@ -30,7 +30,7 @@ _HASHED_SIDE = 32  # pixels of the copy whose frequencies are hashed
 _LOWEST = 8  # frequencies a side: 8 × 8 = 64 bits
 _THUMBNAIL_SIDE = 16
 _PART_BITS = 16
-_MAX_PARTNERS = 1024  # a photo is compared with this many of one bucket: bounds the work on near-constant data
+_FEW_PARTNERS, _MAX_PARTNERS = 32, 1024  # of one bucket that a photo is compared with, at first and in a crowd
 _BLOCK = 1 << 17  # candidate pairs held at a time
 
 _ONES: NDArray[np.uint8] = np.array([value.bit_count() for value in range(1 << _PART_BITS)], np.uint8)
@@ -59,47 +59,67 @@ def fingerprint(photo: Image.Image) -> Fingerprint | None:
     return Fingerprint(int.from_bytes(bits.tobytes(), "big"), np.round(means).astype(np.uint8))
 
 
-def near_pairs(fingerprints: Sequence[Fingerprint]) -> NDArray[np.int64]:
-    """Positions [M, 2] of the photos that look the same, each pair once with the smaller first, sorted.
+def near_groups(fingerprints: Sequence[Fingerprint]) -> list[list[int]]:
+    """The groups of two or more photos that look the same, each like another one of its group; positions, in order.
 
-    Complete unless more than 1,024 photos share a quarter of their hash: of such a crowd each is compared with 1,024.
+    Complete unless more than 1,024 photos of other groups share a quarter of a photo's hash.
     """
-    if len(fingerprints) < 2:
-        return np.empty((0, 2), np.int64)
+    count = len(fingerprints)
+    if count < 2:
+        return []
     hashes = np.array([item.hash for item in fingerprints], np.uint64)
     thumbnails = np.stack([item.thumbnail.ravel() for item in fingerprints])
-    found = [
-        pairs[_correlations(thumbnails, pairs) >= MIN_CORRELATION]
-        for part in range(64 // _PART_BITS)
-        for pairs in _near_hashes(hashes, part)
-    ]
-    return np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
+    names = np.arange(count)  # of groups
+    # Photos of a fixed camera are all near each other: a few partners tie nearly all of them together, and only what is
+    # still in different groups need then be compared with more.
+    for crowds in (False, True):
+        for part in range(64 // _PART_BITS):
+            for pairs in _near_hashes(hashes, names, part, crowds=crowds):
+                apart = pairs[names[pairs[:, 0]] != names[pairs[:, 1]]]
+                if len(near := apart[_correlations(thumbnails, apart) >= MIN_CORRELATION]):
+                    names = _tied(names, near)
+    members: dict[int, list[int]] = {}
+    for position, name in enumerate(names.tolist()):
+        members.setdefault(name, []).append(position)
+    return [group for group in members.values() if len(group) > 1]
 
 
-def connected(count: int, pairs: NDArray[np.int64]) -> list[list[int]]:
-    """The groups of two or more among positions 0..count-1 that ``pairs`` [M, 2] tie together, in order."""
+def _tied(names: NDArray[np.int64], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Names of groups [N] after the groups of ``pairs`` [M, 2] became one."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    edges = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    _, names = connected_components(edges, directed=False)
-    members: dict[int, list[int]] = {}
-    for position in np.unique(pairs).tolist():  # every other position is a group of one
-        members.setdefault(int(names[position]), []).append(position)
-    return list(members.values())
+    ends = names[pairs]
+    edges = coo_array((np.ones(len(ends), np.int8), (ends[:, 0], ends[:, 1])), shape=(len(names), len(names)))
+    return np.asarray(connected_components(edges, directed=False)[1], np.int64)[names]
 
 
-def _near_hashes(hashes: NDArray[np.uint64], part: int) -> Iterator[NDArray[np.int64]]:
-    """Pairs [M, 2] at most MAX_DISTANCE bits apart whose 16-bit ``part`` differs in at most one bit, in blocks."""
+def _near_hashes(
+    hashes: NDArray[np.uint64], names: NDArray[np.int64], part: int, *, crowds: bool
+) -> Iterator[NDArray[np.int64]]:
+    """Pairs [M, 2] at most MAX_DISTANCE bits apart whose 16-bit ``part`` differs in at most one bit, in blocks.
+
+    crowds  only those of photos that have more than _FEW_PARTNERS, and only with photos of other groups; else with the
+            first of them
+    """
     keys = ((hashes >> np.uint64(_PART_BITS * part)) & np.uint64(0xFFFF)).astype(np.int64)
-    order = np.lexsort((hashes, keys))  # equal hashes side by side
-    hashes, keys = hashes[order], keys[order]
+    order = np.lexsort((hashes, names, keys) if crowds else (hashes, keys))  # groups, or equal hashes, side by side
+    hashes, keys, names = hashes[order], keys[order], names[order]
     for flipped in (0, *(1 << bit for bit in range(_PART_BITS))):
         asking = np.flatnonzero(keys & flipped == 0)  # so that each pair is met from one of its sides
         wanted = keys[asking] ^ flipped
         first = np.searchsorted(keys, wanted, "left") if flipped else asking + 1
-        last = np.minimum(np.searchsorted(keys, wanted, "right"), first + _MAX_PARTNERS)
-        for left, right in _expand(asking, first, last):
+        last = np.searchsorted(keys, wanted, "right")
+        ranges = [(asking, first, np.minimum(last, first + _FEW_PARTNERS))]
+        if crowds:
+            many = last - first > _FEW_PARTNERS
+            asking, wanted, first, last = asking[many], wanted[many], first[many], last[many]
+            places, mine = keys * len(names) + names, wanted * len(names) + names[asking]
+            begin, end = (np.searchsorted(places, mine, side) for side in ("left", "right"))  # of its own group
+            ranges = [(asking, end, np.minimum(last, end + _MAX_PARTNERS))]
+            if flipped:
+                ranges.append((asking, first, np.minimum(begin, first + _MAX_PARTNERS)))
+        for left, right in (pairs for some in ranges for pairs in _expand(*some)):
             near = _distances(hashes[left], hashes[right]) <= MAX_DISTANCE
             yield np.stack([order[left[near]], order[right[near]]], axis=1)
 

@@ -92,7 +92,7 @@ def split(
             raise error
     inspections = list(inspect_all(list(walk_files(root, 1)), threads=threads, progress=progress))
     kept = [item for item in inspections if item.usable and item.path.parent != root]
-    groups = _groups(kept)
+    groups, crowded = _groups(kept, root)
     sides = _sides(names, groups, root, val_fraction)
     with _appearing(destination) as unfinished:
         for item in kept:
@@ -102,6 +102,10 @@ def split(
     counts = {side: {name: placed[side, name] for name in names} for side in (TRAIN, VAL)}
     left_out, clashes = tuple(_left_out(inspections, root)), tuple(_clashes(kept, root))
     notes = tuple(oddities({WHOLE: root}, [item.path for item in kept]))
+    if crowded:
+        notes += (
+            f"{crowded:,} photos look much the same, as a fixed camera's do: only those of the same bytes were kept together.",
+        )
     return Split(root, destination, counts, left_out, sum(len(group) > 1 for group in groups), clashes, notes)
 
 
@@ -132,14 +136,18 @@ def _class_of(item: Inspection, root: Path) -> str:
     return item.path.relative_to(root).parts[0]
 
 
-def _groups(kept: Sequence[Inspection]) -> list[list[Inspection]]:
-    """Photos that must stay together: of the same bytes, or alike. Every photo is in exactly one group."""
+def _groups(kept: Sequence[Inspection], root: Path) -> tuple[list[list[Inspection]], int]:
+    """(photos that must stay together: of the same bytes, or alike; how many are in crowds, and so need not).
+
+    Every photo is in exactly one group.
+    """
     copies = same_content(kept)
-    alike = lookalikes(copies)
+    alike, crowds = lookalikes(copies, lambda item: _class_of(item, root))
     single = set(copies).difference(*alike)
-    return [
+    groups = [
         [item for digest in digests for item in copies[digest]] for digests in (*alike, *([d] for d in copies if d in single))
     ]
+    return groups, sum(len(copies[digest]) for crowd in crowds for digest in crowd)
 
 
 def _sides(names: Iterable[str], groups: Sequence[list[Inspection]], root: Path, val_fraction: float) -> dict[str, str]:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
 from edgetl.training import duplicates
-from edgetl.training.duplicates import Fingerprint, connected, fingerprint, near_pairs
+from edgetl.training.duplicates import Fingerprint, fingerprint, near_groups
 
 
 def scene(seed: int, width: int = 160, height: int = 120) -> Image.Image:
@@ -42,18 +42,18 @@ CHANGES = {
 def test_a_changed_copy_is_found_among_other_photos(change):
     others = [fingerprint(scene(seed)) for seed in range(40)]
     copy = fingerprint(CHANGES[change](scene(7)))
-    assert near_pairs([*others, copy]).tolist() == [[7, 40]]
+    assert near_groups([*others, copy]) == [[7, 40]]
 
 
 def test_different_photos_are_not_near():
-    assert len(near_pairs([fingerprint(scene(seed)) for seed in range(400)])) == 0
+    assert near_groups([fingerprint(scene(seed)) for seed in range(400)]) == []
 
 
 def test_like_hashes_of_unlike_thumbnails_are_refused():
     print_ = fingerprint(scene(1))
     other = fingerprint(scene(2))
-    assert len(near_pairs([print_, Fingerprint(print_.hash, other.thumbnail)])) == 0
-    assert len(near_pairs([print_, Fingerprint(other.hash, print_.thumbnail)])) == 0
+    assert near_groups([print_, Fingerprint(print_.hash, other.thumbnail)]) == []
+    assert near_groups([print_, Fingerprint(other.hash, print_.thumbnail)]) == []
 
 
 def test_flat_photos_have_no_fingerprint():
@@ -65,9 +65,11 @@ def bits_apart(a: int, b: int) -> int:
     return (a ^ b).bit_count()
 
 
+@pytest.mark.parametrize("partners", [duplicates._FEW_PARTNERS, 0])
 @pytest.mark.parametrize("block", [duplicates._BLOCK, 50])
-def test_multi_index_hashing_finds_what_comparing_all_pairs_finds(monkeypatch, block):
+def test_multi_index_hashing_finds_what_comparing_all_pairs_finds(monkeypatch, block, partners):
     monkeypatch.setattr(duplicates, "_BLOCK", block)
+    monkeypatch.setattr(duplicates, "_FEW_PARTNERS", partners)
     rng = np.random.default_rng(0)
     hashes = [int(value) for value in rng.integers(0, 2**64, 300, np.uint64)]
     for number in range(300):  # copies with 0 to 11 bits flipped, anywhere
@@ -81,22 +83,36 @@ def test_multi_index_hashing_finds_what_comparing_all_pairs_finds(monkeypatch, b
     ]
     thumbnail = rng.integers(0, 256, (16, 16), np.uint8)
     assert len(expected) >= 200
-    assert near_pairs([Fingerprint(value, thumbnail) for value in hashes]).tolist() == expected
+    assert near_groups([Fingerprint(value, thumbnail) for value in hashes]) == expected
 
 
-def test_a_crowd_of_one_hash_stays_affordable(monkeypatch):
-    monkeypatch.setattr(duplicates, "_MAX_PARTNERS", 10)
-    print_ = fingerprint(scene(3))
-    pairs = near_pairs([print_] * 200)
-    assert len(pairs) < 200 * 10
-    assert connected(200, pairs) == [list(range(200))]
+def test_crowds_are_tied_together_and_stay_affordable(monkeypatch):
+    """2,000 photos of one camera, and 2,000 of another: compared with a few of their like, and with the others."""
+    compared = []
+    distances = duplicates._distances
+    monkeypatch.setattr(duplicates, "_distances", lambda left, right: compared.append(len(left)) or distances(left, right))
+    rng = np.random.default_rng(0)
+    prints = []
+    for seed in (1, 2):
+        print_ = fingerprint(scene(seed))
+        for _ in range(2000):
+            flipped = sum(1 << int(bit) for bit in rng.choice(64, 2, replace=False))
+            prints.append(Fingerprint(print_.hash ^ flipped, print_.thumbnail))
+    order = rng.permutation(len(prints))
+    groups = near_groups([prints[place] for place in order])
+    assert groups == sorted((np.flatnonzero(order // 2000 == camera).tolist() for camera in (0, 1)), key=min)
+    assert sum(compared) < 64 * duplicates._FEW_PARTNERS * len(prints) / 2
 
 
-def test_groups_follow_pairs_from_one_to_the_next():
-    assert connected(8, np.array([[1, 4], [4, 6], [2, 3]])) == [[1, 4, 6], [2, 3]]
-    assert connected(3, np.empty((0, 2), np.int64)) == []
+def test_a_crowd_does_not_hide_a_copy(monkeypatch):
+    """In buckets of many unlike photos, all are compared."""
+    rng = np.random.default_rng(0)
+    thumbnails = rng.integers(0, 256, (300, 16, 16), np.uint8)
+    prints = [Fingerprint(int(rng.integers(1 << 48)) << 16 | 0xABCD, thumbnail) for thumbnail in thumbnails]
+    prints.append(Fingerprint(prints[3].hash ^ 0b111, thumbnails[3]))
+    assert near_groups(prints) == [[3, 300]]
 
 
 @pytest.mark.parametrize("prints", [[], [fingerprint(scene(1))]])
-def test_fewer_than_two_photos_have_no_pair(prints):
-    assert near_pairs(prints).shape == (0, 2)
+def test_fewer_than_two_photos_have_no_group(prints):
+    assert near_groups(prints) == []

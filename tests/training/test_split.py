@@ -154,6 +154,27 @@ def test_duplicates_and_lookalikes_stay_on_one_side(archive, tmp_path):
     assert not [finding for finding in examine(tmp_path / "data").findings if ", in train and val" in finding.message]
 
 
+def test_photos_of_a_fixed_camera_are_dealt_one_by_one(tmp_path):
+    """All are alike; what tells the classes apart is small."""
+    random = np.random.default_rng(0)
+    ground = np.asarray(scene(3, 90, 70)).astype(int)
+    for label, spot in (("good", 0), ("scratch", 255)):
+        for number in range(20):
+            pixels = (ground + random.normal(0, 3, ground.shape)).clip(0, 255).astype(np.uint8)
+            pixels[10:13, 20 + number : 24 + number] = spot
+            path = tmp_path / "photos" / label / f"{label} {number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+        shutil.copy(path, path.with_name(f"{label} copy.png"))
+    done = split(tmp_path / "photos", tmp_path / "data", val_fraction=0.25)
+    assert all(4 <= number <= 6 for number in done.counts["val"].values())
+    assert any("42 photos look much the same" in note for note in done.notes)
+    sides = placed(tmp_path / "data")
+    assert all(sides[f"{label} 19.png"] == sides[f"{label} copy.png"] for label in ("good", "scratch"))
+    (finding,) = [finding for finding in examine(tmp_path / "photos").findings if finding.kind == "alike"]
+    assert (finding.level, len(finding.paths)) == ("warning", 42)
+
+
 def test_copies_with_two_labels_stay_on_one_side(archive, tmp_path):
     for seed in range(30):
         shutil.copy(archive / f"PetImages/Cat/{seed}.jpg", archive / f"PetImages/Dog/cat{seed}.jpg")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from edgetl.training.duplicates import near_groups
 from edgetl.training.inspection import Inspection, Progress, inspect_all, walk_files
@@ -26,10 +26,9 @@ from edgetl.training.layout import (
 )
 
 TINY_SIDE = 32  # pixels: with a side below it, little but noise is left after the enlargement to a network's input
-_CROWD = 10  # photos
+_CROWD = 30  # photos; bursts and series of copies are smaller
 HUGE_PIXELS = 40_000_000  # beyond, decoding one photo takes longer than training on some hundred
 
-H = TypeVar("H", bound=Hashable)
 Level = Literal["error", "warning"]
 Key = tuple[str, str]  # (part, class)
 Copies = Mapping[str, Sequence[Inspection]]  # usable photos by the digest of their bytes
@@ -145,20 +144,20 @@ def same_content(inspections: Iterable[Inspection]) -> Copies:
     return copies
 
 
-def lookalikes(copies: Copies, home: Callable[[Inspection], H]) -> tuple[list[list[str]], list[list[str]]]:
+def lookalikes(copies: Copies, class_of: Callable[[Inspection], str]) -> tuple[list[list[str]], list[list[str]]]:
     """Digests of photos that differ in their bytes and look the same, in groups of two or more: (copies, crowds).
 
-    home  what a photo belongs to. A group of ten or more that is over half of one is a crowd: it is not one photo many
-          times, but many that a fixed camera or a form makes alike, whose differences are what there is to learn
+    class_of  a photo's class. A group with 30 or more of one that are over half of it is a crowd: it is not one photo many
+              times, but many that a fixed camera or a form makes alike, whose differences are what there is to learn
     """
     prints = {digest: same[0].fingerprint for digest, same in copies.items()}
     known = {digest: found for digest, found in prints.items() if found is not None}  # the others are flat
     digests = list(known)
     groups = [[digests[position] for position in group] for group in near_groups(list(known.values()))]
-    totals = Counter(home(same[0]) for same in copies.values())
+    totals = Counter(class_of(same[0]) for same in copies.values())
 
     def is_crowd(group: list[str]) -> bool:
-        held = Counter(home(copies[digest][0]) for digest in group)
+        held = Counter(class_of(copies[digest][0]) for digest in group)
         return any(number >= _CROWD and 2 * number > totals[where] for where, number in held.items())
 
     return [group for group in groups if not is_crowd(group)], [group for group in groups if is_crowd(group)]
@@ -242,10 +241,10 @@ def _exact_duplicates(copies: Copies, homes: Mapping[Path, Key], root: Path) -> 
 
 
 def _near_duplicates(copies: Copies, homes: Mapping[Path, Key], root: Path, *, split: bool) -> Iterator[Finding]:
-    same, crowds = lookalikes(copies, lambda item: homes[item.path])
+    same, crowds = lookalikes(copies, lambda item: homes[item.path][1])
     for group in crowds:
         alike = [item for digest in group for item in copies[digest]]
-        message = f"{len(alike)} photos look much the same, as a fixed camera's do: copies among them were not looked for"
+        message = f"{len(alike)} photos look much the same{_across(alike, homes)}: a fixed camera's, or copies of a few"
         yield Finding("warning", "alike", message, _paths(alike, root))
     for group in same:
         alike = [item for digest in group for item in copies[digest]]

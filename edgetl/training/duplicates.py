@@ -112,7 +112,7 @@ def _near_hashes(
         last = np.searchsorted(keys, wanted, "right")
         ranges = [(asking, first, np.minimum(last, first + _FEW_PARTNERS))]
         if crowds:
-            many = last - first > _FEW_PARTNERS
+            many = last - np.searchsorted(keys, wanted, "left") > _FEW_PARTNERS
             asking, wanted, first, last = asking[many], wanted[many], first[many], last[many]
             places, mine = keys * len(names) + names, wanted * len(names) + names[asking]
             begin, end = (np.searchsorted(places, mine, side) for side in ("left", "right"))  # of its own group

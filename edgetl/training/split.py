@@ -161,9 +161,10 @@ def _sides(names: Iterable[str], groups: Sequence[list[Inspection]], root: Path,
             sides[name].append(side)
     for name, found in sides.items():
         if len(found) < 2:
+            alike = len({item.digest for group in groups for item in group if _class_of(item, root) == name}) > 1
+            has = "no usable photo" if not found else "only photos that look the same" if alike else "only one distinct photo"
             raise DataError(
-                f"Class {name!r} has {('no usable photo', 'only one distinct photo')[len(found)]} in {root}: not enough for "
-                "both train and val.",
+                f"Class {name!r} has {has} in {root}: not enough for both train and val.",
                 "Add photos of it, or remove its folder.",
             )
         if len(set(found)) < 2:

@@ -7,6 +7,8 @@ import io
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from edgetl.training import duplicates
 from edgetl.training.duplicates import Fingerprint, fingerprint, near_groups
@@ -104,13 +106,33 @@ def test_crowds_are_tied_together_and_stay_affordable(monkeypatch):
     assert sum(compared) < 64 * duplicates._FEW_PARTNERS * len(prints) / 2
 
 
-def test_a_crowd_does_not_hide_a_copy(monkeypatch):
-    """In buckets of many unlike photos, all are compared."""
+def test_a_crowd_does_not_hide_a_copy():
+    """In buckets of many unlike photos, all are compared: these two share nothing but such a bucket."""
     rng = np.random.default_rng(0)
-    thumbnails = rng.integers(0, 256, (300, 16, 16), np.uint8)
-    prints = [Fingerprint(int(rng.integers(1 << 48)) << 16 | 0xABCD, thumbnail) for thumbnail in thumbnails]
-    prints.append(Fingerprint(prints[3].hash ^ 0b111, thumbnails[3]))
-    assert near_groups(prints) == [[3, 300]]
+    for place in range(60):
+        thumbnails = rng.integers(0, 256, (60, 16, 16), np.uint8)
+        prints = [Fingerprint(int(rng.integers(1 << 48)) << 16 | 0xABCD, thumbnail) for thumbnail in thumbnails]
+        changed = sum(0b11 << 16 * part for part in (1, 2, 3))
+        prints.insert(place, Fingerprint(prints[-1].hash ^ changed, thumbnails[-1]))
+        assert near_groups(prints) == [[place, 60]]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_crowded_clusters_are_grouped_as_comparing_all_pairs_does(seed):
+    rng = np.random.default_rng(seed)
+    centres = [int(rng.integers(1 << 63)) for _ in range(rng.integers(1, 5))]
+    thumbnails = rng.integers(0, 256, (3, 16, 16), np.uint8)
+    hashes, looks = [], []
+    for _ in range(rng.integers(50, 400)):
+        flips = rng.choice(64, rng.integers(0, 9), replace=False)
+        hashes.append(centres[rng.integers(len(centres))] ^ sum(1 << int(bit) for bit in flips))
+        looks.append(int(rng.integers(3)))
+    prints = [Fingerprint(value, thumbnails[look]) for value, look in zip(hashes, looks, strict=True)]
+    near = [[bits_apart(one, other) <= duplicates.MAX_DISTANCE for other in hashes] for one in hashes]
+    same = np.array(near) & (np.array(looks)[:, None] == np.array(looks))
+    _, names = connected_components(csr_array(same), directed=False)
+    groups = [np.flatnonzero(names == name).tolist() for name in dict.fromkeys(names.tolist())]
+    assert near_groups(prints) == [group for group in groups if len(group) > 1]
 
 
 @pytest.mark.parametrize("prints", [[], [fingerprint(scene(1))]])

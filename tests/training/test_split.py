@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from edgetl.errors import DataError
 from edgetl.training.doctor import examine
@@ -159,7 +159,7 @@ def test_photos_of_a_fixed_camera_are_dealt_one_by_one(tmp_path):
     random = np.random.default_rng(0)
     ground = np.asarray(scene(3, 90, 70)).astype(int)
     for label, spot in (("good", 0), ("scratch", 255)):
-        for number in range(20):
+        for number in range(30):
             pixels = (ground + random.normal(0, 3, ground.shape)).clip(0, 255).astype(np.uint8)
             pixels[10:13, 20 + number : 24 + number] = spot
             path = tmp_path / "photos" / label / f"{label} {number}.png"
@@ -167,12 +167,25 @@ def test_photos_of_a_fixed_camera_are_dealt_one_by_one(tmp_path):
             Image.fromarray(pixels).save(path)
         shutil.copy(path, path.with_name(f"{label} copy.png"))
     done = split(tmp_path / "photos", tmp_path / "data", val_fraction=0.25)
-    assert all(4 <= number <= 6 for number in done.counts["val"].values())
-    assert any("42 photos look much the same" in note for note in done.notes)
+    assert all(7 <= number <= 9 for number in done.counts["val"].values())
+    assert any("62 photos look much the same" in note for note in done.notes)
     sides = placed(tmp_path / "data")
-    assert all(sides[f"{label} 19.png"] == sides[f"{label} copy.png"] for label in ("good", "scratch"))
+    assert all(sides[f"{label} 29.png"] == sides[f"{label} copy.png"] for label in ("good", "scratch"))
     (finding,) = [finding for finding in examine(tmp_path / "photos").findings if finding.kind == "alike"]
-    assert (finding.level, len(finding.paths)) == ("warning", 42)
+    assert (finding.level, len(finding.paths)) == ("warning", 62)
+
+
+def test_a_burst_is_no_crowd(tmp_path):
+    for label, first in (("a", 0), ("b", 50)):
+        for number in range(19):
+            brightness = 1 + 0.01 * max(number - 9, 0)  # nine photos, and ten of one
+            photo = ImageEnhance.Brightness(scene(first + min(number, 9), 90, 70)).enhance(brightness)
+            path = tmp_path / "photos" / label / f"{label} {number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            photo.save(path)
+    done = split(tmp_path / "photos", tmp_path / "data", val_fraction=0.3)
+    assert done.groups == 2 and not done.notes
+    assert not [finding for finding in examine(tmp_path / "data").findings if ", in train and val" in finding.message]
 
 
 def test_copies_with_two_labels_stay_on_one_side(archive, tmp_path):

@@ -13,12 +13,12 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from edgetl.errors import RuntimeUnavailableError, TrainingError
+from edgetl.errors import RuntimeUnavailableError, TrainingError, first_line
 
 # One process may decode, solve a head or write a report for long while the others wait: torch's 10 minutes would end
 # such a run. A process that dies is torchrun's to notice, on its own machine; one that never came is noticed here.
 _PATIENCE = timedelta(days=1)
-_MEETING = timedelta(minutes=10)
+_MEETING = timedelta(hours=1)  # each looks at all photos before it, some from slower disks than others
 
 T = TypeVar("T")
 
@@ -135,21 +135,22 @@ def join(device_name: str) -> Iterator[Processes]:
         torch.cuda.set_device(device)
     on_gpu = device.type == "cuda"
     store, rank = _meet()
-    dist.init_process_group(
-        "nccl" if on_gpu else "gloo",
-        store=store,
-        rank=rank,
-        world_size=count,
-        timeout=_PATIENCE,
-        device_id=device if on_gpu else None,
-    )
     try:
+        dist.init_process_group(
+            "nccl" if on_gpu else "gloo",
+            store=store,
+            rank=rank,
+            world_size=count,
+            timeout=_PATIENCE,
+            device_id=device if on_gpu else None,
+        )
         yield Processes(device, rank, count, local_rank, int(os.environ["LOCAL_WORLD_SIZE"]))
     except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+        if not isinstance(error, dist.DistError) and "/gloo/" not in str(error):
             raise
         raise TrainingError(
-            "Another process of this run has ended.", "It says why; where it was killed, go on with edgetl train --resume."
+            f"The connection to another process is lost: {first_line(error)}",
+            "If that has ended, it says why; where it was killed, go on with edgetl train --resume.",
         ) from error
     # Not after an error: NCCL would wait here for processes that wait for this one, and torchrun see none of them end.
     dist.destroy_process_group()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -13,6 +14,8 @@ from edgetl.errors import CheckpointError, first_line
 
 if TYPE_CHECKING:
     from edgetl.training.distributed import Processes
+
+_SECONDS_TO_APPEAR = 10
 
 
 def make_folder(folder: Path) -> None:
@@ -35,10 +38,23 @@ def require_seen_by_all(folder: Path, processes: Processes) -> None:
         return
     with tempfile.NamedTemporaryFile(prefix=".seen-", dir=folder) if processes.leads else nullcontext() as file:
         name = Path(file.name).name if file else ""
-        if processes.any(not (folder / processes.gather(name)[0]).exists()):
+        if processes.any(not _appears(folder / processes.gather(name)[0])):
             raise CheckpointError(
                 f"Not every process sees the same {folder}.", "Choose a folder with -o that all machines share."
             )
+
+
+def _appears(path: Path) -> bool:
+    """Whether it is there, or soon: a network disk believes for a while that a folder is not there, until it is listed."""
+    until = time.monotonic() + _SECONDS_TO_APPEAR
+    while not path.exists():
+        if time.monotonic() > until:
+            return False
+        for folder in (path.parent.parent, path.parent):
+            with suppress(OSError):
+                list(folder.iterdir())
+        time.sleep(0.1)
+    return True
 
 
 def part_of(name: str) -> str:

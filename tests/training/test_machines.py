@@ -106,7 +106,7 @@ def test_who_is_not_at_fault_says_that_another_process_ended(machines, tmp_path,
     command = [sys.executable, "-c", gone, "train", "data", "-o", str(tmp_path / "run"), *OPTIONS]
     second = subprocess.Popen(command, env=environment, cwd=machines[1], stdout=subprocess.PIPE, text=True)
     (code, said), _ = ended([first, second])
-    assert code == 1 and "Another process of this run has ended" in said and "Traceback" not in said
+    assert code == 1 and "The connection to another process is lost" in said and "Traceback" not in said
 
 
 def test_a_process_that_does_not_come_is_not_waited_for_for_long(monkeypatch, port):

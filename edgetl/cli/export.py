@@ -19,6 +19,8 @@ from edgetl.runtime.bundle import MANIFEST
 from edgetl.training.run_folder import BEST, METRICS, refuse_photos_folder
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from edgetl.export.precisions import JudgedBy
     from edgetl.export.progress import Working
     from edgetl.training.checkpoint import Trained
@@ -29,6 +31,7 @@ DEFAULT_MAX_DROP = 0.5
 
 _OTHER_PHOTOS = "Give other photos with --golden DIR, or leave them out with --golden 0."
 
+_LARGE = 30_000_000  # parameters
 _MOST_CLASSES, _MOST_LAYERS = 10, 3  # shown; the manifest has all
 
 
@@ -118,6 +121,7 @@ def _export(
     working("Loading PyTorch", 0, 0)
     from edgetl.export.bundle_writer import export_bundle
     from edgetl.training import checkpoint
+    from edgetl.training.torch_threads import one_thread
 
     working(f"Reading {run}", 0, 0)
     trained = checkpoint.load(run)
@@ -126,19 +130,20 @@ def _export(
     smaller = bool(set(precisions) - {"fp32"}) and "onnx" in formats
     photos = _golden_photos(golden, trained)
     try:
-        return export_bundle(
-            trained.network,
-            trained.card,
-            output,
-            golden=photos,
-            opset=opset,
-            formats=formats,
-            checkpoint=run / BEST if run.is_dir() else run,
-            checkpoint_sha256=trained.sha256,
-            precisions=precisions,
-            judged_by=_judged_by(trained, calibration, max_accuracy_drop) if smaller else None,
-            working=working,
-        )
+        with one_thread(_is_small(trained.network)):
+            return export_bundle(
+                trained.network,
+                trained.card,
+                output,
+                golden=photos,
+                opset=opset,
+                formats=formats,
+                checkpoint=run / BEST if run.is_dir() else run,
+                checkpoint_sha256=trained.sha256,
+                precisions=precisions,
+                judged_by=_judged_by(trained, calibration, max_accuracy_drop) if smaller else None,
+                working=working,
+            )
     except ImageError as error:
         if error.source not in map(str, photos):
             raise
@@ -162,6 +167,11 @@ def _refuse_idle_options(context: click.Context, formats: Sequence[str], precisi
     for name, (met, needed) in needs.items():
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE and not met:
             raise click.UsageError(f"{flags[name]} has an effect only with {needed}.")
+
+
+def _is_small(network: nn.Module) -> bool:
+    """Whether one thread computes it nearly as fast as several: on a machine that is busy, many times as fast."""
+    return sum(parameter.numel() for parameter in network.parameters()) < _LARGE
 
 
 def _golden_photos(golden: str, trained: Trained) -> list[Path]:

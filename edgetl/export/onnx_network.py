@@ -40,8 +40,18 @@ def export_network(network: nn.Module, spec: PreprocessSpec, opset: int | None =
         raise ExportError(f"The network's weights take {size / 1e9:.1f} GB; one ONNX file holds 2 GB at most.")
     if opset is not None and not MIN_OPSET <= opset <= MAX_OPSET:
         raise ExportError(f"Opset {opset} can't be written.", f"Choose one from {MIN_OPSET} to {MAX_OPSET}, or none.")
-    if opset is not None:
-        return _trace(network, spec, opset, "A later opset may know the operator: try without --opset.")
+    try:
+        if opset is not None:
+            return _trace(network, spec, opset, "A later opset may know the operator: try without --opset.")
+        return _lowest(network, spec)
+    except OSError as error:
+        raise ExportError(
+            f"The network can't be written as ONNX: {error.strerror or error} in {gettempdir()}.",
+            "Free some space there, or have TMPDIR name another folder.",
+        ) from error
+
+
+def _lowest(network: nn.Module, spec: PreprocessSpec) -> onnx.ModelProto:
     with suppress(ExportError):
         return _trace(network, spec, MIN_OPSET, "")
     # What the last one can't write either, none can: on a large network, each takes many seconds.
@@ -65,14 +75,11 @@ class _OfPixels(nn.Module):
 
 
 def _trace(network: nn.Module, spec: PreprocessSpec, opset: int, hint: str) -> onnx.ModelProto:
-    """Raises ExportError with ``hint`` if the network can't be written in ``opset``."""
+    """Raises ExportError with ``hint`` if the network can't be written in ``opset``, OSError if there is no room for it."""
     try:
         return _traced(network, spec, opset)
-    except OSError as error:
-        raise ExportError(
-            f"The network can't be written as ONNX: {error.strerror or error} in {gettempdir()}.",
-            "Free some space there, or have TMPDIR name another folder.",
-        ) from error
+    except OSError:
+        raise
     except Exception as error:  # whatever the exporter meets: an operator that this opset lacks, mostly
         raise ExportError(f"The network can't be written as ONNX: {first_line(error)}", hint) from error
 

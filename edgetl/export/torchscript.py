@@ -30,7 +30,8 @@ def build_torchscript(network: nn.Module, card: ModelCard) -> bytes:
                 converted = convert(network, example)
                 torch.testing.assert_close(converted(other), network(other))
                 file = io.BytesIO()
-                torch.jit.save(torch.jit.script(DeployedClassifier(converted, card)), file)
+                # Who loads it only asks; each answer would otherwise keep what a gradient needs.
+                torch.jit.save(torch.jit.script(DeployedClassifier(converted, card).requires_grad_(False)), file)
                 return file.getvalue()
             except Exception as error:  # whatever the compiler meets; then the other way is tried
                 failure = error

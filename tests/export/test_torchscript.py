@@ -23,8 +23,7 @@ sys.modules["edgetl"] = None
 import numpy as np, torch
 module = torch.jit.load(sys.argv[1])
 images = torch.from_numpy(np.load(sys.argv[2]))
-with torch.inference_mode():
-    np.savez(sys.argv[3], *(value.numpy() for value in (*module.stages(images), *module(images))))
+np.savez(sys.argv[3], *(value.numpy() for value in (*module.stages(images), *module(images))))  # no gradient is kept
 """
 
 

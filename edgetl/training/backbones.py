@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -137,14 +138,17 @@ def _build_timm(name: str, classes: int, pretrained: bool) -> Backbone:
         raise TrainingError(f"timm has no model {timm_name!r}.", _suggest(timm_name, timm.list_models(), TIMM_PREFIX))
     published = timm.list_models(f"{timm_name.split('.')[0]}*", pretrained=True, include_tags=True)
     base, _, tag = timm_name.partition(".")
+    known = base in timm.list_models()  # not where it is a name of earlier versions, which timm translates
     tags = [other for other in published if other.split(".")[0] == base]
-    if tag and timm_name not in tags:
-        known = ", ".join(f"{TIMM_PREFIX}{other}" for other in tags) or f"{TIMM_PREFIX}{base}, without weights"
-        raise TrainingError(f"timm has no weights {tag!r} of {base}.", f"There is {known}.")
-    if pretrained and not tags:
+    if known and tag and timm_name not in tags:
+        there = ", ".join(f"{TIMM_PREFIX}{other}" for other in tags) or f"{TIMM_PREFIX}{base}, without weights"
+        raise TrainingError(f"timm has no weights {tag!r} of {base}.", f"There is {there}.")
+    if known and pretrained and not tags:
         raise TrainingError(f"timm has no pretrained weights of {base}.", "Give a file with --weights FILE, or --weights none.")
     create = partial(timm.create_model, timm_name, pretrained=pretrained, num_classes=classes)
-    module: Any = _fetched(name, create) if pretrained else create()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mapping deprecated model name")
+        module: Any = _fetched(name, create) if pretrained else create()
     config: dict[str, Any] = resolve_model_data_config(module)  # type: ignore[no-untyped-call]
     heads = module.default_cfg.get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else tuple(heads)

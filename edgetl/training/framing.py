@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training.backbones import Backbone, refusal
@@ -21,15 +22,15 @@ from edgetl.training.dataset import Sample
 from edgetl.training.features import Features
 from edgetl.training.head import does_better
 from edgetl.training.levels import find_levels, own_features, with_levels
-from edgetl.training.pixels import shaped, some_aspects
+from edgetl.training.pixels import STEP, shaped, some_aspects
 from edgetl.training.progress import Listener
 from edgetl.training.settings import TrainSettings
 from edgetl.training.solve import compute_features
 
 _LITTLE = 0.05  # of a photo: where a crop loses less, there is nothing to choose
-_SHARE = 8  # one in so many photos decides, at least and at most …
+_SHARE = 8  # one in so many photos decides, but at least and at most …
 _FEWEST, _MOST = 300, 1000
-_OF_EACH_CLASS = 5
+_OF_EACH_CLASS = 5  # … and so many of each class that has them, however many that makes
 
 
 def frame(
@@ -47,13 +48,15 @@ def frame(
     backbone = with_levels(backbone, find_levels(backbone))
     whole = None
     if settings.resize == "auto" and backbone.has_linear_head:
-        whole = _whole(backbone, some_aspects(samples), square=settings.image_size > 0)
+        whole = _whole(backbone, some_aspects(samples))
     if whole is None:
         return backbone, None
     some = _some(samples, len({sample.label for sample in samples}))
+    quiet = Listener()  # what is said of the one that is not taken would not be true of the run
+    quiet.working = listener.working  # type: ignore[method-assign]
     cropped, uncropped = (
-        compute_features(shown, some, device, settings, listener, None, what="Trying photos cropped and whole")
-        for shown in (backbone, whole)
+        compute_features(shown, some, device, settings, quiet, None, what=f"Trying photos {how}")
+        for shown, how in ((backbone, "cropped"), (whole, "whole"))
     )
     some = [sample for sample in some if sample.path not in {**cropped.unreadable, **uncropped.unreadable}]
     layer: Any = backbone.module.get_submodule(backbone.head)
@@ -68,26 +71,40 @@ def frame(
         device=device,
     ):
         height, width = whole.size
-        listener.note(f"Photos are seen whole, at {height}×{width} pixels: cross-validation preferred it to the usual crop.")
+        listener.note(
+            f"Photos are seen whole, {height} pixels high and {width} wide: cross-validation preferred it to the usual crop."
+        )
         return whole, uncropped
     return backbone, cropped
 
 
-def _whole(backbone: Backbone, aspects: Sequence[float], *, square: bool) -> Backbone | None:
+def _whole(backbone: Backbone, aspects: Sequence[float]) -> Backbone | None:
     """``backbone`` with a spec that loses nothing of photos, of as many pixels as its own; None where its own loses little.
 
     aspects  width / height of typical photos, whose shape it has, where the network takes that
-    square   of the size that its own has
     """
     spec = backbone.spec
     if np.mean([_lost(spec, aspect) for aspect in aspects]) < _LITTLE:
         return None
     height, width = shaped(math.sqrt(math.prod(backbone.size)), float(np.median(aspects)))
-    for size in (backbone.size,) if square or height == width else ((height, width), backbone.size):
-        whole = replace(backbone, spec=replace(spec, resize="squash", size=size, crop=None))
-        if refusal(whole) is None:  # many transformers take squares of one size alone
-            return whole
-    return None
+    return _squashed(backbone, (height, width) if height != width and _takes(backbone, (height, width)) else backbone.size)
+
+
+def _squashed(backbone: Backbone, size: tuple[int, int]) -> Backbone:
+    return replace(backbone, spec=replace(backbone.spec, resize="squash", size=size, crop=None))
+
+
+def _takes(backbone: Backbone, size: tuple[int, int]) -> bool:
+    """Whether the network takes photos of another shape, on every runtime.
+
+    Many transformers take squares of one size; some count their patches alone, and would take 18 × 32 of them for 24 × 24:
+    they refuse a neighbouring size. ONNX has no pooling to a number of places that does not divide the map's.
+    """
+    pools = (part for part in backbone.module.modules() if isinstance(part, (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)))
+    if any(pool.output_size not in (1, (1, 1)) for pool in pools):
+        return False
+    neighbour = (size[0], size[1] + STEP)
+    return all(refusal(_squashed(backbone, shape)) is None for shape in (size, neighbour))
 
 
 def _lost(spec: PreprocessSpec, aspect: float) -> float:
@@ -97,10 +114,11 @@ def _lost(spec: PreprocessSpec, aspect: float) -> float:
 
 
 def _some(samples: Sequence[Sample], classes: int) -> list[Sample]:
-    """Photos to decide by: the same ones wherever they lie, the same share of each class."""
+    """Photos to decide by: the same ones wherever they lie, some of each class, and the same share of each beyond them."""
     count = max(min(max(len(samples) // _SHARE, _FEWEST), _MOST), _OF_EACH_CLASS * classes)
     totals, seen, places = np.bincount([sample.label for sample in samples]), dict[int, int](), []
     for sample in sorted(samples, key=lambda sample: sample.digest):
         seen[sample.label] = seen.get(sample.label, 0) + 1
-        places.append((seen[sample.label] / totals[sample.label], sample.digest, str(sample.path), sample))
-    return [sample for *_, sample in sorted(places, key=lambda place: place[:3])[:count]]
+        further = seen[sample.label] > _OF_EACH_CLASS
+        places.append((further, seen[sample.label] / totals[sample.label], sample.digest, str(sample.path), sample))
+    return [sample for *_, sample in sorted(places, key=lambda place: place[:4])[:count]]

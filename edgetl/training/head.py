@@ -32,6 +32,7 @@ _FOLDS = 5
 _PATIENCE = 2  # strengths in a row without a better loss, after which weaker penalties are not tried
 _CV_PHOTOS = 20_000  # the strength is chosen on so many at most: it hardly moves with more
 _CV_LOGITS = 1_000_000  # photos × classes above which two folds have to do
+_FEWEST_JUDGED = 20  # photos, below which their spread says nothing of the error of their mean
 _CHUNK = 1 << 24  # logits held at a time
 _SMALL = 100_000_000  # products in one pass, below which one thread is fastest
 _CV_STEPS = 12  # of L-BFGS, from the solution at the strength before: more did not move the choice
@@ -223,7 +224,7 @@ class _Candidate:
 
 def _better(simpler: _Candidate, other: _Candidate) -> _Candidate:
     """``other`` only if it is better by more than one standard error (Breiman et al., 1984): few photos can't tell."""
-    if simpler.validated is None or other.validated is None:
+    if simpler.validated is None or other.validated is None or len(simpler.validated.losses) < _FEWEST_JUDGED:
         return simpler
     gains = simpler.validated.losses - other.validated.losses
     return other if gains.mean() > gains.std() / np.sqrt(len(gains)) else simpler

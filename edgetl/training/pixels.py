@@ -21,7 +21,7 @@ from edgetl.training.dataset import Sample, read_sample
 from edgetl.training.distributed import Processes
 
 _MARGIN = 1.3  # stored side / network's side: what cut-outs are enlarged from, without keeping whole photos
-_MULTIPLE = 32
+STEP = 32  # pixels: what most networks' last maps are smaller by
 _MOST_ASPECT = 2.0  # longer photos are squashed to this
 _LOOKED_AT = 100  # photos whose aspect is asked for
 _ON_THEIR_SIDE = range(5, 9)  # EXIF orientations that swap width and height
@@ -66,12 +66,12 @@ def stored_size(size: tuple[int, int], aspect: float) -> tuple[int, int]:
 
 
 def shaped(side: float, aspect: float) -> tuple[int, int]:
-    """(height, width) of as many pixels as a square of ``side`` has, nearly, as whole steps of most networks' last maps.
+    """(height, width) of as many pixels as a square of ``side`` has, nearly, in whole steps.
 
     aspect  width / height; beyond 2 and below 1 / 2 as these
     """
     stretch = math.sqrt(min(max(aspect, 1 / _MOST_ASPECT), _MOST_ASPECT))
-    height, width = (max(round(length / _MULTIPLE), 1) * _MULTIPLE for length in (side / stretch, side * stretch))
+    height, width = (max(round(length / STEP), 1) * STEP for length in (side / stretch, side * stretch))
     return height, width
 
 

@@ -51,16 +51,19 @@ class Remembering(Listener):
 
     def __init__(self, listener: Listener, notes: Sequence[str] = ()) -> None:
         self.notes = list(notes)
+        self._told = set[str]()  # in this part of the run
         self.found, self.working = listener.found, listener.working  # type: ignore[method-assign]
         self.step, self.epoch = listener.step, listener.epoch  # type: ignore[method-assign]
         self.stopping = listener.stopping  # type: ignore[method-assign]
         self._listener = listener
 
     def note(self, sentence: str) -> None:
-        """Pass it on and remember it."""
+        """Remember it, and pass it on if it is new."""
+        if sentence not in self._told:
+            self._told.add(sentence)
+            self._listener.note(sentence)
         if sentence not in self.notes:
             self.notes.append(sentence)
-        self._listener.note(sentence)
 
 
 class Counter:

@@ -132,7 +132,9 @@ class TrainSettings:
         "published: as the weights want it; squash: to a square; auto: what suits the photos.",
         ("auto", "published", "squash"),
     )
-    image_size: int = _option(0, "Photos", "Side of the network's input; 0: as published.", low=0, common=True)
+    image_size: int = _option(
+        0, "Photos", "Side of the network's input, or of a square of its area; 0: as published.", low=0, common=True
+    )
     flip: bool = _option(True, "Photos", "Mirror half of the training photos.", needs=_LOOP)
     rotation: float = _option(5.0, "Photos", "Turn training photos by up to ± this many degrees.", low=0, high=180, needs=_LOOP)
     scale: tuple[float, float] = _option(

@@ -49,7 +49,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     require_weights_file(path)
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return _unwrapped(load_file(path))
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError) as error:
         raise TrainingError(f"{path} can't be read as weights: {error}.") from error

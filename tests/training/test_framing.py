@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
+from torch import nn
 from training_runs import Notebook, equal, signal_in_step, small, weights_of
 
 from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training import checkpoint
 from edgetl.training import features as features_module
 from edgetl.training import framing as framing_module
-from edgetl.training.backbones import build
-from edgetl.training.dataset import scan
+from edgetl.training.backbones import Backbone, build
+from edgetl.training.dataset import Sample, scan
 from edgetl.training.framing import frame
 from edgetl.training.levels import find_levels
 from edgetl.training.preparation import build_backbone
@@ -63,7 +65,7 @@ def test_photos_that_differ_where_the_crop_does_not_look_are_seen_whole(tmp_path
     assert outcome.metrics["accuracy"] == 1.0
     spec = checkpoint.load(tmp_path / "run").card.spec
     assert (spec.resize, spec.size, spec.crop) == ("squash", whole, None)
-    assert [note for note in told.notes if f"seen whole, at {whole[0]}×{whole[1]} pixels" in note]
+    assert [note for note in told.notes if f"seen whole, {whole[0]} pixels high and {whole[1]} wide" in note]
 
 
 def test_photos_that_differ_in_their_middle_stay_cropped(tmp_path):
@@ -76,7 +78,9 @@ def test_photos_that_differ_in_their_middle_stay_cropped(tmp_path):
     ("changes", "spec"),
     [
         ({"resize": "published"}, ("shorter_side", 168, (160, 160))),
-        ({"image_size": 96}, ("squash", (96, 96), None)),  # a square was asked for
+        ({"image_size": 96}, ("squash", (128, 64), None)),
+        ({"resize": "squash", "image_size": 96}, ("squash", (96, 96), None)),
+        ({"backbone": "alexnet", "image_size": 96}, ("squash", (96, 96), None)),  # it pools to 6 × 6, which ONNX can't
         ({"backbone": "timm/vit_tiny_patch16_224"}, ("squash", (224, 224), None)),  # it takes nothing else
     ],
 )
@@ -111,14 +115,52 @@ def test_no_photo_is_computed_twice_in_one_way(tmp_path, monkeypatch):
     assert len(seen) == len(set(seen)) == 10 + 40
 
 
-def test_some_photos_of_each_class_decide_the_same_ones_wherever_they_lie(tmp_path, monkeypatch):
-    monkeypatch.setattr(framing_module, "_FEWEST", 9)
-    monkeypatch.setattr(framing_module, "_OF_EACH_CLASS", 3)
-    train_photos = scan(photos(tmp_path / "data", TALL, at_the_ends=True)).train
-    some = framing_module._some(train_photos, 2)
-    assert sorted(np.bincount([sample.label for sample in some])) == [4, 5]
-    assert framing_module._some(train_photos[::-1], 2) == some
-    assert len(framing_module._some(train_photos, 5)) == 15
+@pytest.mark.parametrize(
+    ("counts", "decide"),
+    [
+        ([3000, 5], [371, 5]),
+        ([10_000, 1], [999, 1]),
+        ([2000, 2000], [250, 250]),
+        ([100, 60], [100, 60]),
+        ([1600, 800], [200, 100]),
+        ([50] * 300, [5] * 300),
+    ],
+)
+def test_some_photos_of_each_class_decide_the_same_ones_wherever_they_lie(counts, decide):
+    random = np.random.default_rng(0)
+    samples = [
+        Sample(Path(f"{label}/{number}"), label, random.bytes(8).hex())
+        for label, count in enumerate(counts)
+        for number in range(count)
+    ]
+    some = framing_module._some(samples, len(counts))
+    np.testing.assert_allclose(np.bincount([sample.label for sample in some]), decide, atol=3)
+    assert min(np.bincount([sample.label for sample in some])) >= min(5, *counts)
+    assert framing_module._some(samples[::-1], len(counts)) == some
+
+
+def test_a_network_that_only_counts_its_patches_gets_a_square():
+    """18 × 32 of them are as many as 24 × 24, at places that mean something else."""
+
+    class Counts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.places = nn.Parameter(torch.zeros(24 * 24, 3))
+            self.fc = nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.fc((F.avg_pool2d(x, 16).flatten(2).transpose(1, 2) + self.places).mean(1))
+
+    spec = PreprocessSpec("shorter_side", 384, "bicubic", (384, 384), *NORMALIZATION)
+    whole = framing_module._whole(Backbone("counts", Counts(), spec, ("fc",), ()), [16 / 9])
+    assert whole.size == (384, 384)
+
+
+def test_what_is_said_of_a_way_that_is_not_taken_is_not_told(tmp_path):
+    told = Notebook()
+    data = photos(tmp_path / "data", TALL, at_the_ends=False)
+    train(features(data, backbone="alexnet", image_size=96), tmp_path / "run", listener=told)
+    assert len(told.notes) == len(set(told.notes))
 
 
 def test_a_run_over_epochs_begins_ends_and_goes_on_with_what_was_chosen(tmp_path, monkeypatch):

@@ -145,7 +145,7 @@ def test_cross_validation_decides_how_many_features_are_used(informative, chosen
 def test_features_do_better_only_where_cross_validation_is_sure(one, other, better):
     features, labels = separable(slice(0, 40))
     assert does_better(features[:, :other], features[:, :one], labels, 3) == better
-    assert not does_better(features[:3, :other], features[:3, :one], [0, 1, 2], 3)
+    assert not does_better(features[:12, :one], np.zeros_like(features[:12]), labels[:12], 3)  # too few to tell
 
 
 @pytest.fixture

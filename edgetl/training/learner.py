@@ -74,10 +74,8 @@ class Learner:
         model: Any = self._compiled or self._network
         if self._processes.count == 1:
             return model
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"gradient_as_bucket_view": True}
         if self._device.type == "cuda":
-            # The views save memory there; on CPUs torch warns of their strides where a share is a single photo.
-            options["gradient_as_bucket_view"] = True
             # Buffers stay as they are: they are frozen, or batch norm measures them over all processes.
             renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # in torch 2.13
             options |= {"device_ids": [self._device], "forward_sync_buffers" if renamed else "broadcast_buffers": False}

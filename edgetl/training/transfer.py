@@ -22,5 +22,5 @@ def channels_last(network: Network, device: torch.device) -> Network:
     network.to(device)
     for tensor in (*network.parameters(), *network.buffers()):
         if tensor.dim() == 4:  # torch's own way stumbles over filters of three dimensions, as lambda networks have
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
     return network

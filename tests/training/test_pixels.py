@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import threading
 import time
@@ -306,8 +307,10 @@ def test_worker_processes_hand_on_pixels_in_shared_memory_where_there_is_room(mo
 
 def test_networks_with_filters_of_three_dimensions_are_moved_too():
     """As lambda networks have; torch's own way of laying filters out for a device refuses them."""
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv3d(1, 2, 3))
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 2, 1), nn.Conv3d(1, 2, 3))
     before = [parameter.clone() for parameter in network.parameters()]
     moved = channels_last(network, torch.device("cpu"))
     assert moved is network and all(map(torch.equal, network.parameters(), before))
-    assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
+    usual = copy.deepcopy(network[:3]).to(memory_format=torch.channels_last)
+    assert [p.stride() for p in network[:3].parameters()] == [p.stride() for p in usual.parameters()]
+    assert network[1].weight.stride() == (9, 1, 3, 1)  # of one channel: either layout, but for what gradients come in

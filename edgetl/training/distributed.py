@@ -160,9 +160,8 @@ def _meet() -> tuple[Any, int]:
     """(where all processes find each other, this one's rank)."""
     try:
         store, rank, count = next(rendezvous("env://", timeout=_MEETING))
-        here = f"edgetl/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"  # an earlier start's are still there
-        store.set(f"{here}/{rank}", "")
-        store.wait([f"{here}/{other}" for other in range(count)], _MEETING)
+        store.set(f"here/{rank}", "")
+        store.wait([f"here/{other}" for other in range(count)], _MEETING)
     except dist.DistError as error:
         raise TrainingError(
             f"Not all {os.environ['WORLD_SIZE']} processes of this run have come.",

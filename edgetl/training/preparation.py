@@ -17,6 +17,7 @@ from edgetl.training.augment import BatchView, Normalizer, View
 from edgetl.training.backbones import Backbone, build, input_size, refusal
 from edgetl.training.dataset import PUT_BACK, ImageFolders, Sample, find_unreadable
 from edgetl.training.distributed import Processes
+from edgetl.training.features import Features
 from edgetl.training.framing import frame
 from edgetl.training.head import Doubt
 from edgetl.training.levels import with_levels, without_levels
@@ -117,10 +118,7 @@ def equip(
     channels_last(backbone.module, processes.device)
     known = None
     if settings.warm_head and left_out is None:
-        if processes.leads:
-            weights = class_weights(settings, folders)
-            backbone, known = frame(backbone, folders.train, weights, processes.device, settings, listener)
-        backbone = replace(backbone, spec=processes.gather(backbone.spec)[0])
+        backbone, known = _framed(settings, folders, backbone, processes, listener)
     decode = Decoder(backbone.spec, stored_size(input_size(backbone.spec), typical_aspect(folders.train)))
     validation, stored = _decoded(settings, folders, decode, processes, folder, listener)
     unreadable = dict(stored.unreadable) if stored else _unreadable(settings, folders.train, processes, listener)
@@ -157,6 +155,17 @@ def equip(
     rows = [row for row, sample in enumerate(folders.train) if sample.path not in unreadable]
     loader = _loader(settings, left, decode, stored, rows, processes)
     return Kit(left, backbone, validation, loader, sampler, weights, doubts)
+
+
+def _framed(
+    settings: TrainSettings, folders: ImageFolders, backbone: Backbone, processes: Processes, listener: Listener
+) -> tuple[Backbone, Features | None]:
+    """What ``frame`` gives, in the leading process; the others are given the spec."""
+    known = None
+    if processes.leads:
+        weights = class_weights(settings, folders)
+        backbone, known = frame(backbone, folders.train, weights, processes.device, settings, listener)
+    return replace(backbone, spec=processes.gather(backbone.spec)[0]), known
 
 
 def _threads(settings: TrainSettings, processes: Processes) -> int:

@@ -134,17 +134,7 @@ def _build_timm(name: str, classes: int, pretrained: bool) -> Backbone:
     from timm.data.config import resolve_model_data_config
 
     timm_name = name.removeprefix(TIMM_PREFIX)
-    if not timm.is_model(timm_name):
-        raise TrainingError(f"timm has no model {timm_name!r}.", _suggest(timm_name, timm.list_models(), TIMM_PREFIX))
-    published = timm.list_models(f"{timm_name.split('.')[0]}*", pretrained=True, include_tags=True)
-    base, _, tag = timm_name.partition(".")
-    known = base in timm.list_models()  # not where it is a name of earlier versions, which timm translates
-    tags = [other for other in published if other.split(".")[0] == base]
-    if known and tag and timm_name not in tags:
-        there = ", ".join(f"{TIMM_PREFIX}{other}" for other in tags) or f"{TIMM_PREFIX}{base}, without weights"
-        raise TrainingError(f"timm has no weights {tag!r} of {base}.", f"There is {there}.")
-    if known and pretrained and not tags:
-        raise TrainingError(f"timm has no pretrained weights of {base}.", "Give a file with --weights FILE, or --weights none.")
+    _require_in_timm(timm_name, pretrained)
     create = partial(timm.create_model, timm_name, pretrained=pretrained, num_classes=classes)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Mapping deprecated model name")
@@ -155,6 +145,23 @@ def _build_timm(name: str, classes: int, pretrained: bool) -> Backbone:
     if config["input_size"][0] != 3 or not heads or getattr(module, "num_classes", None) != classes:
         raise TrainingError(f"{name} does not classify RGB pictures.", "Choose another backbone.")
     return _backbone(name, module, _timm_spec(name, config), heads)
+
+
+def _require_in_timm(name: str, pretrained: bool) -> None:
+    """Raises TrainingError for a model, a tag or weights that timm does not have; otherwise it would ask the hub."""
+    import timm
+
+    if not timm.is_model(name):
+        raise TrainingError(f"timm has no model {name!r}.", _suggest(name, timm.list_models(), TIMM_PREFIX))
+    base, _, tag = name.partition(".")
+    if base not in timm.list_models():  # a name of earlier versions, which timm translates
+        return
+    tagged = timm.list_models(f"{base}.*", pretrained=True)
+    if tag and name not in tagged:
+        there = ", ".join(f"{TIMM_PREFIX}{other}" for other in tagged) or f"{TIMM_PREFIX}{base}, without weights"
+        raise TrainingError(f"timm has no weights {tag!r} of {base}.", f"There is {there}.")
+    if pretrained and not tagged:
+        raise TrainingError(f"timm has no pretrained weights of {base}.", "Give a file with --weights FILE, or --weights none.")
 
 
 def _build_torchvision(name: str, classes: int, pretrained: bool) -> Backbone:

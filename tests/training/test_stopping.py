@@ -9,7 +9,15 @@ import pytest
 from edgetl.training.stopping import StopSignal
 
 
-def test_the_first_signal_is_told_of_and_the_second_does_what_it_always_does():
+@pytest.fixture
+def as_in_a_terminal():
+    """A job in the background inherits a Ctrl-C that is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_first_signal_is_told_of_and_the_second_does_what_it_always_does(as_in_a_terminal):
     said = []
     with StopSignal(lambda: said.append("stopping")) as stop:
         signal.raise_signal(signal.SIGINT)

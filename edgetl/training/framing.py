@@ -8,9 +8,9 @@ shows in a head's cross-validated loss on some of the training photos.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training.backbones import Backbone, refusal
 from edgetl.training.dataset import Sample
 from edgetl.training.features import Features
-from edgetl.training.head import does_better
+from edgetl.training.head import gain
 from edgetl.training.levels import find_levels, own_features, with_levels
 from edgetl.training.pixels import STEP, shaped, some_aspects
 from edgetl.training.progress import Listener
@@ -31,6 +31,8 @@ _LITTLE = 0.05  # of a photo: where a crop loses less, there is nothing to choos
 _SHARE = 8  # one in so many photos decides, but at least and at most …
 _FEWEST, _MOST = 300, 1000
 _OF_EACH_CLASS = 5  # … and so many of each class that has them, however many that makes
+_SURE = 2.0  # standard errors, either way; where the loss differs by less, more photos are asked, and in the end …
+_ENOUGH = 1.0  # … this is enough to part from what was published
 
 
 def frame(
@@ -51,31 +53,31 @@ def frame(
         whole = _whole(backbone, some_aspects(samples))
     if whole is None:
         return backbone, None
-    some = _some(samples, len({sample.label for sample in samples}))
+    ways = {"cropped": backbone, "whole": whole}
+    found: dict[str, Features] = {}
+    weights = class_weights.tolist() if class_weights is not None else None
+    classes = int(cast("Any", backbone.module.get_submodule(backbone.head)).out_features)
     quiet = Listener()  # what is said of the one that is not taken would not be true of the run
     quiet.working = listener.working  # type: ignore[method-assign]
-    cropped, uncropped = (
-        compute_features(shown, some, device, settings, quiet, None, what=f"Trying photos {how}")
-        for shown, how in ((backbone, "cropped"), (whole, "whole"))
+    better = 0.0
+    for some in _more_and_more(samples):
+        for how, shown in ways.items():
+            found[how] = compute_features(shown, some, device, settings, quiet, found.get(how), f"Trying photos {how}")
+        read = [sample for sample in some if not any(sample.path in features.unreadable for features in found.values())]
+        if not read:
+            continue
+        cropped, uncropped = (features.of(read)[:, : own_features(backbone)] for features in found.values())
+        labels, digests = [sample.label for sample in read], [sample.digest for sample in read]
+        better = gain(uncropped, cropped, labels, classes, digests=digests, class_weights=weights, device=device)
+        if abs(better) > _SURE:
+            break
+    if better <= _ENOUGH:
+        return backbone, found["cropped"]
+    height, width = whole.size
+    listener.note(
+        f"Photos are seen whole, {height} pixels high and {width} wide: cross-validation preferred it to the usual crop."
     )
-    some = [sample for sample in some if sample.path not in {**cropped.unreadable, **uncropped.unreadable}]
-    layer: Any = backbone.module.get_submodule(backbone.head)
-    own = own_features(backbone)
-    if some and does_better(
-        uncropped.of(some)[:, :own],
-        cropped.of(some)[:, :own],
-        [sample.label for sample in some],
-        int(layer.out_features),
-        digests=[sample.digest for sample in some],
-        class_weights=class_weights.tolist() if class_weights is not None else None,
-        device=device,
-    ):
-        height, width = whole.size
-        listener.note(
-            f"Photos are seen whole, {height} pixels high and {width} wide: cross-validation preferred it to the usual crop."
-        )
-        return whole, uncropped
-    return backbone, cropped
+    return whole, found["whole"]
 
 
 def _whole(backbone: Backbone, aspects: Sequence[float]) -> Backbone | None:
@@ -113,12 +115,20 @@ def _lost(spec: PreprocessSpec, aspect: float) -> float:
     return 1.0 - math.prod(spec.output_size(*size)) / math.prod(spec.resized_size(*size))
 
 
-def _some(samples: Sequence[Sample], classes: int) -> list[Sample]:
-    """Photos to decide by: the same ones wherever they lie, some of each class, and the same share of each beyond them."""
-    count = max(min(max(len(samples) // _SHARE, _FEWEST), _MOST), _OF_EACH_CLASS * classes)
+def _more_and_more(samples: Sequence[Sample]) -> Iterator[list[Sample]]:
+    """Photos to decide by, each time twice as many, which hold those before.
+
+    The same ones wherever they lie: some of each class, and the same share of each beyond them.
+    """
     totals, seen, places = np.bincount([sample.label for sample in samples]), dict[int, int](), []
     for sample in sorted(samples, key=lambda sample: sample.digest):
         seen[sample.label] = seen.get(sample.label, 0) + 1
         further = seen[sample.label] > _OF_EACH_CLASS
         places.append((further, seen[sample.label] / totals[sample.label], sample.digest, str(sample.path), sample))
-    return [sample for *_, sample in sorted(places, key=lambda place: place[:4])[:count]]
+    ordered = [sample for *_, sample in sorted(places, key=lambda place: place[:4])]
+    most = min(max(_MOST, _OF_EACH_CLASS * len(seen)), len(samples))
+    count = min(max(len(samples) // _SHARE, _FEWEST, _OF_EACH_CLASS * len(seen)), most)
+    yield ordered[:count]
+    while count < most:
+        count = min(2 * count, most)
+        yield ordered[:count]

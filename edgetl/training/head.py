@@ -124,26 +124,27 @@ def fit_head(
         return reduce(_better, candidates).head(strength)
 
 
-def does_better(
+def gain(
     features: NDArray[np.float32],
-    than: NDArray[np.float32],
+    over: NDArray[np.float32],
     labels: Sequence[int] | NDArray[np.int64],
     classes: int,
     *,
     digests: Sequence[str] | None = None,
     class_weights: Sequence[float] | None = None,
     device: torch.device | None = None,
-) -> bool:
-    """Whether ``features`` make the cross-validated loss less than others of the same photos, by more than one standard error.
+) -> float:
+    """By how many standard errors ``features`` make the cross-validated loss less than others of the same photos do.
 
-    As ``fit_head`` takes them. False where there are too few photos to tell. Raises TrainingError as ``fit_head`` does.
+    The arguments are those of ``fit_head``. Below 0 where they do worse, 0 where there are too few photos to tell.
+    Raises TrainingError as ``fit_head`` does.
     """
     candidates = []
-    for values in (torch.from_numpy(than).to(device), torch.from_numpy(features).to(device)):
+    for values in (torch.from_numpy(over).to(device), torch.from_numpy(features).to(device)):
         photos = _Photos.of(labels, classes, digests, class_weights, values)
         with photos.computing(values):
             candidates.append(photos.candidate(values, None))
-    return _better(*candidates) is candidates[1]
+    return _gain(*candidates)
 
 
 @dataclass(frozen=True)
@@ -224,10 +225,16 @@ class _Candidate:
 
 def _better(simpler: _Candidate, other: _Candidate) -> _Candidate:
     """``other`` only if it is better by more than one standard error (Breiman et al., 1984): few photos can't tell."""
+    return other if _gain(simpler, other) > 1 else simpler
+
+
+def _gain(simpler: _Candidate, other: _Candidate) -> float:
+    """By how many standard errors the loss of ``other`` is less; 0 where that can't be told."""
     if simpler.validated is None or other.validated is None or len(simpler.validated.losses) < _FEWEST_JUDGED:
-        return simpler
+        return 0.0
     gains = simpler.validated.losses - other.validated.losses
-    return other if gains.mean() > gains.std() / np.sqrt(len(gains)) else simpler
+    error = gains.std() / np.sqrt(len(gains))
+    return float(gains.mean() / max(error, np.finfo(error.dtype).tiny))
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def command(
     something differs or a bundle is damaged, 2 if the question can't be put.
 
     Runtimes: torchscript, torchscript-fresh, pt2, onnxruntime-cpu, onnxruntime-unoptimized, batch, onnxruntime-cuda,
-    openvino, predictor.
+    onnxruntime-cuda-tf32 (shown, not judged), openvino, predictor.
 
     \b
     Example:

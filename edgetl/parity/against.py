@@ -15,6 +15,9 @@ from edgetl.parity.machine import describe_machine
 from edgetl.parity.results import Accuracy, AgainstResult, ClassAccuracy, Disagreement, Finding
 from edgetl.runtime.predictor import Prediction, Predictor
 
+_NO_TRUTH = "No photo that can be read lies in a folder that is named like a label, so accuracy can't be measured."
+_WHERE_TRUTH_IS = "With --max-accuracy-drop, name a folder of class folders with --images."
+
 
 def compare_bundles(
     new: Predictor,
@@ -36,9 +39,16 @@ def compare_bundles(
     Raises ParityError if no photo can be read, or a gate can't be measured: what could not be measured is no pass.
     """
     started = time.perf_counter()
+    labels = {*new.labels, *old.labels}
+    if tolerance is not None and new.labels != old.labels:
+        raise ParityError(
+            "The two models have different labels, so their probabilities can't be compared.", "Leave out --tolerance."
+        )
+    if max_accuracy_drop is not None and not any(_truth(path, labels) for path in photos):
+        raise ParityError(_NO_TRUTH, _WHERE_TRUTH_IS)
     tally = _Pairs(new.labels == old.labels)
     for path, ours, theirs in zip(photos, new.batch(photos), old.batch(photos), strict=True):
-        tally.add(path.relative_to(root).as_posix(), _truth(path, {*new.labels, *old.labels}), ours, theirs)
+        tally.add(path.relative_to(root).as_posix(), _truth(path, labels), ours, theirs)
         progress()
     if tally.compared == 0:
         raise ParityError(f"None of {len(photos)} photos can be read, so there is nothing to compare.")
@@ -134,19 +144,12 @@ def _accuracy_gate(accuracy: Accuracy | None, limit: float | None) -> list[Findi
     if limit is None:
         return []
     if accuracy is None:
-        raise ParityError(
-            "No photo lies in a folder that is named like a label, so accuracy can't be measured.",
-            "With --max-accuracy-drop, name a folder of class folders with --images.",
-        )
+        raise ParityError(_NO_TRUTH, _WHERE_TRUTH_IS)
     change = f"from {accuracy.old:.2%} to {accuracy.new:.2%} over {accuracy.photos} photos"
     return [Finding("accuracy", accuracy.drop <= limit, f"{change}: {accuracy.drop:.2f} points lost, {limit:g} allowed")]
 
 
 def _probability_gate(largest: float | None, limit: float | None) -> list[Finding]:
-    if limit is None:
+    if limit is None or largest is None:
         return []
-    if largest is None:
-        raise ParityError(
-            "The two models have different labels, so their probabilities can't be compared.", "Leave out --tolerance."
-        )
     return [Finding("probabilities", largest <= limit, f"they differ by up to {largest:.3g}, {limit:g} allowed")]

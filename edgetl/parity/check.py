@@ -78,18 +78,25 @@ def check(
             f"None of the {len(photos)} photos can be read, so there is nothing to compare.",
             "; ".join(f"{name}: {reason}" for name, reason in list(seen.unreadable.items())[:3]),
         )
+    results = tuple(run.result() for run in runs if run.listed)
     return CheckResult(
         bundle=str(subject.path),
         root=root,
         precision=subject.precision,
         tolerance=stated,
-        findings=(*examine(subject), seen.reference_finding()),
-        runtimes=tuple(run.result() for run in runs if run.listed),
+        findings=(*examine(subject), seen.reference_finding(), _compared_finding(results)),
+        runtimes=results,
         photos=seen.compared,
         unreadable=seen.unreadable,
         seconds=time.perf_counter() - started,
         machine=describe_machine(),
     )
+
+
+def _compared_finding(results: Sequence[RuntimeResult]) -> Finding:
+    """Where every runtime was skipped or only shown, nothing is known of the export."""
+    judged = sum(run.status in ("passed", "failed") for run in results)
+    return Finding("compared", judged > 0, f"runtimes judged: {judged}" if judged else "no runtime ran that is judged")
 
 
 def unopened(bundle: Path, root: Path, error: BundleError) -> CheckResult:
@@ -150,17 +157,19 @@ class _Run:
         """One that is only for information isn't missed where it can't run, unless it was asked for."""
         return self._kind.judged or self._asked or self._ended is None
 
-    def start(self, photos: Sequence[Photo | Unreadable], pool: ThreadPoolExecutor) -> Future[Sequence[Stages | Refusal]]:
-        return pool.submit(self._work, photos)
+    def start(
+        self, photos: Sequence[Photo | Unreadable], pool: ThreadPoolExecutor
+    ) -> Future[Sequence[Stages | Refusal]] | None:
+        return pool.submit(self._work, photos) if self._ended is None else None
 
     def finish(
         self,
         photos: Sequence[Photo | Unreadable],
         reference: Sequence[Stages | Refusal],
-        work: Future[Sequence[Stages | Refusal]],
+        work: Future[Sequence[Stages | Refusal]] | None,
     ) -> None:
         """Compare what ``start`` began."""
-        if self._ended:
+        if work is None:
             return
         pairs = [(p, r) for p, r in zip(photos, reference, strict=True) if self._takes(p)]
         try:

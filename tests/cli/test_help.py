@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import click
 import pytest
 
 from edgetl.cli.main import command as program
+from edgetl.parity.runtimes import RUNTIMES
 
 ROOT = Path(__file__).parents[2]
 WRITER = runpy.run_path(str(ROOT / "scripts" / "write_help.py"))
@@ -41,6 +43,12 @@ def test_what_is_written_is_named_alike_everywhere() -> None:
     for name in ("edgetl train", "edgetl export", "edgetl predict"):
         spellings = [parameter.opts for parameter in COMMANDS[name].params if "-o" in parameter.opts]
         assert spellings == [["-o", "--out", "--output"]], name
+
+
+def test_every_runtime_is_named() -> None:
+    listed = re.search(r"Runtimes: (.*?)\.\n", COMMANDS["edgetl check"].help or "", re.DOTALL)
+    assert listed
+    assert re.findall(r"[a-z][\w-]+", re.sub(r"\(.*?\)", "", listed[1])) == list(RUNTIMES)
 
 
 def test_the_readme_holds_the_help_texts() -> None:

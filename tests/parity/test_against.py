@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from PIL import Image
 from edgetl.errors import ParityError
 from edgetl.parity.against import compare_bundles
 from edgetl.parity.photos import find_photos
-from edgetl.parity.results import AgainstResult
+from edgetl.parity.results import Accuracy, AgainstResult
 from edgetl.runtime.predictor import Predictor
 
 LABELS = ("ant", "bee", "cow")
@@ -49,7 +50,7 @@ def labelled(old: Predictor, tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def compare(new: Predictor, old: Predictor, images: Path, **options: float) -> AgainstResult:
+def compare(new: Predictor, old: Predictor, images: Path, **options: Any) -> AgainstResult:
     root, photos = find_photos(images)
     return compare_bundles(new, old, photos, root, **options)
 
@@ -86,14 +87,23 @@ def test_another_model_is_measured_against_labels_and_gated(old: Predictor, labe
     assert [name for name, _ in compare(new, old, labelled, tolerance=1e-4).failures] == ["probabilities"]
 
 
+@pytest.mark.parametrize("photos", [200, 400, 600, 1000, 2000])
+def test_a_loss_of_just_what_is_allowed_is_allowed(photos: int) -> None:
+    lost = photos // 200
+    for right in range(lost, photos + 1):
+        assert Accuracy(photos, (right - lost) / photos, right / photos, ()).drop == 0.5
+
+
 def test_labels_in_another_order_are_compared_by_name(old: Predictor, labelled: Path, tmp_path: Path) -> None:
     shuffled = Predictor(bundle(tmp_path / "new", labels=("bee", "ant", "cow")))
     result = compare(shuffled, old, labelled)
     assert (result.largest, result.kl_mean) == (None, None)
     swapped = [one for one in result.disagreements if {one.new, one.old} == {"ant", "bee"}]
     assert len(swapped) == len(result.disagreements) > 0
+    asked: list[Path] = []
     with pytest.raises(ParityError, match="different labels"):
-        compare(shuffled, old, labelled, tolerance=0.1)
+        compare(shuffled, old, labelled, tolerance=0.1, progress=lambda: asked.append(labelled))
+    assert not asked  # said before the first photo
 
 
 def test_a_gate_that_cant_be_measured_is_an_error(old: Predictor, labelled: Path, tmp_path: Path) -> None:
@@ -104,6 +114,10 @@ def test_a_gate_that_cant_be_measured_is_an_error(old: Predictor, labelled: Path
     assert compare(old, old, flat).accuracy is None
     with pytest.raises(ParityError, match="can't be measured"):
         compare(old, old, flat, max_accuracy_drop=0.5)
+    for photo in labelled.rglob("*.png"):
+        photo.write_bytes(b"")
+    with pytest.raises(ParityError, match="can't be measured"):
+        compare(old, old, tmp_path, max_accuracy_drop=0.5)
 
 
 def test_photos_in_other_folders_are_counted_as_unlabelled(old: Predictor, labelled: Path) -> None:

@@ -21,6 +21,7 @@ from PIL import Image
 from small_export import SPEC, Check, Exported
 
 from edgetl.errors import BundleError, ParityError
+from edgetl.export.bundle_writer import export_bundle
 from edgetl.export.program import build_program, straight_classifier
 from edgetl.parity.check import check, unopened
 from edgetl.parity.photos import CHUNK_PHOTOS, Photo, Unreadable, find_photos, read_chunks
@@ -105,7 +106,24 @@ def test_figures_for_information_are_not_judged(exported: Exported, run_check: C
 
 def test_information_alone_is_no_pass(exported: Exported, run_check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     use_fake(monkeypatch, judged=False)
+    result = run_check(exported.subject(), "fake")
+    assert not result.passed
+    assert result.failures == [("compared", "no runtime ran that is judged")]
+
+
+def test_a_runtime_that_has_failed_is_given_no_more_photos(
+    exported: Exported, run_check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def run(self: Fake, photos: Sequence[Photo | Unreadable]) -> Sequence[Stages | Refusal]:
+        calls.append(len(photos))
+        raise RuntimeError("at once")
+
+    use_fake(monkeypatch, run=run)
+    monkeypatch.setattr("edgetl.parity.photos.CHUNK_PHOTOS", 3)
     assert not run_check(exported.subject(), "fake").passed
+    assert calls == [3]
 
 
 def test_what_is_not_installed_is_skipped_and_a_failure_if_asked_for(
@@ -125,6 +143,15 @@ def test_a_bundle_without_torchscript(copied: Exported, run_check: Check) -> Non
     by_name = {run.name: run.status for run in run_check(copied.subject()).runtimes}
     assert (by_name["torchscript"], by_name["torchscript-fresh"]) == ("skipped", "skipped")
     assert not run_check(copied.subject(), "torchscript").passed
+
+
+def test_a_bundle_without_onnx_is_judged_by_what_it_has(exported: Exported, run_check: Check, tmp_path: Path) -> None:
+    bundle = export_bundle(
+        exported.network, exported.card, tmp_path / "bundle", golden=(), formats=("torchscript",), checkpoint=exported.run
+    )
+    result = run_check(exported.subject(bundle))
+    assert result.passed, result.failures
+    assert {run.name: run.status for run in result.runtimes}["predictor"] == "skipped"
 
 
 def add_program(copied: Exported, card: ModelCard) -> None:

@@ -19,7 +19,7 @@ from edgetl.cli.check_terminal import show
 from edgetl.errors import EdgetlError
 from edgetl.parity.reports import write_report
 from edgetl.parity.reports.as_json import as_json
-from edgetl.parity.reports.html import as_html
+from edgetl.parity.reports.html import _check_cards, as_html
 from edgetl.parity.reports.junit import as_junit
 from edgetl.parity.results import (
     Accuracy,
@@ -166,6 +166,21 @@ def test_html_says_what_was_found(failed: CheckResult) -> None:
         assert words in reader.text, words
 
 
+def test_html_puts_what_is_beyond_its_own_limit_first(failed: CheckResult) -> None:
+    """In a check of int8, 0.2 may be within its limit, and 0.01 beyond that of a float32 model beside it."""
+
+    def runtime(name: str, limit: float, *answers: tuple[str, float]) -> RuntimeResult:
+        worst = tuple(Comparison(photo, distance, "cat", 0.9, "cat", 0.9 - distance) for photo, distance in answers)
+        return RuntimeResult.judge(name, 7, [stage("probabilities", worst[0].distance, limit)], Decisions(7, (), worst), 0.5)
+
+    runs = (runtime("int8", 0.25, ("cat/0.png", 0.2), ("dog/1.png", 0.1)), runtime("ts", 1e-4, ("dog/1.png", 0.01)))
+    cards = _check_cards(replace(failed, tolerance=0.25, runtimes=runs))
+    assert [(card.photo, card.bad, card.lines[1][0]) for card in cards] == [
+        ("dog/1.png", True, "ts"),
+        ("cat/0.png", False, "int8"),
+    ]
+
+
 def test_html_calls_other_labels_within_the_tolerance_what_they_are(failed: CheckResult) -> None:
     runs = tuple(replace(run, status="passed") for run in failed.runtimes if run.decisions.flips)
     findings = tuple(replace(finding, passed=True) for finding in failed.findings)
@@ -200,6 +215,17 @@ def test_a_report_replaces_the_one_before_at_once(tmp_path: Path) -> None:
     write_report(path, "two 花")
     assert path.read_text(encoding="utf-8") == "two 花"
     assert [file.name for file in path.parent.iterdir()] == ["check.json"]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_a_report_has_the_rights_that_new_files_have(tmp_path: Path, mask: int) -> None:
+    """It shows photos: who keeps files to themselves keeps it, too."""
+    before = os.umask(mask)
+    try:
+        write_report(tmp_path / "check.json", "one")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "check.json").stat().st_mode & 0o777 == 0o666 & ~mask
 
 
 def test_a_report_goes_through_links_and_pipes_and_leaves_them_in_place(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.errors import EdgetlError
+from edgetl.workplace import umask
 
 
 def write_report(path: str | Path, content: str) -> None:
@@ -29,7 +30,7 @@ def write_report(path: str | Path, content: str) -> None:
         try:
             with os.fdopen(descriptor, "w", **text) as file:
                 file.write(content)
-            Path(draft).chmod(0o644)  # mkstemp's 0600 would keep a CI system from collecting it
+            Path(draft).chmod(0o666 & ~umask())  # mkstemp's 0600 would keep a CI system from collecting it
             Path(draft).replace(path)
         except BaseException:
             Path(draft).unlink(missing_ok=True)

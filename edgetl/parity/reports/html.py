@@ -71,20 +71,28 @@ def _short(result: StageResult) -> str:
 
 
 def _check_cards(result: CheckResult) -> list[Card]:
-    """The photos furthest from the reference, each with the runtime in which it is; what failed comes first."""
-    worst: dict[str, tuple[RuntimeResult, Comparison]] = {}
-    for run in result.runtimes:
-        for answer in run.decisions.worst if run.status != "shown" else ():
-            if answer.distance == 0:
-                continue
-            if answer.photo not in worst or answer.distance > worst[answer.photo][1].distance:
-                worst[answer.photo] = (run, answer)
-    chosen = sorted(worst.values(), key=lambda pair: -pair[1].distance)[:_MOST_PHOTOS]
-    return [_answer_card(result, run, answer) for run, answer in chosen]
+    """The photos furthest from the reference, each with the runtime in which it is; what is beyond its limit comes first."""
+    answers = [
+        (_is_bad(run, answer), run, answer)
+        for run in result.runtimes
+        for answer in (run.decisions.worst if run.status != "shown" else ())
+        if answer.distance > 0
+    ]
+    worst: dict[str, Card] = {}
+    for bad, run, answer in sorted(answers, key=lambda one: (not one[0], -one[2].distance)):
+        if len(worst) < _MOST_PHOTOS and answer.photo not in worst:
+            worst[answer.photo] = _answer_card(result, run, answer, bad)
+    return list(worst.values())
 
 
-def _answer_card(result: CheckResult, run: RuntimeResult, answer: Comparison) -> Card:
-    flipped = any(flip.photo == answer.photo and not flip.tie for flip in run.decisions.flips)
+def _is_bad(run: RuntimeResult, answer: Comparison) -> bool:
+    """By the runtime's own limit: in a check of int8, the float32 ones beside it have a narrower one."""
+    probabilities = run.stage("probabilities")
+    flipped = any(flip.photo == answer.photo for flip in run.decisions.real_flips)
+    return flipped or probabilities is None or not answer.distance <= probabilities.worst.limit
+
+
+def _answer_card(result: CheckResult, run: RuntimeResult, answer: Comparison, bad: bool) -> Card:
     return Card(
         photo=answer.photo,
         thumbnail=_thumbnail(result.root / answer.photo),
@@ -93,7 +101,7 @@ def _answer_card(result: CheckResult, run: RuntimeResult, answer: Comparison) ->
             (run.name, f"{answer.found} {_percent(answer.found_confidence)}"),
         ),
         note=f"probability off by {answer.distance:.2g}",
-        bad=flipped or not answer.distance <= result.tolerance,
+        bad=bad,
     )
 
 

@@ -23,6 +23,7 @@ class ShippedPredictor(Runtime):
     follows_precision = True
 
     def __init__(self, subject: Subject) -> None:
+        subject.onnx()  # a bundle without one has nothing that it could run
         precision = subject.precision if subject.bundle else None
         self._predictor = Predictor(subject.path, threads=subject.threads, precision=precision)
 

@@ -10,15 +10,9 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-fcntl: Any
-try:
-    fcntl = import_module("fcntl")
-except ImportError:  # Windows: leftovers can't be told from those in use, so they stay
-    fcntl = None
+from edgetl.locking import try_lock
 
 
 @contextmanager
@@ -40,39 +34,38 @@ def workplace(parent: Path, name: str) -> Iterator[Path]:
 
 
 def leftovers(parent: Path, name: str) -> Iterator[Path]:
-    """Workplaces, and what lies beside them under a longer name, whose makers were killed; in the order of their names."""
+    """Workplaces, and what lies beside them under a longer name, whose makers were killed; in the order of their names.
+
+    Each is locked while it is looked at. None where there are no locks: then they can't be told from those in use.
+    """
     made = re.compile(re.escape(_prefix(name)) + r"[a-z0-9_]{8}(\.\w+)?")  # by mkdtemp
     for folder in sorted(parent.glob(f"{glob.escape(_prefix(name))}*")):
-        if made.fullmatch(folder.name) and not folder.is_symlink() and folder.is_dir() and _abandoned(folder):
-            yield folder
+        if made.fullmatch(folder.name) and not folder.is_symlink() and folder.is_dir() and os.name == "posix":
+            with suppress(OSError), _opened(folder) as handle:
+                if try_lock(handle):
+                    yield folder
 
 
 def _locked_folder(parent: Path, name: str) -> tuple[Path, int | None]:
     """A new folder, and the open handle that locks it. Until it is locked, another may take it for a leftover."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_prefix(name), dir=parent))
-        if not fcntl:
+        if os.name != "posix":  # elsewhere a folder can't be opened
             return folder, None
         with suppress(FileNotFoundError):
             lock = os.open(folder, os.O_RDONLY)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if folder.exists():
+            if try_lock(lock) is not False and folder.exists():
                 return folder, lock
             os.close(lock)
 
 
-def _abandoned(folder: Path) -> bool:
-    """True if no living process holds the lock that a maker takes."""
-    if fcntl is None:
-        return False
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        finally:
-            os.close(handle)
-    return False
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _prefix(name: str) -> str:

@@ -175,15 +175,15 @@ def _report(result: Result, files: dict[str, Path | None]) -> None:
     from rich.console import Console
 
     from edgetl.cli.check_terminal import show
-    from edgetl.parity.reports import write_report
     from edgetl.parity.reports.as_json import as_json
     from edgetl.parity.reports.html import as_html
     from edgetl.parity.reports.junit import as_junit
+    from edgetl.report_file import write_report_file
 
     writers = {"json": as_json, "junit": as_junit, "html": as_html}
     for kind, path in files.items():  # before the terminal: a pipe that is closed must not cost them
         if path is not None:
-            write_report(path, writers[kind](result))
+            write_report_file(path, writers[kind](result))
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _FILE_WIDTH

@@ -99,10 +99,10 @@ def split(source: str, destination: str, val_fraction: float, copy: bool, json_f
 
 
 def _write_json(file: Path | None, values: dict[str, Any]) -> None:
-    from edgetl.parity.reports import write_report
+    from edgetl.report_file import write_report_file
 
     if file is not None:
-        write_report(file, json.dumps(values, ensure_ascii=False, indent=1) + "\n")
+        write_report_file(file, json.dumps(values, ensure_ascii=False, indent=1) + "\n")
 
 
 def _show_diagnosis(diagnosis: Diagnosis) -> None:

@@ -56,10 +56,12 @@ def command(
         raise click.UsageError("--out writes every class to its file: leave out --top and --json.")
     if "" in photos:
         raise click.UsageError("A photo's name is empty: is a variable of the shell not set?")
+    from edgetl.runtime.sources import is_folder
+
     shard = _parse_shard(shard_text)
     if Path(model).suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"):
         raise click.UsageError(f"{model} is a photo. The model comes first: edgetl predict MODEL PHOTOS…")
-    many = len(photos) > 1 or Path(photos[0]).is_dir()
+    many = len(photos) > 1 or is_folder(Path(photos[0]))
     predictor = open_predictor(model, many=many, **options)
     if out is None:
         total, failed = _print_all(predictor, _sources(photos, shard), top, as_json)

@@ -58,7 +58,11 @@ def _put_in_place(new: Path, destination: Path) -> None:
         # No swap on this system or disk: for a moment there is neither; the next writer would put the old one back.
         old = new.with_name(new.name + _OLD)
         destination.rename(old)
-        new.rename(destination)
+        try:
+            new.rename(destination)
+        except BaseException:
+            old.rename(destination)
+            raise
         shutil.rmtree(old, ignore_errors=True)
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
+from contextlib import suppress
 from pathlib import Path
+
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container (cgroup v2): "max 100000", or microseconds in so many of them
 
 
 def cores() -> int:
-    """At least 1; those that the process is pinned to, where the system tells."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """At least 1; those that the process is pinned to, and no more than its container may keep busy, where the system tells."""
+    pinned = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):
+        allowed, period = map(int, _QUOTA.read_text().split())
+        return max(1, min(pinned, math.ceil(allowed / period)))
+    return pinned
 
 
 def processor() -> str:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, Self
 
 from edgetl.errors import ImageError, MissingDependencyError, ResultsError
+from edgetl.locking import try_lock
 from edgetl.runtime.predictor import Prediction
 from edgetl.runtime.records import as_record, as_row, columns, json_line
 
@@ -311,15 +312,9 @@ def _open_alone(path: Path) -> IO[bytes]:
         file = path.open("r+b" if path.exists() else "x+b")
     except OSError as error:
         raise ResultsError(f"{path} can't be written ({error.strerror or error}).", "Name another file.") from error
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:  # Windows has no such lock
-        pass
-    except OSError as error:
+    if try_lock(file.fileno()) is False:
         file.close()
-        raise ResultsError(f"{path} is being written by another process.", "Wait for it, or name another file.") from error
+        raise ResultsError(f"{path} is being written by another process.", "Wait for it, or name another file.")
     return file
 
 

@@ -76,7 +76,7 @@ def _entries(folder: Path) -> list[str]:
         return sorted(entry.name + "/" * is_folder(entry) for entry in visible if not (entry.is_symlink() and is_folder(entry)))
 
 
-def is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str] | Path) -> bool:
     """Whether it is one, or a link to one. A link that leads nowhere is a file, which whoever reads it will name."""
     try:
         return entry.is_dir()

@@ -9,9 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgetl.errors import CheckpointError
-
-if sys.platform != "win32":  # there, two runs in one folder are the user's to avoid
-    import fcntl
+from edgetl.locking import try_lock
 
 _held: set[int] = set()
 
@@ -33,20 +31,18 @@ def alone_in(folder: Path) -> Iterator[None]:
 
     Raises CheckpointError if another process holds it, or it may not be read.
     """
-    if sys.platform == "win32":
+    if sys.platform == "win32":  # there, a folder can't be opened
         yield
         return
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise CheckpointError(f"{folder} can't be read: {error.strerror}.", "Choose another folder with -o.") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    if try_lock(descriptor) is False:
         os.close(descriptor)
         raise CheckpointError(
             f"Another process is training in {folder}.", "Wait for it or stop it, or choose another folder with -o."
-        ) from error
+        )
     _held.add(descriptor)
     try:
         yield

@@ -21,6 +21,7 @@ _PREFIX = ".pixels-"
 _SHARE_OF_MEMORY = 0.5  # of what is free; the rest is for the network and everyone else
 _SHARE_OF_DISK = 0.8
 SHARED_MEMORY = Path("/dev/shm")
+_GROUP = Path("/sys/fs/cgroup")
 _SIZES = ("bytes", "kB", "MB", "GB")
 
 
@@ -49,14 +50,16 @@ def allocate(shape: tuple[int, ...], where: str, folder: Path, processes: Proces
 
 
 def available_memory() -> int:
-    """Bytes that can be taken without swapping, as far as the system says; a container's limit counts."""
+    """Bytes that can be taken without swapping, as far as the system says; a container's limit (cgroup v2) counts."""
     free = [1 << 62]
     with suppress(OSError, ValueError, IndexError):
         lines = Path("/proc/meminfo").read_text().splitlines()
         free.append(next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")))
     with suppress(OSError, ValueError):  # "max" where there is no limit
-        group = Path("/sys/fs/cgroup")
-        free.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+        limit, used = (int((_GROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        stats = dict(line.split() for line in (_GROUP / "memory.stat").read_text().splitlines())
+        # Files that were read count as used, until someone needs the room: every photo just was.
+        free.append(limit - used + int(stats.get("inactive_file", 0)))
     return min(free) if len(free) > 1 else 4 << 30
 
 

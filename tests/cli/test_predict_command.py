@@ -94,6 +94,9 @@ def test_a_bad_photo_is_reported_and_the_others_go_on(tiny_bundle: Path, photo_f
     assert records(result)[1]["error"] == "it is not an image, or of a format that is not read here"
     assert records(result)[2] == {"source": str(tmp_path / "missing.jpg"), "error": "no such file or directory"}
     assert result.stderr == "2 of 4 photos could not be classified.\n"
+    too_long = predict(tiny_bundle, good, f"{'a' * 300}.jpg", good, "--json")
+    assert too_long.exit_code == 1
+    assert [sorted(record) for record in records(too_long)][1] == ["error", "source"]
     table = predict(tiny_bundle, good, bad)
     assert table.exit_code == 1
     assert f"error  {bad}: it is not an image" in table.stdout

@@ -68,6 +68,25 @@ def test_a_failed_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
+def test_where_the_new_folder_cant_take_the_place_the_old_one_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_folder(tmp_path / "bundle", {"a": b"old"})
+    rename = Path.rename
+
+    def fails(path: Path, target: Path) -> Path:
+        if path.name.startswith(".") and not path.name.endswith(".old"):
+            raise OSError(5, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(atomic_folder, "_swap", lambda first, second: False)
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(ExportError, match="Input/output error"):
+        replace_folder(tmp_path / "bundle", {"a": b"new"})
+    assert (tmp_path / "bundle/a").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
 def test_behind_a_link_the_folder_itself_is_replaced(tmp_path: Path) -> None:
     replace_folder(tmp_path / "disk/pets", {"a": b"old"})
     (tmp_path / "link").symlink_to(tmp_path / "disk/pets")

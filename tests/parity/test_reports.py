@@ -17,7 +17,6 @@ from rich.console import Console
 
 from edgetl.cli.check_terminal import show
 from edgetl.errors import EdgetlError
-from edgetl.parity.reports import write_report
 from edgetl.parity.reports.as_json import as_json
 from edgetl.parity.reports.html import _check_cards, as_html
 from edgetl.parity.reports.junit import as_junit
@@ -35,6 +34,7 @@ from edgetl.parity.results import (
     RuntimeResult,
     StageResult,
 )
+from edgetl.report_file import write_report_file
 
 
 def stage(name: str, largest: float, limit: float, problem: str | None = None) -> StageResult:
@@ -211,8 +211,8 @@ def test_a_photo_that_has_gone_leaves_its_words(failed: CheckResult, tmp_path: P
 
 def test_a_report_replaces_the_one_before_at_once(tmp_path: Path) -> None:
     path = tmp_path / "reports" / "check.json"
-    write_report(path, "one")
-    write_report(path, "two 花")
+    write_report_file(path, "one")
+    write_report_file(path, "two 花")
     assert path.read_text(encoding="utf-8") == "two 花"
     assert [file.name for file in path.parent.iterdir()] == ["check.json"]
 
@@ -222,7 +222,7 @@ def test_a_report_has_the_rights_that_new_files_have(tmp_path: Path, mask: int) 
     """It shows photos: who keeps files to themselves keeps it, too."""
     before = os.umask(mask)
     try:
-        write_report(tmp_path / "check.json", "one")
+        write_report_file(tmp_path / "check.json", "one")
     finally:
         os.umask(before)
     assert (tmp_path / "check.json").stat().st_mode & 0o777 == 0o666 & ~mask
@@ -231,11 +231,11 @@ def test_a_report_has_the_rights_that_new_files_have(tmp_path: Path, mask: int) 
 def test_a_report_goes_through_links_and_pipes_and_leaves_them_in_place(tmp_path: Path) -> None:
     target, link, pipe = tmp_path / "target", tmp_path / "link", tmp_path / "pipe"
     link.symlink_to(target)
-    write_report(link, "through the link")
+    write_report_file(link, "through the link")
     assert link.is_symlink() and target.read_text() == "through the link"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    write_report(pipe, "through the pipe")
+    write_report_file(pipe, "through the pipe")
     assert os.read(reader, 100) == b"through the pipe" and pipe.is_fifo()
     os.close(reader)
 
@@ -243,7 +243,7 @@ def test_a_report_goes_through_links_and_pipes_and_leaves_them_in_place(tmp_path
 def test_names_that_are_no_text_don_t_stop_a_report(failed: CheckResult, tmp_path: Path) -> None:
     odd = replace(failed, unreadable={"\udcff.jpg": "it is damaged"}, bundle="\udcfe")
     for number, kind in enumerate((as_json, as_junit, as_html)):
-        write_report(tmp_path / str(number), kind(odd))
+        write_report_file(tmp_path / str(number), kind(odd))
     assert json.loads((tmp_path / "0").read_text(encoding="utf-8"))["unreadable"] == odd.unreadable
     assert (
         ElementTree.parse(tmp_path / "1").getroot().attrib["tests"] == ElementTree.fromstring(as_junit(failed)).attrib["tests"]
@@ -253,8 +253,8 @@ def test_names_that_are_no_text_don_t_stop_a_report(failed: CheckResult, tmp_pat
 def test_a_report_that_cant_be_written_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(EdgetlError, match="check"):
-        write_report(tmp_path / "file" / "check.xml", "text")
+        write_report_file(tmp_path / "file" / "check.xml", "text")
     (tmp_path / "folder").mkdir()
     with pytest.raises(EdgetlError, match="folder"):
-        write_report(tmp_path / "folder", "text")
+        write_report_file(tmp_path / "folder", "text")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder"]

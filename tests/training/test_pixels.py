@@ -212,6 +212,20 @@ def test_without_memory_photos_go_to_disk_and_without_disk_nowhere(tmp_path, mon
         allocate((1 << 50,), "disk", tmp_path)
 
 
+def test_files_that_a_container_has_read_do_not_count_as_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "_GROUP", tmp_path)
+    for limit, used, stats, free in [
+        ("1000", "900", "anon 300\ninactive_file 600", 700),
+        ("1000", "900", "anon 900", 100),
+    ]:
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        (tmp_path / "memory.current").write_text(f"{used}\n")
+        (tmp_path / "memory.stat").write_text(f"{stats}\n")
+        assert storage.available_memory() == free
+    (tmp_path / "memory.max").write_text("max\n")
+    assert storage.available_memory() > 1000
+
+
 def test_validation_sees_what_the_predictor_sees_with_room_and_without(photos, tmp_path, monkeypatch):
     class Mean(torch.nn.Module):
         def forward(self, images):

@@ -13,6 +13,7 @@ import click
 from edgetl.cli.option_types import PRECISIONS, Number, ReportFile, SomePath
 from edgetl.cli.progress_bar import counting
 from edgetl.errors import BundleError, CheckpointError, ParityError
+from edgetl.shell import shell_word
 
 if TYPE_CHECKING:
     from edgetl.parity.results import AgainstResult, CheckResult
@@ -166,7 +167,7 @@ def _same_file(checkpoint: Path, sha256: str, way_out: str) -> None:
     if found != sha256:
         raise WrongUse(
             f"{checkpoint} is no longer the checkpoint that was exported (trained again?).\n"
-            f"Export it again, or compare with it all the same with --checkpoint {checkpoint}."
+            f"Export it again, or compare with it all the same with --checkpoint {shell_word(checkpoint)}"
         )
 
 

@@ -15,7 +15,8 @@ from edgetl.cli.printable import counted
 from edgetl.cli.progress_bar import steps
 from edgetl.cli.run_photos import calibration_photos, golden_photos, run_data
 from edgetl.errors import ExportError, ImageError
-from edgetl.runtime.bundle import MANIFEST
+from edgetl.runtime.bundle import DEFAULT_FORMATS, DEFAULT_PRECISION, FORMATS, MANIFEST
+from edgetl.shell import shell_word
 from edgetl.training.run_folder import BEST, METRICS, refuse_photos_folder
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from edgetl.export.precisions import JudgedBy
     from edgetl.export.progress import Working
     from edgetl.training.checkpoint import Trained
+    from edgetl.training.dataset import ImageFolders
 
 DEFAULT_GOLDEN = 8
 DEFAULT_CALIBRATION = 100
@@ -50,8 +52,8 @@ _MOST_CLASSES, _MOST_LAYERS = 10, 3  # shown; the manifest has all
     "--format",
     "formats",
     multiple=True,
-    type=click.Choice(["onnx", "torchscript", "pt2"]),
-    default=("onnx", "torchscript"),
+    type=click.Choice(FORMATS),
+    default=DEFAULT_FORMATS,
     show_default=True,
     help="What to write (pt2: a torch.export program); may be given more than once.",
 )
@@ -60,7 +62,7 @@ _MOST_CLASSES, _MOST_LAYERS = 10, 3  # shown; the manifest has all
     "precisions",
     multiple=True,
     type=PRECISIONS,
-    default=("fp32",),
+    default=(DEFAULT_PRECISION,),
     show_default=True,
     help="Precision of the ONNX model; may be given more than once, for several models in one bundle.",
 )
@@ -127,8 +129,8 @@ def _export(
     trained = checkpoint.load(run)
     if "data" in trained.settings:  # golden photos would be a class there
         refuse_photos_folder(output, trained.settings["data"])
-    smaller = bool(set(precisions) - {"fp32"}) and "onnx" in formats
-    photos = _golden_photos(golden, trained)
+    smaller = bool(set(precisions) - {DEFAULT_PRECISION}) and "onnx" in formats
+    photos, data = _golden_photos(golden, trained)
     try:
         with one_thread(_is_small(trained.network)):
             return export_bundle(
@@ -141,7 +143,7 @@ def _export(
                 checkpoint=run / BEST if run.is_dir() else run,
                 checkpoint_sha256=trained.sha256,
                 precisions=precisions,
-                judged_by=_judged_by(trained, calibration, max_accuracy_drop) if smaller else None,
+                judged_by=_judged_by(trained, data, calibration, max_accuracy_drop) if smaller else None,
                 working=working,
             )
     except ImageError as error:
@@ -161,7 +163,7 @@ def _refuse_idle_options(context: click.Context, formats: Sequence[str], precisi
         "opset": ("onnx" in formats, "--format onnx"),
         "precisions": ("onnx" in formats, "--format onnx"),
         "calibration": ("int8" in precisions, "--precision int8"),
-        "max_accuracy_drop": (bool({"fp16", "int8"} & set(precisions)), "--precision fp16 or int8"),
+        "max_accuracy_drop": (bool(set(precisions) - {DEFAULT_PRECISION}), "--precision fp16 or int8"),
     }
     flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
     for name, (met, needed) in needs.items():
@@ -174,26 +176,27 @@ def _is_small(network: nn.Module) -> bool:
     return sum(parameter.numel() for parameter in network.parameters()) < _LARGE
 
 
-def _golden_photos(golden: str, trained: Trained) -> list[Path]:
-    """The photos that ``--golden`` asks for."""
+def _golden_photos(golden: str, trained: Trained) -> tuple[list[Path], ImageFolders | None]:
+    """(the photos that ``--golden`` asks for; the run's data, if it was read for them)."""
     from edgetl.runtime.sources import find_images
 
     if golden.isdecimal():
         count = int(golden)
         data = run_data(trained.settings, trained.card.labels, "golden photos", _OTHER_PHOTOS) if count else None
-        return golden_photos(data, count) if data else []
+        return (golden_photos(data, count) if data else []), data
     folder = Path(golden)
     photos = find_images(folder) if folder.is_dir() else []
     if not photos:
         raise click.UsageError(f"--golden {golden}: give a number, or a folder with photos in it.")
-    return photos
+    return photos, None
 
 
-def _judged_by(trained: Trained, calibration: int, max_accuracy_drop: float) -> JudgedBy:
+def _judged_by(trained: Trained, data: ImageFolders | None, calibration: int, max_accuracy_drop: float) -> JudgedBy:
+    """data: the run's, if it was read already."""
     from edgetl.export.precisions import JudgedBy
 
     hint = "Put the data back where it was, or export with --precision fp32 alone."
-    data = run_data(trained.settings, trained.card.labels, "smaller precisions", hint)
+    data = data or run_data(trained.settings, trained.card.labels, "smaller precisions", hint)
     if len(data.val) != trained.card.data.get("val", len(data.val)):
         click.echo(f"Warning: {data.root} has {len(data.val):,} validation photos; the run had others.", err=True)
     return JudgedBy(
@@ -214,7 +217,7 @@ def _lines(bundle: Path, manifest: Mapping[str, Any]) -> Sequence[str]:
             for name, figures in manifest["verification"].items()
         ),
         *(line for name, judged in manifest["precisions"].items() for line in _judged_lines(name, judged)),
-        f"Next: edgetl check {bundle} --images DIR",
+        f"Next: edgetl check {shell_word(bundle)} --images DIR",
     ]
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from edgetl.runtime.bundle import MANIFEST
+from edgetl.runtime.bundle import MANIFEST, ONNX_FILES
 from edgetl.training.run_folder import BEST, LAST, METRICS, REPORT
 
-PRECISIONS = click.Choice(["fp32", "fp16", "int8"])
+PRECISIONS = click.Choice(list(ONNX_FILES))
 
 _REPORTS = (".json", ".xml", ".html", ".htm")
 

@@ -15,6 +15,7 @@ from edgetl.cli import INTERRUPTED
 from edgetl.cli.option_types import SomePath
 from edgetl.cli.printable import counted
 from edgetl.errors import TrainingError
+from edgetl.shell import shell_word
 from edgetl.training.layout import VAL, data_parts
 from edgetl.training.recipes import resolve
 from edgetl.training.run_folder import (
@@ -97,7 +98,7 @@ def _click_option(name: str, option: Option, kind: type, default: Any) -> click.
 @click.option("-o", "--out", "--output", "out", type=SomePath(), help="Folder to write the run to.")
 @click.option("--resume", type=SomePath(), metavar="RUN", help="Go on with an interrupted run.")
 @click.option("--overwrite", is_flag=True, help="Throw away an earlier run in that folder.")
-@click.option("--find-lr", is_flag=True, help="Only try learning rates, without a schedule: writes lr.csv and lr.png.")
+@click.option("--find-lr", is_flag=True, help="Only try learning rates for that run: writes lr.csv and lr.png.")
 @click.option(
     "--help-all",
     is_flag=True,
@@ -217,10 +218,10 @@ def _telling_how_to_go_on(folder: Path) -> Iterator[None]:
 def _how_to_go_on(folder: Path) -> str:
     all_of_them, here = (os.environ.get(name) or "1" for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     if all_of_them == "1":
-        return f"Go on with: edgetl train --resume {folder}"
+        return f"Go on with: edgetl train --resume {shell_word(folder)}"
     if here == all_of_them:
-        return f"Go on with: torchrun --nproc-per-node {here} -m edgetl train --resume {folder}"
-    return f"Go on with the same torchrun on all machines: … -m edgetl train --resume {folder}"
+        return f"Go on with: torchrun --nproc-per-node {here} -m edgetl train --resume {shell_word(folder)}"
+    return f"Go on with the same torchrun on all machines: … -m edgetl train --resume {shell_word(folder)}"
 
 
 def _state_in(folder: Path) -> tuple[int, ...]:
@@ -258,4 +259,4 @@ def _conclude(outcome: Outcome) -> None:
         click.echo(f"Kept: epoch {metrics['epoch']}; the loss is the one after calibration")
     folder = outcome.folder
     click.echo(f"Checkpoint: {folder / BEST}\nReport: {folder / REPORT}")
-    click.echo(f"Next: edgetl export {folder} -o exported/{folder.resolve().name}")
+    click.echo(f"Next: edgetl export {shell_word(folder)} -o {shell_word(f'exported/{folder.resolve().name}')}")

@@ -33,14 +33,12 @@ from edgetl.export.progress import Working, silent
 from edgetl.export.quantize import MIN_OPSET as INT8_MIN_OPSET
 from edgetl.export.torchscript import build_torchscript
 from edgetl.export.verification import MAX_PROBABILITY_DIFFERENCE, Run, run_onnx, run_program, run_torchscript, verify
-from edgetl.runtime.bundle import DEFAULT_PRECISION, MANIFEST, SCHEMA, manifest_bytes
+from edgetl.runtime.bundle import DEFAULT_FORMATS, DEFAULT_PRECISION, FORMATS, MANIFEST, ONNX_FILES, SCHEMA, manifest_bytes
 from edgetl.runtime.card import ModelCard
 from edgetl.runtime.seal import seal
 
-FORMATS = ("onnx", "torchscript")  # written by default; "pt2" is the third
-ONNX_FILES = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
 TORCHSCRIPT_FILE, PROGRAM_FILE = "model.ts.pt", "model.pt2"
-EXPORTERS: tuple[Any, ...] = (edgetl, torch, onnx, onnxruntime, numpy, PIL)
+_VERSIONED: tuple[Any, ...] = (edgetl, torch, onnx, onnxruntime, numpy, PIL)
 
 
 def export_bundle(
@@ -50,7 +48,7 @@ def export_bundle(
     *,
     golden: Sequence[Path],
     opset: int | None = None,
-    formats: Sequence[str] = FORMATS,
+    formats: Sequence[str] = DEFAULT_FORMATS,
     checkpoint: Path | None = None,
     checkpoint_sha256: str | None = None,
     precisions: Sequence[str] = (DEFAULT_PRECISION,),
@@ -60,17 +58,22 @@ def export_bundle(
     """Write ``destination``, replacing an earlier bundle there → its path.
 
     network      in eval mode, on the CPU: normalized float32 [N, 3, h, w] → logits float32 [N, classes]
+    card         its labels, preprocessing and temperature
     golden       photos to go along, copied as they are; empty: none
     opset        None: the lowest that the network's operators allow
+    formats      out of FORMATS
     checkpoint   where the network came from, for the manifest
     checkpoint_sha256  of that file when the network was read (hex), since a run may go on; None: of what is there now
-    precisions   of the ONNX models; any but fp32 needs ``judged_by``
+    precisions   of the ONNX models, out of ONNX_FILES; any but fp32 needs ``judged_by``
+    judged_by    photos that smaller precisions are fitted to and judged by, and what they may lose
     working      told what is being done
 
-    Raises ExportError if a format can't be written, if its answers are not the network's, if a smaller model loses too
-    much accuracy, or if ``destination`` is something else than a bundle; ImageError for a photo that can't be read.
-    Nothing is changed then.
+    Raises ValueError for an unknown format or precision, ExportError if a format can't be written, if its answers are
+    not the network's, if a smaller model loses too much accuracy, or if ``destination`` is something else than a bundle;
+    ImageError for a photo that can't be read. Nothing is changed then.
     """
+    if unknown := sorted({*formats} - {*FORMATS} | {*precisions} - {*ONNX_FILES}):
+        raise ValueError(f"{unknown[0]!r} is none of {', '.join((*FORMATS, *ONNX_FILES))}")
     destination = Path(destination)
     refuse_other_folders(destination)
     origin = _checkpoint_entry(checkpoint, checkpoint_sha256, destination)
@@ -207,7 +210,7 @@ def _checkpoint_entry(checkpoint: Path | None, sha256: str | None, destination: 
 
 def _versions() -> Mapping[str, str]:
     # A module knows its version whatever its distribution is called: onnxruntime may have come as onnxruntime-gpu.
-    return {module.__name__: module.__version__ for module in EXPORTERS} | {"python": platform.python_version()}
+    return {module.__name__: module.__version__ for module in _VERSIONED} | {"python": platform.python_version()}
 
 
 def _sha256(content: bytes) -> str:

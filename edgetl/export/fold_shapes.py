@@ -6,13 +6,12 @@ nodes that compute the same numbers in every run. They cost time, and a quantize
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from edgetl.export.pruning import needed
 from edgetl.runtime.session import open_session
 
 BATCHES = (1, 2, 5)  # a value that is the same for all of them does not depend on the batch size
@@ -24,8 +23,7 @@ def fold_shapes(network: onnx.ModelProto, input_shape: tuple[int, int, int]) -> 
     names = _known_before_the_data(network.graph)
     constants = _same_for_every_batch(network, names, input_shape) if names else {}
     kept = [node for node in network.graph.node if not constants.keys() >= set(node.output)]
-    kept = _needed(kept, [value.name for value in network.graph.output])
-    used = {name for node in kept for name in _inputs(node)}
+    kept, used = needed(kept, [value.name for value in network.graph.output])
     folded = onnx.ModelProto()
     folded.CopyFrom(network)
     initializers = [tensor for tensor in network.graph.initializer if tensor.name in used]
@@ -41,7 +39,7 @@ def _known_before_the_data(graph: onnx.GraphProto) -> list[str]:
     small = {tensor.name for tensor in graph.initializer if np.prod(tensor.dims) <= MOST_ELEMENTS}
     known: list[str] = []
     for node in graph.node:
-        if any(attribute.HasField("g") for attribute in node.attribute):
+        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
             continue
         if node.op_type == "Shape" or small.union(known, [""]).issuperset(node.input):
             known += node.output
@@ -62,22 +60,3 @@ def _same_for_every_batch(
         for name, values in zip(names, zip(*runs, strict=True), strict=True)
         if values[0].size <= MOST_ELEMENTS and all(np.array_equal(values[0], other) for other in values[1:])
     }
-
-
-def _needed(nodes: Iterable[onnx.NodeProto], outputs: Iterable[str]) -> list[onnx.NodeProto]:
-    """``nodes`` (each after those that it uses) without those that ``outputs`` don't need."""
-    wanted, kept = set(outputs), []
-    for node in reversed(list(nodes)):
-        if wanted.intersection(node.output):
-            kept.append(node)
-            wanted.update(_inputs(node))
-    return kept[::-1]
-
-
-def _inputs(node: onnx.NodeProto) -> Iterator[str]:
-    """Names that ``node`` uses, inside its subgraphs too."""
-    yield from node.input
-    for attribute in node.attribute:
-        for inner in attribute.g.node:
-            yield from _inputs(inner)
-        yield from (value.name for value in attribute.g.output)

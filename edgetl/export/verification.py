@@ -17,9 +17,10 @@ from edgetl.export.classifier import DeployedClassifier
 from edgetl.export.golden import Reference
 from edgetl.export.onnx_model import named_value
 from edgetl.runtime.session import open_session
+from edgetl.runtime.tolerances import PROBABILITY_TOLERANCES
 from edgetl.tracing import quiet
 
-MAX_PROBABILITY_DIFFERENCE = 1e-4  # float32 in another order of sums; measured 1e-7 to 1e-5
+MAX_PROBABILITY_DIFFERENCE = PROBABILITY_TOLERANCES["fp32"]  # sums in another order; measured 1e-7 to 1e-5
 
 # uint8 [N, H, W, 3] → resized uint8 [N, h, w, 3], logits and probabilities float32 [N, classes]
 Outputs = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]

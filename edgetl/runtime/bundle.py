@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from edgetl.errors import BundleError, EdgetlError
 from edgetl.runtime.card import ModelCard
 from edgetl.runtime.private_copy import Content
+from edgetl.shell import shell_word
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +26,11 @@ MANIFEST = "manifest.json"
 METADATA_KEY = "edgetl"
 """Key of the ONNX file's metadata that holds ``{"schema": 1, "card": …}`` as JSON."""
 DEFAULT_PRECISION = "fp32"
+ONNX_FILES = {DEFAULT_PRECISION: "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
+"""Precision → the name of its model's file. The keys are all precisions there are."""
+FORMATS = ("onnx", "torchscript", "pt2")
+"""What a bundle may hold; pt2 is a torch.export program."""
+DEFAULT_FORMATS = FORMATS[:2]
 
 _CHECKSUM = "sha256"  # of the manifest without this entry
 _KEYS = frozenset({"name", "created", "checkpoint", "versions", "opset"})  # besides those that ``Bundle.open`` reads
@@ -83,7 +89,7 @@ class Bundle:
         with looking_at(path):
             if not file.is_file() and not file.is_symlink():
                 is_run = (path / "best.safetensors").exists()
-                export = f"It is a training run: edgetl export {path} -o exported/{path.name}"
+                export = f"It is a training run: edgetl export {shell_word(path)} -o {shell_word(f'exported/{path.name}')}"
                 hint = export if is_run else "Name a folder that `edgetl export` wrote."
                 raise BundleError(path, f"it is not a bundle: it has no {MANIFEST}", hint)
         _check_regular(path, file)

@@ -61,8 +61,10 @@ def finish(
     made = "the folder val/"
     if not folders.has_val_folder:
         made = f"{settings.val_fraction:.0%} of the photos, by their content"
+    classes = class_metrics(probabilities, labels, card.labels)
     report = ReportData(
         card=card,
+        classes=classes,
         validated_on=made,
         probabilities=probabilities,
         targets=labels,
@@ -77,6 +79,5 @@ def finish(
         warnings=told.warnings,
     )
     write_report(folder, report)
-    classes = [asdict(found) for found in class_metrics(probabilities, labels, card.labels)]
-    write_metrics(folder, {**metrics, "classes": classes})
+    write_metrics(folder, {**metrics, "classes": [asdict(found) for found in classes]})
     return metrics

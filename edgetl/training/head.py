@@ -172,8 +172,13 @@ class _Photos:
     ) -> _Photos:
         """As ``fit_head`` takes them, for features ``values``. Raises TrainingError where no head can be fitted."""
         targets = torch.as_tensor(np.asarray(labels), dtype=torch.long, device=values.device)
-        if classes < 2 or not len(targets) or not torch.isfinite(values).all():
-            raise TrainingError(f"A head can't be fitted to {len(targets)} photos of {classes} classes with these features.")
+        if classes < 2 or not len(targets):
+            raise TrainingError(f"A head can't be fitted to {len(targets)} photos of {classes} classes.")
+        if not torch.isfinite(values).all():
+            raise TrainingError(
+                "The backbone's features are not finite numbers, so no head can be fitted to them.",
+                "Are its weights damaged? Try others with --weights FILE.",
+            )
         weights = torch.ones(classes) if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         return cls(targets, weights.to(values.device)[targets], classes, _ranks(targets.cpu().numpy(), digests))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edgetl.errors import DataError
 from edgetl.runtime.sources import is_folder
+from edgetl.shell import shell_word
 
 TRAIN, VAL, TEST = "train", "val", "test"  # the last is left alone, but for what it has in common with the others
 WHOLE = ""  # the name of the one part of a folder that is not split yet
@@ -140,7 +141,7 @@ def _half_a_layout(root: Path, present: str) -> DataError:
     missing = VAL if present == TRAIN else TRAIN
     other = next((name for name in _OTHER_VAL_NAMES if (root / name).is_dir()), None)
     if missing == VAL and other == TEST:  # weights are chosen on val/, and a test that they were chosen on is none
-        hint = f"Keep test/ for the end, and split train/: edgetl data split {root / TRAIN} NEW"
+        hint = f"Keep test/ for the end, and split train/: edgetl data split {shell_word(root / TRAIN)} NEW"
         return DataError(f"{root} has train/ and test/, but no val/.", hint)
     if missing == VAL and other:
         return DataError(f"{root} has train/ and {other}/, but no val/.", f"Rename {other}/ to val/.")

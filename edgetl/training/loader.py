@@ -179,9 +179,11 @@ def _ended_children_as_before() -> Iterator[None]:
     """Without torch's handler, which raises anywhere that a worker is gone, as in a write: it is told with the next batch."""
     number = getattr(signal, "SIGCHLD", None)
     before = signal.getsignal(number) if number else None
-    yield
-    if number and threading.current_thread() is threading.main_thread():
-        signal.signal(number, before)
+    try:
+        yield
+    finally:
+        if number and before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(number, before)
 
 
 def _explained(stream: Iterator[T]) -> Iterator[T]:

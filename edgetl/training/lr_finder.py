@@ -20,7 +20,7 @@ from edgetl.training.heap import memory_kept
 from edgetl.training.learner import Learner
 from edgetl.training.photos import find_photos, require_same_photos, warn_about
 from edgetl.training.pixels import Done
-from edgetl.training.preparation import Kit, build_backbone, equip
+from edgetl.training.preparation import Kit, build_backbone, equip, look_ahead
 from edgetl.training.progress import Counter, Listener
 from edgetl.training.randomness import reproducible
 from edgetl.training.settings import SOLVER, TrainSettings
@@ -59,6 +59,7 @@ def find_learning_rate(
     listener = listener or Listener()
     settings = replace(settings, scheduler="none", warmup=0.0, ema=0.0, epochs=STEPS)
     with join(settings.device) as processes, reproducible(processes.device), memory_kept(processes.device):
+        look_ahead(settings, processes)
         make_folder(folder)
         folders = folders or find_photos(settings, listener)
         require_same_photos(folders, processes)

@@ -20,17 +20,30 @@ from edgetl.training.distributed import Processes
 from edgetl.training.features import Features
 from edgetl.training.framing import frame
 from edgetl.training.head import Doubt
+from edgetl.training.history import summary_writer
 from edgetl.training.levels import with_levels, without_levels
 from edgetl.training.loader import Augmenter, FileLoader, Loader, StoredLoader
+from edgetl.training.optimizers import reduced_type
 from edgetl.training.pixels import Decoder, StoredPhotos, joined, store, stored_size, typical_aspect
 from edgetl.training.progress import Counter, Listener
 from edgetl.training.randomness import HEAD, torch_seed
 from edgetl.training.sampling import Sampler
-from edgetl.training.settings import TrainSettings
+from edgetl.training.settings import SOLVER, TrainSettings
 from edgetl.training.solve import warm_head
 from edgetl.training.storage import allocate
 from edgetl.training.transfer import channels_last
 from edgetl.training.validation import Validation
+
+
+def look_ahead(settings: TrainSettings, processes: Processes) -> None:
+    """Raises the errors that would only be found after minutes, when an earlier run is gone."""
+    reduced_type(settings.precision, processes.device)
+    if settings.batch_size < processes.count and settings.optimizer != SOLVER:
+        raise TrainingError(
+            f"A batch of {settings.batch_size} can't be dealt out to {processes.count} processes.", "Use a larger --batch-size."
+        )
+    if settings.tensorboard:
+        summary_writer()
 
 
 def readable(folders: ImageFolders, unreadable: dict[Path, str], listener: Listener) -> ImageFolders:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,11 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from edgetl.errors import ImageError
 from edgetl.runtime.card import ModelCard
-from edgetl.runtime.images import read_image
+from edgetl.thumbnail import thumbnail
 from edgetl.training import metrics, plots
 from edgetl.training.confusion_drawing import draw
 from edgetl.training.dataset import Sample
@@ -36,7 +32,8 @@ _PRECISE_FROM = 1000  # photos from which a hundredth of a percent means somethi
 class ReportData:
     """All that a report shows.
 
-    card           of the kept weights; gives labels, backbone, spec, temperature, data and versions
+    card           of the kept weights; gives labels, backbone, spec, temperature, data, versions and ``metrics_summary``
+    classes        ``class_metrics`` of the same photos
     probabilities  float32 [N, C] of the validation photos, at the card's temperature
     targets        int64 [N], what they are
     paths          [N], their files
@@ -54,6 +51,7 @@ class ReportData:
     """
 
     card: ModelCard
+    classes: Sequence[metrics.ClassMetrics]
     probabilities: NDArray[np.float32]
     targets: NDArray[np.int64]
     paths: Sequence[Path]
@@ -89,10 +87,6 @@ def write_report(run_folder: Path, data: ReportData) -> Path:
     return run_folder / REPORT
 
 
-def _summary(data: ReportData) -> dict[str, Any]:
-    return metrics.metrics_summary(data.probabilities, data.targets, temperature=data.card.temperature)
-
-
 def _render(name: str, data: ReportData) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -114,7 +108,7 @@ def _render(name: str, data: ReportData) -> str:
         data=data,
         card=data.card,
         created=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-        summary=_summary(data),
+        summary=data.card.metrics,
         kept=kept_weights(data.card.metrics) if data.history else "",
         classes=_worst_first(data),
         open_classes=_OPEN_CLASSES,
@@ -139,9 +133,8 @@ def kept_weights(metrics: Mapping[str, Any]) -> str:
 
 def _worst_first(data: ReportData) -> list[tuple[metrics.ClassMetrics, int | None]]:
     """Classes with their numbers of training photos, the lowest F1 first."""
-    found = metrics.class_metrics(data.probabilities, data.targets, data.card.labels)
-    counts: Sequence[int | None] = data.train_counts or [None] * len(found)
-    return sorted(zip(found, counts, strict=True), key=lambda pair: -1 if pair[0].f1 is None else pair[0].f1)
+    counts: Sequence[int | None] = data.train_counts or [None] * len(data.classes)
+    return sorted(zip(data.classes, counts, strict=True), key=lambda pair: -1 if pair[0].f1 is None else pair[0].f1)
 
 
 def _mistakes(data: ReportData) -> list[Mistake]:
@@ -155,18 +148,7 @@ def _mistakes(data: ReportData) -> list[Mistake]:
 
 def _mistake(data: ReportData, path: Path, label: int, predicted: int, confidence: float) -> Mistake:
     labels = data.card.labels
-    return Mistake("/".join(path.parts[-2:]), labels[label], labels[predicted], float(confidence), _thumbnail(path))
-
-
-def _thumbnail(path: Path) -> str | None:
-    try:
-        photo = read_image(path)
-    except ImageError:
-        return None
-    photo.thumbnail(_THUMBNAIL, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    buffer = io.BytesIO()
-    photo.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Mistake("/".join(path.parts[-2:]), labels[label], labels[predicted], float(confidence), thumbnail(path, *_THUMBNAIL))
 
 
 def _confusions(matrix: NDArray[np.int64], labels: Sequence[str]) -> list[tuple[str, str, int, int]]:

@@ -18,6 +18,7 @@ import edgetl
 from edgetl.errors import CheckpointError, DataError, TrainingError
 from edgetl.runtime.card import ModelCard
 from edgetl.runtime.spec import PreprocessSpec
+from edgetl.shell import shell_word
 from edgetl.training import checkpoint
 from edgetl.training.backbones import Backbone
 from edgetl.training.checkpoint import Trained
@@ -28,13 +29,11 @@ from edgetl.training.folder_lock import alone_in
 from edgetl.training.framing import frame
 from edgetl.training.head import Doubt
 from edgetl.training.heap import memory_kept
-from edgetl.training.history import summary_writer
 from edgetl.training.learner import Learner
 from edgetl.training.levels import with_levels
 from edgetl.training.loop import Course, Loop
-from edgetl.training.optimizers import reduced_type
 from edgetl.training.photos import find_photos, refuse_among_photos, require_same_photos, warn_about
-from edgetl.training.preparation import build_backbone, class_weights, equip, readable
+from edgetl.training.preparation import build_backbone, class_weights, equip, look_ahead, readable
 from edgetl.training.progress import Listener, Remembering
 from edgetl.training.randomness import reproducible
 from edgetl.training.run_folder import BEST, LAST, SOLVED, clear, require_free, settle, waiting
@@ -82,7 +81,7 @@ def train(
         if processes.leads:
             refuse_among_photos(folder, settings)
             require_free(folder, overwrite)
-        _look_ahead(settings, processes)
+        look_ahead(settings, processes)
         folders = folders or find_photos(settings, noted)
         warn_about(folders, settings, noted)
         backbone = build_backbone(settings, len(folders.classes))
@@ -113,7 +112,7 @@ def resume(folder: Path, *, data: Path | None = None, device: str | None = None,
         )
     with join(settings.device) as processes, reproducible(processes.device), memory_kept(processes.device), ExitStack() as held:
         noted = Remembering(listener if listener and processes.leads else Listener(), state["notes"])
-        _look_ahead(settings, processes)
+        look_ahead(settings, processes)
         if processes.device.type == "cpu":  # a sum cut into other parts rounds otherwise
             held.enter_context(torch_threads(state["threads"]))
         if processes.leads:
@@ -123,7 +122,7 @@ def resume(folder: Path, *, data: Path | None = None, device: str | None = None,
                 settle(folder, Standing.from_dict(state["standing"]).kept)
                 _require_kept(folder, state)
         if not Path(settings.data).is_dir():
-            raise DataError(f"{settings.data}, the folder of the photos, is gone.", f"{_MOVED} {folder}")
+            raise DataError(f"{settings.data}, the folder of the photos, is gone.", f"{_MOVED} {shell_word(folder)}")
         folders = find_photos(settings, noted)
         require_same_photos(folders, processes)
         warn_about(folders, settings, noted)
@@ -141,17 +140,6 @@ def _require_kept(folder: Path, state: dict[str, Any]) -> None:
         raise CheckpointError(
             f"{folder / BEST} is not the one that this run has kept.", "Put that back, or start again with --overwrite."
         )
-
-
-def _look_ahead(settings: TrainSettings, processes: Processes) -> None:
-    """Raises the errors that the loop would only find after minutes, when an earlier run is gone."""
-    reduced_type(settings.precision, processes.device)
-    if settings.batch_size < processes.count and settings.optimizer != SOLVER:
-        raise TrainingError(
-            f"A batch of {settings.batch_size} can't be dealt out to {processes.count} processes.", "Use a larger --batch-size."
-        )
-    if settings.tensorboard:
-        summary_writer()
 
 
 class _Run:

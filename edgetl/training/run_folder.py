@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from edgetl.errors import CheckpointError
+from edgetl.shell import shell_word
 from edgetl.training.writing import part_of
 
 BEST = "best.safetensors"
@@ -29,7 +30,7 @@ def require_free(folder: Path, overwrite: bool) -> None:
     if overwrite:
         return
     if {BEST, LAST} & present:
-        go_on = f"Go on with it: edgetl train --resume {folder}\n" if can_go_on(folder) else ""
+        go_on = f"Go on with it: edgetl train --resume {shell_word(folder)}\n" if can_go_on(folder) else ""
         raise CheckpointError(
             f"{folder} holds a run already.",
             f"{go_on}Throw it away with --overwrite, or choose another folder with -o.",
@@ -73,14 +74,15 @@ def require_begun(folder: Path) -> Path:
     """Where a run stands, as a file. Raises CheckpointError if there is none in ``folder``."""
     present = _present(folder)
     if folder.is_file():
-        raise CheckpointError(f"{folder} is a file.", f"Name the run's folder: edgetl train --resume {folder.parent}")
+        hint = f"Name the run's folder: edgetl train --resume {shell_word(folder.parent)}"
+        raise CheckpointError(f"{folder} is a file.", hint)
     if LAST not in present and METRICS in present:
         raise CheckpointError(
             f"The run in {folder} is finished.", "Start another with -o, or this one again with DATA and --overwrite."
         )
     if LAST not in present:
         again = " --overwrite" if present else ""
-        begin = f"Start it with edgetl train DATA -o {folder}{again}"
+        begin = f"Start it with edgetl train DATA -o {shell_word(folder)}{again}"
         no_run = not present and _other_things(folder)
         raise CheckpointError(f"There is nothing to resume in {folder}.", "Name a run's folder." if no_run else begin)
     return folder / LAST

@@ -71,8 +71,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Under the network's own names, whatever it was wrapped in."""
     for prefix in _PREFIXES:
-        if all(key.startswith(prefix) for key in tensors):
-            return _unwrapped({key.removeprefix(prefix): value for key, value in tensors.items()}) if tensors else tensors
+        if tensors and all(key.startswith(prefix) for key in tensors):
+            return _unwrapped({key.removeprefix(prefix): value for key, value in tensors.items()})
     return tensors
 
 

@@ -170,6 +170,16 @@ def test_what_is_wrong_with_the_call_is_said_before_torch_is_imported(class_fold
     assert str(places.get(said, said)) in ended.stdout
 
 
+def test_commands_to_go_on_with_can_be_pasted(class_folder, tmp_path):
+    run = tmp_path / "my run's"
+    result = edgetl("train", class_folder, "-o", run, *SMALL)
+    (line,) = (line for line in result.output.splitlines() if line.startswith("Next: "))
+    assert shlex.split(line.removeprefix("Next: ")) == ["edgetl", "export", str(run), "-o", "exported/my run's"]
+    again = edgetl("train", class_folder, "-o", run, *SMALL)
+    assert again.exit_code == 1 and "holds a run already" in again.output
+    assert shlex.split(train_module._how_to_go_on(run).removeprefix("Go on with: "))[-1] == str(run)
+
+
 def test_find_lr_writes_a_table_and_a_plot(class_folder, tmp_path):
     result = edgetl("train", class_folder, "-o", tmp_path / "run", "--find-lr", *SMALL, "--optimizer", "sgd")
     assert result.exit_code == 0, result.output

@@ -21,7 +21,7 @@ from edgetl.runtime.card import ModelCard
 from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training import confusion_drawing, plots, report
 from edgetl.training.dataset import Sample
-from edgetl.training.metrics import metrics_summary
+from edgetl.training.metrics import class_metrics, metrics_summary
 from edgetl.training.report import ReportData, kept_weights, write_report
 
 SPEC = PreprocessSpec("shorter_side", 256, "bicubic", (224, 224), (0.5,) * 3, (0.5,) * 3)
@@ -39,12 +39,20 @@ def results(folder: Path, labels: tuple[str, ...], *, photos: int = 120, tempera
     paths = [folder / f"{number}.jpg" for number in range(photos)]
     for number, path in enumerate(paths):
         Image.new("RGB", (30 + number % 7, 20), (number * 2 % 256, 80, 90)).save(path)
+    probabilities = (powers / powers.sum(1, keepdims=True)).astype(np.float32)
     card = ModelCard(
-        labels, SPEC, "efficientnet_lite0", temperature, data={"train": 500, "fingerprint": "ab12"}, versions={"torch": "2.13"}
+        labels,
+        SPEC,
+        "efficientnet_lite0",
+        temperature,
+        metrics=metrics_summary(probabilities, targets, temperature=temperature),
+        data={"train": 500, "fingerprint": "ab12"},
+        versions={"torch": "2.13"},
     )
     return ReportData(
         card=card,
-        probabilities=(powers / powers.sum(1, keepdims=True)).astype(np.float32),
+        classes=class_metrics(probabilities, targets, labels),
+        probabilities=probabilities,
         targets=targets,
         paths=paths,
         seconds=83.0,
@@ -174,7 +182,7 @@ def test_half_way_weights_are_on_no_curve(run, tmp_path, monkeypatch):
         plots, "line_plot", lambda name, *rest, **more: drawn.update({name: more}) or plain(name, *rest, **more)
     )
     data = results(tmp_path, ("cat", "dog"))
-    card = dataclasses.replace(data.card, metrics={"epoch": 2, "midway": True})
+    card = dataclasses.replace(data.card, metrics={**data.card.metrics, "epoch": 2, "midway": True})
     text = page_of(run, dataclasses.replace(data, card=card)).text
     assert drawn["loss"]["chosen"] is drawn["accuracy"]["chosen"] is None
     assert "What was kept lies half-way to epoch 2, on no curve" in text and "The line marks" not in text
@@ -215,7 +223,7 @@ def test_curves_are_those_of_their_legends_and_mark_what_was_kept(run, tmp_path,
     monkeypatch.setattr(plots, "line_plot", lambda name, series, **options: drawn.update({name: (series, options)}) or "")
     data = results(tmp_path, ("cat", "dog"))
     history = [{"epoch": 0, "train_loss": None, "val_loss": 3.0, "lr": None}, *data.history]
-    card = dataclasses.replace(data.card, metrics={"epoch": 2})
+    card = dataclasses.replace(data.card, metrics={**data.card.metrics, "epoch": 2})
     text = page_of(run, dataclasses.replace(data, card=card, history=history)).text
     assert drawn["loss"][0] == {"train": ([1, 2, 3], [1, 1 / 2, 1 / 3]), "val": ([0, 1, 2, 3], [3.0, 2, 1, 2 / 3])}
     assert drawn["lr"][0] == {"lr": ([1, 2, 3], [0.1, 0.05, 0.1 / 3])}

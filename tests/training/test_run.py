@@ -27,8 +27,9 @@ from edgetl.training.distributed import Processes
 from edgetl.training.learner import Learner
 from edgetl.training.loop import _Clock
 from edgetl.training.photos import warn_about
+from edgetl.training.preparation import look_ahead
 from edgetl.training.recipes import resolve
-from edgetl.training.run import _look_ahead, train
+from edgetl.training.run import train
 from edgetl.training.run_folder import require_begun, require_free
 from edgetl.training.sampling import Sampler
 from edgetl.training.solve import solve_head
@@ -414,7 +415,7 @@ def test_a_batch_that_batch_norm_can_not_measure_is_an_error(two_parts, tmp_path
 
 def test_a_batch_that_is_smaller_than_the_number_of_processes_is_refused():
     with pytest.raises(TrainingError, match="A batch of 3 can't be dealt out to 4 processes"):
-        _look_ahead(small(Path("photos"), batch_size=3), Processes(torch.device("cpu"), count=4))
+        look_ahead(small(Path("photos"), batch_size=3), Processes(torch.device("cpu"), count=4))
 
 
 def test_more_blocks_than_there_are_is_an_error_before_anything_is_done(two_parts, tmp_path, monkeypatch):

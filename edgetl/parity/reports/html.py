@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
-from edgetl.errors import ImageError, MissingDependencyError
+from edgetl.errors import MissingDependencyError
 from edgetl.parity.reports.cells import figures, minor_figures, pixels
 from edgetl.parity.results import AgainstResult, CheckResult, Comparison, RuntimeResult, StageResult
 from edgetl.parity.stages import STAGES
-from edgetl.runtime.images import read_image
+from edgetl.thumbnail import thumbnail
 
 _THUMBNAIL = 176  # pixels of the longer side: sharp enough to recognise a photo, 6 kB
 _MOST_PHOTOS = 20
@@ -23,7 +20,7 @@ class Card:
     """A photo in the report. ``lines`` are pairs of (who says so, what); ``note`` is what is remarkable about it."""
 
     photo: str
-    thumbnail: str
+    thumbnail: str | None
     lines: tuple[tuple[str, str], ...]
     note: str
     bad: bool
@@ -95,7 +92,7 @@ def _is_bad(run: RuntimeResult, answer: Comparison) -> bool:
 def _answer_card(result: CheckResult, run: RuntimeResult, answer: Comparison, bad: bool) -> Card:
     return Card(
         photo=answer.photo,
-        thumbnail=_thumbnail(result.root / answer.photo),
+        thumbnail=thumbnail(result.root / answer.photo, _THUMBNAIL, _THUMBNAIL),
         lines=(
             ("torch", f"{answer.expected} {_percent(answer.expected_confidence)}"),
             (run.name, f"{answer.found} {_percent(answer.found_confidence)}"),
@@ -110,7 +107,7 @@ def _against_cards(result: AgainstResult) -> list[Card]:
     return [
         Card(
             photo=one.photo,
-            thumbnail=_thumbnail(result.root / one.photo),
+            thumbnail=thumbnail(result.root / one.photo, _THUMBNAIL, _THUMBNAIL),
             lines=(
                 ("old", f"{one.old} {_percent(one.old_confidence)}"),
                 ("new", f"{one.new} {_percent(one.new_confidence)}"),
@@ -120,18 +117,6 @@ def _against_cards(result: AgainstResult) -> list[Card]:
         )
         for one in shown[:_MOST_PHOTOS]
     ]
-
-
-def _thumbnail(path: Path) -> str:
-    """A data URL of a small JPEG; empty if the photo has gone since."""
-    try:
-        image = read_image(path)
-    except ImageError:
-        return ""
-    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    buffer = BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _percent(value: float) -> str:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, ClassVar
 from edgetl.errors import BundleError, RuntimeUnavailableError
 from edgetl.parity.photos import Photo, Unreadable
 from edgetl.parity.stages import Refusal, Stages
-from edgetl.runtime.bundle import Bundle, read_card
+from edgetl.runtime.bundle import DEFAULT_PRECISION, Bundle, read_card
 from edgetl.runtime.card import ModelCard
 
 if TYPE_CHECKING:
     from torch import nn
 
-LONE_PRECISION = "fp32"  # what a model outside a bundle is taken for: nothing in it says otherwise
+LONE_PRECISION = DEFAULT_PRECISION  # what a model outside a bundle is taken for: nothing in it says otherwise
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +41,11 @@ def cut_at_preprocessing(path: Path) -> bytes:
     """
     import onnx
 
+    from edgetl.export.pruning import needed
+
     model = load(path)
     graph = model.graph
-    nodes, used = _needed(graph.node, PREPROCESSED)
+    nodes, used = needed(graph.node, PREPROCESSED)
     made = {name for node in nodes for name in node.output}
     missing = [name for name in PREPROCESSED if name not in made]
     if missing:
@@ -59,24 +60,3 @@ def cut_at_preprocessing(path: Path) -> bytes:
         graph.output.append(onnx.helper.make_tensor_value_info(name, kind, shape))
     content: bytes = model.SerializeToString()
     return content
-
-
-def _needed(nodes: Sequence[Any], outputs: Iterable[str]) -> tuple[list[Any], set[str]]:
-    """(nodes on the way to ``outputs``, in the graph's order; names of the values that they use)."""
-    used, kept = set(outputs), []
-    for node in reversed(nodes):  # a graph's nodes are sorted: whoever uses a value comes after who makes it
-        if used.intersection(node.output):
-            kept.append(node)
-            used.update(_inputs(node))
-    return kept[::-1], used
-
-
-def _inputs(node: Any) -> set[str]:
-    """Names that ``node`` uses, those captured by its subgraphs included."""
-    names = set(node.input)
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            names.update(value.name for value in graph.output)  # a branch may hand out an outer value as it is
-            for inner in graph.node:
-                names |= _inputs(inner)
-    return names

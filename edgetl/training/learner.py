@@ -110,6 +110,10 @@ class Learner:
         """After a validation."""
         self._schedule.epoch_ended(val_loss)
 
+    def hurry(self, share: float) -> None:
+        """See ``Schedule.hurry``."""
+        self._schedule.hurry(share)
+
     def step(self, epoch: int, step: int, batches: Iterator[Batch], count: int, photos: int) -> None:
         """One optimizer step over this process's part of the next ``count`` batches, one after the other.
 

@@ -26,6 +26,7 @@ from edgetl.training.state import Standing, write_state
 from edgetl.training.stopping import StopSignal
 from edgetl.training.validation import Scores, scores
 
+_LONG = 0.5  # of the time that a run may take, until it trains
 _REPORT_SECONDS = 0.2  # between two reports: reading the loss waits for the GPU
 # Between two questions among the processes whether to stop or save: each waits for the slowest. torchrun gives them 30 s.
 _AGREE_SECONDS, _MOST_AGREE_STEPS = 1.0, 10
@@ -62,6 +63,7 @@ class Loop:
     def __init__(self, course: Course, learner: Learner, standing: Standing) -> None:
         self._course, self._learner, self.standing = course, learner, standing
         self._events: Events | None = None
+        self._begun = 0.0  # seconds of the run, when its steps began or went on
 
     def run(self) -> bool:
         """Train to the end → True; False if a signal came first. Either way, where it stands is saved.
@@ -74,11 +76,15 @@ class Loop:
         first = standing.step * settings.accumulate
         shares = self._course.kit.sampler.shares(processes.rank, settings.epochs, epoch=standing.epoch, batch=first)
         clock = _Clock(self._course.started - standing.seconds, settings.max_time)
+        if clock.seconds() > _LONG * 60 * settings.max_time > 0:
+            took, allowed = clock.seconds(), 60 * settings.max_time
+            self._course.listener.note(f"To get ready took {took:.0f} of the {allowed:.0f} seconds of --max-time.")
         solved = settings.warm_head and self._course.kit.backbone.has_linear_head
         if solved and standing.best is None:
             # A solved head is hard to beat with few photos: then it is what is kept.
             self._publish(self._row(clock, self._judge()))
             self._save(clock)
+        self._begun = clock.seconds()
         with (
             StopSignal(self._tell_of_stopping) as stop,
             closing(cast("Any", self._course.kit.loader.batches(shares))) as batches,
@@ -108,12 +114,14 @@ class Loop:
                 self._report(clock)
             if standing.step == course.steps or steps < pause:
                 continue
-            stopped, out_of_time, save, took = course.processes.largest(
+            stopped, out_of_time, save, took, share = course.processes.largest(
                 stop.received,
                 clock.out_of_time(),
                 clock.time_to_save(course.settings.save_every),
                 (time.monotonic() - asked) / steps,
+                self._share_of_time(clock),
             )
+            self._learner.hurry(share)
             pause = min(int(_AGREE_SECONDS / max(took, 1e-9)), _MOST_AGREE_STEPS) if course.processes.count > 1 else 0
             asked, steps = time.monotonic(), 0
             if stopped:
@@ -125,6 +133,18 @@ class Loop:
                 self._save(clock)
         return True
 
+    def _share_of_time(self, clock: _Clock) -> float:
+        """How much of the time that there is after warm-up is over, 0..1; 0 in warm-up, and where time has no end.
+
+        As of the steps, warm-up takes half of the time at most.
+        """
+        standing, course = self.standing, self._course
+        done = standing.epoch * course.steps + standing.step
+        if done < warmup_steps(course.settings, course.steps) and clock.share_since(self._begun) < 0.5:
+            return 0.0
+        standing.warm = clock.seconds() if standing.warm is None else standing.warm
+        return clock.share_since(standing.warm)
+
     def _step(self, batches: Iterator[Batch]) -> None:
         epoch, step = self.standing.epoch, self.standing.step
         count, photos = self._course.kit.sampler.of_step(step)
@@ -134,11 +154,13 @@ class Loop:
         """Validate, keep the weights if they are the best, write the history, save."""
         course, standing = self._course, self.standing
         lr, rate = self._learner.last_lr, clock.images_per_second(course, standing.step)
+        cut = standing.step < course.steps
         standing.epoch, standing.step = standing.epoch + 1, 0
         result = self._judge()
         if result.better_than(standing.gain):
             standing.gain, standing.gain_epoch = result, standing.epoch
         self._learner.epoch_ended(result.tempered)
+        self._learner.hurry(*course.processes.largest(self._share_of_time(clock)))
         self._take_sums()
         row = self._row(
             clock,
@@ -155,7 +177,9 @@ class Loop:
             self._judge(middle)
         self._publish(row)
         if standing.ended and standing.epoch < course.settings.epochs:
-            course.listener.note(f"Ended after epoch {standing.epoch} of {course.settings.epochs}: {enough}.")
+            course.listener.note(
+                f"Ended {'in' if cut else 'after'} epoch {standing.epoch} of {course.settings.epochs}: {enough}."
+            )
         self._save(clock)  # last: a run that is killed before does the epoch again, and writes again what it wrote
 
     def _row(self, clock: _Clock, result: Scores, **trained: float) -> dict[str, Any]:
@@ -222,7 +246,7 @@ class Loop:
             loss=_finite((standing.loss + loss) / (standing.seen + seen)),
             accuracy=(standing.right + right) / (standing.seen + seen),
             images_per_second=rate,
-            seconds_left=left / rate,
+            seconds_left=min(left / rate, clock.seconds_left()),
         )
         course.listener.step(report)
 
@@ -256,8 +280,16 @@ class _Clock:
     def seconds(self) -> float:
         return time.monotonic() - self._start
 
+    def seconds_left(self) -> float:
+        return max(self._end - time.monotonic(), 0.0)
+
     def out_of_time(self) -> bool:
-        return time.monotonic() >= self._end
+        return self.seconds_left() == 0
+
+    def share_since(self, seconds: float) -> float:
+        """Of the time from then to the end, how much is over, 0..1."""
+        passed = self.seconds() - seconds
+        return 0.0 if math.isinf(self._end) else passed / max(passed + self.seconds_left(), 1e-9)
 
     def time_to_save(self, every: float) -> bool:
         return time.monotonic() - self._saved >= every

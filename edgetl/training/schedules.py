@@ -25,7 +25,8 @@ class Schedule:
     """
 
     def __init__(self, optimizer: Optimizer, settings: TrainSettings, steps_per_epoch: int) -> None:
-        total = settings.epochs * steps_per_epoch
+        total = self._total = settings.epochs * steps_per_epoch
+        self._falls = settings.scheduler in ("cosine", "one-cycle")
         warmup = self._warmup = warmup_steps(settings, steps_per_epoch)
         self._plateau: lr_scheduler.ReduceLROnPlateau | None = None
         self._stepwise: lr_scheduler.LRScheduler
@@ -46,7 +47,20 @@ class Schedule:
 
     def step(self) -> None:
         """After an optimizer step."""
-        self._stepwise.step()
+        if not self._falls or self._stepwise.last_epoch < self._total:  # hurried to its end, it would rise again
+            self._stepwise.step()
+
+    def hurry(self, share: float) -> None:
+        """Pass over steps, until as much of what follows warm-up is done as of the time that there is for it.
+
+        share  of that time, 0..1
+
+        Only what falls by steps alone is hurried, cosine and one-cycle. A run whose time is up is then at its end, with
+        rates as small as they should be, and not somewhere at the top.
+        """
+        last = self._warmup + share * (self._total - self._warmup)
+        while self._falls and self._stepwise.last_epoch < min(last, self._total) - 1:
+            self._stepwise.step()
 
     def epoch_ended(self, val_loss: float) -> None:
         """After a validation. An epoch of warm-up says nothing of whether the full rate still helps."""

@@ -124,7 +124,9 @@ class TrainSettings:
     )
     clip: float = _option(0.0, "Recipe", "Largest norm of the gradient; 0: any.", low=0, needs=_LOOP)
     early_stop: int = _option(0, "Recipe", "Stop after this many epochs without gain; 0: never.", low=0, needs=_LOOP)
-    max_time: float = _option(0.0, "Recipe", "Stop after this many minutes; 0: never.", low=0, needs=_LOOP)
+    max_time: float = _option(
+        0.0, "Recipe", "Stop after this many minutes, cosine and one-cycle at their end by then; 0: never.", low=0, needs=_LOOP
+    )
 
     resize: str = _option(
         "auto",

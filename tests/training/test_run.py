@@ -224,8 +224,10 @@ def test_time_and_photos_are_counted_as_they_are(monkeypatch):
     assert clock.seconds() == 119.0 and not clock.out_of_time()
     assert clock.images_per_second(course, 2) == pytest.approx(10 / 69)  # the last of three batches has two photos
     assert clock.images_per_second(course, 1) == pytest.approx(8 / 69)
+    assert clock.share_since(50.0) == pytest.approx(69 / 70) and clock.seconds_left() == 1.0
     now[0] = 1070.0
-    assert clock.out_of_time()
+    assert clock.out_of_time() and clock.share_since(50.0) == 1.0
+    assert _Clock(start=950.0, max_time=0.0).share_since(0.0) == 0.0
 
 
 def test_early_stop_and_max_time_end_a_run_that_is_finished(two_parts, tmp_path):
@@ -235,8 +237,31 @@ def test_early_stop_and_max_time_end_a_run_that_is_finished(two_parts, tmp_path)
     assert f"Ended after epoch {state['epoch']} of 30: no gain since epoch {state['best_epoch']}." in notebook.notes
     assert state["finished"] and state["epoch"] < 30
     assert state["epoch"] - state["best_epoch"] == 2
-    train(small(two_parts, epochs=1000, max_time=1e-6), tmp_path / "short")
+    train(small(two_parts, epochs=1000, max_time=1e-6), tmp_path / "short", listener=notebook)
     assert read_state(tmp_path / "short")["standing"]["epoch"] == 1
+    assert "Ended in epoch 1 of 1000: the time was up." in notebook.notes
+    assert [note for note in notebook.notes if note.startswith("To get ready took")]
+
+
+def test_the_rate_has_fallen_when_the_time_is_up(two_parts, tmp_path, monkeypatch):
+    """A minute an epoch: 10 of 1000."""
+    now = [0.0]
+
+    def step(self, *arguments):
+        now[0] += 60 / self_steps
+        return plain(self, *arguments)
+
+    plain, self_steps = Learner.step, 2
+    settings = small(two_parts, epochs=1000, max_time=10, batch_size=8)
+    monkeypatch.setattr("edgetl.training.loop.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("edgetl.training.run.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(Learner, "step", step)
+    train(settings, tmp_path / "run", started=0.0)
+    rates = [float(row["lr"]) for row in csv.DictReader((tmp_path / "run/history.csv").read_text().splitlines()) if row["lr"]]
+    assert 3 < len(rates) < 1000
+    assert max(rates) > 0.9 * settings.lr
+    assert rates[-1] < 0.1 * settings.lr
+    assert rates == sorted(rates[:2]) + sorted(rates[2:], reverse=True)
 
 
 @pytest.mark.parametrize("backbone", ["squeezenet1_1", "timm/levit_128s"])

@@ -109,6 +109,42 @@ def test_a_short_run_falls_as_well(epochs, warmup):
     assert rates[-1] < 0.3 * RATE
 
 
+@pytest.mark.parametrize(("scheduler", "warmup"), [("cosine", 1), ("cosine", 0), ("one-cycle", 1), ("one-cycle", 0)])
+@pytest.mark.parametrize("allowed", [7, 12, 20])
+def test_what_falls_by_steps_is_at_its_end_when_the_time_is_up(scheduler, warmup, allowed):
+    """Of 30 steps there is time for ``allowed``."""
+    whole = curve(scheduler=scheduler, warmup=warmup)
+    optimizer = optimizer_of()
+    schedule = Schedule(optimizer, TrainSettings("d", epochs=EPOCHS, scheduler=scheduler, warmup=warmup), STEPS)
+    first = warmup * STEPS
+    rates = []
+    for step in range(allowed):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+        if step + 1 >= first:
+            schedule.hurry((step + 1 - first) / (allowed - first))
+    assert rates[:first] == pytest.approx(whole[:first])
+    assert set(map(str, rates)) <= set(map(str, whole))  # the same curve, with steps left out
+    assert max(rates) >= 0.9 * RATE and rates[-1] < 0.6 * max(rates)
+    optimizer.step()
+    schedule.step()
+    assert optimizer.param_groups[0]["lr"] < 0.01 * RATE
+    for _ in range(5):  # and never rises again
+        schedule.hurry(1.0)
+        optimizer.step()
+        schedule.step()
+        assert optimizer.param_groups[0]["lr"] < 0.01 * RATE
+
+
+@pytest.mark.parametrize("scheduler", ["none", "step", "plateau"])
+def test_other_schedules_are_not_hurried(scheduler):
+    optimizer = optimizer_of()
+    schedule = Schedule(optimizer, TrainSettings("d", epochs=EPOCHS, scheduler=scheduler, warmup=0), STEPS)
+    schedule.hurry(0.9)
+    assert optimizer.param_groups[0]["lr"] == RATE
+
+
 def test_plateau_falls_when_the_loss_stalls():
     losses = [1.0, 0.5, 0.6, 0.6, 0.6, 0.6]
     rates = curve(losses, scheduler="plateau", patience=1, gamma=0.1, warmup=1)

@@ -37,7 +37,7 @@ BURST = 5  # runs in a row
 
 def export(trained: Trained, folder: Path, precisions: Sequence[str]) -> dict[str, Any]:
     """Export ``trained`` → the bundle's manifest."""
-    data = run_data(trained.settings, trained.card.labels, "smaller precisions", "Put the data back where it was.")
+    data = run_data(trained.settings, trained.card, "smaller precisions", "Put the data back where it was.")
     validation = [(sample.path, sample.label) for sample in data.val]
     judged_by = JudgedBy(calibration_photos(data, 100), validation, max_accuracy_drop=100)
     bundle = export_bundle(

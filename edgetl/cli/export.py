@@ -182,7 +182,7 @@ def _golden_photos(golden: str, trained: Trained) -> tuple[list[Path], ImageFold
 
     if golden.isdecimal():
         count = int(golden)
-        data = run_data(trained.settings, trained.card.labels, "golden photos", _OTHER_PHOTOS) if count else None
+        data = run_data(trained.settings, trained.card, "golden photos", _OTHER_PHOTOS) if count else None
         return (golden_photos(data, count) if data else []), data
     folder = Path(golden)
     photos = find_images(folder) if folder.is_dir() else []
@@ -196,7 +196,7 @@ def _judged_by(trained: Trained, data: ImageFolders | None, calibration: int, ma
     from edgetl.export.precisions import JudgedBy
 
     hint = "Put the data back where it was, or export with --precision fp32 alone."
-    data = data or run_data(trained.settings, trained.card.labels, "smaller precisions", hint)
+    data = data or run_data(trained.settings, trained.card, "smaller precisions", hint)
     if len(data.val) != trained.card.data.get("val", len(data.val)):
         click.echo(f"Warning: {data.root} has {len(data.val):,} validation photos; the run had others.", err=True)
     return JudgedBy(

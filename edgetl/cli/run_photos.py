@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +14,14 @@ from edgetl.errors import DataError, ExportError, ImageError
 from edgetl.runtime.images import read_image
 
 if TYPE_CHECKING:
+    from edgetl.runtime.card import ModelCard
     from edgetl.training.dataset import ImageFolders
 
 
-def run_data(settings: Mapping[str, Any], labels: Sequence[str], needed_for: str, hint: str) -> ImageFolders:
-    """The data folder of a run, read again.
+def run_data(settings: Mapping[str, Any], card: ModelCard, needed_for: str, hint: str) -> ImageFolders:
+    """The data folder of a run, read again, without validation photos that the run had to leave out, too.
 
-    Raises ExportError, with ``hint``, if it is gone, was never named, or has other classes than ``labels`` by now.
+    Raises ExportError, with ``hint``, if it is gone, was never named, or has other classes than ``card`` by now.
     """
     from edgetl.training.dataset import scan
 
@@ -28,8 +31,10 @@ def run_data(settings: Mapping[str, Any], labels: Sequence[str], needed_for: str
         raise ExportError(f"The run does not say what it was trained on, which {needed_for} need.", hint) from error
     except DataError as error:
         raise ExportError(f"{needed_for[0].upper()}{needed_for[1:]} need the run's data: {error.message}", hint) from error
-    if data.classes != tuple(labels):  # then a class has another number than in the network's outputs
+    if data.classes != card.labels:  # then a class has another number than in the network's outputs
         raise ExportError(f"{data.root} has other classes than the run was trained on, so {needed_for} can't use it.", hint)
+    if len(data.val) > card.data.get("val", math.inf):
+        data = replace(data, val=tuple(sample for sample in data.val if _is_readable(sample.path)))
     return data
 
 

@@ -78,28 +78,28 @@ class ImageFolders:
         return _counts(self.val, len(self.classes))
 
     def without(self, unreadable: Mapping[Path, str]) -> ImageFolders:
-        """Leave out training photos that can't be decoded (path → reason), with a warning that lists them.
+        """Leave out photos that can't be decoded (path → reason), with a warning that lists them.
 
-        Raises DataError if a validation photo is among them, since leaving it out would change what the metrics
-        mean without a word, and if a class has no training photo left.
+        Raises DataError if one of a ``val`` folder is among them: leaving it out would change what the metrics mean. And if
+        a class has no training photo left, or nothing is left to validate on.
         """
         if not unreadable:
             return self
+        train, val = (tuple(sample for sample in part if sample.path not in unreadable) for part in (self.train, self.val))
         lost = [sample.path for sample in self.val if sample.path in unreadable]
-        if lost:
+        if lost and self.has_val_folder:
             raise DataError(
                 f"{_photos(len(lost))} to validate on can't be read:\n{_listed(self.root, lost, unreadable)}",
-                "Repair or remove these files, then run again. Metrics must cover every validation photo.",
+                "Repair or remove these files, then run again. Metrics must cover every photo of val/.",
             )
-        left_out = [sample.path for sample in self.train if sample.path in unreadable]
-        train = tuple(sample for sample in self.train if sample.path not in unreadable)
         _require_photos(self.classes, (sample.label for sample in train), "no training photo that can be read")
-        warning = (
-            f"{_photos(len(left_out))} to train on can't be read and left out:\n{_listed(self.root, left_out, unreadable)}"
-        )
-        return replace(
-            self, train=train, warnings=(*self.warnings, warning), fingerprint=_fingerprint(self.root, train + self.val)
-        )
+        if not val:
+            raise DataError(f"{self.root}: no photo that fell into the validation part can be read.", "Add photos.")
+        left_out = [sample.path for sample in self.train + self.val if sample.path in unreadable]
+        what = "to train on can't be read and left out" if self.has_val_folder else "can't be read and left out"
+        warning = f"{_photos(len(left_out))} {what}:\n{_listed(self.root, left_out, unreadable)}"
+        fingerprint = _fingerprint(self.root, train + val)
+        return replace(self, train=train, val=val, warnings=(*self.warnings, warning), fingerprint=fingerprint)
 
 
 def scan(root: str | Path, *, val_fraction: float = DEFAULT_VAL_FRACTION) -> ImageFolders:

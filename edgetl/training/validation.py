@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,9 +48,10 @@ class Scores:
 
 
 class Validation:
-    """The validation photos; each process keeps its share of them.
+    """The validation photos that can be read; each process keeps its share of them.
 
-    After making one, ask ``unreadable`` (path → reason, of all processes) before anything else.
+    labels      int64 [N], in the photos' order
+    unreadable  path → reason, of all processes
     """
 
     def __init__(
@@ -64,7 +65,6 @@ class Validation:
         done: Done = lambda: None,
     ) -> None:
         """folder: where decoded photos go that don't fit into memory."""
-        self.labels = np.array([sample.label for sample in samples], np.int64)
         self._processes = processes
         self._mine = list(samples)[processes.rank :: processes.count]
         self._normalizer = Normalizer(spec, processes.device)
@@ -75,6 +75,19 @@ class Validation:
         else:
             found = store(self._mine, self._decode, self._room, threads=threads, done=done).unreadable
         self.unreadable = {path: why for part in processes.gather(found) for path, why in part.items()}
+        self._leave_out(found)
+        shares = [samples[rank :: processes.count] for rank in range(processes.count)]
+        places = {sample.path: place for place, sample in enumerate(s for s in samples if s.path not in self.unreadable)}
+        self._places = [[places[sample.path] for sample in share if sample.path in places] for share in shares]
+        self.labels = np.array([sample.label for sample in samples if sample.path in places], np.int64)
+
+    def _leave_out(self, unreadable: Collection[Path]) -> None:
+        kept = [row for row, sample in enumerate(self._mine) if sample.path not in unreadable]
+        if len(kept) < len(self._mine):
+            self._mine = [self._mine[row] for row in kept]
+            if self._room is not None:
+                for new, old in enumerate(kept):  # in place: there may not be room for it twice
+                    self._room[new] = self._room[old]
 
     @torch.inference_mode()
     def logits(self, network: nn.Module) -> NDArray[np.float32]:
@@ -88,17 +101,18 @@ class Validation:
         with full_precision():
             parts = [by_halves(compute, pixels) for pixels in self._batches()]
             mine = torch.cat(parts).cpu().numpy() if parts else None  # once: each time would wait for the GPU
-        gathered = self._processes.gather(mine)
-        shares = [share for share in gathered if share is not None]
-        logits = np.empty((len(self.labels), shares[0].shape[1]), np.float32)
-        for rank, share in enumerate(shares):
-            logits[rank :: self._processes.count] = share
+        gathered = zip(self._places, self._processes.gather(mine), strict=True)
+        shares = [(places, share) for places, share in gathered if share is not None]
+        logits = np.empty((len(self.labels), shares[0][1].shape[1]), np.float32)
+        for places, share in shares:
+            logits[places] = share
         return logits
 
     def _batches(self) -> Iterator[NDArray[np.uint8]]:
         size = _BATCH[self._processes.device.type == "cuda"]
         if self._room is not None:
-            yield from (self._room[start : start + size] for start in range(0, len(self._mine), size))
+            room = self._room[: len(self._mine)]
+            yield from (room[start : start + size] for start in range(0, len(room), size))
             return
         with ThreadPoolExecutor(self._threads) as pool:
             for start in range(0, len(self._mine), size):

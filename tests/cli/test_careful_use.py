@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,13 @@ from click.testing import CliRunner
 from edgetl import CheckpointError, ExportError
 from edgetl.cli.main import command as program
 from edgetl.cli.run_photos import run_data
+from edgetl.runtime.card import ModelCard
+from edgetl.runtime.spec import PreprocessSpec
+from edgetl.training.dataset import scan
 from edgetl.training.folder_lock import alone_in
+from edgetl.training.layout import falls_into_val
+
+SPEC = PreprocessSpec("squash", (32, 32), "bicubic", None, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def typed(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -47,10 +56,24 @@ def test_only_one_run_at_a_time_has_the_folder(tmp_path: Path) -> None:
 
 def test_data_with_other_classes_is_not_that_of_the_run(class_folder: Path) -> None:
     settings = {"data": str(class_folder), "val_fraction": 0.2}
-    labels = ("blue fish", "green, leaf", "red 花")
-    assert run_data(settings, labels, "golden photos", "hint").classes == labels
+    card = ModelCard(("blue fish", "green, leaf", "red 花"), SPEC, "resnet18")
+    assert run_data(settings, card, "golden photos", "hint").classes == card.labels
     with pytest.raises(ExportError, match="other classes"):
-        run_data(settings, ("blue fish", "red 花"), "golden photos", "hint")
+        run_data(settings, replace(card, labels=("blue fish", "red 花")), "golden photos", "hint")
+
+
+def test_validation_photos_that_a_run_left_out_are_left_out_again(class_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(class_folder / "train", tmp_path / "photos"))
+    settings = {"data": str(folder), "val_fraction": 0.2}
+    data = scan(folder)
+    lost = data.val[0].path
+    whole = lost.read_bytes()
+    cut = next(n for n in range(60, 200) if falls_into_val(sha256(whole[:n]).hexdigest(), 0.2))  # still on its side
+    lost.write_bytes(whole[:cut])
+    card = ModelCard(data.classes, SPEC, "resnet18", data={"val": len(data.val) - 1})
+    assert lost not in {sample.path for sample in run_data(settings, card, "golden photos", "hint").val}
+    card = replace(card, data={"val": len(data.val)})  # then it was read, and what becomes of it is to be said
+    assert lost in {sample.path for sample in run_data(settings, card, "golden photos", "hint").val}
 
 
 def test_a_report_replaces_no_photo_and_nothing_in_a_bundle_or_of_a_run(class_folder: Path, tmp_path: Path) -> None:

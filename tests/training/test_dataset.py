@@ -145,6 +145,18 @@ def test_an_unreadable_validation_photo_is_an_error_that_names_it(two_parts):
         folders.without({two_parts / "val/brick/100.png": "cut short"})
 
 
+def test_without_a_val_folder_photos_on_either_side_are_left_out(tmp_path, write_photos):
+    write_photos(tmp_path, {"ash": 12, "brick": 12})
+    folders = scan(tmp_path)
+    broken = (folders.train[0].path, folders.val[0].path)
+    left = folders.without(dict.fromkeys(broken, "cut short"))
+    assert {sample.path for sample in folders.train + folders.val} - {s.path for s in left.train + left.val} == {*broken}
+    assert left.warnings[-1].startswith("2 photos can't be read and left out:")
+    assert left.fingerprint != folders.fingerprint
+    with pytest.raises(DataError, match="no photo that fell into the validation part can be read"):
+        folders.without({sample.path: "cut short" for sample in folders.val})
+
+
 def test_a_class_left_without_readable_photos_is_an_error(two_parts):
     folders = scan(two_parts)
     with pytest.raises(DataError, match="'ash': no training photo that can be read"):

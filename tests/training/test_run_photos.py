@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
+from hashlib import sha256
 
 import pytest
 from torch.utils.data import get_worker_info
@@ -14,7 +17,8 @@ from training_runs import Notebook, small
 from edgetl.errors import DataError, ImageError, TrainingError
 from edgetl.training import checkpoint, pixels
 from edgetl.training import loop as loop_module
-from edgetl.training.dataset import read_sample
+from edgetl.training.dataset import read_sample, scan
+from edgetl.training.layout import falls_into_val
 from edgetl.training.loader import _explained
 from edgetl.training.progress import Listener
 from edgetl.training.recipes import resolve
@@ -33,6 +37,32 @@ def test_unreadable_photos_are_found_before_any_epoch(two_parts, tmp_path, chang
     with pytest.raises(DataError, match=r"val/brick/100\.png"):
         train(small(two_parts, **changes), tmp_path / "other")
     assert not (tmp_path / "other/best.safetensors").exists()
+
+
+@pytest.mark.parametrize("room", [True, False])
+@pytest.mark.parametrize("strategy", ["full", "features"])
+def test_where_no_val_folder_says_otherwise_damaged_photos_are_left_out_of_both_parts(
+    write_photos, tmp_path, monkeypatch, strategy, room
+):
+    """The run is that of a folder without them. A photo's side is that of its bytes, so they are cut until it stays."""
+    data = write_photos(tmp_path / "data", {"ash": 20, "brick": 20})
+    shutil.copytree(data, tmp_path / "sound")
+    sides = scan(data)
+    for path, into_val in ((sides.train[0].path, False), (sides.val[0].path, True)):
+        whole = path.read_bytes()
+        cut = next(n for n in range(60, 200) if falls_into_val(sha256(whole[:n]).hexdigest(), 0.2) == into_val)
+        path.write_bytes(whole[:cut])
+        (tmp_path / "sound" / path.relative_to(data)).unlink()
+    if not room:
+        monkeypatch.setattr("edgetl.training.validation.allocate", lambda *_: None)
+    given = {"backbone": "timm/test_resnet", "weights": "none", "image_size": 32, "device": "cpu", "feature_cache": "off"}
+    given |= {"epochs": 2, "batch_size": 8, "workers": 1} if strategy == "full" else {}
+    rows, notebook = [], Notebook()
+    for number, folder in enumerate((data, tmp_path / "sound")):
+        train(resolve(folder, {**given, "strategy": strategy}, cuda=False), tmp_path / f"run{number}", listener=notebook)
+        rows.append(json.loads((tmp_path / f"run{number}/metrics.json").read_text()))
+    assert any("2 photos can't be read and left out" in note for note in notebook.notes)
+    assert rows[0] == rows[1]
 
 
 def test_copies_of_a_photo_that_can_not_be_read_are_all_left_out(two_parts, tmp_path):

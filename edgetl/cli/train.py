@@ -37,7 +37,7 @@ EVERY_OPTION = f"{__name__}.every_option"
 
 _RARE = ("find_lr",)  # of the command's own options
 _NO_RATE = "The loss hardly falls at any rate; no --lr is suggested."
-_FROM_SOLVED_HEAD = " From a solved head it need not: the default will do, and --no-warm-head shows what a random one takes."
+_FROM_SOLVED_HEAD = "\nFrom a solved head that says little: the default will do; --no-warm-head shows what a random one takes."
 
 
 class GroupedCommand(click.Command):
@@ -124,7 +124,7 @@ def command(data: Path | None, out: Path | None, resume: Path | None, overwrite:
     if resume is not None:
         _refuse_beside_resume(out, overwrite, find_lr, given)
         require_begun(resume)
-        with _showing() as listener, _telling_how_to_go_on(resume):
+        with _showing() as listener, _telling_how_to_go_on(resume, begun=True):
             from edgetl.training import run
 
             outcome = run.resume(resume, data=data, device=given.get("device"), listener=listener)
@@ -171,8 +171,8 @@ def _start(data: Path, out: Path, overwrite: bool, find_lr: bool, given: dict[st
     if not find_lr:
         _conclude(outcome)
     elif _leads():
-        none = _NO_RATE + (_FROM_SOLVED_HEAD if settings.warm_head else "")
-        said = f"Suggested: --lr {found.suggested:.1e}" if found.suggested else none
+        said = f"Suggested: --lr {found.suggested:.1e}" if found.suggested else _NO_RATE
+        said += _FROM_SOLVED_HEAD if settings.warm_head else ""
         click.echo(f"{said}\nCurve: {found.plot}, as numbers: {found.table}")
 
 
@@ -203,9 +203,9 @@ def _showing() -> Iterator[Listener]:
 
 
 @contextmanager
-def _telling_how_to_go_on(folder: Path) -> Iterator[None]:
-    """For Ctrl-C before the first step and after the last one."""
-    before = _state_in(folder)
+def _telling_how_to_go_on(folder: Path, *, begun: bool = False) -> Iterator[None]:
+    """For Ctrl-C before the first step and after the last one. begun: the run in ``folder`` is this one, and no earlier one."""
+    before = () if begun else _state_in(folder)
     try:
         yield
     except KeyboardInterrupt:

@@ -83,10 +83,10 @@ class Display(Listener):
 
     def epoch(self, row: dict[str, Any]) -> None:
         """One line for an epoch that is done, or for the solved head before them."""
-        judged = f"val loss {row['val_loss']:.4f}  val accuracy {row['val_accuracy']:.2%}"
-        line = f"solved head                             {judged}"
+        judged = f"val loss {row['val_loss']:7.4f}  val accuracy {row['val_accuracy']:7.2%}"
+        line = f"{'solved head':<41}  {judged}"
         if row["epoch"]:
-            trained = f"loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:.2%}"
+            trained = f"loss {row['train_loss']:7.4f}  accuracy {row['train_accuracy']:7.2%}"
             line = f"epoch {row['epoch']:>3}  {trained:>30}  {judged}  {_rate(row['images_per_second'])}"
         self._console.print(line, soft_wrap=True)
 

@@ -19,7 +19,7 @@ from torchvision.transforms import InterpolationMode
 from edgetl.errors import SpecError, TrainingError, first_line
 from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training.blocks import Block, find_blocks
-from edgetl.training.weights import embedded_weights_file, load_by_name, load_in_order, read_weights
+from edgetl.training.weights import embedded_weights_file, load_by_name, load_in_order, read_weights, trained_backbone
 
 EMBEDDED = "efficientnet_lite0"
 TIMM_PREFIX = "timm/"
@@ -115,7 +115,14 @@ def build(name: str, classes: int, *, weights: str | Path = "auto") -> Backbone:
     else:
         backbone = _build_torchvision(name, classes, pretrained)
     if weights not in ("auto", "none"):
-        load_by_name(backbone.module, read_weights(Path(weights)), backbone.heads, str(weights))
+        tensors = read_weights(Path(weights))
+        try:
+            load_by_name(backbone.module, tensors, backbone.heads, str(weights))
+        except TrainingError as error:
+            other = trained_backbone(Path(weights))
+            if other in (None, name):
+                raise
+            raise TrainingError(f"{weights} holds a {other}, not a {name}.", f"Add --backbone {other}.") from error
     return backbone
 
 

@@ -20,10 +20,9 @@ from edgetl.training.backbones import Level, build
 from edgetl.training.layout import content_digest
 from edgetl.training.levels import with_levels
 from edgetl.training.run_folder import BEST, LAST
-from edgetl.training.weights import load_state
+from edgetl.training.weights import METADATA_KEY, load_state
 from edgetl.training.writing import write_atomically
 
-_METADATA_KEY = "edgetl"
 _CHECKSUM = "sha256"  # of the description without it, and of the tensors
 _SCHEMA = 1
 
@@ -56,7 +55,7 @@ def save(trained: Trained, path: Path) -> None:
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in trained.network.state_dict().items()}
     # One entry: the format puts several into any order, and the same network should give the same bytes.
     text = _as_json({**description, _CHECKSUM: _digest(description, tensors)})
-    content = to_bytes(tensors, {_METADATA_KEY: text})
+    content = to_bytes(tensors, {METADATA_KEY: text})
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
@@ -89,7 +88,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     try:
         sha256 = content_digest(path)
         with safe_open(path, framework="pt") as file:
-            description = json.loads((file.metadata() or {}).get(_METADATA_KEY, "null"))
+            description = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         if content_digest(path) != sha256:  # a run that goes on has put a better one in its place
             raise CheckpointError(f"{path} changed while it was read.", "Do it again.")

@@ -27,10 +27,10 @@ from edgetl.training.layout import (
     class_names,
     content_digest,
     data_parts,
-    falls_into_val,
     no_text,
     oddities,
     too_few_classes,
+    validation_digests,
 )
 
 _LISTED = 10  # names in a message before "and N more"
@@ -105,9 +105,10 @@ class ImageFolders:
 def scan(root: str | Path, *, val_fraction: float = DEFAULT_VAL_FRACTION) -> ImageFolders:
     """Read ``root/train/<class>/…`` with ``root/val/<class>/…``, or split one ``root/<class>/…``.
 
-    The split puts a photo into validation by the hash of its bytes. Adding, removing or renaming photos never moves
-    another one, and copies of a photo fall on one side, so that none is both trained and judged on. Hashing runs at
-    the disk's speed (SHA-256: 1.5 GB/s a core), and leaves the files in the page cache for the decoder.
+    The split puts a photo into validation by the hash of its bytes, and sees that each class has photos on both sides (see
+    ``validation_digests``). Adding, removing or renaming photos moves no other one, but in tiny classes, and copies of a
+    photo fall on one side, so that none is both trained and judged on. Hashing runs at the disk's speed (SHA-256: 1.5 GB/s
+    a core), and leaves the files in the page cache for the decoder.
 
     val_fraction  share of photos to validate on, above 0 and below 1; used only where there is no ``val`` folder
 
@@ -120,9 +121,13 @@ def scan(root: str | Path, *, val_fraction: float = DEFAULT_VAL_FRACTION) -> Ima
         return _read_parts(root, parts)
     classes, found = _read_classes(root)
     samples = _hashed(root, found)
-    train = tuple(sample for sample in samples if not falls_into_val(sample.digest, val_fraction))
-    val = tuple(sample for sample in samples if falls_into_val(sample.digest, val_fraction))
-    fix = f"Add photos of it, or change the validation share (now {val_fraction}), or make train/ and val/ folders."
+    by_class: list[list[str]] = [[] for _ in classes]
+    for sample in samples:
+        by_class[sample.label].append(sample.digest)
+    validating = validation_digests(by_class, val_fraction)
+    train = tuple(sample for sample in samples if sample.digest not in validating)
+    val = tuple(sample for sample in samples if sample.digest in validating)
+    fix = "Add photos, or make train/ and val/ folders."
     _require_photos(classes, (sample.label for sample in train), "photos, but none of them fell into the training part", fix)
     if not val:
         raise DataError(f"{root}: no photo fell into the validation part.", fix)
@@ -241,7 +246,7 @@ def _warnings(folders: ImageFolders, parts: Mapping[str, Path]) -> Iterable[str]
     unjudged = [name for name, count in zip(folders.classes, folders.val_counts, strict=True) if not count]
     if unjudged:
         said = f"No photo of {', '.join(unjudged)} fell into the validation part: the metrics say nothing about it."
-        yield f"{said} Raise --val-fraction, or make a val/ folder."
+        yield f"{said} Add photos of it, or make a val/ folder."
     shared = {sample.digest for sample in folders.train} & {sample.digest for sample in folders.val}
     if WHOLE not in parts and (folders.root / TEST).is_dir():
         yield f"{TEST}/ is left alone: neither trained nor judged on."

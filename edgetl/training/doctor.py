@@ -19,10 +19,10 @@ from edgetl.training.layout import (
     WHOLE,
     class_names,
     data_parts,
-    falls_into_val,
     no_text,
     oddities,
     too_few_classes,
+    validation_digests,
 )
 
 TINY_SIDE = 32  # pixels: with a side below it, little but noise is left after the enlargement to a network's input
@@ -94,7 +94,9 @@ def examine(root: str | Path, *, threads: int | None = None, progress: Progress 
             counts[part][name] += 1
     housed = [item for item in inspections if homes[item.path][1]]
     copies = same_content(housed)
-    sides = {item.path: (homes[item.path][0] or _fate(item), homes[item.path][1]) for item in housed if item.usable}
+    validating = _validating((item for item in housed if item.photo and item.digest), homes)
+    fates = {item.path: VAL if item.digest in validating else TRAIN for item in housed if item.usable}
+    sides = {path: (homes[path][0] or fate, homes[path][1]) for path, fate in fates.items()}
     findings = [
         *_class_findings(counts, parts),
         *(_split_findings(sides, counts[WHOLE]) if WHOLE in counts else ()),
@@ -209,9 +211,12 @@ def _class_findings(counts: Mapping[str, Mapping[str, int]], parts: Mapping[str,
             yield Finding("warning", "uneven classes", message)
 
 
-def _fate(item: Inspection) -> str:
-    """Where training puts a photo of a folder that is not split yet."""
-    return VAL if falls_into_val(item.digest, DEFAULT_VAL_FRACTION) else TRAIN
+def _validating(photos: Iterable[Inspection], homes: Mapping[Path, Key]) -> set[str]:
+    """Digests of the photos that training judges by, of a folder that is not split yet."""
+    by_class: dict[str, list[str]] = defaultdict(list)
+    for item in photos:
+        by_class[homes[item.path][1]].append(item.digest)
+    return validation_digests([by_class[name] for name in sorted(by_class)], DEFAULT_VAL_FRACTION)
 
 
 def _split_findings(fates: Mapping[Path, Key], counts: Mapping[str, int]) -> Iterator[Finding]:

@@ -34,9 +34,10 @@ class Told:
     doubts: Sequence[Doubt] = ()
 
 
-def _effective(settings: TrainSettings) -> dict[str, Any]:
-    """Without those that changed nothing beside the others."""
-    return {name: value for name, value in settings.to_dict().items() if name not in OPTIONS or settings.has_effect(name)}
+def _effective(settings: TrainSettings, folders: ImageFolders) -> dict[str, Any]:
+    """Without those that changed nothing beside the others, or with these photos."""
+    idle = {name for name in OPTIONS if not settings.has_effect(name)} | ({"val_fraction"} if folders.has_val_folder else set())
+    return {name: value for name, value in settings.to_dict().items() if name not in idle}
 
 
 def finish(
@@ -72,12 +73,12 @@ def finish(
         seconds=told.seconds,
         device=told.device,
         train_counts=folders.train_counts,
-        settings=_effective(settings),
+        settings=_effective(settings, folders),
         history=told.history,
         strengths=told.strengths,
         doubts=[(folders.train[photo], predicted, sure) for photo, predicted, sure in told.doubts],
         warnings=told.warnings,
     )
     write_report(folder, report)
-    write_metrics(folder, {**metrics, "classes": [asdict(found) for found in classes]})
+    write_metrics(folder, {**metrics, "temperature": temperature, "classes": [asdict(found) for found in classes]})
     return metrics

@@ -7,7 +7,7 @@ import hashlib
 import os
 import stat
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from edgetl.errors import DataError
@@ -112,6 +112,24 @@ def falls_into_val(digest: str, val_fraction: float) -> bool:
     """Whether the photo with this SHA-256 (hex) is one of the ``val_fraction`` to validate on: by its content alone,
     so that other photos coming, going or being renamed never move it."""
     return int(digest[:16], 16) < val_fraction * 2**64
+
+
+def validation_digests(classes: Iterable[Collection[str]], val_fraction: float) -> set[str]:
+    """Which photos of a folder that is not split validate: those that ``falls_into_val`` says, and a few more or fewer.
+
+    classes  the digests of each class's photos
+
+    Of each class one photo is trained on, and, if it has two, one is judged on: the ones that their content brings
+    closest to that. They may change sides again when photos of a tiny class are added; no other photo ever does.
+    """
+    parts = [sorted(set(digests)) for digests in classes if digests]
+    val = {digest for part in parts for digest in part if falls_into_val(digest, val_fraction)}
+    for part in parts:
+        if val.issuperset(part):
+            val.remove(part[-1])
+        if len(part) > 1 and val.isdisjoint(part):
+            val.add(part[0])
+    return val
 
 
 def check_val_fraction(val_fraction: float) -> None:

@@ -176,7 +176,7 @@ class Loop:
         if standing.ended and (middle := self._learner.midway()) is not None:
             self._judge(middle)
         self._publish(row)
-        if standing.ended and standing.epoch < course.settings.epochs:
+        if standing.ended and (cut or standing.epoch < course.settings.epochs):
             course.listener.note(
                 f"Ended {'in' if cut else 'after'} epoch {standing.epoch} of {course.settings.epochs}: {enough}."
             )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.errors import TrainingError
+from edgetl.training.run_folder import BEST
 from edgetl.training.settings import SOLVER, TrainSettings, flag, flags, require_weights_file
 
 CLASSIC: Mapping[str, Any] = {
@@ -63,6 +64,9 @@ def resolve(data: str | Path, given: Mapping[str, Any], *, cuda: bool) -> TrainS
         recipe["optimizer"] = SOLVER
     if given.get("weights") == "none":  # then there are no pretrained statistics to keep
         recipe["norm_statistics"] = True
+    run = Path(given.get("weights", "auto"))
+    if (run / BEST).is_file():
+        given = {**given, "weights": str(run / BEST)}
     suited = _OTHER_OPTIMIZERS.get({**recipe, **given}.get("optimizer", ""), {})
     settings = TrainSettings(**{"data": str(Path(data).absolute()), **suited, **recipe, **given, "strategy": strategy})
     _refuse_contradictions(settings, given)

@@ -36,7 +36,7 @@ from edgetl.training.photos import find_photos, refuse_among_photos, require_sam
 from edgetl.training.preparation import build_backbone, class_weights, equip, look_ahead, readable
 from edgetl.training.progress import Listener, Remembering
 from edgetl.training.randomness import reproducible
-from edgetl.training.run_folder import BEST, LAST, SOLVED, clear, require_free, settle, waiting
+from edgetl.training.run_folder import BEST, LAST, SOLVED, clear, how_to_train_further, require_free, settle, waiting
 from edgetl.training.settings import SOLVER, TrainSettings
 from edgetl.training.solve import compute_features, solve_head
 from edgetl.training.state import Standing, read_state
@@ -85,6 +85,8 @@ def train(
         folders = folders or find_photos(settings, noted)
         warn_about(folders, settings, noted)
         backbone = build_backbone(settings, len(folders.classes))
+        if settings.weights == "none" and settings.strategy == "features":
+            noted.note("The backbone is random and stays so: it tells little from anything. --strategy full trains it, too.")
         if processes.leads:
             make_folder(folder)
             held.enter_context(alone_in(folder))
@@ -101,21 +103,22 @@ def resume(folder: Path, *, data: Path | None = None, device: str | None = None,
 
     data    where the photos are now, if they were moved
     device  another one than the run began on
+
+    Raises as ``train`` does; CheckpointError, too, where the folder can't be written any more.
     """
     started = time.monotonic()
     state = read_state(folder)
     settings = TrainSettings.from_dict(state["settings"])
     settings = replace(settings, device=device or settings.device, data=str(data.absolute()) if data else settings.data)
     if state["standing"]["finished"]:
-        raise TrainingError(
-            f"The run in {folder} is finished.", "To train longer, start another with more --epochs or --max-time."
-        )
+        raise TrainingError(f"The run in {folder} is finished.", how_to_train_further(folder))
     with join(settings.device) as processes, reproducible(processes.device), memory_kept(processes.device), ExitStack() as held:
         noted = Remembering(listener if listener and processes.leads else Listener(), state["notes"])
         look_ahead(settings, processes)
         if processes.device.type == "cpu":  # a sum cut into other parts rounds otherwise
             held.enter_context(torch_threads(state["threads"]))
         if processes.leads:
+            make_folder(folder)
             held.enter_context(alone_in(folder))
             remove_leftovers(folder)
             if state["standing"]["best"]:

@@ -77,15 +77,18 @@ def require_begun(folder: Path) -> Path:
         hint = f"Name the run's folder: edgetl train --resume {shell_word(folder.parent)}"
         raise CheckpointError(f"{folder} is a file.", hint)
     if LAST not in present and METRICS in present:
-        raise CheckpointError(
-            f"The run in {folder} is finished.", "Start another with -o, or this one again with DATA and --overwrite."
-        )
+        raise CheckpointError(f"The run in {folder} is finished.", how_to_train_further(folder))
     if LAST not in present:
         again = " --overwrite" if present else ""
         begin = f"Start it with edgetl train DATA -o {shell_word(folder)}{again}"
         no_run = not present and _other_things(folder)
         raise CheckpointError(f"There is nothing to resume in {folder}.", "Name a run's folder." if no_run else begin)
     return folder / LAST
+
+
+def how_to_train_further(folder: Path) -> str:
+    """For a run that is finished."""
+    return f"To train its network further, begin another run: edgetl train DATA -o NEW --weights {shell_word(folder / BEST)}"
 
 
 def clear(folder: Path, *, but: str) -> None:

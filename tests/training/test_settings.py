@@ -89,14 +89,15 @@ def test_weights_that_are_not_there_are_missed_before_anything_is_built():
         resolve("d", {"weights": "nowhere.pth"}, cuda=False)
 
 
-def test_a_folder_or_a_runs_state_is_no_file_of_weights(tmp_path):
+def test_a_runs_folder_stands_for_its_weights_and_its_state_or_another_folder_for_none(tmp_path):
     (tmp_path / "last.pt").touch()
     resolve("d", {"weights": str(tmp_path / "last.pt")}, cuda=False)  # it may be anybody's
-    (tmp_path / "best.safetensors").touch()
-    for wrong in (tmp_path, tmp_path / "last.pt"):
-        with pytest.raises(TrainingError, match="no file of weights") as caught:
-            resolve("d", {"weights": str(wrong)}, cuda=False)
-        assert str(tmp_path / "best.safetensors") in caught.value.hint
+    best = tmp_path / "best.safetensors"
+    best.touch()
+    assert resolve("d", {"weights": str(tmp_path)}, cuda=False).weights == str(best)
+    with pytest.raises(TrainingError, match="no file of weights") as caught:
+        resolve("d", {"weights": str(tmp_path / "last.pt")}, cuda=False)
+    assert str(best) in caught.value.hint
     for folder in (".", "/"):
         with pytest.raises(TrainingError, match="is a folder"):
             resolve("d", {"weights": folder}, cuda=False)

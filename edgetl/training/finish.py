@@ -13,9 +13,9 @@ from scipy.special import softmax
 
 from edgetl.training import checkpoint
 from edgetl.training.calibration import fit_temperature
-from edgetl.training.dataset import ImageFolders
+from edgetl.training.dataset import ImageFolders, Sample
 from edgetl.training.head import Doubt
-from edgetl.training.history import write_metrics
+from edgetl.training.history import Answer, write_answers, write_metrics
 from edgetl.training.metrics import class_metrics, metrics_summary
 from edgetl.training.report import ReportData, write_report
 from edgetl.training.run_folder import BEST
@@ -43,7 +43,8 @@ def _effective(settings: TrainSettings, folders: ImageFolders) -> dict[str, Any]
 def finish(
     folder: Path, settings: TrainSettings, folders: ImageFolders, logits: NDArray[np.float32], told: Told
 ) -> dict[str, Any]:
-    """Complete the checkpoint in ``folder``, and write report.html and metrics.json, there by class, too → the metrics.
+    """Complete the checkpoint in ``folder``, and write report.html, the tables of photos, and metrics.json, there by class,
+    too → the metrics.
 
     settings  as the run ends: the photos may have moved since its weights were kept
     logits    float32 [N, classes], what the kept weights say of the validation photos
@@ -80,5 +81,24 @@ def finish(
         warnings=told.warnings,
     )
     write_report(folder, report)
+    write_answers(folder, _answers(folders, probabilities), _doubts(folders, told.doubts))
     write_metrics(folder, {**metrics, "temperature": temperature, "classes": [asdict(found) for found in classes]})
     return metrics
+
+
+def _answers(folders: ImageFolders, probabilities: NDArray[np.float32]) -> list[Answer]:
+    """Of every validation photo: the surest mistakes first, then what is right, the least sure first."""
+    found = [
+        _answer(folders, sample, int(answer), float(confidence))
+        for sample, answer, confidence in zip(folders.val, probabilities.argmax(1), probabilities.max(1), strict=True)
+    ]
+    return sorted(found, key=lambda row: (row.answer == row.label, row.confidence * (1 if row.answer == row.label else -1)))
+
+
+def _doubts(folders: ImageFolders, doubts: Sequence[Doubt]) -> list[Answer]:
+    return [_answer(folders, folders.train[doubt.photo], doubt.predicted, doubt.confidence) for doubt in doubts]
+
+
+def _answer(folders: ImageFolders, sample: Sample, answer: int, confidence: float) -> Answer:
+    name = sample.path.relative_to(folders.root).as_posix()
+    return Answer(name, folders.classes[sample.label], folders.classes[answer], confidence)

@@ -1,16 +1,17 @@
-"""What a run leaves to read besides the weights: a row for each epoch, the final figures, TensorBoard events."""
+"""What a run leaves to read besides the weights: rows for epochs and for photos, the final figures, TensorBoard events."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgetl.errors import MissingDependencyError
-from edgetl.training.run_folder import EVENTS, HISTORY, METRICS
+from edgetl.runtime.result_files import plain_name
+from edgetl.training.run_folder import ANSWERS, DOUBTS, EVENTS, HISTORY, METRICS
 from edgetl.training.writing import write_atomically
 
 COLUMNS = ("epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "images_per_second", "seconds")
@@ -18,19 +19,39 @@ COLUMNS = ("epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accur
 _TAGS = {name: name.replace("_", "/", 1) for name in COLUMNS if name.startswith(("train_", "val_"))}
 
 
+class Answer(NamedTuple):
+    """What a photo is called below the data folder, its label, what it was taken for, and how surely, 0..1."""
+
+    file: str
+    label: str
+    answer: str
+    confidence: float
+
+
 def write_history(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """All epochs so far, as CSV; epoch 0 is the solved head, of which nothing was trained yet."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(folder / HISTORY, lambda path: path.write_text(text.getvalue(), encoding="utf-8", newline=""))
+    _write_table(folder / HISTORY, COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
     """The final figures, as JSON."""
     text = json.dumps(dict(metrics), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     write_atomically(folder / METRICS, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def write_answers(folder: Path, answers: Iterable[Answer], doubts: Iterable[Answer]) -> None:
+    """Tables of every validation photo, and of every training photo whose label is doubtful, in the order that they come."""
+    for name, rows in ((ANSWERS, answers), (DOUBTS, doubts)):
+        cells = ([plain_name(row.file), row.label, row.answer, f"{row.confidence:.6f}"] for row in rows)
+        _write_table(folder / name, Answer._fields, cells)
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_atomically(path, lambda part: part.write_text(text.getvalue(), encoding="utf-8", newline=""))
 
 
 def summary_writer() -> Any:

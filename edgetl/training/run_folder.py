@@ -14,8 +14,11 @@ LAST = "last.pt"
 HISTORY = "history.csv"
 METRICS = "metrics.json"
 REPORT = "report.html"
+ANSWERS = "validation.csv"
+DOUBTS = "doubtful.csv"
 EVENTS = "tensorboard"
 SOLVED = "solved"
+_FILES = (BEST, LAST, HISTORY, METRICS, REPORT, ANSWERS, DOUBTS)
 _MEND = "See that files can be written there."
 _RATES = ("lr.csv", "lr.png")  # of --find-lr, beside which a run may begin
 
@@ -65,7 +68,7 @@ def can_go_on(folder: Path) -> bool:
 
 def _present(folder: Path) -> set[str]:
     try:
-        return {name for name in (BEST, LAST, HISTORY, METRICS, REPORT, EVENTS) if (folder / name).exists()}
+        return {name for name in (*_FILES, EVENTS) if (folder / name).exists()}
     except OSError as error:
         raise CheckpointError(f"{folder} can't be read: {error.strerror}.", "Choose another folder with -o.") from error
 
@@ -94,7 +97,7 @@ def how_to_train_further(folder: Path) -> str:
 def clear(folder: Path, *, but: str) -> None:
     """What an earlier run left in the folder goes, nothing else; ``but`` is the new one's. Raises CheckpointError."""
     try:
-        for name in (LAST, BEST, HISTORY, METRICS, REPORT):
+        for name in _FILES:
             for path in (folder / name, folder / part_of(name)):
                 if path.name != but:
                     path.unlink(missing_ok=True)

@@ -171,7 +171,7 @@ def test_of_many_doubts_the_surest_are_shown_and_how_many_there_are(run, tmp_pat
     doubts = [(Sample(path, 1, ""), 0, 0.9 - number / 100) for number, path in enumerate(data.paths)]
     page = page_of(run, dataclasses.replace(data, targets=data.probabilities.argmax(1), doubts=doubts))
     assert [picture["alt"].split("/")[-1] for picture in page.all("img")] == [f"{number}.jpg" for number in range(12)]
-    assert "12 of 20 are shown" in page.text
+    assert "12 of 20 are shown, doubtful.csv has all" in page.text
     assert "are shown" not in page_of(run, dataclasses.replace(data, doubts=doubts[:12])).text
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -229,6 +230,26 @@ def test_time_and_photos_are_counted_as_they_are(monkeypatch):
     now[0] = 1070.0
     assert clock.out_of_time() and clock.share_since(50.0) == 1.0
     assert _Clock(start=950.0, max_time=0.0).share_since(0.0) == 0.0
+
+
+def test_every_photo_judged_on_and_every_doubtful_one_is_in_a_table(two_parts, tmp_path):
+    shutil.copy(two_parts / "train/ash/000.png", two_parts / "train/brick/wrong, label.png")
+    run = tmp_path / "run"
+    outcome = train(features_of(two_parts), run)
+    rows = list(csv.DictReader((run / "validation.csv").read_text(encoding="utf-8").splitlines()))
+    assert list(rows[0]) == ["file", "label", "answer", "confidence"]
+    folders = scan(two_parts)
+    assert {row["file"]: row["label"] for row in rows} == {
+        sample.path.relative_to(two_parts).as_posix(): folders.classes[sample.label] for sample in folders.val
+    }
+    right = [row["answer"] == row["label"] for row in rows]
+    assert sum(right) / len(right) == pytest.approx(outcome.metrics["accuracy"])
+    assert right == sorted(right)  # mistakes first
+    sure = [float(row["confidence"]) for row in rows]
+    wrong = right.count(False)
+    assert sure == sorted(sure[:wrong], reverse=True) + sorted(sure[wrong:])
+    doubtful = list(csv.DictReader((run / "doubtful.csv").read_text(encoding="utf-8").splitlines()))
+    assert all((two_parts / row["file"]).is_file() and row["label"] != row["answer"] for row in doubtful)
 
 
 def test_weights_of_another_backbone_are_told_from_damaged_ones(two_parts, tmp_path):

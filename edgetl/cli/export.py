@@ -33,6 +33,7 @@ DEFAULT_MAX_DROP = 0.5
 
 _OTHER_PHOTOS = "Give other photos with --golden DIR, or leave them out with --golden 0."
 
+_LITTLE_AGREEMENT = 0.95  # with the float32 model, below which an accuracy that is kept may be an accident
 _LARGE = 30_000_000  # parameters
 _MOST_CLASSES, _MOST_LAYERS = 10, 3  # shown; the manifest has all
 
@@ -106,7 +107,15 @@ def command(
     with steps() as working:
         written = _export(run, output, golden, opset, formats, precisions, calibration, max_accuracy_drop, working)
     _warn_of_an_unfinished(run)
-    click.echo("\n".join(_lines(written, json.loads((written / MANIFEST).read_bytes()))))
+    manifest = json.loads((written / MANIFEST).read_bytes())
+    click.echo("\n".join(_lines(written, manifest)))
+    for precision, judged in manifest["precisions"].items():
+        if judged["agreement"] < _LITTLE_AGREEMENT:
+            click.echo(
+                f"Warning: {precision} answers {1 - judged['agreement']:.1%} of the photos otherwise, wherever it is right: "
+                "judge it by more photos before you ship it, with edgetl check --against.",
+                err=True,
+            )
 
 
 def _export(

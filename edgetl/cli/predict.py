@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgetl.cli.model_options import model_options, open_predictor
-from edgetl.cli.printable import printable, width
+from edgetl.cli.printable import counted, printable, width
 from edgetl.errors import ImageError
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ def command(
     if not total and shard.count == 1:
         raise click.UsageError(f"There is no photo in {', '.join(photos)}.")
     if failed:
-        click.echo(f"{failed} of {total} photos could not be classified.", err=True)
+        where = f"; {out} says why" if out is not None else ""
+        click.echo(f"{failed} of {total} photos could not be classified{where}.", err=True)
         sys.exit(1)
 
 
@@ -117,19 +118,42 @@ def _write_all(predictor: Predictor, photos: tuple[str, ...], shard: Shard, out:
 
     if "-" in photos:
         raise click.UsageError("--out takes files and folders, not standard input.")
+    written = _modified(Path(out))
+    changed: list[Path] = []
     with open_results(out, predictor.model_id, predictor.labels) as results:
         total = len(results)
         right = _RightByFolder(predictor.labels)
-        waiting = (photo for photo in photos_of(photos, shard) if str(photo) not in results)
+
+        def unanswered() -> Iterator[Path]:
+            for photo in photos_of(photos, shard):
+                if str(photo) not in results:
+                    yield photo
+                elif written and (_modified(photo) or 0) > written:
+                    changed.append(photo)
+
         with counting(done=total, total=lambda: sum(1 for _ in photos_of(photos, shard))) as count:
-            for result in predictor.batch(waiting):
+            for result in predictor.batch(unanswered()):
                 results.append(result)
                 total += 1
                 right.count(result)
                 count()
+    if changed:
+        click.echo(
+            f"Warning: the old answers stand, though {counted(len(changed), 'photo')} changed since {out} was written, "
+            f"{printable(str(changed[0]))} first. Remove that file, or name another one, to have them classified again.",
+            err=True,
+        )
     right.tell(", of the new ones" if len(results) else "")
     click.echo(f"photos in {out}: {total}" + (f", {len(results)} of them from before" if len(results) else ""), err=True)
     return total, results.failed
+
+
+def _modified(path: Path) -> float | None:
+    """When, in seconds; None where there is nothing to ask."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
 
 
 class _RightByFolder:

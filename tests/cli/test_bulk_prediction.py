@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from pictures import photo
+from PIL import Image
 
 from edgetl.cli.main import command as program
 
@@ -89,6 +90,21 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(
     again = predict(tiny_bundle, many_photos, "--out", out)
     assert "600 of them from before" in again.stderr
     assert again.exit_code == 1, "one photo failed, though not in this run"
+
+
+def test_a_photo_that_changed_after_its_answer_is_told_and_one_that_is_gone_is_not(tiny_bundle: Path, tmp_path: Path) -> None:
+    out, photo, other = tmp_path / "answers.csv", tmp_path / "latest.png", tmp_path / "other.png"
+    for path in (photo, other):
+        Image.new("RGB", (8, 8)).save(path)
+    predict(tiny_bundle, photo, other, "--out", out)
+    before = out.read_bytes()
+    assert "the old answers stand" not in predict(tiny_bundle, photo, other, "--out", out).stderr
+    os.utime(photo, (time.time() + 10,) * 2)
+    other.unlink()
+    again = predict(tiny_bundle, photo, other, "--out", out)
+    assert again.exit_code == 0
+    assert f"the old answers stand, though 1 photo changed since {out} was written, {photo} first" in again.stderr
+    assert out.read_bytes() == before
 
 
 def test_the_parts_of_a_job_make_the_whole(tiny_bundle: Path, many_photos: Path, tmp_path: Path) -> None:

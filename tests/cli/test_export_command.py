@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 from edgetl.cli.main import command
 from edgetl.cli.run_photos import calibration_photos, golden_photos
 from edgetl.errors import CheckpointError, ExportError
+from edgetl.export.judge import Judge
 from edgetl.export.precisions import JudgedBy
 from edgetl.runtime.bundle import Bundle
 from edgetl.runtime.card import ModelCard
@@ -182,6 +183,18 @@ def test_a_smaller_precision_is_judged_on_all_validation_photos(run_folder: Path
     assert "15 validation photos" in done.output
     for label, drop in judged["class_drops"].items():
         assert f"{json.dumps(label, ensure_ascii=False)} {drop + 0.0:.2f}" in done.output
+
+
+def test_a_smaller_precision_that_answers_otherwise_is_warned_of(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = Judge.judge
+    options = ("--precision", "fp16", "--golden", 0, "--format", "onnx")
+    for agreement in (0.94, 0.96):
+        monkeypatch.setattr(Judge, "judge", lambda *given, share=agreement: replace(judge(*given), agreement=share))
+        done = export(run_folder, "-o", tmp_path / "bundle", *options)
+        assert done.exit_code == 0
+        assert ("Warning: fp16 answers 6.0% of the photos otherwise" in done.output) == (agreement == 0.94), done.output
 
 
 def test_a_smaller_precision_that_loses_more_than_allowed_leaves_the_old_bundle(

@@ -8,7 +8,7 @@ shows in a head's cross-validated loss on some of the training photos.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -60,7 +60,7 @@ def frame(
     quiet = Listener()  # what is said of the one that is not taken would not be true of the run
     quiet.working = listener.working  # type: ignore[method-assign]
     better = 0.0
-    for some in _more_and_more(samples):
+    for some in _few_and_more(samples):
         for how, shown in ways.items():
             found[how] = compute_features(shown, some, device, settings, quiet, found.get(how), f"Trying photos {how}")
         read = [sample for sample in some if not any(sample.path in features.unreadable for features in found.values())]
@@ -115,8 +115,8 @@ def _lost(spec: PreprocessSpec, aspect: float) -> float:
     return 1.0 - math.prod(spec.output_size(*size)) / math.prod(spec.resized_size(*size))
 
 
-def _more_and_more(samples: Sequence[Sample]) -> Iterator[list[Sample]]:
-    """Photos to decide by, each time twice as many, which hold those before.
+def _few_and_more(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """Photos to decide by, and more to decide by where those don't say enough, which hold them.
 
     The same ones wherever they lie: some of each class, and the same share of each beyond them.
     """
@@ -127,8 +127,5 @@ def _more_and_more(samples: Sequence[Sample]) -> Iterator[list[Sample]]:
         places.append((further, seen[sample.label] / totals[sample.label], sample.digest, str(sample.path), sample))
     ordered = [sample for *_, sample in sorted(places, key=lambda place: place[:4])]
     most = min(max(_MOST, _OF_EACH_CLASS * len(seen)), len(samples))
-    count = min(max(len(samples) // _SHARE, _FEWEST, _OF_EACH_CLASS * len(seen)), most)
-    yield ordered[:count]
-    while count < most:
-        count = min(2 * count, most)
-        yield ordered[:count]
+    few = min(max(len(samples) // _SHARE, _FEWEST, _OF_EACH_CLASS * len(seen)), most)
+    return [ordered[:count] for count in sorted({few, most})]

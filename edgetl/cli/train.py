@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import click
 
 from edgetl.cli import INTERRUPTED
 from edgetl.cli.option_types import SomePath
-from edgetl.cli.printable import counted
+from edgetl.cli.printable import counted, printable
 from edgetl.errors import TrainingError
 from edgetl.shell import shell_word
 from edgetl.training.layout import VAL, data_parts
@@ -21,12 +22,13 @@ from edgetl.training.recipes import resolve
 from edgetl.training.run_folder import (
     BEST,
     LAST,
+    METRICS,
     REPORT,
     can_go_on,
     require_begun,
     require_free,
 )
-from edgetl.training.settings import OPTIONS, Option, TrainSettings, defaults, field_types, flag
+from edgetl.training.settings import OPTIONS, SOLVER, Option, TrainSettings, defaults, field_types, flag
 
 if TYPE_CHECKING:
     from edgetl.training.progress import Listener
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 EVERY_OPTION = f"{__name__}.every_option"
 """Key of ``click.Context.meta``: whether help shows every option."""
 
+_GOOD = 0.95  # an accuracy above which training more than the head gained nothing: scripts/experiments.md
+_MUCH_LESS = 0.1  # than the accuracy: a recall that is to be told
 _RARE = ("find_lr",)  # of the command's own options
 _NO_RATE = "The loss hardly falls at any rate; no --lr is suggested."
 _FROM_SOLVED_HEAD = "\nFrom a solved head that says little: the default will do; --no-warm-head shows what a random one takes."
@@ -170,6 +174,8 @@ def _start(data: Path, out: Path, overwrite: bool, find_lr: bool, given: dict[st
     # Only now: while a bar is shown, it would stand in the same line.
     if not find_lr:
         _conclude(outcome)
+        if settings.optimizer == SOLVER and outcome.metrics.get("accuracy", 1.0) < _GOOD:
+            click.echo("Only the head was trained; --strategy full takes longer, trains the whole network, and may do better.")
     elif _leads():
         said = f"Suggested: --lr {found.suggested:.1e}" if found.suggested else _NO_RATE
         said += _FROM_SOLVED_HEAD if settings.warm_head else ""
@@ -244,6 +250,15 @@ class Stopped(click.ClickException):
             click.echo(f"Interrupted. {self.message}", err=True)
 
 
+def _tell_of_the_weakest(metrics: Mapping[str, Any]) -> None:
+    """Where an accuracy hides that one class is hardly known, as with classes that are uneven."""
+    judged = [found for found in metrics["classes"] if found["recall"] is not None]
+    weakest = min(judged, key=lambda found: float(found["recall"]))
+    if weakest["recall"] < metrics["accuracy"] - _MUCH_LESS:
+        photos = counted(weakest["photos"], "photo")
+        click.echo(f"Weakest class: {printable(weakest['label'])}, {weakest['recall']:.1%} of its {photos} recognised")
+
+
 def _conclude(outcome: Outcome) -> None:
     if not outcome.finished:
         raise Stopped(_how_to_go_on(outcome.folder))
@@ -258,5 +273,6 @@ def _conclude(outcome: Outcome) -> None:
     if metrics["epoch"] and not metrics["midway"]:  # the other two are told by notes
         click.echo(f"Kept: epoch {metrics['epoch']}; the loss is the one after calibration")
     folder = outcome.folder
+    _tell_of_the_weakest(json.loads((folder / METRICS).read_bytes()))
     click.echo(f"Checkpoint: {folder / BEST}\nReport: {folder / REPORT}")
     click.echo(f"Next: edgetl export {shell_word(folder)} -o {shell_word(f'exported/{folder.resolve().name}')}")

@@ -180,6 +180,15 @@ def test_commands_to_go_on_with_can_be_pasted(class_folder, tmp_path):
     assert shlex.split(train_module._how_to_go_on(run).removeprefix("Go on with: "))[-1] == str(run)
 
 
+def test_a_class_that_is_hardly_recognised_is_named_beside_the_accuracy(capsys):
+    classes = [{"label": "cat", "recall": 0.98, "photos": 100}, {"label": "dog\n", "recall": 0.25, "photos": 4}]
+    classes.append({"label": "nobody", "recall": None, "photos": 0})
+    train_module._tell_of_the_weakest({"accuracy": 0.95, "classes": classes})
+    assert capsys.readouterr().out == "Weakest class: dog\\n, 25.0% of its 4 photos recognised\n"
+    train_module._tell_of_the_weakest({"accuracy": 0.34, "classes": classes})
+    assert capsys.readouterr().out == ""
+
+
 def test_find_lr_writes_a_table_and_a_plot(class_folder, tmp_path):
     result = edgetl("train", class_folder, "-o", tmp_path / "run", "--find-lr", *SMALL, "--optimizer", "sgd")
     assert result.exit_code == 0, result.output
@@ -239,6 +248,14 @@ def test_ctrl_c_as_soon_as_a_run_goes_on_loses_nothing_and_says_so(class_folder,
     stopped = edgetl("train", "--resume", run)
     assert stopped.exit_code == 130
     assert f"Go on with: edgetl train --resume {run}" in stopped.output
+
+
+@pytest.mark.parametrize(("good", "told"), [(2.0, True), (0.0, False)])
+def test_a_head_that_is_not_good_enough_points_to_training_the_rest(class_folder, tmp_path, monkeypatch, good, told):
+    monkeypatch.setattr(train_module, "_GOOD", good)
+    given = ("--backbone", "timm/test_resnet", "--weights", "none", "--device", "cpu", "--feature-cache", "off")
+    result = edgetl("train", class_folder, "-o", tmp_path / "run", *given)
+    assert ("--strategy full takes longer" in result.output) == told, result.output
 
 
 def test_a_finished_run_is_told_from_one_that_never_began(class_folder, tmp_path):

@@ -112,8 +112,8 @@ def command(
     for precision, judged in manifest["precisions"].items():
         if judged["agreement"] < _LITTLE_AGREEMENT:
             click.echo(
-                f"Warning: {precision} answers {1 - judged['agreement']:.1%} of the photos otherwise, wherever it is right: "
-                "judge it by more photos before you ship it, with edgetl check --against.",
+                f"Warning: {precision} answers {1 - judged['agreement']:.1%} of the photos otherwise than fp32; that its "
+                "accuracy is kept may be an accident. Judge it by more photos, with edgetl check --against.",
                 err=True,
             )
 

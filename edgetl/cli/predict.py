@@ -119,17 +119,18 @@ def _write_all(predictor: Predictor, photos: tuple[str, ...], shard: Shard, out:
     if "-" in photos:
         raise click.UsageError("--out takes files and folders, not standard input.")
     written = _modified(Path(out))
-    changed: list[Path] = []
+    changed, first = 0, ""
     with open_results(out, predictor.model_id, predictor.labels) as results:
         total = len(results)
         right = _RightByFolder(predictor.labels)
 
         def unanswered() -> Iterator[Path]:
+            nonlocal changed, first
             for photo in photos_of(photos, shard):
                 if str(photo) not in results:
                     yield photo
                 elif written and (_modified(photo) or 0) > written:
-                    changed.append(photo)
+                    changed, first = changed + 1, first or str(photo)
 
         with counting(done=total, total=lambda: sum(1 for _ in photos_of(photos, shard))) as count:
             for result in predictor.batch(unanswered()):
@@ -139,8 +140,8 @@ def _write_all(predictor: Predictor, photos: tuple[str, ...], shard: Shard, out:
                 count()
     if changed:
         click.echo(
-            f"Warning: the old answers stand, though {counted(len(changed), 'photo')} changed since {out} was written, "
-            f"{printable(str(changed[0]))} first. Remove that file, or name another one, to have them classified again.",
+            f"Warning: the old answers stand, though {counted(changed, 'photo')} changed since {out} was written, "
+            f"{printable(first)} first. Remove that file, or name another one, to have them classified again.",
             err=True,
         )
     right.tell(", of the new ones" if len(results) else "")

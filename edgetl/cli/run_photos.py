@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,7 +22,7 @@ def run_data(settings: Mapping[str, Any], card: ModelCard, needed_for: str, hint
 
     Raises ExportError, with ``hint``, if it is gone, was never named, or has other classes than ``card`` by now.
     """
-    from edgetl.training.dataset import scan
+    from edgetl.training.dataset import find_unreadable, scan
 
     try:
         data = scan(settings["data"], val_fraction=settings["val_fraction"])
@@ -33,8 +32,9 @@ def run_data(settings: Mapping[str, Any], card: ModelCard, needed_for: str, hint
         raise ExportError(f"{needed_for[0].upper()}{needed_for[1:]} need the run's data: {error.message}", hint) from error
     if data.classes != card.labels:  # then a class has another number than in the network's outputs
         raise ExportError(f"{data.root} has other classes than the run was trained on, so {needed_for} can't use it.", hint)
-    if len(data.val) > card.data.get("val", math.inf):
-        data = replace(data, val=tuple(sample for sample in data.val if _is_readable(sample.path)))
+    if not data.has_val_folder and data.fingerprint != card.data.get("fingerprint"):
+        unreadable = find_unreadable(data.val)
+        data = replace(data, val=tuple(sample for sample in data.val if sample.path not in unreadable))
     return data
 
 

@@ -74,9 +74,11 @@ class ResultFile(ABC):
             raise self._foreign(1, "it begins otherwise")
         end = self._take_stock(self._rows(self._file))
         self._file.seek(end)
-        if not self._is_cut_off(self._file.read()):
+        rest = self._file.read()
+        if not self._is_cut_off(rest):
             raise self._foreign(len(self._done) + 1, "its last line is no row that was cut off")
-        self._file.truncate(end)
+        if rest:  # else the file keeps the time at which it was written
+            self._file.truncate(end)
         self._file.seek(end)
         if end == 0:
             self._file.write(self._header())
@@ -180,13 +182,13 @@ class Csv(ResultFile):
     """A table with a header; a column a class."""
 
     def _header(self) -> bytes:
-        return _csv_line(columns(self.labels))
+        return csv_line(columns(self.labels))
 
     def _beginning(self) -> bytes:
         return self._header()
 
     def _encode(self, record: Mapping[str, Any]) -> bytes:
-        return _csv_line(_plain_row(record, self.labels))
+        return csv_line(_plain_row(record, self.labels))
 
     def _rows(self, file: IO[bytes]) -> Iterator[Row]:
         read, end, at_end = 0, 0, False
@@ -220,7 +222,7 @@ class Csv(ResultFile):
     def _is_one_row(self, file: IO[bytes], start: int) -> bool:
         """Is what begins at ``start``, and ends inside quotes, one row cut off, not many behind a quote that was lost?"""
         file.seek(start)
-        return file.read().count(_csv_line(["", self.model, ""])[:-1]) <= 1  # each row names its model
+        return file.read().count(csv_line(["", self.model, ""])[:-1]) <= 1  # each row names its model
 
 
 class Parquet(JsonLines):
@@ -323,7 +325,8 @@ def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
     return (line for line in file if line.endswith(b"\n"))
 
 
-def _csv_line(values: Sequence[Any]) -> bytes:
+def csv_line(values: Sequence[Any]) -> bytes:
+    """One line of a CSV file, as UTF-8, whatever stands in a name."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\r\n").writerow(values)  # up to Python 3.12, only what ends a line is quoted
     return (text.getvalue().removesuffix("\r\n") + "\n").encode("utf-8", "backslashreplace")

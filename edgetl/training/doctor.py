@@ -94,9 +94,11 @@ def examine(root: str | Path, *, threads: int | None = None, progress: Progress 
             counts[part][name] += 1
     housed = [item for item in inspections if homes[item.path][1]]
     copies = same_content(housed)
-    validating = _validating((item for item in housed if item.photo and item.digest), homes)
-    fates = {item.path: VAL if item.digest in validating else TRAIN for item in housed if item.usable}
-    sides = {path: (homes[path][0] or fate, homes[path][1]) for path, fate in fates.items()}
+    sides = {item.path: homes[item.path] for item in housed if item.usable}
+    if WHOLE in parts:
+        validating = _validating((item for item in housed if item.photo and item.digest), homes)
+        fates = {item.path: VAL if item.digest in validating else TRAIN for item in housed if item.usable}
+        sides = {path: (fate, homes[path][1]) for path, fate in fates.items()}
     findings = [
         *_class_findings(counts, parts),
         *(_split_findings(sides, counts[WHOLE]) if WHOLE in counts else ()),

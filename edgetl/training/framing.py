@@ -71,7 +71,7 @@ def frame(
         better = gain(uncropped, cropped, labels, classes, digests=digests, class_weights=weights, device=device)
         if abs(better) > _SURE:
             break
-    if better <= _ENOUGH:
+    if not better > _ENOUGH:  # nor where it is no number
         return backbone, found["cropped"]
     height, width = whole.size
     listener.note(
@@ -126,6 +126,7 @@ def _few_and_more(samples: Sequence[Sample]) -> list[list[Sample]]:
         further = seen[sample.label] > _OF_EACH_CLASS
         places.append((further, seen[sample.label] / totals[sample.label], sample.digest, str(sample.path), sample))
     ordered = [sample for *_, sample in sorted(places, key=lambda place: place[:4])]
-    most = min(max(_MOST, _OF_EACH_CLASS * len(seen)), len(samples))
-    few = min(max(len(samples) // _SHARE, _FEWEST, _OF_EACH_CLASS * len(seen)), most)
+    least = max(_FEWEST, _OF_EACH_CLASS * len(seen))
+    most = min(max(_MOST, least), len(samples))
+    few = min(max(len(samples) // _SHARE, least), most)
     return [ordered[:count] for count in sorted({few, most})]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgetl.errors import MissingDependencyError
-from edgetl.runtime.result_files import plain_name
+from edgetl.runtime.result_files import csv_line, plain_name
 from edgetl.training.run_folder import ANSWERS, DOUBTS, EVENTS, HISTORY, METRICS
 from edgetl.training.writing import write_atomically
 
@@ -39,19 +37,21 @@ def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
     write_atomically(folder / METRICS, lambda path: path.write_text(text, encoding="utf-8"))
 
 
-def write_answers(folder: Path, answers: Iterable[Answer], doubts: Iterable[Answer]) -> None:
-    """Tables of every validation photo, and of every training photo whose label is doubtful, in the order that they come."""
-    for name, rows in ((ANSWERS, answers), (DOUBTS, doubts)):
-        cells = ([plain_name(row.file), row.label, row.answer, f"{row.confidence:.6f}"] for row in rows)
-        _write_table(folder / name, Answer._fields, cells)
+def write_answers(folder: Path, answers: Iterable[Answer], doubts: Sequence[Answer]) -> None:
+    """Tables of every validation photo, and of every training photo whose label is doubtful if there are any, in the order
+    that they come."""
+    _write_table(folder / ANSWERS, Answer._fields, map(_cells, answers))
+    if doubts:
+        _write_table(folder / DOUBTS, Answer._fields, map(_cells, doubts))
+
+
+def _cells(row: Answer) -> list[str]:
+    return [plain_name(row.file), row.label, row.answer, f"{row.confidence:.6f}"]
 
 
 def _write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_atomically(path, lambda part: part.write_text(text.getvalue(), encoding="utf-8", newline=""))
+    content = b"".join(map(csv_line, (columns, *rows)))
+    write_atomically(path, lambda part: part.write_bytes(content))
 
 
 def summary_writer() -> Any:

@@ -8,6 +8,7 @@ import os
 import stat
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from edgetl.errors import DataError
@@ -120,15 +121,18 @@ def validation_digests(classes: Iterable[Collection[str]], val_fraction: float) 
     classes  the digests of each class's photos
 
     Of each class one photo is trained on, and, if it has two, one is judged on: the ones that their content brings
-    closest to that. They may change sides again when photos of a tiny class are added; no other photo ever does.
+    closest to that. (Where classes share photos, there may be no such thing: then training comes first.) They may change
+    sides again when photos of a tiny class are added; no other photo ever does.
     """
-    parts = [sorted(set(digests)) for digests in classes if digests]
+    parts = [set(digests) for digests in classes if digests]
     val = {digest for part in parts for digest in part if falls_into_val(digest, val_fraction)}
     for part in parts:
-        if val.issuperset(part):
-            val.remove(part[-1])
+        if part <= val:
+            val.remove(max(part))
+    for part in parts:
         if len(part) > 1 and val.isdisjoint(part):
-            val.add(part[0])
+            free = (one for one in sorted(part) if all(other - val - {one} for other in parts if one in other))
+            val.update(islice(free, 1))
     return val
 
 

@@ -76,8 +76,8 @@ class Loop:
         first = standing.step * settings.accumulate
         shares = self._course.kit.sampler.shares(processes.rank, settings.epochs, epoch=standing.epoch, batch=first)
         clock = _Clock(self._course.started - standing.seconds, settings.max_time)
-        if clock.seconds() > _LONG * 60 * settings.max_time > 0:
-            took, allowed = clock.seconds(), 60 * settings.max_time
+        took, allowed = clock.seconds() - standing.seconds, 60 * settings.max_time
+        if took > _LONG * allowed > 0:
             self._course.listener.note(f"To get ready took {took:.0f} of the {allowed:.0f} seconds of --max-time.")
         solved = settings.warm_head and self._course.kit.backbone.has_linear_head
         if solved and standing.best is None:
@@ -138,6 +138,8 @@ class Loop:
 
         As of the steps, warm-up takes half of the time at most.
         """
+        if clock.endless:
+            return 0.0
         standing, course = self.standing, self._course
         done = standing.epoch * course.steps + standing.step
         if done < warmup_steps(course.settings, course.steps) and clock.share_since(self._begun) < 0.5:
@@ -280,6 +282,10 @@ class _Clock:
     def seconds(self) -> float:
         return time.monotonic() - self._start
 
+    @property
+    def endless(self) -> bool:
+        return math.isinf(self._end)
+
     def seconds_left(self) -> float:
         return max(self._end - time.monotonic(), 0.0)
 
@@ -287,9 +293,9 @@ class _Clock:
         return self.seconds_left() == 0
 
     def share_since(self, seconds: float) -> float:
-        """Of the time from then to the end, how much is over, 0..1."""
+        """Of the time from then to the end, which there is, how much is over, 0..1."""
         passed = self.seconds() - seconds
-        return 0.0 if math.isinf(self._end) else passed / max(passed + self.seconds_left(), 1e-9)
+        return passed / max(passed + self.seconds_left(), 1e-9)
 
     def time_to_save(self, every: float) -> bool:
         return time.monotonic() - self._saved >= every

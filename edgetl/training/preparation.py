@@ -47,7 +47,7 @@ def look_ahead(settings: TrainSettings, processes: Processes) -> None:
 
 
 def readable(folders: ImageFolders, unreadable: dict[Path, str], listener: Listener) -> ImageFolders:
-    """``folders`` without what can't be decoded, told to ``listener``. Raises DataError for validation photos."""
+    """``folders`` without what can't be decoded, told to ``listener``. Raises as ``without`` does."""
     left = folders.without(unreadable)
     for sentence in left.warnings[len(folders.warnings) :]:
         listener.note(sentence)
@@ -120,8 +120,8 @@ def equip(
     *,
     left_out: Collection[str] | None,
 ) -> Kit:
-    """Decode every photo once and set up what trains on them. Raises DataError for unreadable validation photos, and, where a
-    run goes on, for training photos that could be read when it began.
+    """Decode every photo once and set up what trains on them. Raises DataError for photos that must be read and can't be (see
+    ``ImageFolders.without``), and, where a run goes on, for training photos that could be read when it began.
 
     folder    where decoded photos go that don't fit into memory
     left_out  None where a run begins. Where it goes on, no head is solved for, and these (digests of training photos) are

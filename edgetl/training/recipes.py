@@ -64,9 +64,9 @@ def resolve(data: str | Path, given: Mapping[str, Any], *, cuda: bool) -> TrainS
         recipe["optimizer"] = SOLVER
     if given.get("weights") == "none":  # then there are no pretrained statistics to keep
         recipe["norm_statistics"] = True
-    run = Path(given.get("weights", "auto"))
-    if (run / BEST).is_file():
-        given = {**given, "weights": str(run / BEST)}
+    weights = given.get("weights", "auto")
+    if weights not in ("auto", "none") and (Path(weights) / BEST).is_file():  # a run stands for its weights
+        given = {**given, "weights": str(Path(weights) / BEST)}
     suited = _OTHER_OPTIMIZERS.get({**recipe, **given}.get("optimizer", ""), {})
     settings = TrainSettings(**{"data": str(Path(data).absolute()), **suited, **recipe, **given, "strategy": strategy})
     _refuse_contradictions(settings, given)

@@ -53,13 +53,13 @@ class Schedule:
     def hurry(self, share: float) -> None:
         """Pass over steps, until as much of what follows warm-up is done as of the time that there is for it.
 
-        share  of that time, 0..1
+        share  of that time, 0..1; 0 changes nothing
 
         Only what falls by steps alone is hurried, cosine and one-cycle. A run whose time is up is then at its end, with
         rates as small as they should be, and not somewhere at the top.
         """
         last = self._warmup + share * (self._total - self._warmup)
-        while self._falls and self._stepwise.last_epoch < min(last, self._total) - 1:
+        while share > 0 and self._falls and self._stepwise.last_epoch < min(last, self._total) - 1:
             self._stepwise.step()
 
     def epoch_ended(self, val_loss: float) -> None:

@@ -12,7 +12,7 @@ import pytest
 from edgetl.errors import DataError
 from edgetl.training.dataset import find_unreadable, scan
 from edgetl.training.doctor import examine
-from edgetl.training.layout import falls_into_val
+from edgetl.training.layout import falls_into_val, validation_digests
 
 
 def test_reads_train_and_val_with_sorted_classes(two_parts):
@@ -123,6 +123,20 @@ def test_of_each_class_there_is_something_to_train_on_and_to_judge_by(tmp_path, 
     folders = scan(tmp_path, val_fraction=share)
     assert (folders.train_counts, folders.val_counts) == ([train] * 2, [val] * 2)
     assert not folders.warnings
+
+
+def test_classes_that_share_photos_keep_something_to_train_on():
+    """Digests that validate by themselves, at a share of a half: those below 8."""
+    low, high, higher = ("0" * 64, "8" * 64, "f" * 64)
+    for classes, validates in [
+        ([[low], [low, high]], {high}),  # the first class has nothing else to train on
+        ([[low], [high]], set()),
+        ([[low, low], [low, high, higher]], {high}),
+        ([[high, higher], [high]], {higher}),
+        ([[high], [higher], [high, higher]], set()),
+        ([[], [low, high]], {low}),
+    ]:
+        assert validation_digests(classes, 0.5) == validates
 
 
 def test_only_in_tiny_classes_a_new_photo_moves_another(tmp_path, write_photos):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from edgetl.errors import RuntimeUnavailableError
 from edgetl.training import checkpoint
 from edgetl.training.dataset import scan
 from edgetl.training.distributed import Processes, choose_device, join
+from edgetl.training.layout import falls_into_val
 from edgetl.training.recipes import resolve
 from edgetl.training.run import resume, train
 from edgetl.training.sampling import Sampler
@@ -87,6 +90,30 @@ def test_metrics_are_over_all_processes_each_photo_once(runs):
     for mine, theirs in zip(*rows, strict=True):
         assert float(mine["train_loss"]) == pytest.approx(float(theirs["train_loss"]), rel=1e-3)
         assert mine["train_accuracy"] == theirs["train_accuracy"]
+
+
+def test_damaged_photos_in_any_process_are_left_out_of_validation(tmp_path, class_folder):
+    """Two processes on a folder with them are as one on a folder without."""
+    data = shutil.copytree(class_folder / "train", tmp_path / "data")
+    shutil.copytree(data, tmp_path / "sound")
+    val = scan(data).val
+    assert len(val) >= 5
+    for sample in (val[0], val[1], val[3]):  # of both shares
+        whole = sample.path.read_bytes()
+        cut = next(n for n in range(60, 300) if falls_into_val(sha256(whole[:n]).hexdigest(), 0.2))  # still on its side
+        sample.path.write_bytes(whole[:cut])
+        (tmp_path / "sound" / sample.path.relative_to(data)).unlink()
+    options = {**OPTIONS, "epochs": 1, "accumulate": 1, "tensorboard": False}
+    train(resolve(tmp_path / "sound", options, cuda=False), tmp_path / "one")
+    together = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "edgetl.cli.main"]
+    run(*together, "train", str(data), "-o", str(tmp_path / "two"), *as_arguments(options))
+    one, two = (list(csv.DictReader((tmp_path / name / "validation.csv").read_text().splitlines())) for name in ("one", "two"))
+    assert len(one) == len(val) - 3
+    assert {row["file"]: (row["label"], row["answer"]) for row in one} == {
+        row["file"]: (row["label"], row["answer"]) for row in two
+    }
+    surely = [{row["file"]: float(row["confidence"]) for row in rows} for rows in (one, two)]
+    assert surely[0] == pytest.approx(surely[1], abs=1e-4)
 
 
 def test_one_process_writes(runs):

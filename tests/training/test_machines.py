@@ -135,7 +135,7 @@ def test_processes_agree_to_stop_in_time_also_where_steps_are_slow(monkeypatch, 
 
     loop = Loop.__new__(Loop)
     loop.standing = Standing()
-    loop._learner = SimpleNamespace(begin_training=lambda: None)
+    loop._learner = SimpleNamespace(begin_training=lambda: None, hurry=lambda share: None)
     loop._course = SimpleNamespace(
         steps=40,
         processes=SimpleNamespace(count=2, leads=False, largest=largest),

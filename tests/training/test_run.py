@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import math
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import torch._inductor.exc
-from training_runs import COLOURS, Notebook, equal, features_of, small, weights_of, write_photo
+from training_runs import COLOURS, Notebook, equal, features_of, signal_in_step, small, weights_of, write_photo
 
 from edgetl.errors import CheckpointError, TrainingError
 from edgetl.runtime.images import read_image
@@ -25,14 +27,17 @@ from edgetl.training import finish as finish_module
 from edgetl.training import run as run_module
 from edgetl.training.dataset import scan
 from edgetl.training.distributed import Processes
+from edgetl.training.history import Answer, write_answers
 from edgetl.training.learner import Learner
 from edgetl.training.loop import _Clock
 from edgetl.training.photos import warn_about
 from edgetl.training.preparation import look_ahead
 from edgetl.training.recipes import resolve
-from edgetl.training.run import train
+from edgetl.training.run import resume, train
 from edgetl.training.run_folder import require_begun, require_free
 from edgetl.training.sampling import Sampler
+from edgetl.training.schedules import Schedule
+from edgetl.training.settings import TrainSettings
 from edgetl.training.solve import solve_head
 from edgetl.training.state import read_state
 from edgetl.training.validation import Scores
@@ -229,7 +234,7 @@ def test_time_and_photos_are_counted_as_they_are(monkeypatch):
     assert clock.share_since(50.0) == pytest.approx(69 / 70) and clock.seconds_left() == 1.0
     now[0] = 1070.0
     assert clock.out_of_time() and clock.share_since(50.0) == 1.0
-    assert _Clock(start=950.0, max_time=0.0).share_since(0.0) == 0.0
+    assert _Clock(start=950.0, max_time=0.0).endless and not clock.endless
 
 
 def test_every_photo_judged_on_and_every_doubtful_one_is_in_a_table(two_parts, tmp_path):
@@ -249,7 +254,16 @@ def test_every_photo_judged_on_and_every_doubtful_one_is_in_a_table(two_parts, t
     wrong = right.count(False)
     assert sure == sorted(sure[:wrong], reverse=True) + sorted(sure[wrong:])
     doubtful = list(csv.DictReader((run / "doubtful.csv").read_text(encoding="utf-8").splitlines()))
-    assert all((two_parts / row["file"]).is_file() and row["label"] != row["answer"] for row in doubtful)
+    assert doubtful and all((two_parts / row["file"]).is_file() and row["label"] != row["answer"] for row in doubtful)
+
+
+def test_a_table_holds_names_of_any_kind_and_is_not_there_without_a_row(tmp_path):
+    odd = [Answer(name, 'la"bel', "answer, other", 0.5) for name in ("a\rb.jpg", "a\nb.jpg", "a,b.jpg", "\udcff.jpg")]
+    write_answers(tmp_path, odd, [])
+    with (tmp_path / "validation.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == ["a\rb.jpg", "a\nb.jpg", "a,b.jpg", "\\udcff.jpg"]
+    assert not (tmp_path / "doubtful.csv").exists()
 
 
 def test_weights_of_another_backbone_are_told_from_damaged_ones(two_parts, tmp_path):
@@ -281,25 +295,73 @@ def test_early_stop_and_max_time_end_a_run_that_is_finished(two_parts, tmp_path)
     assert [note for note in notebook.notes if note.startswith("To get ready took")]
 
 
-def test_the_rate_has_fallen_when_the_time_is_up(two_parts, tmp_path, monkeypatch):
-    """A minute an epoch: 10 of 1000."""
-    now = [0.0]
+@pytest.fixture
+def slow_steps(monkeypatch):
+    """A minute passes with every step, and none otherwise. → the rate of each step."""
+    now, rates, plain = [0.0], [], Learner.step
 
     def step(self, *arguments):
-        now[0] += 60 / self_steps
+        rates.append(self.lr)
+        now[0] += 60.0
         return plain(self, *arguments)
 
-    plain, self_steps = Learner.step, 2
-    settings = small(two_parts, epochs=1000, max_time=10, batch_size=8)
     monkeypatch.setattr("edgetl.training.loop.time.monotonic", lambda: now[0])
     monkeypatch.setattr("edgetl.training.run.time.monotonic", lambda: now[0])
     monkeypatch.setattr(Learner, "step", step)
-    train(settings, tmp_path / "run", started=0.0)
-    rates = [float(row["lr"]) for row in csv.DictReader((tmp_path / "run/history.csv").read_text().splitlines()) if row["lr"]]
-    assert 3 < len(rates) < 1000
-    assert max(rates) > 0.9 * settings.lr
-    assert rates[-1] < 0.1 * settings.lr
-    assert rates == sorted(rates[:2]) + sorted(rates[2:], reverse=True)
+    return rates
+
+
+def scheduled(steps: int, epochs: int, warmup: float) -> list[float]:
+    """The rates of a cosine whose peak is 1."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 1.0)
+    schedule = Schedule(optimizer, TrainSettings("d", epochs=epochs, warmup=warmup), steps)
+    rates = []
+    for _ in range(steps * epochs):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
+@pytest.mark.parametrize("scheduler", ["cosine", "one-cycle"])
+def test_without_an_end_the_schedule_is_not_touched(two_parts, tmp_path, slow_steps, scheduler):
+    settings = small(two_parts, epochs=4, batch_size=2, warmup=2.0, scheduler=scheduler)
+    train(settings, tmp_path / "run")
+    assert len(slow_steps) == 32
+    if scheduler == "cosine":
+        assert [rate / settings.lr for rate in slow_steps] == pytest.approx(scheduled(8, 4, 2.0))
+    assert len(set(slow_steps)) > 30 and min(slow_steps[16:-1]) > 0
+
+
+@pytest.mark.parametrize("batch_size", [2, 16])  # eight steps an epoch, and one
+def test_the_rate_has_fallen_when_the_time_is_up(two_parts, tmp_path, slow_steps, batch_size):
+    settings = small(two_parts, epochs=1000, max_time=30, batch_size=batch_size, warmup=0.0)
+    train(settings, tmp_path / "run")
+    assert len(slow_steps) == 30
+    rates = [rate / settings.lr for rate in slow_steps]
+    cosine = [(1 + math.cos(math.pi * step / 30)) / 2 for step in range(30)]
+    assert rates == pytest.approx(cosine, abs=0.06)  # the first step's minute is over before anyone asks
+
+
+def test_warm_up_takes_half_of_the_time_at_most(two_parts, tmp_path, slow_steps):
+    settings = small(two_parts, epochs=1000, max_time=30, batch_size=2, warmup=100.0)
+    train(settings, tmp_path / "run")
+    rates = [rate / settings.lr for rate in slow_steps]
+    assert rates[:15] == sorted(rates[:15]) and max(rates[:15]) < 0.05
+    assert rates[16] > 0.95 and rates[16:] == sorted(rates[16:], reverse=True) and rates[-1] < 0.05
+
+
+def test_a_run_that_goes_on_knows_when_its_warm_up_was_over(two_parts, tmp_path, slow_steps, monkeypatch):
+    settings = small(two_parts, epochs=1000, max_time=30, batch_size=2, warmup=1.0)
+    train(settings, tmp_path / "whole")
+    whole, notebook = list(slow_steps), Notebook()
+    slow_steps.clear()
+    with monkeypatch.context() as patch:
+        signal_in_step(patch, 18, signal.SIGINT)
+        assert not train(settings, tmp_path / "parts").finished
+    assert resume(tmp_path / "parts", listener=notebook).finished
+    assert slow_steps == pytest.approx(whole, rel=1e-9)
+    assert not [note for note in notebook.notes if note.startswith("To get ready took")]
 
 
 @pytest.mark.parametrize("backbone", ["squeezenet1_1", "timm/levit_128s"])

@@ -137,6 +137,20 @@ def test_what_falls_by_steps_is_at_its_end_when_the_time_is_up(scheduler, warmup
         assert optimizer.param_groups[0]["lr"] < 0.01 * RATE
 
 
+@pytest.mark.parametrize("scheduler", ["cosine", "one-cycle"])
+@pytest.mark.parametrize("warmup", [0, 2])
+def test_nothing_is_hurried_while_no_time_is_over(scheduler, warmup):
+    optimizer = optimizer_of()
+    schedule = Schedule(optimizer, TrainSettings("d", epochs=EPOCHS, scheduler=scheduler, warmup=warmup), STEPS)
+    rates = []
+    for _ in range(TOTAL):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+        schedule.hurry(0.0)
+    assert rates == curve(scheduler=scheduler, warmup=warmup)
+
+
 @pytest.mark.parametrize("scheduler", ["none", "step", "plateau"])
 def test_other_schedules_are_not_hurried(scheduler):
     optimizer = optimizer_of()

@@ -89,12 +89,19 @@ def test_weights_that_are_not_there_are_missed_before_anything_is_built():
         resolve("d", {"weights": "nowhere.pth"}, cuda=False)
 
 
-def test_a_runs_folder_stands_for_its_weights_and_its_state_or_another_folder_for_none(tmp_path):
+def test_a_runs_folder_stands_for_its_weights_and_its_state_or_another_folder_for_none(tmp_path, monkeypatch):
     (tmp_path / "last.pt").touch()
     resolve("d", {"weights": str(tmp_path / "last.pt")}, cuda=False)  # it may be anybody's
     best = tmp_path / "best.safetensors"
     best.touch()
     assert resolve("d", {"weights": str(tmp_path)}, cuda=False).weights == str(best)
+    with monkeypatch.context() as patch:
+        for word in ("auto", "none"):  # what they mean does not depend on what lies about
+            (tmp_path / word).mkdir()
+            (tmp_path / word / "best.safetensors").touch()
+            patch.chdir(tmp_path)
+            assert resolve("d", {"weights": word}, cuda=False).weights == word
+        assert resolve("d", {}, cuda=False).weights == "auto"
     with pytest.raises(TrainingError, match="no file of weights") as caught:
         resolve("d", {"weights": str(tmp_path / "last.pt")}, cuda=False)
     assert str(best) in caught.value.hint

@@ -29,7 +29,10 @@ Run = Callable[[NDArray[np.uint8]], Outputs]
 
 @dataclass(frozen=True)
 class Verification:
-    """How far an exported model was from the trained network: the largest differences over ``photos`` pictures."""
+    """How far an exported model was from the trained network: the largest absolute differences over ``photos`` pictures.
+
+    probabilities  0..1
+    """
 
     photos: int
     logits: float

@@ -35,6 +35,7 @@ def compare_bundles(
                        that label
     max_accuracy_drop  points (hundredths) of accuracy that ``new`` may lose; None: no gate
     tolerance          largest difference of a probability, 0..1; None: no gate
+    progress           called after each photo
 
     Raises ParityError if no photo can be read, or a gate can't be measured: what could not be measured is no pass.
     """

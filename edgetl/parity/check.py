@@ -55,6 +55,7 @@ def check(
     root       folder that the photos' names are relative to
     runtimes   names out of RUNTIMES, each of which must run; none: all that can run here
     tolerance  largest difference of a probability, 0..1; None: by precision (see tolerances.py)
+    progress   called after each photo
 
     Raises ParityError if there is no photo to compare, or the trained network itself can't be run.
     """

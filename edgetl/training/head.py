@@ -114,6 +114,7 @@ def fit_head(
     class_weights  weight of each class's photos in the loss (default: all 1)
     widths         how many of the features, from the first on, may be used, in order of preference: a later number
                    is where it makes the cross-validated loss less by more than one standard error (default: all)
+    device         where it is computed (default: the CPU)
 
     The same input gives the same bits. Raises TrainingError for fewer than two classes or features that are not finite.
     """

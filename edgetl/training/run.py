@@ -53,7 +53,11 @@ _MOVED = "Put it back, or say where it is now: edgetl train DATA --resume"
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: finished, with the final metrics, or interrupted, to be resumed."""
+    """How a run ended: finished, or interrupted, to be resumed.
+
+    metrics  what ``metrics_summary`` gave, with the epoch of the kept weights; empty where the run is not finished, and in
+             processes that do not lead
+    """
 
     folder: Path
     finished: bool
@@ -71,6 +75,7 @@ def train(
 ) -> Outcome:
     """Train into ``folder``. Raises EdgetlErrors of many kinds before the first epoch, few after.
 
+    listener   told what happens
     overwrite  throw away an earlier run in ``folder``, once the photos are decoded and the backbone is at work
     folders    what ``find_photos`` gave, if someone looked already
     started    ``time.monotonic()`` when that began (default: now); ``max_time`` and the run's seconds count from there
@@ -101,8 +106,9 @@ def train(
 def resume(folder: Path, *, data: Path | None = None, device: str | None = None, listener: Listener | None = None) -> Outcome:
     """Go on with an interrupted run. Raises CheckpointError if there is none, DataError if its photos have changed.
 
-    data    where the photos are now, if they were moved
-    device  another one than the run began on
+    data      where the photos are now, if they were moved
+    device    another one than the run began on
+    listener  told what happens
 
     Raises as ``train`` does; CheckpointError, too, where the folder can't be written any more.
     """

@@ -34,6 +34,8 @@ class Sampler:
 
     labels      int64 [N]: the training photos' classes
     batch_size  photos in a batch, over all processes
+    seed        of the order, with the epoch's number
+    processes   how many each batch is dealt out to
     accumulate  batches in an optimizer step
     balanced    draw with replacement, so that each class comes equally often
     mixed       photos are mixed with the one before them in the batch, whichever process has it

@@ -75,9 +75,12 @@ def split(
     on either side. Files that training can't use are left out. ``destination`` appears complete or not at all,
     but for the instant between val/ and train/ where an empty folder is there already.
 
-    source  a folder of class folders, or what the cats-and-dogs archive unpacks to
-    copy    copy the files; otherwise they are hard links: no space taken, and, unlike symbolic ones, still whole
-            when ``source`` is moved or removed, and makeable on Windows without special rights
+    source        a folder of class folders, or what the cats-and-dogs archive unpacks to
+    val_fraction  above 0 and below 1
+    copy          copy the files; otherwise they are hard links: no space taken, and, unlike symbolic ones, still whole
+                  when ``source`` is moved or removed, and makeable on Windows without special rights
+    threads       files read at a time (default: one for each core)
+    progress      told how many are read, of how many
 
     Raises DataError if the source can't be split, or the destination is not empty or can't be written.
     """

@@ -92,7 +92,8 @@ def _answers(folders: ImageFolders, probabilities: NDArray[np.float32]) -> list[
         _answer(folders, sample, int(answer), float(confidence))
         for sample, answer, confidence in zip(folders.val, probabilities.argmax(1), probabilities.max(1), strict=True)
     ]
-    return sorted(found, key=lambda row: (row.answer == row.label, row.confidence * (1 if row.answer == row.label else -1)))
+    wrong, right = ([row for row in found if (row.answer == row.label) == is_right] for is_right in (False, True))
+    return sorted(wrong, key=lambda row: -row.confidence) + sorted(right, key=lambda row: row.confidence)
 
 
 def _doubts(folders: ImageFolders, doubts: Sequence[Doubt]) -> list[Answer]:

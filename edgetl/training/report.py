@@ -108,7 +108,6 @@ def _render(name: str, data: ReportData) -> str:
         data=data,
         card=data.card,
         created=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-        summary=data.card.metrics,
         kept=kept_weights(data.card.metrics) if data.history else "",
         classes=_worst_first(data),
         open_classes=_OPEN_CLASSES,

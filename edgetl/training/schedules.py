@@ -58,8 +58,10 @@ class Schedule:
         Only what falls by steps alone is hurried, cosine and one-cycle. A run whose time is up is then at its end, with
         rates as small as they should be, and not somewhere at the top.
         """
+        if not self._falls or share == 0:
+            return
         last = self._warmup + share * (self._total - self._warmup)
-        while share > 0 and self._falls and self._stepwise.last_epoch < min(last, self._total) - 1:
+        while self._stepwise.last_epoch < min(last, self._total) - 1:
             self._stepwise.step()
 
     def epoch_ended(self, val_loss: float) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import math
 import shutil
-import signal
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch._inductor.exc
-from training_runs import COLOURS, Notebook, equal, features_of, signal_in_step, small, weights_of, write_photo
+from training_runs import COLOURS, Notebook, equal, features_of, small, weights_of, write_photo
 
 from edgetl.errors import CheckpointError, TrainingError
 from edgetl.runtime.images import read_image
@@ -33,11 +31,9 @@ from edgetl.training.loop import _Clock
 from edgetl.training.photos import warn_about
 from edgetl.training.preparation import look_ahead
 from edgetl.training.recipes import resolve
-from edgetl.training.run import resume, train
+from edgetl.training.run import train
 from edgetl.training.run_folder import require_begun, require_free
 from edgetl.training.sampling import Sampler
-from edgetl.training.schedules import Schedule
-from edgetl.training.settings import TrainSettings
 from edgetl.training.solve import solve_head
 from edgetl.training.state import read_state
 from edgetl.training.validation import Scores
@@ -293,75 +289,6 @@ def test_early_stop_and_max_time_end_a_run_that_is_finished(two_parts, tmp_path)
     assert read_state(tmp_path / "short")["standing"]["epoch"] == 1
     assert "Ended in epoch 1 of 1000: the time was up." in notebook.notes
     assert [note for note in notebook.notes if note.startswith("To get ready took")]
-
-
-@pytest.fixture
-def slow_steps(monkeypatch):
-    """A minute passes with every step, and none otherwise. → the rate of each step."""
-    now, rates, plain = [0.0], [], Learner.step
-
-    def step(self, *arguments):
-        rates.append(self.lr)
-        now[0] += 60.0
-        return plain(self, *arguments)
-
-    monkeypatch.setattr("edgetl.training.loop.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("edgetl.training.run.time.monotonic", lambda: now[0])
-    monkeypatch.setattr(Learner, "step", step)
-    return rates
-
-
-def scheduled(steps: int, epochs: int, warmup: float) -> list[float]:
-    """The rates of a cosine whose peak is 1."""
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 1.0)
-    schedule = Schedule(optimizer, TrainSettings("d", epochs=epochs, warmup=warmup), steps)
-    rates = []
-    for _ in range(steps * epochs):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    return rates
-
-
-@pytest.mark.parametrize("scheduler", ["cosine", "one-cycle"])
-def test_without_an_end_the_schedule_is_not_touched(two_parts, tmp_path, slow_steps, scheduler):
-    settings = small(two_parts, epochs=4, batch_size=2, warmup=2.0, scheduler=scheduler)
-    train(settings, tmp_path / "run")
-    assert len(slow_steps) == 32
-    if scheduler == "cosine":
-        assert [rate / settings.lr for rate in slow_steps] == pytest.approx(scheduled(8, 4, 2.0))
-    assert len(set(slow_steps)) > 30 and min(slow_steps[16:-1]) > 0
-
-
-@pytest.mark.parametrize("batch_size", [2, 16])  # eight steps an epoch, and one
-def test_the_rate_has_fallen_when_the_time_is_up(two_parts, tmp_path, slow_steps, batch_size):
-    settings = small(two_parts, epochs=1000, max_time=30, batch_size=batch_size, warmup=0.0)
-    train(settings, tmp_path / "run")
-    assert len(slow_steps) == 30
-    rates = [rate / settings.lr for rate in slow_steps]
-    cosine = [(1 + math.cos(math.pi * step / 30)) / 2 for step in range(30)]
-    assert rates == pytest.approx(cosine, abs=0.06)  # the first step's minute is over before anyone asks
-
-
-def test_warm_up_takes_half_of_the_time_at_most(two_parts, tmp_path, slow_steps):
-    settings = small(two_parts, epochs=1000, max_time=30, batch_size=2, warmup=100.0)
-    train(settings, tmp_path / "run")
-    rates = [rate / settings.lr for rate in slow_steps]
-    assert rates[:15] == sorted(rates[:15]) and max(rates[:15]) < 0.05
-    assert rates[16] > 0.95 and rates[16:] == sorted(rates[16:], reverse=True) and rates[-1] < 0.05
-
-
-def test_a_run_that_goes_on_knows_when_its_warm_up_was_over(two_parts, tmp_path, slow_steps, monkeypatch):
-    settings = small(two_parts, epochs=1000, max_time=30, batch_size=2, warmup=1.0)
-    train(settings, tmp_path / "whole")
-    whole, notebook = list(slow_steps), Notebook()
-    slow_steps.clear()
-    with monkeypatch.context() as patch:
-        signal_in_step(patch, 18, signal.SIGINT)
-        assert not train(settings, tmp_path / "parts").finished
-    assert resume(tmp_path / "parts", listener=notebook).finished
-    assert slow_steps == pytest.approx(whole, rel=1e-9)
-    assert not [note for note in notebook.notes if note.startswith("To get ready took")]
 
 
 @pytest.mark.parametrize("backbone", ["squeezenet1_1", "timm/levit_128s"])

@@ -91,36 +91,54 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     if os.environ.get("COLUMNS") == "0":  # as some terminals say before they know; tables would be of no width
         del os.environ["COLUMNS"]
+    code = _run()
+    if _is_connected():
+        os._exit(code)
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Do what the command line asks for → the exit code, whatever went wrong being told."""
     try:
         if sys.stdout is None:
             raise click.ClickException("Standard output is closed; send it to /dev/null if it is not wanted.")
         command(prog_name="edgetl", standalone_mode=False)
         sys.stdout.flush()
-        _end_with(0)
+        return _end_with(0)
     except click.ClickException as error:
         _end_with(error.exit_code)
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         _end_with(cli.INTERRUPTED)
         click.echo("Interrupted.", err=True)
-        sys.exit(cli.INTERRUPTED)
+        return cli.INTERRUPTED
     except RecursionError:
-        sys.exit("Error: these folders or values are nested too deeply.")
+        click.echo("Error: these folders or values are nested too deeply.", err=True)
+        return 1
     except BrokenPipeError:  # whoever read our output has seen enough
         sys.stderr.close()
-        sys.exit(1)
+        return 1
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EFBIG):
-            raise SystemExit(f"Error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}.") from error
-        click.echo(f"Error: {error.filename or 'the output'} can't be written: {error.strerror}.", err=True)
-        os._exit(1)  # without another try to write what is left
+        if error.errno in (errno.ENOSPC, errno.EFBIG):
+            click.echo(f"Error: {error.filename or 'the output'} can't be written: {error.strerror}.", err=True)
+            os._exit(1)  # without another try to write what is left
+        click.echo(f"Error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}.", err=True)
+        return 1
 
 
-def _end_with(code: int) -> None:
+def _end_with(code: int) -> int:
     """Ctrl-C ends the program at once from here on, with this code: torch takes seconds to end by itself, and Python shows
     a traceback of whatever was interrupted meanwhile."""
     signal.signal(signal.SIGINT, lambda *_: os._exit(code))
+    return code
+
+
+def _is_connected() -> bool:
+    """Whether an error has left other training processes connected. The connection's threads may then let go of a tensor
+    while Python ends, which aborts the process up to Python 3.13."""
+    distributed = sys.modules.get("torch.distributed")
+    return distributed is not None and distributed.is_available() and distributed.is_initialized()
 
 
 if __name__ == "__main__":

@@ -109,6 +109,18 @@ def test_who_is_not_at_fault_says_that_another_process_ended(machines, tmp_path,
     assert code == 1 and "The connection to another process is lost" in said and "Traceback" not in said
 
 
+def test_an_error_among_connected_processes_ends_the_program_at_once():
+    """A thread that lets go of a tensor of the last exchange while Python ends would abort it, now and then."""
+    connected = (
+        "import atexit, sys, torch.distributed as dist; from edgetl.cli.main import main;"
+        "dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1);"
+        "atexit.register(print, 'Python ends.'); sys.argv = ['edgetl', 'train', 'nowhere', '-o', 'run']; main()"
+    )
+    found = subprocess.run([sys.executable, "-c", connected], capture_output=True, text=True, check=False)
+    assert found.returncode == 1 and found.stderr.startswith("Error: ") and "nowhere" in found.stderr
+    assert found.stdout == ""
+
+
 def test_a_process_that_does_not_come_is_not_waited_for_for_long(monkeypatch, port):
     monkeypatch.setattr(distributed, "_MEETING", timedelta(seconds=2))
     for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
@@ -18,6 +19,7 @@ from edgetl.tracing import plain_attention, quiet
 
 INPUT, OUTPUT = "normalized", "logits"
 MAX_OPSET = 20  # the last one that torch's tracing exporter writes
+RECORDED_OPSET = 18  # the lowest one that torch's other exporter writes
 MAX_BYTES = 2**31 - 2**20  # protobuf's limit on one file, less room for the graph itself
 EXAMPLE_SIDE = 224  # pixels; for a spec whose pictures have no fixed size
 
@@ -33,6 +35,8 @@ def export_network(network: nn.Module, spec: PreprocessSpec, opset: int | None =
 
     opset  exactly that one; None: the lowest from 12 on that works
 
+    What can't be traced is recorded by torch.export, which knows more operators, but takes several times as long.
+
     Raises ExportError if no opset works, if ``opset`` is out of range, or if the file would be larger than 2 GB.
     """
     size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
@@ -41,9 +45,12 @@ def export_network(network: nn.Module, spec: PreprocessSpec, opset: int | None =
     if opset is not None and not MIN_OPSET <= opset <= MAX_OPSET:
         raise ExportError(f"Opset {opset} can't be written.", f"Choose one from {MIN_OPSET} to {MAX_OPSET}, or none.")
     try:
-        if opset is not None:
-            return _trace(network, spec, opset, "A later opset may know the operator: try without --opset.")
-        return _lowest(network, spec)
+        return _trace(network, spec, opset)
+    except ExportError:
+        if opset is None or opset >= RECORDED_OPSET:
+            with suppress(ExportError, OSError):
+                return _write(_recorded, network, spec, opset or RECORDED_OPSET)
+        raise
     except OSError as error:
         raise ExportError(
             f"The network can't be written as ONNX: {error.strerror or error} in {gettempdir()}.",
@@ -51,14 +58,16 @@ def export_network(network: nn.Module, spec: PreprocessSpec, opset: int | None =
         ) from error
 
 
-def _lowest(network: nn.Module, spec: PreprocessSpec) -> onnx.ModelProto:
+def _trace(network: nn.Module, spec: PreprocessSpec, opset: int | None) -> onnx.ModelProto:
+    if opset is not None:
+        return _write(_traced, network, spec, opset, "A later opset may know the operator: try without --opset.")
     with suppress(ExportError):
-        return _trace(network, spec, MIN_OPSET, "")
+        return _write(_traced, network, spec, MIN_OPSET)
     # What the last one can't write either, none can: on a large network, each takes many seconds.
-    latest = _trace(network, spec, MAX_OPSET, "Choose another backbone, or --format torchscript.")
+    latest = _write(_traced, network, spec, MAX_OPSET, "Choose another backbone, or --format torchscript.")
     for candidate in range(MIN_OPSET + 1, MAX_OPSET):
         with suppress(ExportError):
-            return _trace(network, spec, candidate, "")
+            return _write(_traced, network, spec, candidate)
     return latest
 
 
@@ -74,22 +83,31 @@ class _OfPixels(nn.Module):
         return logits
 
 
-def _trace(network: nn.Module, spec: PreprocessSpec, opset: int, hint: str) -> onnx.ModelProto:
+def _write(
+    way: Callable[[nn.Module, PreprocessSpec, int], onnx.ModelProto],
+    network: nn.Module,
+    spec: PreprocessSpec,
+    opset: int,
+    hint: str | None = None,
+) -> onnx.ModelProto:
     """Raises ExportError with ``hint`` if the network can't be written in ``opset``, OSError if there is no room for it."""
     try:
-        return _traced(network, spec, opset)
+        with quiet(), torch.no_grad(), plain_attention():
+            exported = way(_OfPixels(network).eval(), spec, opset)  # the exporter gives all parts the mode of the whole
     except OSError:
         raise
     except Exception as error:  # whatever the exporter meets: an operator that this opset lacks, mostly
-        raise ExportError(f"The network can't be written as ONNX: {first_line(error)}", hint) from error
+        what, *_ = first_line(error).split("  [Caused by ")  # pages of values
+        raise ExportError(f"The network can't be written as ONNX: {what}", hint) from error
+    return fold_shapes(exported, (3, *spec.fixed_size)) if spec.fixed_size else exported
 
 
 def _traced(network: nn.Module, spec: PreprocessSpec, opset: int) -> onnx.ModelProto:
     sides = {} if spec.fixed_size else {2: "h", 3: "w"}
-    with quiet(), torch.no_grad(), plain_attention(), TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder:
         file = Path(folder, "network.onnx")
         torch.onnx.export(
-            _OfPixels(network).eval(),  # the exporter gives all parts the mode of the whole
+            network,
             (example_input(spec),),
             file,
             dynamo=False,
@@ -98,5 +116,35 @@ def _traced(network: nn.Module, spec: PreprocessSpec, opset: int) -> onnx.ModelP
             output_names=[OUTPUT],
             dynamic_axes={INPUT: {0: "N", **sides}, OUTPUT: {0: "N"}},
         )
-        exported = onnx.load_model(file)
-    return fold_shapes(exported, (3, *spec.fixed_size)) if spec.fixed_size else exported
+        return onnx.load_model(file)
+
+
+def _recorded(network: nn.Module, spec: PreprocessSpec, opset: int) -> onnx.ModelProto:
+    free = dict.fromkeys([0] if spec.fixed_size else [0, 2, 3], torch.export.Dim.DYNAMIC)
+    program = torch.onnx.export(
+        network,
+        (example_input(spec),),
+        dynamo=True,
+        opset_version=opset,
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        dynamic_shapes=(free,),
+        verbose=False,
+    )
+    assert program is not None  # as it is where a file is named
+    exported = program.model_proto
+    _forget_the_source(exported.graph)
+    return exported
+
+
+def _forget_the_source(graph: onnx.GraphProto) -> None:
+    """Each value says in which line of which file it was computed: a device needs none, and paths are private."""
+    del graph.value_info[:]
+    for tensor in graph.initializer:
+        del tensor.metadata_props[:]
+    for node in graph.node:
+        del node.metadata_props[:]
+        node.ClearField("doc_string")
+        for attribute in node.attribute:
+            for inner in (*[attribute.g] * attribute.HasField("g"), *attribute.graphs):
+                _forget_the_source(inner)

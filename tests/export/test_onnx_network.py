@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny_network import FREE
+from tiny_network import CROPPED, FREE, tiny_card
 from torch import Tensor, nn
 
 from edgetl.errors import ExportError
 from edgetl.export import onnx_network
-from edgetl.export.onnx_network import MAX_OPSET, MIN_OPSET, export_network
+from edgetl.export.onnx_model import assemble, opset_of
+from edgetl.export.onnx_network import MAX_OPSET, MIN_OPSET, RECORDED_OPSET, export_network
 from edgetl.runtime.session import open_session
+from edgetl.runtime.spec import PreprocessSpec
 
 
 class WithSwitches(nn.Module):
@@ -41,7 +43,8 @@ def test_what_forward_has_defaults_for_is_no_input() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lowest", "tried"), [(12, [12]), (15, [12, 20, 13, 14, 15]), (20, [12, 20, *range(13, 20)]), (99, [12, 20])]
+    ("lowest", "tried"),
+    [(12, [12]), (15, [12, 20, 13, 14, 15]), (20, [12, 20, *range(13, 20)]), (99, [12, 20, RECORDED_OPSET])],
 )
 def test_the_lowest_opset_is_found_and_what_none_can_write_is_told_soon(monkeypatch, lowest, tried) -> None:
     asked: list[int] = []
@@ -53,6 +56,7 @@ def test_the_lowest_opset_is_found_and_what_none_can_write_is_told_soon(monkeypa
         return opset
 
     monkeypatch.setattr(onnx_network, "_traced", traced)
+    monkeypatch.setattr(onnx_network, "_recorded", traced)
     if lowest <= MAX_OPSET:
         assert export_network(WithSwitches(), FREE) == max(lowest, MIN_OPSET)
     else:
@@ -60,3 +64,45 @@ def test_the_lowest_opset_is_found_and_what_none_can_write_is_told_soon(monkeypa
             export_network(WithSwitches(), FREE)
         assert "--format torchscript" in caught.value.hint
     assert asked == tried
+
+
+class Uneven(nn.Module):
+    """Pools to places that differ in size, which torch's tracing exporter can't write.
+
+    pixels  how many of each side it looks at
+    """
+
+    def __init__(self, pixels: int | None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.pixels = pixels
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.pool = nn.AdaptiveAvgPool2d(3)
+        self.head = nn.Linear(4 * 3 * 3, 3)
+
+    def forward(self, normalized: Tensor) -> Tensor:
+        used = normalized[:, :, : self.pixels, : self.pixels]
+        return self.head(self.pool(torch.relu(self.conv(used))).flatten(1))
+
+
+@pytest.mark.parametrize(("spec", "pixels"), [(CROPPED, None), (FREE, 12)], ids=["fixed size", "any size"])
+def test_what_cannot_be_traced_is_recorded(spec: PreprocessSpec, pixels: int | None) -> None:
+    network = Uneven(pixels).eval()
+    model = export_network(network, spec)
+    assert opset_of(model) == RECORDED_OPSET
+    whole = assemble(model, tiny_card(spec)).SerializeToString()
+    assert b".py" not in whole and b"torch" not in whole.replace(b'{"torch": "2"}', b""), "a path of this machine"
+    session = open_session(model.SerializeToString(), providers="cpu", threads=1)
+    height, width = spec.fixed_size or (24, 31)
+    for photos in (1, 2, 5):
+        images = torch.randn(photos, 3, height, width)
+        with torch.no_grad():
+            expected = network(images).numpy()
+        np.testing.assert_allclose(session.run(None, {"normalized": images.numpy()})[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_opset_that_is_too_low_to_record_in_is_obeyed() -> None:
+    with pytest.raises(ExportError, match=r"can't be written as ONNX: .*adaptive_avg_pool2d") as caught:
+        export_network(Uneven(None).eval(), CROPPED, opset=13)
+    assert "without --opset" in caught.value.hint
+    assert opset_of(export_network(Uneven(None).eval(), CROPPED, opset=19)) == 19

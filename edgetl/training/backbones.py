@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 import torch
 from timm.layers.linear import Linear as TimmLinear
-from torch import nn
+from torch import Tensor, nn
 from torchvision import models
 from torchvision.transforms import InterpolationMode
 
@@ -115,15 +116,35 @@ def build(name: str, classes: int, *, weights: str | Path = "auto") -> Backbone:
     else:
         backbone = _build_torchvision(name, classes, pretrained)
     if weights not in ("auto", "none"):
-        tensors = read_weights(Path(weights))
-        try:
-            load_by_name(backbone.module, tensors, backbone.heads, str(weights))
-        except TrainingError as error:
-            other = trained_backbone(Path(weights))
-            if other in (None, name):
-                raise
-            raise TrainingError(f"{weights} holds a {other}, not a {name}.", f"Add --backbone {other}.") from error
+        _fill_from(Path(weights), backbone)
     return backbone
+
+
+def _fill_from(path: Path, backbone: Backbone) -> None:
+    tensors = read_weights(path)
+    try:
+        load_by_name(backbone.module, tensors, backbone.heads, str(path))
+    except TrainingError as error:
+        other = trained_backbone(path)
+        if other not in (None, backbone.name):
+            raise TrainingError(f"{path} holds a {other}, not a {backbone.name}.", f"Add --backbone {other}.") from error
+        translated = _translated(tensors, backbone) if backbone.name.startswith(TIMM_PREFIX) else {}
+        try:
+            load_by_name(backbone.module, translated, backbone.heads, str(path))
+        except TrainingError:
+            raise error from None
+
+
+def _translated(tensors: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
+    """By what timm's own loader makes of a published file: other names, position embeddings of another size. {}: nothing."""
+    import timm
+
+    family = sys.modules[timm.model_entrypoint(backbone.name.removeprefix(TIMM_PREFIX)).__module__]
+    try:
+        translated = family.checkpoint_filter_fn(dict(tensors), backbone.module)
+    except Exception:  # a family without one, or a file that it does not know
+        return {}
+    return {name: value for name, value in translated.items() if isinstance(value, Tensor)}
 
 
 def _build_embedded(classes: int, pretrained: bool) -> Backbone:

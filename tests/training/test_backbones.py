@@ -275,6 +275,25 @@ def test_weights_of_another_network_are_refused_with_the_keys(tmp_path, filled):
         assert said in caught.value.message
 
 
+def test_a_file_that_timms_loader_would_translate_is_translated(tmp_path):
+    """Position embeddings of a network for larger pictures, in the wrapping of its authors."""
+    larger = timm.create_model("test_vit", img_size=224)
+    larger.pos_embed.data.fill_(0.5)
+    torch.save({"model": larger.state_dict()}, tmp_path / "w.pth")
+    given, loaded = larger.state_dict(), build("timm/test_vit", 2, weights=tmp_path / "w.pth").module.state_dict()
+    assert loaded["pos_embed"].shape[1] < given["pos_embed"].shape[1]
+    torch.testing.assert_close(loaded["pos_embed"], torch.full_like(loaded["pos_embed"], 0.5))
+    assert all(torch.equal(loaded[key], value) for key, value in given.items() if key.startswith("blocks."))
+
+
+@pytest.mark.parametrize("name", ["timm/test_vit", "timm/test_resnet"])
+def test_what_timms_loader_does_not_know_either_is_refused_as_it_is(tmp_path, filled, name):
+    """The one family has a translation, the other none."""
+    torch.save(filled, tmp_path / "w.pth")
+    with pytest.raises(TrainingError, match="does not fit this backbone: missing"):
+        build(name, 2, weights=tmp_path / "w.pth")
+
+
 class Payload:
     """What a pickle of this would do when it is loaded: write a file."""
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from edgetl.training.duplicates import near_groups
+from edgetl.training.duplicates import Fingerprint, near_groups, turned_groups
 from edgetl.training.inspection import Inspection, Progress, inspect_all, walk_files
 from edgetl.training.layout import (
     DEFAULT_VAL_FRACTION,
@@ -27,6 +27,7 @@ from edgetl.training.layout import (
 
 TINY_SIDE = 32  # pixels: with a side below it, little but noise is left after the enlargement to a network's input
 _CROWD = 30  # photos; bursts and series of copies are smaller
+_POSITIONS = 8  # of one photo: four quarters, mirrored or not
 HUGE_PIXELS = 40_000_000  # beyond, decoding one photo takes longer than training on some hundred
 
 Level = Literal["error", "warning"]
@@ -148,23 +149,62 @@ def same_content(inspections: Iterable[Inspection]) -> Copies:
     return copies
 
 
-def lookalikes(copies: Copies, class_of: Callable[[Inspection], str]) -> tuple[list[list[str]], list[list[str]]]:
-    """Digests of photos that differ in their bytes and look the same, in groups of two or more: (copies, crowds).
+@dataclass(frozen=True)
+class Lookalikes:
+    """Two or more photos that differ in their bytes and look the same.
 
-    class_of  a photo's class. A group with 30 or more of one that are over half of it is a crowd: it is not one photo many
-              times, but many that a fixed camera or a form makes alike, whose differences are what there is to learn
+    digests  of theirs
+    turned   whether some are mirrored or turned by quarters
+    crowd    whether 30 or more are of one class and over half of it: it is not one photo many times, but many that a fixed
+             camera or a form makes alike, whose differences are what there is to learn
     """
+
+    digests: Sequence[str]
+    turned: bool = False
+    crowd: bool = False
+
+
+def lookalikes(copies: Copies, class_of: Callable[[Inspection], str]) -> list[Lookalikes]:
+    """All of them, each photo once at most; those of several classes only as they are, since how a thing is turned can be
+    what tells two classes apart. class_of: a photo's class."""
     prints = {digest: same[0].fingerprint for digest, same in copies.items()}
     known = {digest: found for digest, found in prints.items() if found is not None}  # the others are flat
-    digests = list(known)
-    groups = [[digests[position] for position in group] for group in near_groups(list(known.values()))]
-    totals = Counter(class_of(same[0]) for same in copies.values())
+    classes = {digest: class_of(same[0]) for digest, same in copies.items()}
+    totals = Counter(classes.values())
 
     def is_crowd(group: list[str]) -> bool:
-        held = Counter(class_of(copies[digest][0]) for digest in group)
+        held = Counter(classes[digest] for digest in group)
         return any(number >= _CROWD and 2 * number > totals[where] for where, number in held.items())
 
-    return [group for group in groups if not is_crowd(group)], [group for group in groups if is_crowd(group)]
+    upright = _grouped(near_groups, known)
+    crowds = [Lookalikes(group, crowd=True) for group in upright if is_crowd(group)]
+    upright = [group for group in upright if not is_crowd(group)]
+    left = known.keys() - {digest for crowd in crowds for digest in crowd.digests}
+    of_class = ({digest: known[digest] for digest in known if digest in left and classes[digest] == name} for name in totals)
+    turned = [group for members in of_class for group in _grouped(turned_groups, members)]
+    looks = {digest: number for number, group in enumerate(upright) for digest in group}
+    found = []
+    for group in _united([*upright, *turned]):
+        positions = {looks.get(digest, digest) for digest in group}
+        if len(positions) <= _POSITIONS:
+            found.append(Lookalikes(group, turned=len(positions) > 1))
+        else:  # many things of one form, lying this way or that
+            found += [Lookalikes(upright[number]) for number in sorted(n for n in positions if isinstance(n, int))]
+    return found + crowds
+
+
+def _grouped(find: Callable[[list[Fingerprint]], list[list[int]]], known: Mapping[str, Fingerprint]) -> list[list[str]]:
+    digests = list(known)
+    return [[digests[position] for position in group] for group in find(list(known.values()))]
+
+
+def _united(groups: Iterable[list[str]]) -> list[list[str]]:
+    """Groups that share a member become one."""
+    home: dict[str, list[str]] = {}
+    for group in groups:
+        whole = list(dict.fromkeys(member for one in group for member in home.get(one, [one])))
+        home.update(dict.fromkeys(whole, whole))
+    return list({id(group): group for group in home.values()}.values())
 
 
 def relative(path: Path, root: Path) -> str:
@@ -248,14 +288,14 @@ def _exact_duplicates(copies: Copies, homes: Mapping[Path, Key], root: Path) -> 
 
 
 def _near_duplicates(copies: Copies, homes: Mapping[Path, Key], root: Path, *, split: bool) -> Iterator[Finding]:
-    same, crowds = lookalikes(copies, lambda item: homes[item.path][1])
-    for group in crowds:
-        alike = [item for digest in group for item in copies[digest]]
-        message = f"{len(alike)} photos look much the same{_across(alike, homes)}: a fixed camera's, or copies of a few"
-        yield Finding("warning", "alike", message, _paths(alike, root))
-    for group in same:
-        alike = [item for digest in group for item in copies[digest]]
-        message = f"{len(alike)} photos that look the same{_across(alike, homes)}"
+    for found in lookalikes(copies, lambda item: homes[item.path][1]):
+        alike = [item for digest in found.digests for item in copies[digest]]
+        across = _across(alike, homes)
+        if found.crowd:
+            message = f"{len(alike)} photos look much the same{across}: a fixed camera's, or copies of a few"
+            yield Finding("warning", "alike", message, _paths(alike, root))
+            continue
+        message = f"{len(alike)} photos that look the same{', mirrored or turned' if found.turned else ''}{across}"
         if not split and len({homes[item.path][0] for item in alike}) > 1:
             message += " once training splits them; edgetl data split keeps them on one side"
         yield Finding("warning", "near duplicate", message, _paths(alike, root))

@@ -8,14 +8,17 @@
    16-bit parts of two such hashes, one differs in at most one bit.
 3. What is found is checked by the correlation of 16×16 thumbnails, because photos of like composition (a white
    product on a white ground) come near in 64 bits.
+4. Mirrored copies and those turned by quarters are found by the same search among thumbnails that are brought into a
+   position of their own first: the signs and order of the two lowest frequencies tell the eight positions apart.
 
-Not found: mirrored and rotated copies, crops of more than about 3 % a side, large captions.
+Not found: copies turned by other angles, crops of more than about 3 % a side, large captions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -26,6 +29,7 @@ MAX_DISTANCE = 7  # bits; four parts with at most one bit each would allow no mo
 MIN_CORRELATION = 0.97  # of two thumbnails; re-encoded, resized and brightened copies lie above, cf. tests
 MIN_CONTRAST = 2.0  # standard deviation in levels of 0..255; flatter photos have no structure to compare
 
+_DOUBTFUL = 0.03  # of all frequencies but the mean: a lesser one may change its sign in a copy, so both are tried
 _HASHED_SIDE = 32  # pixels of the copy whose frequencies are hashed
 _LOWEST = 8  # frequencies a side: 8 × 8 = 64 bits
 _THUMBNAIL_SIDE = 16
@@ -46,17 +50,26 @@ class Fingerprint:
 
 def fingerprint(photo: Image.Image) -> Fingerprint | None:
     """Of a decoded photo of any size; None for one so flat that it looks like every other flat one."""
-    from scipy.fft import dctn
-
     small = photo.convert("L").resize((_HASHED_SIDE, _HASHED_SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0)
     pixels = np.asarray(small, np.float32)
     if pixels.std() < MIN_CONTRAST:
         return None
-    lowest = dctn(pixels, norm="ortho")[:_LOWEST, :_LOWEST].ravel()
-    bits = np.packbits(lowest > np.median(lowest))
     side = _HASHED_SIDE // _THUMBNAIL_SIDE
     means = pixels.reshape(_THUMBNAIL_SIDE, side, _THUMBNAIL_SIDE, side).mean((1, 3))
-    return Fingerprint(int.from_bytes(bits.tobytes(), "big"), np.round(means).astype(np.uint8))
+    return Fingerprint(_hashes(pixels[None])[0], np.round(means).astype(np.uint8))
+
+
+def _frequencies(pixels: NDArray[np.generic]) -> NDArray[np.float32]:
+    """[N, side, side] → its DCT, of the same shape."""
+    from scipy.fft import dctn
+
+    return np.asarray(dctn(pixels.astype(np.float32), norm="ortho", axes=(1, 2)))
+
+
+def _hashes(pixels: NDArray[np.generic]) -> list[int]:
+    lowest = _frequencies(pixels)[:, :_LOWEST, :_LOWEST].reshape(len(pixels), -1)
+    bits = np.packbits(lowest > np.median(lowest, axis=1, keepdims=True), axis=1)
+    return [int.from_bytes(row.tobytes(), "big") for row in bits]
 
 
 def near_groups(fingerprints: Sequence[Fingerprint]) -> list[list[int]]:
@@ -78,6 +91,35 @@ def near_groups(fingerprints: Sequence[Fingerprint]) -> list[list[int]]:
                 apart = pairs[names[pairs[:, 0]] != names[pairs[:, 1]]]
                 if len(near := apart[_correlations(thumbnails, apart) >= MIN_CORRELATION]):
                     names = _tied(names, near)
+    return _gathered(names)
+
+
+def turned_groups(fingerprints: Sequence[Fingerprint]) -> list[list[int]]:
+    """As ``near_groups``, whether photos are mirrored or turned by quarters or not."""
+    if len(fingerprints) < 2:
+        return []
+    thumbnails = np.stack([item.thumbnail for item in fingerprints])
+    owners = np.arange(len(thumbnails))
+    frequencies = _frequencies(thumbnails)
+    across, down = frequencies[:, 0, 1], frequencies[:, 1, 0]
+    doubtful = _DOUBTFUL * np.linalg.norm(frequencies.reshape(len(frequencies), -1)[:, 1:], axis=1)
+    for rightness, turn in (
+        (across, partial(np.flip, axis=2)),
+        (down, partial(np.flip, axis=1)),
+        (abs(across) - abs(down), partial(np.swapaxes, axis1=1, axis2=2)),
+    ):
+        wrong = rightness[owners] < 0
+        thumbnails[wrong] = turn(thumbnails[wrong])
+        either = abs(rightness) < doubtful
+        thumbnails = np.concatenate([thumbnails, turn(thumbnails[either[owners]])])
+        owners = np.concatenate([owners, owners[either[owners]]])
+    groups = near_groups([Fingerprint(*pair) for pair in zip(_hashes(thumbnails), thumbnails, strict=True)])
+    pairs = [owners[[group[0], other]] for group in groups for other in group[1:]]
+    return _gathered(_tied(np.arange(len(fingerprints)), np.array(pairs))) if pairs else []
+
+
+def _gathered(names: NDArray[np.int64]) -> list[list[int]]:
+    """The positions of each name that is there more than once."""
     members: dict[int, list[int]] = {}
     for position, name in enumerate(names.tolist()):
         members.setdefault(name, []).append(position)

@@ -145,12 +145,14 @@ def _groups(kept: Sequence[Inspection], root: Path) -> tuple[list[list[Inspectio
     Every photo is in exactly one group.
     """
     copies = same_content(kept)
-    alike, crowds = lookalikes(copies, lambda item: _class_of(item, root))
-    single = set(copies).difference(*alike)
+    found = lookalikes(copies, lambda item: _class_of(item, root))
+    together = [group.digests for group in found if not group.crowd]
+    single = set(copies).difference(*together)
     groups = [
-        [item for digest in digests for item in copies[digest]] for digests in (*alike, *([d] for d in copies if d in single))
+        [item for digest in digests for item in copies[digest]]
+        for digests in (*together, *([digest] for digest in copies if digest in single))
     ]
-    return groups, sum(len(copies[digest]) for crowd in crowds for digest in crowd)
+    return groups, sum(len(copies[digest]) for group in found if group.crowd for digest in group.digests)
 
 
 def _sides(names: Iterable[str], groups: Sequence[list[Inspection]], root: Path, val_fraction: float) -> dict[str, str]:

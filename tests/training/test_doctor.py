@@ -249,6 +249,38 @@ def test_a_single_photo_is_trained_on_and_of_two_one_is_judged_on(tmp_path):
     assert (folders.train_counts[2], folders.val_counts[2]) == (1, 1)
 
 
+def test_a_mirrored_or_turned_copy_of_the_same_class_is_a_leak(healthy):
+    """In two classes it may be what tells them apart, as with arrows."""
+    save(healthy / "train/cat/new.jpg", scene(50))
+    save(healthy / "val/cat/mirrored.jpg", scene(50).transpose(Image.Transpose.FLIP_LEFT_RIGHT), quality=60)
+    save(healthy / "val/cat/turned.jpg", scene(50).transpose(Image.Transpose.ROTATE_90), quality=80)
+    save(healthy / "val/dog/turned.jpg", scene(50).transpose(Image.Transpose.ROTATE_180))
+    (finding,) = found(healthy, "near duplicate")
+    assert finding.message == "3 photos that look the same, mirrored or turned, in train and val"
+    assert finding.paths == ("train/cat/new.jpg", "val/cat/mirrored.jpg", "val/cat/turned.jpg")
+
+
+def test_a_copy_and_a_mirrored_one_are_told_together(healthy):
+    save(healthy / "train/cat/new.jpg", scene(50))
+    save(healthy / "train/dog/copy.jpg", scene(50), quality=60)
+    save(healthy / "train/cat/mirrored.jpg", scene(50).transpose(Image.Transpose.FLIP_LEFT_RIGHT), quality=60)
+    (finding,) = found(healthy, "near duplicate")
+    assert finding.message == "3 photos that look the same, mirrored or turned, labelled 'cat' and 'dog'"
+
+
+def test_many_things_of_one_form_lying_this_way_or_that_are_no_copies(healthy):
+    """Each looks nearly like the next one, turned; of one photo there are eight positions."""
+    for number in range(12):
+        photo = Image.blend(scene(50), scene(51), 0.04 * number)
+        turns = [None, *Image.Transpose]
+        turn = turns[number % 8]
+        save(healthy / "train/cat" / f"bolt {number}.png", photo if turn is None else photo.transpose(turn))
+    assert not found(healthy, "near duplicate")
+    for number in (8, 9, 10, 11):
+        (healthy / "train/cat" / f"bolt {number}.png").unlink()
+    assert len(found(healthy, "near duplicate")[0].paths) == 8
+
+
 def test_lookalikes_that_training_would_tear_apart_are_a_leak(tmp_path):
     for seed in range(12):
         for quality in (95, 80, 60, 40):

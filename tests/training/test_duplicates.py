@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from edgetl.training import duplicates
-from edgetl.training.duplicates import Fingerprint, fingerprint, near_groups
+from edgetl.training.duplicates import Fingerprint, fingerprint, near_groups, turned_groups
 
 
 def scene(seed: int, width: int = 160, height: int = 120) -> Image.Image:
@@ -47,8 +47,18 @@ def test_a_changed_copy_is_found_among_other_photos(change):
     assert near_groups([*others, copy]) == [[7, 40]]
 
 
-def test_different_photos_are_not_near():
-    assert near_groups([fingerprint(scene(seed)) for seed in range(400)]) == []
+@pytest.mark.parametrize("find", [near_groups, turned_groups])
+def test_different_photos_are_not_near(find):
+    assert find([fingerprint(scene(seed)) for seed in range(400)]) == []
+
+
+@pytest.mark.parametrize("turn", [None, *Image.Transpose])
+def test_a_copy_is_found_in_each_of_the_eight_positions(turn):
+    photos = [scene(seed) for seed in range(40)]
+    copies = [reencoded(photo if turn is None else photo.transpose(turn)) for photo in photos]
+    prints = [fingerprint(photo) for photo in (*photos, *copies)]
+    assert turned_groups(prints) == [[number, number + 40] for number in range(40)]
+    assert near_groups(prints) == ([] if turn is not None else turned_groups(prints))
 
 
 def test_like_hashes_of_unlike_thumbnails_are_refused():
@@ -137,4 +147,4 @@ def test_crowded_clusters_are_grouped_as_comparing_all_pairs_does(seed):
 
 @pytest.mark.parametrize("prints", [[], [fingerprint(scene(1))]])
 def test_fewer_than_two_photos_have_no_group(prints):
-    assert near_groups(prints) == []
+    assert near_groups(prints) == turned_groups(prints) == []

@@ -145,11 +145,13 @@ def test_duplicates_and_lookalikes_stay_on_one_side(archive, tmp_path):
     for seed in range(30):
         shutil.copy(cats / f"{seed}.jpg", cats / f"{seed} copy.jpg")
         scene(seed, 90, 70).save(cats / f"{seed} larger.png")
+        scene(seed, 90, 70).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(cats / f"{seed} mirrored.png")
     done = split(archive, tmp_path / "data", val_fraction=0.5)
     sides = placed(tmp_path / "data")
     assert done.groups == 30
     for seed in range(30):
         assert sides[f"{seed}.jpg"] == sides[f"{seed} copy.jpg"] == sides[f"{seed} larger.png"]
+        assert sides[f"{seed} mirrored.png"] == sides[f"{seed}.jpg"]
     assert {sides[f"{seed}.jpg"] for seed in range(30)} == {"train", "val"}
     assert not [finding for finding in examine(tmp_path / "data").findings if ", in train and val" in finding.message]
 

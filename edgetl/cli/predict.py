@@ -62,6 +62,7 @@ def command(
     if Path(model).suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"):
         raise click.UsageError(f"{model} is a photo. The model comes first: edgetl predict MODEL PHOTOS…")
     many = len(photos) > 1 or is_folder(Path(photos[0]))
+    _warn_of_empty(photos)
     predictor = open_predictor(model, many=many, **options)
     if out is None:
         total, failed = _print_all(predictor, _sources(photos, shard), top, as_json)
@@ -73,6 +74,16 @@ def command(
         where = f"; {out} says why" if out is not None else ""
         click.echo(f"{failed} of {total} photos could not be classified{where}.", err=True)
         sys.exit(1)
+
+
+def _warn_of_empty(photos: tuple[str, ...]) -> None:
+    """Of folders without a photo beside others with some."""
+    from edgetl.runtime.sources import is_folder, walk_images
+
+    empty = [name for name in photos if is_folder(Path(name)) and next(walk_images(name, strict=False), None) is None]
+    if len(empty) < len(photos):
+        for name in empty:
+            click.echo(f"Warning: there is no photo in {printable(name)}.", err=True)
 
 
 def _parse_shard(text: str) -> Shard:

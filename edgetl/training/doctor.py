@@ -28,6 +28,7 @@ from edgetl.training.layout import (
 TINY_SIDE = 32  # pixels: with a side below it, little but noise is left after the enlargement to a network's input
 _CROWD = 30  # photos; bursts and series of copies are smaller
 _POSITIONS = 8  # of one photo: four quarters, mirrored or not
+DARK_LEVEL = 32  # of 0..255; where no spot is brighter, a photo of the night is rare
 HUGE_PIXELS = 40_000_000  # beyond, decoding one photo takes longer than training on some hundred
 
 Level = Literal["error", "warning"]
@@ -138,6 +139,10 @@ def file_findings(item: Inspection, root: Path) -> Iterator[Finding]:
             yield Finding("warning", "tiny", f"{size} pixels", paths)
         if item.width * item.height > HUGE_PIXELS:
             yield Finding("warning", "huge", f"{size} pixels: slow to decode in every epoch", paths)
+        if item.fingerprint is None:
+            yield Finding("warning", "blank", "nearly one colour", paths)
+        elif item.fingerprint.thumbnail.max() < DARK_LEVEL:
+            yield Finding("warning", "dark", "hardly brighter than black: 12-bit values in a 16-bit file look so", paths)
 
 
 def same_content(inspections: Iterable[Inspection]) -> Copies:

@@ -16,7 +16,9 @@ from edgetl.training.run_folder import BEST, LAST
 SOLVER = "solver"  # the optimizer that fits the head on frozen features as one convex problem, without epochs
 _KINDS = {str: "text", bool: "True or False", int: "a whole number", float: "a number"}
 _MOST = 1e9  # of every number without another limit: far above, something overflows
-_LEAST_ALPHA = 1e-3  # of a Beta distribution; far below, nothing is blended, and torch can't draw from it
+# Of options that 0 turns off. A far smaller alpha of a Beta distribution blends nothing, and torch can't draw from it; in
+# fewer pixels there is no photo left, and most networks' last maps would be smaller than one place.
+_LEAST = {"mixup": 1e-3, "cutmix": 1e-3, "image_size": 32}
 
 
 @dataclass(frozen=True)
@@ -183,9 +185,9 @@ class TrainSettings:
                 raise TrainingError(f"{flag(name)} is {value!r}; it takes {', '.join(option.choices)}.")
             if not isinstance(value, (str, bool)) and not all(_fits(number, option) for number in numbers):
                 raise TrainingError(f"{flag(name)} is {value}; {_range(option)}.")
-        for name in ("mixup", "cutmix"):
-            if 0 < getattr(self, name) < _LEAST_ALPHA:
-                raise TrainingError(f"{flag(name)} is {getattr(self, name)}; it must be 0 or at least {_LEAST_ALPHA:g}.")
+        for name, least in _LEAST.items():
+            if 0 < getattr(self, name) < least:
+                raise TrainingError(f"{flag(name)} is {getattr(self, name)}; it must be 0 or at least {least:g}.")
         for name in ("scale", "ratio"):
             if getattr(self, name)[0] > getattr(self, name)[1]:
                 raise TrainingError(f"{flag(name)} is {getattr(self, name)}; the smaller number comes first.")

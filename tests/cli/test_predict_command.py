@@ -119,6 +119,15 @@ def test_an_empty_folder_is_wrong_use(tiny_bundle: Path, tmp_path: Path) -> None
     assert f"There is no photo in {tmp_path}" in result.stderr
 
 
+def test_an_empty_folder_beside_others_is_told(tiny_bundle: Path, photo_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    for given in ([], ["--out", tmp_path / "answers.csv"]):
+        result = predict(tiny_bundle, tmp_path / "none", photo_folder, *given)
+        assert result.exit_code == 0
+        assert f"Warning: there is no photo in {tmp_path / 'none'}.\n" in result.stderr
+        assert str(photo_folder) not in result.stderr
+
+
 def test_a_photo_in_the_models_place_is_wrong_use(tiny_bundle: Path, photo_folder: Path) -> None:
     result = predict(sorted(photo_folder.iterdir())[0], tiny_bundle)
     assert result.exit_code == 2

@@ -249,6 +249,17 @@ def test_a_single_photo_is_trained_on_and_of_two_one_is_judged_on(tmp_path):
     assert (folders.train_counts[2], folders.val_counts[2]) == (1, 1)
 
 
+def test_photos_with_nothing_to_see_are_told(healthy):
+    save(healthy / "train/cat/blank.png", Image.new("RGB", (80, 60), (200, 10, 10)))
+    twelve_bits = np.asarray(scene(50).convert("L")).astype(np.uint16) << 4
+    Image.fromarray(twelve_bits).save(healthy / "val/dog/dark.png")
+    Image.fromarray(twelve_bits << 4).save(healthy / "val/dog/bright.png")
+    findings = [(finding.kind, finding.paths, finding.level) for finding in examine(healthy).findings]
+    assert ("blank", ("train/cat/blank.png",), "warning") in findings
+    assert ("dark", ("val/dog/dark.png",), "warning") in findings
+    assert not [paths for kind, paths, _ in findings if kind in ("blank", "dark") and "val/dog/bright.png" in paths]
+
+
 def test_a_mirrored_or_turned_copy_of_the_same_class_is_a_leak(healthy):
     """In two classes it may be what tells them apart, as with arrows."""
     save(healthy / "train/cat/new.jpg", scene(50))

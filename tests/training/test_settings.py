@@ -49,6 +49,7 @@ def test_settings_of_another_version_are_refused():
         ("epochs", 10**400, "it must be at least 1 and at most 1e\\+09"),
         ("warmup", 1.7e308, "--warmup is 1.7e\\+308; it must be at least 0 and at most 1e\\+09"),
         ("ratio", (1e-300, 10.0), "it must be at least 0.1 and at most 10"),
+        ("image_size", 31, "--image-size is 31; it must be 0 or at least 32"),
         ("cutmix", 1e-4, "--cutmix is 0.0001; it must be 0 or at least 0.001"),
     ],
 )
@@ -141,6 +142,7 @@ def test_every_part_of_the_classic_recipe_can_be_overridden(name):
         "norm_statistics": False,
         "scale": (0.5, 0.6),
         "ratio": (0.8, 1.2),
+        "image_size": 96,
     }.get(name, 3 if isinstance(CLASSIC[name], int) else 0.5)
     settings = resolve("photos", {"recipe": "classic", name: other}, cuda=False)
     assert getattr(settings, name) == other

@@ -27,7 +27,7 @@ OPTIONS = (
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def port() -> str:
     """One that is free."""
     with socket.socket() as free:

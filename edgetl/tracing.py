@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import torch
 
-_CHATTY = ("torch.onnx", "onnxscript", "onnx_ir", "root")
+_CHATTY = ("torch", "torch._guards", "torch.fx.experimental.symbolic_shapes", "torch.onnx", "onnxscript", "onnx_ir", "root")
 _STDOUT = 1  # the file descriptor: the C++ side of the exporter writes there, past sys.stdout
 
 

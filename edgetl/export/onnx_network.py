@@ -94,12 +94,12 @@ def _write(
     try:
         with quiet(), torch.no_grad(), plain_attention():
             exported = way(_OfPixels(network).eval(), spec, opset)  # the exporter gives all parts the mode of the whole
+        return fold_shapes(exported, (3, *spec.fixed_size)) if spec.fixed_size else exported
     except OSError:
         raise
     except Exception as error:  # whatever the exporter meets: an operator that this opset lacks, mostly
         what, *_ = first_line(error).split("  [Caused by ")  # pages of values
         raise ExportError(f"The network can't be written as ONNX: {what}", hint) from error
-    return fold_shapes(exported, (3, *spec.fixed_size)) if spec.fixed_size else exported
 
 
 def _traced(network: nn.Module, spec: PreprocessSpec, opset: int) -> onnx.ModelProto:
@@ -120,6 +120,8 @@ def _traced(network: nn.Module, spec: PreprocessSpec, opset: int) -> onnx.ModelP
 
 
 def _recorded(network: nn.Module, spec: PreprocessSpec, opset: int) -> onnx.ModelProto:
+    """Raises, among others, ValueError if it only holds for some batch sizes; old versions of torch and onnxscript raise
+    for many a network."""
     free = dict.fromkeys([0] if spec.fixed_size else [0, 2, 3], torch.export.Dim.DYNAMIC)
     program = torch.onnx.export(
         network,
@@ -133,18 +135,18 @@ def _recorded(network: nn.Module, spec: PreprocessSpec, opset: int) -> onnx.Mode
     )
     assert program is not None  # as it is where a file is named
     exported = program.model_proto
+    batch, answers = (values[0].type.tensor_type.shape.dim[0] for values in (exported.graph.input, exported.graph.output))
+    if not batch.dim_param or answers.dim_param != batch.dim_param:
+        raise ValueError("it gives other numbers of answers than of photos")
     _forget_the_source(exported.graph)
     return exported
 
 
 def _forget_the_source(graph: onnx.GraphProto) -> None:
-    """Each value says in which line of which file it was computed: a device needs none, and paths are private."""
+    """Each node says in which line of which file it was computed: a device needs none, and paths are private."""
     del graph.value_info[:]
-    for tensor in graph.initializer:
-        del tensor.metadata_props[:]
     for node in graph.node:
         del node.metadata_props[:]
-        node.ClearField("doc_string")
         for attribute in node.attribute:
             for inner in (*[attribute.g] * attribute.HasField("g"), *attribute.graphs):
                 _forget_the_source(inner)

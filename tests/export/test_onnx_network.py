@@ -101,6 +101,52 @@ def test_what_cannot_be_traced_is_recorded(spec: PreprocessSpec, pixels: int | N
         np.testing.assert_allclose(session.run(None, {"normalized": images.numpy()})[0], expected, rtol=1e-5, atol=1e-6)
 
 
+class Halves(Uneven):
+    """Answers by pairs of photos."""
+
+    def forward(self, normalized: Tensor) -> Tensor:
+        pairs = self.pool(torch.relu(self.conv(normalized))).flatten(1).unflatten(0, (-1, 2))
+        return self.head((pairs - pairs.mean(1, keepdim=True)).flatten(0, 1))
+
+
+def test_what_only_holds_for_some_batch_sizes_is_refused() -> None:
+    with pytest.raises(ExportError, match="can't be written as ONNX"):
+        export_network(Halves(None).eval(), CROPPED)
+
+
+class Choosing(Uneven):
+    """Holds graphs inside its graph."""
+
+    def forward(self, normalized: Tensor) -> Tensor:
+        features = self.pool(torch.relu(self.conv(normalized))).flatten(1)
+        return self.head(torch.cond(features.sum() > 0, lambda x: torch.sin(x) * 2, lambda x: torch.cos(x), (features,)))
+
+
+def test_no_path_of_this_machine_is_in_a_graph_inside_the_graph() -> None:
+    model = export_network(Choosing(None).eval(), CROPPED)
+    assert any(attribute.HasField("g") for node in model.graph.node for attribute in node.attribute)
+    assert b".py" not in assemble(model, tiny_card(CROPPED)).SerializeToString()
+
+
+class Counting(nn.Module):
+    """Bakes its batch size in where it is traced, and not where it is recorded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, normalized: Tensor) -> Tensor:
+        return self.head(torch.relu(self.conv(normalized)).mean((2, 3)).view(int(normalized.shape[0]), -1))
+
+
+def test_what_tracing_writes_for_one_batch_size_is_recorded() -> None:
+    model = export_network(Counting().eval(), CROPPED)
+    session = open_session(model.SerializeToString(), providers="cpu", threads=1)
+    assert opset_of(model) == RECORDED_OPSET
+    assert session.run(None, {"normalized": np.zeros((5, 3, *CROPPED.fixed_size), np.float32)})[0].shape == (5, 3)
+
+
 def test_an_opset_that_is_too_low_to_record_in_is_obeyed() -> None:
     with pytest.raises(ExportError, match=r"can't be written as ONNX: .*adaptive_avg_pool2d") as caught:
         export_network(Uneven(None).eval(), CROPPED, opset=13)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -127,7 +126,8 @@ def _fill_from(path: Path, backbone: Backbone) -> None:
     except TrainingError as error:
         other = trained_backbone(path)
         if other not in (None, backbone.name):
-            raise TrainingError(f"{path} holds a {other}, not a {backbone.name}.", f"Add --backbone {other}.") from error
+            said = f"{path} holds weights of {other}, not of {backbone.name}."
+            raise TrainingError(said, f"Add --backbone {other}.") from error
         translated = _translated(tensors, backbone) if backbone.name.startswith(TIMM_PREFIX) else {}
         try:
             load_by_name(backbone.module, translated, backbone.heads, str(path))
@@ -136,15 +136,24 @@ def _fill_from(path: Path, backbone: Backbone) -> None:
 
 
 def _translated(tensors: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
-    """By what timm's own loader makes of a published file: other names, position embeddings of another size. {}: nothing."""
+    """What timm's own loader makes of a published file: other names, position embeddings of another size. {}: nothing.
+
+    It would bring the filters of another network into shape, too: whoever named the wrong backbone must be told.
+    """
     import timm
 
-    family = sys.modules[timm.model_entrypoint(backbone.name.removeprefix(TIMM_PREFIX)).__module__]
-    try:
-        translated = family.checkpoint_filter_fn(dict(tensors), backbone.module)
-    except Exception:  # a family without one, or a file that it does not know
+    own = backbone.module.state_dict()
+    of_heads = tuple(f"{head}." for head in backbone.heads)
+    heads = {name: value for name, value in tensors.items() if name.startswith(of_heads)}
+    filters = [name for name in own if name in tensors and name.endswith(".weight") and name not in heads]
+    if not tensors or any(tensors[name].shape != own[name].shape and tensors[name].ndim == own[name].ndim for name in filters):
         return {}
-    return {name: value for name, value in translated.items() if isinstance(value, Tensor)}
+    name, overlay = backbone.name.removeprefix(TIMM_PREFIX), {"state_dict": dict(tensors)}
+    try:  # with as many classes as were published: for another number, timm would take any file, and leave out what it lacks
+        loaded = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, pretrained_strict=True)
+    except Exception:  # many kinds, for a file that it does not know
+        return {}
+    return {name: value for name, value in loaded.state_dict().items() if not name.startswith(of_heads)} | heads
 
 
 def _build_embedded(classes: int, pretrained: bool) -> Backbone:

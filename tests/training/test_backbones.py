@@ -286,9 +286,23 @@ def test_a_file_that_timms_loader_would_translate_is_translated(tmp_path):
     assert all(torch.equal(loaded[key], value) for key, value in given.items() if key.startswith("blocks."))
 
 
-@pytest.mark.parametrize("name", ["timm/test_vit", "timm/test_resnet"])
+def test_a_file_of_authors_whose_names_timm_knows_is_translated(tmp_path):
+    published = timm.create_model("deit3_small_patch16_224").state_dict()
+    names = {key: key.replace("ls1.gamma", "gamma_1").replace("ls2.gamma", "gamma_2") for key in published}
+    torch.save({"model": {names[key]: value for key, value in published.items()}}, tmp_path / "w.pth")
+    loaded = build("timm/deit3_small_patch16_224", 2, weights=tmp_path / "w.pth").module.state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in published.items() if not key.startswith("head"))
+
+
+def test_filters_of_another_network_are_not_brought_into_shape(tmp_path):
+    """timm's loader would."""
+    torch.save(timm.create_model("test_vit", patch_size=32).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(TrainingError, match=r"patch_embed\.proj\.weight is 64×3×32×32, not 64×3×16×16"):
+        build("timm/test_vit", 2, weights=tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("name", ["timm/test_vit", "timm/resnet18d", "timm/dla34"])
 def test_what_timms_loader_does_not_know_either_is_refused_as_it_is(tmp_path, filled, name):
-    """The one family has a translation, the other none."""
     torch.save(filled, tmp_path / "w.pth")
     with pytest.raises(TrainingError, match="does not fit this backbone: missing"):
         build(name, 2, weights=tmp_path / "w.pth")

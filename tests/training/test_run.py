@@ -264,7 +264,7 @@ def test_a_table_holds_names_of_any_kind_and_is_not_there_without_a_row(tmp_path
 
 def test_weights_of_another_backbone_are_told_from_damaged_ones(two_parts, tmp_path):
     train(features_of(two_parts), tmp_path / "run")
-    with pytest.raises(TrainingError, match=r"holds a timm/test_resnet, not a resnet18") as refused:
+    with pytest.raises(TrainingError, match="holds weights of timm/test_resnet, not of resnet18") as refused:
         train(replace(features_of(two_parts, "resnet18"), weights=str(tmp_path / "run/best.safetensors")), tmp_path / "other")
     assert refused.value.hint == "Add --backbone timm/test_resnet."
     settings = replace(features_of(two_parts), weights=str(tmp_path / "run/best.safetensors"))

@@ -50,7 +50,7 @@ def check(data: str, json_file: Path | None, threads: int | None) -> None:
     """Look for what would spoil training on DATA; nothing is changed.
 
     Unreadable, truncated and empty files, wrong suffixes, exact and near duplicates inside and across train, val and
-    the classes (inside one, mirrored and turned ones, too), tiny, huge, blank and dark photos, missing, empty and uneven
+    the classes (inside one, also mirrored or turned by quarters), tiny, huge, blank and dark photos, missing, empty and uneven
     classes. The exit code is 1 if there is an error: something that makes training fail or its metrics untrue. What only
     looks the same is a warning, also across train and val: looks can deceive.
 

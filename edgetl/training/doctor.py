@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from edgetl.training.duplicates import Fingerprint, near_groups, turned_groups
+from edgetl.training.duplicates import Fingerprint, near_groups, turned_groups, upright_alike
 from edgetl.training.inspection import Inspection, Progress, inspect_all, walk_files
 from edgetl.training.layout import (
     DEFAULT_VAL_FRACTION,
@@ -139,9 +139,9 @@ def file_findings(item: Inspection, root: Path) -> Iterator[Finding]:
             yield Finding("warning", "tiny", f"{size} pixels", paths)
         if item.width * item.height > HUGE_PIXELS:
             yield Finding("warning", "huge", f"{size} pixels: slow to decode in every epoch", paths)
-        if item.fingerprint is None:
+        if item.blank:
             yield Finding("warning", "blank", "nearly one colour", paths)
-        elif item.fingerprint.thumbnail.max() < DARK_LEVEL:
+        elif item.fingerprint is not None and item.fingerprint.thumbnail.max() < DARK_LEVEL:
             yield Finding("warning", "dark", "hardly brighter than black: 12-bit values in a 16-bit file look so", paths)
 
 
@@ -184,18 +184,24 @@ def lookalikes(copies: Copies, class_of: Callable[[Inspection], str]) -> list[Lo
     upright = _grouped(near_groups, known)
     crowds = [Lookalikes(group, crowd=True) for group in upright if is_crowd(group)]
     upright = [group for group in upright if not is_crowd(group)]
-    left = known.keys() - {digest for crowd in crowds for digest in crowd.digests}
-    of_class = ({digest: known[digest] for digest in known if digest in left and classes[digest] == name} for name in totals)
-    turned = [group for members in of_class for group in _grouped(turned_groups, members)]
+    crowded = {digest for crowd in crowds for digest in crowd.digests}
+    of_class: dict[str, dict[str, Fingerprint]] = defaultdict(dict)
+    for digest, found in known.items():
+        if digest not in crowded:
+            of_class[classes[digest]][digest] = found
+    turned = [group for members in of_class.values() for group in _grouped(turned_groups, members)]
     looks = {digest: number for number, group in enumerate(upright) for digest in group}
-    found = []
+    kept = []
     for group in _united([*upright, *turned]):
-        positions = {looks.get(digest, digest) for digest in group}
-        if len(positions) <= _POSITIONS:
-            found.append(Lookalikes(group, turned=len(positions) > 1))
+        positions: dict[int | str, list[str]] = defaultdict(list)
+        for digest in group:
+            positions[looks.get(digest, digest)].append(digest)
+        if len(positions) <= _POSITIONS and not is_crowd(group):
+            upright_ones = [[known[digest] for digest in digests] for digests in positions.values()]
+            kept.append(Lookalikes(group, turned=not upright_alike(upright_ones)))
         else:  # many things of one form, lying this way or that
-            found += [Lookalikes(upright[number]) for number in sorted(n for n in positions if isinstance(n, int))]
-    return found + crowds
+            kept += [Lookalikes(digests) for digests in positions.values() if len(digests) > 1]
+    return kept + crowds
 
 
 def _grouped(find: Callable[[list[Fingerprint]], list[list[int]]], known: Mapping[str, Fingerprint]) -> list[list[str]]:
@@ -207,7 +213,8 @@ def _united(groups: Iterable[list[str]]) -> list[list[str]]:
     """Groups that share a member become one."""
     home: dict[str, list[str]] = {}
     for group in groups:
-        whole = list(dict.fromkeys(member for one in group for member in home.get(one, [one])))
+        homes = {id(found): found for found in (home.get(member, [member]) for member in group)}
+        whole = [member for found in homes.values() for member in found]
         home.update(dict.fromkeys(whole, whole))
     return list({id(group): group for group in home.values()}.values())
 
@@ -296,14 +303,13 @@ def _near_duplicates(copies: Copies, homes: Mapping[Path, Key], root: Path, *, s
     for found in lookalikes(copies, lambda item: homes[item.path][1]):
         alike = [item for digest in found.digests for item in copies[digest]]
         across = _across(alike, homes)
+        message = f"{len(alike)} photos that look the same{', mirrored or turned' if found.turned else ''}{across}"
         if found.crowd:
             message = f"{len(alike)} photos look much the same{across}: a fixed camera's, or copies of a few"
-            yield Finding("warning", "alike", message, _paths(alike, root))
-            continue
-        message = f"{len(alike)} photos that look the same{', mirrored or turned' if found.turned else ''}{across}"
         if not split and len({homes[item.path][0] for item in alike}) > 1:
-            message += " once training splits them; edgetl data split keeps them on one side"
-        yield Finding("warning", "near duplicate", message, _paths(alike, root))
+            message += " once training splits them"
+            message += "" if found.crowd else "; edgetl data split keeps them on one side"
+        yield Finding("warning", "alike" if found.crowd else "near duplicate", message, _paths(alike, root))
 
 
 def _across(items: Iterable[Inspection], homes: Mapping[Path, Key]) -> str:

@@ -35,6 +35,7 @@ _LOWEST = 8  # frequencies a side: 8 × 8 = 64 bits
 _THUMBNAIL_SIDE = 16
 _PART_BITS = 16
 _FEW_PARTNERS, _MAX_PARTNERS = 32, 1024  # of one bucket that a photo is compared with, at first and in a crowd
+_ASKED = 64  # photos of a group
 _BLOCK = 1 << 17  # candidate pairs held at a time
 
 _ONES: NDArray[np.uint8] = np.array([value.bit_count() for value in range(1 << _PART_BITS)], np.uint8)
@@ -116,6 +117,18 @@ def turned_groups(fingerprints: Sequence[Fingerprint]) -> list[list[int]]:
     groups = near_groups([Fingerprint(*pair) for pair in zip(_hashes(thumbnails), thumbnails, strict=True)])
     pairs = [owners[[group[0], other]] for group in groups for other in group[1:]]
     return _gathered(_tied(np.arange(len(fingerprints)), np.array(pairs))) if pairs else []
+
+
+def upright_alike(groups: Sequence[Sequence[Fingerprint]]) -> bool:
+    """Whether all of ``near_groups`` are tied together by thumbnails that look the same as they are, not mirrored or turned.
+
+    Asked of the first photos of each.
+    """
+    some = [group[:_ASKED] for group in groups]
+    thumbnails = _standardized(np.stack([item.thumbnail.ravel() for group in some for item in group]))
+    names = np.repeat(np.arange(len(some)), [len(group) for group in some])
+    pairs = np.argwhere(thumbnails @ thumbnails.T >= MIN_CORRELATION)
+    return len(np.unique(_tied(names, pairs))) == 1
 
 
 def _gathered(names: NDArray[np.int64]) -> list[list[int]]:

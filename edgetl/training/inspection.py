@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from PIL.ExifTags import Base
 
@@ -25,6 +26,7 @@ Progress = Callable[[int, int], None]  # files done, files in all
 _UPRIGHT = 1  # the orientation of a photo that is stored as it is shown
 _MOST_ASPECT = MAX_PIXELS // 256**2  # of the longer side to the shorter, for the default backbone's resize
 _SAME_FORMAT = {"MPO": "JPEG"}  # several JPEGs in one file, as cameras write them under .jpg
+_BLANK_RANGE = 8  # levels of 0..255 in each channel; noise and compression move a white sheet by some
 _WAITING = 4  # files queued for each thread: enough to keep it busy, few enough to hold no memory
 
 
@@ -38,6 +40,7 @@ class Inspection:
     format       Pillow's name of what the bytes are ("JPEG"), or None
     suffix_lies  whether a file of this suffix is normally of another format
     rotated      whether EXIF says that it is stored turned or mirrored
+    blank        whether all its pixels are nearly of one colour
     fingerprint  for finding near duplicates; None where undecodable or flat
     """
 
@@ -50,6 +53,7 @@ class Inspection:
     width: int = 0
     height: int = 0
     rotated: bool = False
+    blank: bool = False
     fingerprint: Fingerprint | None = None
 
     @property
@@ -83,6 +87,7 @@ def inspect(path: Path) -> Inspection:
         width=picture.width,
         height=picture.height,
         rotated=rotated,
+        blank=all(highest - lowest < _BLANK_RANGE for lowest, highest in np.reshape(picture.getextrema(), (-1, 2)).tolist()),
         fingerprint=fingerprint(picture),
     )
 

@@ -177,6 +177,20 @@ def test_photos_of_a_fixed_camera_are_dealt_one_by_one(tmp_path):
     assert (finding.level, len(finding.paths)) == ("warning", 62)
 
 
+def test_parts_before_a_fixed_camera_may_lie_this_way_or_that(tmp_path):
+    """Fifteen photos of each position: too few to be a crowd, and together half of the class, not one photo."""
+    random = np.random.default_rng(0)
+    for label, seed in (("good", 1), ("scratched", 2)):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for number in range(120):
+            noisy = np.asarray(scene(seed, 90, 70)) + random.normal(0, 4, (70, 90, 3))
+            photo = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+            turn = [None, *Image.Transpose][number % 8]
+            (photo if turn is None else photo.transpose(turn)).save(tmp_path / "photos" / label / f"{number}.png")
+    done = split(tmp_path / "photos", tmp_path / "data", val_fraction=0.25)
+    assert done.counts["val"] == {"good": 30, "scratched": 30}
+
+
 def test_a_burst_is_no_crowd(tmp_path):
     for label, first in (("a", 0), ("b", 50)):
         for number in range(19):

@@ -62,12 +62,14 @@ def command(
     if Path(model).suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"):
         raise click.UsageError(f"{model} is a photo. The model comes first: edgetl predict MODEL PHOTOS…")
     many = len(photos) > 1 or is_folder(Path(photos[0]))
-    _warn_of_empty(photos)
+    if len(photos) > 1:
+        _warn_of_empty(photos)
     predictor = open_predictor(model, many=many, **options)
+    right = _RightByFolder(predictor.labels, photos)
     if out is None:
-        total, failed = _print_all(predictor, _sources(photos, shard), top, as_json)
+        total, failed = _print_all(predictor, _sources(photos, shard), right, top, as_json)
     else:
-        total, failed = _write_all(predictor, photos, shard, out)
+        total, failed = _write_all(predictor, photos, shard, right, out)
     if not total and shard.count == 1:
         raise click.UsageError(f"There is no photo in {', '.join(photos)}.")
     if failed:
@@ -107,11 +109,12 @@ def _sources(photos: Iterable[str], shard: Shard) -> Iterator[Source]:
             yield from photos_of([photo], shard)
 
 
-def _print_all(predictor: Predictor, sources: Iterable[Source], top: int | None, as_json: bool) -> tuple[int, int]:
+def _print_all(
+    predictor: Predictor, sources: Iterable[Source], right: _RightByFolder, top: int | None, as_json: bool
+) -> tuple[int, int]:
     """(photos, failures)"""
     show = partial(_show_json, top=top) if as_json else _Table(predictor.labels, top or 1).show
     total = failed = 0
-    right = _RightByFolder(predictor.labels)
     for result in predictor.batch(sources):
         total += 1
         failed += isinstance(result, ImageError)
@@ -121,7 +124,7 @@ def _print_all(predictor: Predictor, sources: Iterable[Source], top: int | None,
     return total, failed
 
 
-def _write_all(predictor: Predictor, photos: tuple[str, ...], shard: Shard, out: str) -> tuple[int, int]:
+def _write_all(predictor: Predictor, photos: tuple[str, ...], shard: Shard, right: _RightByFolder, out: str) -> tuple[int, int]:
     """(photos, failures), those of earlier runs included."""
     from edgetl.cli.progress_bar import counting
     from edgetl.runtime.result_files import open_results
@@ -133,7 +136,6 @@ def _write_all(predictor: Predictor, photos: tuple[str, ...], shard: Shard, out:
     changed, first = 0, ""
     with open_results(out, predictor.model_id, predictor.labels) as results:
         total = len(results)
-        right = _RightByFolder(predictor.labels)
 
         def unanswered() -> Iterator[Path]:
             nonlocal changed, first
@@ -169,18 +171,25 @@ def _modified(path: Path) -> float | None:
 
 
 class _RightByFolder:
-    """Accuracy, where every photo lies in a folder that is named as one of the labels."""
+    """Accuracy, where every photo lies in a folder that is named as one of the labels; see ``class_folder``."""
 
-    def __init__(self, labels: tuple[str, ...]) -> None:
+    def __init__(self, labels: tuple[str, ...], arguments: Iterable[str]) -> None:
+        from edgetl.runtime.sources import is_folder
+
         self._labels, self._known, self._photos, self._right = frozenset(labels), True, 0, 0
+        self._roots = [Path(name) for name in arguments if is_folder(Path(name))]
 
     def count(self, result: Prediction | ImageError) -> None:
+        from edgetl.runtime.sources import class_folder
+
         if isinstance(result, ImageError):
             return
-        folder = Path(result.source).parent.name
-        self._known = self._known and folder in self._labels
+        photo = Path(result.source)
+        root = next((root for root in self._roots if photo.is_relative_to(root)), photo.parent)
+        truth = class_folder(photo, root, self._labels)
+        self._known = self._known and truth is not None
         self._photos += 1
-        self._right += folder == result.label
+        self._right += truth == result.label
 
     def tell(self, which: str = "") -> None:
         """On standard error: answers alone are on standard output."""

@@ -14,6 +14,7 @@ from edgetl.parity.compare import kl_divergence
 from edgetl.parity.machine import describe_machine
 from edgetl.parity.results import Accuracy, AgainstResult, ClassAccuracy, Disagreement, Finding
 from edgetl.runtime.predictor import Prediction, Predictor
+from edgetl.runtime.sources import class_folder
 
 _NO_TRUTH = "No photo that can be read lies in a folder that is named like a label, so accuracy can't be measured."
 _WHERE_TRUTH_IS = "With --max-accuracy-drop, name a folder of class folders with --images."
@@ -31,7 +32,7 @@ def compare_bundles(
 ) -> AgainstResult:
     """Classify ``photos`` with both and compare the labels, by name.
 
-    root               folder that the photos' names are relative to; a photo whose own folder is named like a label has
+    root               folder that the photos' names are relative to; a photo in a folder that is named like a label has
                        that label
     max_accuracy_drop  points (hundredths) of accuracy that ``new`` may lose; None: no gate
     tolerance          largest difference of a probability, 0..1; None: no gate
@@ -45,11 +46,11 @@ def compare_bundles(
         raise ParityError(
             "The two models have different labels, so their probabilities can't be compared.", "Leave out --tolerance."
         )
-    if max_accuracy_drop is not None and not any(_truth(path, labels) for path in photos):
+    if max_accuracy_drop is not None and not any(class_folder(path, root, labels) for path in photos):
         raise ParityError(_NO_TRUTH, _WHERE_TRUTH_IS)
     tally = _Pairs(new.labels == old.labels)
     for path, ours, theirs in zip(photos, new.batch(photos), old.batch(photos), strict=True):
-        tally.add(path.relative_to(root).as_posix(), _truth(path, labels), ours, theirs)
+        tally.add(path.relative_to(root).as_posix(), class_folder(path, root, labels), ours, theirs)
         progress()
     if tally.compared == 0:
         raise ParityError(f"None of {len(photos)} photos can be read, so there is nothing to compare.")
@@ -135,10 +136,6 @@ def _shares(right: Sequence[tuple[bool, bool]]) -> tuple[float, float]:
     """Share of right answers, 0..1: (new, old)."""
     new, old = np.mean(right, axis=0)
     return float(new), float(old)
-
-
-def _truth(path: Path, labels: set[str]) -> str | None:
-    return path.parent.name if path.parent.name in labels else None
 
 
 def _accuracy_gate(accuracy: Accuracy | None, limit: float | None) -> list[Finding]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -82,3 +82,10 @@ def is_folder(entry: os.DirEntry[str] | Path) -> bool:
         return entry.is_dir()
     except OSError:  # only for what is missing does Python say no
         return False
+
+
+def class_folder(photo: Path, root: Path, labels: Container[str]) -> str | None:
+    """As what ``photo``, a file below ``root``, is labelled: by the outermost of its folders that is named as a label, from
+    those inside ``root`` on, then ``root`` itself; as in training, folders further below are of one class."""
+    inner = photo.relative_to(root).parts[:-1]
+    return next((name for name in (*inner, root.absolute().name) if name in labels), None)

@@ -231,5 +231,10 @@ def test_photos_in_folders_named_as_labels_give_an_accuracy(tiny_bundle: Path, p
     shutil.copy(photos[1], tmp_path / "photos" / answers[1] / "new.png")
     again = predict(tiny_bundle, tmp_path / "photos", "--out", tmp_path / "a.csv").stderr
     assert "answers that are the name of the photo's folder, of the new ones: 1 of 1 (100.00%)" in again
+    deep = tmp_path / "photos" / answers[1] / wrong / "deeper"  # of the outer folder's class, as in training
+    deep.mkdir(parents=True)
+    (tmp_path / "photos" / answers[1] / "new.png").rename(deep / "new.png")
+    told = f"answers that are the name of the photo's folder: {len(photos)} of {len(photos) + 1} ("
+    assert told in predict(tiny_bundle, tmp_path / "photos").stderr
     shutil.copy(photos[0], tmp_path / "photos")
     assert "name of the photo's folder" not in predict(tiny_bundle, tmp_path / "photos").stderr

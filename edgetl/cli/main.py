@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
@@ -93,6 +94,8 @@ def main() -> None:
         del os.environ["COLUMNS"]
     code = _run()
     if _is_connected():
+        with suppress(OSError, ValueError, AttributeError):  # full, closed, none
+            sys.stdout.flush()
         os._exit(code)
     sys.exit(code)
 

@@ -27,6 +27,7 @@ from edgetl.training.layout import (
     class_names,
     content_digest,
     data_parts,
+    look_of,
     no_text,
     oddities,
     too_few_classes,
@@ -179,18 +180,20 @@ def find_unreadable(
 
 
 def _read_parts(root: Path, parts: Mapping[str, Path]) -> ImageFolders:
-    classes, train = _read_classes(parts[TRAIN])
-    val_classes, val = _read_classes(parts[VAL])
-    if classes != val_classes:
-        differing = [
-            f"only in {part}/: {', '.join(sorted(names))}"
-            for part, names in (("train", set(classes) - set(val_classes)), ("val", set(val_classes) - set(classes)))
-            if names
-        ]
+    names = {part: set(class_names(parts[part])) for part in (TRAIN, VAL)}
+    if len(names[TRAIN]) > 1 and names[TRAIN] != names[VAL]:
+        lone = {TRAIN: names[TRAIN] - names[VAL], VAL: names[VAL] - names[TRAIN]}
+        alike = set(map(look_of, lone[TRAIN])) & set(map(look_of, lone[VAL]))
+        shown = {part: ", ".join(map(ascii if alike else str, sorted(held))) for part, held in lone.items()}
         raise DataError(
-            f"{root}: the classes of train/ and val/ differ; {'; '.join(differing)}.",
-            "Each class needs a folder of the same name in both.",
+            f"{root}: the classes of train/ and val/ differ; "
+            f"{'; '.join(f'only in {part}/: {held}' for part, held in shown.items() if held)}.",
+            "Names that look the same must be of the same letters, too."
+            if alike
+            else "Each class needs a folder of the same name in both.",
         )
+    classes, train = _read_classes(parts[TRAIN])
+    _, val = _read_classes(parts[VAL])
     return _folders(root, parts, classes, _hashed(root, train), _hashed(root, val))
 
 

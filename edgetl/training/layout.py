@@ -91,12 +91,17 @@ def oddities(parts: Mapping[str, Path], photos: Iterable[Path]) -> Iterator[str]
         yield f"All photos of {_shown(names)} lie in folders further below ({inner_names}): each counts as one of its class."
     alike: dict[str, set[str]] = {}
     for class_folder in below:
-        alike.setdefault(unicodedata.normalize("NFC", class_folder.name).casefold().strip(), set()).add(class_folder.name)
+        alike.setdefault(look_of(class_folder.name), set()).add(class_folder.name)
     for twins in (sorted(names) for names in alike.values() if len(names) > 1):
         yield f"Classes {', '.join(map(ascii, twins))} have names that look the same: are they one?"
     linked = sorted(link.relative_to(folder.parent).as_posix() for folder in below for link in _linked_folders(folder))
     if linked:
         yield f"Links to folders below a class are not followed: {_shown(linked)}."
+
+
+def look_of(name: str) -> str:
+    """The same for names that a person takes for one, as of accents that a Mac writes as letters of their own."""
+    return unicodedata.normalize("NFC", name).casefold().strip()
 
 
 def _linked_folders(folder: Path) -> Iterator[Path]:

@@ -16,9 +16,10 @@ from edgetl.training.run_folder import BEST, LAST
 SOLVER = "solver"  # the optimizer that fits the head on frozen features as one convex problem, without epochs
 _KINDS = {str: "text", bool: "True or False", int: "a whole number", float: "a number"}
 _MOST = 1e9  # of every number without another limit: far above, something overflows
-# Of options that 0 turns off. A far smaller alpha of a Beta distribution blends nothing, and torch can't draw from it; in
-# fewer pixels there is no photo left, and most networks' last maps would be smaller than one place.
-_LEAST = {"mixup": 1e-3, "cutmix": 1e-3, "image_size": 32}
+# Of options that 0 turns off. A far smaller alpha of a Beta distribution blends nothing, and torch can't draw from it; a
+# photo of fewer pixels shows nothing, and one of more than _MOST_SIDE is enlarged past what a machine can hold.
+_LEAST = {"mixup": 1e-3, "cutmix": 1e-3, "image_size": 16}
+_MOST_SIDE = 2048
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,12 @@ class TrainSettings:
         ("auto", "published", "squash"),
     )
     image_size: int = _option(
-        0, "Photos", "Side of the network's input, or of a square of its area; 0: as published.", low=0, common=True
+        0,
+        "Photos",
+        "Side of the network's input, or of a square of its area; 0: as published.",
+        low=0,
+        high=_MOST_SIDE,
+        common=True,
     )
     flip: bool = _option(True, "Photos", "Mirror half of the training photos.", needs=_LOOP)
     rotation: float = _option(5.0, "Photos", "Turn training photos by up to ± this many degrees.", low=0, high=180, needs=_LOOP)
@@ -229,7 +235,7 @@ def require_weights_file(path: Path) -> None:
     if path.is_file() and (path.suffix == ".onnx" or (path.name == LAST and best)):
         raise TrainingError(f"{path} is no file of weights.", hint)
     if not path.is_file():
-        raise TrainingError(f"There is no weights file {path}.", "--weights takes auto, none, or a file.")
+        raise TrainingError(f"There is no weights file {path}.", "--weights takes auto, none, a run's folder, or a file.")
 
 
 OPTIONS: Mapping[str, Option] = types.MappingProxyType(

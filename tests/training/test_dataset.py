@@ -101,6 +101,21 @@ def test_classes_that_differ_between_the_parts_are_named(two_parts, write_photos
         scan(two_parts)
 
 
+def test_a_class_that_is_missing_on_one_side_is_named(tmp_path, write_photos):
+    write_photos(tmp_path / "train", {"cat": 1, "dog": 1})
+    write_photos(tmp_path / "val", {"cat": 1}, first=1)
+    with pytest.raises(DataError, match="differ; only in train/: dog"):
+        scan(tmp_path)
+
+
+def test_names_that_only_look_the_same_are_spelled_out(tmp_path, write_photos):
+    write_photos(tmp_path / "train", {"caf\u00e9": 1, "dog": 1})
+    write_photos(tmp_path / "val", {"cafe\u0301": 1, "dog": 1}, first=1)
+    with pytest.raises(DataError, match=r"only in train/: 'caf\\xe9'; only in val/: 'cafe\\u0301'\.") as caught:
+        scan(tmp_path)
+    assert "of the same letters" in caught.value.hint
+
+
 def test_half_a_layout_is_not_taken_for_classes(two_parts):
     (two_parts / "val").rename(two_parts / "validation")
     with pytest.raises(DataError, match=r"Rename validation/ to val/"):

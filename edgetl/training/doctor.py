@@ -28,6 +28,7 @@ from edgetl.training.layout import (
 TINY_SIDE = 32  # pixels: with a side below it, little but noise is left after the enlargement to a network's input
 _CROWD = 30  # photos; bursts and series of copies are smaller
 _POSITIONS = 8  # of one photo: four quarters, mirrored or not
+_ONCE_SPLIT = " once training splits them"
 DARK_LEVEL = 32  # of 0..255; where no spot is brighter, a photo of the night is rare
 HUGE_PIXELS = 40_000_000  # beyond, decoding one photo takes longer than training on some hundred
 
@@ -302,20 +303,20 @@ def _exact_duplicates(copies: Copies, homes: Mapping[Path, Key], root: Path) -> 
 def _near_duplicates(copies: Copies, homes: Mapping[Path, Key], root: Path, *, split: bool) -> Iterator[Finding]:
     for found in lookalikes(copies, lambda item: homes[item.path][1]):
         alike = [item for digest in found.digests for item in copies[digest]]
-        across = _across(alike, homes)
-        message = f"{len(alike)} photos that look the same{', mirrored or turned' if found.turned else ''}{across}"
+        across = _across(alike, homes, "" if split else _ONCE_SPLIT)
         if found.crowd:
             message = f"{len(alike)} photos look much the same{across}: a fixed camera's, or copies of a few"
-        if not split and len({homes[item.path][0] for item in alike}) > 1:
-            message += " once training splits them"
-            message += "" if found.crowd else "; edgetl data split keeps them on one side"
-        yield Finding("warning", "alike" if found.crowd else "near duplicate", message, _paths(alike, root))
+            yield Finding("warning", "alike", message, _paths(alike, root))
+            continue
+        message = f"{len(alike)} photos that look the same{', mirrored or turned' if found.turned else ''}{across}"
+        message += "; edgetl data split keeps them on one side" * (_ONCE_SPLIT in across)
+        yield Finding("warning", "near duplicate", message, _paths(alike, root))
 
 
-def _across(items: Iterable[Inspection], homes: Mapping[Path, Key]) -> str:
-    """What copies leak across, as the end of a sentence; "" if they share part and class."""
+def _across(items: Iterable[Inspection], homes: Mapping[Path, Key], when: str = "") -> str:
+    """What copies leak across, as the end of a sentence; "" if they share part and class. when: they are in two parts."""
     parts, classes = (sorted({homes[item.path][side] for item in items}) for side in (0, 1))
-    leaks = [f"in {' and '.join(parts)}"] if len(parts) > 1 else []
+    leaks = [f"in {' and '.join(parts)}{when}"] if len(parts) > 1 else []
     leaks += [f"labelled {' and '.join(map(repr, classes))}"] if len(classes) > 1 else []
     return f", {', '.join(leaks)}" if leaks else ""
 

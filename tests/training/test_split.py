@@ -175,6 +175,7 @@ def test_photos_of_a_fixed_camera_are_dealt_one_by_one(tmp_path):
     assert all(sides[f"{label} 29.png"] == sides[f"{label} copy.png"] for label in ("good", "scratch"))
     (finding,) = [finding for finding in examine(tmp_path / "photos").findings if finding.kind == "alike"]
     assert (finding.level, len(finding.paths)) == ("warning", 62)
+    assert "in train and val once training splits them, labelled 'good' and 'scratch': a fixed camera's" in finding.message
 
 
 def test_parts_before_a_fixed_camera_may_lie_this_way_or_that(tmp_path):

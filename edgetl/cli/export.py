@@ -33,7 +33,6 @@ DEFAULT_MAX_DROP = 0.5
 
 _OTHER_PHOTOS = "Give other photos with --golden DIR, or leave them out with --golden 0."
 
-_LITTLE_AGREEMENT = 0.95  # with the float32 model, below which an accuracy that is kept may be an accident
 _LARGE = 30_000_000  # parameters
 _MOST_CLASSES, _MOST_LAYERS = 10, 3  # shown; the manifest has all
 
@@ -109,8 +108,10 @@ def command(
     _warn_of_an_unfinished(run)
     manifest = json.loads((written / MANIFEST).read_bytes())
     click.echo("\n".join(_lines(written, manifest)))
+    from edgetl.export.judge import LEAST_AGREEMENT
+
     for precision, judged in manifest["precisions"].items():
-        if judged["agreement"] < _LITTLE_AGREEMENT:
+        if judged["agreement"] < LEAST_AGREEMENT:
             click.echo(
                 f"Warning: {precision} answers {1 - judged['agreement']:.1%} of the photos otherwise than fp32; that its "
                 "accuracy is kept may be an accident. Judge it by more photos, with edgetl check --against.",

@@ -18,6 +18,8 @@ from edgetl.export.progress import Working, counted, silent
 from edgetl.runtime.card import ModelCard
 from edgetl.runtime.session import open_session
 
+LEAST_AGREEMENT = 0.95  # share of photos; below it, an accuracy that is kept may be an accident
+
 
 @dataclass(frozen=True)
 class Judgement:

@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edgetl.errors import ExportError
-from edgetl.export.judge import Judge, Judgement
+from edgetl.export.judge import LEAST_AGREEMENT, Judge, Judgement
 from edgetl.export.pictures import Pictures
 from edgetl.export.progress import Working, counted, silent
 from edgetl.export.quantize import Quantizer
@@ -60,18 +60,24 @@ def to_int8(
     """``network`` (opset 13 or later) in 8-bit integers, but for what would cost too much accuracy.
 
     First what is between the layers goes back to float, then layers, those first that suffer most, in steps that
-    double. Raises ExportError if half of the layers in float is not enough.
+    double. So it does while it answers many photos otherwise than ``network``, beyond the accuracy that it may lose: what
+    agrees most is taken. Raises ExportError if half of the layers in float is not enough.
     """
     if not judged_by.calibration:
         raise ExportError("There are no training photos to calibrate int8 with.")
     calibration = Pictures(judged_by.calibration, card.spec)
     quantizer = Quantizer(network, counted(calibration, len(calibration), "Calibrating int8", working))
     judge = Judge(network, card, judged_by.validation, working)
+    best: tuple[onnx.ModelProto, Judgement] | None = None
     for name, quantized, float_layers in _attempts(quantizer, islice(calibration, RANKING_PHOTOS), working):
         judgement = judge.judge(quantized, name, float_layers)
-        if judgement.drop <= judged_by.max_accuracy_drop:
-            return quantized, judgement
-    raise _refusal("int8", judgement, judged_by)
+        if judgement.drop <= judged_by.max_accuracy_drop and (best is None or judgement.agreement > best[1].agreement):
+            best = quantized, judgement
+        if best is not None and best[1].agreement >= LEAST_AGREEMENT - judged_by.max_accuracy_drop / 100:
+            break
+    if best is None:
+        raise _refusal("int8", judgement, judged_by)
+    return best
 
 
 def _attempts(

@@ -261,6 +261,29 @@ def test_the_layers_that_suffer_most_go_first(
     assert to_int8(network, tiny_card(), judged_by)[1].float_layers == tuple(ranking[:2])
 
 
+@pytest.mark.parametrize(
+    ("agreements", "allowed", "floats"),
+    [
+        ([0.4, 0.96], 0.0, 0),  # the layers alone
+        ([0.4, 0.5, 0.7, 0.6], 0.0, 1),  # the best of all
+        ([0.8], 20.0, 0),  # who lets accuracy go lets answers change
+    ],
+)
+def test_a_kept_accuracy_with_other_answers_is_no_reason_to_stop(
+    network: onnx.ModelProto,
+    judged_by: JudgedBy,
+    monkeypatch: pytest.MonkeyPatch,
+    agreements: list[float],
+    allowed: float,
+    floats: int,
+) -> None:
+    judge, given = Judge.judge, iter(agreements)
+    monkeypatch.setattr(Judge, "judge", lambda *args: replace(judge(*args), drop=0.0, agreement=next(given)))
+    _, judgement = to_int8(network, tiny_card(), replace(judged_by, max_accuracy_drop=allowed))
+    assert judgement.agreement == max(agreements) and len(judgement.float_layers) == floats
+    assert next(given, None) is None
+
+
 def test_answers_that_are_no_numbers_are_wrong_ones(network: onnx.ModelProto, judged_by: JudgedBy) -> None:
     broken = onnx.ModelProto()
     broken.CopyFrom(network)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.errors import DataError
-from edgetl.training.doctor import Finding, file_findings, lookalikes, relative, same_content
+from edgetl.training.doctor import Finding, file_findings, relative
 from edgetl.training.inspection import Inspection, Progress, inspect_all, walk_files
 from edgetl.training.layout import (
     DEFAULT_VAL_FRACTION,
@@ -28,6 +28,7 @@ from edgetl.training.layout import (
     oddities,
     too_few_classes,
 )
+from edgetl.training.lookalikes import lookalikes, same_content
 from edgetl.training.sides import deal
 from edgetl.workplace import leftovers, workplace
 

@@ -110,7 +110,8 @@ def _run() -> int:
         return _end_with(0)
     except click.ClickException as error:
         _end_with(error.exit_code)
-        error.show()
+        with suppress(OSError):  # the terminal may be closed, and the disk of the log full
+            error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         _end_with(cli.INTERRUPTED)

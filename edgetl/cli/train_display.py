@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from types import TracebackType
-from typing import Any
+from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,11 +21,30 @@ from edgetl.training.progress import Listener, StepReport
 _MANY_CLASSES = 30  # above, only the sums are shown
 
 
+class _Unfailing:
+    """A stream that takes what can't be written for written: a run must not end because its terminal or its log's disk did."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 class Display(Listener):
     """Writes to standard error; bars only where that is a terminal."""
 
     def __init__(self) -> None:
-        self._console = Console(file=sys.stderr, highlight=False)
+        self._console = Console(file=cast("IO[str]", _Unfailing(sys.stderr)) if sys.stderr else None, highlight=False)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),

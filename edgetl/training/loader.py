@@ -23,6 +23,7 @@ from edgetl.training.augment import BatchView, Normalizer
 from edgetl.training.dataset import PUT_BACK, Sample
 from edgetl.training.pixels import Decode, StoredPhotos
 from edgetl.training.sampling import Share
+from edgetl.training.stopping import HANGUP
 from edgetl.training.storage import SHARED_MEMORY, free_bytes
 from edgetl.training.transfer import to_device
 
@@ -239,7 +240,9 @@ def _begin_worker(_: int) -> None:
         if os.getppid() != run:
             os._exit(1)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C comes to all; the run tells of it, once
+    for number in (signal.SIGINT, HANGUP):  # a terminal's Ctrl-C comes to all, as its end does; the run tells of it, once
+        if number is not None:
+            signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, end)  # sent to all processes of a run, the first saves, and ends the others
 
 

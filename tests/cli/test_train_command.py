@@ -25,6 +25,7 @@ from edgetl.training.lr_finder import FoundRate
 from edgetl.training.photos import find_photos
 from edgetl.training.progress import Listener
 from edgetl.training.settings import OPTIONS, flag
+from edgetl.training.state import read_state
 
 SMALL = shlex.split(
     "--backbone timm/test_resnet --weights none --strategy full --image-size 32 --batch-size 8 --epochs 1 "
@@ -299,6 +300,27 @@ def test_on_a_terminal_the_result_stands_in_lines_of_its_own(class_folder, tmp_p
     assert any("Decoding" in line or "Computing features" in line for line in lines)
     for beginning in ("Validation accuracy", "Checkpoint: ", "Report: ", "Next: edgetl export"):
         assert [line for line in lines if line.startswith(beginning)], shown.decode()
+
+
+def test_a_terminal_that_is_closed_ends_a_run_that_goes_on_from_there(class_folder, tmp_path):
+    run = tmp_path / "run"
+    words = ["train", str(class_folder), "-o", str(run), *SMALL, "--epochs", "100000", "--save-every", "1000"]
+    process, screen = pty.fork()
+    if process == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "edgetl", *words])
+    shown = b""
+    while b"epoch   2" not in shown:
+        shown += os.read(screen, 65536)
+    os.close(screen)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 130
+    assert read_state(run)["standing"]["epoch"] >= 1
+
+
+def test_a_log_that_can_not_be_written_does_not_end_a_run(class_folder, tmp_path):
+    command = [sys.executable, "-m", "edgetl", "train", class_folder, "-o", tmp_path / "run", *SMALL]
+    with Path("/dev/full").open("w") as log:
+        assert subprocess.run(command, stdout=subprocess.DEVNULL, stderr=log, check=False).returncode == 0
+    assert (tmp_path / "run/report.html").is_file()
 
 
 def test_a_run_whose_photos_were_moved_goes_on_where_they_are(class_folder, tmp_path, monkeypatch):

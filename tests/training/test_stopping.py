@@ -34,3 +34,20 @@ def test_who_can_not_be_told_of_a_signal_keeps_nothing_from_being_saved():
     with StopSignal(gone) as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.received
+
+
+def test_a_terminals_end_may_come_twice():
+    with StopSignal() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+        assert stop.received
+
+
+def test_a_run_that_outlives_its_terminal_is_not_stopped_by_its_end():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with StopSignal() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.received
+    finally:
+        signal.signal(signal.SIGHUP, before)

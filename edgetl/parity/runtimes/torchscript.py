@@ -31,7 +31,7 @@ class TorchScript(Runtime):
 
         path = subject.file(_FORMAT)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # torch's, about TorchScript as such
+            warnings.simplefilter("ignore")  # it is deprecated, and said to be so in ways that change with torch
             self._module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
         self._torch, self._threads = torch, subject.threads
 

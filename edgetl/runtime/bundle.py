@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgetl.errors import BundleError, EdgetlError
+from edgetl.paths import is_there
 from edgetl.runtime.card import ModelCard
 from edgetl.runtime.private_copy import Content
 from edgetl.shell import shell_word
@@ -87,7 +88,7 @@ class Bundle:
         path = Path(path)
         file = path / MANIFEST
         with looking_at(path):
-            if not file.is_file() and not file.is_symlink():
+            if not is_there(file) and not file.is_symlink():
                 is_run = (path / "best.safetensors").exists()
                 export = f"It is a training run: edgetl export {shell_word(path)} -o {shell_word(f'exported/{path.name}')}"
                 hint = export if is_run else "Name a folder that `edgetl export` wrote."
@@ -285,7 +286,7 @@ def _check_regular(root: Path, path: Path) -> None:
             if step.is_symlink():
                 raise BundleError(step, "it is a link; a bundle holds plain files only", "Copy the file itself in its place.")
             step = step.parent
-        if not path.exists():
+        if not is_there(path):
             raise BundleError(path, "it is missing", _REEXPORT)
         if not path.is_file():
             raise BundleError(path, "it is not a regular file", _REEXPORT)

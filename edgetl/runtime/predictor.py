@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from edgetl.errors import BundleError, EdgetlError, ImageError
+from edgetl.paths import is_there
 from edgetl.runtime.bundle import Bundle, looking_at, open_to_read, read_card
 from edgetl.runtime.card import ModelCard
 from edgetl.runtime.cores import cores
@@ -127,7 +128,7 @@ class Predictor:
             if self.path.suffix == ".safetensors":
                 hint = "Export it first: edgetl export RUN -o DEST"
                 raise BundleError(self.path, "it is a training checkpoint, no model to run", hint)
-            self.bundle = Bundle.open(self.path) if self.path.is_dir() else None
+            self.bundle = Bundle.open(self.path) if is_there(self.path) and self.path.is_dir() else None
         if self.bundle is None and precision is not None:
             raise BundleError(self.path, "a lone model has one precision only", "Leave the precision out, or name the bundle.")
         self._identity: tuple[int, ...] | None = None
@@ -333,7 +334,7 @@ class Predictor:
     def _open_lone_model(self) -> BufferedReader:
         """The same file each time, open for reading. Raises BundleError."""
         with looking_at(self.path):
-            if not self.path.exists():
+            if not is_there(self.path):
                 raise BundleError(self.path, "there is no such bundle or model", "Name a folder that `edgetl export` wrote.")
             if not self.path.is_file():
                 raise BundleError(self.path, "it is not a regular file")

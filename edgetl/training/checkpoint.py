@@ -15,6 +15,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from edgetl.errors import CheckpointError, EdgetlError, first_line
+from edgetl.paths import is_there
 from edgetl.runtime.card import ModelCard
 from edgetl.training.backbones import Level, build
 from edgetl.training.layout import content_digest
@@ -68,7 +69,7 @@ def load(source: str | Path) -> Trained:
     path = path / BEST if path.is_dir() else path
     if path.name == LAST:
         raise CheckpointError(f"{path} says where a run stands; it is no checkpoint.", f"Name the run's folder, {path.parent}.")
-    if not path.is_file():
+    if not (is_there(path) and path.is_file()):
         raise CheckpointError(f"There is no checkpoint {path}.", "Name a folder that edgetl train wrote, or train first.")
     tensors, description, sha256 = _read(path)
     try:

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from edgetl.errors import DataError
+from edgetl.paths import is_there
 from edgetl.runtime.sources import is_folder
 from edgetl.shell import shell_word
 
@@ -31,7 +32,7 @@ def data_parts(root: Path) -> dict[str, Path]:
 
     Raises DataError if ``root`` is not a folder, has only one of the two, or holds parts where classes should be.
     """
-    if not root.is_dir():
+    if not (is_there(root) and root.is_dir()):
         raise DataError(f"{root} is not a folder.", "Name the folder that holds one folder of photos for each class.")
     present = [name for name in (TRAIN, VAL) if (root / name).is_dir()]
     if len(present) == 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -157,6 +158,8 @@ class FileLoader:
                     num_workers=self._workers,
                     collate_fn=_stacked,
                     pin_memory=self._device.type == "cuda",
+                    # Python 3.14 would begin each anew, and import torch again: seconds.
+                    multiprocessing_context="fork" if sys.platform == "linux" else None,
                     worker_init_fn=_begin_worker,
                 )
             )

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from edgetl.errors import CheckpointError
+from edgetl.paths import is_there
 from edgetl.shell import shell_word
 from edgetl.training.writing import part_of
 
@@ -68,7 +69,7 @@ def can_go_on(folder: Path) -> bool:
 
 def _present(folder: Path) -> set[str]:
     try:
-        return {name for name in (*_FILES, EVENTS) if (folder / name).exists()}
+        return {name for name in (*_FILES, EVENTS) if is_there(folder / name)}
     except OSError as error:
         raise CheckpointError(f"{folder} can't be read: {error.strerror}.", "Choose another folder with -o.") from error
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from edgetl.errors import TrainingError
+from edgetl.paths import is_there
 from edgetl.training.layout import DEFAULT_VAL_FRACTION
 from edgetl.training.run_folder import BEST, LAST
 
@@ -234,7 +235,7 @@ def require_weights_file(path: Path) -> None:
         raise TrainingError(f"{path} is a folder, and no file of weights.", hint)
     if path.is_file() and (path.suffix == ".onnx" or (path.name == LAST and best)):
         raise TrainingError(f"{path} is no file of weights.", hint)
-    if not path.is_file():
+    if not (is_there(path) and path.is_file()):
         raise TrainingError(f"There is no weights file {path}.", "--weights takes auto, none, a run's folder, or a file.")
 
 

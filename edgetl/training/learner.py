@@ -24,6 +24,7 @@ from edgetl.training.optimizers import make_optimizer, reduced_type
 from edgetl.training.randomness import STEP, torch_seed
 from edgetl.training.schedules import Schedule
 from edgetl.training.settings import TrainSettings
+from edgetl.training.shared_norm import SharedBatchNorm, is_needed
 from edgetl.training.strategies import Trainable
 from edgetl.training.weights import load_state
 
@@ -74,11 +75,14 @@ class Learner:
         model: Any = self._compiled or self._network
         if self._processes.count == 1:
             return model
-        options: dict[str, Any] = {"gradient_as_bucket_view": True}
+        # Buffers stay as they are: they are frozen, or batch norm measures them over all processes.
+        renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # in torch 2.13
+        options: dict[str, Any] = {
+            "gradient_as_bucket_view": True,
+            "forward_sync_buffers" if renamed else "broadcast_buffers": False,
+        }
         if self._device.type == "cuda":
-            # Buffers stay as they are: they are frozen, or batch norm measures them over all processes.
-            renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # in torch 2.13
-            options |= {"device_ids": [self._device], "forward_sync_buffers" if renamed else "broadcast_buffers": False}
+            options["device_ids"] = [self._device]
         return DistributedDataParallel(model, **options)
 
     @property
@@ -99,7 +103,7 @@ class Learner:
     def judged(self) -> nn.Module:
         """The network to validate and keep, in eval mode: the average of weights if there is one."""
         network = self._average.network if self._average else self._network
-        self._processes.agree(network.buffers())  # on CPUs, each measures batch norm's statistics on its own photos
+        self._processes.agree(network.buffers())  # some measure other things than batch norm does, on their own photos
         return network.train().eval()  # some keep what they computed from older weights until they are trained again
 
     def midway(self) -> nn.Module | None:
@@ -144,9 +148,13 @@ class Learner:
             return self._model.no_sync()
         return nullcontext()
 
+    def _measuring(self) -> AbstractContextManager[Any]:
+        """Batch norm measures the photos of all processes; on GPUs, by layers of its own."""
+        return SharedBatchNorm() if is_needed(self._settings, self._processes) else nullcontext()
+
     def _loss(self, batch: Batch) -> Tensor:
         images, targets = self._mixing(batch.images, batch.labels, batch.share)
-        with torch.autocast(self._device.type, self._reduced, enabled=self._reduced is not None):
+        with torch.autocast(self._device.type, self._reduced, enabled=self._reduced is not None), self._measuring():
             logits = self._model(images)
         logits = logits.float()
         loss = photo_losses(logits, targets, self._class_weights, self._settings.label_smoothing).sum()

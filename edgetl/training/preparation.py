@@ -13,6 +13,7 @@ from timm.layers.norm_act import convert_sync_batchnorm
 from edgetl.errors import DataError, TrainingError
 from edgetl.runtime.cores import cores
 from edgetl.runtime.spec import PreprocessSpec
+from edgetl.training import shared_norm
 from edgetl.training.augment import BatchView, Normalizer, View
 from edgetl.training.backbones import Backbone, build, input_size, refusal
 from edgetl.training.dataset import PUT_BACK, ImageFolders, Sample, find_unreadable
@@ -42,6 +43,8 @@ def look_ahead(settings: TrainSettings, processes: Processes) -> None:
         raise TrainingError(
             f"A batch of {settings.batch_size} can't be dealt out to {processes.count} processes.", "Use a larger --batch-size."
         )
+    if settings.compile and shared_norm.is_needed(settings, processes):  # compiled, exchanges come in other orders
+        raise TrainingError("--compile: not where several processes on CPUs measure batch norm together.", "Leave it out.")
     if settings.tensorboard:
         summary_writer()
 
@@ -163,7 +166,7 @@ def equip(
         balanced=settings.balanced,
         processes=processes.count,
         mixed=mixed,
-        least=2 if settings.norm_statistics else 1,
+        least=2 if settings.norm_statistics and processes.count == 1 else 1,  # which several measure together
     )
     rows = [row for row, sample in enumerate(folders.train) if sample.path not in unreadable]
     loader = _loader(settings, left, decode, stored, rows, processes)

@@ -39,7 +39,7 @@ class Sampler:
     accumulate  batches in an optimizer step
     balanced    draw with replacement, so that each class comes equally often
     mixed       photos are mixed with the one before them in the batch, whichever process has it
-    least       photos that each process needs: 2 where batch norm measures them, since it can't measure one
+    least       photos that each process needs: 2 where one process measures them for batch norm, which can't measure one
 
     A last batch with fewer is left out.
     """

@@ -17,21 +17,22 @@ import pytest
 import torch
 from training_runs import weights_of
 
-from edgetl.errors import RuntimeUnavailableError
+from edgetl.errors import RuntimeUnavailableError, TrainingError
 from edgetl.training import checkpoint
 from edgetl.training.dataset import scan
 from edgetl.training.distributed import Processes, choose_device, join
 from edgetl.training.layout import falls_into_val
+from edgetl.training.preparation import look_ahead
 from edgetl.training.recipes import resolve
 from edgetl.training.run import resume, train
 from edgetl.training.sampling import Sampler
-from edgetl.training.settings import flag
+from edgetl.training.settings import TrainSettings, flag
 from edgetl.training.state import read_state
 from edgetl.training.validation import Validation, scores
 
-# A network without batch norm, whose statistics would be those of half a batch; on GPUs it is synchronized.
+# A network whose batch norm measures the photos.
 OPTIONS: dict[str, Any] = {
-    "backbone": "timm/test_vit",
+    "backbone": "timm/test_resnet",
     "weights": "none",
     "strategy": "full",
     "warm_head": False,
@@ -79,6 +80,13 @@ def test_the_weights_are_the_same_within_rounding(runs):
     one, two = weights_of(runs / "one"), weights_of(runs / "two")
     for key in one:
         torch.testing.assert_close(one[key], two[key], rtol=1e-3, atol=1e-5)
+
+
+def test_compiled_code_is_refused_where_processes_measure_batch_norm_together():
+    together = Processes(torch.device("cpu"), count=2)
+    look_ahead(TrainSettings(data="photos", compile=True, norm_statistics=False), together)
+    with pytest.raises(TrainingError, match="--compile"):
+        look_ahead(TrainSettings(data="photos", compile=True, norm_statistics=True), together)
 
 
 def test_metrics_are_over_all_processes_each_photo_once(runs):

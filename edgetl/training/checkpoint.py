@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from edgetl.errors import CheckpointError, EdgetlError, first_line
 from edgetl.paths import is_there
 from edgetl.runtime.card import ModelCard
+from edgetl.shell import shell_word
 from edgetl.training.backbones import Level, build
 from edgetl.training.layout import content_digest
 from edgetl.training.levels import with_levels
@@ -70,7 +71,10 @@ def load(source: str | Path) -> Trained:
     if path.name == LAST:
         raise CheckpointError(f"{path} says where a run stands; it is no checkpoint.", f"Name the run's folder, {path.parent}.")
     if not (is_there(path) and path.is_file()):
-        raise CheckpointError(f"There is no checkpoint {path}.", "Name a folder that edgetl train wrote, or train first.")
+        hint = "Name a folder that edgetl train wrote, or train first."
+        if path.name == BEST and (path.parent / LAST).is_file():
+            hint = f"The run was ended before it kept one; go on with edgetl train --resume {shell_word(path.parent)}"
+        raise CheckpointError(f"There is no checkpoint {path}.", hint)
     tensors, description, sha256 = _read(path)
     try:
         card = ModelCard.from_dict(description["card"])

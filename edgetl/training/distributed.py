@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -149,11 +150,16 @@ def join(device_name: str) -> Iterator[Processes]:
         if not isinstance(error, dist.DistError) and "/gloo/" not in str(error):
             raise
         raise TrainingError(
-            f"The connection to another process is lost: {first_line(error)}",
+            f"The connection to another process is lost: {_plain(error)}.",
             "If that has ended, it says why; where it was killed, go on with edgetl train --resume.",
         ) from error
     # Not after an error: NCCL would wait here for processes that wait for this one, and torchrun see none of them end.
     dist.destroy_process_group()
+
+
+def _plain(error: Exception) -> str:
+    """What went wrong, without the place in gloo's source before it and its advice behind."""
+    return re.sub(r"^\[\S*/gloo/\S*\] ", "", first_line(error)).partition(". This is typically")[0].rstrip(".")
 
 
 def _meet() -> tuple[Any, int]:

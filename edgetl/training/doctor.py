@@ -198,13 +198,15 @@ def _validating(photos: Iterable[Inspection], homes: Mapping[Path, Key]) -> set[
 
 
 def _split_findings(fates: Mapping[Path, Key], counts: Mapping[str, int]) -> Iterator[Finding]:
-    """Why training can't split a folder that is not split yet. counts: class → usable photos."""
+    """What training would find lacking once it has split a folder that is not split yet. counts: class → usable photos."""
     share = f"at a validation share of {DEFAULT_VAL_FRACTION}, the default"
-    trained = {name for side, name in fates.values() if side == TRAIN}
+    trained, judged = ({name for side, name in fates.values() if side == wanted} for wanted in (TRAIN, VAL))
     for name, photos in counts.items():
         if photos and name not in trained:
             yield Finding("error", "classes", f"class {name!r} would have no photo to train on, {share}: add photos of it")
-    if fates and all(side == TRAIN for side, _ in fates.values()):
+        elif photos and judged and name not in judged:
+            yield Finding("warning", "classes", f"class {name!r} would have no photo to validate on, {share}: add photos of it")
+    if fates and not judged:
         yield Finding("error", "classes", f"no photo would be there to validate on, {share}: add photos")
 
 

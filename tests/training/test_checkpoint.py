@@ -13,7 +13,7 @@ from edgetl.errors import CheckpointError
 from edgetl.runtime.card import ModelCard
 from edgetl.training.backbones import build
 from edgetl.training.checkpoint import Trained, load, save
-from edgetl.training.run_folder import BEST
+from edgetl.training.run_folder import BEST, LAST
 from edgetl.training.writing import write_atomically
 
 
@@ -55,6 +55,9 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path, content):
 
 def test_a_missing_checkpoint_is_said(tmp_path):
     with pytest.raises(CheckpointError, match="There is no checkpoint"):
+        load(tmp_path)
+    (tmp_path / LAST).touch()  # a run that was killed early
+    with pytest.raises(CheckpointError, match=f"edgetl train --resume {tmp_path}"):
         load(tmp_path)
 
 

@@ -242,7 +242,8 @@ def test_what_training_can_not_split_is_said_before_it_does(tmp_path):
 def test_a_single_photo_is_trained_on_and_of_two_one_is_judged_on(tmp_path):
     for seed in range(40):
         save(tmp_path / {0: "lone", 1: "two", 2: "two"}.get(seed, "many") / f"{seed}.jpg", scene(seed))
-    assert not found(tmp_path, "classes")
+    (finding,) = found(tmp_path, "classes")
+    assert finding.level == "warning" and finding.message.startswith("class 'lone' would have no photo to validate on")
     folders = scan(tmp_path)
     assert folders.classes == ("lone", "many", "two")
     assert (folders.train_counts[0], folders.val_counts[0]) == (1, 0)

@@ -107,6 +107,7 @@ def test_who_is_not_at_fault_says_that_another_process_ended(machines, tmp_path,
     second = subprocess.Popen(command, env=environment, cwd=machines[1], stdout=subprocess.PIPE, text=True)
     (code, said), _ = ended([first, second])
     assert code == 1 and "The connection to another process is lost" in said and "Traceback" not in said
+    assert "gloo" not in said
 
 
 def test_an_error_among_connected_processes_ends_the_program_at_once():

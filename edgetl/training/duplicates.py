@@ -144,7 +144,7 @@ def _tied(names: NDArray[np.int64], pairs: NDArray[np.int64]) -> NDArray[np.int6
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    ends = names[pairs]
+    ends = names[pairs].astype(np.int32)  # scipy before 1.12 finds its way by these alone
     edges = coo_array((np.ones(len(ends), np.int8), (ends[:, 0], ends[:, 1])), shape=(len(names), len(names)))
     return np.asarray(connected_components(edges, directed=False)[1], np.int64)[names]
 

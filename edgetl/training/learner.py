@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -138,7 +137,7 @@ class Learner:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
-        self._step_schedule()
+        self._schedule.step()
         if self._average is not None:
             self._average.update()
 
@@ -162,14 +161,6 @@ class Learner:
             right = (logits.argmax(1) == batch.labels[batch.share.borrowed :]).sum()
             self.sums += torch.stack([loss.detach(), right, torch.full_like(right, len(logits))]).double()
         return loss
-
-    def _step_schedule(self) -> None:
-        if not self._scaler.is_enabled():
-            self._schedule.step()
-            return
-        with warnings.catch_warnings():  # the scaler may pass over the first step, which torch takes for a mistake
-            warnings.simplefilter("ignore", UserWarning)
-            self._schedule.step()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that steps change, as tensors and plain values."""

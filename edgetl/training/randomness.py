@@ -20,7 +20,7 @@ def numpy_generator(*place: int) -> np.random.Generator:
 
 def torch_seed(*place: int) -> int:
     """A seed for torch's generators at one place in the run."""
-    return int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1)  # torch takes 63 bits
+    return int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]) >> 1  # torch takes 63 bits
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 from torch.optim import Optimizer, lr_scheduler
@@ -48,7 +49,7 @@ class Schedule:
     def step(self) -> None:
         """After an optimizer step."""
         if not self._falls or self._stepwise.last_epoch < self._total:  # hurried to its end, it would rise again
-            self._stepwise.step()
+            self._advance()
 
     def hurry(self, share: float) -> None:
         """Pass over steps, until as much of what follows warm-up is done as of the time that there is for it.
@@ -62,6 +63,13 @@ class Schedule:
             return
         last = self._warmup + share * (self._total - self._warmup)
         while self._stepwise.last_epoch < min(last, self._total) - 1:
+            self._advance()
+
+    def _advance(self) -> None:
+        with warnings.catch_warnings():
+            # fp16's scaler may pass over the first step, which torch takes for a mistake; and torch 2.6 warns of what its
+            # own schedule does where warm-up ends.
+            warnings.simplefilter("ignore", UserWarning)
             self._stepwise.step()
 
     def epoch_ended(self, val_loss: float) -> None:

@@ -12,11 +12,11 @@ import onnx
 from numpy.typing import NDArray
 
 from edgetl.errors import ExportError
-from edgetl.export.onnx_network import INPUT, OUTPUT
 from edgetl.export.pictures import Pictures
 from edgetl.export.progress import Working, counted, silent
 from edgetl.runtime.card import ModelCard
 from edgetl.runtime.session import open_session
+from edgetl.runtime.value_names import LOGITS, NORMALIZED
 
 LEAST_AGREEMENT = 0.95  # share of photos; below it, an accuracy that is kept may be an accident
 
@@ -92,7 +92,7 @@ class Judge:
 def run_network(network: onnx.ModelProto, photos: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
     """Logits float32 [N, classes] of normalized photos [1, 3, h, w]."""
     session = open_session(network.SerializeToString(), providers="cpu")
-    return np.concatenate([session.run([OUTPUT], {INPUT: photo})[0] for photo in photos])
+    return np.concatenate([session.run([LOGITS], {NORMALIZED: photo})[0] for photo in photos])
 
 
 def _points_lost(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> float:

@@ -11,11 +11,11 @@ from onnx import helper
 import edgetl
 from edgetl.errors import ExportError, first_line
 from edgetl.export.graph import GraphWriter
-from edgetl.export.onnx_network import INPUT, OUTPUT
 from edgetl.export.onnx_preprocess import MIN_OPSET, write_preprocessing, write_resize
 from edgetl.runtime.bundle import METADATA_KEY, card_metadata
 from edgetl.runtime.card import ModelCard
 from edgetl.runtime.spec import PreprocessSpec
+from edgetl.runtime.value_names import IMAGES, LOGITS, NORMALIZED, PROBABILITIES, RESIZED
 
 PREFIX = "edgetl"  # of all names that are not the network's own
 
@@ -28,21 +28,21 @@ def assemble(network: onnx.ModelProto, card: ModelCard) -> onnx.ModelProto:
     Raises ExportError if the result is not valid ONNX.
     """
     graph = GraphWriter(PREFIX)
-    write_preprocessing(graph, card.spec, "images")
+    write_preprocessing(graph, card.spec, IMAGES)
     graph.nodes.extend(network.graph.node)
-    tempered = graph.op("Div", OUTPUT, np.float32(card.temperature))
-    graph.op("Softmax", tempered, output="probabilities", axis=1)
+    tempered = graph.op("Div", LOGITS, np.float32(card.temperature))
+    graph.op("Softmax", tempered, output=PROBABILITIES, axis=1)
     height, width = card.spec.fixed_size or ("h", "w")
     classes = len(card.labels)
     whole = helper.make_graph(
         graph.nodes,
         PREFIX,
-        [_value("images", np.uint8, ["N", "H", "W", 3])],
-        [_value(name, np.float32, ["N", classes]) for name in (OUTPUT, "probabilities")],
+        [_value(IMAGES, np.uint8, ["N", "H", "W", 3])],
+        [_value(name, np.float32, ["N", classes]) for name in (LOGITS, PROBABILITIES)],
         [*network.graph.initializer, *graph.initializers.values()],
         value_info=[
-            _value("resized", np.uint8, ["N", height, width, 3]),
-            _value(INPUT, np.float32, ["N", 3, height, width]),
+            _value(RESIZED, np.uint8, ["N", height, width, 3]),
+            _value(NORMALIZED, np.float32, ["N", 3, height, width]),
             *network.graph.value_info,
         ],
     )
@@ -64,9 +64,9 @@ def assemble(network: onnx.ModelProto, card: ModelCard) -> onnx.ModelProto:
 def resize_model(spec: PreprocessSpec, opset: int = MIN_OPSET) -> onnx.ModelProto:
     """The resize alone, ``images`` → ``resized``: to measure it, and to hold it to its reference."""
     graph = GraphWriter(PREFIX)
-    write_resize(graph, spec, "images")
+    write_resize(graph, spec, IMAGES)
     height, width = spec.fixed_size or ("h", "w")
-    described = [_value("images", np.uint8, ["N", "H", "W", 3]), _value("resized", np.uint8, ["N", height, width, 3])]
+    described = [_value(IMAGES, np.uint8, ["N", "H", "W", 3]), _value(RESIZED, np.uint8, ["N", height, width, 3])]
     whole = helper.make_graph(graph.nodes, PREFIX, described[:1], described[1:], list(graph.initializers.values()))
     opsets = [helper.make_opsetid("", opset)]
     model = helper.make_model(whole, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets))

@@ -15,9 +15,9 @@ from edgetl.errors import ExportError, first_line
 from edgetl.export.fold_shapes import fold_shapes
 from edgetl.export.onnx_preprocess import MIN_OPSET
 from edgetl.runtime.spec import PreprocessSpec
+from edgetl.runtime.value_names import LOGITS, NORMALIZED
 from edgetl.tracing import plain_attention, quiet
 
-INPUT, OUTPUT = "normalized", "logits"
 MAX_OPSET = 20  # the last one that torch's tracing exporter writes
 RECORDED_OPSET = 18  # the lowest one that torch's other exporter writes
 MAX_BYTES = 2**31 - 2**20  # protobuf's limit on one file, less room for the graph itself
@@ -112,9 +112,9 @@ def _traced(network: nn.Module, spec: PreprocessSpec, opset: int) -> onnx.ModelP
             file,
             dynamo=False,
             opset_version=opset,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_axes={INPUT: {0: "N", **sides}, OUTPUT: {0: "N"}},
+            input_names=[NORMALIZED],
+            output_names=[LOGITS],
+            dynamic_axes={NORMALIZED: {0: "N", **sides}, LOGITS: {0: "N"}},
         )
         return onnx.load_model(file)
 
@@ -128,8 +128,8 @@ def _recorded(network: nn.Module, spec: PreprocessSpec, opset: int) -> onnx.Mode
         (example_input(spec),),
         dynamo=True,
         opset_version=opset,
-        input_names=[INPUT],
-        output_names=[OUTPUT],
+        input_names=[NORMALIZED],
+        output_names=[LOGITS],
         dynamic_shapes=(free,),
         verbose=False,
     )

@@ -18,6 +18,7 @@ import numpy as np
 from edgetl.export.graph import GraphWriter, Value
 from edgetl.runtime.preprocess import normalization
 from edgetl.runtime.spec import PreprocessSpec
+from edgetl.runtime.value_names import NORMALIZED, RESIZED
 
 FRACTION_BITS = 22
 DIGITS = np.array([1 << 16, 1 << 8, 1], np.int32)  # what the three digits of a weight stand for, most significant first
@@ -40,7 +41,7 @@ def write_preprocessing(graph: GraphWriter, spec: PreprocessSpec, images: str) -
         shape = graph.op("Gather", graph.op("Shape", resized), np.array([0, 3, 1, 2]))
     else:
         shape = np.array([0, 3, *spec.fixed_size])
-    graph.op("Reshape", values, shape, output="normalized")
+    graph.op("Reshape", values, shape, output=NORMALIZED)
 
 
 class _Axis:
@@ -116,7 +117,7 @@ def write_resize(graph: GraphWriter, spec: PreprocessSpec, images: str) -> str:
         lambda: _crop(graph, rows, down, 1),
         "bands",
     )
-    return graph.op("Reshape", bands, _shape(graph, photos, down.count, across.count, 3), output="resized")
+    return graph.op("Reshape", bands, _shape(graph, photos, down.count, across.count, 3), output=RESIZED)
 
 
 def _target_size(graph: GraphWriter, spec: PreprocessSpec, height: str, width: str) -> tuple[Value, Value]:

@@ -19,9 +19,9 @@ import onnx
 from numpy.typing import NDArray
 
 from edgetl.export.judge import run_network
-from edgetl.export.onnx_network import INPUT
 from edgetl.export.pad_channels import pad_channels
 from edgetl.export.progress import Working, counted, silent
+from edgetl.runtime.value_names import NORMALIZED
 from edgetl.tracing import quiet
 
 MIN_OPSET = 13  # the first whose QuantizeLinear takes one scale a channel
@@ -111,10 +111,10 @@ class _Reader:
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
         photo = next(self._photos, None)
-        return None if photo is None else {INPUT: photo}
+        return None if photo is None else {NORMALIZED: photo}
 
     def __iter__(self) -> Iterator[dict[str, NDArray[np.float32]]]:
-        return ({INPUT: photo} for photo in self._photos)
+        return ({NORMALIZED: photo} for photo in self._photos)
 
     __next__: Any = get_next
 

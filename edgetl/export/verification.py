@@ -18,6 +18,7 @@ from edgetl.export.golden import Reference
 from edgetl.export.onnx_model import named_value
 from edgetl.runtime.session import open_session
 from edgetl.runtime.tolerances import PROBABILITY_TOLERANCES
+from edgetl.runtime.value_names import IMAGES, LOGITS, PROBABILITIES, RESIZED
 from edgetl.tracing import quiet
 
 MAX_PROBABILITY_DIFFERENCE = PROBABILITY_TOLERANCES["fp32"]  # sums in another order; measured 1e-7 to 1e-5
@@ -46,10 +47,10 @@ def run_onnx(model: onnx.ModelProto) -> Run:
     """``model`` in onnxruntime on the CPU."""
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
-    shown.graph.output.append(named_value(model, "resized"))
+    shown.graph.output.append(named_value(model, RESIZED))
     session = open_session(shown.SerializeToString(), providers="cpu", name="the exported ONNX model")
-    names = ["resized", "logits", "probabilities"]
-    return lambda images: tuple(session.run(names, {"images": images}))
+    names = [RESIZED, LOGITS, PROBABILITIES]
+    return lambda images: tuple(session.run(names, {IMAGES: images}))
 
 
 def run_torchscript(content: bytes) -> Run:

@@ -32,6 +32,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageChops
+from PIL.ExifTags import Base
 
 from edgetl.errors import ImageError
 
@@ -50,7 +51,6 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else what it logs goes to stderr where nobody set up logging
 
 _HEIC = {b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")}
-_ORIENTATION_TAG = 0x0112
 _TURNS: dict[object, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -223,7 +223,7 @@ def _silence_libtiff() -> None:
 
 def _turned(image: Image.Image) -> Image.Image:
     try:
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION_TAG))
+        turn = _TURNS.get(image.getexif().get(Base.Orientation))
     except Exception:  # metadata too broken to read says nothing; the pixels are whole
         turn = None
     if turn is None:

@@ -16,8 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from edgetl.runtime.private_copy import Content
-
-WHOLE_INPUT, PART_INPUT = "images", "resized"
+from edgetl.runtime.value_names import IMAGES, RESIZED
 
 # Tags: a field's number in onnx.proto, and its kind: 2 for what has a length, 0 for a number.
 _GRAPH = 7 << 3 | 2  # of the model
@@ -71,12 +70,12 @@ def _changed_tags(reader: _Reader, graph: _Field) -> list[tuple[_Field, int]] | 
     fields = list(reader.fields(graph.content, graph.end))
     nodes = [field for field in fields if field.tag == _NODE]
     inputs = [field for field in fields if field.tag == _INPUT]
-    described = [field for field in fields if field.tag == _VALUE and reader.name(field) == PART_INPUT.encode()]
-    lost, left_out = {WHOLE_INPUT.encode()}, 0
-    while left_out < len(nodes) and PART_INPUT.encode() not in lost:
+    described = [field for field in fields if field.tag == _VALUE and reader.name(field) == RESIZED.encode()]
+    lost, left_out = {IMAGES.encode()}, 0
+    while left_out < len(nodes) and RESIZED.encode() not in lost:
         lost |= reader.outputs(nodes[left_out])
         left_out += 1
-    if PART_INPUT.encode() not in lost:
+    if RESIZED.encode() not in lost:
         return None
     if len(described) != 1 or len(inputs) != 1 or not reader.is_picture(inputs[0]):
         return None
@@ -99,7 +98,7 @@ class _Reader:
 
     def is_picture(self, value: _Field) -> bool:
         element = self._inner(value, *_ELEMENT)
-        return element is not None and self._content(element) == _UINT8 and self.name(value) == WHOLE_INPUT.encode()
+        return element is not None and self._content(element) == _UINT8 and self.name(value) == IMAGES.encode()
 
     def name(self, value: _Field) -> bytes | None:
         found = self._inner(value, _NAME)

@@ -25,11 +25,12 @@ from edgetl.runtime.card import ModelCard
 from edgetl.runtime.cores import cores
 from edgetl.runtime.images import MAX_PIXELS, Source, describe, read_image
 from edgetl.runtime.in_order import in_order
-from edgetl.runtime.network_part import PART_INPUT, WHOLE_INPUT, network_edits, set_bytes
+from edgetl.runtime.network_part import network_edits, set_bytes
 from edgetl.runtime.preprocess import resize_for_graph, resize_image
 from edgetl.runtime.private_copy import Content, private_copy
 from edgetl.runtime.seal import check_seal
 from edgetl.runtime.session import Providers, open_session
+from edgetl.runtime.value_names import IMAGES, LOGITS, PROBABILITIES, RESIZED
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
 
     from edgetl.runtime.selftest import SelfTest
 
-_INPUTS = [{name: "tensor(uint8)"} for name in (WHOLE_INPUT, PART_INPUT)]
-_OUTPUTS = {"logits": "tensor(float)", "probabilities": "tensor(float)"}
+_INPUTS = [{name: "tensor(uint8)"} for name in (IMAGES, RESIZED)]
+_OUTPUTS = {LOGITS: "tensor(float)", PROBABILITIES: "tensor(float)"}
 _GPU_BATCH = 32  # photos a run where one photo leaves the device idle; a CPU gains nothing from more than 1
 
 
@@ -208,7 +209,7 @@ class Predictor:
     def resize(self, image: Image.Image) -> NDArray[np.uint8]:
         """A picture of mode RGB → uint8 [h, w, 3] for ``run_model``. Raises ImageError as ``resize_image`` does."""
         # A model that had to be loaded whole would enlarge what is cropped already.
-        return (resize_image if self._input == PART_INPUT else resize_for_graph)(image, self.card.spec)
+        return (resize_image if self._input == RESIZED else resize_for_graph)(image, self.card.spec)
 
     def run_model(
         self, images: NDArray[np.uint8], *, threads: int | None = None
@@ -221,7 +222,7 @@ class Predictor:
         """
         session = self._session(self.threads if threads is None else threads)
         try:
-            logits, probabilities = session.run(["logits", "probabilities"], {self._input: images})
+            logits, probabilities = session.run([LOGITS, PROBABILITIES], {self._input: images})
         except Exception as error:  # onnxruntime's own exceptions share no base class but this
             raise BundleError(self.path, f"the model failed: {error}") from error
         expected = (len(images), len(self.labels))

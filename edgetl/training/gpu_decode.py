@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.ExifTags import Base
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
@@ -33,7 +34,6 @@ _BATCH_PIXELS = 1 << 26  # of all of them together: decoded and as float32 they 
 _AHEAD = _BATCH  # files read before they are decoded
 _HELPERS = 4  # threads that read and put for the GPU
 _END_OF_IMAGE = b"\xff\xd9"
-_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def plain_jpeg(sample: Sample) -> PlainJpeg | None:
                 and image.mode in ("RGB", "L")
                 and image.info.get("adobe_transform", 1) != 0  # else it holds RGB as it is, not brightness and colour
                 and image.width * image.height <= MAX_PIXELS
-                and image.getexif().get(_ORIENTATION, 1) == 1
+                and image.getexif().get(Base.Orientation, 1) == 1
                 and content.rstrip(b"\0").endswith(_END_OF_IMAGE)
                 and hashlib.sha256(content).hexdigest() == sample.digest
             )

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.errors import BundleError, MissingDependencyError
+from edgetl.runtime.value_names import NORMALIZED, RESIZED
 
 # Values that the exporter names inside the graph, with their element type and shape.
 PREPROCESSED: dict[str, tuple[str, list[str | int | None]]] = {
-    "resized": ("UINT8", ["N", "h", "w", 3]),
-    "normalized": ("FLOAT", ["N", 3, "h", "w"]),
+    RESIZED: ("UINT8", ["N", "h", "w", 3]),
+    NORMALIZED: ("FLOAT", ["N", 3, "h", "w"]),
 }
 
 

@@ -16,6 +16,7 @@ from edgetl.parity.runtimes.onnx_file import cut_at_preprocessing
 from edgetl.parity.stages import Refusal, Stages
 from edgetl.runtime.preprocess import resize_for_graph
 from edgetl.runtime.session import open_session
+from edgetl.runtime.value_names import IMAGES, LOGITS, NORMALIZED, PROBABILITIES, RESIZED
 
 
 class OnnxRuntimeCpu(Runtime):
@@ -48,9 +49,9 @@ class OnnxRuntimeCpu(Runtime):
 
     def _stages(self, images: NDArray[np.uint8]) -> list[Stages]:
         """uint8 [N, H, W, 3] → the stages of each of the N."""
-        feed = {"images": images}
-        resized, normalized = self._cut.run(["resized", "normalized"], feed)
-        logits, probabilities = self._shipped.run(["logits", "probabilities"], feed)
+        feed = {IMAGES: images}
+        resized, normalized = self._cut.run([RESIZED, NORMALIZED], feed)
+        logits, probabilities = self._shipped.run([LOGITS, PROBABILITIES], feed)
         rows = zip(resized, normalized, logits, probabilities, strict=True)
         return [Stages(resized=r, normalized=n, logits=z, probabilities=p) for r, n, z, p in rows]
 

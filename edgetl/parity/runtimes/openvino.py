@@ -12,6 +12,7 @@ from edgetl.parity.photos import Photo, Unreadable
 from edgetl.parity.runtimes.base import Runtime, Subject
 from edgetl.parity.stages import Refusal, Stages
 from edgetl.runtime.preprocess import resize_for_graph, resize_image
+from edgetl.runtime.value_names import IMAGES, LOGITS, PROBABILITIES
 
 
 class OpenVino(Runtime):
@@ -43,13 +44,13 @@ class OpenVino(Runtime):
 
     def _classify(self, photo: Photo) -> Stages:
         images = resize_for_graph(photo.image, self._spec)[np.newaxis]
-        outputs = self._model(images.shape)({"images": images})
-        logits, probabilities = (np.array(outputs[name][0]) for name in ("logits", "probabilities"))
+        outputs = self._model(images.shape)({IMAGES: images})
+        logits, probabilities = (np.array(outputs[name][0]) for name in (LOGITS, PROBABILITIES))
         return Stages(resized=resize_image(photo.image, self._spec), logits=logits, probabilities=probabilities)
 
     def _model(self, shape: tuple[int, ...]) -> Any:
         if shape not in self._compiled:
             model = self._core.read_model(str(self._path))
-            model.reshape({"images": list(shape)})
+            model.reshape({IMAGES: list(shape)})
             self._compiled[shape] = self._core.compile_model(model, "CPU", self._settings)
         return self._compiled[shape]

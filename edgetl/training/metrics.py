@@ -39,10 +39,12 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class CalibrationCurve:
-    """Photos in bins of like confidence, empty bins left out: their mean confidence and their accuracy, float64 [B]."""
+    """Photos in bins of like confidence, empty bins left out: their mean confidence and their accuracy, float64 [B], and
+    their number, int64 [B]."""
 
     confidence: NDArray[np.float64]
     accuracy: NDArray[np.float64]
+    photos: NDArray[np.int64]
 
 
 @contextmanager
@@ -128,9 +130,11 @@ def calibration_curve(probabilities: Probabilities, targets: Targets) -> Calibra
     """How often the predictions of each confidence are right."""
     from sklearn.calibration import calibration_curve as curve
 
-    correct = probabilities.argmax(1) == targets
-    accuracy, confidence = curve(correct, probabilities.max(1).clip(0, 1), n_bins=CALIBRATION_BINS)
-    return CalibrationCurve(confidence, accuracy)
+    correct, sure = probabilities.argmax(1) == targets, probabilities.max(1).clip(0, 1)
+    accuracy, confidence = curve(correct, sure, n_bins=CALIBRATION_BINS)
+    edges = np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]
+    photos = np.bincount(np.searchsorted(edges, sure))  # as sklearn deals them out
+    return CalibrationCurve(confidence, accuracy, photos[photos > 0])
 
 
 @_counting()

@@ -22,6 +22,7 @@ _VARIABLES = {
     **{colour: f"var(--series-{number})" for number, colour in enumerate(_SERIES, 1)},
 }
 _ALL = 1.004  # 100 %, with room for its line
+_DOT, _ALL_PHOTOS = 6.0, 200.0  # square points: the area of the smallest dot, and of one that stands for all photos
 _SIZE = (5.2, 3.3)  # inches; scales with the page, so only the ratio to the 9-point text matters
 
 Points = tuple[Sequence[float], Sequence[float]]  # x, y
@@ -66,11 +67,16 @@ def line_plot(
 
 
 def calibration_plot(name: str, curves: Mapping[str, CalibrationCurve]) -> str:
-    """An SVG element: accuracy against confidence, with the diagonal of a classifier that is as good as it says."""
+    """An SVG element: accuracy against confidence, with the diagonal of a classifier that is as good as it says.
+
+    A dot's area is the share of the photos that it stands for.
+    """
     figure, axes = _figure("confidence", "accuracy", size=(4.2, 3.9))
     axes.plot([0, 1], [0, 1], color=_INK, linewidth=1, linestyle=(0, (3, 3)))
     for (legend, curve), colour in zip(curves.items(), _SERIES, strict=False):
-        axes.plot(curve.confidence, curve.accuracy, color=colour, label=legend, linewidth=1.8, marker="o", markersize=4)
+        axes.plot(curve.confidence, curve.accuracy, color=colour, label=legend, linewidth=1.8)
+        areas = _DOT + (_ALL_PHOTOS - _DOT) * curve.photos / curve.photos.sum()
+        axes.scatter(curve.confidence, curve.accuracy, areas, color=colour, linewidths=0, zorder=3, clip_on=False)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(_percent())

@@ -94,6 +94,13 @@ def test_calibration_error_by_hand():
     assert curve.accuracy == pytest.approx([0.6])
 
 
+def test_a_calibration_curve_counts_the_photos_of_its_bins():
+    sure = np.array([0.54] * 3 + [0.59] * 2 + [0.95] * 7, np.float32)  # bins are a fifteenth wide
+    curve = calibration_curve(np.stack([sure, 1 - sure], 1), np.zeros(12, np.int64))
+    assert curve.photos.tolist() == [5, 7]
+    assert curve.confidence == pytest.approx([0.56, 0.95])
+
+
 def test_answers_of_confidence_one_are_in_the_last_bin():
     probabilities = np.array([[1.0, 0.0]] * 100 + [[0.95, 0.05]] * 100, np.float32)
     targets = np.array([0] * 95 + [1] * 5 + [0] * 100)  # together 97.5 % sure and right

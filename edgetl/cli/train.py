@@ -169,7 +169,7 @@ def _start(data: Path, out: Path, overwrite: bool, find_lr: bool, given: dict[st
         else:
             from edgetl.training import run
 
-            with _telling_how_to_go_on(out):
+            with _telling_how_to_go_on(out, cached=settings.feature_cache != "off"):
                 outcome = run.train(settings, out, overwrite=overwrite, listener=listener, folders=folders, started=started)
     # Only now: while a bar is shown, it would stand in the same line.
     if not find_lr:
@@ -209,13 +209,18 @@ def _showing() -> Iterator[Listener]:
 
 
 @contextmanager
-def _telling_how_to_go_on(folder: Path, *, begun: bool = False) -> Iterator[None]:
-    """For Ctrl-C before the first step and after the last one. begun: the run in ``folder`` is this one, and no earlier one."""
+def _telling_how_to_go_on(folder: Path, *, begun: bool = False, cached: bool = True) -> Iterator[None]:
+    """For Ctrl-C before the first step and after the last one.
+
+    begun   the run in ``folder`` is this one, and no earlier one
+    cached  features are kept for later runs
+    """
     before = () if begun else _state_in(folder)
     try:
         yield
     except KeyboardInterrupt:
-        said = "The same command begins again; what is in the feature cache is not computed again."
+        kept = "; what is in the feature cache is not computed again" if cached else ""
+        said = f"The same command begins again{kept}."
         if can_go_on(folder) and _state_in(folder) != before:
             said = _how_to_go_on(folder)
         raise Stopped(said) from None

@@ -237,6 +237,16 @@ def test_ctrl_c_before_the_first_step_and_after_the_last_says_how_to_go_on(class
         assert (stopped.exit_code, said in stopped.output) == (130, True), stopped.output
 
 
+def test_ctrl_c_speaks_of_the_feature_cache_where_there_is_one(class_folder, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgetl.training.run.compute_features", interrupted)
+    for cache, spoken_of in ((tmp_path / "cache", True), ("off", False)):
+        stopped = edgetl("train", class_folder, "-o", tmp_path / "run", "--feature-cache", cache)
+        assert (stopped.exit_code, "feature cache" in stopped.output) == (130, spoken_of), stopped.output
+
+
 def test_ctrl_c_as_soon_as_a_run_goes_on_loses_nothing_and_says_so(class_folder, tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt

@@ -18,13 +18,16 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from edgetl.errors import ExportError
 from edgetl.export.judge import run_network
 from edgetl.export.pad_channels import pad_channels
 from edgetl.export.progress import Working, counted, silent
+from edgetl.runtime.session import import_onnxruntime
 from edgetl.runtime.value_names import NORMALIZED
 from edgetl.tracing import quiet
 
 MIN_OPSET = 13  # the first whose QuantizeLinear takes one scale a channel
+_OLDEST = (1, 18)  # onnxruntime: before, its quantizer took other arguments
 _EIGHT_BITS = {"axis": 0, "symmetric": True, "reduce_range": False}
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # what is put back to float, one by one, where int8 falls short
 
@@ -34,9 +37,15 @@ class Quantizer:
 
     network      ``normalized`` → ``logits``, of opset 13 or later
     calibration  photos that show the range of every value: normalized float32 [1, 3, h, w] each
+
+    Raises ExportError where onnxruntime is too old.
     """
 
     def __init__(self, network: onnx.ModelProto, calibration: Iterable[NDArray[np.float32]]) -> None:
+        version = import_onnxruntime().__version__
+        if tuple(map(int, version.split(".")[:2])) < _OLDEST:
+            needed = ".".join(map(str, _OLDEST))
+            raise ExportError(f"To write int8 needs onnxruntime {needed} or newer; this is {version}.", "Upgrade it.")
         from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
         from onnxruntime.quantization.shape_inference import quant_pre_process
 

@@ -292,3 +292,11 @@ def test_answers_that_are_no_numbers_are_wrong_ones(network: onnx.ModelProto, ju
     bias.CopyFrom(onnx.numpy_helper.from_array(np.full(bias.dims, np.nan, np.float32), bias.name))
     judgement = Judge(network, tiny_card(), judged_by.validation).judge(broken, "broken")
     assert (judgement.fp32_accuracy, judgement.accuracy, judgement.agreement) == (1.0, 0.0, 0.0)
+
+
+def test_an_onnxruntime_too_old_to_quantize_is_named(
+    network: onnx.ModelProto, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxruntime.__version__", "1.17.3")
+    with pytest.raises(ExportError, match=r"needs onnxruntime 1\.18 or newer; this is 1\.17\.3"):
+        Quantizer(network, pictures)

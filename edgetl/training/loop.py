@@ -93,9 +93,13 @@ class Loop:
                 if not self._steps(batches, stop, clock):
                     return False
                 self._end_epoch(clock)
-                if processes.any(stop.received):
-                    return standing.ended
-        return True
+                stopped, due = processes.largest(stop.received, clock.time_to_save(settings.save_every))
+                if standing.ended or stopped or due:  # a GPU may train a short epoch in less time than this takes
+                    self._save(clock)
+                if stopped:
+                    break
+        processes.barrier()  # what was kept is there for all
+        return standing.ended
 
     def _tell_of_stopping(self) -> None:
         self._course.listener.stopping("Stopping soon; the state is saved first.")
@@ -153,7 +157,10 @@ class Loop:
         self._learner.step(epoch, step, batches, count, photos)
 
     def _end_epoch(self, clock: _Clock) -> None:
-        """Validate, keep the weights if they are the best, write the history, save."""
+        """Validate, keep the weights if they are the best, write the history.
+
+        A run that is killed before it is saved does the epoch again, and writes again what it wrote.
+        """
         course, standing = self._course, self.standing
         lr, rate = self._learner.last_lr, clock.images_per_second(course, standing.step)
         cut = standing.step < course.steps
@@ -182,7 +189,6 @@ class Loop:
             course.listener.note(
                 f"Ended {'in' if cut else 'after'} epoch {standing.epoch} of {course.settings.epochs}: {enough}."
             )
-        self._save(clock)  # last: a run that is killed before does the epoch again, and writes again what it wrote
 
     def _row(self, clock: _Clock, result: Scores, **trained: float) -> dict[str, Any]:
         """A row of the history, added to it. ``trained``: what is not known of the weights that training began with."""

@@ -36,7 +36,17 @@ from edgetl.training.photos import find_photos, refuse_among_photos, require_sam
 from edgetl.training.preparation import build_backbone, class_weights, equip, look_ahead, readable
 from edgetl.training.progress import Listener, Remembering
 from edgetl.training.randomness import reproducible
-from edgetl.training.run_folder import BEST, LAST, SOLVED, clear, how_to_train_further, require_free, settle, waiting
+from edgetl.training.run_folder import (
+    BEST,
+    LAST,
+    SOLVED,
+    clear,
+    forget_waiting,
+    how_to_train_further,
+    require_free,
+    settle,
+    waiting,
+)
 from edgetl.training.settings import SOLVER, TrainSettings
 from edgetl.training.solve import compute_features, solve_head
 from edgetl.training.state import Standing, read_state
@@ -248,7 +258,7 @@ class _Run:
         return Outcome(self._folder, True, metrics)
 
     def _keep(self, folders: ImageFolders, backbone: Backbone, network: nn.Module, standing: Standing, what: str) -> None:
-        """Let weights wait as the next best ones; see ``run_folder.settle``."""
+        """Let weights wait as the next best ones, in place of any that do; see ``run_folder.settle``."""
         best = cast("Scores", standing.best)
         card = ModelCard(
             labels=folders.classes,
@@ -258,6 +268,7 @@ class _Run:
             data={"fingerprint": folders.fingerprint, "train": len(folders.train), "val": len(folders.val)},
             versions=_versions(),
         )
+        forget_waiting(self._folder)
         checkpoint.save(Trained(network, card, self._settings.to_dict(), backbone.levels), self._folder / waiting(what))
 
 

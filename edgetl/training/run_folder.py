@@ -102,9 +102,9 @@ def clear(folder: Path, *, but: str) -> None:
             for path in (folder / name, folder / part_of(name)):
                 if path.name != but:
                     path.unlink(missing_ok=True)
-        _clear_waiting(folder)
     except OSError as error:
         raise CheckpointError(f"{folder} can't be written: {error.strerror}.", _MEND) from error
+    forget_waiting(folder)
     shutil.rmtree(folder / EVENTS, ignore_errors=True)
 
 
@@ -123,12 +123,16 @@ def settle(folder: Path, what: str) -> None:
     try:
         if (folder / waiting(what)).exists():
             (folder / waiting(what)).replace(folder / BEST)
-        _clear_waiting(folder)
     except OSError as error:
         raise CheckpointError(f"{folder} can't be written: {error.strerror}.", _MEND) from error
+    forget_waiting(folder)
 
 
-def _clear_waiting(folder: Path) -> None:
-    for pattern in (waiting("*"), part_of(waiting("*"))):
-        for path in folder.glob(pattern):
-            path.unlink()
+def forget_waiting(folder: Path) -> None:
+    """Let all weights that wait go. Raises CheckpointError."""
+    try:
+        for pattern in (waiting("*"), part_of(waiting("*"))):
+            for path in folder.glob(pattern):
+                path.unlink()
+    except OSError as error:
+        raise CheckpointError(f"{folder} can't be written: {error.strerror}.", _MEND) from error

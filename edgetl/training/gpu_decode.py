@@ -88,6 +88,7 @@ def store_on_gpu(
     ):
         filling = [pool.submit(fill) for _ in range(threads)]
         placing: list[Future[None]] = []
+        _wake(device)
         for batch in _batches(seen):
             jpegs = dict(sorted(_jpegs(batch), key=lambda item: (item[1].height, item[1].width)))
             pixels = _decoded(list(jpegs.values()), room.shape[1:3], interpolation, device)
@@ -99,6 +100,13 @@ def store_on_gpu(
         for future in filling + placing:
             future.result()
     return stored
+
+
+def _wake(device: torch.device) -> None:
+    """Have nvJPEG begin, which takes seconds, before any photo is waiting for it instead of for a core."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (256, 256)).save(buffer, "JPEG")
+    _decoded([PlainJpeg(_tensor(buffer.getvalue()), 256, 256)], (8, 8), "bilinear", device)
 
 
 class _Left:
@@ -143,6 +151,7 @@ def plain_jpeg(sample: Sample) -> PlainJpeg | None:
                 image.format == "JPEG"
                 and image.mode in ("RGB", "L")
                 and image.info.get("adobe_transform", 1) != 0  # else it holds RGB as it is, not brightness and colour
+                and not image.info.get("progressive")  # decoded alone, while its whole batch waits
                 and image.width * image.height <= MAX_PIXELS
                 and image.getexif().get(Base.Orientation, 1) == 1
                 and content.rstrip(b"\0").endswith(_END_OF_IMAGE)
@@ -150,7 +159,11 @@ def plain_jpeg(sample: Sample) -> PlainJpeg | None:
             )
     except Exception:  # the ordinary decoder will say what is wrong with it
         return None
-    return PlainJpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), image.width, image.height) if plain else None
+    return PlainJpeg(_tensor(content), image.width, image.height) if plain else None
+
+
+def _tensor(content: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)
 
 
 Found = tuple[int, PlainJpeg | None]  # row, what is there

@@ -12,6 +12,11 @@ from torch import Tensor
 from edgetl.errors import TrainingError
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether ``error`` says that a GPU's memory is too small. torch has another one where cuDNN has room for no algorithm."""
+    return isinstance(error, torch.OutOfMemoryError) or "unable to find an engine" in str(error)
+
+
 def by_halves(compute: Callable[[NDArray[np.uint8]], Tensor], pixels: NDArray[np.uint8]) -> Tensor:
     """``compute(pixels)``, where memory is too small for it in two halves, and so on. pixels: uint8 [N, h, w, 3].
 
@@ -19,7 +24,9 @@ def by_halves(compute: Callable[[NDArray[np.uint8]], Tensor], pixels: NDArray[np
     """
     try:
         return compute(pixels)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
         if len(pixels) == 1:
             raise TrainingError(
                 "The GPU's memory is too small for one photo.", "End what else runs there, or give a smaller --image-size."

@@ -15,6 +15,7 @@ from edgetl.errors import TrainingError, first_line
 from edgetl.training.backbones import Backbone
 from edgetl.training.distributed import Processes
 from edgetl.training.ema import WeightAverage
+from edgetl.training.halves import out_of_memory
 from edgetl.training.loader import Batch
 from edgetl.training.losses import photo_losses
 from edgetl.training.midway import Midway
@@ -213,11 +214,6 @@ def _explained() -> Iterator[None]:
     """Says what to do about the errors that another option avoids."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            "The GPU's memory is too small for this batch.",
-            "Halve --batch-size and double --accumulate: the steps stay the same.",
-        ) from error
     except ValueError as error:
         if not str(error).startswith("Expected more than 1 value per channel"):
             raise
@@ -225,6 +221,11 @@ def _explained() -> Iterator[None]:
             "Batch norm can't measure a single photo of this size.", "Use a larger --batch-size or --image-size."
         ) from error
     except Exception as error:
+        if out_of_memory(error):
+            raise TrainingError(
+                "The GPU's memory is too small for this batch.",
+                "Halve --batch-size and double --accumulate: the steps stay the same.",
+            ) from error
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
         raise TrainingError(f"torch can't compile this network here: {first_line(error)}", "Leave out --compile.") from error

@@ -30,7 +30,7 @@ from edgetl.training.transfer import to_device
 
 T = TypeVar("T")
 _AHEAD = 3  # batches prepared while one is computed
-_SHARE_OF_GPU = 0.4  # of its free memory, for decoded photos
+_SHARE_OF_GPU = 0.25  # of its free memory, for decoded photos; gradients, averages and activations come after them
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from edgetl.training.run import train
     ("raised", "advice"),
     [
         (torch.OutOfMemoryError("CUDA out of memory"), "Halve --batch-size"),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), "Halve --batch-size"),
         (torch._inductor.exc.InductorError(RuntimeError("no compiler"), None), "Leave out --compile"),
     ],
 )

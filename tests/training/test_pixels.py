@@ -6,6 +6,7 @@ import copy
 import pickle
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -175,6 +176,35 @@ def test_only_whole_upright_rgb_or_grey_jpegs_go_to_the_gpu(photos):
     assert [plain_jpeg(sample) is not None for sample in photos] == [True, False, False, False, True, False, False]
 
 
+def test_progressive_jpegs_are_left_to_the_cores(photos, tmp_path):
+    path = tmp_path / "progressive.jpg"
+    Image.open(photos[0].path).save(path, progressive=True)
+    assert plain_jpeg(sample_of(path)) is None
+    Image.open(photos[0].path).save(path)
+    assert plain_jpeg(sample_of(path)) is not None
+
+
+def test_while_the_gpu_wakes_up_cores_decode(photos, monkeypatch):
+    """A GPU that takes long to begin gets what is left then, if anything."""
+    begun, plain = threading.Event(), gpu_decode._wake
+
+    def slow(device):
+        plain(device)
+        assert begun.wait(10)
+        time.sleep(0.5)
+
+    def decode(sample):
+        begun.set()
+        return Decoder(SPEC, (64, 64))(sample)
+
+    seen = []
+    monkeypatch.setattr(gpu_decode, "_wake", slow)
+    monkeypatch.setattr(gpu_decode, "plain_jpeg", lambda sample: seen.append(sample))
+    room = np.zeros((len(photos), 64, 64, 3), np.uint8)
+    store_on_gpu(photos, decode, room, torch.device("cpu"), SPEC.interpolation, threads=1)
+    assert not seen
+
+
 def test_photos_that_are_no_longer_what_was_scanned_are_not_trained_on(photos, patient):
     for row, other in ((0, 4), (3, 2)):
         photos[row].path.write_bytes(photos[other].path.read_bytes())
@@ -301,6 +331,17 @@ def test_what_the_memory_is_too_small_for_is_done_by_halves(monkeypatch):
     most = 0
     with pytest.raises(TrainingError, match="too small for one photo"):
         by_halves(compute, pixels)
+
+
+@pytest.mark.parametrize(("said", "halved"), [("FIND was unable to find an engine", True), ("shapes do not fit", False)])
+def test_only_errors_for_want_of_memory_are_done_again_by_halves(said, halved):
+    def compute(pixels: np.ndarray) -> torch.Tensor:
+        if len(pixels) > 2:
+            raise RuntimeError(said)
+        return torch.from_numpy(pixels)
+
+    with nullcontext() if halved else pytest.raises(RuntimeError, match=said):
+        assert by_halves(compute, np.arange(4, dtype=np.uint8)).tolist() == [0, 1, 2, 3]
 
 
 def test_processes_that_are_not_forked_can_decode_too(photos):

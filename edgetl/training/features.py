@@ -83,17 +83,14 @@ def extract_features(
     trunk = known._trunk if known else None
     samples = list(samples)
     photos = list({sample.digest: sample for sample in samples}.values())  # copies of a photo are computed once
-    missing = {photo.digest for photo in photos if photo.digest not in kept}
+    missing = [photo for photo in photos if photo.digest not in kept]
     cached = len(photos) - len(missing)
     if not missing:
         return Features({}, "the cache", cached, _notes(None, kept), kept, trunk)
     trunk = trunk or open_trunk(backbone, device)
-    # A batch is computed whole if one of its photos is missing: after a killed run the same photos must meet in it,
-    # since the other photos of a batch can move the last bits of a feature.
-    batches = [photos[start : start + trunk.batch] for start in range(0, len(photos), trunk.batch)]
-    groups = [batch for batch in batches if any(photo.digest in missing for photo in batch)]
+    batches = [missing[start : start + trunk.batch] for start in range(0, len(missing), trunk.batch)]
     workers = _Workers(backbone, trunk, threads or cores())
-    reasons = _fill(kept, workers, groups, len(photos), progress)
+    reasons = _fill(kept, workers, batches, len(photos), progress)
     unreadable = {sample.path: reasons[sample.digest] for sample in samples if sample.digest in reasons}
     if cache is not None:
         make_room(cache, kept.shards, MOST_BYTES)
@@ -143,17 +140,17 @@ class _Workers:
         self._trunk = trunk
         self._threads = threads
 
-    def compute(self, groups: Sequence[Sequence[Sample]]) -> Generator[tuple[Sample, _Answer], None, None]:
-        """(photo, float32 [features] or why it can't be read) for every photo, in order, group by group."""
+    def compute(self, batches: Sequence[Sequence[Sample]]) -> Generator[tuple[Sample, _Answer], None, None]:
+        """(photo, float32 [features] or why it can't be read) for every photo, in order, batch by batch."""
         work = self._features if self._trunk.concurrent else self._pixels
-        photos = (photo for group in groups for photo in group)
+        photos = (photo for batch in batches for photo in batch)
         with (
             ThreadPoolExecutor(self._threads) as pool,
             closing(in_order(pool, work, photos, self._threads * _AHEAD)) as results,
         ):
-            for group in groups:
-                answers = [next(results) for _ in group]
-                yield from zip(group, answers if self._trunk.concurrent else self._run(answers), strict=True)
+            for batch in batches:
+                answers = [next(results) for _ in batch]
+                yield from zip(batch, answers if self._trunk.concurrent else self._run(answers), strict=True)
 
     def _pixels(self, photo: Sample) -> NDArray[Any] | ImageError:
         """uint8 [h, w, 3]."""
@@ -168,7 +165,7 @@ class _Workers:
         return pixels if isinstance(pixels, ImageError) else self._trunk(pixels[None])[0]
 
     def _run(self, answers: Sequence[NDArray[Any] | ImageError]) -> list[NDArray[Any] | ImageError]:
-        """The photos of one group through the network."""
+        """The photos of one batch through the network."""
         batch = [pixels for pixels in answers if not isinstance(pixels, ImageError)]
         rows = iter(self._trunk(np.stack(batch)) if batch else ())
         return [answer if isinstance(answer, ImageError) else next(rows) for answer in answers]
@@ -177,16 +174,16 @@ class _Workers:
 def _fill(
     kept: FeatureCache,
     workers: _Workers,
-    groups: Sequence[Sequence[Sample]],
+    batches: Sequence[Sequence[Sample]],
     total: int,
     progress: Progress | None,
 ) -> dict[str, str]:
     """Compute what is missing and add it shard by shard, also when interrupted → digests of what can't be read, and why."""
     unreadable: dict[str, str] = {}
     pending: list[tuple[str, NDArray[np.float32]]] = []
-    results = workers.compute(groups)
+    results = workers.compute(batches)
     try:
-        for done, (photo, result) in enumerate(results, start=total + 1 - sum(map(len, groups))):
+        for done, (photo, result) in enumerate(results, start=total + 1 - sum(map(len, batches))):
             if isinstance(result, ImageError):
                 unreadable[photo.digest] = result.reason
             else:

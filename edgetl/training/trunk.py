@@ -24,7 +24,6 @@ from edgetl.training.transfer import channels_last
 _OPSET = 17
 _AGREEMENT = 1e-3  # largest difference between the two runtimes, as a share of the largest feature
 _GPU_BATCH = 64
-_CPU_BATCH = 16
 
 
 class Trunk(Protocol):
@@ -89,7 +88,8 @@ class _TorchTrunk:
     def __init__(self, network: _Headless, device: torch.device) -> None:
         self.name = f"torch {torch.__version__}"
         self.note: str | None = None
-        self.batch = _CPU_BATCH if device.type == "cpu" else _GPU_BATCH
+        # On the CPU, others in a batch would move the last bits of a feature, and who they are depends on the cache.
+        self.batch = 1 if device.type == "cpu" else _GPU_BATCH
         self._device = device
         self._network = channels_last(network, device)
 

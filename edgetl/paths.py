@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -15,3 +16,8 @@ def is_there(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
+
+
+def real_path(path: str | Path) -> Path:
+    """``path``, absolute and without links. For links that lead in a circle ``Path.resolve`` raises up to Python 3.12."""
+    return Path(os.path.realpath(path))

@@ -46,7 +46,7 @@ def command() -> None:
 @click.argument("data", type=SomePath())
 @_json_option
 @_threads_option
-def check(data: str, json_file: Path | None, threads: int | None) -> None:
+def check(data: Path, json_file: Path | None, threads: int | None) -> None:
     """Look for what would spoil training on DATA; nothing is changed.
 
     Unreadable, truncated and empty files, wrong suffixes, exact and near duplicates inside and across train, val and
@@ -76,7 +76,9 @@ def check(data: str, json_file: Path | None, threads: int | None) -> None:
 @click.option("--copy", is_flag=True, help="Copy the files instead of making hard links (needed from one disk to another).")
 @_json_option
 @_threads_option
-def split(source: str, destination: str, val_fraction: float, copy: bool, json_file: Path | None, threads: int | None) -> None:
+def split(
+    source: Path, destination: Path, val_fraction: float, copy: bool, json_file: Path | None, threads: int | None
+) -> None:
     """Split SRC, a folder of class folders, into DST/train and DST/val.
 
     SRC may be what the cats-and-dogs archive unpacks to. The sides follow from the photos' contents; duplicates and

@@ -16,6 +16,7 @@ from edgetl.cli import INTERRUPTED
 from edgetl.cli.option_types import SomePath
 from edgetl.cli.printable import counted, printable
 from edgetl.errors import TrainingError
+from edgetl.paths import real_path
 from edgetl.shell import shell_word
 from edgetl.training.layout import VAL, data_parts
 from edgetl.training.recipes import resolve
@@ -140,7 +141,7 @@ def command(data: Path | None, out: Path | None, resume: Path | None, overwrite:
 
 
 def _refuse_beside_resume(out: Path | None, overwrite: bool, find_lr: bool, given: dict[str, Any]) -> None:
-    others = [flag(name) for name in given if name != "device"]
+    others = [flag(name, value) for name, value in given.items() if name != "device"]
     others += [name for name, value in (("-o", out), ("--overwrite", overwrite), ("--find-lr", find_lr)) if value]
     if others:
         raise click.UsageError(f"--resume goes on with what the run began with; leave out {', '.join(others)}.")
@@ -280,4 +281,4 @@ def _conclude(outcome: Outcome) -> None:
     folder = outcome.folder
     _tell_of_the_weakest(json.loads((folder / METRICS).read_bytes()))
     click.echo(f"Checkpoint: {folder / BEST}\nReport: {folder / REPORT}")
-    click.echo(f"Next: edgetl export {shell_word(folder)} -o {shell_word(f'exported/{folder.resolve().name}')}")
+    click.echo(f"Next: edgetl export {shell_word(folder)} -o {shell_word(f'exported/{real_path(folder).name}')}")

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgetl.errors import ExportError
+from edgetl.paths import real_path
 from edgetl.workplace import leftovers, workplace
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # from Linux's fcntl.h
@@ -25,7 +26,7 @@ def replace_folder(destination: Path, files: Mapping[str, bytes]) -> None:
 
     Raises ExportError if that fails; what was at ``destination`` is then still there.
     """
-    destination = Path(os.path.realpath(destination))  # behind a link, the folder is what gets replaced
+    destination = real_path(destination)  # behind a link, the folder is what gets replaced
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(destination)
@@ -39,6 +40,19 @@ def replace_folder(destination: Path, files: Mapping[str, bytes]) -> None:
     except OSError as error:
         raise ExportError(
             f"{destination} can't be written: {error.strerror or error}.", "What was there before is unchanged."
+        ) from error
+
+
+def require_place(destination: Path) -> None:
+    """Raises ExportError, before there is work to lose, where ``replace_folder`` could put nothing."""
+    destination = real_path(destination)
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with workplace(destination.parent, _name(destination)):
+            pass
+    except OSError as error:
+        raise ExportError(
+            f"{destination} can't be written: {error.strerror or error}.", "Choose another folder with -o."
         ) from error
 
 

@@ -8,6 +8,7 @@ import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from torch import nn
 
 import edgetl
 from edgetl.errors import ExportError
-from edgetl.export.atomic_folder import replace_folder
+from edgetl.export.atomic_folder import replace_folder, require_place
 from edgetl.export.classifier import DeployedClassifier
 from edgetl.export.golden import photo_references, synthetic_references
 from edgetl.export.judge import Judgement
@@ -33,6 +34,7 @@ from edgetl.export.progress import Working, silent
 from edgetl.export.quantize import MIN_OPSET as INT8_MIN_OPSET
 from edgetl.export.torchscript import build_torchscript
 from edgetl.export.verification import MAX_PROBABILITY_DIFFERENCE, Run, run_onnx, run_program, run_torchscript, verify
+from edgetl.paths import real_path
 from edgetl.runtime.bundle import DEFAULT_FORMATS, DEFAULT_PRECISION, FORMATS, MANIFEST, ONNX_FILES, SCHEMA, manifest_bytes
 from edgetl.runtime.card import ModelCard
 from edgetl.runtime.seal import seal
@@ -76,6 +78,7 @@ def export_bundle(
         raise ValueError(f"{unknown[0]!r} is none of {', '.join((*FORMATS, *ONNX_FILES))}")
     destination = Path(destination)
     refuse_other_folders(destination)
+    require_place(destination)
     origin = _checkpoint_entry(checkpoint, checkpoint_sha256, destination)
     writing = _Writing(network, card, golden, working)
     if "onnx" in formats:
@@ -86,7 +89,7 @@ def export_bundle(
         writing.add_program()
     manifest = {
         "schema": SCHEMA,
-        "name": destination.resolve().name,
+        "name": real_path(destination).name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "card": card.to_dict(),
         "checkpoint": origin,
@@ -204,8 +207,10 @@ def refuse_other_folders(destination: Path) -> None:
 def _checkpoint_entry(checkpoint: Path | None, sha256: str | None, destination: Path) -> Mapping[str, str | None]:
     if checkpoint is None:
         return {"path": None, "sha256": None}
-    relative = os.path.relpath(checkpoint.resolve(), destination.resolve())
-    return {"path": Path(relative).as_posix(), "sha256": sha256 or _sha256(checkpoint.read_bytes())}
+    origin = real_path(checkpoint)
+    with suppress(ValueError):  # on Windows, it may lie on another disk
+        origin = Path(os.path.relpath(origin, real_path(destination)))
+    return {"path": origin.as_posix(), "sha256": sha256 or _sha256(checkpoint.read_bytes())}
 
 
 def _versions() -> Mapping[str, str]:

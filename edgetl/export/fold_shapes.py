@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgetl.export.pruning import needed
+from edgetl.pruning import needed
 from edgetl.runtime.session import open_session
 
 BATCHES = (1, 2, 5)  # a value that is the same for all of them does not depend on the batch size

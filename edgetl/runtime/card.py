@@ -23,7 +23,7 @@ class ModelCard:
     backbone     "efficientnet_lite0", a torchvision name, or "timm/<name>"
     temperature  probabilities = softmax(logits / temperature); above 0
     metrics      validation results of the kept weights, JSON values ("accuracy" in 0..1, "loss", ...)
-    data         where it was trained: "fingerprint" (sha256 of the training files' list), photo counts
+    data         where it was trained: "fingerprint" (sha256 of the names and contents of all its photos), photo counts
     versions     packages that trained it, name → version
     """
 

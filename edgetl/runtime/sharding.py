@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgetl.paths import real_path
 from edgetl.runtime.sources import is_folder, walk_images
 
 
@@ -39,7 +40,7 @@ def photos_of(arguments: Sequence[str | Path], shard: Shard) -> Iterator[Path]:
 
     Within a folder, a photo's shard is that of its path below the folder, so that it is the same wherever that is mounted.
     """
-    resolved = {Path(argument).resolve(): Path(argument) for argument in reversed(arguments)}  # of equals, the first
+    resolved = {real_path(argument): Path(argument) for argument in reversed(arguments)}  # of equals, the first
     folders = {place for place in resolved if is_folder(place)}
     for place, path in reversed(resolved.items()):
         if folders.intersection(place.parents):

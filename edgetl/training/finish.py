@@ -55,8 +55,10 @@ def finish(
     best = checkpoint.load(folder)
     labels = np.array([sample.label for sample in folders.val], np.int64)
     temperature = fit_temperature(logits, labels)
-    probabilities = softmax(logits.astype(np.float64) / temperature, axis=1).astype(np.float32)
-    metrics = metrics_summary(probabilities, labels, temperature=temperature)
+    untempered, probabilities = (
+        softmax(logits.astype(np.float64) / divisor, axis=1).astype(np.float32) for divisor in (1.0, temperature)
+    )
+    metrics = metrics_summary(probabilities, labels, untempered=untempered)
     metrics |= {"epoch": best.card.metrics["epoch"], "midway": best.card.metrics.get("midway", False)}
     card = replace(best.card, metrics=metrics, temperature=temperature)
     checkpoint.save(replace(best, card=card, settings=settings.to_dict()), folder / BEST)
@@ -69,6 +71,7 @@ def finish(
         classes=classes,
         validated_on=made,
         probabilities=probabilities,
+        untempered=untempered if temperature != 1 else None,
         targets=labels,
         paths=[sample.path for sample in folders.val],
         seconds=told.seconds,

@@ -28,7 +28,7 @@ class Answer(NamedTuple):
 
 def write_history(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """All epochs so far, as CSV; epoch 0 is the solved head, of which nothing was trained yet."""
-    _write_table(folder / HISTORY, COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
+    write_table(folder / HISTORY, COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
@@ -40,16 +40,17 @@ def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
 def write_answers(folder: Path, answers: Iterable[Answer], doubts: Sequence[Answer]) -> None:
     """Tables of every validation photo, and of every training photo whose label is doubtful if there are any, in the order
     that they come."""
-    _write_table(folder / ANSWERS, Answer._fields, map(_cells, answers))
+    write_table(folder / ANSWERS, Answer._fields, map(_cells, answers))
     if doubts:
-        _write_table(folder / DOUBTS, Answer._fields, map(_cells, doubts))
+        write_table(folder / DOUBTS, Answer._fields, map(_cells, doubts))
 
 
 def _cells(row: Answer) -> list[str]:
     return [plain_name(row.file), row.label, row.answer, f"{row.confidence:.6f}"]
 
 
-def _write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Rows below the names of their columns, as CSV."""
     content = b"".join(map(csv_line, (columns, *rows)))
     write_atomically(path, lambda part: part.write_bytes(content))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from contextlib import closing
@@ -17,12 +15,14 @@ from edgetl.errors import TrainingError
 from edgetl.training.dataset import ImageFolders
 from edgetl.training.distributed import Processes, join
 from edgetl.training.heap import memory_kept
+from edgetl.training.history import write_table
 from edgetl.training.learner import Learner
 from edgetl.training.photos import find_photos, require_same_photos, warn_about
 from edgetl.training.pixels import Done
 from edgetl.training.preparation import Kit, build_backbone, equip, look_ahead
 from edgetl.training.progress import Counter, Listener
 from edgetl.training.randomness import reproducible
+from edgetl.training.run_folder import RATES, RATES_PLOT
 from edgetl.training.settings import SOLVER, TrainSettings
 from edgetl.training.writing import make_folder, write_atomically
 
@@ -68,7 +68,7 @@ def find_learning_rate(
         kit = equip(settings, folders, backbone, processes, folder, listener, left_out=None)
         learner = Learner(kit.backbone, settings, kit.class_weights, kit.sampler.steps, processes)
         rates, losses = _sweep(settings, kit, learner, processes, Counter(listener, "Trying learning rates", STEPS))
-        found = FoundRate(rates, losses, half_fallen(rates, losses), folder / "lr.csv", folder / "lr.png")
+        found = FoundRate(rates, losses, half_fallen(rates, losses), folder / RATES, folder / RATES_PLOT)
         if processes.leads:
             _write(found)
         return found
@@ -118,11 +118,7 @@ def half_fallen(rates: Sequence[float], losses: Sequence[float]) -> float | None
 
 
 def _write(found: FoundRate) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("lr", "loss"))
-    writer.writerows(zip(found.rates, found.losses, strict=True))
-    write_atomically(found.table, lambda path: path.write_text(text.getvalue(), encoding="utf-8", newline=""))
+    write_table(found.table, ("lr", "loss"), zip(found.rates, found.losses, strict=True))
     write_atomically(found.plot, lambda path: _plot(found, path))
 
 

@@ -60,11 +60,13 @@ def _counting() -> Iterator[None]:
 
 
 @_counting()
-def metrics_summary(probabilities: Probabilities, targets: Targets, *, temperature: float = 1.0) -> dict[str, Any]:
+def metrics_summary(
+    probabilities: Probabilities, targets: Targets, *, untempered: Probabilities | None = None
+) -> dict[str, Any]:
     """The figures of one validation, as JSON values; all but "photos" and "loss" lie in 0..1.
 
     probabilities  float32 [N, C], after division by the temperature
-    temperature    only for "calibration_error_before", what the error was at temperature 1
+    untempered     those at temperature 1, for "calibration_error_before" (default: they are the same)
 
     accuracy, accuracy_interval (Wilson's, 95 %), photos, loss (mean of -ln p of the right class), macro_f1 and
     balanced_accuracy (mean F1 and mean recall of the classes that have photos), calibration_error (expected, 15 bins,
@@ -85,10 +87,9 @@ def metrics_summary(probabilities: Probabilities, targets: Targets, *, temperatu
         "macro_f1": _plain(multiclass_f1_score(predicted, truth, classes, average="none")[present].mean()),
         "balanced_accuracy": _plain(multiclass_recall(predicted, truth, classes, average="none")[present].mean()),
         "calibration_error": _calibration_error(predicted, truth, classes),
-        "calibration_error_before": _calibration_error(
-            torch.from_numpy(untempered(probabilities, temperature)), truth, classes
-        ),
     }
+    before = predicted if untempered is None else _checked(untempered, targets)[0]
+    summary["calibration_error_before"] = _calibration_error(before, truth, classes)
     if classes >= 2 * _TOP:
         summary["top5_accuracy"] = _plain(multiclass_accuracy(predicted, truth, classes, average="micro", top_k=_TOP))
     return summary
@@ -158,13 +159,6 @@ def selective_accuracy(probabilities: Probabilities, targets: Targets, threshold
     answered = probabilities.max(1) >= threshold
     right = probabilities.argmax(1) == targets
     return float(answered.mean()), float(right[answered].mean()) if answered.any() else None
-
-
-def untempered(probabilities: Probabilities, temperature: float) -> Probabilities:
-    """The probabilities at temperature 1, from those at ``temperature``: logits are known up to a constant."""
-    logits = np.log(np.maximum(probabilities.astype(np.float64), 1e-300)) * temperature
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return np.asarray(powers / powers.sum(1, keepdims=True), np.float32)
 
 
 def _checked(probabilities: Probabilities, targets: Targets) -> tuple[torch.Tensor, torch.Tensor, int]:

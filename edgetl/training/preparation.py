@@ -83,9 +83,12 @@ def wanted_spec(settings: TrainSettings, published: PreprocessSpec) -> Preproces
         return replace(published, resize="squash", size=side, crop=None)
     if side == (height, width):
         return published
-    if isinstance(published.size, tuple):
-        return replace(published, size=side, crop=None)
-    return replace(published, size=round(published.size * settings.image_size / min(height, width)), crop=side)
+    factor = settings.image_size / min(height, width)
+    if not isinstance(published.size, tuple):
+        return replace(published, size=round(published.size * factor), crop=side)
+    if published.crop is None:
+        return replace(published, size=side)
+    return replace(published, size=(round(published.size[0] * factor), round(published.size[1] * factor)), crop=side)
 
 
 def class_weights(settings: TrainSettings, folders: ImageFolders) -> torch.Tensor | None:

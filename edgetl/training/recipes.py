@@ -8,7 +8,7 @@ from typing import Any
 
 from edgetl.errors import TrainingError
 from edgetl.training.run_folder import BEST
-from edgetl.training.settings import SOLVER, TrainSettings, flag, flags, require_weights_file
+from edgetl.training.settings import OPTIONS, SOLVER, TrainSettings, flag, flags, require_weights_file
 
 CLASSIC: Mapping[str, Any] = {
     "backbone": "resnet50",
@@ -80,14 +80,14 @@ def _refuse_contradictions(settings: TrainSettings, given: Mapping[str, Any]) ->
         raise TrainingError(f"--optimizer {SOLVER} fits the head only.", "Use it with --strategy features.")
     if settings.class_weights and settings.balanced:
         raise TrainingError("--class-weights and --balanced both even out the classes.", "Give one of them.")
-    idle = [name for name in given if not settings.has_effect(name)]
+    idle = {name: value for name, value in given.items() if not settings.has_effect(name)}
     if not idle:
         return
-    needs = {name: settings.needs(name) for name in idle}
-    if all(other == "optimizer" for other, _ in needs.values()) and settings.optimizer == SOLVER:
+    needs = [needs for name in idle if (needs := OPTIONS[name].needs)]
+    if all(other == "optimizer" for other, _ in needs) and settings.optimizer == SOLVER:
         raise TrainingError(
             f"{flags(idle)}: no effect where the head is solved for, without epochs.",
             "Train the head step by step with --optimizer adamw, or more of the network with --strategy full.",
         )
-    wanted = sorted({f"{flag(other)} {' or '.join(values)}" for other, values in needs.values()})
+    wanted = sorted({f"{flag(other)} {' or '.join(values)}" for other, values in needs})
     raise TrainingError(f"{flags(idle)}: no effect without {', '.join(wanted)}.", "Leave it out, or add that.")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetl.paths import real_path
 from edgetl.runtime.card import ModelCard
 from edgetl.thumbnail import thumbnail
 from edgetl.training import metrics, plots
@@ -35,6 +36,7 @@ class ReportData:
     card           of the kept weights; gives labels, backbone, spec, temperature, data, versions and ``metrics_summary``
     classes        ``class_metrics`` of the same photos
     probabilities  float32 [N, C] of the validation photos, at the card's temperature
+    untempered     the same at temperature 1; None where that is the card's
     targets        int64 [N], what they are
     paths          [N], their files
     seconds        wall time of the run
@@ -56,6 +58,7 @@ class ReportData:
     targets: NDArray[np.int64]
     paths: Sequence[Path]
     seconds: float
+    untempered: NDArray[np.float32] | None = None
     device: str = ""
     validated_on: str = ""
     train_counts: Sequence[int] = ()
@@ -82,7 +85,7 @@ def write_report(run_folder: Path, data: ReportData) -> Path:
 
     Raises CheckpointError if the folder can't be written, TrainingError if the probabilities are none.
     """
-    page = _render(run_folder.resolve().name, data)
+    page = _render(real_path(run_folder).name, data)
     write_atomically(run_folder / REPORT, lambda file: file.write_text(page, encoding="utf-8", errors="backslashreplace"))
     return run_folder / REPORT
 
@@ -159,10 +162,9 @@ def _confusions(matrix: NDArray[np.int64], labels: Sequence[str]) -> list[tuple[
 
 
 def _calibration(data: ReportData) -> Any:
-    before = metrics.untempered(data.probabilities, data.card.temperature)
     probabilities = {f"temperature {data.card.temperature:.2f}": data.probabilities}
-    if data.card.temperature != 1:
-        probabilities = {"before (temperature 1)": before, **probabilities}
+    if data.untempered is not None:
+        probabilities = {"before (temperature 1)": data.untempered, **probabilities}
     curves = {legend: metrics.calibration_curve(values, data.targets) for legend, values in probabilities.items()}
     return _drawn(plots.calibration_plot("calibration", curves))
 

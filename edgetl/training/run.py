@@ -114,7 +114,7 @@ def train(
 
 
 def resume(folder: Path, *, data: Path | None = None, device: str | None = None, listener: Listener | None = None) -> Outcome:
-    """Go on with an interrupted run. Raises CheckpointError if there is none, DataError if its photos have changed.
+    """Go on with an interrupted run. Raises CheckpointError if there is none, TrainingError if its photos have changed.
 
     data      where the photos are now, if they were moved
     device    another one than the run began on

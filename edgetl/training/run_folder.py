@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from edgetl.errors import CheckpointError
-from edgetl.paths import is_there
+from edgetl.paths import is_there, real_path
 from edgetl.shell import shell_word
 from edgetl.training.writing import part_of
 
@@ -21,7 +21,7 @@ EVENTS = "tensorboard"
 SOLVED = "solved"
 _FILES = (BEST, LAST, HISTORY, METRICS, REPORT, ANSWERS, DOUBTS)
 _MEND = "See that files can be written there."
-_RATES = ("lr.csv", "lr.png")  # of --find-lr, beside which a run may begin
+RATES, RATES_PLOT = "lr.csv", "lr.png"  # of --find-lr, beside which a run may begin
 
 
 def require_free(folder: Path, overwrite: bool) -> None:
@@ -48,7 +48,7 @@ def require_free(folder: Path, overwrite: bool) -> None:
 
 def refuse_photos_folder(folder: Path, data: str | Path, option: str = "-o") -> None:
     """Raises CheckpointError if ``folder`` is the photos' own, or inside it: what is written there is no class."""
-    if folder.resolve().is_relative_to(Path(data).resolve()):
+    if real_path(folder).is_relative_to(real_path(data)):
         raise CheckpointError(f"{folder} lies inside the folder of the photos.", f"Choose another folder with {option}.")
 
 
@@ -58,7 +58,7 @@ def _other_things(folder: Path) -> str | None:
         names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     except OSError as error:
         raise CheckpointError(f"{folder} can't be read: {error.strerror}.", "Choose another folder with -o.") from error
-    return next((name for name in names if not name.startswith(".") and name not in _RATES), None)
+    return next((name for name in names if not name.startswith(".") and name not in (RATES, RATES_PLOT)), None)
 
 
 def can_go_on(folder: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -204,14 +204,6 @@ class TrainSettings:
         needs = OPTIONS[name].needs
         return needs is None or (getattr(self, needs[0]) in needs[1] and self.has_effect(needs[0]))
 
-    @staticmethod
-    def needs(name: str) -> tuple[str, tuple[str, ...]]:
-        """The other field that ``name`` depends on, and the values of it with which ``name`` has an effect."""
-        needs = OPTIONS[name].needs
-        if needs is None:
-            raise KeyError(name)
-        return needs
-
     def to_dict(self) -> dict[str, Any]:
         """As JSON values; ``from_dict`` reads it back to equal settings."""
         values = dataclasses.asdict(self)
@@ -256,14 +248,14 @@ def defaults() -> dict[str, Any]:
     return {item.name: item.default for item in dataclasses.fields(TrainSettings) if item.name in OPTIONS}
 
 
-def flag(name: str) -> str:
-    """The command's option for field ``name``."""
-    return "--" + name.replace("_", "-")
+def flag(name: str, value: Any = None) -> str:
+    """The command's option for field ``name``, where it was given as it was written for ``value``."""
+    return ("--no-" if value is False else "--") + name.replace("_", "-")
 
 
-def flags(names: Iterable[str]) -> str:
-    """Several options, for a sentence."""
-    return ", ".join(map(flag, names))
+def flags(given: Mapping[str, Any]) -> str:
+    """Several options (name → value), for a sentence."""
+    return ", ".join(flag(name, value) for name, value in given.items())
 
 
 def _is_a(kind: type, value: Any) -> bool:

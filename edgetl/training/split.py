@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.errors import DataError
+from edgetl.paths import real_path
 from edgetl.training.doctor import Finding, file_findings, relative
 from edgetl.training.inspection import Inspection, Progress, inspect_all, walk_files
 from edgetl.training.layout import (
@@ -86,7 +87,7 @@ def split(
     Raises DataError if the source can't be split, or the destination is not empty or can't be written.
     """
     check_val_fraction(val_fraction)
-    source, destination = Path(source).resolve(), Path(destination).resolve()
+    source, destination = real_path(source), real_path(destination)
     _check_destination(source, destination)
     _sweep(destination)
     root = _class_root(source)
@@ -238,7 +239,7 @@ def _place(file: Path, target: Path, *, copy: bool) -> None:
         shutil.copy2(file, target)
         return
     try:
-        os.link(file.resolve(), target)
+        os.link(real_path(file), target)
     except OSError as error:
         reason = error.strerror or str(error)
         hint = "Hard links work within one disk; use --copy to copy the photos."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -127,12 +128,11 @@ def remove_leftovers(folder: Path) -> None:
 def free_bytes(folder: Path) -> int:
     """What may be written into ``folder``; 0 where there is none."""
     try:
-        stats = os.statvfs(folder)
+        return shutil.disk_usage(folder).free
     except OSError:
         return 0
-    return stats.f_bavail * stats.f_frsize
 
 
 def _readable(size: float) -> str:
-    steps = min(int(math.log(size, 1024)), len(_SIZES) - 1)
-    return f"{size / 1024**steps:.1f} {_SIZES[steps]}"
+    steps = min(int(math.log(size, 1000)), len(_SIZES) - 1)
+    return f"{size / 1000**steps:.1f} {_SIZES[steps]}"

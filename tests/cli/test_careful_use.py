@@ -47,6 +47,18 @@ def test_a_run_never_takes_a_file_that_is_not_its_own(name: str, class_folder: P
     assert (tmp_path / name).read_text() == "mine"
 
 
+def test_links_that_lead_in_a_circle_are_named(class_folder: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    loop = tmp_path / "a"
+    loop.symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    photo = next(path for path in sorted(class_folder.rglob("*")) if path.is_file())
+    predicted = CliRunner().invoke(program, ["predict", str(tiny_bundle), str(loop), str(photo), "--json"])
+    assert predicted.exit_code == 1, predicted.exception
+    assert len(predicted.stdout.splitlines()) == 2 and "symbolic links" in predicted.output
+    trained = CliRunner().invoke(program, ["train", str(class_folder), "-o", str(loop)])
+    assert trained.exit_code == 1 and "symbolic links" in trained.output, trained.output
+
+
 def test_only_one_run_at_a_time_has_the_folder(tmp_path: Path) -> None:
     with alone_in(tmp_path), pytest.raises(CheckpointError, match="Another process"), alone_in(tmp_path):
         pass

@@ -118,6 +118,26 @@ def test_a_folder_that_is_no_bundle_is_left_alone(tmp_path: Path, content: dict[
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == content
 
 
+def test_a_place_that_can_not_be_written_is_found_before_the_work(
+    tmp_path: Path, photo_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgetl.export.bundle_writer._Writing", None)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ExportError, match="can't be written: Not a directory"):
+        export_bundle(tiny_network(), tiny_card(), tmp_path / "file/deep/bundle", golden=photos(photo_folder))
+
+
+def test_a_checkpoint_on_another_disk_than_the_bundles_is_named_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Windows has them, where no way leads from C: to D:."""
+
+    def apart(*_: object) -> str:
+        raise ValueError("path is on mount 'C:', start on mount 'D:'")
+
+    monkeypatch.setattr("os.path.relpath", apart)
+    entry = bundle_writer._checkpoint_entry(tmp_path / "best.safetensors", "ab", tmp_path / "bundle")
+    assert entry == {"path": (tmp_path / "best.safetensors").as_posix(), "sha256": "ab"}
+
+
 def test_a_file_that_someone_put_into_a_bundle_is_not_lost(tmp_path: Path) -> None:
     export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=[], formats=("onnx",))
     (tmp_path / "b/notes.txt").write_text("mine")

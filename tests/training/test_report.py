@@ -15,6 +15,7 @@ import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.special import softmax
 
 from edgetl.errors import CheckpointError, TrainingError
 from edgetl.runtime.card import ModelCard
@@ -35,17 +36,16 @@ def results(folder: Path, labels: tuple[str, ...], *, photos: int = 120, tempera
     logits = rng.normal(size=(photos, len(labels))) + 4 * np.eye(len(labels))[targets]
     wrong = rng.permutation(photos)[: photos // 5]
     logits[wrong, (targets[wrong] + 1) % len(labels)] += 9
-    powers = np.exp(logits)
+    probabilities, untempered = (softmax(logits * factor, axis=1).astype(np.float32) for factor in (1.0, temperature))
     paths = [folder / f"{number}.jpg" for number in range(photos)]
     for number, path in enumerate(paths):
         Image.new("RGB", (30 + number % 7, 20), (number * 2 % 256, 80, 90)).save(path)
-    probabilities = (powers / powers.sum(1, keepdims=True)).astype(np.float32)
     card = ModelCard(
         labels,
         SPEC,
         "efficientnet_lite0",
         temperature,
-        metrics=metrics_summary(probabilities, targets, temperature=temperature),
+        metrics=metrics_summary(probabilities, targets, untempered=untempered),
         data={"train": 500, "fingerprint": "ab12"},
         versions={"torch": "2.13"},
     )
@@ -53,6 +53,7 @@ def results(folder: Path, labels: tuple[str, ...], *, photos: int = 120, tempera
         card=card,
         classes=class_metrics(probabilities, targets, labels),
         probabilities=probabilities,
+        untempered=untempered if temperature != 1 else None,
         targets=targets,
         paths=paths,
         seconds=83.0,
@@ -135,7 +136,7 @@ def test_labels_of_any_kind_are_text(run, tmp_path):
 def test_headline_figures_are_those_of_the_metrics(run, tmp_path):
     data = results(tmp_path, ("cat", "dog"))
     text = page_of(run, data).text.replace("\N{NO-BREAK SPACE}", " ")
-    summary = metrics_summary(data.probabilities, data.targets, temperature=1.6)
+    summary = metrics_summary(data.probabilities, data.targets, untempered=data.untempered)
     low, high = summary["accuracy_interval"]
     assert f"{summary['accuracy']:.1%}".replace("%", " %") in text
     assert f"95 % interval {100 * low:.1f} % to {100 * high:.1f} %" in text

@@ -159,6 +159,7 @@ def test_every_part_of_the_classic_recipe_can_be_overridden(name):
             "--gamma: no effect without --scheduler plateau or step|--scheduler step or plateau",
         ),
         ({"strategy": "full", "blocks": 2}, "--blocks: no effect without --strategy last-blocks"),
+        ({"strategy": "features", "flip": False}, "--no-flip: no effect where the head is solved for"),
         ({"strategy": "full", "momentum": 0.5}, "--momentum: no effect without --optimizer sgd"),
         ({"strategy": "full", "optimizer": "solver"}, "fits the head only"),
         ({"strategy": "full", "balanced": True, "class_weights": True}, "both even out"),
@@ -177,3 +178,10 @@ def test_image_size_keeps_the_proportions_of_the_published_preprocessing():
     spec = wanted_spec(resolve("d", {"image_size": 112}, cuda=False), published)
     assert (spec.size, spec.crop) == (128, (112, 112))
     assert wanted_spec(resolve("d", {}, cuda=False), published) == published
+    squashed = PreprocessSpec("squash", (256, 256), "bicubic", (224, 224), *IMAGENET)
+    spec = wanted_spec(resolve("d", {"image_size": 112}, cuda=False), squashed)
+    assert (spec.size, spec.crop) == ((128, 128), (112, 112))
+    whole = wanted_spec(
+        resolve("d", {"image_size": 112}, cuda=False), PreprocessSpec("squash", (224, 224), "bicubic", None, *IMAGENET)
+    )
+    assert (whole.size, whole.crop) == ((112, 112), None)

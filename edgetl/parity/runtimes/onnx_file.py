@@ -42,7 +42,7 @@ def cut_at_preprocessing(path: Path) -> bytes:
     """
     import onnx
 
-    from edgetl.export.pruning import needed
+    from edgetl.pruning import needed
 
     model = load(path)
     graph = model.graph

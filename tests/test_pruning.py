@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx import helper
 
-from edgetl.export.pruning import needed
+from edgetl.pruning import needed
 
 
 def test_only_what_leads_to_the_outputs_is_kept_with_what_branches_use() -> None:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgetl.cli.missing_package import missing_package
 from edgetl.cli.option_types import PRECISIONS, Number, ReportFile, SomePath
 from edgetl.cli.progress_bar import counting
-from edgetl.errors import BundleError, CheckpointError, ParityError
+from edgetl.errors import BundleError, CheckpointError, DataError, EdgetlError, MissingDependencyError, ParityError
+from edgetl.paths import real_path
 from edgetl.shell import shell_word
 
 if TYPE_CHECKING:
@@ -79,15 +81,15 @@ def command(
     """
     if against and (runtimes or checkpoint):
         raise click.UsageError("--against compares two bundles: it takes no --runtime and no --checkpoint.")
-    named = [path.resolve() for path in (json_file, junit_file, html_file) if path]
+    named = [real_path(path) for path in (json_file, junit_file, html_file) if path]
     if len(set(named)) < len(named):
         raise click.UsageError("--json, --junit and --html each need a file of their own.")
     if max_accuracy_drop is not None and not against:
         raise click.UsageError("--max-accuracy-drop needs --against: an accuracy falls from something.")
-    from edgetl.parity.against import compare_bundles
-    from edgetl.runtime.predictor import Predictor
-
     try:
+        from edgetl.parity.against import compare_bundles
+        from edgetl.runtime.predictor import Predictor
+
         root, photos = _photos(images, limit)
         with counting(done=0, total=lambda: len(photos)) as progress:
             if against:
@@ -102,9 +104,11 @@ def command(
                 )
             else:
                 result = _check(bundle, checkpoint, root, photos, precision, runtimes, tolerance, progress)
-        _report(result, {"json": json_file, "junit": junit_file, "html": html_file})
-    except ParityError as error:
+    except (ParityError, DataError, MissingDependencyError) as error:
         raise WrongUse(str(error)) from error
+    except ModuleNotFoundError as error:
+        raise WrongUse(str(missing_package(error, "check"))) from error
+    _report(result, {"json": json_file, "junit": junit_file, "html": html_file})
     sys.exit(0 if result.passed else 1)
 
 
@@ -149,26 +153,21 @@ def _trained(path: Path, bundle: Bundle | None, checkpoint: Path | None) -> Trai
     if checkpoint is None:
         if not recorded or not recorded["path"]:
             raise WrongUse(f"{path} does not say which checkpoint it was exported from.\n{way_out}")
-        checkpoint = (path.resolve() / recorded["path"]).resolve()  # as it was recorded: no way back leads through a link
-        _same_file(checkpoint, recorded["sha256"], way_out)
+        checkpoint = real_path(real_path(path) / recorded["path"])  # as it was recorded: no way back leads through a link
+        if not checkpoint.is_file():
+            raise WrongUse(f"The checkpoint that was exported is gone: {checkpoint}.\n{way_out}")
+    else:
+        recorded = None
     try:
-        return load(checkpoint)
+        trained = load(checkpoint)
     except CheckpointError as error:
         raise WrongUse(f"{error.message}\n{error.hint or way_out}") from error
-
-
-def _same_file(checkpoint: Path, sha256: str, way_out: str) -> None:
-    from hashlib import file_digest
-
-    if not checkpoint.is_file():
-        raise WrongUse(f"The checkpoint that was exported is gone: {checkpoint}.\n{way_out}")
-    with checkpoint.open("rb") as file:
-        found = file_digest(file, "sha256").hexdigest()
-    if found != sha256:
+    if recorded and recorded["sha256"] != trained.sha256:
         raise WrongUse(
             f"{checkpoint} is no longer the checkpoint that was exported (trained again?).\n"
             f"Export it again, or compare with it all the same with --checkpoint {shell_word(checkpoint)}"
         )
+    return trained
 
 
 def _report(result: Result, files: dict[str, Path | None]) -> None:
@@ -182,13 +181,19 @@ def _report(result: Result, files: dict[str, Path | None]) -> None:
     from edgetl.report_file import write_report_file
 
     writers = {"json": as_json, "junit": as_junit, "html": as_html}
+    unwritten: list[EdgetlError] = []
     for kind, path in files.items():  # before the terminal: a pipe that is closed must not cost them
         if path is not None:
-            write_report_file(path, writers[kind](result))
+            try:
+                write_report_file(path, writers[kind](result))
+            except EdgetlError as error:  # nor one of them the others, and what was compared
+                unwritten.append(error)
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _FILE_WIDTH
     show(result, console)
+    if unwritten:
+        raise unwritten[0]
     for kind, path in files.items():
         if path is not None:
             click.echo(f"{kind}: {path}", err=True)

@@ -15,33 +15,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.util import find_spec
 from pkgutil import iter_modules
 
 import click
 
 import edgetl
 from edgetl import cli
-from edgetl.errors import EdgetlError, MissingDependencyError
+from edgetl.cli.missing_package import missing_package
+from edgetl.errors import EdgetlError
 
 _COLLECTED_EVERY = 10_000  # objects: at Python's 700 to 2,000 it takes a fifth of the time of importing torch
-
-_TRAINING_PACKAGES = frozenset(
-    {
-        "jinja2",
-        "matplotlib",
-        "onnx",
-        "onnxscript",
-        "rich",
-        "safetensors",
-        "scipy",
-        "sklearn",
-        "timm",
-        "torch",
-        "torchmetrics",
-        "torchvision",
-    }
-)
 
 
 class CommandFolder(click.Group):
@@ -68,12 +51,7 @@ class CommandFolder(click.Group):
         except EdgetlError as error:
             raise click.ClickException(str(error)) from error
         except ModuleNotFoundError as error:
-            package = (error.name or "").partition(".")[0]
-            if package not in _TRAINING_PACKAGES:
-                raise
-            # Whoever has onnxruntime-gpu must not be told to install onnxruntime beside it.
-            extra = "train" if find_spec("onnxruntime") else "train,cpu"
-            missing = MissingDependencyError(package, f"edgetl {ctx.invoked_subcommand}", extra)
+            missing = missing_package(error, ctx.invoked_subcommand or "")
             raise click.ClickException(str(missing)) from error
 
 

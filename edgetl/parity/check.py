@@ -126,7 +126,8 @@ class _Seen:
     def reference_finding(self) -> Finding:
         """A network that answers NaN has no answer that others could agree with."""
         wrong = self._nonfinite
-        message = f"{wrong[0]} and {len(wrong) - 1} other photos give NaN or infinity" if wrong else "its answers are finite"
+        which = f"{wrong[0]} gives" if len(wrong) == 1 else f"{len(wrong)} photos, such as {wrong[0]}, give" if wrong else ""
+        message = f"{which} NaN or infinity" if wrong else "its answers are finite"
         return Finding("reference", not wrong, message)
 
 

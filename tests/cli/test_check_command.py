@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -153,6 +154,12 @@ def test_a_report_that_can_not_be_written_is_no_wrong_use(project: Project) -> N
     assert result.exit_code == 1 and "can't be written" in result.output
 
 
+def test_a_report_that_can_not_be_written_costs_neither_the_others_nor_the_verdict(project: Project, tmp_path: Path) -> None:
+    result = project.check("--json", project.bundle / "model.onnx" / "report.json", "--junit", tmp_path / "junit.xml")
+    assert result.exit_code == 1 and "can't be written" in result.output
+    assert "PASSED" in result.stdout and (tmp_path / "junit.xml").is_file()
+
+
 def test_a_torchscript_model_outside_the_bundle_is_not_opened(project: Project) -> None:
     manifest = json.loads((project.bundle / MANIFEST).read_text())
     shutil.copy(project.bundle / "model.ts.pt", project.folder / "other.ts.pt")
@@ -235,6 +242,27 @@ def test_no_photos_exits_2(project: Project) -> None:
     result = project.check()
     assert result.exit_code == 2
     assert "no photos" in result.output
+
+
+def test_photos_that_can_not_be_found_and_a_missing_package_exit_2(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def guarded(path: str | Path) -> object:
+        if Path(path).name == "dog":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.scandir", guarded)
+        closed = project.check()
+    assert closed.exit_code == 2 and "Permission denied" in closed.output
+
+    def without_torch(*_: object) -> object:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(check_module, "_check", without_torch)
+    missing = project.check()
+    assert missing.exit_code == 2 and "edgetl check needs torch" in missing.output
 
 
 def test_a_runtime_that_was_asked_for_and_cant_run_exits_1(project: Project) -> None:

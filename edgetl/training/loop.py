@@ -19,7 +19,7 @@ from edgetl.training.learner import Learner
 from edgetl.training.loader import Batch
 from edgetl.training.preparation import Kit
 from edgetl.training.progress import Listener, StepReport
-from edgetl.training.run_folder import settle
+from edgetl.training.run_folder import LAST, settle, waiting
 from edgetl.training.schedules import warmup_steps
 from edgetl.training.settings import TrainSettings
 from edgetl.training.state import Standing, write_state
@@ -70,6 +70,24 @@ class Loop:
 
         Raises TrainingError if the loss is no longer a number, CheckpointError if something can't be written.
         """
+        try:
+            return self._train()
+        except _DivergenceError as error:
+            raise self._with_what_was_kept(error) from error
+
+    def _with_what_was_kept(self, error: TrainingError) -> TrainingError:
+        """Make the best weights so far the kept ones also where no state was saved that knows of them. To go on from an
+        earlier one would come to the same end."""
+        course, kept = self._course, self.standing.kept
+        if course.processes.leads and (course.folder / waiting(kept)).exists():
+            settle(course.folder, kept)
+            (course.folder / LAST).unlink(missing_ok=True)
+        if self.standing.best is None:
+            return error
+        of = f"epoch {self.standing.best_epoch}" if self.standing.best_epoch else "the solved head"
+        return TrainingError(f"{error.message} The weights of {of}, the best before, are in {course.folder}.", error.hint)
+
+    def _train(self) -> bool:
         standing, settings, processes = self.standing, self._course.settings, self._course.processes
         if settings.tensorboard and processes.leads:
             self._events = Events(self._course.folder, standing.history)
@@ -321,7 +339,11 @@ class _Clock:
         return (photos(step) - photos(self._first_step)) / max(time.monotonic() - self._epoch_start, 1e-9)
 
 
+class _DivergenceError(TrainingError):
+    """The loss is no longer a number."""
+
+
 def _finite(loss: float) -> float:
     if not math.isfinite(loss):
-        raise TrainingError("The loss is no longer a number.", "Train with a smaller --lr, or with --precision float32.")
+        raise _DivergenceError("The loss is no longer a number.", "Train with a smaller --lr, or with --precision float32.")
     return loss

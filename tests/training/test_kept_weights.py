@@ -8,13 +8,13 @@ import signal
 import pytest
 from training_runs import signal_in_step, small
 
-from edgetl.errors import CheckpointError
+from edgetl.errors import CheckpointError, TrainingError
 from edgetl.training import checkpoint
 from edgetl.training import loop as loop_module
 from edgetl.training.learner import Learner
 from edgetl.training.recipes import resolve
 from edgetl.training.run import resume, train
-from edgetl.training.run_folder import BEST, LAST, settle
+from edgetl.training.run_folder import BEST, HISTORY, LAST, settle
 from edgetl.training.state import read_state, write_state
 from edgetl.training.validation import Scores
 
@@ -22,7 +22,7 @@ from edgetl.training.validation import Scores
 @pytest.mark.parametrize("where", ["before", "after", "settled"])
 def test_kept_weights_are_those_that_the_saved_state_knows_of_wherever_a_run_is_killed(two_parts, tmp_path, monkeypatch, where):
     """Killed at the end of an epoch that was better: before the state was saved, after it, and after all was in place."""
-    run, settings = tmp_path / "run", small(two_parts, epochs=3, ema=0.9, mixup=0.3, optimizer="sgd", lr=0.05)
+    run, settings = tmp_path / "run", small(two_parts, epochs=3, ema=0.9, mixup=0.3, optimizer="sgd", lr=0.05, save_every=1e-6)
     train(settings, tmp_path / "whole")
     plain_write, plain_settle = loop_module.write_state, loop_module.settle
 
@@ -166,3 +166,24 @@ def test_weights_that_were_kept_before_the_photos_moved_know_where_they_are_now(
     after = checkpoint.load(run)
     assert after.card.metrics["epoch"] == before.card.metrics["epoch"] == 1
     assert after.settings["data"] == str(moved)
+
+
+def test_a_run_that_diverges_keeps_its_best_weights(two_parts, tmp_path, monkeypatch):
+    """Also those of epochs since the last save; what is saved would only diverge again."""
+    plain, steps = Learner.step, 0
+
+    def step(self, *arguments):
+        nonlocal steps
+        plain(self, *arguments)
+        if (steps := steps + 1) > 4:
+            next(self._network.parameters()).data.fill_(float("nan"))
+
+    run = tmp_path / "run"
+    monkeypatch.setattr(Learner, "step", step)
+    with pytest.raises(TrainingError, match=r"no longer a number\. The weights of epoch 1, the best before, are in") as raised:
+        train(small(two_parts, epochs=3), run)
+    assert "--lr" in raised.value.hint
+    assert checkpoint.load(run).card.metrics["epoch"] == 1
+    assert {path.name for path in run.iterdir()} == {BEST, HISTORY}
+    with pytest.raises(CheckpointError, match="nothing to resume"):
+        resume(run)

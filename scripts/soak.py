@@ -79,11 +79,13 @@ def bulk(bundle: Path, photos: list[Path], count: int, scratch: Path) -> float:
     while process.poll() is None:
         time.sleep(0.1)
         sizes.append(_resident_of(process.pid))
-    early, late = max(sizes[: len(sizes) // 5]), max(sizes)
+    early, late = max(sizes[: len(sizes) // 5], default=0), max(sizes)
     growth = late / early - 1 if early else math.inf
     rate = count / (time.perf_counter() - start)
     print(f"{count} photos in bulk, {rate:.0f} a second: {early / 1e6:.1f} MB, growth {growth:+.2%}")
-    return growth if process.returncode in (0, 1) else math.inf
+    answered = out.read_bytes().count(b"\n") if out.exists() else 0
+    print(f"{answered} of them answered")
+    return growth if answered == count else math.inf
 
 
 def _resident_of(pid: int) -> int:

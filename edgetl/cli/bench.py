@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgetl.cli.model_options import model_options, open_predictor
+from edgetl.cli.printable import json_text
 
 if TYPE_CHECKING:
     from edgetl.runtime.bench import Bench
@@ -37,7 +37,7 @@ def command(model: str, images: str | None, runs: int, as_json: bool, **options:
 
     predictor = open_predictor(model, **options)
     measured = bench(predictor, _photos(predictor, images), runs=runs)
-    click.echo(json.dumps(asdict(measured), ensure_ascii=False) if as_json else "\n".join(_lines(measured)))
+    click.echo(json_text(asdict(measured)) if as_json else "\n".join(_lines(measured)))
 
 
 def _photos(predictor: Predictor, images: str | None) -> list[Path]:

@@ -194,8 +194,7 @@ def _golden_photos(golden: str, trained: Trained) -> tuple[list[Path], ImageFold
         count = int(golden)
         data = run_data(trained.settings, trained.card, "golden photos", _OTHER_PHOTOS) if count else None
         return (golden_photos(data, count) if data else []), data
-    folder = Path(golden)
-    photos = find_images(folder) if folder.is_dir() else []
+    photos = find_images(golden) if golden and Path(golden).is_dir() else []  # of no name, it is not the current folder
     if not photos:
         raise click.UsageError(f"--golden {golden}: give a number, or a folder with photos in it.")
     return photos, None

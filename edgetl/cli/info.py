@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import click
 
-from edgetl.cli.printable import counted, printable
+from edgetl.cli.printable import counted, json_text, printable
 
 if TYPE_CHECKING:
     from edgetl.errors import BundleError
@@ -69,7 +69,7 @@ def command(model: str, as_json: bool) -> None:
             "files": files,
             "checksum": _CHECKSUM[checksum],
         }
-        click.echo(json.dumps(values, ensure_ascii=False, indent=1))
+        click.echo(json_text(values, indent=1))
     else:
         click.echo("\n".join(map(printable, _lines(card, created, precisions, files, checksum))))
 
@@ -156,7 +156,7 @@ def _value(name: str, value: Any) -> str:
 
 def _is_number(value: object) -> TypeGuard[int | float]:
     """Nothing but the checksum is known of what a bundle's metrics hold."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300
 
 
 def _megabytes(size: int) -> str:

@@ -22,6 +22,7 @@ import click
 import edgetl
 from edgetl import cli
 from edgetl.cli.missing_package import missing_package
+from edgetl.cli.printable import printable
 from edgetl.errors import EdgetlError
 
 _COLLECTED_EVERY = 10_000  # objects: at Python's 700 to 2,000 it takes a fifth of the time of importing torch
@@ -48,8 +49,8 @@ class CommandFolder(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
-        except EdgetlError as error:
-            raise click.ClickException(str(error)) from error
+        except EdgetlError as error:  # it may speak of names in a stranger's bundle
+            raise click.ClickException("\n".join(map(printable, str(error).split("\n")))) from error
         except ModuleNotFoundError as error:
             missing = missing_package(error, ctx.invoked_subcommand or "")
             raise click.ClickException(str(missing)) from error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgetl.cli.model_options import model_options, open_predictor
-from edgetl.cli.printable import counted, printable, width
+from edgetl.cli.printable import counted, json_text, printable, width
 from edgetl.errors import ImageError
 
 if TYPE_CHECKING:
@@ -176,7 +176,9 @@ class _RightByFolder:
     def __init__(self, labels: tuple[str, ...], arguments: Iterable[str]) -> None:
         from edgetl.runtime.sources import is_folder
 
-        self._labels, self._known, self._photos, self._right = frozenset(labels), True, 0, 0
+        arguments = list(arguments)
+        self._labels, self._photos, self._right = frozenset(labels), 0, 0
+        self._known = "-" not in arguments
         self._roots = [Path(name) for name in arguments if is_folder(Path(name))]
 
     def count(self, result: Prediction | ImageError) -> None:
@@ -199,12 +201,12 @@ class _RightByFolder:
 
 
 def _show_json(result: Prediction | ImageError, top: int | None) -> None:
-    from edgetl.runtime.records import as_record, json_line
+    from edgetl.runtime.records import as_record
 
     record = as_record(result)
     if top is not None and not isinstance(result, ImageError):
         record["probabilities"] = dict(result.top(top))
-    click.echo(json_line(record))
+    click.echo(json_text(record))
 
 
 class _Table:

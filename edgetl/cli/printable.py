@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import unicodedata
+from typing import Any
 
 
 def printable(text: str) -> str:
     """One line, whatever a label or file name holds: control characters and stray bytes are shown as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def json_text(values: Any, *, indent: int | None = None) -> str:
+    """JSON for standard output; escaped where what it writes is not UTF-8, which JSON is, or where a name is no Unicode."""
+    text = json.dumps(values, ensure_ascii=False, indent=indent)
+    try:
+        plain = text.encode() == text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        plain = False
+    return text if plain else json.dumps(values, indent=indent)
 
 
 def width(text: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from typing import Any
@@ -11,6 +10,7 @@ import click
 
 from edgetl.cli.model_options import model_options, open_predictor
 from edgetl.cli.option_types import Number
+from edgetl.cli.printable import json_text, printable
 
 
 @click.command(short_help="Run a bundle's golden photos on this device and compare.")
@@ -32,10 +32,10 @@ def command(bundle: str, tolerance: float | None, as_json: bool, **options: Any)
     outcome = open_predictor(bundle, **options).selftest(tolerance=tolerance)
     if as_json:
         values = {"passed": outcome.passed, "stage": outcome.stage, **asdict(outcome)}
-        click.echo(json.dumps(values, ensure_ascii=False))
+        click.echo(json_text(values))
     else:
         for result in outcome.results:
-            click.echo(f"{result.stage or 'ok':<14} {result.file}  {result.detail}")
+            click.echo(printable(f"{result.stage or 'ok':<14} {result.file}  {result.detail}"))
         agreed = sum(result.stage is None for result in outcome.results)
         verdict = "passed" if outcome.passed else f"FAILED at {outcome.stage}"
         total = f"{agreed} of {len(outcome.results)} agree"

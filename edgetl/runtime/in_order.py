@@ -18,16 +18,28 @@ def in_order(
 ) -> Generator[Result, None, None]:
     """``pool.map``, with no more than ``ahead`` items in work or waiting, and taken from ``items`` no sooner.
 
-    What has not begun is dropped when this is closed, which the pool should not be left without.
+    A result comes as soon as it and those before it are there, and all of them before an error of ``items``. What has not
+    begun is dropped when this is closed, which the pool should not be left without.
     """
     waiting: deque[Future[Result]] = deque()
+    failure: Exception | None = None
+    source = iter(items)
     try:
-        for item in items:
+        while True:
+            try:
+                item = next(source)
+            except StopIteration:
+                break
+            except Exception as error:
+                failure = error
+                break
             waiting.append(pool.submit(work, item))
-            if len(waiting) >= ahead:
+            while waiting and (len(waiting) >= ahead or waiting[0].done()):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+        if failure is not None:
+            raise failure
     finally:
         for future in waiting:
             future.cancel()

@@ -178,8 +178,12 @@ class Predictor:
         On a CPU this opens a second session, of one thread a run, unless the predictor was made with ``threads=1``.
 
         workers  photos worked on at once; None: one a core
+
+        Raises TypeError for one photo.
         """
-        if isinstance(sources, (str, bytes, os.PathLike)):
+        # Of an array's rows and a file's lines each would be taken for a photo.
+        one = isinstance(sources, (str, bytes, bytearray, memoryview, os.PathLike)) or hasattr(sources, "read")
+        if one or (isinstance(sources, np.ndarray) and sources.ndim < 4):
             raise TypeError("batch takes many photos: pass a list of them, or call the predictor with the one.")
         workers = cores() if workers is None else workers
         _require_positive("workers", workers)

@@ -252,6 +252,9 @@ class Parquet(JsonLines):
         self.failed += failed
 
     def complete(self) -> None:
+        if self._table.exists() and not self._file.seek(0, os.SEEK_END):  # nothing waits: it is as old as its last row
+            self.path.unlink()
+            return
         temporary = self._table.with_name(self._table.name + ".temporary")
         schema = self._schema()
         with self._pyarrow.parquet.ParquetWriter(temporary, schema) as writer:

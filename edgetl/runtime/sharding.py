@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgetl.paths import real_path
-from edgetl.runtime.sources import is_folder, walk_images
+from edgetl.runtime.sources import is_folder, is_walked, walk_images
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,15 @@ class Shard:
 
 
 def photos_of(arguments: Sequence[str | Path], shard: Shard) -> Iterator[Path]:
-    """The photos of ``shard`` among files and folders, which are walked; each once, also where one lies in another.
+    """The photos of ``shard`` among files and folders, which are walked; each path once, also where one lies in another.
 
     Within a folder, a photo's shard is that of its path below the folder, so that it is the same wherever that is mounted.
     """
-    resolved = {real_path(argument): Path(argument) for argument in reversed(arguments)}  # of equals, the first
-    folders = {place for place in resolved if is_folder(place)}
-    for place, path in reversed(resolved.items()):
-        if folders.intersection(place.parents):
+    paths = [Path(argument) for argument in reversed(arguments)]
+    places = {Path(os.path.normpath(path.absolute())): path for path in paths}  # of equals, the first argument
+    folders = {place for place in places if is_folder(place)}
+    for place, path in reversed(places.items()):
+        if any(is_walked(place, folder) for folder in folders.intersection(place.parents)):
             continue
         if place not in folders:
             if shard.holds(path.as_posix()):

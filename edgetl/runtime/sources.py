@@ -38,14 +38,26 @@ def find_images(folder: str | Path) -> list[Path]:
 def walk_images(folder: str | Path, *, strict: bool = True) -> Iterator[Path]:
     """What ``find_images`` lists, one at a time, so that a folder of any size costs little memory.
 
-    strict  False: a folder below that can't be read is yielded itself, for the reader of photos to refuse
+    strict  False: a folder that can't be read is yielded itself, for the reader of photos to refuse
     """
     folder = Path(folder)
     try:
         entries = _entries(folder)
     except OSError as error:
+        if not strict:
+            yield folder
+            return
         raise DataError(f"{folder}: {error.strerror or error}.", "Name a folder that holds photos.") from error
     yield from _walk(folder, entries, strict)
+
+
+def is_walked(path: Path, folder: Path) -> bool:
+    """Whether ``walk_images(folder)`` comes to ``path``, a file or a folder below it, both absolute."""
+    inner = path.relative_to(folder).parts
+    if any(name.startswith(".") for name in inner) or not (is_folder(path) or path.suffix.lower() in image_suffixes()):
+        return False
+    places = [folder.joinpath(*inner[:depth]) for depth in range(1, len(inner) + 1)]
+    return not any(place.is_symlink() and is_folder(place) for place in places)
 
 
 def _walk(folder: Path, entries: list[str], strict: bool) -> Iterator[Path]:

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 from edgetl.errors import SpecError
 
 SPEC_VERSION = 1
+_LONGEST = 65_536  # pixels of a side: more is no number that anyone meant
 
 Resize = Literal["squash", "shorter_side"]
 Interpolation = Literal["bilinear", "bicubic"]
@@ -43,11 +44,16 @@ class PreprocessSpec:
         _require(self.resize in get_args(Resize), "resize", self.resize, "squash or shorter_side")
         _require(self.interpolation in get_args(Interpolation), "interpolation", self.interpolation, "bilinear or bicubic")
         if self.resize == "squash":
-            _require(_is_pair(self.size), "size", self.size, "(height, width) of positive whole numbers when resize is squash")
+            _require(
+                _is_pair(self.size),
+                "size",
+                self.size,
+                "(height, width) of whole numbers from 1 to 65,536 when resize is squash",
+            )
         else:
-            _require(_is_length(self.size), "size", self.size, "one positive whole number when resize is shorter_side")
+            _require(_is_length(self.size), "size", self.size, "one whole number from 1 to 65,536 when resize is shorter_side")
         if self.crop is not None:
-            _require(_is_pair(self.crop), "crop", self.crop, "(height, width) of positive whole numbers, or none")
+            _require(_is_pair(self.crop), "crop", self.crop, "(height, width) of whole numbers from 1 to 65,536, or none")
             height, width = self.size if isinstance(self.size, tuple) else (self.size, self.size)
             fits = self.crop[0] <= height and self.crop[1] <= width
             _require(fits, "crop", self.crop, "no larger than the smallest resized photo")
@@ -122,7 +128,7 @@ def _require_version(version: object) -> None:
 
 
 def _is_length(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LONGEST
 
 
 def _is_pair(value: object) -> bool:

@@ -92,8 +92,11 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(
     assert again.exit_code == 1, "one photo failed, though not in this run"
 
 
-def test_a_photo_that_changed_after_its_answer_is_told_and_one_that_is_gone_is_not(tiny_bundle: Path, tmp_path: Path) -> None:
-    out, photo, other = tmp_path / "answers.csv", tmp_path / "latest.png", tmp_path / "other.png"
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_photo_that_changed_after_its_answer_is_told_and_one_that_is_gone_is_not(
+    tiny_bundle: Path, tmp_path: Path, suffix: str
+) -> None:
+    out, photo, other = tmp_path / f"answers.{suffix}", tmp_path / "latest.png", tmp_path / "other.png"
     for path in (photo, other):
         Image.new("RGB", (8, 8)).save(path)
     predict(tiny_bundle, photo, other, "--out", out)
@@ -137,6 +140,40 @@ def test_a_photo_named_twice_is_classified_once(tiny_bundle: Path, many_photos: 
     sources = [row["source"] for row in rows(out)]
     assert sources[0] == str(many_photos / "0.png")
     assert len(sources) == len(set(sources)) == 1 + len(list((many_photos / "1").iterdir()))
+
+
+def test_what_the_walk_of_a_named_folder_passes_over_is_classified_when_named_itself(tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    for name in ("a.png", ".hidden/b.png", "inner/c.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        photo(1, 20, 20).save(folder / name)
+    (folder / "upload_7f3a").write_bytes((folder / "a.png").read_bytes())
+    (folder / "link.png").symlink_to(folder / "a.png")
+    named = [folder / name for name in (".hidden/b.png", "upload_7f3a", "link.png", "inner", "inner/c.png")]
+    out = tmp_path / "results.jsonl"
+    assert predict(tiny_bundle, folder, *named, "--out", out).exit_code == 0
+    names = ["a.png", "inner/c.png", "link.png", ".hidden/b.png", "upload_7f3a"]
+    assert [row["source"] for row in rows(out)] == [str(folder / name) for name in names]
+
+
+def test_a_closed_folder_among_others_is_one_of_the_failures(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a/1.png", "b/2.png"):
+        (tmp_path / name).parent.mkdir()
+        photo(1, 20, 20).save(tmp_path / name)
+    scandir = os.scandir
+
+    def guarded(path: str | Path) -> object:
+        if Path(path).name == "b":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", guarded)
+    out = tmp_path / "results.jsonl"
+    done = predict(tiny_bundle, tmp_path / "b", tmp_path / "a", "--out", out)
+    assert done.exit_code == 1 and "1 of 2 photos could not be classified" in done.stderr
+    assert ["error" in row for row in rows(out)] == [True, False]
 
 
 def test_a_shard_may_be_empty(tiny_bundle: Path, many_photos: Path, tmp_path: Path) -> None:

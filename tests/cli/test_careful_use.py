@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from edgetl import CheckpointError, ExportError
 from edgetl.cli.main import command as program
@@ -115,6 +117,16 @@ def test_impossible_numbers_are_wrong_use(command: str, option: str, value: str,
     done = CliRunner().invoke(program, [command, str(tmp_path), option, value])
     assert done.exit_code == 2
     assert f"Invalid value for '{option}'" in done.output
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
+def test_json_on_standard_output_is_json_whatever_that_takes(encoding: str, tiny_bundle: Path, tmp_path: Path) -> None:
+    name = "é😀.png"
+    Image.new("RGB", (20, 20)).save(tmp_path / name)
+    shell = [sys.executable, "-m", "edgetl", "predict", str(tiny_bundle), str(tmp_path), "--json"]
+    done = subprocess.run(shell, capture_output=True, check=True, env={**os.environ, "PYTHONIOENCODING": encoding})
+    assert Path(json.loads(done.stdout)["source"]).name == name
+    assert (name.encode() in done.stdout) == (encoding == "utf-8")
 
 
 def test_a_full_disk_behind_the_output_is_said(class_folder: Path) -> None:

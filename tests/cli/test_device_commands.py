@@ -110,6 +110,22 @@ def test_selftest_names_the_file_and_the_stage(bundle_copy: Path) -> None:
     assert "FAILED at files: 2 of 3 agree" in result.stdout
 
 
+def test_names_in_a_bundle_reach_no_terminal_raw(bundle_copy: Path) -> None:
+    """Neither as results nor in an error."""
+    manifest = json.loads((bundle_copy / MANIFEST).read_bytes())
+    name = "golden/\x1b[31m\r001.png"
+    (bundle_copy / "golden/001.png").rename(bundle_copy / name)
+    for entry in manifest["golden"]:
+        entry["file"] = entry["file"].replace("golden/001.png", name)
+    manifest["files"][name] = manifest["files"].pop("golden/001.png")
+    (bundle_copy / MANIFEST).write_bytes(manifest_bytes(manifest))
+    told = run("selftest", bundle_copy)
+    assert told.exit_code == 0 and "\\x1b[31m\\r001.png" in told.stdout and "\x1b" not in told.output
+    (bundle_copy / name).write_bytes(b"x")
+    failed = run("info", bundle_copy)
+    assert failed.exit_code == 1 and "\x1b" not in failed.output, failed.output
+
+
 def test_selftest_as_json(bundle_copy: Path) -> None:
     passed = json.loads(run("selftest", bundle_copy, "--json").stdout)
     assert passed["passed"] is True

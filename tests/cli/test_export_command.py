@@ -92,6 +92,14 @@ def test_photos_that_are_gone_are_an_error_with_a_way_out(run_folder: Path, tmp_
     assert not (tmp_path / "bundle").exists()
 
 
+def test_golden_photos_of_no_name_are_not_those_of_the_current_folder(
+    run_folder: Path, tmp_path: Path, photo_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photo_folder)
+    done = export(run_folder, "-o", tmp_path / "bundle", "--golden", "")
+    assert done.exit_code == 2 and not (tmp_path / "bundle").exists()
+
+
 def test_a_golden_photo_that_was_damaged_is_an_error_with_a_way_out(run_folder: Path, tmp_path: Path) -> None:
     data = Path(load(run_folder).settings["data"])
     damaged = golden_photos(scan(data, val_fraction=0.2), 4)[2]

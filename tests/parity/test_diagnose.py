@@ -31,6 +31,11 @@ REFERENCE = Stages(
 )
 
 
+def test_the_right_normalization_is_no_mistake():
+    noise = np.random.default_rng(0).uniform(-7e-5, 7e-5, REFERENCE.normalized.shape)
+    assert "mean" not in story("normalized", (REFERENCE.normalized + noise).astype(np.float32))
+
+
 def story(stage: str, values: np.ndarray) -> str:
     return explain(stage, REFERENCE, replace(REFERENCE, **{stage: values}), CARD)
 

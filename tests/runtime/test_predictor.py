@@ -336,7 +336,9 @@ def test_a_program_that_changes_its_folder_keeps_its_model(
         assert pickle.loads(pickle.dumps(model)).labels == model.labels
 
 
-@pytest.mark.parametrize("one", ["photo.jpg", b"bytes", Path("photo.jpg")])
+@pytest.mark.parametrize(
+    "one", ["photo.jpg", b"bytes", Path("photo.jpg"), bytearray(9), np.zeros((32, 32, 3), np.uint8), BytesIO(b"a\nb")]
+)
 def test_a_batch_of_one_photo_that_is_no_list_is_refused(predictor: Predictor, one: object) -> None:
     with pytest.raises(TypeError, match="many photos"):
         predictor.batch(one)  # type: ignore[arg-type]

@@ -50,6 +50,7 @@ def test_json_keeps_every_digit(values: list[float]) -> None:
         ({"resize": "squash"}, "size is 256"),
         ({"size": [224, 224]}, "size is (224, 224)"),
         ({"size": 0}, "size is 0"),
+        ({"size": 10**400}, "whole number from 1 to 65,536"),
         ({"size": 1.5}, "size is 1.5"),
         ({"size": True}, "size is True"),
         ({"size": "256"}, "size is '256'"),

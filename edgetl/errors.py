@@ -79,6 +79,10 @@ class BundleError(EdgetlError):
         self.reason = reason
 
 
+class NoSuchModelError(BundleError):
+    """What was asked for is no bundle or model at all, or a bundle has no such model; nothing is damaged."""
+
+
 class ParityError(EdgetlError):
     """A comparison that could not be made at all."""
 

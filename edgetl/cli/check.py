@@ -13,7 +13,15 @@ import click
 from edgetl.cli.missing_package import missing_package
 from edgetl.cli.option_types import PRECISIONS, Number, ReportFile, SomePath
 from edgetl.cli.progress_bar import counting
-from edgetl.errors import BundleError, CheckpointError, DataError, EdgetlError, MissingDependencyError, ParityError
+from edgetl.errors import (
+    BundleError,
+    CheckpointError,
+    DataError,
+    EdgetlError,
+    MissingDependencyError,
+    NoSuchModelError,
+    ParityError,
+)
 from edgetl.paths import real_path
 from edgetl.shell import shell_word
 
@@ -104,7 +112,7 @@ def command(
                 )
             else:
                 result = _check(bundle, checkpoint, root, photos, precision, runtimes, tolerance, progress)
-    except (ParityError, DataError, MissingDependencyError) as error:
+    except (ParityError, DataError, MissingDependencyError, NoSuchModelError) as error:
         raise WrongUse(str(error)) from error
     except ModuleNotFoundError as error:
         raise WrongUse(str(missing_package(error, "check"))) from error
@@ -139,6 +147,8 @@ def _check(
         opened = Bundle.open(bundle) if bundle.is_dir() else None
         trained = _trained(bundle, opened, checkpoint)
         subject = Subject.open(bundle, trained.network, trained.card, precision=precision, threads=threads_each())
+    except NoSuchModelError:
+        raise
     except BundleError as error:
         return unopened(bundle, root, error)
     return check(subject, photos, root, runtimes=runtimes, tolerance=tolerance, progress=progress)

@@ -12,7 +12,7 @@ from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from edgetl.errors import BundleError, EdgetlError
+from edgetl.errors import BundleError, EdgetlError, NoSuchModelError
 from edgetl.paths import is_there
 from edgetl.runtime.card import ModelCard
 from edgetl.runtime.private_copy import Content
@@ -92,7 +92,7 @@ class Bundle:
                 is_run = (path / "best.safetensors").exists()
                 export = f"It is a training run: edgetl export {shell_word(path)} -o {shell_word(f'exported/{path.name}')}"
                 hint = export if is_run else "Name a folder that `edgetl export` wrote."
-                raise BundleError(path, f"it is not a bundle: it has no {MANIFEST}", hint)
+                raise NoSuchModelError(path, f"it is not a bundle: it has no {MANIFEST}", hint)
         _check_regular(path, file)
         manifest = _read_manifest(file)
         try:
@@ -114,10 +114,10 @@ class Bundle:
     def model_name(self, precision: str | None = None) -> str:
         """File name of the ONNX model of ``precision`` (None: the default one). Raises BundleError."""
         if not self.precisions:
-            raise BundleError(self.path, "it holds no ONNX model", "Export it with `--format onnx`.")
+            raise NoSuchModelError(self.path, "it holds no ONNX model", "Export it with `--format onnx`.")
         precision = self.precisions[0] if precision is None else precision
         if precision not in self.precisions:
-            raise BundleError(
+            raise NoSuchModelError(
                 self.path, f"it holds no {precision or repr(precision)} model", f"It holds: {', '.join(self.precisions)}."
             )
         return str(self.manifest["models"][precision])

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from edgetl.errors import BundleError, EdgetlError, ImageError
+from edgetl.errors import BundleError, EdgetlError, ImageError, NoSuchModelError
 from edgetl.paths import is_there
 from edgetl.runtime.bundle import Bundle, looking_at, open_to_read, read_card
 from edgetl.runtime.card import ModelCard
@@ -128,10 +128,12 @@ class Predictor:
             self.path = self.path.absolute()  # a daemon changes its folder, and further sessions are opened later
             if self.path.suffix == ".safetensors":
                 hint = "Export it first: edgetl export RUN -o DEST"
-                raise BundleError(self.path, "it is a training checkpoint, no model to run", hint)
+                raise NoSuchModelError(self.path, "it is a training checkpoint, no model to run", hint)
             self.bundle = Bundle.open(self.path) if is_there(self.path) and self.path.is_dir() else None
         if self.bundle is None and precision is not None:
-            raise BundleError(self.path, "a lone model has one precision only", "Leave the precision out, or name the bundle.")
+            raise NoSuchModelError(
+                self.path, "a lone model has one precision only", "Leave the precision out, or name the bundle."
+            )
         self._identity: tuple[int, ...] | None = None
         self._forget_sessions()
         session = self._session(threads)
@@ -340,7 +342,9 @@ class Predictor:
         """The same file each time, open for reading. Raises BundleError."""
         with looking_at(self.path):
             if not is_there(self.path):
-                raise BundleError(self.path, "there is no such bundle or model", "Name a folder that `edgetl export` wrote.")
+                raise NoSuchModelError(
+                    self.path, "there is no such bundle or model", "Name a folder that `edgetl export` wrote."
+                )
             if not self.path.is_file():
                 raise BundleError(self.path, "it is not a regular file")
         file = open_to_read(self.path)

@@ -265,6 +265,19 @@ def test_photos_that_can_not_be_found_and_a_missing_package_exit_2(project: Proj
     assert missing.exit_code == 2 and "edgetl check needs torch" in missing.output
 
 
+def test_a_model_that_there_is_not_exits_2(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    for line in (
+        [project.bundle, "--precision", "int8"],
+        [project.bundle / "model.onnx", "--precision", "int8", "--checkpoint", project.run],
+        [tmp_path / "none"],
+        [project.bundle, "--against", tmp_path / "none"],
+        [project.bundle, "--against", project.bundle, "--precision", "int8"],
+    ):
+        done = CliRunner().invoke(command, ["check", *map(str, line), "--images", str(project.photos)])
+        assert (done.exit_code, done.stdout) == (2, ""), done.output
+
+
 def test_a_runtime_that_was_asked_for_and_cant_run_exits_1(project: Project) -> None:
     result = project.check("--runtime", "onnxruntime-cuda", "--runtime", "onnxruntime-cpu")
     assert result.exit_code == 1

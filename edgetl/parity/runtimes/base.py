@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from edgetl.errors import BundleError, RuntimeUnavailableError
+from edgetl.errors import NoSuchModelError, RuntimeUnavailableError
 from edgetl.parity.photos import Photo, Unreadable
 from edgetl.parity.stages import Refusal, Stages
 from edgetl.runtime.bundle import DEFAULT_PRECISION, Bundle, read_card
@@ -50,7 +50,7 @@ class Subject:
         path = Path(path)
         if path.is_file():
             if precision not in (None, LONE_PRECISION):
-                raise BundleError(path, f"a lone model is taken for {LONE_PRECISION}", "Check its bundle instead.")
+                raise NoSuchModelError(path, f"a lone model is taken for {LONE_PRECISION}", "Check its bundle instead.")
             return cls(path, None, lone_card(path), path, precision or LONE_PRECISION, network, reference, threads)
         bundle = Bundle.open(path)
         model, chosen = None, precision or LONE_PRECISION

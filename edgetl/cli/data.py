@@ -51,8 +51,8 @@ def check(data: Path, json_file: Path | None, threads: int | None) -> None:
 
     Unreadable, truncated and empty files, wrong suffixes, exact and near duplicates inside and across train, val and
     the classes (inside one, also mirrored or turned by quarters), tiny, huge, blank and dark photos, missing, empty and uneven
-    classes. The exit code is 1 if there is an error: something that makes training fail or its metrics untrue. What only
-    looks the same is a warning, also across train and val: looks can deceive.
+    classes. The exit code is 1 if there is an error: something that makes training fail, leaves photos out of it, or
+    makes its metrics untrue. What only looks the same is a warning, also across train and val: looks can deceive.
 
     \b
     Example:
@@ -119,14 +119,15 @@ def _show_diagnosis(diagnosis: Diagnosis) -> None:
 
 
 def _show_split(done: Split) -> None:
+    place = printable(str(done.destination))
     _print(
         _counts_table(done.counts),
         *_finding_tables((*done.left_out, *done.clashes)),
-        f"{sum(sum(classes.values()) for classes in done.counts.values()):,} photos in {printable(str(done.destination))}, "
+        f"{sum(sum(classes.values()) for classes in done.counts.values()):,} photos in {place}, "
         f"{counted(len(done.left_out), 'file')} left out, "
         f"{counted(done.groups, 'group')} of duplicates kept on one side.",
         *done.notes,
-        *(["Remove the photos with wrong labels, and split again."] if done.clashes else []),
+        *([f"Remove the photos with wrong labels and {place}, and split again."] if done.clashes else []),
     )
 
 
@@ -182,7 +183,7 @@ def _finding_text(finding: Finding) -> str:
 def _print(*blocks: Table | str) -> None:
     from rich.console import Console
 
-    console = Console(markup=False, highlight=False)
+    console = Console(markup=False, highlight=False, emoji=False)
     for block in blocks:
         console.print(block, soft_wrap=isinstance(block, str))
         console.print()

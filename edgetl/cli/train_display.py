@@ -44,7 +44,8 @@ class Display(Listener):
     """Writes to standard error; bars only where that is a terminal."""
 
     def __init__(self) -> None:
-        self._console = Console(file=cast("IO[str]", _Unfailing(sys.stderr)) if sys.stderr else None, highlight=False)
+        stream = cast("IO[str]", _Unfailing(sys.stderr)) if sys.stderr else None
+        self._console = Console(file=stream, highlight=False, emoji=False)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),

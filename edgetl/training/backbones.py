@@ -48,7 +48,7 @@ class Backbone:
 
     module  normalized float32 [N, 3, h, w] → logits float32 [N, classes]
     spec    the validation preprocessing published with its weights
-    heads   attribute paths of the classifier layers (two for distilled transformers, else one), new and random
+    heads   attribute paths of the classifier layers (two for distilled transformers, else one)
     blocks  everything else in forward order; see ``edgetl.training.blocks``
     levels  earlier layers that the head sees too; see ``edgetl.training.levels``
     """
@@ -98,7 +98,7 @@ def refusal(backbone: Backbone) -> Exception | None:
 
 
 def build(name: str, classes: int, *, weights: str | Path = "auto") -> Backbone:
-    """A backbone with a fresh head for ``classes`` classes, in training mode, on the CPU.
+    """A backbone with a random head for ``classes`` classes, or that of a file for as many, in training mode, on the CPU.
 
     name     "efficientnet_lite0", a torchvision classifier's name, or "timm/<name>"
     weights  "auto": pretrained, through the library's own loader; "none": random; else a file (see ``read_weights``)

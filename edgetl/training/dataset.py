@@ -34,6 +34,7 @@ from edgetl.training.layout import (
     validation_digests,
 )
 
+_NOTHING = hashlib.sha256().hexdigest()  # of empty files, which are no copies of one photo
 _LISTED = 10  # names in a message before "and N more"
 
 
@@ -100,7 +101,9 @@ class ImageFolders:
         what = "to train on can't be read and left out" if self.has_val_folder else "can't be read and left out"
         warning = f"{_photos(len(left_out))} {what}:\n{_listed(self.root, left_out, unreadable)}"
         fingerprint = _fingerprint(self.root, train + val)
-        return replace(self, train=train, val=val, warnings=(*self.warnings, warning), fingerprint=fingerprint)
+        left = replace(self, train=train, val=val, warnings=(*self.warnings, warning), fingerprint=fingerprint)
+        newly = [sentence for sentence in _unjudged(left) if sentence not in self.warnings]
+        return replace(left, warnings=(*left.warnings, *newly))
 
 
 def scan(root: str | Path, *, val_fraction: float = DEFAULT_VAL_FRACTION) -> ImageFolders:
@@ -214,7 +217,7 @@ def _require_photos(classes: Sequence[str], labels: Iterable[int], what: str, hi
         noun = "Class" if len(empty) == 1 else "Classes"
         raise DataError(
             f"{noun} {', '.join(map(repr, empty))}: {what}.",
-            hint or "Add photos to the folder, or remove the folder.",
+            hint or "Add photos to the folder, or remove the class, from train/ and val/ where there are these.",
         )
 
 
@@ -245,15 +248,19 @@ def _folders(
     return replace(folders, warnings=(*_warnings(folders, parts), *oddities(parts, [sample.path for sample in train + val])))
 
 
-def _warnings(folders: ImageFolders, parts: Mapping[str, Path]) -> Iterable[str]:
+def _unjudged(folders: ImageFolders) -> Iterable[str]:
     unjudged = [name for name, count in zip(folders.classes, folders.val_counts, strict=True) if not count]
     if unjudged:
         said = f"No photo of {', '.join(unjudged)} fell into the validation part: the metrics say nothing about it."
         yield f"{said} Add photos of it, or make a val/ folder."
-    shared = {sample.digest for sample in folders.train} & {sample.digest for sample in folders.val}
+
+
+def _warnings(folders: ImageFolders, parts: Mapping[str, Path]) -> Iterable[str]:
+    yield from _unjudged(folders)
+    shared = {sample.digest for sample in folders.train} & {sample.digest for sample in folders.val} - {_NOTHING}
     if WHOLE not in parts and (folders.root / TEST).is_dir():
         yield f"{TEST}/ is left alone: neither trained nor judged on."
-    labels = {(sample.digest, sample.label) for sample in folders.train + folders.val}
+    labels = {(sample.digest, sample.label) for sample in folders.train + folders.val if sample.digest != _NOTHING}
     torn = sum(count > 1 for count in Counter(digest for digest, _ in labels).values())
     if torn:
         yield f"{_photos(torn)} in several classes at once, where all labels but one are wrong: edgetl data check names them."

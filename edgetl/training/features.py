@@ -110,7 +110,7 @@ def weights_fingerprint(backbone: Backbone) -> str:
 
 def _recipe(backbone: Backbone, device: torch.device) -> dict[str, Any]:
     """Everything but the photo that a feature depends on."""
-    packages = ("onnxruntime", "onnxruntime-gpu", "torch", "Pillow")
+    packages = ("onnxruntime", "onnxruntime-gpu", "torch", "torchvision", "timm", "Pillow")
     return {
         "backbone": backbone.name,
         "weights": weights_fingerprint(backbone),

@@ -64,7 +64,7 @@ def finish(
     checkpoint.save(replace(best, card=card, settings=settings.to_dict()), folder / BEST)
     made = "the folder val/"
     if not folders.has_val_folder:
-        made = f"{settings.val_fraction:.0%} of the photos, by their content"
+        made = f"{100 * settings.val_fraction:g}% of the photos, by their content"
     classes = class_metrics(probabilities, labels, card.labels)
     report = ReportData(
         card=card,

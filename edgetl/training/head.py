@@ -355,7 +355,10 @@ def _cross_validate(problem: _Problem, ranks: NDArray[np.int64]) -> _Validated |
     drown it are not tried then.
     """
     labels = problem.targets.cpu().numpy()
-    chosen = np.argsort(ranks / np.bincount(labels)[labels], kind="stable")[:_CV_PHOTOS]  # the same share of each class
+    different = np.ones(problem.classes)
+    np.maximum.at(different, labels, ranks + 1.0)
+    chosen = np.argsort(ranks / different[labels], kind="stable")[:_CV_PHOTOS]  # the same share of each class
+    whole, known = problem, labels
     problem, ranks, labels = problem.subset(torch.from_numpy(chosen)), ranks[chosen], labels[chosen]
     folds = _FOLDS if len(chosen) * problem.classes <= _CV_LOGITS else 2
     judged = np.isin(labels, labels[ranks % folds != 0])  # ranks begin at 0: fold 0 holds a photo of every class
@@ -376,7 +379,15 @@ def _cross_validate(problem: _Problem, ranks: NDArray[np.int64]) -> _Validated |
             found = _Validated((), trial, solution.mean(0, keepdim=True), losses, doubts)
         elif len(trials) - 1 - trials.index(found.best) >= _PATIENCE:
             break
-    return None if found is None else replace(found, trials=tuple(trials))
+    if found is None:
+        return None
+    rest = np.setdiff1d(np.flatnonzero(np.isin(known, labels[judged])), chosen)
+    doubts = found.doubts
+    if len(rest):  # photos that no fold was fitted to
+        logits = whole.left_out(found.solution, torch.zeros_like(whole.targets)).cpu().numpy()[rest]
+        doubts += _doubts(logits / found.best.temperature, known[rest], rest)
+        doubts = tuple(sorted(doubts, key=lambda doubt: -doubt.confidence))
+    return replace(found, trials=tuple(trials), doubts=doubts)
 
 
 def _trial(

@@ -20,7 +20,7 @@ CONFIDENCE = 0.95  # of the accuracy's interval
 CALIBRATION_BINS = 15
 _DRAWS = 20  # of what chance does to the calibration error
 _TOP = 5  # "top 5" says something from twice as many classes on
-_SMALLEST = 1e-12  # probability: below, float32 has rounded to 0, and the loss would be infinite
+_SMALLEST = float(np.finfo(np.float32).tiny)  # probability: for what float32 rounded to 0 the loss would be infinite
 
 Probabilities = NDArray[np.float32]  # [N, C], rows sum to 1
 Targets = NDArray[np.int64]  # [N], 0..C-1

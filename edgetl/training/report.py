@@ -134,9 +134,9 @@ def kept_weights(metrics: Mapping[str, Any]) -> str:
 
 
 def _worst_first(data: ReportData) -> list[tuple[metrics.ClassMetrics, int | None]]:
-    """Classes with their numbers of training photos, the lowest F1 first."""
+    """Classes with their numbers of training photos, the lowest F1 first, those without one last."""
     counts: Sequence[int | None] = data.train_counts or [None] * len(data.classes)
-    return sorted(zip(data.classes, counts, strict=True), key=lambda pair: -1 if pair[0].f1 is None else pair[0].f1)
+    return sorted(zip(data.classes, counts, strict=True), key=lambda pair: 2 if pair[0].f1 is None else pair[0].f1)
 
 
 def _mistakes(data: ReportData) -> list[Mistake]:

@@ -150,6 +150,13 @@ def resume(folder: Path, *, data: Path | None = None, device: str | None = None,
         return _Run(settings, folder, processes, noted, started).loop(folders, backbone, state)
 
 
+def _require_unchanged(fingerprint: str, folders: ImageFolders) -> None:
+    if folders.fingerprint != fingerprint:
+        raise TrainingError(
+            f"The photos in {folders.root} have changed since the run began.", "Put them back, or start again with --overwrite."
+        )
+
+
 def _require_kept(folder: Path, state: dict[str, Any]) -> None:
     """Raises CheckpointError if the weights that the run will end with are gone, damaged, or not its own."""
     kept, standing = checkpoint.load(folder), state["standing"]
@@ -202,11 +209,14 @@ class _Run:
     def loop(self, folders: ImageFolders, backbone: Backbone, state: dict[str, Any] | None) -> Outcome:
         """Epoch by epoch, from the start or from ``state``."""
         settings, processes = self._settings, self._processes
-        left_out = state["left_out"] if state else None
+        left_out, scanned = state["left_out"] if state else None, folders.fingerprint
+        if state is not None:
+            _require_unchanged(state["scanned"], folders)  # at once, not when all photos are decoded
         kit = equip(settings, folders, backbone, processes, self._folder, self._listener, left_out=left_out)
         doubts = [Doubt(*doubt) for doubt in state["doubts"]] if state else kit.doubts
         identity = {
             "settings": settings.to_dict(),
+            "scanned": scanned,
             "fingerprint": kit.folders.fingerprint,
             "left_out": sorted({sample.digest for sample in folders.train} - {sample.digest for sample in kit.folders.train}),
             "spec": kit.backbone.spec.to_dict(),
@@ -217,11 +227,8 @@ class _Run:
             "doubts": [tuple(doubt) for doubt in doubts],
         }
         folders, backbone = kit.folders, kit.backbone
-        if state is not None and state["fingerprint"] != folders.fingerprint:
-            raise TrainingError(
-                f"The photos in {folders.root} have changed since the run began.",
-                "Put them back, or start again with --overwrite.",
-            )
+        if state is not None:
+            _require_unchanged(state["fingerprint"], folders)
         if state is not None and state["batches"] != kit.sampler.batches:
             raise TrainingError(
                 f"An epoch has {kit.sampler.batches} batches now, and had {state['batches']} when the run began.",

@@ -11,7 +11,7 @@ from torch.optim import Optimizer, lr_scheduler
 from edgetl.training.settings import TrainSettings
 
 _WARMUP_START = 0.01  # of the full rate; the optimizer's first steps know nothing of the gradients' size
-_ONE_CYCLE_RISE = 0.3  # share of the run in which one-cycle rises where no warm-up is given: torch's default
+_ONE_CYCLE_RISE = 0.3  # share of the run in which one-cycle rises where warm-up is 0: torch's default
 
 
 def warmup_steps(settings: TrainSettings, steps_per_epoch: int) -> int:
@@ -35,7 +35,7 @@ class Schedule:
             # Warm-up alone runs by steps here: its factor is applied to whatever rate stands, and ends at 1.
             self._stepwise = _warm_up(optimizer, warmup)
             self._plateau = lr_scheduler.ReduceLROnPlateau(optimizer, factor=settings.gamma, patience=settings.patience)
-        elif settings.scheduler == "one-cycle":  # has a warm-up of its own
+        elif settings.scheduler == "one-cycle" and total > 1:  # has a warm-up of its own
             rise = max(warmup, 2) / total if warmup and total > 2 else _ONE_CYCLE_RISE  # torch divides by a rise of 1 less 1
             rates = [group["lr"] for group in optimizer.param_groups]
             # Momentum is left alone: the option that gives it means what it says.

@@ -113,7 +113,9 @@ class TrainSettings:
     gamma: float = _option(
         0.1, "Recipe", "Factor of each fall of step and plateau.", above=0, high=1, needs=("scheduler", ("step", "plateau"))
     )
-    patience: int = _option(2, "Recipe", "Epochs without gain before plateau falls.", low=0, needs=("scheduler", ("plateau",)))
+    patience: int = _option(
+        2, "Recipe", "Epochs without gain that plateau lets pass before it falls.", low=0, needs=("scheduler", ("plateau",))
+    )
     warmup: float = _option(
         1.0, "Recipe", "Epochs in which the learning rate rises first, half of the run at most.", low=0, needs=_LOOP
     )

@@ -103,7 +103,7 @@ def warm_head(
     Also what it doubted of ``samples``, by their places in it; nothing in other processes.
     """
     if not backbone.has_linear_head:
-        listener.note(f"The head of {backbone.name} is not one linear layer: it begins random.")
+        listener.note(f"The head of {backbone.name} is not one linear layer: it is not solved for.")
         return backbone, []
     solved, doubts = None, list[Doubt]()
     if processes.leads:

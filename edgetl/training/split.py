@@ -172,7 +172,9 @@ def _sides(names: Iterable[str], groups: Sequence[list[Inspection]], root: Path,
             has = "no usable photo" if not found else "only photos that look the same" if alike else "only one distinct photo"
             raise DataError(
                 f"Class {name!r} has {has} in {root}: not enough for both train and val.",
-                "Add photos of it, or remove its folder.",
+                "Add other photos of it, or train on the folder as it is."
+                if alike
+                else "Add photos of it, or remove its folder.",
             )
         if len(set(found)) < 2:
             raise DataError(
@@ -184,8 +186,10 @@ def _sides(names: Iterable[str], groups: Sequence[list[Inspection]], root: Path,
 
 
 def _key(group: Sequence[Inspection]) -> str:
-    """What decides a group's side. Hashed once more: the smallest of many digests alone would favour val."""
-    return hashlib.sha256(min(item.digest for item in group).encode()).hexdigest()
+    """What decides a group's side: a photo's own content, as where a folder is trained on as it is, so that hardly any photo
+    is trained on there and judged on here. The smallest of several is hashed once more: alone it would favour val."""
+    digests = {item.digest for item in group}
+    return min(digests) if len(digests) == 1 else hashlib.sha256(min(digests).encode()).hexdigest()
 
 
 def _left_out(inspections: Iterable[Inspection], root: Path) -> Iterator[Finding]:

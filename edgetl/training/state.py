@@ -15,9 +15,9 @@ from edgetl.training.run_folder import LAST, require_begun
 from edgetl.training.validation import Scores
 from edgetl.training.writing import write_atomically
 
-_SCHEMA = 5
+_SCHEMA = 6
 _KEYS = {
-    *("settings", "fingerprint", "left_out", "spec", "levels", "notes", "threads", "batches", "doubts"),
+    *("settings", "scanned", "fingerprint", "left_out", "spec", "levels", "notes", "threads", "batches", "doubts"),
     *("standing", "learner"),
 }
 

@@ -201,6 +201,20 @@ def test_without_a_val_folder_photos_on_either_side_are_left_out(tmp_path, write
         folders.without({sample.path: "cut short" for sample in folders.val})
 
 
+def test_a_class_that_can_only_be_judged_by_unreadable_photos_is_told_of(tmp_path, write_photos):
+    write_photos(tmp_path, {"ash": 12, "brick": 12})
+    folders = scan(tmp_path)
+    assert not folders.warnings
+    left = folders.without({sample.path: "cut short" for sample in folders.val if sample.label == 1})
+    assert any("No photo of brick fell into the validation part" in sentence for sentence in left.warnings)
+
+
+def test_empty_files_are_no_copies_of_one_photo(two_parts):
+    for name in ("train/ash", "train/brick", "val/ash"):
+        (two_parts / name / "empty.jpg").touch()
+    assert not scan(two_parts).warnings
+
+
 def test_a_class_left_without_readable_photos_is_an_error(two_parts):
     folders = scan(two_parts)
     with pytest.raises(DataError, match="'ash': no training photo that can be read"):

@@ -78,6 +78,31 @@ def test_wrong_labels_are_what_it_is_in_doubt_of() -> None:
     assert fit_head(values, given, 3, strength=0.1).doubts == ()
 
 
+def test_where_few_photos_are_cross_validated_all_are_doubted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head_module, "_CV_PHOTOS", 60)
+    values, labels = blobs([60, 60, 60], 0.6)
+    order = np.random.default_rng(3).permutation(len(labels))
+    values, labels = values[order], labels[order]
+    wrong = np.random.default_rng(1).choice(len(labels), 12, replace=False)
+    given = labels.copy()
+    given[wrong] = (given[wrong] + 1) % 3
+    doubts = fit_head(values, given, 3).doubts
+    found = {doubt.photo for doubt in doubts}
+    assert len(found & set(wrong.tolist())) >= 10 and len(found) == len(doubts) <= 15
+    assert [doubt.confidence for doubt in doubts] == sorted((doubt.confidence for doubt in doubts), reverse=True)
+
+
+def test_of_copied_photos_cross_validation_sees_the_same_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head_module, "_CV_PHOTOS", 100)
+    seen = []
+    monkeypatch.setattr(head_module._Problem, "subset", lambda problem, photos: seen.append(photos) or 1 / 0)
+    values, labels = blobs([100, 100], 0.6)
+    digests = [f"{number:03}" for number in range(100)] + [f"copy{number % 10}" for number in range(100)]
+    with pytest.raises(ZeroDivisionError):
+        fit_head(values, labels, 2, digests=digests)
+    assert np.bincount(labels[seen[0].numpy()]).tolist() == [50, 50]
+
+
 def test_doubts_are_as_sure_as_the_photos_left_out_say(monkeypatch: pytest.MonkeyPatch) -> None:
     """Confidence is at the temperature that was found for them."""
     values, labels = blobs([60, 60, 60], 0.6)

@@ -212,6 +212,11 @@ def test_photos_that_changed_are_noticed(two_parts, tmp_path, monkeypatch):
     (two_parts / "train/ash/000.png").rename(two_parts / "train/ash/other.png")
     with pytest.raises(TrainingError, match="have changed"):
         resume(tmp_path / "run")
+    (two_parts / "train/ash/other.png").rename(two_parts / "train/ash/000.png")
+    (two_parts / "train/ash/new.png").write_text("no photo")  # it was never one that could be read
+    monkeypatch.setattr("edgetl.training.run.equip", None)  # and nothing is decoded first
+    with pytest.raises(TrainingError, match="have changed"):
+        resume(tmp_path / "run")
 
 
 def test_a_full_disk_is_an_error_and_the_earlier_state_stays(two_parts, tmp_path, monkeypatch):

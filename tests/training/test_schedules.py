@@ -68,6 +68,13 @@ def test_step_after_warm_up():
     assert curve(scheduler="step", step_size=2, warmup=1) == pytest.approx(warm_up(STEPS) + rest)
 
 
+@pytest.mark.parametrize("scheduler", ["step", "cosine", "one-cycle", "plateau"])
+def test_a_run_of_one_step_makes_it_at_the_full_rate(scheduler):
+    optimizer = optimizer_of()
+    Schedule(optimizer, TrainSettings("d", epochs=1, scheduler=scheduler), 1)
+    assert optimizer.param_groups[0]["lr"] == RATE
+
+
 @pytest.mark.parametrize(("warmup", "share"), [(0, 0.3), (1.5, 8 / TOTAL)])
 def test_one_cycle_is_torchs_and_rises_in_the_warm_up(warmup, share):
     own = torch_curve(lambda o: lr_scheduler.OneCycleLR(o, RATE, TOTAL, pct_start=share, cycle_momentum=False), TOTAL)

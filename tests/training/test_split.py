@@ -17,6 +17,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from edgetl.errors import DataError
+from edgetl.training.dataset import scan
 from edgetl.training.doctor import examine
 from edgetl.training.split import split
 
@@ -128,6 +129,17 @@ def test_each_class_is_split_by_the_share_that_was_asked_for(tmp_path, fraction,
     fill(tmp_path / "photos/cat", range(20))
     fill(tmp_path / "photos/dog", range(50, 76))
     assert split(tmp_path / "photos", tmp_path / "data", val_fraction=fraction).counts["val"] == {"cat": cats, "dog": dogs}
+
+
+@pytest.mark.parametrize("fraction", [0.2, 0.5])
+def test_photos_are_on_the_side_where_they_would_be_without_it(tmp_path, fraction):
+    """But for a few, since the share of each class is kept: who trains on the folder first has not seen what judges then."""
+    fill(tmp_path / "photos/cat", range(60))
+    fill(tmp_path / "photos/dog", range(100, 160))
+    whole = {sample.digest for sample in scan(tmp_path / "photos", val_fraction=fraction).train}
+    split(tmp_path / "photos", tmp_path / "data", val_fraction=fraction)
+    judged = [sample.digest for sample in scan(tmp_path / "data").val]
+    assert sum(digest in whole for digest in judged) < 0.25 * len(judged)
 
 
 def test_sides_do_not_depend_on_names(archive, tmp_path):

@@ -130,7 +130,7 @@ class _Writing:
             raise ExportError(f"int8 needs opset {INT8_MIN_OPSET} or later.", "Leave out --opset.")
         self._working("Writing the network as ONNX", 0, 0)
         network = export_network(self._network, self._card.spec, opset)
-        for precision in precisions:
+        for precision in dict.fromkeys(precisions):  # given twice, it is still one
             judgement, limit = None, MAX_PROBABILITY_DIFFERENCE
             smaller = network
             if precision != DEFAULT_PRECISION:

@@ -61,7 +61,7 @@ def main() -> None:
         print(f"{len(folders.train):,} photos of {len(folders.classes)} classes in {settings.data}")
         few = replace(folders, train=folders.train[:WARM_UP_PHOTOS], val=folders.val[:1])
         make_kit(settings, few, processes, Path(folder))  # a GPU and its decoder take seconds to wake up
-        backbone = build_backbone(settings, len(folders.classes))
+        backbone = build_backbone(settings, folders.classes)
         started = time.monotonic()
         kit = equip(settings, folders, backbone, processes, Path(folder), Listener(), left_out=())
         synchronize(device)
@@ -124,7 +124,7 @@ def make_photos(folder: Path, count: int) -> Path:
 
 
 def make_kit(settings: TrainSettings, folders: object, processes: Processes, folder: Path) -> Kit:
-    backbone = build_backbone(settings, len(folders.classes))
+    backbone = build_backbone(settings, folders.classes)
     return equip(settings, folders, backbone, processes, folder, Listener(), left_out=())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from torchvision.transforms import InterpolationMode
 from edgetl.errors import SpecError, TrainingError, first_line
 from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training.blocks import Block, find_blocks
-from edgetl.training.weights import embedded_weights_file, load_by_name, load_in_order, read_weights, trained_backbone
+from edgetl.training.weights import embedded_weights_file, load_by_name, load_in_order, read_weights, written_card
 
 EMBEDDED = "efficientnet_lite0"
 TIMM_PREFIX = "timm/"
@@ -97,11 +97,12 @@ def refusal(backbone: Backbone) -> Exception | None:
     return None
 
 
-def build(name: str, classes: int, *, weights: str | Path = "auto") -> Backbone:
+def build(name: str, classes: int, *, weights: str | Path = "auto", labels: Sequence[str] | None = None) -> Backbone:
     """A backbone with a random head for ``classes`` classes, or that of a file for as many, in training mode, on the CPU.
 
     name     "efficientnet_lite0", a torchvision classifier's name, or "timm/<name>"
     weights  "auto": pretrained, through the library's own loader; "none": random; else a file (see ``read_weights``)
+    labels   what the classes are called: a file's head for others, as edgetl wrote it, is not taken
 
     Raises TrainingError for an unknown name, and for weights that can't be had or don't fit.
     """
@@ -115,16 +116,19 @@ def build(name: str, classes: int, *, weights: str | Path = "auto") -> Backbone:
     else:
         backbone = _build_torchvision(name, classes, pretrained)
     if weights not in ("auto", "none"):
-        _fill_from(Path(weights), backbone)
+        _fill_from(Path(weights), backbone, labels)
     return backbone
 
 
-def _fill_from(path: Path, backbone: Backbone) -> None:
+def _fill_from(path: Path, backbone: Backbone, labels: Sequence[str] | None) -> None:
     tensors = read_weights(path)
+    if labels is not None and written_card(path).get("labels", list(labels)) != list(labels):
+        heads = tuple(f"{head}." for head in backbone.heads)
+        tensors = {key: value for key, value in tensors.items() if not key.startswith(heads)}
     try:
         load_by_name(backbone.module, tensors, backbone.heads, str(path))
     except TrainingError as error:
-        other = trained_backbone(path)
+        other = written_card(path).get("backbone")
         if other not in (None, backbone.name):
             said = f"{path} holds weights of {other}, not of {backbone.name}."
             raise TrainingError(said, f"Add --backbone {other}.") from error

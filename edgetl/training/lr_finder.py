@@ -64,7 +64,7 @@ def find_learning_rate(
         folders = folders or find_photos(settings, listener)
         require_same_photos(folders, processes)
         warn_about(folders, settings, listener)
-        backbone = build_backbone(settings, len(folders.classes))
+        backbone = build_backbone(settings, folders.classes)
         kit = equip(settings, folders, backbone, processes, folder, listener, left_out=None)
         learner = Learner(kit.backbone, settings, kit.class_weights, kit.sampler.steps, processes)
         rates, losses = _sweep(settings, kit, learner, processes, Counter(listener, "Trying learning rates", STEPS))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -57,14 +57,15 @@ def readable(folders: ImageFolders, unreadable: dict[Path, str], listener: Liste
     return left
 
 
-def build_backbone(settings: TrainSettings, classes: int, *, weights: str | None = None) -> Backbone:
-    """The backbone of ``settings`` with a new head, random but the same each time, and the spec that they ask for.
+def build_backbone(settings: TrainSettings, classes: Sequence[str], *, weights: str | None = None) -> Backbone:
+    """The backbone of ``settings`` with a head for ``classes``, random but the same each time, and the spec that they ask for.
 
     Raises TrainingError if it can't be had, or not with these settings.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed(settings.seed, HEAD))
-        backbone = build(settings.backbone, classes, weights=settings.weights if weights is None else weights)
+        given = settings.weights if weights is None else weights
+        backbone = build(settings.backbone, len(classes), weights=given, labels=classes)
     if settings.strategy == "last-blocks" and settings.blocks > len(backbone.blocks):
         there = len(backbone.blocks)
         raise TrainingError(f"{backbone.name} has {there} blocks, not {settings.blocks}.", "Give a smaller --blocks.")

@@ -99,7 +99,7 @@ def train(
         look_ahead(settings, processes)
         folders = folders or find_photos(settings, noted)
         warn_about(folders, settings, noted)
-        backbone = build_backbone(settings, len(folders.classes))
+        backbone = build_backbone(settings, folders.classes)
         if settings.weights == "none" and settings.strategy == "features":
             noted.note("The backbone is random and stays so: it tells little from anything. --strategy full trains it, too.")
         if processes.leads:
@@ -145,7 +145,7 @@ def resume(folder: Path, *, data: Path | None = None, device: str | None = None,
         folders = find_photos(settings, noted)
         require_same_photos(folders, processes)
         warn_about(folders, settings, noted)
-        backbone = with_levels(build_backbone(settings, len(folders.classes), weights="none"), state["levels"])
+        backbone = with_levels(build_backbone(settings, folders.classes, weights="none"), state["levels"])
         backbone = replace(backbone, spec=PreprocessSpec.from_dict(state["spec"]))
         return _Run(settings, folder, processes, noted, started).loop(folders, backbone, state)
 

@@ -71,13 +71,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return _unwrapped({str(key): value for key, value in content.items()})
 
 
-def trained_backbone(path: Path) -> str | None:
-    """Of which backbone a file of weights is, as edgetl wrote it; None where the file does not say."""
+def written_card(path: Path) -> Mapping[str, Any]:
+    """What a file of weights says of itself, as edgetl wrote it (see ``ModelCard``); nothing where it is another's."""
     try:
         with safe_open(path, framework="pt") as file:
-            return str(json.loads(file.metadata()[METADATA_KEY])["card"]["backbone"])
+            card = json.loads(file.metadata()[METADATA_KEY])["card"]
+            return card if isinstance(card, dict) else {}
     except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-        return None
+        return {}
 
 
 def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

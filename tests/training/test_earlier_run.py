@@ -6,12 +6,14 @@ import signal
 import sys
 
 import pytest
+import torch
 from training_runs import features_of, small
 
 from edgetl.errors import CheckpointError, DataError, MissingDependencyError
 from edgetl.training import checkpoint
 from edgetl.training import finish as finish_module
 from edgetl.training.learner import Learner
+from edgetl.training.preparation import build_backbone
 from edgetl.training.run import resume, train
 
 
@@ -103,3 +105,14 @@ def test_a_features_run_that_was_killed_at_its_end_says_how_to_begin_again(two_p
         resume(tmp_path / "run")
     assert "--overwrite" in str(refused.value.hint)
     assert train(features_of(two_parts), tmp_path / "run", overwrite=True).finished
+
+
+def test_a_head_for_other_classes_is_not_taken_over_however_many_they_are(two_parts, tmp_path):
+    train(small(two_parts, epochs=1), tmp_path / "run")
+    weights = tmp_path / "run/best.safetensors"
+    head = checkpoint.load(weights).network.fc.weight
+    settings = small(two_parts, weights=str(weights))
+    same, other = (build_backbone(settings, names).module.fc.weight for names in (("ash", "brick"), ("brick", "clover")))
+    assert torch.equal(same, head) and not torch.equal(other, head)
+    settings = small(two_parts, weights="none")
+    assert torch.equal(other, build_backbone(settings, ("brick", "clover")).module.fc.weight)

@@ -94,11 +94,11 @@ def test_what_was_asked_for_and_what_the_network_takes_holds(tmp_path, changes, 
 def test_where_a_crop_loses_nothing_there_is_nothing_to_choose(tmp_path, monkeypatch):
     monkeypatch.setattr(framing_module, "compute_features", None)
     settings = features(photos(tmp_path / "data", (33, 32), at_the_ends=True), image_size=64)
-    backbone = build_backbone(settings, 2)
+    backbone = build_backbone(settings, ("ash", "brick"))
     backbone = replace(backbone, spec=PreprocessSpec("shorter_side", 64, "bicubic", (64, 64), *NORMALIZATION))
     framed, known = frame(backbone, scan(settings.data).train, None, torch.device("cpu"), settings, Notebook())
     assert (framed.spec, known) == (backbone.spec, None)
-    assert framed.levels == find_levels(build_backbone(settings, 2))
+    assert framed.levels == find_levels(build_backbone(settings, ("ash", "brick")))
 
 
 def test_no_photo_is_computed_twice_in_one_way(tmp_path, monkeypatch):
@@ -157,7 +157,7 @@ def test_more_photos_are_asked_until_they_are_sure(gains, whole, tmp_path, monke
     monkeypatch.setattr(framing_module, "gain", gain)
     monkeypatch.setattr(framing_module, "_FEWEST", 10)
     settings = features(photos(tmp_path / "data", TALL, at_the_ends=True))
-    backbone = build_backbone(settings, 2)
+    backbone = build_backbone(settings, ("ash", "brick"))
     framed, known = frame(backbone, scan(settings.data).train, None, torch.device("cpu"), settings, Notebook())
     assert asked == [10, 32][: len(gains)]
     assert (framed.spec != backbone.spec) == whole

@@ -209,9 +209,10 @@ class _Run:
     def loop(self, folders: ImageFolders, backbone: Backbone, state: dict[str, Any] | None) -> Outcome:
         """Epoch by epoch, from the start or from ``state``."""
         settings, processes = self._settings, self._processes
-        left_out, scanned = state["left_out"] if state else None, folders.fingerprint
+        scanned = folders.fingerprint
         if state is not None:
             _require_unchanged(state["scanned"], folders)  # at once, not when all photos are decoded
+        left_out = state["left_out"] if state else None
         kit = equip(settings, folders, backbone, processes, self._folder, self._listener, left_out=left_out)
         doubts = [Doubt(*doubt) for doubt in state["doubts"]] if state else kit.doubts
         identity = {
@@ -239,6 +240,7 @@ class _Run:
             learner.load_state_dict(state["learner"])
 
         def keep(network: nn.Module, standing: Standing) -> None:
+            forget_waiting(self._folder)  # of epochs since the last save
             self._keep(folders, backbone, network, standing, standing.kept)
 
         course = Course(settings, kit, processes, self._folder, self._started, identity, keep, self._listener)
@@ -265,7 +267,7 @@ class _Run:
         return Outcome(self._folder, True, metrics)
 
     def _keep(self, folders: ImageFolders, backbone: Backbone, network: nn.Module, standing: Standing, what: str) -> None:
-        """Let weights wait as the next best ones, in place of any that do; see ``run_folder.settle``."""
+        """Let weights wait as the next best ones; see ``run_folder.settle``."""
         best = cast("Scores", standing.best)
         card = ModelCard(
             labels=folders.classes,
@@ -275,7 +277,6 @@ class _Run:
             data={"fingerprint": folders.fingerprint, "train": len(folders.train), "val": len(folders.val)},
             versions=_versions(),
         )
-        forget_waiting(self._folder)
         checkpoint.save(Trained(network, card, self._settings.to_dict(), backbone.levels), self._folder / waiting(what))
 
 

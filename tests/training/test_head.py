@@ -15,7 +15,19 @@ from sklearn.linear_model import LogisticRegression
 from edgetl.errors import TrainingError
 from edgetl.training import head as head_module
 from edgetl.training.calibration import fit_temperature
-from edgetl.training.head import STRENGTHS, Trial, _better, _Candidate, _Problem, _ranks, _Scaling, _trial, _Validated, fit_head
+from edgetl.training.head import (
+    STRENGTHS,
+    Trial,
+    _better,
+    _Candidate,
+    _Problem,
+    _ranks,
+    _Scaling,
+    _trial,
+    _Validated,
+    fit_head,
+    gain,
+)
 
 Data = tuple[NDArray[np.float32], NDArray[np.int64]]
 
@@ -232,3 +244,13 @@ def test_a_trial_weighs_its_photos() -> None:
     assert trial.loss == pytest.approx(losses.mean())
     wrong, right = np.log1p(np.exp(2 / trial.temperature)), np.log1p(np.exp(-2 / trial.temperature))
     assert losses[2] / losses[0] == pytest.approx(4 * wrong / right, rel=1e-3)
+
+
+def test_candidates_are_what_each_would_be_alone(digits: tuple[Data, Data]) -> None:
+    """Also while they are computed at the same time, whichever is ready first."""
+    (values, labels), _ = digits
+    few = values[:, :20].copy()
+    for widths, alone in (((20, 64), values), ((20, 20), few)):
+        head, expected = fit_head(values, labels, 10, widths=widths), fit_head(alone, labels, 10)
+        assert np.array_equal(head.weight, expected.weight) and head.trials == expected.trials
+    assert gain(values, few, labels, 10) > 1 and gain(few, values, labels, 10) < -1

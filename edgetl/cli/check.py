@@ -47,7 +47,7 @@ class WrongUse(click.ClickException):
 @click.option("--images", type=click.Path(exists=True, path_type=Path), required=True, help="Photos: a folder or a file.")
 @click.option("--checkpoint", type=SomePath(), help="The trained run. [default: the one BUNDLE names]")
 @click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Only this runtime, which must run; repeatable.")
-@click.option("--precision", type=PRECISIONS, help="Which of the bundle's models to check.")
+@click.option("--precision", type=PRECISIONS, help="Which of the bundle's models to check; what a lone file is.")
 @click.option(
     "--tolerance", type=Number(0, 1), help="Largest difference of a probability. [default: 1e-4; fp16 2.5e-2, int8 0.25]"
 )
@@ -95,21 +95,12 @@ def command(
     if max_accuracy_drop is not None and not against:
         raise click.UsageError("--max-accuracy-drop needs --against: an accuracy falls from something.")
     try:
-        from edgetl.parity.against import compare_bundles
-        from edgetl.runtime.predictor import Predictor
+        import rich.console  # noqa: F401  what it takes to tell the result must not be missed in the end
 
         root, photos = _photos(images, limit)
         with counting(done=0, total=lambda: len(photos)) as progress:
             if against:
-                result: Result = compare_bundles(
-                    Predictor(bundle, precision=precision),
-                    Predictor(against),
-                    photos,
-                    root,
-                    max_accuracy_drop=max_accuracy_drop,
-                    tolerance=tolerance,
-                    progress=progress,
-                )
+                result: Result = _against(bundle, against, root, photos, precision, max_accuracy_drop, tolerance, progress)
             else:
                 result = _check(bundle, checkpoint, root, photos, precision, runtimes, tolerance, progress)
     except (ParityError, DataError, MissingDependencyError, NoSuchModelError) as error:
@@ -127,6 +118,29 @@ def _photos(images: Path, limit: int | None) -> tuple[Path, list[Path]]:
     if limit is not None and limit < len(photos):
         photos = [photos[i * len(photos) // limit] for i in range(limit)]
     return root, photos
+
+
+def _against(
+    bundle: Path,
+    against: Path,
+    root: Path,
+    photos: list[Path],
+    precision: str | None,
+    max_accuracy_drop: float | None,
+    tolerance: float | None,
+    progress: Callable[[], None],
+) -> AgainstResult:
+    from edgetl.parity.against import compare_bundles, unopened
+    from edgetl.runtime.predictor import Predictor
+
+    limits = {"max_accuracy_drop": max_accuracy_drop, "tolerance": tolerance}
+    try:
+        new, old = Predictor(bundle, precision=precision), Predictor(against)
+        return compare_bundles(new, old, photos, root, progress=progress, **limits)
+    except NoSuchModelError:
+        raise
+    except BundleError as error:
+        return unopened(bundle, against, root, error)
 
 
 def _check(

@@ -56,9 +56,9 @@ def _show_worst(result: CheckResult, console: Console) -> None:
 
 def _show_against(result: AgainstResult, console: Console) -> None:
     """Agreement, accuracy where it is known, and the photos on which the two disagree."""
-    console.print(
-        f"agreement {result.agreement:.2%}: {len(result.disagreements)} of {result.photos} photos get another label",
-    )
+    if result.photos:
+        others = len(result.disagreements)
+        console.print(f"agreement {result.agreement:.2%}: {others} of {result.photos} photos get another label")
     if result.largest is not None and result.kl_mean is not None:
         difference = f"largest difference of a probability {result.largest:.3g}, mean KL divergence {result.kl_mean:.3g}"
         console.print(difference)
@@ -69,9 +69,9 @@ def _show_against(result: AgainstResult, console: Console) -> None:
     for name, reason in result.failures:
         console.print(f"[bold red]{name}[/]: {_text(reason)}")
     _show_unreadable(result.unreadable, console)
-    if result.largest is None:
+    if result.photos and result.largest is None:
         console.print("the two models have different labels")
-    facts = f"{result.photos} photos, {result.seconds:.1f} s"
+    facts = f"{result.photos} photos, {result.seconds:.1f} s" if result.photos else "nothing compared"
     if result.limited or not result.passed:
         _show_verdict(result.passed, facts, console)
     else:

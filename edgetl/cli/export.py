@@ -219,7 +219,7 @@ def _lines(bundle: Path, manifest: Mapping[str, Any]) -> Sequence[str]:
     models = [name for name in manifest["files"] if not name.startswith("golden/")]
     return [
         *(f"{bundle / name}  {manifest['files'][name]['bytes'] / 1e6:.2f} MB" for name in models),
-        f"{bundle / 'golden'}  {counted(len(manifest['golden']), 'photo')}",
+        *([f"{bundle / 'golden'}  {counted(len(manifest['golden']), 'photo')}"] if manifest["golden"] else ()),
         *(
             f"{name}: resized pixels equal to the trained network's on {figures['photos']} pictures"
             + (f", probabilities within {figures['probabilities']:.1e}" if name not in manifest["precisions"] else "")

@@ -75,6 +75,8 @@ def main() -> None:
     if os.environ.get("COLUMNS") == "0":  # as some terminals say before they know; tables would be of no width
         del os.environ["COLUMNS"]
     gc.set_threshold(_COLLECTED_EVERY, *gc.get_threshold()[1:])
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
     code = _run()
     gc.freeze()  # or Python looks through all that torch imported before it ends: a second
     if _is_connected():
@@ -97,8 +99,10 @@ def _run() -> int:
         with suppress(OSError):  # the terminal may be closed, and the disk of the log full
             error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
         _end_with(cli.INTERRUPTED)
+        if isinstance(error.__cause__ or error, _Terminated):  # click wraps it
+            os.kill(os.getpid(), signal.SIGTERM)  # as whoever sent it expects, now that all is put away
         click.echo("Interrupted.", err=True)
         return cli.INTERRUPTED
     except RecursionError:
@@ -115,10 +119,19 @@ def _run() -> int:
         return 1
 
 
+class _Terminated(KeyboardInterrupt):
+    """A polite kill, as by a CI system: temporary folders and helping processes go, as with Ctrl-C."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
+
+
 def _end_with(code: int) -> int:
     """Ctrl-C ends the program at once from here on, with this code: torch takes seconds to end by itself, and Python shows
-    a traceback of whatever was interrupted meanwhile."""
+    a traceback of whatever was interrupted meanwhile. So does a polite kill."""
     signal.signal(signal.SIGINT, lambda *_: os._exit(code))
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     return code
 
 

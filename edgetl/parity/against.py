@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgetl.errors import ImageError, ParityError
+from edgetl.errors import BundleError, EdgetlError, ImageError, ParityError
 from edgetl.parity.compare import kl_divergence
 from edgetl.parity.machine import describe_machine
 from edgetl.parity.results import Accuracy, AgainstResult, ClassAccuracy, Disagreement, Finding
@@ -18,6 +18,7 @@ from edgetl.runtime.sources import class_folder
 
 _NO_TRUTH = "No photo that can be read lies in a folder that is named like a label, so accuracy can't be measured."
 _WHERE_TRUTH_IS = "With --max-accuracy-drop, name a folder of class folders with --images."
+_MOST_NAMED = 10  # photos in one sentence
 
 
 def compare_bundles(
@@ -38,7 +39,8 @@ def compare_bundles(
     tolerance          largest difference of a probability, 0..1; None: no gate
     progress           called after each photo
 
-    Raises ParityError if no photo can be read, or a gate can't be measured: what could not be measured is no pass.
+    A photo on which a model fails, as by answering NaN, fails the comparison. Raises ParityError if no photo can be read, or
+    a gate can't be measured: what could not be measured is no pass. Raises BundleError for a damaged model.
     """
     started = time.perf_counter()
     labels = {*new.labels, *old.labels}
@@ -52,7 +54,7 @@ def compare_bundles(
     for path, ours, theirs in zip(photos, new.batch(photos), old.batch(photos), strict=True):
         tally.add(path.relative_to(root).as_posix(), class_folder(path, root, labels), ours, theirs)
         progress()
-    if tally.compared == 0:
+    if tally.compared == 0 and tally.unreadable:
         raise ParityError(f"None of {len(photos)} photos can be read, so there is nothing to compare.")
     accuracy = tally.accuracy()
     return AgainstResult(
@@ -68,12 +70,18 @@ def compare_bundles(
         unlabelled=tally.compared - (accuracy.photos if accuracy else 0),
         gates=(
             tally.photo_gate(),
-            *_accuracy_gate(accuracy, max_accuracy_drop),
+            *(_accuracy_gate(accuracy, max_accuracy_drop) if tally.compared else ()),
             *_probability_gate(tally.largest, tolerance),
         ),
         seconds=time.perf_counter() - started,
         machine=describe_machine(),
     )
+
+
+def unopened(new: Path, old: Path, root: Path, error: BundleError) -> AgainstResult:
+    """The result where one of the two is damaged: nothing compared, and that is a failure."""
+    gate = Finding("bundle", False, f"{error.message.rstrip('.')}. {error.hint or ''}".rstrip())
+    return AgainstResult(str(new), str(old), root, 0, {}, (), None, None, None, 0, (gate,), 0.0, describe_machine())
 
 
 class _Pairs:
@@ -83,7 +91,7 @@ class _Pairs:
         self.compared = 0
         self.unreadable: dict[str, str] = {}
         self.disagreements: list[Disagreement] = []
-        self._one_sided: list[str] = []
+        self._unanswered: list[str] = []
         self._same_labels = same_labels
         self._distances: list[float] = []
         self._divergences: list[float] = []
@@ -112,8 +120,9 @@ class _Pairs:
         return float(np.mean(self._divergences)) if self._divergences else None
 
     def photo_gate(self) -> Finding:
-        message = "; ".join(self._one_sided) or "both models answer the same photos"
-        return Finding("photos", not self._one_sided, message)
+        more = len(self._unanswered) - _MOST_NAMED
+        named = [*self._unanswered[:_MOST_NAMED], *([f"and {more:,} more"] if more > 0 else ())]
+        return Finding("photos", not named, "; ".join(named) or "both models answer the same photos")
 
     def accuracy(self) -> Accuracy | None:
         if not self._right:
@@ -123,13 +132,14 @@ class _Pairs:
         return Accuracy(len(everything), *_shares(everything), classes)
 
     def _add_refusal(self, photo: str, new: Prediction | ImageError, old: Prediction | ImageError) -> None:
-        if isinstance(new, ImageError) and isinstance(old, ImageError):
-            self.unreadable[photo] = new.reason
+        refusals = [(who, one) for who, one in (("new", new), ("old", old)) if isinstance(one, ImageError)]
+        failures = [(who, one) for who, one in refusals if isinstance(one.__cause__, EdgetlError)]  # no fault of the photo's
+        if len(refusals) == 2 and not failures:
+            self.unreadable[photo] = refusals[0][1].reason
             return
-        refused = new if isinstance(new, ImageError) else old
-        assert isinstance(refused, ImageError)
-        who = "the new" if refused is new else "the old"
-        self._one_sided.append(f"{photo}: only {who} model gives no answer: {refused.reason}")
+        who, refusal = (failures or refusals)[0]
+        whose = "neither model gives an" if len(refusals) == 2 else f"only the {who} model gives no"
+        self._unanswered.append(f"{photo}: {whose} answer: {refusal.reason}")
 
 
 def _shares(right: Sequence[tuple[bool, bool]]) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from edgetl.parity.stages import Stages
 from edgetl.runtime.card import ModelCard
 from edgetl.runtime.preprocess import resize_image
 from edgetl.runtime.spec import PreprocessSpec
+from edgetl.runtime.tolerances import PROBABILITY_TOLERANCES, logits_limit
 
 Suspect = tuple[str, NDArray[Any]]
 """(a mistake in words, the values that it gives)"""
@@ -43,7 +44,7 @@ def explain(stage: str, reference: Stages, found: Stages, card: ModelCard) -> st
         return ""
     if stage == "normalized":
         return _normalized(reference, got, card.spec)
-    return _logits(expected, got) if stage == "logits" else _probabilities(reference, found, got, card.temperature)
+    return _logits(expected, got, card) if stage == "logits" else _probabilities(reference, found, got, card.temperature)
 
 
 def _best(suspects: Iterator[Suspect], expected: NDArray[Any], got: NDArray[Any]) -> str:
@@ -149,11 +150,11 @@ def _lines(pixels: NDArray[Any], values: NDArray[Any]) -> NDArray[Any] | None:
     return lines if off < _SAME_NORMALIZED and np.abs(lines[:, 0]).min() > 0 else None
 
 
-def _logits(expected: NDArray[Any], got: NDArray[Any]) -> str:
+def _logits(expected: NDArray[Any], got: NDArray[Any], card: ModelCard) -> str:
     off = float(np.abs(expected - got).max())
-    if off <= _SAME_LOGITS:
+    if off <= logits_limit(PROBABILITY_TOLERANCES["fp32"], card.temperature, expected):
         return "rounding: the same sums in another order; the tolerance is tighter than float32 allows"
-    if np.abs(np.sort(expected) - np.sort(got)).max() <= _SAME_LOGITS:
+    if np.abs(np.sort(expected) - np.sort(got)).max() <= min(_SAME_LOGITS, _EXPLAINS * off):
         return "the outputs are in another order"
     return "the network sees the same input, so its weights or its operators differ"
 

@@ -262,7 +262,8 @@ class AgainstResult:
     largest        largest difference of a probability, where both have the same labels, else None
     kl_mean        mean KL(old || new) in nats, where both have the same labels, else None
     unlabelled     photos whose folder is no label, so that they don't count for the accuracy
-    gates          what had to hold: "photos" always, "accuracy" and "probabilities" where they were asked for
+    gates          what had to hold: "photos" always, "accuracy" and "probabilities" where they were asked for; "bundle"
+                   alone where one is damaged
     """
 
     new: str

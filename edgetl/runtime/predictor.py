@@ -175,6 +175,8 @@ class Predictor:
     def batch(self, sources: Iterable[Source], *, workers: int | None = None) -> Iterator[Prediction | ImageError]:
         """Classify many photos on all cores; yields one result or one ImageError for each source, in order.
 
+        Where the model fails on a photo, what the single call raises is the ImageError's ``__cause__``.
+
         Takes sources as it goes, so that an endless iterable costs no memory.
 
         On a CPU this opens a second session, of one thread a run, unless the predictor was made with ``threads=1``.
@@ -257,13 +259,13 @@ class Predictor:
                 outputs = self.run_model(np.stack([pixels for _, pixels in group]), threads=threads)
             except EdgetlError as error:
                 for i in indices:
-                    results[i] = ImageError(describe(sources[i]), error.message, error.hint)
+                    results[i] = _unanswered(sources[i], error)
                 continue
             for i, logits, probabilities in zip(indices, *outputs, strict=True):
                 try:
                     results[i] = self._prediction(describe(sources[i]), logits, probabilities)
                 except BundleError as error:
-                    results[i] = ImageError(describe(sources[i]), error.message, error.hint)
+                    results[i] = _unanswered(sources[i], error)
         return [result for result in results if result is not None]
 
     def _pixels(self, source: Source) -> NDArray[np.uint8]:
@@ -397,6 +399,13 @@ def _chunks(sources: Iterable[Source], size: int) -> Iterator[list[Source]]:
 
 def _batch_size(provider: str) -> int:
     return 1 if provider == "CPUExecutionProvider" else _GPU_BATCH
+
+
+def _unanswered(source: Source, error: EdgetlError) -> ImageError:
+    """For a photo that the model failed on. Its ``__cause__`` tells it from one that can't be read."""
+    failure = ImageError(describe(source), error.message, error.hint)
+    failure.__cause__ = error
+    return failure
 
 
 def _require_positive(name: str, value: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -141,3 +142,29 @@ def test_an_output_without_the_letters_shows_their_codes(class_folder: Path) -> 
     done = typed(f'edgetl data check "{class_folder}"', PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
     assert "\\u82b1" in done.stdout
+
+
+WAITING = """
+import sys, tempfile, time
+from edgetl.cli import info
+from edgetl.cli.main import main
+
+def wait(**_):
+    with tempfile.TemporaryDirectory(dir=sys.argv[2]):
+        print("ready", flush=True)
+        time.sleep(60)
+
+info.command.callback = wait
+main()
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_what_ends_a_command_early_leaves_nothing_behind(number: int, code: int, tmp_path: Path) -> None:
+    line = [sys.executable, "-c", WAITING, "info", str(tmp_path)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == code and "Traceback" not in told
+    assert not list(tmp_path.iterdir())

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,7 +14,6 @@ import click
 import numpy as np
 import onnx
 import pytest
-import tiny_bundle
 import torch
 from click.testing import CliRunner, Result
 from onnx import numpy_helper
@@ -27,6 +26,7 @@ from edgetl.export.bundle_writer import export_bundle
 from edgetl.parity.runtimes import RUNTIMES
 from edgetl.runtime.bundle import MANIFEST, manifest_bytes
 from edgetl.runtime.card import ModelCard
+from edgetl.runtime.predictor import Predictor
 from edgetl.runtime.spec import PreprocessSpec
 from edgetl.training import backbones, checkpoint
 from edgetl.training.run_folder import BEST
@@ -269,7 +269,6 @@ def test_a_model_that_there_is_not_exits_2(project: Project, tmp_path: Path) -> 
     (tmp_path / "none").mkdir()
     for line in (
         [project.bundle, "--precision", "int8"],
-        [project.bundle / "model.onnx", "--precision", "int8", "--checkpoint", project.run],
         [tmp_path / "none"],
         [project.bundle, "--against", tmp_path / "none"],
         [project.bundle, "--against", project.bundle, "--precision", "int8"],
@@ -307,11 +306,41 @@ def test_against_another_bundle_needs_no_checkpoint(project: Project) -> None:
 
 
 def test_against_a_worse_bundle_exits_1(project: Project) -> None:
-    best = ModelCard(LABELS, tiny_bundle.CROPPED, "one matrix")
-    tiny_bundle.write(project.folder / "old", best)
-    result = project.check("--against", project.folder / "old", "--max-accuracy-drop", -100.5)
-    assert result.exit_code == 1
-    assert "points lost" in result.stdout
+    """The same network with its labels swapped, on photos in the folders that the old one puts them in."""
+    trained, worse = checkpoint.load(project.run), project.folder / "worse"
+    export_bundle(trained.network, replace(trained.card, labels=LABELS[::-1]), worse, golden=())
+    predictor = Predictor(project.bundle)
+    for photo in list(project.photos.rglob("*.png")):
+        target = project.folder / "sorted" / predictor(photo).label / photo.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photo, target)
+    line = ["check", worse, "--against", project.bundle, "--images", project.folder / "sorted", "--max-accuracy-drop"]
+    results = [CliRunner().invoke(command, [*map(str, line), limit]) for limit in ("99", "100")]
+    assert [result.exit_code for result in results] == [1, 0]
+    assert "100.00 points lost, 99 allowed" in results[0].stdout
+
+
+@pytest.mark.parametrize("which", ["new", "old"])
+def test_against_a_damaged_bundle_is_a_failure_with_its_reports(project: Project, which: str) -> None:
+    whole = shutil.copytree(project.bundle, project.folder / "whole")
+    damage_the_model(project)
+    pair = (project.bundle, whole) if which == "new" else (whole, project.bundle)
+    files = {kind: project.folder / f"check.{kind}" for kind in ("json", "junit", "html")}
+    options = [word for kind, path in files.items() for word in (f"--{kind}", path)]
+    line = ["check", pair[0], "--against", pair[1], "--images", project.photos, *options]
+    result = CliRunner().invoke(command, list(map(str, line)))
+    assert result.exit_code == 1, result.output
+    assert "FAILED  nothing compared" in result.stdout and "agreement" not in result.stdout
+    assert "model.onnx" in json.loads(files["json"].read_text(encoding="utf-8"))["gates"][0]["message"]
+    assert 'failures="1"' in files["junit"].read_text(encoding="utf-8")
+    page = files["html"].read_text(encoding="utf-8")
+    assert "Nothing could be compared" in page and "nan" not in page and "model.onnx" in page
+
+
+def test_a_lone_model_is_judged_as_what_it_is_said_to_be(project: Project) -> None:
+    line = ["check", project.bundle / "model.onnx", "--checkpoint", project.run, "--images", project.photos, "--runtime"]
+    said = [CliRunner().invoke(command, [*map(str, line), "predictor", *more]) for more in ([], ["--precision", "int8"])]
+    assert "fp32, tolerance 0.0001" in said[0].stdout and "int8, tolerance 0.25" in said[1].stdout
 
 
 def test_the_help_names_every_runtime(project: Project) -> None:

@@ -201,21 +201,38 @@ def test_a_full_folder_for_temporary_files_is_named(tmp_path: Path, monkeypatch:
     assert "TMPDIR" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize("photos", [1, 2])
 @pytest.mark.parametrize("stage", ["resized", "probabilities", "nan"])
-def test_verification_names_the_stage_and_the_photo(stage: str) -> None:
+def test_verification_names_the_stage_and_the_photo(stage: str, photos: int) -> None:
+    """Also where it is wrong only alone, or only in a batch."""
     classifier = DeployedClassifier(tiny_network(), tiny_card())
     references = bundle_writer.synthetic_references(classifier)
 
     def spoilt(images: np.ndarray) -> Outputs:
         with torch.inference_mode():
             resized, _, logits, probabilities = (v.numpy() for v in classifier.stages(torch.from_numpy(images)))
-        if stage == "resized":
-            resized[1, 0, 0, 0] ^= 1  # of the batch's second photo: of one photo alone there is none
+        if len(images) != photos:
+            pass
+        elif stage == "resized":
+            resized[0, 0, 0, 0] ^= 1
         else:
-            probabilities[1, 0] += np.nan if stage == "nan" else 2e-4
+            probabilities[0, 0] += np.nan if stage == "nan" else 2e-4
         return resized, logits, probabilities
 
     run: Run = spoilt
     expected = "resized pixels differ" if stage == "resized" else "a probability differs"
     with pytest.raises(ExportError, match=f"{expected}.* on noise 48×64"):
         verify("spoilt", run, references)
+
+
+def test_verification_sees_photos_that_sway_each_other() -> None:
+    classifier = DeployedClassifier(tiny_network(), tiny_card())
+
+    def mixed(images: np.ndarray) -> Outputs:
+        with torch.inference_mode():
+            resized, _, logits, probabilities = (v.numpy() for v in classifier.stages(torch.from_numpy(images)))
+        means = (np.broadcast_to(values.mean(0), values.shape) for values in (logits, probabilities))
+        return resized, *means
+
+    with pytest.raises(ExportError, match="a probability differs"):
+        verify("mixed", mixed, bundle_writer.synthetic_references(classifier))

@@ -147,16 +147,38 @@ def test_a_photo_that_only_one_answers_fails(old: Predictor, labelled: Path, tmp
     assert result.photos == 1
 
 
+@pytest.mark.parametrize("both", [True, False])
+def test_a_model_that_answers_nan_fails(old: Predictor, labelled: Path, both: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No photo is at fault, so it is not passed over, nor where every photo gets such an answer."""
+    sick, run_model = Predictor(old.path), Predictor.run_model
+
+    def run(self: Predictor, images: np.ndarray, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+        logits, probabilities = run_model(self, images, **options)
+        wrong = (self is sick or both) and (everything or images.flat[0] % 4)
+        return logits, probabilities * (np.nan if wrong else 1.0)
+
+    monkeypatch.setattr(Predictor, "run_model", run)
+    for everything in (False, True):
+        result = compare(sick, old, labelled, max_accuracy_drop=100.0)
+        assert "photos" in [name for name, _ in result.failures] and not result.unreadable
+        assert "not finite" in result.failures[0][1] and "more" in result.failures[0][1]
+        assert (result.photos > 0) != everything
+
+
 def test_it_needs_no_torch(old: Predictor, labelled: Path, tmp_path: Path) -> None:
-    program = (
-        "import sys\nsys.modules.update(dict.fromkeys(('torch', 'onnx', 'jinja2', 'scipy', 'timm')))\n"
-        "from edgetl.cli.main import main\nmain()\n"
-    )
+    """But for what shows the result, which is missed before the work is done."""
     options = ["--against", old.path, "--images", labelled, "--json", tmp_path / "a.json", "--junit", tmp_path / "a.xml"]
-    command = [sys.executable, "-c", program, "check", old.path, *options]
-    run = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
-    assert "agreement 100.00%" in run.stdout
+
+    def check_without(*packages: str) -> subprocess.CompletedProcess[str]:
+        program = f"import sys\nsys.modules.update(dict.fromkeys({packages}))\nfrom edgetl.cli.main import main\nmain()\n"
+        command = [sys.executable, "-c", program, "check", old.path, *options]
+        return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+
+    run = check_without("torch", "onnx", "jinja2", "scipy", "timm")
+    assert run.returncode == 0 and "agreement 100.00%" in run.stdout, run.stderr
     assert (tmp_path / "a.json").exists() and (tmp_path / "a.xml").exists()
+    run = check_without("rich", "rich.console")
+    assert run.returncode == 2 and "needs rich" in run.stderr and not run.stdout
 
 
 def test_agreement_of_nothing_is_no_number(old: Predictor, labelled: Path) -> None:

@@ -14,6 +14,7 @@ from edgetl.parity.stages import Stages
 from edgetl.runtime.card import ModelCard
 from edgetl.runtime.preprocess import normalize, resize_image
 from edgetl.runtime.spec import PreprocessSpec
+from edgetl.runtime.tolerances import logits_limit
 
 SPEC = PreprocessSpec("shorter_side", 40, "bilinear", (32, 32), (0.5, 0.45, 0.4), (0.25, 0.22, 0.3))
 CARD = ModelCard(("a", "b", "c", "d"), SPEC, "none", temperature=1.5)
@@ -98,3 +99,9 @@ def test_a_gray_photo_says_nothing_of_mean_and_std() -> None:
 def test_rounding_is_not_taken_for_another_order() -> None:
     assert story("logits", LOGITS + np.float32(3e-6) * np.array([1, -1, 1, -1], np.float32)).startswith("rounding")
     assert story("logits", LOGITS[[1, 0, 2, 3]]) == "the outputs are in another order"
+
+
+def test_what_is_more_than_the_usual_tolerance_is_no_rounding() -> None:
+    limit = logits_limit(1e-4, 1.5, LOGITS)
+    assert story("logits", LOGITS + np.float32(0.9 * limit)).startswith("rounding")
+    assert "weights" in story("logits", LOGITS + np.float32(1.1 * limit))

@@ -10,6 +10,7 @@ import tampering
 from small_export import Check, Exported
 
 from edgetl.export.torchscript import build_torchscript
+from edgetl.parity import photos as photos_module
 from edgetl.runtime.bundle import METADATA_KEY, card_metadata
 
 ONNX_TAMPERS = [
@@ -51,6 +52,17 @@ def test_the_tampered_stage_is_named(
     assert result.runtimes[0].reason.startswith(stage) and ".png" in result.runtimes[0].reason
     assert cause in result.runtimes[0].cause and bool(cause) == bool(result.runtimes[0].cause)
     assert [finding.name for finding in result.findings if not finding.passed] == []
+
+
+@pytest.mark.parametrize("at_a_time", [1, photos_module.CHUNK_PIXELS])
+def test_photos_that_sway_each_other_in_a_batch(
+    copied: Exported, run_check: Check, monkeypatch: pytest.MonkeyPatch, at_a_time: int
+) -> None:
+    """Also where photos are so large that they are read one by one."""
+    monkeypatch.setattr(photos_module, "CHUNK_PIXELS", at_a_time)
+    tampering.tamper_with_onnx(copied.folder, copied.card.spec, tampering.mixed)
+    result = run_check(copied.subject(), "onnxruntime-cpu", "batch")
+    assert {run.name: run.departure for run in result.runtimes} == {"onnxruntime-cpu": None, "batch": "logits"}
 
 
 @pytest.mark.parametrize(

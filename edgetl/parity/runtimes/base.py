@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from edgetl.errors import NoSuchModelError, RuntimeUnavailableError
+from edgetl.errors import RuntimeUnavailableError
 from edgetl.parity.photos import Photo, Unreadable
 from edgetl.parity.stages import Refusal, Stages
 from edgetl.runtime.bundle import DEFAULT_PRECISION, Bundle, read_card
@@ -17,7 +17,7 @@ from edgetl.runtime.card import ModelCard
 if TYPE_CHECKING:
     from torch import nn
 
-LONE_PRECISION = DEFAULT_PRECISION  # what a model outside a bundle is taken for: nothing in it says otherwise
+LONE_PRECISION = DEFAULT_PRECISION  # what a model outside a bundle is taken for, unless one says otherwise: it does not
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,12 @@ class Subject:
     def open(
         cls, path: str | Path, network: nn.Module, reference: ModelCard, *, precision: str | None = None, threads: int = 1
     ) -> Subject:
-        """Read a bundle or a lone model's description. Raises BundleError; a damaged file inside is found later."""
+        """Read a bundle or a lone model's description. Raises BundleError; a damaged file inside is found later.
+
+        precision  which of a bundle's models, None for its default; what a lone model is, None for LONE_PRECISION
+        """
         path = Path(path)
         if path.is_file():
-            if precision not in (None, LONE_PRECISION):
-                raise NoSuchModelError(path, f"a lone model is taken for {LONE_PRECISION}", "Check its bundle instead.")
             return cls(path, None, lone_card(path), path, precision or LONE_PRECISION, network, reference, threads)
         bundle = Bundle.open(path)
         model, chosen = None, precision or LONE_PRECISION

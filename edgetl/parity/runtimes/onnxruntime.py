@@ -84,7 +84,10 @@ class OnnxRuntimeCudaTf32(OnnxRuntimeCuda):
 
 
 class Batch(OnnxRuntimeCpu):
-    """Photos of one size together, the resize in the graph; odd ones resized first, then together."""
+    """Photos of one size together, the resize in the graph; odd ones resized first, then together.
+
+    One that is left alone goes with its own negative: what a photo is told must not depend on who is beside it.
+    """
 
     name = "batch"
 
@@ -110,7 +113,9 @@ class Batch(OnnxRuntimeCpu):
     def _run_group(self, indices: list[int], pixels: dict[int, NDArray[np.uint8]], results: dict[int, Stages]) -> None:
         for start in range(0, len(indices), self.SIZE):
             group = indices[start : start + self.SIZE]
-            results.update(zip(group, self._stages(np.stack([pixels[i] for i in group])), strict=True))
+            images = np.stack([pixels[i] for i in group])
+            stages = self._stages(images if len(group) > 1 else np.concatenate([images, ~images]))
+            results.update(zip(group, stages, strict=len(group) > 1))
 
 
 def _by_shape(pixels: dict[int, NDArray[np.uint8]]) -> dict[tuple[int, ...], list[int]]:

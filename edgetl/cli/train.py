@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -202,6 +203,7 @@ def _showing() -> Iterator[Listener]:
     from edgetl.cli.train_display import Display
     from edgetl.training.progress import Listener
 
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of its own cache, in the middle of a bar
     if not _leads():
         yield Listener()
         return

@@ -274,6 +274,7 @@ def _read_answer(entry: Mapping[str, Any], card: ModelCard) -> Answer:
 
 def _check_name(name: str) -> None:
     parts = PurePosixPath(name).parts
+    name.encode()  # UnicodeEncodeError is a ValueError, too
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or ":" in name or "\0" in name:
         raise ValueError(f"files: {name!r} leads outside the folder")
 

@@ -44,6 +44,9 @@ class ModelCard:
         """Read what ``to_dict`` wrote. Raises SpecError or EdgetlError for values that don't fit."""
         try:
             labels, spec = values["labels"], PreprocessSpec.from_dict(values["spec"])
+            for name in ("metrics", "data", "versions"):
+                if not isinstance(values[name], Mapping):
+                    raise TypeError(f"{name} is no object")
             card = cls(
                 labels=tuple(labels),
                 spec=spec,

@@ -26,7 +26,7 @@ from edgetl.runtime.cores import cores
 from edgetl.runtime.images import MAX_PIXELS, Source, describe, read_image
 from edgetl.runtime.in_order import in_order
 from edgetl.runtime.network_part import network_edits, set_bytes
-from edgetl.runtime.preprocess import resize_for_graph, resize_image
+from edgetl.runtime.preprocess import refuse_extreme_shape, resize_for_graph, resize_image
 from edgetl.runtime.private_copy import Content, private_copy
 from edgetl.runtime.seal import check_seal
 from edgetl.runtime.session import Providers, open_session
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 _INPUTS = [{name: "tensor(uint8)"} for name in (IMAGES, RESIZED)]
 _OUTPUTS = {LOGITS: "tensor(float)", PROBABILITIES: "tensor(float)"}
+_ANY_RESIZE = 1_000_000  # pixels: whoever limits photos to fewer still wants them enlarged to what the network takes
 _GPU_BATCH = 32  # photos a run where one photo leaves the device idle; a CPU gains nothing from more than 1
 
 
@@ -98,7 +99,7 @@ class Predictor:
                 names in order of preference; a provider asked for by name runs or this raises
     threads     threads inside one run of the model; None: one a core
     precision   which of a bundle's models ("fp32", "fp16", "int8"); None: its default
-    max_pixels  the largest photo that is decoded, height × width
+    max_pixels  the largest photo that is decoded, height × width; nor may its resize take more, but for a million
 
     One object may be shared by threads, and can be pickled: it is loaded again where it arrives. It works in a forked
     process too, which must end with ``os._exit``, as multiprocessing's do: onnxruntime hangs in ``sys.exit`` there.
@@ -272,6 +273,8 @@ class Predictor:
         """What the graph is fed, uint8 [h, w, 3]. Raises ImageError naming ``source``."""
         image = read_image(source, max_pixels=self.max_pixels)
         try:
+            if self.max_pixels < MAX_PIXELS:
+                refuse_extreme_shape(image, self.card.spec, max(self.max_pixels, _ANY_RESIZE))
             return self.resize(image)
         except ImageError as error:
             raise ImageError(describe(source), error.reason) from None

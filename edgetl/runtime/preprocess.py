@@ -41,16 +41,16 @@ def resize_for_graph(image: Image.Image, spec: PreprocessSpec) -> NDArray[np.uin
     return _resize_window(image, spec, (top - top_in_square, left - left_in_square), (spec.size, spec.size))
 
 
-def refuse_extreme_shape(image: Image.Image, spec: PreprocessSpec) -> None:
-    """Raises ImageError for a picture whose resize would take more than MAX_PIXELS.
+def refuse_extreme_shape(image: Image.Image, spec: PreprocessSpec, max_pixels: int = MAX_PIXELS) -> None:
+    """Raises ImageError for a picture whose resize would take more than ``max_pixels``.
 
     One pixel wide and a million high is a few bytes on disk, and gigabytes once its shorter side is enlarged.
     """
     height, width = spec.resized_size(image.height, image.width)
     largest = width * max(image.height, height)
-    if largest > MAX_PIXELS:
+    if largest > max_pixels:
         raise ImageError(
-            describe(image), f"resizing {image.width}×{image.height} takes {largest:,} pixels; the limit is {MAX_PIXELS:,}"
+            describe(image), f"resizing {image.width}×{image.height} takes {largest:,} pixels; the limit is {max_pixels:,}"
         )
 
 

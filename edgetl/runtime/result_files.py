@@ -18,12 +18,14 @@ import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Self
 
 from edgetl.errors import ImageError, MissingDependencyError, ResultsError
 from edgetl.locking import try_lock
+from edgetl.paths import real_path
 from edgetl.runtime.predictor import Prediction
 from edgetl.runtime.records import as_record, as_row, columns, json_line
 
@@ -230,8 +232,8 @@ class Parquet(JsonLines):
 
     def __init__(self, path: Path, model: str, labels: Sequence[str]) -> None:
         self._pyarrow = _import_pyarrow()
-        self._table = path
-        super().__init__(path.with_name(path.name + ".partial"), model, labels)
+        self._table = real_path(path)  # a link goes on leading to the table
+        super().__init__(self._table.with_name(self._table.name + ".partial"), model, labels)
 
     def _start(self) -> None:
         super()._start()
@@ -257,8 +259,8 @@ class Parquet(JsonLines):
             return
         temporary = self._table.with_name(self._table.name + ".temporary")
         schema = self._schema()
-        with self._pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
-            for batch in self._batches(self._pyarrow.parquet) if self._table.exists() else ():
+        with temporary.open("wb") as file, self._pyarrow.parquet.ParquetWriter(file, schema) as writer:
+            for batch in self._batches() if self._table.exists() else ():
                 writer.write_batch(batch)
             for rows in self._chunks():
                 filled = zip(zip(*rows, strict=True), schema.types, strict=True)
@@ -284,13 +286,19 @@ class Parquet(JsonLines):
         types = [text, text, text, text, number, *(number for _ in self.labels)]
         return self._pyarrow.schema(list(zip(columns(self.labels), types, strict=True)))
 
-    def _batches(self, parquet: Any) -> Iterator[Any]:
-        with parquet.ParquetFile(self._table) as file:
-            yield from file.iter_batches(_PARQUET_ROWS)
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        """The table. pyarrow is given open files: some names it would take for addresses, others it can't encode."""
+        with self._table.open("rb") as file, self._pyarrow.parquet.ParquetFile(file) as table:
+            yield table
+
+    def _batches(self) -> Iterator[Any]:
+        with self._opened() as table:
+            yield from table.iter_batches(_PARQUET_ROWS)
 
     def _table_rows(self) -> Iterator[Row]:
         try:
-            with self._pyarrow.parquet.ParquetFile(self._table) as file:
+            with self._opened() as file:
                 if file.schema_arrow.names != columns(self.labels):
                     raise self._foreign(1, "other columns")
                 for batch in file.iter_batches(_PARQUET_ROWS, columns=["source", "model", "error"]):

@@ -130,6 +130,8 @@ def _resolve(providers: Providers, available: Sequence[str]) -> list[str]:
     else:
         known = {key: name for name in available for key in (name.lower(), name.lower().removesuffix("executionprovider"))}
         asked = [providers] if isinstance(providers, str) else list(providers)
+        if not all(isinstance(name, str) for name in asked):
+            raise TypeError(f"providers are names, without options: {providers!r}")
         missing = [name for name in asked if name.lower() not in known]
         if missing or not asked:
             raise RuntimeUnavailableError(

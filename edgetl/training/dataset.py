@@ -283,5 +283,6 @@ def _photos(count: int) -> str:
 
 
 def _listed(root: Path, paths: Sequence[Path], reasons: Mapping[Path, str]) -> str:
-    lines = [f"  {path.relative_to(root)}: {reasons[path]}" for path in paths[:_LISTED]]
+    names = [str(path.relative_to(root)).replace("\n", "\\n") for path in paths[:_LISTED]]
+    lines = [f"  {name}: {reasons[path]}" for name, path in zip(names, paths, strict=False)]
     return "\n".join([*lines, f"  and {len(paths) - _LISTED:,} more"] if len(paths) > _LISTED else lines)

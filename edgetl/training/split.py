@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.errors import DataError
-from edgetl.paths import real_path
+from edgetl.paths import is_there, real_path
 from edgetl.training.doctor import Finding, file_findings, relative
 from edgetl.training.inspection import Inspection, Progress, inspect_all, walk_files
 from edgetl.training.layout import (
@@ -24,6 +24,7 @@ from edgetl.training.layout import (
     WHOLE,
     check_val_fraction,
     class_names,
+    content_digest,
     data_parts,
     no_text,
     oddities,
@@ -33,6 +34,7 @@ from edgetl.training.lookalikes import lookalikes, same_content
 from edgetl.training.sides import deal
 from edgetl.workplace import leftovers, workplace
 
+_AGAIN = "Nothing was written; begin again when nothing else works on them."
 _UNFINISHED = "unfinished"  # what its folders are called until they are whole
 ARCHIVE_FOLDER = "PetImages"  # what the cats-and-dogs archive unpacks, beside its licence
 
@@ -102,7 +104,7 @@ def split(
     with _appearing(destination) as unfinished:
         for item in kept:
             inner = item.path.relative_to(root)  # with its subfolders, so that equal names stay apart
-            _place(item.path, unfinished / sides[item.digest] / inner, copy=copy)
+            _place(item, unfinished / sides[item.digest] / inner, copy=copy)
     placed = Counter((sides[item.digest], _class_of(item, root)) for item in kept)
     counts = {side: {name: placed[side, name] for name in names} for side in (TRAIN, VAL)}
     left_out, clashes = tuple(_left_out(inspections, root)), tuple(_clashes(kept, root))
@@ -237,14 +239,23 @@ def _sweep(destination: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _place(file: Path, target: Path, *, copy: bool) -> None:
+def _place(item: Inspection, target: Path, *, copy: bool) -> None:
+    """Raises DataError also for a photo that is not what was looked at: its side would be another's."""
+    file = item.path
     target.parent.mkdir(parents=True, exist_ok=True)
-    if copy:
-        shutil.copy2(file, target)
-        return
     try:
-        os.link(real_path(file), target)
+        if copy:
+            shutil.copy2(file, target)
+        else:
+            os.link(real_path(file), target)
+        changed = content_digest(target) != item.digest
     except OSError as error:
         reason = error.strerror or str(error)
+        if not is_there(file):
+            raise DataError(f"{file} was there a moment ago: {reason}.", _AGAIN) from error
+        if copy:
+            raise
         hint = "Hard links work within one disk; use --copy to copy the photos."
         raise DataError(f"{file} can't be linked: {reason}.", hint) from error
+    if changed:
+        raise DataError(f"{file} changed while the photos were looked at.", _AGAIN)

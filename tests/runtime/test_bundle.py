@@ -134,6 +134,12 @@ def test_a_manifest_without_a_part_is_refused(bundle_copy: Path, key: str) -> No
         Bundle.open(bundle_copy)
 
 
+def test_a_manifest_with_a_name_that_no_file_has_is_refused(bundle_copy: Path) -> None:
+    rewrite(bundle_copy, lambda manifest: manifest["files"].update({"\ud800": {"bytes": 5, "sha256": ""}}))
+    with pytest.raises(BundleError, match="surrogates"):
+        Bundle.open(bundle_copy)
+
+
 @pytest.mark.parametrize("key", ["card", "models", "files", "golden", "checkpoint"])
 @pytest.mark.parametrize("value", [None, 3, "text", [1], {"a": 1}, {"a": [2]}, [{"file": "x"}]])
 def test_a_manifest_with_a_part_of_another_kind_is_refused(bundle_copy: Path, key: str, value: object) -> None:
@@ -303,6 +309,7 @@ def test_garbage_is_no_model(tmp_path: Path, content: bytes) -> None:
         ({"edgetl": '{"schema": 2}'}, "its schema is 2"),
         ({"edgetl": '{"schema": 1}'}, "no model description"),
         ({"edgetl": '{"schema": 1, "card": 3}'}, "incomplete"),
+        ({"edgetl": json.dumps({"schema": 1, "card": {**tiny_bundle.card().to_dict(), "versions": [[1, "x"]]}})}, "incomplete"),
         ({"edgetl": "[" * 100_000}, "its metadata is damaged"),
     ],
 )

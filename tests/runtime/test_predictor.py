@@ -161,6 +161,16 @@ def test_the_limit_on_pixels_is_the_predictors(tiny_bundle: Path) -> None:
     assert [type(result) for result in small.batch([photo(1, 20, 6), photo(1, 20, 5)])] == [ImageError, Prediction]
 
 
+def test_a_photo_takes_no_more_to_resize_than_was_allowed(tiny_bundle: Path) -> None:
+    thin = Image.new("L", (1, 30_000))
+    size = Predictor(tiny_bundle).card.spec.resized_size(thin.height, thin.width)
+    takes = size[1] * max(size[0], thin.height)
+    assert isinstance(Predictor(tiny_bundle, max_pixels=takes)(thin), Prediction)
+    assert takes > 1_000_000
+    with pytest.raises(ImageError, match=f"takes {takes:,} pixels; the limit is {takes - 1:,}"):
+        Predictor(tiny_bundle, max_pixels=takes - 1)(thin)
+
+
 def test_a_photo_too_thin_to_resize_is_named(predictor: Predictor, tmp_path: Path) -> None:
     path = tmp_path / "thin.png"
     Image.new("L", (1, 3_000_000)).save(path)
@@ -221,6 +231,12 @@ def test_a_bundle_damaged_meanwhile_is_one_error_and_not_one_a_photo(bundle_copy
 @pytest.mark.parametrize("providers", ["cpu", "CPUExecutionProvider", "CPU", ["cpu"], "auto", ["CPU", "cpu"]])
 def test_the_cpu_by_any_name(tiny_bundle: Path, providers: str | list[str]) -> None:
     assert isinstance(Predictor(tiny_bundle, providers=providers)(photo(1)), Prediction)
+
+
+@pytest.mark.parametrize("providers", [["cpu", 3], [("CPUExecutionProvider", {})]])
+def test_providers_that_are_no_names_are_refused(tiny_bundle: Path, providers: list[Any]) -> None:
+    with pytest.raises(TypeError, match="providers are names"):
+        Predictor(tiny_bundle, providers=providers)
 
 
 @pytest.mark.parametrize("providers", ["cuda", "tpu", ["cuda", "cpu"], [], ["cpu", "nothing"], ""])

@@ -166,6 +166,27 @@ def test_failures_that_wait_beside_a_parquet_table_are_counted_once(in_the_table
         assert (len(file), file.failed) == (4, 2)
 
 
+@pytest.mark.parametrize("name", ["run:1", "s3:a", "file:x", os.fsdecode(b"no \xff unicode")])
+def test_a_parquet_table_has_any_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also such as are the beginnings of addresses, and in the current folder, where nothing stands before them."""
+    monkeypatch.chdir(tmp_path)
+    path = Path(f"{name}.parquet")
+    write(path, RESULTS[:2])
+    write(path, RESULTS)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    with path.open("rb") as file:
+        assert pyarrow.parquet.read_table(file).num_rows == len(RESULTS)
+
+
+def test_a_link_to_a_parquet_table_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link.parquet").symlink_to("there/table.parquet")
+    for results in (RESULTS[:2], RESULTS):
+        write(tmp_path / "link.parquet", results)
+    assert (tmp_path / "link.parquet").is_symlink()
+    assert len(read(tmp_path / "there/table.parquet")) == len(RESULTS)
+
+
 def test_parquet_rows_come_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgetl.runtime.result_files._PARQUET_ROWS", 10)
     path = tmp_path / "many.parquet"

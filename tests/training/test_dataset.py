@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgetl.errors import DataError
-from edgetl.training.dataset import find_unreadable, scan
+from edgetl.training.dataset import _listed, find_unreadable, scan
 from edgetl.training.doctor import examine
 from edgetl.training.layout import falls_into_val, validation_digests
 
@@ -327,3 +327,8 @@ def test_a_photo_in_several_classes_is_told_of(two_parts):
     shutil.copy(photo, two_parts / "train/brick/other.png")
     (warning,) = [sentence for sentence in scan(two_parts).warnings if "classes at once" in sentence]
     assert warning.startswith("1 photo in several classes at once") and "edgetl data check" in warning
+
+
+def test_a_name_of_two_lines_is_told_in_one(tmp_path: Path) -> None:
+    photo = tmp_path / "cat" / "one\ntwo.jpg"
+    assert _listed(tmp_path, [photo], {photo: "it is empty"}) == "  cat/one\\ntwo.jpg: it is empty"

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from edgetl.errors import DataError
+from edgetl.training import split as split_module
 from edgetl.training.dataset import scan
 from edgetl.training.doctor import examine
 from edgetl.training.split import split
@@ -315,6 +316,26 @@ def test_an_empty_destination_is_filled(archive, tmp_path):
     (tmp_path / "data").mkdir()
     split(archive, tmp_path / "data")
     assert (tmp_path / "data/train/Cat").is_dir()
+
+
+@pytest.mark.parametrize("copy", [True, False])
+@pytest.mark.parametrize("fate", ["changed", "gone"])
+def test_a_photo_that_is_not_what_was_looked_at(archive, tmp_path, monkeypatch, copy, fate):
+    """Its side was chosen by what it was, and it, not the destination, is to be blamed."""
+    photo = archive / "PetImages/Dog/103.jpg"
+    real = split_module._sides
+
+    def meanwhile(*arguments: object) -> object:
+        photo.unlink()
+        if fate == "changed":
+            photo.write_bytes(b"garbage")
+        return real(*arguments)
+
+    monkeypatch.setattr(split_module, "_sides", meanwhile)
+    with pytest.raises(DataError, match=rf"103\.jpg {'changed' if fate == 'changed' else 'was there a moment ago'}") as caught:
+        split(archive, tmp_path / "data", copy=copy)
+    assert "begin again" in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["unpacked"]
 
 
 def test_a_failure_half_way_leaves_nothing(archive, tmp_path, monkeypatch):

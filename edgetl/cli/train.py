@@ -117,8 +117,9 @@ def command(data: Path | None, out: Path | None, resume: Path | None, overwrite:
     """Train a classifier on DATA, and write the best weights, metrics and a report to a run folder.
 
     DATA holds train/CLASS/ and val/CLASS/ with photos, or just CLASS/ folders, which are then split.
-    An interrupted run goes on with --resume as if it had never stopped. With a GPU the whole network is
-    trained, else its head. Under torchrun all processes train together.
+    With a GPU the whole network is trained, else its head. Where there are epochs, an interrupted run goes on
+    with --resume as if it had never stopped; else the same command begins again, with the features that it has.
+    Under torchrun all processes train together.
 
     \b
     Example:
@@ -180,7 +181,7 @@ def _start(data: Path, out: Path, overwrite: bool, find_lr: bool, given: dict[st
             click.echo("Only the head was trained; --strategy full takes longer, trains the whole network, and may do better.")
     elif _leads():
         said = f"Suggested: --lr {found.suggested:.1e}" if found.suggested else _NO_RATE
-        said += _FROM_SOLVED_HEAD if settings.warm_head else ""
+        said += _FROM_SOLVED_HEAD if found.solved else ""
         click.echo(f"{said}\nCurve: {found.plot}, as numbers: {found.table}")
 
 

@@ -180,7 +180,7 @@ class Predictor:
 
         Takes sources as it goes, so that an endless iterable costs no memory.
 
-        On a CPU this opens a second session, of one thread a run, unless the predictor was made with ``threads=1``.
+        On a CPU, several workers use a second session, of one thread a run, unless the predictor was made with ``threads``.
 
         workers  photos worked on at once; None: one a core
 

@@ -161,6 +161,7 @@ class FileLoader:
                     # Python 3.14 would begin each anew, and import torch again: seconds.
                     multiprocessing_context="fork" if sys.platform == "linux" else None,
                     worker_init_fn=_begin_worker,
+                    generator=torch.Generator(),  # or it draws from the step's own dice, dropout's, when it begins
                 )
             )
         try:

@@ -102,7 +102,7 @@ class Loop:
             # A solved head is hard to beat with few photos: then it is what is kept.
             self._publish(self._row(clock, self._judge()))
             self._save(clock)
-        self._begun = clock.seconds()
+        standing.begun = clock.seconds() if standing.begun is None else standing.begun
         with (
             StopSignal(self._tell_of_stopping) as stop,
             closing(cast("Any", self._course.kit.loader.batches(shares))) as batches,
@@ -164,7 +164,8 @@ class Loop:
             return 0.0
         standing, course = self.standing, self._course
         done = standing.epoch * course.steps + standing.step
-        if done < warmup_steps(course.settings, course.steps) and clock.share_since(self._begun) < 0.5:
+        warmup = warmup_steps(course.settings, course.steps)
+        if done < warmup and standing.begun is not None and clock.share_since(standing.begun) < 0.5:
             return 0.0
         standing.warm = clock.seconds() if standing.warm is None else standing.warm
         return clock.share_since(standing.warm)

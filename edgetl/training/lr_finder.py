@@ -36,11 +36,12 @@ _LEAST_FALL = 0.15  # of the loss: what begins with a solved head wavers by half
 
 @dataclass(frozen=True)
 class FoundRate:
-    """rates, losses: what was tried, losses smoothed; suggested: see ``half_fallen``."""
+    """rates, losses: what was tried, losses smoothed; suggested: see ``half_fallen``; solved: from a solved head on."""
 
     rates: list[float]
     losses: list[float]
     suggested: float | None
+    solved: bool
     table: Path
     plot: Path
 
@@ -68,7 +69,8 @@ def find_learning_rate(
         kit = equip(settings, folders, backbone, processes, folder, listener, left_out=None)
         learner = Learner(kit.backbone, settings, kit.class_weights, kit.sampler.steps, processes)
         rates, losses = _sweep(settings, kit, learner, processes, Counter(listener, "Trying learning rates", STEPS))
-        found = FoundRate(rates, losses, half_fallen(rates, losses), folder / RATES, folder / RATES_PLOT)
+        solved = settings.warm_head and kit.backbone.has_linear_head
+        found = FoundRate(rates, losses, half_fallen(rates, losses), solved, folder / RATES, folder / RATES_PLOT)
         if processes.leads:
             _write(found)
         return found

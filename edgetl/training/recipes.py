@@ -64,6 +64,8 @@ def resolve(data: str | Path, given: Mapping[str, Any], *, cuda: bool) -> TrainS
         recipe["optimizer"] = SOLVER
     if given.get("weights") == "none":  # then there are no pretrained statistics to keep
         recipe["norm_statistics"] = True
+    if strategy == "features":  # nothing of what measures them is trained
+        recipe.pop("norm_statistics", None)
     weights = given.get("weights", "auto")
     if weights not in ("auto", "none") and (Path(weights) / BEST).is_file():  # a run stands for its weights
         given = {**given, "weights": str(Path(weights) / BEST)}
@@ -80,6 +82,8 @@ def _refuse_contradictions(settings: TrainSettings, given: Mapping[str, Any]) ->
         raise TrainingError(f"--optimizer {SOLVER} fits the head only.", "Use it with --strategy features.")
     if settings.class_weights and settings.balanced:
         raise TrainingError("--class-weights and --balanced both even out the classes.", "Give one of them.")
+    if "feature_cache" in given and not settings.has_effect("feature_cache"):
+        raise TrainingError("--feature-cache: no effect with --no-warm-head, which needs no features.", "Leave it out.")
     idle = {name: value for name, value in given.items() if not settings.has_effect(name)}
     if not idle:
         return

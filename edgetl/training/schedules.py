@@ -34,7 +34,8 @@ class Schedule:
         if settings.scheduler == "plateau":
             # Warm-up alone runs by steps here: its factor is applied to whatever rate stands, and ends at 1.
             self._stepwise = _warm_up(optimizer, warmup)
-            self._plateau = lr_scheduler.ReduceLROnPlateau(optimizer, factor=settings.gamma, patience=settings.patience)
+            if settings.gamma < 1:  # torch takes no other
+                self._plateau = lr_scheduler.ReduceLROnPlateau(optimizer, factor=settings.gamma, patience=settings.patience)
         elif settings.scheduler == "one-cycle" and total > 1:  # has a warm-up of its own
             rise = max(warmup, 2) / total if warmup and total > 2 else _ONE_CYCLE_RISE  # torch divides by a rise of 1 less 1
             rates = [group["lr"] for group in optimizer.param_groups]
@@ -62,8 +63,29 @@ class Schedule:
         if not self._falls or share == 0:
             return
         last = self._warmup + share * (self._total - self._warmup)
-        while self._stepwise.last_epoch < min(last, self._total) - 1:
-            self._advance()
+        step = max(math.ceil(min(last, self._total) - 1), self._warmup)
+        if self._stepwise.last_epoch < step:
+            self._pass_over_to(step)
+
+    def _pass_over_to(self, step: int) -> None:
+        """Where ``step`` after ``step`` would lead, at once: a run that time will end may have millions of them."""
+        fall: Any = self._stepwise
+        if isinstance(fall, lr_scheduler.SequentialLR):
+            if fall.last_epoch < self._warmup:
+                fall.last_epoch = self._warmup - 1
+                self._advance()
+            fall.last_epoch = step
+            fall = fall._schedulers[-1]
+            step -= self._warmup
+        fall.last_epoch = step
+        if isinstance(fall, lr_scheduler.CosineAnnealingLR):  # whose own step goes on from the step before
+            rates = [rate * (1 + math.cos(math.pi * step / fall.T_max)) / 2 for rate in fall.base_lrs]
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # it is meant to be asked by its own step
+                rates = fall.get_lr()
+        for group, rate in zip(fall.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
     def _advance(self) -> None:
         with warnings.catch_warnings():

@@ -47,6 +47,7 @@ class Option:
 
 
 _LOOP = ("optimizer", ("sgd", "adam", "adamw"))
+_BODY = ("strategy", ("last-blocks", "full"))
 
 
 def _option(default: Any, group: str, text: str, choices: tuple[str, ...] = (), **limits: Any) -> Any:
@@ -87,16 +88,16 @@ class TrainSettings:
     balanced: bool = _option(False, "Data", "Draw photos so that each class comes equally often.", needs=_LOOP)
 
     recipe: str = _option("default", "Recipe", "Values of all options that are not given.", ("default", "classic"))
-    optimizer: str = _option("adamw", "Recipe", "solver: fit the head on frozen features, no epochs.", (SOLVER, *_LOOP[1]))
+    optimizer: str = _option("adamw", "Recipe", "solver, that of features: fit the head, no epochs.", (SOLVER, *_LOOP[1]))
     warm_head: bool = _option(True, "Recipe", "Begin with a head that the solver fitted.", needs=_LOOP)
-    epochs: int = _option(12, "Recipe", "Times each photo is seen; not by features.", low=1, needs=_LOOP, common=True)
+    epochs: int = _option(12, "Recipe", "Times each photo is seen; not by the solver.", low=1, needs=_LOOP, common=True)
     batch_size: int = _option(64, "Recipe", "Photos in a batch, over all processes.", low=1, needs=_LOOP)
     accumulate: int = _option(1, "Recipe", "Batches whose gradients make one step.", low=1, needs=_LOOP)
     lr: float = _option(
         5e-4, "Recipe", "Learning rate, the largest one, of the head; with sgd 0.002.", above=0, high=1e6, needs=_LOOP
     )
     layer_decay: float = _option(
-        0.15, "Recipe", "Factor on the lowest block's learning rate; in between, by depth.", above=0, high=1, needs=_LOOP
+        0.15, "Recipe", "Factor on the lowest block's learning rate; in between, by depth.", above=0, high=1, needs=_BODY
     )
     momentum: float = _option(0.9, "Recipe", "Momentum of sgd.", low=0, high=0.9999, needs=("optimizer", ("sgd",)))
     weight_decay: float = _option(
@@ -126,7 +127,7 @@ class TrainSettings:
         0.1, "Recipe", "Share of the target spread over all classes.", low=0, high=0.9, needs=_LOOP
     )
     norm_statistics: bool = _option(
-        False, "Recipe", "Let batch norm measure its statistics again; else it keeps the pretrained ones.", needs=_LOOP
+        False, "Recipe", "Let batch norm measure its statistics again, as where there are no pretrained ones.", needs=_BODY
     )
     clip: float = _option(0.0, "Recipe", "Largest norm of the gradient; 0: any.", low=0, needs=_LOOP)
     early_stop: int = _option(0, "Recipe", "Stop after this many epochs without gain; 0: never.", low=0, needs=_LOOP)
@@ -203,6 +204,8 @@ class TrainSettings:
 
     def has_effect(self, name: str) -> bool:
         """Whether field ``name`` changes anything, given the other fields."""
+        if name == "feature_cache":
+            return self.optimizer == SOLVER or self.warm_head
         needs = OPTIONS[name].needs
         return needs is None or (getattr(self, needs[0]) in needs[1] and self.has_effect(needs[0]))
 

@@ -15,7 +15,7 @@ from edgetl.training.run_folder import LAST, require_begun
 from edgetl.training.validation import Scores
 from edgetl.training.writing import write_atomically
 
-_SCHEMA = 6
+_SCHEMA = 7
 _KEYS = {
     *("settings", "scanned", "fingerprint", "left_out", "spec", "levels", "notes", "threads", "batches", "doubts"),
     *("standing", "learner"),
@@ -29,7 +29,8 @@ class Standing:
     epoch, step       the next one to do; both count from 0, a step is one of the optimizer
     loss, right, seen  sums over the photos of the epoch so far
     seconds           spent on training so far, over all parts of an interrupted run
-    warm              how many of them when warm-up was over; None before
+    begun             how many of them before the first step; None before it
+    warm              how many when warm-up was over; None before
     history           the rows of history.csv: one for each epoch done, and for a solved head before them
     best, best_epoch  the scores of the kept weights, and the epoch that they are from (from 1; 0: the beginning)
     midway            they are half-way between the beginning and that epoch
@@ -45,6 +46,7 @@ class Standing:
     right: float = 0.0
     seen: float = 0.0
     seconds: float = 0.0
+    begun: float | None = None
     warm: float | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     best: Scores | None = None

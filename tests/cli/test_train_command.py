@@ -202,7 +202,7 @@ def test_find_lr_writes_a_table_and_a_plot(class_folder, tmp_path):
 
 @pytest.mark.parametrize("given", [[], ["--warm-head"]])
 def test_find_lr_names_no_rate_where_it_found_none(class_folder, tmp_path, monkeypatch, given):
-    found = FoundRate([1e-3], [1.0], None, tmp_path / "lr.csv", tmp_path / "lr.png")
+    found = FoundRate([1e-3], [1.0], None, bool(given), tmp_path / "lr.csv", tmp_path / "lr.png")
     monkeypatch.setattr("edgetl.training.lr_finder.find_learning_rate", lambda *_, **__: found)
     result = edgetl("train", class_folder, "-o", tmp_path / "run", "--find-lr", *SMALL, *given, "--lr", 3)
     assert "hardly falls at any rate; no --lr is suggested" in result.output and "--lr 3" not in result.output

@@ -58,13 +58,14 @@ def test_warm_up_takes_half_of_the_time_at_most(two_parts, tmp_path, slow_steps)
     assert rates[16] > 0.95 and rates[16:] == sorted(rates[16:], reverse=True) and rates[-1] < 0.05
 
 
-def test_a_run_that_goes_on_knows_when_its_warm_up_was_over(two_parts, tmp_path, slow_steps, monkeypatch):
-    settings = small(two_parts, epochs=1000, max_time=30, batch_size=2, warmup=1.0)
+@pytest.mark.parametrize(("warmup", "stopped"), [(1.0, 18), (100.0, 12)])  # after it, and in its midst
+def test_a_run_that_goes_on_knows_when_its_warm_up_is_over(two_parts, tmp_path, slow_steps, monkeypatch, warmup, stopped):
+    settings = small(two_parts, epochs=1000, max_time=30, batch_size=2, warmup=warmup)
     train(settings, tmp_path / "whole")
     whole, notebook = list(slow_steps), Notebook()
     slow_steps.clear()
     with monkeypatch.context() as patch:
-        signal_in_step(patch, 18, signal.SIGINT)
+        signal_in_step(patch, stopped, signal.SIGINT)
         assert not train(settings, tmp_path / "parts").finished
     assert resume(tmp_path / "parts", listener=notebook).finished
     assert slow_steps == pytest.approx(whole, rel=1e-9)

@@ -124,7 +124,13 @@ def assert_same(one, other) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"cache": "off"}, {"scheduler": "plateau", "accumulate": 2, "epochs": 3}, {"scheduler": "one-cycle"}]
+    "changes",
+    [
+        {},
+        {"cache": "off", "backbone": "mobilenet_v3_small"},  # which has dropout
+        {"scheduler": "plateau", "accumulate": 2, "epochs": 3},
+        {"scheduler": "one-cycle"},
+    ],
 )
 @pytest.mark.parametrize(("kind", "number"), [(signal.SIGINT, 3), (signal.SIGTERM, 4)])
 def test_ctrl_c_stops_after_the_step_and_the_run_goes_on_from_there(two_parts, tmp_path, monkeypatch, changes, kind, number):

@@ -84,6 +84,7 @@ def test_the_same_run_twice_gives_the_same_bits_and_another_seed_others(two_part
         ({"cache": "memory", "workers": 1}, {"cache": "memory", "workers": 3}),
         ({"cache": "memory"}, {"cache": "off", "workers": 1}),
         ({"cache": "off", "workers": 1}, {"cache": "off", "workers": 3}),
+        ({"cache": "memory", "backbone": "mobilenet_v3_small"}, {"cache": "off", "backbone": "mobilenet_v3_small"}),  # dropout
     ],
 )
 @pytest.mark.parametrize("recipe", ["default", "classic"])

@@ -132,7 +132,7 @@ def test_what_falls_by_steps_is_at_its_end_when_the_time_is_up(scheduler, warmup
         if step + 1 >= first:
             schedule.hurry((step + 1 - first) / (allowed - first))
     assert rates[:first] == pytest.approx(whole[:first])
-    assert set(map(str, rates)) <= set(map(str, whole))  # the same curve, with steps left out
+    assert all(min(abs(rate - other) for other in whole) < 1e-12 for rate in rates)  # the same curve, steps left out
     assert max(rates) >= 0.9 * RATE and rates[-1] < 0.6 * max(rates)
     optimizer.step()
     schedule.step()
@@ -158,6 +158,27 @@ def test_nothing_is_hurried_while_no_time_is_over(scheduler, warmup):
     assert rates == curve(scheduler=scheduler, warmup=warmup)
 
 
+@pytest.mark.parametrize("scheduler", ["cosine", "one-cycle"])
+@pytest.mark.parametrize("begun", [0, 3, 8])  # in warm-up, which lasts five steps, or behind it
+def test_millions_of_steps_are_passed_over_at_once(scheduler, begun, monkeypatch):
+    epochs, single = 10**6, Schedule._advance
+    advanced = []
+    monkeypatch.setattr(Schedule, "_advance", lambda self: advanced.append(single(self)))
+    optimizer = optimizer_of()
+    schedule = Schedule(optimizer, TrainSettings("d", epochs=epochs, scheduler=scheduler, warmup=1), STEPS)
+    for _ in range(begun):
+        optimizer.step()
+        schedule.step()
+    rates = []
+    for share in (0.25, 0.5, 0.75):
+        schedule.hurry(share)
+        rates.append(optimizer.param_groups[0]["lr"] / RATE)
+    assert rates == pytest.approx([(1 + math.cos(math.pi * share)) / 2 for share in (0.25, 0.5, 0.75)], abs=1e-4)
+    schedule.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(RATE * rates[-1], rel=1e-4)
+    assert len(advanced) <= begun + 2
+
+
 @pytest.mark.parametrize("scheduler", ["none", "step", "plateau"])
 def test_other_schedules_are_not_hurried(scheduler):
     optimizer = optimizer_of()
@@ -172,6 +193,28 @@ def test_plateau_falls_when_the_loss_stalls():
     by_epoch = rates[::STEPS]
     assert rates[:STEPS] == pytest.approx(warm_up(STEPS))
     assert by_epoch[1:] == pytest.approx([RATE, RATE, RATE, RATE * 0.1, RATE * 0.1])
+
+
+def test_a_plateau_that_never_falls():
+    assert set(curve([1.0] * EPOCHS, scheduler="plateau", patience=0, gamma=1.0, warmup=0)) == {RATE}
+
+
+def test_a_restored_plateau_knows_what_it_waited_for():
+    def listen(schedule: Schedule, losses: list[float]) -> Schedule:
+        for loss in losses:
+            schedule.step()
+            schedule.epoch_ended(loss)
+        return schedule
+
+    settings = TrainSettings("d", epochs=EPOCHS, scheduler="plateau", warmup=0, patience=1, gamma=0.1)
+    first, second = optimizer_of(), optimizer_of()
+    before = listen(Schedule(first, settings, STEPS), [1.0, 1.0])
+    assert first.param_groups[0]["lr"] == RATE
+    after = Schedule(second, settings, STEPS)
+    second.load_state_dict(first.state_dict())
+    after.load_state_dict(before.state_dict())
+    listen(after, [1.0])
+    assert second.param_groups[0]["lr"] == pytest.approx(0.1 * RATE)
 
 
 @pytest.mark.parametrize("scheduler", ["none", "step", "cosine", "one-cycle", "plateau"])

@@ -116,6 +116,24 @@ def test_statistics_are_kept_where_there_are_any():
     given = ({}, {"weights": "none"}, {"norm_statistics": True}, {"recipe": "classic"})
     measured = [resolve("d", {"strategy": "full", **options}, cuda=False).norm_statistics for options in given]
     assert measured == [False, True, True, True]
+    frozen = {"strategy": "features", "optimizer": "sgd"}
+    for options in ({}, {"weights": "none"}, {"recipe": "classic"}):
+        assert not resolve("d", {**frozen, **options}, cuda=False).norm_statistics
+
+
+@pytest.mark.parametrize("given", [{"layer_decay": 0.5}, {"norm_statistics": True}])
+def test_what_concerns_the_body_is_refused_where_it_is_frozen(given):
+    resolve("d", {"strategy": "last-blocks", **given}, cuda=False)
+    for optimizer in ("solver", "adamw"):
+        with pytest.raises(TrainingError, match="no effect without --strategy last-blocks or full"):
+            resolve("d", {"strategy": "features", "optimizer": optimizer, **given}, cuda=False)
+
+
+def test_a_feature_cache_is_refused_where_no_features_are_computed():
+    for given in ({"strategy": "features"}, {"strategy": "full"}):
+        assert resolve("d", {**given, "feature_cache": "off"}, cuda=False).has_effect("feature_cache")
+    with pytest.raises(TrainingError, match="--feature-cache: no effect with --no-warm-head"):
+        resolve("d", {"strategy": "full", "warm_head": False, "feature_cache": "off"}, cuda=False)
 
 
 def test_the_classic_recipe_is_the_well_known_one():

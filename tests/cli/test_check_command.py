@@ -320,6 +320,18 @@ def test_against_a_worse_bundle_exits_1(project: Project) -> None:
     assert "100.00 points lost, 99 allowed" in results[0].stdout
 
 
+def test_against_with_a_tolerance_the_probabilities_are_held_to_it(project: Project) -> None:
+    """The same network at another temperature: every label stays, every probability moves."""
+    trained, other, report = checkpoint.load(project.run), project.folder / "other", project.folder / "check.json"
+    export_bundle(trained.network, replace(trained.card, temperature=2.0), other, golden=())
+    line = ["check", other, "--against", project.bundle, "--images", project.photos, "--json", report, "--tolerance"]
+    for limit, passed in (("1e-9", False), ("1", True)):
+        result = CliRunner().invoke(command, [*map(str, line), limit])
+        assert result.exit_code == (0 if passed else 1), result.output
+        gates = {gate["name"]: gate["passed"] for gate in json.loads(report.read_text(encoding="utf-8"))["gates"]}
+        assert gates == {"photos": True, "probabilities": passed}
+
+
 @pytest.mark.parametrize("which", ["new", "old"])
 def test_against_a_damaged_bundle_is_a_failure_with_its_reports(project: Project, which: str) -> None:
     whole = shutil.copytree(project.bundle, project.folder / "whole")

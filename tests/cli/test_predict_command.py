@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_bundle as tiny
@@ -17,6 +18,7 @@ from PIL import Image
 
 from edgetl import Predictor
 from edgetl.cli.main import command as program
+from edgetl.runtime.images import MAX_PIXELS
 
 
 def predict(*arguments: object, stdin: bytes = b"") -> Result:
@@ -195,10 +197,37 @@ def test_what_is_not_here_is_an_error_with_a_hint(
     assert len(result.stderr.splitlines()) == 2, "a message and a hint"
 
 
-def test_options_reach_the_predictor(tiny_bundle: Path, photo_folder: Path) -> None:
-    result = predict(tiny_bundle, photo_folder / "0-64x48.jpg", "--max-pixels", 100, "--threads", 1, "--providers", "cpu")
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
+    """The options of each predictor that is made."""
+    options: list[dict[str, object]] = []
+
+    def record(model: str, **given: Any) -> Predictor:
+        options.append(given)
+        return Predictor(model, **given)
+
+    monkeypatch.setattr("edgetl.runtime.predictor.Predictor", record)
+    return options
+
+
+def test_options_reach_the_predictor(tiny_bundle: Path, photo_folder: Path, made: list[dict[str, object]]) -> None:
+    options = ["--max-pixels", 100, "--threads", 3, "--providers", "CPU,cpu", "--precision", "fp32"]
+    result = predict(tiny_bundle, photo_folder / "0-64x48.jpg", *options)
     assert result.exit_code == 1
     assert "the limit is 100" in result.stdout
+    predict(tiny_bundle, photo_folder / "0-64x48.jpg", "--providers", "cpu")
+    assert made == [
+        {"providers": ["CPU", "cpu"], "threads": 3, "precision": "fp32", "max_pixels": 100},
+        {"providers": "cpu", "threads": None, "precision": None, "max_pixels": MAX_PIXELS},
+    ]
+
+
+def test_many_photos_are_run_on_one_thread_each_unless_threads_are_asked_for(
+    tiny_bundle: Path, photo_folder: Path, made: list[dict[str, object]]
+) -> None:
+    for options in ([], ["--threads", 3]):
+        assert predict(tiny_bundle, photo_folder, *options).exit_code == 0
+    assert [options["threads"] for options in made] == [1, 3]
 
 
 def test_a_damaged_bundle_is_an_error(bundle_copy: Path, photo_folder: Path) -> None:

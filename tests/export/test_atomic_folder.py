@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,29 @@ def test_a_failed_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
         replace_folder(tmp_path / "bundle", {"a": b"new"})
     assert (tmp_path / "bundle/a").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_folder_is_on_the_disk_before_its_name_points_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync, put_in_place = os.fsync, atomic_folder._put_in_place
+    synced: dict[int, int] = {}  # inode → bytes that it had
+    unsynced: list[list[str]] = []
+
+    def record(handle: int) -> None:
+        fsync(handle)
+        synced[os.fstat(handle).st_ino] = os.fstat(handle).st_size
+
+    def look(new: Path, destination: Path) -> None:
+        paths = [new, *new.rglob("*")]
+        unsynced.append([path.name for path in paths if synced.get(path.stat().st_ino) != path.stat().st_size])
+        synced.clear()
+        put_in_place(new, destination)
+
+    monkeypatch.setattr(os, "fsync", record)
+    monkeypatch.setattr(atomic_folder, "_put_in_place", look)
+    for content in (OLD, NEW):  # by a rename, and by a swap
+        replace_folder(tmp_path / "bundle", {name: text.encode() for name, text in content.items()})
+        assert set(synced) == {tmp_path.stat().st_ino}  # the name itself
+    assert unsynced == [[], []]
 
 
 def test_where_the_new_folder_cant_take_the_place_the_old_one_is_put_back(

@@ -284,14 +284,32 @@ def test_a_kept_accuracy_with_other_answers_is_no_reason_to_stop(
     assert next(given, None) is None
 
 
+def with_bias(network: onnx.ModelProto, values: Sequence[float]) -> onnx.ModelProto:
+    """The same network with another bias of its head."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(network)
+    head = next(node for node in reversed(changed.graph.node) if node.op_type == "Gemm")
+    bias = next(tensor for tensor in changed.graph.initializer if tensor.name == head.input[2])
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.array(values, np.float32), bias.name))
+    return changed
+
+
 def test_answers_that_are_no_numbers_are_wrong_ones(network: onnx.ModelProto, judged_by: JudgedBy) -> None:
-    broken = onnx.ModelProto()
-    broken.CopyFrom(network)
-    head = next(node for node in reversed(broken.graph.node) if node.op_type == "Gemm")
-    bias = next(tensor for tensor in broken.graph.initializer if tensor.name == head.input[2])
-    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(bias.dims, np.nan, np.float32), bias.name))
+    broken = with_bias(network, [np.nan] * 3)
     judgement = Judge(network, tiny_card(), judged_by.validation).judge(broken, "broken")
     assert (judgement.fp32_accuracy, judgement.accuracy, judgement.agreement) == (1.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("label", range(3))
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_label_is_not_right_for_being_no_number(
+    network: onnx.ModelProto, judged_by: JudgedBy, label: int, value: float
+) -> None:
+    bias = [0.0, 0.0, 0.0]
+    bias[label] = value  # the highest of all to argmax
+    judge = Judge(network, tiny_card(), [(path, label) for path, _ in judged_by.validation])
+    judgement = judge.judge(with_bias(network, bias), "broken")
+    assert (judgement.accuracy, judgement.agreement) == (0.0, 0.0)
 
 
 def test_an_onnxruntime_too_old_to_quantize_is_named(

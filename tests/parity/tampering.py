@@ -39,12 +39,12 @@ def sign(bundle: Path, **changes: object) -> None:
     (bundle / MANIFEST).write_bytes(manifest_bytes(manifest))
 
 
-def weight(model: onnx.ModelProto, spec: PreprocessSpec) -> None:
-    """One weight of the head, moved by 0.05."""
+def weight(model: onnx.ModelProto, spec: PreprocessSpec, by: float = 0.05) -> None:
+    """One weight of the head, moved."""
     head = next(node for node in reversed(model.graph.node) if node.op_type == "Gemm")
     tensor = next(tensor for tensor in model.graph.initializer if tensor.name == head.input[1])
     values = numpy_helper.to_array(tensor).copy()
-    values.flat[7] += 0.05
+    values.flat[7] += by
     tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
 
 

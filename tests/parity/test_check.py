@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import runpy
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,6 +25,7 @@ from small_export import SPEC, Check, Exported
 from edgetl.errors import BundleError, ParityError
 from edgetl.export.bundle_writer import export_bundle
 from edgetl.export.program import build_program, straight_classifier
+from edgetl.export.torchscript import build_torchscript
 from edgetl.parity.check import check, unopened
 from edgetl.parity.photos import CHUNK_PHOTOS, Photo, Unreadable, find_photos, read_chunks
 from edgetl.parity.runtimes import RUNTIMES, Runtime, Subject, fresh_worker
@@ -321,6 +324,21 @@ def test_a_precision_without_a_tolerance_needs_one(exported: Exported, run_check
     with pytest.raises(ParityError, match="no default tolerance for precision 'fp8'"):
         run_check(subject, "onnxruntime-cpu")
     assert run_check(subject, "onnxruntime-cpu", tolerance=1e-3).passed
+
+
+def test_beside_an_int8_model_the_float_ones_are_held_to_their_own_tolerance(copied: Exported, run_check: Check) -> None:
+    """The same weight moved in both files, by what int8 may cost and float may not."""
+    tampering.tamper_with_onnx(copied.folder, copied.card.spec, partial(tampering.weight, by=5.0))
+    network = copy.deepcopy(copied.network)
+    with torch.no_grad():
+        network.get_parameter("fc.weight").flatten()[7] += 5.0
+    (copied.folder / "model.ts.pt").write_bytes(build_torchscript(network, copied.card))
+    tampering.sign(copied.folder)
+    result = run_check(replace(copied.subject(), precision="int8"), "torchscript", "onnxruntime-cpu")
+    assert {run.name: run.status for run in result.runtimes} == {"torchscript": "failed", "onnxruntime-cpu": "passed"}
+    for run in result.runtimes:
+        answers = run.stage("probabilities")
+        assert answers is not None and 1e-3 < answers.worst.largest < 0.1
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -116,6 +116,11 @@ def test_the_logits_limit_guarantees_the_tolerance_on_probabilities() -> None:
         assert np.abs(softmax(moved / temperature) - softmax(logits / temperature)).max() <= 1e-3
 
 
+@pytest.mark.parametrize(("logits", "scale"), [((5, -8, 1), 8), ((0.5, -1, 0), 2), ((math.nan, 9, 0), 2), ((), 2)])
+def test_the_logits_limit_grows_with_the_largest_logit_or_the_temperature(logits: tuple[float, ...], scale: float) -> None:
+    assert Tolerance(1e-3, temperature=2.0).limit("logits", Stages(logits=np.array(logits))) == 2e-3 * scale
+
+
 def test_kl_divergence_against_scipy() -> None:
     rng = np.random.default_rng(1)
     for _ in range(20):

@@ -105,6 +105,16 @@ def test_swapped_labels_are_named_though_the_numbers_agree(copied: Exported, run
     assert "'dog', in the checkpoint 'cat'" in result.failures[0][1]
 
 
+@pytest.mark.parametrize("in_manifest", [True, False])
+def test_another_temperature_in_a_description_is_named_with_its_files(
+    copied: Exported, run_check: Check, in_manifest: bool
+) -> None:
+    _describe_otherwise(copied, replace(copied.card, temperature=1.3), in_manifest)
+    result = run_check(copied.subject(), "onnxruntime-cpu")
+    files = ("manifest.json", "model.onnx") if in_manifest else ("model.onnx",)
+    assert result.failures == [("temperature", "; ".join(f"{file}: temperature 1.3, in the checkpoint 1.4" for file in files))]
+
+
 def test_another_spec_in_the_description_misleads_the_predictor(copied: Exported, run_check: Check) -> None:
     other = replace(copied.card, spec=replace(copied.card.spec, interpolation="bilinear"))
     _describe_otherwise(copied, other, in_manifest=True)

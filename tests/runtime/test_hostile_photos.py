@@ -182,6 +182,24 @@ def test_a_file_object_that_fails_is_an_image_error(failure: object) -> None:
         read_image(Unhelpful(failure))
 
 
+class Pouring:
+    """Gives ten blocks of whatever length is asked for."""
+
+    blocks = 0
+
+    def read(self, size: int) -> bytes:
+        self.blocks += 1
+        return bytes(size) if self.blocks <= 10 else b""
+
+
+def test_a_stream_is_read_no_further_than_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgetl.runtime.images._MAX_STREAM_BYTES", 1 << 21)
+    stream = Pouring()
+    with pytest.raises(ImageError, match="the stream is longer than 2 MiB"):
+        read_image(stream)  # type: ignore[arg-type]
+    assert stream.blocks == 3
+
+
 def test_a_closed_file_and_a_closed_image() -> None:
     file = BytesIO(WHOLE["png"])
     image = Image.open(file)

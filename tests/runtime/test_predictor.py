@@ -17,6 +17,7 @@ from PIL import Image
 
 from edgetl import Prediction, Predictor
 from edgetl.errors import BundleError, ImageError, MissingDependencyError, RuntimeUnavailableError
+from edgetl.runtime.session import open_session
 
 
 @pytest.fixture(scope="module")
@@ -289,6 +290,20 @@ def test_cuda_is_looked_for_where_pip_puts_it_without_a_word_on_stdout(
     monkeypatch.setattr("onnxruntime.InferenceSession", _session_that_falls_back)
     Predictor(tiny_bundle)
     assert len(looked) == 1 and capsys.readouterr().out == ""
+
+
+def test_cuda_keeps_its_digits_unless_tf32_is_asked_for(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[list[object]] = []
+
+    def record(model: bytes, options: object, providers: list[object], **more: object) -> object:
+        given.append(providers)
+        return _session_that_falls_back(model, options, providers, **more)
+
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr("onnxruntime.InferenceSession", record)
+    Predictor(tiny_bundle)
+    open_session(tiny_bundle / "model.onnx", tf32=True)
+    assert given == [[("CUDAExecutionProvider", {"use_tf32": tf32}), "CPUExecutionProvider"] for tf32 in (0, 1)]
 
 
 def _session_that_falls_back(model: bytes, options: object, providers: list[object], **_: object) -> object:

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -269,6 +270,17 @@ def test_a_damaged_csv_row_costs_none_of_those_behind_it(
         with pytest.raises(ResultsError, match=r"results.csv, line \d+: not a result"):
             write(path, RESULTS)
         assert path.read_bytes() == damaged[: len(damaged) - cut]
+
+
+def test_a_kill_costs_the_rows_of_a_second_at_most(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("edgetl.runtime.result_files.time", SimpleNamespace(monotonic=lambda: now))
+    with open_results(path, "m1", LABELS) as file:
+        for count in (1, 2):
+            now += 1.01
+            file.append(result(f"{count}.jpg"))
+            seen = file.path.read_bytes()  # what another process would find now
+            assert [name in seen for name in (b"1.jpg", b"2.jpg")] == [True, count == 2]
 
 
 def test_one_writer_at_a_time(path: Path) -> None:

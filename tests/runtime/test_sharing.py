@@ -103,5 +103,17 @@ def test_memory_stays_flat_over_many_predictions(tiny_bundle: Path, photo_folder
 
 def test_threads_reach_the_session(tiny_bundle: Path) -> None:
     for threads in (1, 3):
-        session = Predictor(tiny_bundle, threads=threads)._session(threads)
-        assert session.get_session_options().intra_op_num_threads == threads
+        predictor = Predictor(tiny_bundle, threads=threads)
+        predictor(PHOTOS[0])
+        assert threads_of_sessions(predictor) == [threads]
+
+
+def test_a_batch_keeps_to_the_threads_that_the_predictor_was_made_with(tiny_bundle: Path) -> None:
+    predictor = Predictor(tiny_bundle, threads=3)
+    assert len(list(predictor.batch(PHOTOS[:4], workers=2))) == 4
+    assert threads_of_sessions(predictor) == [3]
+
+
+def threads_of_sessions(predictor: Predictor) -> list[int]:
+    """Of each session that was opened: one is opened when a run needs it."""
+    return [session.get_session_options().intra_op_num_threads for session in predictor._sessions.values()]

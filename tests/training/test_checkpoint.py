@@ -81,6 +81,24 @@ def test_a_full_disk_leaves_the_earlier_file(tmp_path):
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [(BEST, b"earlier")]
 
 
+def test_a_file_is_on_the_disk_before_its_name_points_to_it(tmp_path, monkeypatch):
+    fsync, replace, events = os.fsync, Path.replace, []
+
+    def logged_fsync(handle: int) -> None:
+        fsync(handle)
+        events.append(("synced", os.fstat(handle).st_ino, os.fstat(handle).st_size))
+
+    def logged_replace(path: Path, target: Path) -> Path:
+        events.append(("named", path.stat().st_ino, target.name))
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", logged_fsync)
+    monkeypatch.setattr(Path, "replace", logged_replace)
+    write_atomically(tmp_path / BEST, lambda temporary: temporary.write_bytes(b"weights"))
+    inode = (tmp_path / BEST).stat().st_ino
+    assert events == [("synced", inode, len(b"weights")), ("named", inode, BEST)]
+
+
 def test_a_folder_that_is_not_there_is_said(trained, tmp_path):
     with pytest.raises(CheckpointError, match="No such file or directory"):
         save(trained, tmp_path / "gone" / BEST)

@@ -174,6 +174,17 @@ def test_a_run_keeps_what_it_used_and_removes_what_others_left(
     assert extract_features(resized_otherwise(backbone), samples[:1], cache=tmp_path).cached == 0
 
 
+def test_what_a_run_used_last_stays_when_room_is_made(backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path) -> None:
+    for used, one in ((1000, backbone), (2000, resized_otherwise(backbone))):
+        extract_features(one, samples[:2], cache=tmp_path)
+        (shard,) = (path for path in tmp_path.rglob("*.npy") if path.stat().st_mtime > 2000)
+        os.utime(shard, (used, used))
+    extract_features(backbone, samples[:2], cache=tmp_path)  # written first, used last
+    make_room(tmp_path, set(), shard.stat().st_size)
+    assert extract_features(backbone, samples[:2], cache=tmp_path).cached == 2
+    assert not shard.exists()
+
+
 def test_a_shard_that_another_run_removes_meanwhile_is_computed_again(
     backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -168,3 +168,23 @@ def test_what_ends_a_command_early_leaves_nothing_behind(number: int, code: int,
         _, told = process.communicate(timeout=60)
     assert process.returncode == code and "Traceback" not in told
     assert not list(tmp_path.iterdir())
+
+
+SPINS = """
+import os
+from edgetl.cli import main
+
+main._run = lambda: print(os.environ.get("GOMP_SPINCOUNT")) or 0
+main.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")]
+)
+def test_waiting_threads_soon_leave_the_cores_to_others_unless_told_otherwise(given: dict[str, str], spins: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(
+        [sys.executable, "-c", SPINS], capture_output=True, text=True, env={**environment, **given}, timeout=60
+    )
+    assert done.stdout.split() == [spins]

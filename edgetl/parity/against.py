@@ -54,7 +54,8 @@ def compare_bundles(
     for path, ours, theirs in zip(photos, new.batch(photos), old.batch(photos), strict=True):
         tally.add(path.relative_to(root).as_posix(), class_folder(path, root, labels), ours, theirs)
         progress()
-    if tally.compared == 0 and tally.unreadable:
+    answered = tally.photo_gate()
+    if tally.compared == 0 and answered.passed:
         raise ParityError(f"None of {len(photos)} photos can be read, so there is nothing to compare.")
     accuracy = tally.accuracy()
     return AgainstResult(
@@ -69,7 +70,7 @@ def compare_bundles(
         accuracy=accuracy,
         unlabelled=tally.compared - (accuracy.photos if accuracy else 0),
         gates=(
-            tally.photo_gate(),
+            answered,
             *(_accuracy_gate(accuracy, max_accuracy_drop) if tally.compared else ()),
             *_probability_gate(tally.largest, tolerance),
         ),

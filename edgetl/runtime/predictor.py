@@ -99,7 +99,7 @@ class Predictor:
                 names in order of preference; a provider asked for by name runs or this raises
     threads     threads inside one run of the model; None: one a core
     precision   which of a bundle's models ("fp32", "fp16", "int8"); None: its default
-    max_pixels  the largest photo that is decoded, height × width; nor may its resize take more, but for a million
+    max_pixels  the largest photo that is decoded, height × width; its resize may take as many, or a million
 
     One object may be shared by threads, and can be pickled: it is loaded again where it arrives. It works in a forked
     process too, which must end with ``os._exit``, as multiprocessing's do: onnxruntime hangs in ``sys.exit`` there.

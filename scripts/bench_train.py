@@ -10,6 +10,7 @@ Example:
   python3 scripts/bench_train.py --backbone resnet50 --batch-size 256 --compile
 """
 
+# ruff: noqa: E402  how threads wait is set before torch is imported
 from __future__ import annotations
 
 import argparse
@@ -22,11 +23,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from edgetl.cli.main import spin_less
+
+spin_less()  # as the program does, before it imports torch
+import torch
+import torch.nn.functional as F
 
 from edgetl.training.dataset import scan
 from edgetl.training.distributed import Processes, describe, join

@@ -135,7 +135,7 @@ def _against(
 
     limits = {"max_accuracy_drop": max_accuracy_drop, "tolerance": tolerance}
     try:
-        new, old = Predictor(bundle, precision=precision), Predictor(against)
+        new, old = Predictor(bundle, precision=precision if bundle.is_dir() else None), Predictor(against)
         return compare_bundles(new, old, photos, root, progress=progress, **limits)
     except NoSuchModelError:
         raise

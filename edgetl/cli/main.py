@@ -1,6 +1,7 @@
 """The command group: finds each subcommand by its file, and turns the library's errors into exit codes.
 
-0: done; 1: it failed, or the answer is no; 2: it was called wrongly; 130: interrupted.
+0: done; 1: it failed, or the answer is no; 2: it was called wrongly; 130: interrupted. A polite kill ends it by that signal,
+but for training, which saves where it stands: 130.
 """
 
 from __future__ import annotations
@@ -76,17 +77,31 @@ def main() -> None:
     if os.environ.get("COLUMNS") == "0":  # as some terminals say before they know; tables would be of no width
         del os.environ["COLUMNS"]
     gc.set_threshold(_COLLECTED_EVERY, *gc.get_threshold()[1:])
-    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():  # read by torch's threads as it is imported
-        os.environ["GOMP_SPINCOUNT"] = _SPINS
-    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _terminate)
-    code = _run()
+    spin_less()
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        if signal.getsignal(number) == usual:
+            signal.signal(number, _interrupt)
+    try:
+        code = _run()
+    except BaseException:
+        if not _received:
+            raise
+        code = _interrupted()  # in the midst of an import, which says something else of it
+    if signal.SIGTERM in _received:  # as whoever sent it expects, now that all is put away; process 1 goes on
+        os.kill(os.getpid(), signal.SIGTERM)
     gc.freeze()  # or Python looks through all that torch imported before it ends: a second
     if _is_connected():
         with suppress(OSError, ValueError, AttributeError):  # full, closed, none
             sys.stdout.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def spin_less() -> None:
+    """Let torch's waiting threads soon leave their cores to others, unless the user has said what they do. Only before torch
+    is imported."""
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = _SPINS
 
 
 def _run() -> int:
@@ -102,12 +117,8 @@ def _run() -> int:
         with suppress(OSError):  # the terminal may be closed, and the disk of the log full
             error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt) as error:
-        _end_with(cli.INTERRUPTED)
-        if isinstance(error.__cause__ or error, _Terminated):  # click wraps it
-            os.kill(os.getpid(), signal.SIGTERM)  # as whoever sent it expects, now that all is put away
-        click.echo("Interrupted.", err=True)
-        return cli.INTERRUPTED
+    except (click.Abort, KeyboardInterrupt):
+        return _interrupted()
     except RecursionError:
         click.echo("Error: these folders or values are nested too deeply.", err=True)
         return 1
@@ -122,12 +133,19 @@ def _run() -> int:
         return 1
 
 
-class _Terminated(KeyboardInterrupt):
-    """A polite kill, as by a CI system: temporary folders and helping processes go, as with Ctrl-C."""
+_received: set[int] = set()
 
 
-def _terminate(*_: object) -> None:
-    raise _Terminated
+def _interrupt(number: int, _: object) -> None:
+    """A polite kill, as by a CI system, puts away temporary folders and helping processes as Ctrl-C does."""
+    _received.add(number)
+    raise KeyboardInterrupt
+
+
+def _interrupted() -> int:
+    _end_with(cli.INTERRUPTED)
+    click.echo("Interrupted.", err=True)
+    return cli.INTERRUPTED
 
 
 def _end_with(code: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import threading
 import weakref
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 _INPUTS = [{name: "tensor(uint8)"} for name in (IMAGES, RESIZED)]
 _OUTPUTS = {LOGITS: "tensor(float)", PROBABILITIES: "tensor(float)"}
-_ANY_RESIZE = 1_000_000  # pixels: whoever limits photos to fewer still wants them enlarged to what the network takes
+_ENLARGED = 16  # times the network's input: whoever limits photos to less than that still wants them resized
 _GPU_BATCH = 32  # photos a run where one photo leaves the device idle; a CPU gains nothing from more than 1
 
 
@@ -99,7 +100,8 @@ class Predictor:
                 names in order of preference; a provider asked for by name runs or this raises
     threads     threads inside one run of the model; None: one a core
     precision   which of a bundle's models ("fp32", "fp16", "int8"); None: its default
-    max_pixels  the largest photo that is decoded, height × width; its resize may take as many, or a million
+    max_pixels  the largest photo that is decoded, height × width; its resize may take as many, or 16 times
+                the network's input
 
     One object may be shared by threads, and can be pickled: it is loaded again where it arrives. It works in a forked
     process too, which must end with ``os._exit``, as multiprocessing's do: onnxruntime hangs in ``sys.exit`` there.
@@ -274,7 +276,9 @@ class Predictor:
         image = read_image(source, max_pixels=self.max_pixels)
         try:
             if self.max_pixels < MAX_PIXELS:
-                refuse_extreme_shape(image, self.card.spec, max(self.max_pixels, _ANY_RESIZE))
+                size = self.card.spec.size
+                input_pixels = math.prod(size) if isinstance(size, tuple) else size**2
+                refuse_extreme_shape(image, self.card.spec, max(self.max_pixels, _ENLARGED * input_pixels))
             return self.resize(image)
         except ImageError as error:
             raise ImageError(describe(source), error.reason) from None

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial, reduce
+from threading import Event
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -194,17 +195,22 @@ class _Photos:
 
     def candidates(self, features: Sequence[Tensor], strength: float | None) -> list[_Candidate]:
         """A head on each of ``features``, float32 [photos, features]; small ones side by side on the cores of a CPU."""
-        compute = partial(self.candidate, strength=strength)
+        stop = Event()
+        compute = partial(self.candidate, strength=strength, stop=stop)
         if len(features) == 1 or features[0].device.type != "cpu" or not self.is_small(features[-1]):
             return [compute(values) for values in features]
         with ThreadPoolExecutor(len(features)) as pool:
-            return list(pool.map(compute, features))
+            try:
+                return list(pool.map(compute, features))
+            except BaseException:  # Ctrl-C, which would wait for them
+                stop.set()
+                raise
 
-    def candidate(self, values: Tensor, strength: float | None) -> _Candidate:
+    def candidate(self, values: Tensor, strength: float | None, stop: Event) -> _Candidate:
         """A head on ``values``, float32 [photos, features], cross-validated unless its strength is given."""
         scaling = _Scaling.of(values)
         problem = _Problem(scaling.apply(values), self.targets, self.weights, self.classes)
-        return _Candidate(scaling, problem, None if strength else _cross_validate(problem, self.ranks))
+        return _Candidate(scaling, problem, None if strength else _cross_validate(problem, self.ranks, stop))
 
 
 @dataclass(frozen=True)
@@ -357,10 +363,11 @@ class _Problem:
         return [slice(start, start + step) for start in range(0, len(self.targets), step)]
 
 
-def _cross_validate(problem: _Problem, ranks: NDArray[np.int64]) -> _Validated | None:
+def _cross_validate(problem: _Problem, ranks: NDArray[np.int64], stop: Event) -> _Validated | None:
     """Try strengths from the smallest on while the loss gets better; None where no photo can be judged.
 
     ranks  see ``_ranks``; a photo's fold is its rank modulo the number of folds
+    stop   set where nobody waits for the answer any more
 
     A class that a single fold holds is not judged: where it is held out, nothing is known of it. Strengths that would
     drown it are not tried then.
@@ -381,6 +388,8 @@ def _cross_validate(problem: _Problem, ranks: NDArray[np.int64]) -> _Validated |
     solution: Tensor | None = None
     found: _Validated | None = None
     for strength in STRENGTHS if judged.all() else STRENGTHS[STRENGTHS.index(DEFAULT_STRENGTH) :]:
+        if stop.is_set():
+            break
         solution = problem.solve(strength, solution, _CV_STEPS, used)
         logits = problem.left_out(solution, fold).cpu().numpy()
         trial, losses = _trial(strength, logits[judged], labels[judged], problem.weights.cpu().numpy()[judged])

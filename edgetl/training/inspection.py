@@ -42,6 +42,7 @@ class Inspection:
     rotated      whether EXIF says that it is stored turned or mirrored
     blank        whether all its pixels are nearly of one colour
     fingerprint  for finding near duplicates; None where undecodable or flat
+    written      its size in bytes and when it was last written, ns, before all that was looked at
     """
 
     path: Path
@@ -55,6 +56,7 @@ class Inspection:
     rotated: bool = False
     blank: bool = False
     fingerprint: Fingerprint | None = None
+    written: tuple[int, int] = (0, 0)
 
     @property
     def usable(self) -> bool:
@@ -66,6 +68,7 @@ def inspect(path: Path) -> Inspection:
     """Read and decode one file. Never raises for what is wrong with the file."""
     photo = path.suffix.lower() in image_suffixes()
     try:
+        written = written_at(path)
         digest = content_digest(path)
         picture = read_image(path)
     except ImageError as error:
@@ -89,7 +92,14 @@ def inspect(path: Path) -> Inspection:
         rotated=rotated,
         blank=all(highest - lowest < _BLANK_RANGE for lowest, highest in np.reshape(picture.getextrema(), (-1, 2)).tolist()),
         fingerprint=fingerprint(picture),
+        written=written,
     )
+
+
+def written_at(path: Path) -> tuple[int, int]:
+    """See ``Inspection.written``. Raises OSError."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def inspect_all(paths: Sequence[Path], *, threads: int | None = None, progress: Progress | None = None) -> Iterator[Inspection]:

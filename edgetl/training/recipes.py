@@ -83,12 +83,14 @@ def _refuse_contradictions(settings: TrainSettings, given: Mapping[str, Any]) ->
     if settings.class_weights and settings.balanced:
         raise TrainingError("--class-weights and --balanced both even out the classes.", "Give one of them.")
     if "feature_cache" in given and not settings.has_effect("feature_cache"):
-        raise TrainingError("--feature-cache: no effect with --no-warm-head, which needs no features.", "Leave it out.")
+        raise TrainingError(
+            "--feature-cache: no effect without --warm-head or --optimizer solver.", "Leave it out, or add that."
+        )
     idle = {name: value for name, value in given.items() if not settings.has_effect(name)}
     if not idle:
         return
     needs = [needs for name in idle if (needs := OPTIONS[name].needs)]
-    if all(other == "optimizer" for other, _ in needs) and settings.optimizer == SOLVER:
+    if settings.optimizer == SOLVER and "optimizer" in {other for other, _ in needs} <= {"optimizer", "strategy"}:
         raise TrainingError(
             f"{flags(idle)}: no effect where the head is solved for, without epochs.",
             "Train the head step by step with --optimizer adamw, or more of the network with --strategy full.",

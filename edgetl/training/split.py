@@ -16,7 +16,7 @@ from typing import Any
 from edgetl.errors import DataError
 from edgetl.paths import is_there, real_path
 from edgetl.training.doctor import Finding, file_findings, relative
-from edgetl.training.inspection import Inspection, Progress, inspect_all, walk_files
+from edgetl.training.inspection import Inspection, Progress, inspect_all, walk_files, written_at
 from edgetl.training.layout import (
     DEFAULT_VAL_FRACTION,
     TRAIN,
@@ -248,7 +248,7 @@ def _place(item: Inspection, target: Path, *, copy: bool) -> None:
             shutil.copy2(file, target)
         else:
             os.link(real_path(file), target)
-        changed = content_digest(target) != item.digest
+        changed = written_at(file) != item.written and content_digest(target) != item.digest
     except OSError as error:
         reason = error.strerror or str(error)
         if not is_there(file):

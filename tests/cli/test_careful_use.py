@@ -152,16 +152,23 @@ from edgetl.cli.main import main
 def wait(**_):
     with tempfile.TemporaryDirectory(dir=sys.argv[2]):
         print("ready", flush=True)
-        time.sleep(60)
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt as error:
+            if IMPORTING:
+                raise ImportError("initialization failed") from error
+            raise
 
 info.command.callback = wait
 main()
 """
 
 
+@pytest.mark.parametrize("importing", [False, True])  # a C extension, which says something else of it
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
-def test_what_ends_a_command_early_leaves_nothing_behind(number: int, code: int, tmp_path: Path) -> None:
-    line = [sys.executable, "-c", WAITING, "info", str(tmp_path)]
+def test_what_ends_a_command_early_leaves_nothing_behind(number: int, code: int, importing: bool, tmp_path: Path) -> None:
+    program = WAITING.replace("IMPORTING", str(importing))
+    line = [sys.executable, "-c", program, "info", str(tmp_path)]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         process.send_signal(number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from threading import Event
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from edgetl.training.head import (
     Trial,
     _better,
     _Candidate,
+    _cross_validate,
+    _Photos,
     _Problem,
     _ranks,
     _Scaling,
@@ -254,3 +257,25 @@ def test_candidates_are_what_each_would_be_alone(digits: tuple[Data, Data]) -> N
         head, expected = fit_head(values, labels, 10, widths=widths), fit_head(alone, labels, 10)
         assert np.array_equal(head.weight, expected.weight) and head.trials == expected.trials
     assert gain(values, few, labels, 10) > 1 and gain(few, values, labels, 10) < -1
+
+
+def test_ctrl_c_waits_for_no_candidate(digits: tuple[Data, Data], monkeypatch: pytest.MonkeyPatch) -> None:
+    (values, labels), _ = digits
+    plain, told, begun = _Photos.candidate, [], Event()
+
+    def interrupted(self: _Photos, values: torch.Tensor, strength: float | None, stop: Event) -> _Candidate:
+        if values.shape[1] == 20:
+            begun.wait(60)
+            raise KeyboardInterrupt
+        begun.set()
+        told.append(stop.wait(60))
+        return plain(self, values, strength, stop)
+
+    monkeypatch.setattr(_Photos, "candidate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit_head(values, labels, 10, widths=(20, 64))
+    assert told == [True]
+    stop = Event()
+    stop.set()
+    problem = _Problem(torch.from_numpy(values), torch.from_numpy(labels), torch.ones(len(labels)), 10)
+    assert _cross_validate(problem, _ranks(labels, None), stop) is None

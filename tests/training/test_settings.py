@@ -127,12 +127,14 @@ def test_what_concerns_the_body_is_refused_where_it_is_frozen(given):
     for optimizer in ("solver", "adamw"):
         with pytest.raises(TrainingError, match="no effect without --strategy last-blocks or full"):
             resolve("d", {"strategy": "features", "optimizer": optimizer, **given}, cuda=False)
+    with pytest.raises(TrainingError, match="no effect where the head is solved for"):
+        resolve("d", {"strategy": "features", "lr": 1e-3, **given}, cuda=False)
 
 
 def test_a_feature_cache_is_refused_where_no_features_are_computed():
     for given in ({"strategy": "features"}, {"strategy": "full"}):
         assert resolve("d", {**given, "feature_cache": "off"}, cuda=False).has_effect("feature_cache")
-    with pytest.raises(TrainingError, match="--feature-cache: no effect with --no-warm-head"):
+    with pytest.raises(TrainingError, match="--feature-cache: no effect without --warm-head"):
         resolve("d", {"strategy": "full", "warm_head": False, "feature_cache": "off"}, cuda=False)
 
 

@@ -145,7 +145,7 @@ def test_an_output_without_the_letters_shows_their_codes(class_folder: Path) -> 
 
 
 WAITING = """
-import sys, tempfile, time
+import signal, sys, tempfile, time
 from edgetl.cli import info
 from edgetl.cli.main import main
 
@@ -159,6 +159,7 @@ def wait(**_):
                 raise ImportError("initialization failed") from error
             raise
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits one that is ignored
 info.command.callback = wait
 main()
 """

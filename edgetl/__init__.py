@@ -12,6 +12,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from edgetl._version import __version__
 from edgetl.errors import (
     BundleError,
     CheckpointError,
@@ -21,6 +22,7 @@ from edgetl.errors import (
     ImageError,
     MissingDependencyError,
     ParityError,
+    PredictionError,
     ResultsError,
     RuntimeUnavailableError,
     SpecError,
@@ -28,13 +30,11 @@ from edgetl.errors import (
 )
 
 if TYPE_CHECKING:
-    from edgetl.runtime.predictor import Prediction, Predictor
-    from edgetl.runtime.spec import PreprocessSpec
+    from edgetl.runtime.images.spec import PreprocessSpec
+    from edgetl.runtime.inference.predictor import Prediction, Predictor
 
 # onnxruntime's wheels report their use to Microsoft unless this is set before they are imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
-__version__ = "0.1.0"
 
 __all__ = [
     "BundleError",
@@ -46,6 +46,7 @@ __all__ = [
     "MissingDependencyError",
     "ParityError",
     "Prediction",
+    "PredictionError",
     "Predictor",
     "PreprocessSpec",
     "ResultsError",
@@ -57,9 +58,9 @@ __all__ = [
 
 # Loaded at first use, so that `edgetl --help` costs no numpy and no onnxruntime.
 _LAZY = {
-    "Prediction": "edgetl.runtime.predictor",
-    "Predictor": "edgetl.runtime.predictor",
-    "PreprocessSpec": "edgetl.runtime.spec",
+    "Prediction": "edgetl.runtime.inference.predictor",
+    "Predictor": "edgetl.runtime.inference.predictor",
+    "PreprocessSpec": "edgetl.runtime.images.spec",
 }
 
 

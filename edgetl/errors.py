@@ -3,6 +3,7 @@
     EdgetlError                 anything below; has .message and .hint
     ├── SpecError               a preprocessing description that can't be used
     ├── ImageError              one photo that can't be read; has .source
+    ├── PredictionError         the model failed on a photo that could be read; has .source
     ├── DataError               a data folder that can't be trained on
     ├── TrainingError           a training run that can't start or go on
     ├── CheckpointError         a run folder or checkpoint that can't be read or written
@@ -49,6 +50,16 @@ class ImageError(EdgetlError):
     def __init__(self, source: str, reason: str, hint: str | None = None) -> None:
         super().__init__(f"{source}: {reason}", hint)
         self.args = (source, reason, hint)  # what pickle rebuilds the error from
+        self.source = source
+        self.reason = reason
+
+
+class PredictionError(EdgetlError):
+    """A photo that could be decoded, but on which the model failed. ``source`` names the photo."""
+
+    def __init__(self, source: str, reason: str, hint: str | None = None) -> None:
+        super().__init__(f"{source}: {reason}", hint)
+        self.args = (source, reason, hint)
         self.source = source
         self.reason = reason
 

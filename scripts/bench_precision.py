@@ -24,20 +24,32 @@ import numpy as np
 import onnxruntime
 
 from edgetl import Predictor
-from edgetl.cli.run_photos import calibration_photos, run_data
-from edgetl.export.bundle_writer import export_bundle
-from edgetl.export.precisions import JudgedBy
-from edgetl.training import checkpoint
-from edgetl.training.checkpoint import Trained
+from edgetl.exporting.bundle_writer import export_bundle
+from edgetl.exporting.photo_selection import calibration_photos, run_data
+from edgetl.exporting.precision.reduced_precision import JudgedBy
+from edgetl.training.models import checkpoint
+from edgetl.training.models.checkpoint import Trained
 
-HEADER = ("backbone", "precision", "MB", "× fp32", "ms", "speed-up", "accuracy", "same label", "points lost by a class")
+HEADER = (
+    "backbone",
+    "precision",
+    "MB",
+    "× fp32",
+    "ms",
+    "speed-up",
+    "accuracy",
+    "same label",
+    "points lost by a class",
+)
 PRECISIONS = ("fp32", "fp16", "int8")
 BURST = 5  # runs in a row
 
 
 def export(trained: Trained, folder: Path, precisions: Sequence[str]) -> dict[str, Any]:
     """Export ``trained`` → the bundle's manifest."""
-    data = run_data(trained.settings, trained.card, "smaller precisions", "Put the data back where it was.")
+    data = run_data(
+        trained.settings, trained.card, "smaller precisions", "Put the data back where it was."
+    )
     validation = [(sample.path, sample.label) for sample in data.val]
     judged_by = JudgedBy(calibration_photos(data, 100), validation, max_accuracy_drop=100)
     bundle = export_bundle(
@@ -52,11 +64,18 @@ def export(trained: Trained, folder: Path, precisions: Sequence[str]) -> dict[st
     return dict(json.loads((bundle / "manifest.json").read_bytes()))
 
 
-def latencies(folder: Path, precisions: Iterable[str], threads: int, rounds: int) -> dict[str, float]:
+def latencies(
+    folder: Path, precisions: Iterable[str], threads: int, rounds: int
+) -> dict[str, float]:
     """Least seconds of one run of each model, as the predictor runs it, on a picture that is resized already."""
-    predictors = {name: Predictor(folder, providers="cpu", threads=threads, precision=name) for name in precisions}
+    predictors = {
+        name: Predictor(folder, providers="cpu", threads=threads, precision=name)
+        for name in precisions
+    }
     spec = next(iter(predictors.values())).card.spec
-    picture = np.random.default_rng(0).integers(0, 256, (1, *spec.output_size(256, 256), 3), np.uint8)
+    picture = np.random.default_rng(0).integers(
+        0, 256, (1, *spec.output_size(256, 256), 3), np.uint8
+    )
     best = dict.fromkeys(predictors, float("inf"))
     for _ in range(rounds):
         for name, predictor in predictors.items():
@@ -67,16 +86,29 @@ def latencies(folder: Path, precisions: Iterable[str], threads: int, rounds: int
     return best
 
 
-def rows(trained: Trained, manifest: dict[str, Any], seconds: dict[str, float]) -> list[tuple[str, ...]]:
+def rows(
+    trained: Trained, manifest: dict[str, Any], seconds: dict[str, float]
+) -> list[tuple[str, ...]]:
     """One row of the table for each precision."""
     pretrained = trained.settings.get("weights") != "none"
     models = manifest["models"]
-    sizes = {name: manifest["files"][models[name]]["bytes"] for name in PRECISIONS if name in models}
+    sizes = {
+        name: manifest["files"][models[name]]["bytes"] for name in PRECISIONS if name in models
+    }
     table = []
     for name, size in sizes.items():
         speed = (f"{seconds[name] * 1e3:.2f}", f"{seconds['fp32'] / seconds[name]:.2f}")
         cost = accuracies(name, manifest["precisions"]) if pretrained else [""] * 3
-        table.append((trained.card.backbone, name, f"{size / 1e6:.2f}", f"{size / sizes['fp32']:.3f}", *speed, *cost))
+        table.append(
+            (
+                trained.card.backbone,
+                name,
+                f"{size / 1e6:.2f}",
+                f"{size / sizes['fp32']:.3f}",
+                *speed,
+                *cost,
+            )
+        )
     return table
 
 
@@ -86,7 +118,11 @@ def accuracies(precision: str, judged: dict[str, Any]) -> list[str]:
         return [f"{next(iter(judged.values()))['fp32_accuracy']:.2%}", "", ""]
     figures = judged[precision]
     floats = f" ({len(figures['float_layers'])} layers in float)" if figures["float_layers"] else ""
-    return [f"{figures['accuracy']:.2%}{floats}", f"{figures['agreement']:.2%}", f"{max(figures['class_drops'].values()):.2f}"]
+    return [
+        f"{figures['accuracy']:.2%}{floats}",
+        f"{figures['agreement']:.2%}",
+        f"{max(figures['class_drops'].values()):.2f}",
+    ]
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -94,18 +130,26 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="folders that edgetl train wrote")
     parser.add_argument("--threads", type=int, default=2, help="threads of onnxruntime")
     parser.add_argument("--rounds", type=int, default=50, help="rounds of the latency measurement")
-    parser.add_argument("--precision", action="append", choices=["fp16", "int8"], help="default: both")
+    parser.add_argument(
+        "--precision", action="append", choices=["fp16", "int8"], help="default: both"
+    )
     arguments = parser.parse_args(words)
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     vnni = "with VNNI" if "vnni" in flags else "without VNNI"
-    print(f"onnxruntime {onnxruntime.__version__}, {arguments.threads} threads, {platform.machine()} {vnni}\n")
+    print(
+        f"onnxruntime {onnxruntime.__version__}, {arguments.threads} threads, {platform.machine()} {vnni}\n"
+    )
     print("| " + " | ".join(HEADER) + " |\n" + "|---" * len(HEADER) + "|")
     for run in arguments.runs:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary, "bundle")
             trained = checkpoint.load(run)
             manifest = export(trained, folder, arguments.precision or ["fp16", "int8"])
-            for row in rows(trained, manifest, latencies(folder, manifest["models"], arguments.threads, arguments.rounds)):
+            for row in rows(
+                trained,
+                manifest,
+                latencies(folder, manifest["models"], arguments.threads, arguments.rounds),
+            ):
                 print("| " + " | ".join(row) + " |", flush=True)
 
 

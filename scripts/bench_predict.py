@@ -29,12 +29,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgetl import Predictor
-from edgetl.runtime.bench import machine
-from edgetl.runtime.cores import cores
-from edgetl.runtime.images import read_image
-from edgetl.runtime.preprocess import resize_image
-from edgetl.runtime.session import open_session
-from edgetl.runtime.spec import PreprocessSpec
+from edgetl.runtime.images.decode import read_image
+from edgetl.runtime.images.resize import resize_image
+from edgetl.runtime.images.spec import PreprocessSpec
+from edgetl.runtime.inference.benchmark import machine
+from edgetl.runtime.inference.session import open_session
+from edgetl.system.machine import cores
 
 ROUNDS = 15
 FRESH_PROCESSES = 10
@@ -105,7 +105,9 @@ class Bare:
 
     def __call__(self, path: Path) -> Any:
         pixels = self.resize(self.decode(path)).astype(np.float32)
-        return self.run(np.ascontiguousarray(((pixels - 127.5) / 127.5).transpose(2, 0, 1))[np.newaxis])
+        return self.run(
+            np.ascontiguousarray(((pixels - 127.5) / 127.5).transpose(2, 0, 1))[np.newaxis]
+        )
 
 
 def cut(model: Path, inputs: list[str], outputs: list[str], destination: Path) -> Path:
@@ -117,7 +119,9 @@ def cut(model: Path, inputs: list[str], outputs: list[str], destination: Path) -
     return destination
 
 
-def in_turn(alternatives: dict[str, Callable[[Any], object]], items: Sequence[Any], rounds: int = ROUNDS) -> dict[str, float]:
+def in_turn(
+    alternatives: dict[str, Callable[[Any], object]], items: Sequence[Any], rounds: int = ROUNDS
+) -> dict[str, float]:
     """Milliseconds of each alternative: an item's least over the rounds, averaged over the items."""
     best = {name: [float("inf")] * len(items) for name in alternatives}
     for _ in range(rounds):
@@ -148,7 +152,13 @@ def one_photo(predictor: Predictor, bare: Bare, photos: Sequence[Path]) -> Itera
         photos,
     )
     parts = times["decode"] + times["resize"] + times["model"]
-    yield Row("file → label against decode + resize + model, each apart", times["ours"], parts, "ms", "≤ 1.10")
+    yield Row(
+        "file → label against decode + resize + model, each apart",
+        times["ours"],
+        parts,
+        "ms",
+        "≤ 1.10",
+    )
     yield Row("file → label against the same by hand", times["ours"], times["bare"], "ms")
     for part in ("decode", "resize", "model"):
         ours = times[f"our {part}"]
@@ -162,16 +172,23 @@ def rate(run: Callable[[], Iterable[object]], count: int) -> float:
     return count / (time.perf_counter() - start)
 
 
-def folder(predictor: Predictor, network: Path, photos: Sequence[Path], rounds: int = 5) -> Iterator[Row]:
+def folder(
+    predictor: Predictor, network: Path, photos: Sequence[Path], rounds: int = 5
+) -> Iterator[Row]:
     """Many photos on all cores, against what decoding alone and the model alone reach on all cores."""
     many = [photos[i % len(photos)] for i in range(max(200, len(photos)))]
-    one_thread, all_threads = Bare(predictor.card.spec, network, 1), Bare(predictor.card.spec, network)
+    one_thread, all_threads = (
+        Bare(predictor.card.spec, network, 1),
+        Bare(predictor.card.spec, network),
+    )
     blank = np.zeros((1, 3, *one_thread.resize(one_thread.decode(photos[0])).shape[:2]), np.float32)
     with ThreadPoolExecutor(cores()) as pool:
         runs: dict[str, Callable[[], Iterable[object]]] = {
             "ours": lambda: predictor.batch(many),
             "decode": lambda: pool.map(one_thread.decode, many),
-            "decode and resize": lambda: pool.map(lambda path: one_thread.resize(one_thread.decode(path)), many),
+            "decode and resize": lambda: pool.map(
+                lambda path: one_thread.resize(one_thread.decode(path)), many
+            ),
             "model, one run a core": lambda: pool.map(lambda _: one_thread.run(blank), many),
             "model, one run on all cores": lambda: (all_threads.run(blank) for _ in many),
             "all of it by hand": lambda: pool.map(one_thread, many),
@@ -201,12 +218,16 @@ def processes(predictor: Predictor, bare: Bare, network: Path, photo: Path) -> I
     }
     seconds, memory = dict.fromkeys(commands, float("inf")), dict.fromkeys(commands, float("inf"))
     # pip compiles what it installs, as all of the bare script's packages are; a checkout is compiled at the first start.
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment = {
+        name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+    }
     for _ in range(FRESH_PROCESSES):
         for name, arguments in commands.items():
             start = time.perf_counter()
             command = [sys.executable, *map(str, arguments)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=True, env=environment
+            )
             seconds[name] = min(seconds[name], time.perf_counter() - start)
             if name != "command":
                 memory[name] = min(memory[name], int(done.stdout.split()[-1]) * 1024 / MEGABYTE)
@@ -218,7 +239,7 @@ def processes(predictor: Predictor, bare: Bare, network: Path, photo: Path) -> I
 def resize_alone(model: Path) -> bytes:
     import onnx
 
-    from edgetl.parity.runtimes.onnx_file import cut_at_preprocessing
+    from edgetl.onnx_graph.onnx_file import cut_at_preprocessing
 
     part = onnx.load_model_from_string(cut_at_preprocessing(model))
     kept = [output for output in part.graph.output if output.name == "resized"]
@@ -236,7 +257,9 @@ def graph_resize(predictor: Predictor, model: Path) -> Iterator[Row]:
         noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
         image = Image.fromarray(noise)
         target = spec.resized_size(height, width)[::-1]
-        assert np.array_equal(session.run(["resized"], {"images": noise[None]})[0][0], resize_image(image, spec))
+        assert np.array_equal(
+            session.run(["resized"], {"images": noise[None]})[0][0], resize_image(image, spec)
+        )
         times = in_turn(
             {
                 "graph": lambda _, s=session, n=noise: s.run(["resized"], {"images": n[None]}),
@@ -271,7 +294,9 @@ def torchvision_pipeline(bare: Bare) -> Callable[[Path], object]:
     size = list(spec.size) if isinstance(spec.size, tuple) else spec.size
     steps = [transforms.Resize(size, transforms.InterpolationMode(spec.interpolation))]
     steps += [transforms.CenterCrop(list(spec.crop))] if spec.crop else []
-    pipeline = transforms.Compose([*steps, transforms.ToTensor(), transforms.Normalize(spec.mean, spec.std)])
+    pipeline = transforms.Compose(
+        [*steps, transforms.ToTensor(), transforms.Normalize(spec.mean, spec.std)]
+    )
     return lambda path: bare.run(pipeline(bare.decode(path))[None].numpy())
 
 
@@ -283,7 +308,9 @@ def openvino_pipeline(bare: Bare, network: Path) -> Callable[[Path], object]:
 
     def classify(path: Path) -> object:
         pixels = bare.resize(bare.decode(path)).astype(np.float32)
-        return compiled(np.ascontiguousarray(((pixels - 127.5) / 127.5).transpose(2, 0, 1))[np.newaxis])
+        return compiled(
+            np.ascontiguousarray(((pixels - 127.5) / 127.5).transpose(2, 0, 1))[np.newaxis]
+        )
 
     return classify
 
@@ -299,19 +326,41 @@ def installed_size(scratch: Path) -> Iterator[Row]:
     """site-packages of ``pip install edgetl[cpu]`` against onnxruntime, numpy and Pillow with what those need."""
     root = Path(__file__).parent.parent
     sizes = {}
-    for name, packages in (("ours", [f"{root}[cpu]"]), ("bare", ["onnxruntime", "numpy", "pillow"])):
+    for name, packages in (
+        ("ours", [f"{root}[cpu]"]),
+        ("bare", ["onnxruntime", "numpy", "pillow"]),
+    ):
         target = scratch / name
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", target]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--target",
+            target,
+        ]
         subprocess.run([*map(str, command), *packages], check=True)
-        sizes[name] = sum(path.lstat().st_size for path in target.rglob("*") if path.is_file()) / MEGABYTE
+        sizes[name] = (
+            sum(path.lstat().st_size for path in target.rglob("*") if path.is_file()) / MEGABYTE
+        )
     yield Row("site-packages", sizes["ours"], sizes["bare"], "MB", "≤ + 5 MB")
 
 
 def rows(arguments: argparse.Namespace, scratch: Path) -> Iterator[Row]:
     predictor = Predictor(arguments.bundle, threads=arguments.threads)
-    model = predictor.bundle.path / predictor.bundle.model_name() if predictor.bundle else predictor.path
+    model = (
+        predictor.bundle.path / predictor.bundle.model_name()
+        if predictor.bundle
+        else predictor.path
+    )
     network = cut(model, ["normalized"], ["logits", "probabilities"], scratch / "network.onnx")
-    photos = [path for path in sorted(arguments.photos.rglob("*")) if path.suffix.lower() in (".jpg", ".jpeg")][:40]
+    photos = [
+        path
+        for path in sorted(arguments.photos.rglob("*"))
+        if path.suffix.lower() in (".jpg", ".jpeg")
+    ][:40]
     bare = Bare(predictor.card.spec, network, arguments.threads)
     yield from one_photo(predictor, bare, photos)
     yield from folder(Predictor(arguments.bundle, threads=1), network, photos)
@@ -323,11 +372,17 @@ def rows(arguments: argparse.Namespace, scratch: Path) -> Iterator[Row]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("bundle", type=Path)
     parser.add_argument("photos", type=Path, help="a folder of JPEG photos")
-    parser.add_argument("--threads", type=int, help="inside one run of the model; default: the cores")
-    parser.add_argument("--size", action="store_true", help="also install edgetl[cpu] into a folder and weigh it")
+    parser.add_argument(
+        "--threads", type=int, help="inside one run of the model; default: the cores"
+    )
+    parser.add_argument(
+        "--size", action="store_true", help="also install edgetl[cpu] into a folder and weigh it"
+    )
     arguments = parser.parse_args()
     print(json.dumps({**machine(Predictor(arguments.bundle)), "load": os.getloadavg()[0]}))
     print(f"{'':<62}{'ours':>10}{'other':>10}      {'ratio':>6}  target")

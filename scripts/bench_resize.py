@@ -18,18 +18,27 @@ import onnxruntime
 import PIL
 from PIL import Image
 
-from edgetl.export.onnx_model import resize_model
-from edgetl.runtime.preprocess import resize_image
-from edgetl.runtime.session import open_session
-from edgetl.runtime.spec import PreprocessSpec
+from edgetl.exporting.formats.onnx_model import resize_model
+from edgetl.runtime.images.resize import resize_image
+from edgetl.runtime.images.spec import PreprocessSpec
+from edgetl.runtime.inference.session import open_session
 
 HALF = (0.5, 0.5, 0.5)
 SPECS = {
-    "shorter 256, crop 224, bilinear": PreprocessSpec("shorter_side", 256, "bilinear", (224, 224), HALF, HALF),
-    "shorter 256, crop 224, bicubic": PreprocessSpec("shorter_side", 256, "bicubic", (224, 224), HALF, HALF),
+    "shorter 256, crop 224, bilinear": PreprocessSpec(
+        "shorter_side", 256, "bilinear", (224, 224), HALF, HALF
+    ),
+    "shorter 256, crop 224, bicubic": PreprocessSpec(
+        "shorter_side", 256, "bicubic", (224, 224), HALF, HALF
+    ),
     "squash 224, bilinear": PreprocessSpec("squash", (224, 224), "bilinear", None, HALF, HALF),
 }
-SIZES = ((375, 500), (500, 375), (1080, 1920), (3000, 4000))  # height, width; the last one: 12 megapixels
+SIZES = (
+    (375, 500),
+    (500, 375),
+    (1080, 1920),
+    (3000, 4000),
+)  # height, width; the last one: 12 megapixels
 TARGET = 2.0  # times Pillow's time
 
 
@@ -59,10 +68,12 @@ def measure(runs: dict[str, Callable[[], object]], budget: float) -> dict[str, l
     return times
 
 
-def torchscript_resize(spec: PreprocessSpec, pixels: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
+def torchscript_resize(
+    spec: PreprocessSpec, pixels: np.ndarray, threads: int
+) -> Callable[[], np.ndarray]:
     import torch
 
-    from edgetl.export.torch_preprocess import Preprocess
+    from edgetl.exporting.formats.torch_preprocess import Preprocess
 
     torch.set_num_threads(threads)
     module, images = Preprocess(spec), torch.from_numpy(pixels)[None]
@@ -71,19 +82,27 @@ def torchscript_resize(spec: PreprocessSpec, pixels: np.ndarray, threads: int) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=2, help="threads of onnxruntime (Pillow uses one)")
+    parser.add_argument(
+        "--threads", type=int, default=2, help="threads of onnxruntime (Pillow uses one)"
+    )
     parser.add_argument("--seconds", type=float, default=2.0, help="time for each row")
     parser.add_argument("--torch", action="store_true", help="also the torch module")
     arguments = parser.parse_args()
-    print(f"onnxruntime {onnxruntime.__version__}, {arguments.threads} threads; Pillow {PIL.__version__}; {platform.machine()}")
+    print(
+        f"onnxruntime {onnxruntime.__version__}, {arguments.threads} threads; Pillow {PIL.__version__}; {platform.machine()}"
+    )
     for label, spec in SPECS.items():
-        session = open_session(resize_model(spec).SerializeToString(), providers="cpu", threads=arguments.threads)
+        session = open_session(
+            resize_model(spec).SerializeToString(), providers="cpu", threads=arguments.threads
+        )
         for height, width in SIZES:
             pixels = photo(height, width)
             image = Image.fromarray(pixels)
             runs: dict[str, Callable[[], np.ndarray]] = {
                 "Pillow": lambda image=image, spec=spec: resize_image(image, spec),
-                "ONNX": lambda pixels=pixels, session=session: session.run(None, {"images": pixels[None]})[0][0],
+                "ONNX": lambda pixels=pixels, session=session: session.run(
+                    None, {"images": pixels[None]}
+                )[0][0],
             }
             if arguments.torch:
                 runs["torch"] = torchscript_resize(spec, pixels, arguments.threads)
@@ -95,11 +114,14 @@ def main() -> None:
 def report(label: str, times: dict[str, list[float]], equal: bool) -> None:
     pillow = times["Pillow"]
     figures = [
-        f"{name} {statistics.median(values) * 1e3:.2f} ms (best {min(values) * 1e3:.2f})" for name, values in times.items()
+        f"{name} {statistics.median(values) * 1e3:.2f} ms (best {min(values) * 1e3:.2f})"
+        for name, values in times.items()
     ]
     ratio = statistics.median(other / own for other, own in zip(times["ONNX"], pillow, strict=True))
     met = "" if ratio <= TARGET else f", above the target of {TARGET:g}"
-    print(f"{label}: {', '.join(figures)}; ONNX/Pillow {ratio:.2f}{met}; {'bits equal' if equal else 'BITS DIFFER'}")
+    print(
+        f"{label}: {', '.join(figures)}; ONNX/Pillow {ratio:.2f}{met}; {'bits equal' if equal else 'BITS DIFFER'}"
+    )
 
 
 if __name__ == "__main__":

@@ -33,18 +33,18 @@ spin_less()  # as the program does, before it imports torch
 import torch
 import torch.nn.functional as F
 
-from edgetl.training.dataset import scan
-from edgetl.training.distributed import Processes, describe, join
-from edgetl.training.heap import memory_kept
-from edgetl.training.learner import Learner
-from edgetl.training.loader import Batch
-from edgetl.training.optimizers import reduced_type
-from edgetl.training.preparation import Kit, build_backbone, equip
-from edgetl.training.progress import Listener
-from edgetl.training.randomness import reproducible
-from edgetl.training.recipes import resolve
-from edgetl.training.sampling import Share
-from edgetl.training.settings import TrainSettings
+from edgetl.data.image_folder import scan
+from edgetl.training.config.listener import Listener
+from edgetl.training.config.recipes import resolve
+from edgetl.training.config.settings import TrainSettings
+from edgetl.training.engine.learner import Learner
+from edgetl.training.engine.setup import TrainingSetup, build_backbone, prepare_training
+from edgetl.training.input.loader import Batch
+from edgetl.training.input.sampler import Share
+from edgetl.training.optim.optimizers import reduced_type
+from edgetl.training.torch_env.distributed import Processes, describe, join
+from edgetl.training.torch_env.malloc import keep_freed_memory
+from edgetl.training.torch_env.randomness import reproducible
 
 PHOTO_SIZE = (400, 530)  # height, width of the made-up photos
 WARM_UP = 5  # steps before the clock starts: allocation, choice of kernels; compiling takes the first of them
@@ -54,7 +54,11 @@ EPOCHS = 12  # over which decoding once is spread in the last line
 
 def main() -> None:
     options = parse()
-    with join(options.device) as processes, reproducible(processes.device), tempfile.TemporaryDirectory() as folder:
+    with (
+        join(options.device) as processes,
+        reproducible(processes.device),
+        tempfile.TemporaryDirectory() as folder,
+    ):
         device = processes.device
         data = options.data or make_photos(Path(folder) / "photos", options.photos)
         settings = settings_of(options, data, device)
@@ -65,10 +69,14 @@ def main() -> None:
         folders = scan(settings.data, val_fraction=0.05)
         print(f"{len(folders.train):,} photos of {len(folders.classes)} classes in {settings.data}")
         few = replace(folders, train=folders.train[:WARM_UP_PHOTOS], val=folders.val[:1])
-        make_kit(settings, few, processes, Path(folder))  # a GPU and its decoder take seconds to wake up
+        make_kit(
+            settings, few, processes, Path(folder)
+        )  # a GPU and its decoder take seconds to wake up
         backbone = build_backbone(settings, folders.classes)
         started = time.monotonic()
-        kit = equip(settings, folders, backbone, processes, Path(folder), Listener(), left_out=())
+        kit = prepare_training(
+            settings, folders, backbone, processes, Path(folder), Listener(), left_out=()
+        )
         synchronize(device)
         decoding = time.monotonic() - started
         photos = len(folders.train) + len(folders.val)
@@ -76,11 +84,18 @@ def main() -> None:
         plain = 0.0
         if not options.only_cached:  # first, while memory is as a tutorial finds it
             plain = plain_rate(settings, kit, Path(settings.data), processes, options.steps)
-        with memory_kept(device):
+        with keep_freed_memory(device):
             synthetic = report("synthetic", synthetic_rate(settings, kit, processes, options.steps))
-            stored = report("photos", loader_rate(settings, kit, processes, options.steps), synthetic)
+            stored = report(
+                "photos", loader_rate(settings, kit, processes, options.steps), synthetic
+            )
             epochs = EPOCHS * len(folders.train)
-            report("  with decoding", epochs / (decoding + epochs / stored), synthetic, f"over {EPOCHS} epochs")
+            report(
+                "  with decoding",
+                epochs / (decoding + epochs / stored),
+                synthetic,
+                f"over {EPOCHS} epochs",
+            )
             if not options.only_cached:
                 off = TrainSettings(**{**vars(settings), "cache": "off"})
                 again = make_kit(off, folders, processes, Path(folder))
@@ -90,15 +105,27 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of class folders; by default photos are made up")
-    parser.add_argument("--photos", type=int, default=2000, help="how many to make up (%(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, help="folder of class folders; by default photos are made up"
+    )
+    parser.add_argument(
+        "--photos", type=int, default=2000, help="how many to make up (%(default)s)"
+    )
     parser.add_argument("--backbone", default="efficientnet_lite0", help="(%(default)s)")
     parser.add_argument("--batch-size", type=int, default=64, help="(%(default)s)")
-    parser.add_argument("--steps", type=int, default=50, help="timed steps of each kind (%(default)s)")
+    parser.add_argument(
+        "--steps", type=int, default=50, help="timed steps of each kind (%(default)s)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
-    parser.add_argument("--precision", default="auto", help="auto, float32, bf16 or fp16 (%(default)s)")
-    parser.add_argument("--workers", type=int, default=0, help="decoding threads or processes; 0: one for each core")
+    parser.add_argument(
+        "--precision", default="auto", help="auto, float32, bf16 or fp16 (%(default)s)"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=0, help="decoding threads or processes; 0: one for each core"
+    )
     parser.add_argument("--compile", action="store_true", help="compile the network")
     parser.add_argument("--only-cached", action="store_true", help="leave out the two slow kinds")
     return parser.parse_args()
@@ -109,7 +136,13 @@ def settings_of(options: argparse.Namespace, data: Path, device: torch.device) -
     given = {name: getattr(options, name) for name in names}
     return resolve(
         data,
-        {**given, "weights": "none", "strategy": "full", "warm_head": False, "norm_statistics": False},
+        {
+            **given,
+            "weights": "none",
+            "strategy": "full",
+            "warm_head": False,
+            "norm_statistics": False,
+        },
         cuda=device.type == "cuda",
     )
 
@@ -120,7 +153,9 @@ def make_photos(folder: Path, count: int) -> Path:
     height, width = PHOTO_SIZE
     for number in range(count):
         coarse = rng.integers(0, 256, (height // 8, width // 8, 3), np.uint8)
-        smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.int16)
+        smooth = np.asarray(
+            Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.int16
+        )
         grain = rng.integers(-12, 13, (height, width, 1), np.int16)
         path = folder / f"class{number % 10}" / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,9 +163,11 @@ def make_photos(folder: Path, count: int) -> Path:
     return folder
 
 
-def make_kit(settings: TrainSettings, folders: object, processes: Processes, folder: Path) -> Kit:
+def make_kit(
+    settings: TrainSettings, folders: object, processes: Processes, folder: Path
+) -> TrainingSetup:
     backbone = build_backbone(settings, folders.classes)
-    return equip(settings, folders, backbone, processes, folder, Listener(), left_out=())
+    return prepare_training(settings, folders, backbone, processes, folder, Listener(), left_out=())
 
 
 def report(name: str, rate: float, whole: float | None = None, remark: str = "") -> float:
@@ -139,7 +176,9 @@ def report(name: str, rate: float, whole: float | None = None, remark: str = "")
     return rate
 
 
-def timed(step: Callable[[int], object], batch_size: int, steps: int, device: torch.device) -> float:
+def timed(
+    step: Callable[[int], object], batch_size: int, steps: int, device: torch.device
+) -> float:
     """Photos a second of ``step``, called with the step's number, after some steps that do not count."""
     for number in range(WARM_UP):
         step(number)
@@ -156,25 +195,36 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def learner_of(settings: TrainSettings, kit: Kit, processes: Processes) -> Learner:
+def learner_of(settings: TrainSettings, kit: TrainingSetup, processes: Processes) -> Learner:
     learner = Learner(kit.backbone, settings, None, kit.sampler.batches, processes)
     learner.begin_training()
     return learner
 
 
-def synthetic_rate(settings: TrainSettings, kit: Kit, processes: Processes, steps: int) -> float:
+def synthetic_rate(
+    settings: TrainSettings, kit: TrainingSetup, processes: Processes, steps: int
+) -> float:
     height, width = kit.backbone.spec.fixed_size
     size = settings.batch_size
     images = torch.randn(size, height, width, 3, device=processes.device).permute(0, 3, 1, 2)
     places = np.arange(size)
     batch = Batch(
-        images, torch.randint(len(kit.folders.classes), (size,), device=processes.device), Share(0, 0, places, places)
+        images,
+        torch.randint(len(kit.folders.classes), (size,), device=processes.device),
+        Share(0, 0, places, places),
     )
     learner = learner_of(settings, kit, processes)
-    return timed(lambda number: learner.step(0, number, iter([batch]), 1, size), size, steps, processes.device)
+    return timed(
+        lambda number: learner.step(0, number, iter([batch]), 1, size),
+        size,
+        steps,
+        processes.device,
+    )
 
 
-def loader_rate(settings: TrainSettings, kit: Kit, processes: Processes, steps: int) -> float:
+def loader_rate(
+    settings: TrainSettings, kit: TrainingSetup, processes: Processes, steps: int
+) -> float:
     def endless() -> Iterator[Share]:
         whole = len(kit.folders.train) // settings.batch_size  # full batches only
         number = 0
@@ -186,12 +236,16 @@ def loader_rate(settings: TrainSettings, kit: Kit, processes: Processes, steps: 
     batches = kit.loader.batches(endless())
     try:
         size = settings.batch_size
-        return timed(lambda number: learner.step(0, number, batches, 1, size), size, steps, processes.device)
+        return timed(
+            lambda number: learner.step(0, number, batches, 1, size), size, steps, processes.device
+        )
     finally:
         batches.close()
 
 
-def plain_rate(settings: TrainSettings, kit: Kit, data: Path, processes: Processes, steps: int) -> float:
+def plain_rate(
+    settings: TrainSettings, kit: TrainingSetup, data: Path, processes: Processes, steps: int
+) -> float:
     """What a tutorial writes, with the same network, augmentation of the same kind, and precision."""
     from torchvision import datasets, transforms
 
@@ -230,7 +284,9 @@ def plain_rate(settings: TrainSettings, kit: Kit, data: Path, processes: Process
     def step(_: int) -> None:
         images, labels = (part.to(device, non_blocking=True) for part in next(batches))
         with torch.autocast(device.type, reduced, enabled=reduced is not None):
-            loss = F.cross_entropy(model(images.contiguous(memory_format=torch.channels_last)), labels)
+            loss = F.cross_entropy(
+                model(images.contiguous(memory_format=torch.channels_last)), labels
+            )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

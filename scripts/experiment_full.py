@@ -35,7 +35,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ema 0.98": {"ema": 0.98},
     "no smoothing": {"label_smoothing": 0.0},
     "stronger views": {"scale": (0.5, 1.0), "rotation": 10.0, "colour": 0.2},
-    "mirrored only": {"scale": (0.999, 1.0), "ratio": (0.999, 1.001), "rotation": 0.0, "colour": 0.0},
+    "mirrored only": {
+        "scale": (0.999, 1.0),
+        "ratio": (0.999, 1.001),
+        "rotation": 0.0,
+        "colour": 0.0,
+    },
     "mixup 0.2": {"mixup": 0.2},
     "cutmix 1": {"cutmix": 1.0},
     "20 epochs": {"epochs": 20},
@@ -49,10 +54,12 @@ def run(data: Path, given: dict[str, Any], seed: int) -> tuple[float, float, flo
     """(accuracy in %, loss in nats, seconds) of one training run."""
     import torch
 
-    from edgetl.training.recipes import resolve
-    from edgetl.training.run import train
+    from edgetl.training.config.recipes import resolve
+    from edgetl.training.engine.run import train
 
-    settings = resolve(data, {"strategy": "full", **given, "seed": seed}, cuda=torch.cuda.is_available())
+    settings = resolve(
+        data, {"strategy": "full", **given, "seed": seed}, cuda=torch.cuda.is_available()
+    )
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         outcome = train(settings, Path(folder) / "run")
@@ -69,17 +76,28 @@ def row(name: str, results: list[tuple[float, float, float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path, nargs="+", help="one data folder or several")
     parser.add_argument("--seeds", type=int, default=2, help="runs of each setting")
-    parser.add_argument("--only", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="settings to try")
-    parser.add_argument("--given", nargs="*", default=[], help="field=value for all of them, values as JSON")
+    parser.add_argument(
+        "--only", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="settings to try"
+    )
+    parser.add_argument(
+        "--given", nargs="*", default=[], help="field=value for all of them, values as JSON"
+    )
     arguments = parser.parse_args()
-    common = {name: json.loads(value) for name, value in (pair.split("=", 1) for pair in arguments.given)}
+    common = {
+        name: json.loads(value) for name, value in (pair.split("=", 1) for pair in arguments.given)
+    }
     for data in arguments.data:
         print(f"\n{data}\n{'setting':20s} accuracy, %     loss     seconds", flush=True)
         for name in arguments.only:
-            given = {**({} if SETTINGS[name].get("strategy") == "features" else common), **SETTINGS[name]}
+            given = {
+                **({} if SETTINGS[name].get("strategy") == "features" else common),
+                **SETTINGS[name],
+            }
             results = [run(data, given, seed) for seed in range(arguments.seeds)]
             print(row(name, results), flush=True)
 

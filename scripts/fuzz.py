@@ -24,9 +24,9 @@ SECONDS_A_TRY, MEGABYTES = 20, 2_000
 
 def fuzz_photo(data: bytes) -> None:
     from edgetl.errors import ImageError
-    from edgetl.runtime.images import read_image
-    from edgetl.runtime.preprocess import resize_for_graph
-    from edgetl.runtime.spec import PreprocessSpec
+    from edgetl.runtime.images.decode import read_image
+    from edgetl.runtime.images.resize import resize_for_graph
+    from edgetl.runtime.images.spec import PreprocessSpec
 
     spec = PreprocessSpec("shorter_side", 16, "bicubic", (12, 12), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     try:
@@ -37,11 +37,14 @@ def fuzz_photo(data: bytes) -> None:
 
 def fuzz_manifest(data: bytes) -> None:
     from edgetl.errors import BundleError
-    from edgetl.runtime.bundle import METADATA_KEY, Bundle, read_card
+    from edgetl.runtime.bundle.bundle_folder import METADATA_KEY, Bundle, read_card
 
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "manifest.json").write_bytes(data)
-        for attempt in (lambda: Bundle.open(folder), lambda: read_card(folder, {METADATA_KEY: data.decode("latin-1")})):
+        for attempt in (
+            lambda: Bundle.open(folder),
+            lambda: read_card(folder, {METADATA_KEY: data.decode("latin-1")}),
+        ):
             try:
                 attempt()
             except BundleError:
@@ -49,19 +52,25 @@ def fuzz_manifest(data: bytes) -> None:
 
 
 def photo_seeds() -> list[bytes]:
-    from hostile_photos import oddities, whole_photos
+    from helpers.hostile_photos import oddities, whole_photos
 
-    return [*whole_photos().values(), *(content for content in oddities().values() if len(content) < 10_000)]
+    return [
+        *whole_photos().values(),
+        *(content for content in oddities().values() if len(content) < 10_000),
+    ]
 
 
 def manifest_seeds() -> list[bytes]:
-    import tiny_bundle
+    from helpers import tiny_bundle
 
-    from edgetl.runtime.bundle import card_metadata
+    from edgetl.runtime.bundle.bundle_folder import card_metadata
 
     with tempfile.TemporaryDirectory() as folder:
         written = tiny_bundle.write(Path(folder) / "bundle")
-        return [(written / "manifest.json").read_bytes(), card_metadata(tiny_bundle.card()).encode()]
+        return [
+            (written / "manifest.json").read_bytes(),
+            card_metadata(tiny_bundle.card()).encode(),
+        ]
 
 
 TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], list[bytes]]]] = {
@@ -71,11 +80,22 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], list[bytes]]]] = 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("--seconds", type=int, default=60, help="how long to look")
-    parser.add_argument("--corpus", type=Path, help="a folder of files to start from, which what is found interesting joins")
-    parser.add_argument("--findings", type=Path, default=Path(tempfile.gettempdir()), help="where a file that did it is kept")
+    parser.add_argument(
+        "--corpus",
+        type=Path,
+        help="a folder of files to start from, which what is found interesting joins",
+    )
+    parser.add_argument(
+        "--findings",
+        type=Path,
+        default=Path(tempfile.gettempdir()),
+        help="where a file that did it is kept",
+    )
     arguments = parser.parse_args()
     try:
         import atheris
@@ -84,14 +104,26 @@ def main() -> None:
         sys.exit(2)
     sys.path.insert(0, str(ROOT / "tests"))
     one_try, seeds = TARGETS[arguments.target]
-    with tempfile.TemporaryDirectory() as scratch, atheris.instrument_imports(include=["PIL", "edgetl.runtime", "json"]):
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        atheris.instrument_imports(include=["PIL", "edgetl.runtime", "json"]),
+    ):
         corpus = arguments.corpus or Path(scratch)
         for number, seed in enumerate(seeds()):
             (corpus / f"seed-{number}").write_bytes(seed)
         one_try(b"")  # imports what it needs, instrumented
         warnings.simplefilter("ignore")
-        limits = [f"-max_total_time={arguments.seconds}", f"-timeout={SECONDS_A_TRY}", f"-rss_limit_mb={MEGABYTES}"]
-        flags = [*limits, f"-artifact_prefix={arguments.findings}/", "-print_final_stats=1", "-max_len=20000"]
+        limits = [
+            f"-max_total_time={arguments.seconds}",
+            f"-timeout={SECONDS_A_TRY}",
+            f"-rss_limit_mb={MEGABYTES}",
+        ]
+        flags = [
+            *limits,
+            f"-artifact_prefix={arguments.findings}/",
+            "-print_final_stats=1",
+            "-max_len=20000",
+        ]
         atheris.Setup([sys.argv[0], *flags, str(corpus)], one_try)
         atheris.Fuzz()
 

@@ -24,15 +24,15 @@ from PIL import Image
 from torch import nn
 
 from edgetl.errors import EdgetlError
-from edgetl.export.bundle_writer import export_bundle
-from edgetl.parity.check import check, threads_each
-from edgetl.parity.photos import find_photos
+from edgetl.exporting.bundle_writer import export_bundle
+from edgetl.parity.check_photos import find_photos
+from edgetl.parity.comparison import check, threads_each
 from edgetl.parity.results import CheckResult, RuntimeResult
 from edgetl.parity.runtimes import Subject
-from edgetl.runtime.card import ModelCard
-from edgetl.runtime.images import read_image
-from edgetl.runtime.preprocess import normalize, resize_image
-from edgetl.training import backbones
+from edgetl.runtime.bundle.model_card import ModelCard
+from edgetl.runtime.images.decode import read_image
+from edgetl.runtime.images.resize import normalize, resize_image
+from edgetl.training.models import backbones
 
 BACKBONES = (
     "efficientnet_lite0",
@@ -49,7 +49,16 @@ BACKBONES = (
 )
 CLASSES = 10
 LOGIT_SPREAD = 3.0  # standard deviation over photos and classes
-MADE_UP_SIZES = ((375, 500), (500, 375), (224, 224), (640, 480), (97, 301), (1200, 900), (256, 256), (333, 500))
+MADE_UP_SIZES = (
+    (375, 500),
+    (500, 375),
+    (224, 224),
+    (640, 480),
+    (97, 301),
+    (1200, 900),
+    (256, 256),
+    (333, 500),
+)
 CALIBRATION_PHOTOS = 16
 
 
@@ -62,19 +71,30 @@ def main() -> int:
         for name in arguments.backbones:
             started = time.perf_counter()
             try:
-                results[name] = check_backbone(name, photos[: arguments.photos], root, Path(scratch))
+                results[name] = check_backbone(
+                    name, photos[: arguments.photos], root, Path(scratch)
+                )
                 outcome = "passed" if results[name].passed else results[name].failures
             except EdgetlError as error:
                 outcome = error.message
             print(f"{name}: {outcome} in {time.perf_counter() - started:.0f} s", file=sys.stderr)
     if results:
         print("\n".join(table(results)))
-    return 0 if len(results) == len(arguments.backbones) and all(result.passed for result in results.values()) else 1
+    return (
+        0
+        if len(results) == len(arguments.backbones)
+        and all(result.passed for result in results.values())
+        else 1
+    )
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="The largest differences between runtimes, for every backbone family.")
-    parser.add_argument("backbones", nargs="*", default=BACKBONES, help="names as in `edgetl train --backbone`")
+    parser = argparse.ArgumentParser(
+        description="The largest differences between runtimes, for every backbone family."
+    )
+    parser.add_argument(
+        "backbones", nargs="*", default=BACKBONES, help="names as in `edgetl train --backbone`"
+    )
     parser.add_argument("--images", type=Path, help="folder of photos; none: photos are made up")
     parser.add_argument("--photos", type=int, default=16, help="use at most so many (16)")
     return parser.parse_args()
@@ -84,7 +104,9 @@ def check_backbone(name: str, photos: Sequence[Path], root: Path, scratch: Path)
     """Export ``name`` with random weights, and compare all its runtimes on ``photos``."""
     torch.manual_seed(0)
     backbone = backbones.build(name, CLASSES, weights="none")
-    card = ModelCard(tuple(f"class {i}" for i in range(CLASSES)), backbone.spec, name, temperature=1.2)
+    card = ModelCard(
+        tuple(f"class {i}" for i in range(CLASSES)), backbone.spec, name, temperature=1.2
+    )
     pixels = [resize_image(read_image(path), card.spec) for path in photos[:CALIBRATION_PHOTOS]]
     calibrate(backbone, torch.from_numpy(normalize(np.stack(pixels), card.spec)))
     network = backbone.module.eval()
@@ -116,15 +138,23 @@ def make_up_photos(folder: Path) -> Path:
         rng = np.random.default_rng(number)
         coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8))
         kind = Image.Resampling.BICUBIC if number % 2 else Image.Resampling.NEAREST
-        values = np.asarray(coarse.resize((width, height), kind)) + rng.normal(0, 10, (height, width, 3))
-        Image.fromarray(values.clip(0, 255).astype(np.uint8)).save(folder / f"{number:02}.jpg", quality=92)
+        values = np.asarray(coarse.resize((width, height), kind)) + rng.normal(
+            0, 10, (height, width, 3)
+        )
+        Image.fromarray(values.clip(0, 255).astype(np.uint8)).save(
+            folder / f"{number:02}.jpg", quality=92
+        )
     return folder
 
 
 def table(results: Mapping[str, CheckResult]) -> list[str]:
     """Markdown: a row for each backbone, a column for each runtime that ran anywhere."""
     checks = list(results.values())
-    ran = [run.name for run in checks[0].runtimes if any(_find(result, run.name).stages for result in checks)]
+    ran = [
+        run.name
+        for run in checks[0].runtimes
+        if any(_find(result, run.name).stages for result in checks)
+    ]
     rows = [["backbone", "resized pixels", *ran, "flips"], ["---"] * (len(ran) + 3)]
     for name, result in results.items():
         runs = [_find(result, runtime) for runtime in ran]
@@ -142,7 +172,9 @@ def _find(result: CheckResult, name: str) -> RuntimeResult:
 def _cell(run: RuntimeResult) -> str:
     """Largest difference of logits, then of probabilities."""
     stages = [run.stage("logits"), run.stage("probabilities")]
-    text = ", ".join(f"{stage.worst.largest:.0e}".replace("0e+00", "0") if stage else "?" for stage in stages)
+    text = ", ".join(
+        f"{stage.worst.largest:.0e}".replace("0e+00", "0") if stage else "?" for stage in stages
+    )
     return f"**{run.reason}**" if run.status == "failed" else text
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from edgetl import Predictor
 from edgetl.errors import ImageError
-from edgetl.runtime.sources import find_images
+from edgetl.runtime.images.discovery import find_images
 
 WARM_UP = 500
 MOST_GROWTH = 0.02
@@ -49,7 +49,9 @@ def soak(predictor: Predictor, photos: list[Path], predictions: int) -> float:
         answer(predictor, photo)
     growth = resident() / before - 1
     rate = predictions / (time.perf_counter() - start)
-    print(f"{predictions} predictions, {rate:.0f} a second: {before / 1e6:.1f} MB, growth {growth:+.2%}")
+    print(
+        f"{predictions} predictions, {rate:.0f} a second: {before / 1e6:.1f} MB, growth {growth:+.2%}"
+    )
     return growth
 
 
@@ -57,7 +59,10 @@ def differences(predictor: Predictor, photos: list[Path], calls: int, threads: i
     """How many of ``calls`` made by ``threads`` at once are answered otherwise than one after the other."""
     expected = [answer(predictor, photo) for photo in photos]
     with ThreadPoolExecutor(threads) as pool:
-        same = pool.map(lambda i: answer(predictor, photos[i % len(photos)]) == expected[i % len(photos)], range(calls))
+        same = pool.map(
+            lambda i: answer(predictor, photos[i % len(photos)]) == expected[i % len(photos)],
+            range(calls),
+        )
         different = calls - sum(same)
     print(f"{calls} calls from {threads} threads: {different} answered otherwise than serially")
     return different
@@ -72,7 +77,16 @@ def bulk(bundle: Path, photos: list[Path], count: int, scratch: Path) -> float:
         photo = photos[number % len(photos)]
         os.link(photo, place / f"{number:06}{photo.suffix}")
     out = scratch / "answers.jsonl"
-    command = [sys.executable, "-m", "edgetl", "predict", str(bundle), str(folder), "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "edgetl",
+        "predict",
+        str(bundle),
+        str(folder),
+        "--out",
+        str(out),
+    ]
     start = time.perf_counter()
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     sizes = [0]
@@ -82,7 +96,9 @@ def bulk(bundle: Path, photos: list[Path], count: int, scratch: Path) -> float:
     early, late = max(sizes[: len(sizes) // 5], default=0), max(sizes)
     growth = late / early - 1 if early else math.inf
     rate = count / (time.perf_counter() - start)
-    print(f"{count} photos in bulk, {rate:.0f} a second: {early / 1e6:.1f} MB, growth {growth:+.2%}")
+    print(
+        f"{count} photos in bulk, {rate:.0f} a second: {early / 1e6:.1f} MB, growth {growth:+.2%}"
+    )
     answered = out.read_bytes().count(b"\n") if out.exists() else 0
     print(f"{answered} of them answered")
     return growth if answered == count else math.inf
@@ -96,16 +112,26 @@ def _resident_of(pid: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("bundle", type=Path)
     parser.add_argument("photos", type=Path, help="a folder")
     parser.add_argument("--predictions", type=int, default=10_000)
-    parser.add_argument("--threads", type=int, help="inside one run of the model; default: the cores")
-    parser.add_argument("--bulk", type=int, metavar="PHOTOS", help="measure `edgetl predict --out` instead")
+    parser.add_argument(
+        "--threads", type=int, help="inside one run of the model; default: the cores"
+    )
+    parser.add_argument(
+        "--bulk", type=int, metavar="PHOTOS", help="measure `edgetl predict --out` instead"
+    )
     arguments = parser.parse_args()
     if arguments.bulk:
-        with tempfile.TemporaryDirectory(dir=".") as scratch:  # on the photos' disk, if that is where one stands
-            grown = bulk(arguments.bundle, find_images(arguments.photos), arguments.bulk, Path(scratch))
+        with tempfile.TemporaryDirectory(
+            dir="."
+        ) as scratch:  # on the photos' disk, if that is where one stands
+            grown = bulk(
+                arguments.bundle, find_images(arguments.photos), arguments.bulk, Path(scratch)
+            )
         sys.exit(0 if grown <= MOST_BULK_GROWTH else 1)
     predictor = Predictor(arguments.bundle, threads=arguments.threads)
     photos = find_images(arguments.photos)

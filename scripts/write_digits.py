@@ -23,7 +23,9 @@ def main(folder: Path) -> None:
         split = "val" if number % VAL_EVERY == 0 else "train"
         target = folder / split / str(label)
         target.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.kron(image, np.ones((SCALE, SCALE), np.uint8))).save(target / f"{number}.png")
+        Image.fromarray(np.kron(image, np.ones((SCALE, SCALE), np.uint8))).save(
+            target / f"{number}.png"
+        )
     print(f"{sum(seen.values())} photos of {len(seen)} classes in {folder}")
 
 

@@ -36,11 +36,15 @@ def help_texts() -> str:
     """The README's section: one foldable block a command."""
     blocks = []
     for name, command in commands(program, "edgetl"):
-        context = click.Context(command, info_name=name, terminal_width=WIDTH, help_option_names=["-h", "--help"])
+        context = click.Context(
+            command, info_name=name, terminal_width=WIDTH, help_option_names=["-h", "--help"]
+        )
         context.meta[EVERY_OPTION] = True
         text = command.get_help(context)
         summary = (command.short_help or command.get_short_help_str(200)).rstrip(".")
-        blocks.append(f"<details><summary><code>{name}</code>: {summary}</summary>\n\n```\n{text}\n```\n\n</details>\n")
+        blocks.append(
+            f"<details><summary><code>{name}</code>: {summary}</summary>\n\n```\n{text}\n```\n\n</details>\n"
+        )
     return "\n".join(blocks)
 
 

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import photo
+from helpers.pictures import COLOURS, photo, write_photo
 from PIL import Image
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the test processes share the cores
+from edgetl.data.image_folder import Sample, scan
+
+WritePhotos = Callable[..., Path]
+NOBODY = 65534
+
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # before torch is imported: the test processes share the cores
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
@@ -52,7 +62,7 @@ def class_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of one matrix with odd labels and three golden photos; see tiny_bundle.py. Copy it to change it."""
-    import tiny_bundle
+    from helpers import tiny_bundle
 
     photos = (photo(1, 40, 30), photo(2, 30, 50), photo(3, 12, 12))
     return tiny_bundle.write(tmp_path_factory.mktemp("bundle") / "tiny", photos=photos)
@@ -62,3 +72,60 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle_copy(tiny_bundle: Path, tmp_path: Path) -> Path:
     """A copy of the tiny bundle that a test may break."""
     return Path(shutil.copytree(tiny_bundle, tmp_path / "copy"))
+
+
+@pytest.fixture
+def write_photos() -> WritePhotos:
+    """A function: folder and class → number of photos, which writes them as ``folder/<class>/<n>.png``."""
+
+    def write(
+        folder: Path, counts: dict[str, int], *, first: int = 0, suffix: str = ".png"
+    ) -> Path:
+        for name, count in counts.items():
+            colour = COLOURS.get(name, (120, 120, 120))
+            for number in range(first, first + count):
+                seed = number + 1000 * (list(COLOURS).index(name) if name in COLOURS else 9)
+                write_photo(folder / name / f"{number:03}{suffix}", colour, seed)
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def two_parts(tmp_path: Path, write_photos: WritePhotos) -> Path:
+    """DATA/train with 8 + 8 photos and DATA/val with 5 + 4, classes ash and brick."""
+    write_photos(tmp_path / "data/train", {"ash": 8, "brick": 8})
+    write_photos(tmp_path / "data/val", {"ash": 5, "brick": 4}, first=100)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def samples(class_folder: Path) -> tuple[Sample, ...]:
+    """The training photos of ``class_folder``."""
+    return scan(class_folder).train
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that every user may enter; pytest's own are closed to others."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
+def without_privileges() -> Callable[[], AbstractContextManager[None]]:
+    """A context in which permissions count, also where the tests run as root."""
+
+    @contextmanager
+    def dropped() -> Iterator[None]:
+        if os.geteuid() != 0:
+            yield
+            return
+        os.seteuid(NOBODY)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    return dropped

@@ -21,7 +21,12 @@ main()
 
 def edgetl(*arguments: object, torch: bool = True) -> subprocess.CompletedProcess[str]:
     program = ["-m", "edgetl"] if torch else ["-c", BLOCK_TORCH]
-    return subprocess.run([sys.executable, *program, *map(str, arguments)], capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, *program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 def succeeded(done: subprocess.CompletedProcess[str]) -> str:
@@ -34,7 +39,9 @@ def exported(class_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     work = tmp_path_factory.mktemp("work")
     trained = edgetl("train", class_folder, "-o", work / "run")
     assert str(work / "run" / "best.safetensors") in succeeded(trained)
-    assert "green, leaf" in trained.stderr  # the classes and their counts, before anything long begins
+    assert (
+        "green, leaf" in trained.stderr
+    )  # the classes and their counts, before anything long begins
     succeeded(edgetl("export", work / "run", "-o", work / "bundle", "--golden", 3))
     return work / "bundle"
 
@@ -45,7 +52,9 @@ def test_the_bundle_holds_what_the_design_says(exported: Path) -> None:
     assert len(list((exported / "golden").iterdir())) == 3
 
 
-def test_the_check_passes_on_photos_of_many_shapes(exported: Path, photo_folder: Path, tmp_path: Path) -> None:
+def test_the_check_passes_on_photos_of_many_shapes(
+    exported: Path, photo_folder: Path, tmp_path: Path
+) -> None:
     report = tmp_path / "parity.json"
     shown = succeeded(edgetl("check", exported, "--images", photo_folder, "--json", report))
     assert "torchscript" in shown.lower()
@@ -53,7 +62,9 @@ def test_the_check_passes_on_photos_of_many_shapes(exported: Path, photo_folder:
 
 
 def test_the_device_predicts_the_classes_without_torch(exported: Path, class_folder: Path) -> None:
-    lines = succeeded(edgetl("predict", exported, class_folder / "val", "--json", torch=False)).splitlines()
+    lines = succeeded(
+        edgetl("predict", exported, class_folder / "val", "--json", torch=False)
+    ).splitlines()
     answers = [json.loads(line) for line in lines]
     assert len(answers) == 15
     right = sum(Path(answer["source"]).parent.name == answer["label"] for answer in answers)
@@ -72,13 +83,22 @@ def test_info_names_the_labels_and_sizes(exported: Path) -> None:
     assert "model.onnx" in shown
 
 
-def test_every_way_to_hand_in_a_photo_gives_the_same_answer(exported: Path, photo_folder: Path) -> None:
+def test_every_way_to_hand_in_a_photo_gives_the_same_answer(
+    exported: Path, photo_folder: Path
+) -> None:
     predictor, lone = Predictor(exported), Predictor(exported / "model.onnx")
     path = sorted(photo_folder.iterdir())[0]
     from_path = predictor(path)
     with path.open("rb") as file:
-        others = [predictor(path.read_bytes()), predictor(file), lone(str(path)), *predictor.batch([path])]
+        others = [
+            predictor(path.read_bytes()),
+            predictor(file),
+            lone(str(path)),
+            *predictor.batch([path]),
+        ]
     for other in others:
         assert not isinstance(other, ImageError)
         assert other.label == from_path.label
-        assert other.probabilities.tolist() == pytest.approx(from_path.probabilities.tolist(), abs=1e-6)
+        assert other.probabilities.tolist() == pytest.approx(
+            from_path.probabilities.tolist(), abs=1e-6
+        )

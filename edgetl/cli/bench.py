@@ -12,17 +12,29 @@ from edgetl.cli.model_options import model_options, open_predictor
 from edgetl.cli.printable import json_text
 
 if TYPE_CHECKING:
-    from edgetl.runtime.bench import Bench
-    from edgetl.runtime.predictor import Predictor
+    from edgetl.runtime.inference.benchmark import Bench
+    from edgetl.runtime.inference.predictor import Predictor
 
 _MOST_PHOTOS = 100
 
 
 @click.command(short_help="Measure a model on this device.")
 @click.argument("model", type=click.Path(exists=True))
-@click.option("--images", type=click.Path(exists=True), help="Folder of photos to measure with. [default: the golden ones]")
-@click.option("--runs", type=click.IntRange(min=1), default=100, show_default=True, help="How often each stage is timed.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output instead of text.")
+@click.option(
+    "--images",
+    type=click.Path(exists=True),
+    help="Folder of photos to measure with. [default: the golden ones]",
+)
+@click.option(
+    "--runs",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="How often each stage is timed.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON to standard output instead of text."
+)
 @model_options
 def command(model: str, images: str | None, runs: int, as_json: bool, **options: Any) -> None:
     """Measure MODEL on this device: decode, resize and model apart, the whole, a fresh process, threads, batches.
@@ -33,7 +45,7 @@ def command(model: str, images: str | None, runs: int, as_json: bool, **options:
     Example:
       edgetl bench exported/pets --images photos/
     """
-    from edgetl.runtime.bench import bench
+    from edgetl.runtime.inference.benchmark import bench
 
     predictor = open_predictor(model, **options)
     measured = bench(predictor, _photos(predictor, images), runs=runs)
@@ -41,7 +53,7 @@ def command(model: str, images: str | None, runs: int, as_json: bool, **options:
 
 
 def _photos(predictor: Predictor, images: str | None) -> list[Path]:
-    from edgetl.runtime.sources import find_images
+    from edgetl.runtime.images.discovery import find_images
 
     if images is not None:
         photos = [Path(images)] if Path(images).is_file() else find_images(images)[:_MOST_PHOTOS]
@@ -55,13 +67,18 @@ def _photos(predictor: Predictor, images: str | None) -> list[Path]:
 
 def _lines(measured: Bench) -> list[str]:
     machine = measured.machine
-    tools = ", ".join(f"{name} {machine[name]}" for name in ("python", "onnxruntime", "numpy", "pillow"))
+    tools = ", ".join(
+        f"{name} {machine[name]}" for name in ("python", "onnxruntime", "numpy", "pillow")
+    )
     return [
         f"machine      {machine['processor']}, {machine['cores']} cores, {machine['system']}",
         f"software     {tools}, {machine['provider']}",
         "",
         f"{'ms':<10}{'p50':>9}{'p95':>9}{'p99':>9}   over {measured.stages['total'].count} runs, {measured.photos} photos",
-        *(f"{name:<10}{t.p50:>9.2f}{t.p95:>9.2f}{t.p99:>9.2f}" for name, t in measured.stages.items()),
+        *(
+            f"{name:<10}{t.p50:>9.2f}{t.p95:>9.2f}{t.p99:>9.2f}"
+            for name, t in measured.stages.items()
+        ),
         "",
         f"throughput   {measured.throughput:.0f} photos/s",
         f"cold start   {measured.cold_start:.2f} s from nothing to the first label, {_megabytes(measured.cold_memory)}",

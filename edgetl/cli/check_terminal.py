@@ -9,7 +9,7 @@ from rich.markup import escape as escape_markup
 from rich.table import Table
 
 from edgetl.cli.printable import printable
-from edgetl.parity.reports.cells import figures, minor_figures
+from edgetl.parity.reports.table_cells import figures, minor_figures
 from edgetl.parity.results import AgainstResult, CheckResult
 
 _COLOURS = {"passed": "green", "failed": "bold red", "skipped": "dim", "shown": "cyan"}
@@ -32,7 +32,9 @@ def _show_check(result: CheckResult, console: Console) -> None:
         _show_worst(result, console)
     for name, reason in result.failures:
         console.print(f"[bold red]{name}[/]: {_text(reason)}")
-    causes = {run.cause: run.departure for run in result.runtimes if run.cause and run.status == "failed"}
+    causes = {
+        run.cause: run.departure for run in result.runtimes if run.cause and run.status == "failed"
+    }
     for cause, departure in causes.items():
         console.print(f"[bold]likely cause[/] at {departure}: {_text(cause)}")
     for run in result.runtimes:
@@ -51,14 +53,18 @@ def _show_worst(result: CheckResult, console: Console) -> None:
     if judged:
         run = max(judged, key=lambda run: run.decisions.worst[0].distance)
         worst = run.decisions.worst[0]
-        console.print(f"furthest: {_text(worst.photo)} in {run.name}, a probability off by {worst.distance:.2g}")
+        console.print(
+            f"furthest: {_text(worst.photo)} in {run.name}, a probability off by {worst.distance:.2g}"
+        )
 
 
 def _show_against(result: AgainstResult, console: Console) -> None:
     """Agreement, accuracy where it is known, and the photos on which the two disagree."""
     if result.photos:
         others = len(result.disagreements)
-        console.print(f"agreement {result.agreement:.2%}: {others} of {result.photos} photos get another label")
+        console.print(
+            f"agreement {result.agreement:.2%}: {others} of {result.photos} photos get another label"
+        )
     if result.largest is not None and result.kl_mean is not None:
         difference = f"largest difference of a probability {result.largest:.3g}, mean KL divergence {result.kl_mean:.3g}"
         console.print(difference)
@@ -71,7 +77,9 @@ def _show_against(result: AgainstResult, console: Console) -> None:
     _show_unreadable(result.unreadable, console)
     if result.photos and result.largest is None:
         console.print("the two models have different labels")
-    facts = f"{result.photos} photos, {result.seconds:.1f} s" if result.photos else "nothing compared"
+    facts = (
+        f"{result.photos} photos, {result.seconds:.1f} s" if result.photos else "nothing compared"
+    )
     if result.limited or not result.passed:
         _show_verdict(result.passed, facts, console)
     else:
@@ -84,12 +92,21 @@ def _runtimes(result: CheckResult, console: Console) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("runtime", "verdict", *(("first off",) if wide else ())):
         table.add_column(column, no_wrap=True)
-    for column in ("resized", "normalized", "logits", "prob.", "flips", *(("99.9 %", "KL", "s") if wide else ())):
+    for column in (
+        "resized",
+        "normalized",
+        "logits",
+        "prob.",
+        "flips",
+        *(("99.9 %", "KL", "s") if wide else ()),
+    ):
         table.add_column(column, justify="right", no_wrap=True)
     for run in result.runtimes:
         verdict = f"[{_COLOURS[run.status]}]{run.status}[/]"
         minor = (*minor_figures(run), f"{run.seconds:.1f}" if run.stages else "") if wide else ()
-        table.add_row(run.name, verdict, *((run.departure or "",) if wide else ()), *figures(run), *minor)
+        table.add_row(
+            run.name, verdict, *((run.departure or "",) if wide else ()), *figures(run), *minor
+        )
     return table
 
 
@@ -99,10 +116,14 @@ def _accuracy(result: AgainstResult) -> Table:
     table.add_column("class")
     for column in ("photos", "old", "new", "change"):
         table.add_column(column, justify="right")
-    rows: list[tuple[str, int, float, float]] = [(c.label, c.photos, c.old, c.new) for c in result.accuracy.classes]
+    rows: list[tuple[str, int, float, float]] = [
+        (c.label, c.photos, c.old, c.new) for c in result.accuracy.classes
+    ]
     rows.append(("all", result.accuracy.photos, result.accuracy.old, result.accuracy.new))
     for label, photos, old, new in rows:
-        table.add_row(_text(label), f"{photos}", f"{old:.2%}", f"{new:.2%}", f"{100 * (new - old):+.2f}")
+        table.add_row(
+            _text(label), f"{photos}", f"{old:.2%}", f"{new:.2%}", f"{100 * (new - old):+.2f}"
+        )
     return table
 
 

@@ -12,23 +12,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgetl.cli.option_types import ReportFile, SomePath
+from edgetl.cli.option_types import SomePath
 from edgetl.cli.printable import counted, printable
 from edgetl.cli.progress_bar import steps
-from edgetl.training.layout import DEFAULT_VAL_FRACTION
+from edgetl.cli.report_file import ReportFile
+from edgetl.data.layout import DEFAULT_VAL_FRACTION
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from edgetl.training.doctor import Diagnosis, Finding
-    from edgetl.training.split import Split
+    from edgetl.data.audit import AuditResult, DataIssue
+    from edgetl.data.split import Split
 
 _SHOWN_FINDINGS = 5  # of one kind; --json has them all
 _SHOWN_PATHS = 4  # of one finding
 _SHOWN_CLASSES = 40
 
-_json_option = click.option("--json", "json_file", type=ReportFile(), help="Also write everything to FILE as JSON.")
-_threads_option = click.option("--threads", type=click.IntRange(1, 256), help="Photos decoded at a time (default: one a core).")
+_json_option = click.option(
+    "--json", "json_file", type=ReportFile(), help="Also write everything to FILE as JSON."
+)
+_threads_option = click.option(
+    "--threads", type=click.IntRange(1, 256), help="Photos decoded at a time (default: one a core)."
+)
 
 
 @click.group(short_help="Look for faults in photos, or split them for training.")
@@ -59,10 +64,10 @@ def check(data: Path, json_file: Path | None, threads: int | None) -> None:
       edgetl data check DATA
       edgetl data check DATA --json findings.json
     """
-    from edgetl.training.doctor import examine
+    from edgetl.data.audit import audit_folder
 
     with steps() as working:
-        diagnosis = examine(data, threads=threads, progress=partial(working, "Reading photos"))
+        diagnosis = audit_folder(data, threads=threads, progress=partial(working, "Reading photos"))
     _show_diagnosis(diagnosis)
     _write_json(json_file, diagnosis.to_dict())
     if diagnosis.errors:
@@ -72,12 +77,26 @@ def check(data: Path, json_file: Path | None, threads: int | None) -> None:
 @command.command()
 @click.argument("source", metavar="SRC", type=SomePath())
 @click.argument("destination", metavar="DST", type=SomePath())
-@click.option("--val-fraction", default=DEFAULT_VAL_FRACTION, show_default=True, help="Share of the photos to validate on.")
-@click.option("--copy", is_flag=True, help="Copy the files instead of making hard links (needed from one disk to another).")
+@click.option(
+    "--val-fraction",
+    default=DEFAULT_VAL_FRACTION,
+    show_default=True,
+    help="Share of the photos to validate on.",
+)
+@click.option(
+    "--copy",
+    is_flag=True,
+    help="Copy the files instead of making hard links (needed from one disk to another).",
+)
 @_json_option
 @_threads_option
 def split(
-    source: Path, destination: Path, val_fraction: float, copy: bool, json_file: Path | None, threads: int | None
+    source: Path,
+    destination: Path,
+    val_fraction: float,
+    copy: bool,
+    json_file: Path | None,
+    threads: int | None,
 ) -> None:
     """Split SRC, a folder of class folders, into DST/train and DST/val.
 
@@ -91,30 +110,41 @@ def split(
       edgetl data split PetImages DATA
       edgetl data split PetImages DATA --val-fraction 0.1 --copy
     """
-    from edgetl.training import split as splitting
+    from edgetl.data import split as splitting
 
     with steps() as working:
         progress = partial(working, "Reading photos")
-        done = splitting.split(source, destination, val_fraction=val_fraction, copy=copy, threads=threads, progress=progress)
+        done = splitting.split(
+            source,
+            destination,
+            val_fraction=val_fraction,
+            copy=copy,
+            threads=threads,
+            progress=progress,
+        )
     _show_split(done)
     _write_json(json_file, done.to_dict())
 
 
 def _write_json(file: Path | None, values: dict[str, Any]) -> None:
-    from edgetl.report_file import write_report_file
+    from edgetl.system.atomic_write import write_report_file
 
     if file is not None:
         write_report_file(file, json.dumps(values, ensure_ascii=False, indent=1) + "\n")
 
 
-def _show_diagnosis(diagnosis: Diagnosis) -> None:
+def _show_diagnosis(diagnosis: AuditResult) -> None:
     usable = sum(sum(classes.values()) for classes in diagnosis.counts.values())
     notes = [f"{usable:,} photos to use of {diagnosis.files:,} files"]
     if diagnosis.median_size is not None:
         notes.append(f"median size {diagnosis.median_size[0]}×{diagnosis.median_size[1]}")
         notes.append(f"{diagnosis.rotated:.1%} turned by EXIF")
     warnings = len(diagnosis.findings) - diagnosis.errors
-    _print(_counts_table(diagnosis.counts), ", ".join(notes) + ".", *_finding_tables(diagnosis.findings))
+    _print(
+        _counts_table(diagnosis.counts),
+        ", ".join(notes) + ".",
+        *_finding_tables(diagnosis.findings),
+    )
     _print(f"{counted(diagnosis.errors, 'error')}, {counted(warnings, 'warning')}.")
 
 
@@ -127,7 +157,11 @@ def _show_split(done: Split) -> None:
         f"{counted(len(done.left_out), 'file')} left out, "
         f"{counted(done.groups, 'group')} of duplicates kept on one side.",
         *done.notes,
-        *([f"Remove the photos with wrong labels and {place}, and split again."] if done.clashes else []),
+        *(
+            [f"Remove the photos with wrong labels and {place}, and split again."]
+            if done.clashes
+            else []
+        ),
     )
 
 
@@ -141,20 +175,27 @@ def _counts_table(counts: Mapping[str, Mapping[str, int]]) -> Table:
         table.add_column(part or "photos", justify="right")
     names = sorted({name for classes in counts.values() for name in classes})
     for name in names[:_SHOWN_CLASSES]:
-        table.add_row(Text(printable(name)), *(f"{classes.get(name, 0):,}" for classes in counts.values()))
+        table.add_row(
+            Text(printable(name)), *(f"{classes.get(name, 0):,}" for classes in counts.values())
+        )
     if len(names) > _SHOWN_CLASSES:
         table.add_row(f"and {len(names) - _SHOWN_CLASSES} more classes")
     table.add_section()
-    table.add_row("all", *(f"{sum(classes.values()):,}" for classes in counts.values()), style="bold")
+    table.add_row(
+        "all", *(f"{sum(classes.values()):,}" for classes in counts.values()), style="bold"
+    )
     return table
 
 
-def _finding_tables(findings: Iterable[Finding]) -> Iterator[Table]:
+def _finding_tables(findings: Iterable[DataIssue]) -> Iterator[Table]:
     """One table a level, errors first, with a few findings of each kind."""
     from rich.table import Table
     from rich.text import Text
 
-    kinds: dict[str, dict[str, list[Finding]]] = {"error": defaultdict(list), "warning": defaultdict(list)}
+    kinds: dict[str, dict[str, list[DataIssue]]] = {
+        "error": defaultdict(list),
+        "warning": defaultdict(list),
+    }
     for finding in findings:
         kinds[finding.level][finding.kind].append(finding)
     for level, style in (("error", "red"), ("warning", "yellow")):
@@ -171,7 +212,7 @@ def _finding_tables(findings: Iterable[Finding]) -> Iterator[Table]:
             yield table
 
 
-def _finding_text(finding: Finding) -> str:
+def _finding_text(finding: DataIssue) -> str:
     if len(finding.paths) == 1:
         return f"{printable(finding.paths[0])}: {printable(finding.message)}"
     paths = [f"  {printable(path)}" for path in finding.paths[:_SHOWN_PATHS]]

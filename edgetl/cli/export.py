@@ -13,19 +13,24 @@ from click.core import ParameterSource
 from edgetl.cli.option_types import PRECISIONS, Number, SomePath
 from edgetl.cli.printable import counted
 from edgetl.cli.progress_bar import steps
-from edgetl.cli.run_photos import calibration_photos, golden_photos, run_data
 from edgetl.errors import ExportError, ImageError
-from edgetl.runtime.bundle import DEFAULT_FORMATS, DEFAULT_PRECISION, FORMATS, MANIFEST
-from edgetl.shell import shell_word
-from edgetl.training.run_folder import BEST, METRICS, refuse_photos_folder
+from edgetl.exporting.photo_selection import calibration_photos, golden_photos, run_data
+from edgetl.runtime.bundle.bundle_folder import (
+    DEFAULT_FORMATS,
+    DEFAULT_PRECISION,
+    FORMATS,
+    MANIFEST,
+)
+from edgetl.system.shell import shell_word
+from edgetl.training.config.run_folder import BEST, METRICS, refuse_photos_folder
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from edgetl.export.precisions import JudgedBy
-    from edgetl.export.progress import Working
-    from edgetl.training.checkpoint import Trained
-    from edgetl.training.dataset import ImageFolders
+    from edgetl.data.image_folder import ImageFolders
+    from edgetl.exporting.precision.reduced_precision import JudgedBy
+    from edgetl.system.progress import Progress
+    from edgetl.training.models.checkpoint import Trained
 
 DEFAULT_GOLDEN = 8
 DEFAULT_CALIBRATION = 100
@@ -39,7 +44,15 @@ _MOST_CLASSES, _MOST_LAYERS = 10, 3  # shown; the manifest has all
 
 @click.command(short_help="Write a trained run as a bundle for the device.")
 @click.argument("run", type=click.Path(exists=True, path_type=Path))
-@click.option("-o", "--out", "--output", "output", required=True, type=SomePath(), help="Folder to write the bundle to.")
+@click.option(
+    "-o",
+    "--out",
+    "--output",
+    "output",
+    required=True,
+    type=SomePath(),
+    help="Folder to write the bundle to.",
+)
 @click.option(
     "--golden",
     default=str(DEFAULT_GOLDEN),
@@ -47,7 +60,11 @@ _MOST_CLASSES, _MOST_LAYERS = 10, 3  # shown; the manifest has all
     metavar="N|DIR",
     help="How many validation photos go along for the device's self-test, or a folder of photos to take; 0: none.",
 )
-@click.option("--opset", type=int, help="ONNX opset version; by default the lowest that the network's operators allow.")
+@click.option(
+    "--opset",
+    type=int,
+    help="ONNX opset version; by default the lowest that the network's operators allow.",
+)
 @click.option(
     "--format",
     "formats",
@@ -104,11 +121,13 @@ def command(
     """
     _refuse_idle_options(context, formats, precisions)
     with steps() as working:
-        written = _export(run, output, golden, opset, formats, precisions, calibration, max_accuracy_drop, working)
+        written = _export(
+            run, output, golden, opset, formats, precisions, calibration, max_accuracy_drop, working
+        )
     _warn_of_an_unfinished(run)
     manifest = json.loads((written / MANIFEST).read_bytes())
     click.echo("\n".join(_lines(written, manifest)))
-    from edgetl.export.judge import LEAST_AGREEMENT
+    from edgetl.exporting.precision.judge import LEAST_AGREEMENT
 
     for precision, judged in manifest["precisions"].items():
         if judged["agreement"] < LEAST_AGREEMENT:
@@ -128,12 +147,12 @@ def _export(
     precisions: Sequence[str],
     calibration: int,
     max_accuracy_drop: float,
-    working: Working,
+    working: Progress,
 ) -> Path:
     working("Loading PyTorch", 0, 0)
-    from edgetl.export.bundle_writer import export_bundle
-    from edgetl.training import checkpoint
-    from edgetl.training.torch_threads import one_thread
+    from edgetl.exporting.bundle_writer import export_bundle
+    from edgetl.training.models import checkpoint
+    from edgetl.training.torch_env.threads import one_thread
 
     working(f"Reading {run}", 0, 0)
     trained = checkpoint.load(run)
@@ -153,27 +172,39 @@ def _export(
                 checkpoint=run / BEST if run.is_dir() else run,
                 checkpoint_sha256=trained.sha256,
                 precisions=precisions,
-                judged_by=_judged_by(trained, data, calibration, max_accuracy_drop) if smaller else None,
+                judged_by=_judged_by(trained, data, calibration, max_accuracy_drop)
+                if smaller
+                else None,
                 working=working,
             )
     except ImageError as error:
         if error.source not in map(str, photos):
             raise
-        raise ExportError(f"A golden photo can't be used: {error.message}", _OTHER_PHOTOS) from error
+        raise ExportError(
+            f"A golden photo can't be used: {error.message}", _OTHER_PHOTOS
+        ) from error
 
 
 def _warn_of_an_unfinished(run: Path) -> None:
     if run.is_dir() and not (run / METRICS).exists():
-        click.echo(f"Warning: {run} is not finished; these are its best weights so far, without a temperature.", err=True)
+        click.echo(
+            f"Warning: {run} is not finished; these are its best weights so far, without a temperature.",
+            err=True,
+        )
 
 
-def _refuse_idle_options(context: click.Context, formats: Sequence[str], precisions: Sequence[str]) -> None:
+def _refuse_idle_options(
+    context: click.Context, formats: Sequence[str], precisions: Sequence[str]
+) -> None:
     """Raises UsageError for an option that was given and would have no effect."""
     needs = {
         "opset": ("onnx" in formats, "--format onnx"),
         "precisions": ("onnx" in formats, "--format onnx"),
         "calibration": ("int8" in precisions, "--precision int8"),
-        "max_accuracy_drop": (bool(set(precisions) - {DEFAULT_PRECISION}), "--precision fp16 or int8"),
+        "max_accuracy_drop": (
+            bool(set(precisions) - {DEFAULT_PRECISION}),
+            "--precision fp16 or int8",
+        ),
     }
     flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
     for name, (met, needed) in needs.items():
@@ -188,26 +219,37 @@ def _is_small(network: nn.Module) -> bool:
 
 def _golden_photos(golden: str, trained: Trained) -> tuple[list[Path], ImageFolders | None]:
     """(the photos that ``--golden`` asks for; the run's data, if it was read for them)."""
-    from edgetl.runtime.sources import find_images
+    from edgetl.runtime.images.discovery import find_images
 
     if golden.isdecimal():
         count = int(golden)
-        data = run_data(trained.settings, trained.card, "golden photos", _OTHER_PHOTOS) if count else None
+        data = (
+            run_data(trained.settings, trained.card, "golden photos", _OTHER_PHOTOS)
+            if count
+            else None
+        )
         return (golden_photos(data, count) if data else []), data
-    photos = find_images(golden) if golden and Path(golden).is_dir() else []  # of no name, it is not the current folder
+    photos = (
+        find_images(golden) if golden and Path(golden).is_dir() else []
+    )  # of no name, it is not the current folder
     if not photos:
         raise click.UsageError(f"--golden {golden}: give a number, or a folder with photos in it.")
     return photos, None
 
 
-def _judged_by(trained: Trained, data: ImageFolders | None, calibration: int, max_accuracy_drop: float) -> JudgedBy:
+def _judged_by(
+    trained: Trained, data: ImageFolders | None, calibration: int, max_accuracy_drop: float
+) -> JudgedBy:
     """data: the run's, if it was read already."""
-    from edgetl.export.precisions import JudgedBy
+    from edgetl.exporting.precision.reduced_precision import JudgedBy
 
     hint = "Put the data back where it was, or export with --precision fp32 alone."
     data = data or run_data(trained.settings, trained.card, "smaller precisions", hint)
     if len(data.val) != trained.card.data.get("val", len(data.val)):
-        click.echo(f"Warning: {data.root} has {len(data.val):,} validation photos; the run had others.", err=True)
+        click.echo(
+            f"Warning: {data.root} has {len(data.val):,} validation photos; the run had others.",
+            err=True,
+        )
     return JudgedBy(
         calibration=calibration_photos(data, calibration),
         validation=[(sample.path, sample.label) for sample in data.val],
@@ -219,13 +261,25 @@ def _lines(bundle: Path, manifest: Mapping[str, Any]) -> Sequence[str]:
     models = [name for name in manifest["files"] if not name.startswith("golden/")]
     return [
         *(f"{bundle / name}  {manifest['files'][name]['bytes'] / 1e6:.2f} MB" for name in models),
-        *([f"{bundle / 'golden'}  {counted(len(manifest['golden']), 'photo')}"] if manifest["golden"] else ()),
+        *(
+            [f"{bundle / 'golden'}  {counted(len(manifest['golden']), 'photo')}"]
+            if manifest["golden"]
+            else ()
+        ),
         *(
             f"{name}: resized pixels equal to the trained network's on {figures['photos']} pictures"
-            + (f", probabilities within {figures['probabilities']:.1e}" if name not in manifest["precisions"] else "")
+            + (
+                f", probabilities within {figures['probabilities']:.1e}"
+                if name not in manifest["precisions"]
+                else ""
+            )
             for name, figures in manifest["verification"].items()
         ),
-        *(line for name, judged in manifest["precisions"].items() for line in _judged_lines(name, judged)),
+        *(
+            line
+            for name, judged in manifest["precisions"].items()
+            for line in _judged_lines(name, judged)
+        ),
         f"Next: edgetl check {shell_word(bundle)} --images DIR",
     ]
 
@@ -236,10 +290,15 @@ def _judged_lines(precision: str, judged: Mapping[str, Any]) -> Sequence[str]:
         f"validation photos, same label on {judged['agreement']:.2%}"
     ]
     worst = sorted(judged["class_drops"].items(), key=lambda item: -item[1])
-    shown = [f"{json.dumps(label, ensure_ascii=False)} {drop + 0.0:.2f}" for label, drop in worst[:_MOST_CLASSES]]
+    shown = [
+        f"{json.dumps(label, ensure_ascii=False)} {drop + 0.0:.2f}"
+        for label, drop in worst[:_MOST_CLASSES]
+    ]
     more = f" … and {len(worst) - _MOST_CLASSES} more" if len(worst) > _MOST_CLASSES else ""
     lines.append(f"{precision}: points lost by class: {', '.join(shown)}{more}")
     if layers := judged["float_layers"]:
         more = f" … and {len(layers) - _MOST_LAYERS} more" if len(layers) > _MOST_LAYERS else ""
-        lines.append(f"{precision}: {len(layers)} layers stayed in float: {', '.join(layers[:_MOST_LAYERS])}{more}")
+        lines.append(
+            f"{precision}: {len(layers)} layers stayed in float: {', '.join(layers[:_MOST_LAYERS])}{more}"
+        )
     return lines

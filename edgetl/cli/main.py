@@ -20,14 +20,16 @@ from pkgutil import iter_modules
 
 import click
 
-import edgetl
 from edgetl import cli
+from edgetl._version import __version__
 from edgetl.cli.missing_package import missing_package
 from edgetl.cli.printable import printable
 from edgetl.errors import EdgetlError
 
 _SPINS = "10000"  # of a thread that waits, a thirtieth of the default: on a busy core it keeps away whom it waits for
-_COLLECTED_EVERY = 10_000  # objects: at Python's 700 to 2,000 it takes a fifth of the time of importing torch
+_COLLECTED_EVERY = (
+    10_000  # objects: at Python's 700 to 2,000 it takes a fifth of the time of importing torch
+)
 
 
 class CommandFolder(click.Group):
@@ -42,7 +44,9 @@ class CommandFolder(click.Group):
         command = getattr(import_module(f"{cli.__name__}.{name}"), "command", None)
         return command if isinstance(command, click.Command) else None
 
-    def resolve_command(self, ctx: click.Context, args: Sequence[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: Sequence[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         known = args[0] in _module_names() and self.get_command(ctx, args[0]) is not None
         if not known and (close := get_close_matches(args[0], self.list_commands(ctx), 1)):
             ctx.fail(f"There is no command {args[0]!r}. Did you mean {close[0]}?")
@@ -60,11 +64,16 @@ class CommandFolder(click.Group):
 
 def _module_names() -> set[str]:
     """Modules that may be commands: those of two words help one that is, and may need what a device does not have."""
-    return {module.name for module in iter_modules(cli.__path__) if "_" not in module.name} - {"main"}
+    return {module.name for module in iter_modules(cli.__path__) if "_" not in module.name} - {
+        "main"
+    }
 
 
-@click.group(cls=CommandFolder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(edgetl.__version__, prog_name="edgetl")
+@click.group(
+    cls=CommandFolder,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="edgetl")
 def command() -> None:
     """Photos in, an image classifier out that answers the same on the device as in training."""
 
@@ -74,11 +83,16 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter shows its code
             stream.reconfigure(errors="backslashreplace")
-    if os.environ.get("COLUMNS") == "0":  # as some terminals say before they know; tables would be of no width
+    if (
+        os.environ.get("COLUMNS") == "0"
+    ):  # as some terminals say before they know; tables would be of no width
         del os.environ["COLUMNS"]
     gc.set_threshold(_COLLECTED_EVERY, *gc.get_threshold()[1:])
     spin_less()
-    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+    for number, usual in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGTERM, signal.SIG_DFL),
+    ):
         if signal.getsignal(number) == usual:
             signal.signal(number, _interrupt)
     try:
@@ -87,7 +101,9 @@ def main() -> None:
         if not _received:
             raise
         code = _interrupted()  # in the midst of an import, which says something else of it
-    if signal.SIGTERM in _received:  # as whoever sent it expects, now that all is put away; process 1 goes on
+    if (
+        signal.SIGTERM in _received
+    ):  # as whoever sent it expects, now that all is put away; process 1 goes on
         os.kill(os.getpid(), signal.SIGTERM)
     gc.freeze()  # or Python looks through all that torch imported before it ends: a second
     if _is_connected():
@@ -108,7 +124,9 @@ def _run() -> int:
     """Do what the command line asks for → the exit code, whatever went wrong being told."""
     try:
         if sys.stdout is None:
-            raise click.ClickException("Standard output is closed; send it to /dev/null if it is not wanted.")
+            raise click.ClickException(
+                "Standard output is closed; send it to /dev/null if it is not wanted."
+            )
         command(prog_name="edgetl", standalone_mode=False)
         sys.stdout.flush()
         return _end_with(0)
@@ -127,9 +145,15 @@ def _run() -> int:
         return 1
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EFBIG):
-            click.echo(f"Error: {error.filename or 'the output'} can't be written: {error.strerror}.", err=True)
+            click.echo(
+                f"Error: {error.filename or 'the output'} can't be written: {error.strerror}.",
+                err=True,
+            )
             os._exit(1)  # without another try to write what is left
-        click.echo(f"Error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}.", err=True)
+        click.echo(
+            f"Error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}.",
+            err=True,
+        )
         return 1
 
 

@@ -14,4 +14,6 @@ def missing_package(error: ModuleNotFoundError, command: str) -> MissingDependen
     if package in {"", "edgetl", *sys.stdlib_module_names}:
         raise error
     # Whoever has onnxruntime-gpu must not be told to install onnxruntime beside it.
-    return MissingDependencyError(package, f"edgetl {command}", "train" if find_spec("onnxruntime") else "train,cpu")
+    return MissingDependencyError(
+        package, f"edgetl {command}", "train" if find_spec("onnxruntime") else "train,cpu"
+    )

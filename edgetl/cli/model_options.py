@@ -10,20 +10,30 @@ import click
 from edgetl.cli.option_types import PRECISIONS
 
 if TYPE_CHECKING:
-    from edgetl.runtime.predictor import Predictor
+    from edgetl.runtime.inference.predictor import Predictor
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 _OPTIONS = (
-    click.option("--providers", default="auto", show_default=True, metavar="NAME[,NAME]", help="onnxruntime providers."),
+    click.option(
+        "--providers",
+        default="auto",
+        show_default=True,
+        metavar="NAME[,NAME]",
+        help="onnxruntime providers.",
+    ),
     click.option(
         "--threads",
         type=click.IntRange(1, 256),
         help="Threads inside one run of the model. [default: the cores; for many photos 1, side by side]",
     ),
     click.option("--precision", type=PRECISIONS, help="Which of the bundle's models to run."),
-    click.option("--max-pixels", type=click.IntRange(min=1), help="Largest photo to decode, pixels. [default: 100 million]"),
+    click.option(
+        "--max-pixels",
+        type=click.IntRange(min=1),
+        help="Largest photo to decode, pixels. [default: 100 million]",
+    ),
 )
 
 
@@ -35,13 +45,25 @@ def model_options(command: Command) -> Command:
 
 
 def open_predictor(
-    model: str, *, providers: str, threads: int | None, precision: str | None, max_pixels: int | None, many: bool = False
+    model: str,
+    *,
+    providers: str,
+    threads: int | None,
+    precision: str | None,
+    max_pixels: int | None,
+    many: bool = False,
 ) -> Predictor:
     """The predictor that the options describe; ``many``: for ``batch``, which spreads photos over the cores itself."""
-    from edgetl.runtime.images import MAX_PIXELS
-    from edgetl.runtime.predictor import Predictor
+    from edgetl.runtime.images.decode import MAX_PIXELS
+    from edgetl.runtime.inference.predictor import Predictor
 
     names = providers.split(",") if "," in providers else providers
     if many and threads is None:
         threads = 1
-    return Predictor(model, providers=names, threads=threads, precision=precision, max_pixels=max_pixels or MAX_PIXELS)
+    return Predictor(
+        model,
+        providers=names,
+        threads=threads,
+        precision=precision,
+        max_pixels=max_pixels or MAX_PIXELS,
+    )

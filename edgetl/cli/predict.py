@@ -15,18 +15,26 @@ from edgetl.cli.printable import counted, json_text, printable, width
 from edgetl.errors import ImageError
 
 if TYPE_CHECKING:
-    from edgetl.runtime.images import Source
-    from edgetl.runtime.predictor import Prediction, Predictor
-    from edgetl.runtime.sharding import Shard
+    from edgetl.runtime.images.decode import Source
+    from edgetl.runtime.inference.predictor import Prediction, Predictor
+    from edgetl.runtime.results.sharding import Shard
 
 
 @click.command(short_help="Classify photos.")
 @click.argument("model", type=click.Path(exists=True))
 @click.argument("photos", nargs=-1, required=True)
 @click.option(
-    "--top", metavar="N", type=click.IntRange(min=1), help="Only the N best classes. [default: 1 in the table, all in JSON]"
+    "--top",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Only the N best classes. [default: 1 in the table, all in JSON]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line to standard output, not a table.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object a line to standard output, not a table.",
+)
 @click.option(
     "-o",
     "--out",
@@ -35,10 +43,22 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False),
     help="Write to a .jsonl, .csv or .parquet file; continues one.",
 )
-@click.option("--shard", "shard_text", default="1/1", metavar="I/N", help="Take only the I-th of N parts of the photos.")
+@click.option(
+    "--shard",
+    "shard_text",
+    default="1/1",
+    metavar="I/N",
+    help="Take only the I-th of N parts of the photos.",
+)
 @model_options
 def command(
-    model: str, photos: tuple[str, ...], top: int | None, as_json: bool, out: str | None, shard_text: str, **options: Any
+    model: str,
+    photos: tuple[str, ...],
+    top: int | None,
+    as_json: bool,
+    out: str | None,
+    shard_text: str,
+    **options: Any,
 ) -> None:
     """Classify PHOTOS with MODEL, a bundle folder or a lone model.onnx.
 
@@ -56,11 +76,13 @@ def command(
         raise click.UsageError("--out writes every class to its file: leave out --top and --json.")
     if "" in photos:
         raise click.UsageError("A photo's name is empty: is a variable of the shell not set?")
-    from edgetl.runtime.sources import is_folder
+    from edgetl.runtime.images.discovery import is_folder
 
     shard = _parse_shard(shard_text)
     if Path(model).suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"):
-        raise click.UsageError(f"{model} is a photo. The model comes first: edgetl predict MODEL PHOTOS…")
+        raise click.UsageError(
+            f"{model} is a photo. The model comes first: edgetl predict MODEL PHOTOS…"
+        )
     many = len(photos) > 1 or is_folder(Path(photos[0]))
     if len(photos) > 1:
         _warn_of_empty(photos)
@@ -80,16 +102,20 @@ def command(
 
 def _warn_of_empty(photos: tuple[str, ...]) -> None:
     """Of folders without a photo beside others with some."""
-    from edgetl.runtime.sources import is_folder, walk_images
+    from edgetl.runtime.images.discovery import is_folder, walk_images
 
-    empty = [name for name in photos if is_folder(Path(name)) and next(walk_images(name, strict=False), None) is None]
+    empty = [
+        name
+        for name in photos
+        if is_folder(Path(name)) and next(walk_images(name, strict=False), None) is None
+    ]
     if len(empty) < len(photos):
         for name in empty:
             click.echo(f"Warning: there is no photo in {printable(name)}.", err=True)
 
 
 def _parse_shard(text: str) -> Shard:
-    from edgetl.runtime.sharding import Shard
+    from edgetl.runtime.results.sharding import Shard
 
     try:
         return Shard.parse(text)
@@ -98,7 +124,7 @@ def _parse_shard(text: str) -> Shard:
 
 
 def _sources(photos: Iterable[str], shard: Shard) -> Iterator[Source]:
-    from edgetl.runtime.sharding import photos_of
+    from edgetl.runtime.results.sharding import photos_of
 
     for photo in photos:
         if photo == "-":
@@ -110,7 +136,11 @@ def _sources(photos: Iterable[str], shard: Shard) -> Iterator[Source]:
 
 
 def _print_all(
-    predictor: Predictor, sources: Iterable[Source], right: _RightByFolder, top: int | None, as_json: bool
+    predictor: Predictor,
+    sources: Iterable[Source],
+    right: _RightByFolder,
+    top: int | None,
+    as_json: bool,
 ) -> tuple[int, int]:
     """(photos, failures)"""
     show = partial(_show_json, top=top) if as_json else _Table(predictor.labels, top or 1).show
@@ -124,11 +154,13 @@ def _print_all(
     return total, failed
 
 
-def _write_all(predictor: Predictor, photos: tuple[str, ...], shard: Shard, right: _RightByFolder, out: str) -> tuple[int, int]:
+def _write_all(
+    predictor: Predictor, photos: tuple[str, ...], shard: Shard, right: _RightByFolder, out: str
+) -> tuple[int, int]:
     """(photos, failures), those of earlier runs included."""
     from edgetl.cli.progress_bar import counting
-    from edgetl.runtime.result_files import open_results
-    from edgetl.runtime.sharding import photos_of
+    from edgetl.runtime.results.result_files import open_results
+    from edgetl.runtime.results.sharding import photos_of
 
     if "-" in photos:
         raise click.UsageError("--out takes files and folders, not standard input.")
@@ -158,7 +190,11 @@ def _write_all(predictor: Predictor, photos: tuple[str, ...], shard: Shard, righ
             err=True,
         )
     right.tell(", of the new ones" if len(results) else "")
-    click.echo(f"photos in {out}: {total}" + (f", {len(results)} of them from before" if len(results) else ""), err=True)
+    click.echo(
+        f"photos in {out}: {total}"
+        + (f", {len(results)} of them from before" if len(results) else ""),
+        err=True,
+    )
     return total, results.failed
 
 
@@ -174,7 +210,7 @@ class _RightByFolder:
     """Accuracy, where every photo lies in a folder that is named as one of the labels; see ``class_folder``."""
 
     def __init__(self, labels: tuple[str, ...], arguments: Iterable[str]) -> None:
-        from edgetl.runtime.sources import is_folder
+        from edgetl.runtime.images.discovery import is_folder
 
         arguments = list(arguments)
         self._labels, self._photos, self._right = frozenset(labels), 0, 0
@@ -182,7 +218,7 @@ class _RightByFolder:
         self._roots = [Path(name) for name in arguments if is_folder(Path(name))]
 
     def count(self, result: Prediction | ImageError) -> None:
-        from edgetl.runtime.sources import class_folder
+        from edgetl.runtime.images.discovery import class_folder
 
         if isinstance(result, ImageError):
             return
@@ -201,7 +237,7 @@ class _RightByFolder:
 
 
 def _show_json(result: Prediction | ImageError, top: int | None) -> None:
-    from edgetl.runtime.records import as_record
+    from edgetl.runtime.results.records import as_record
 
     record = as_record(result)
     if top is not None and not isinstance(result, ImageError):

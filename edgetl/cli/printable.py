@@ -25,7 +25,10 @@ def json_text(values: Any, *, indent: int | None = None) -> str:
 
 def width(text: str) -> int:
     """Columns that printable ``text`` takes in a terminal: two for wide characters, none for combining ones."""
-    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
+    return sum(
+        0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF")
+        for c in text
+    )
 
 
 def counted(count: float, noun: str) -> str:

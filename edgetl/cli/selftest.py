@@ -16,9 +16,13 @@ from edgetl.cli.printable import json_text, printable
 @click.command(short_help="Run a bundle's golden photos on this device and compare.")
 @click.argument("bundle", type=click.Path(exists=True, file_okay=False))
 @click.option(
-    "--tolerance", type=Number(0, 1), help="Largest difference of a probability. [default: 1e-4; fp16 2.5e-2, int8 5e-2]"
+    "--tolerance",
+    type=Number(0, 1),
+    help="Largest difference of a probability. [default: 1e-4; fp16 2.5e-2, int8 5e-2]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output instead of text.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON to standard output instead of text."
+)
 @model_options
 def command(bundle: str, tolerance: float | None, as_json: bool, **options: Any) -> None:
     """Run BUNDLE's golden photos on this device and compare with the answers kept at export; no torch needed.

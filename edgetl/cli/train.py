@@ -16,12 +16,12 @@ import click
 from edgetl.cli import INTERRUPTED
 from edgetl.cli.option_types import SomePath
 from edgetl.cli.printable import counted, printable
+from edgetl.data.layout import VAL, data_parts
 from edgetl.errors import TrainingError
-from edgetl.paths import real_path
-from edgetl.shell import shell_word
-from edgetl.training.layout import VAL, data_parts
-from edgetl.training.recipes import resolve
-from edgetl.training.run_folder import (
+from edgetl.system.paths import real_path
+from edgetl.system.shell import shell_word
+from edgetl.training.config.recipes import resolve
+from edgetl.training.config.run_folder import (
     BEST,
     LAST,
     METRICS,
@@ -30,11 +30,19 @@ from edgetl.training.run_folder import (
     require_begun,
     require_free,
 )
-from edgetl.training.settings import OPTIONS, SOLVER, Option, TrainSettings, defaults, field_types, flag
+from edgetl.training.config.settings import (
+    OPTIONS,
+    SOLVER,
+    Option,
+    TrainSettings,
+    defaults,
+    field_types,
+    flag,
+)
 
 if TYPE_CHECKING:
-    from edgetl.training.progress import Listener
-    from edgetl.training.run import Outcome
+    from edgetl.training.config.listener import Listener
+    from edgetl.training.engine.run import Outcome
 
 EVERY_OPTION = f"{__name__}.every_option"
 """Key of ``click.Context.meta``: whether help shows every option."""
@@ -86,25 +94,43 @@ def _show_every_option(ctx: click.Context, _: click.Parameter, wanted: bool) -> 
 def _settings_options() -> list[click.Option]:
     """One option for each knob. None of them has a default here: what was not given is the recipe's to decide."""
     types, values = field_types(), defaults()
-    return [_click_option(name, option, types[name], values[name]) for name, option in OPTIONS.items()]
+    return [
+        _click_option(name, option, types[name], values[name]) for name, option in OPTIONS.items()
+    ]
 
 
 def _click_option(name: str, option: Option, kind: type, default: Any) -> click.Option:
     pair = isinstance(default, tuple)
-    shown = " ".join(f"{value:.4g}" for value in default) if pair else str(default).lower() if kind is bool else default
+    shown = (
+        " ".join(f"{value:.4g}" for value in default)
+        if pair
+        else str(default).lower()
+        if kind is bool
+        else default
+    )
     text = f"{option.help}  [default: {shown}]"
     if kind is bool:
         return click.Option([f"{flag(name)}/--no-{flag(name)[2:]}", name], default=None, help=text)
     value_type: Any = click.Choice(option.choices) if option.choices else kind
-    return click.Option([flag(name), name], type=value_type, nargs=2 if pair else 1, default=None, help=text)
+    return click.Option(
+        [flag(name), name], type=value_type, nargs=2 if pair else 1, default=None, help=text
+    )
 
 
-@click.command(cls=GroupedCommand, params=_settings_options(), short_help="Train a classifier on folders of photos.")
+@click.command(
+    cls=GroupedCommand,
+    params=_settings_options(),
+    short_help="Train a classifier on folders of photos.",
+)
 @click.argument("data", required=False, type=SomePath())
 @click.option("-o", "--out", "--output", "out", type=SomePath(), help="Folder to write the run to.")
 @click.option("--resume", type=SomePath(), metavar="RUN", help="Go on with an interrupted run.")
 @click.option("--overwrite", is_flag=True, help="Throw away an earlier run in that folder.")
-@click.option("--find-lr", is_flag=True, help="Only try learning rates for that run: writes lr.csv and lr.png.")
+@click.option(
+    "--find-lr",
+    is_flag=True,
+    help="Only try learning rates for that run: writes lr.csv and lr.png.",
+)
 @click.option(
     "--help-all",
     is_flag=True,
@@ -113,7 +139,14 @@ def _click_option(name: str, option: Option, kind: type, default: Any) -> click.
     callback=_show_every_option,
     help="Show every option: recipe, augmentation, precision, caches and more.",
 )
-def command(data: Path | None, out: Path | None, resume: Path | None, overwrite: bool, find_lr: bool, **options: Any) -> None:
+def command(
+    data: Path | None,
+    out: Path | None,
+    resume: Path | None,
+    overwrite: bool,
+    find_lr: bool,
+    **options: Any,
+) -> None:
     """Train a classifier on DATA, and write the best weights, metrics and a report to a run folder.
 
     DATA holds train/CLASS/ and val/CLASS/ with photos, or just CLASS/ folders, which are then split.
@@ -132,26 +165,36 @@ def command(data: Path | None, out: Path | None, resume: Path | None, overwrite:
         _refuse_beside_resume(out, overwrite, find_lr, given)
         require_begun(resume)
         with _showing() as listener, _telling_how_to_go_on(resume, begun=True):
-            from edgetl.training import run
+            from edgetl.training.engine import run
 
             outcome = run.resume(resume, data=data, device=given.get("device"), listener=listener)
         _conclude(outcome)
     else:
         if data is None or out is None:
-            raise click.UsageError("Name the folder of photos and the run's folder: edgetl train DATA -o RUN")
+            raise click.UsageError(
+                "Name the folder of photos and the run's folder: edgetl train DATA -o RUN"
+            )
         _start(data, out, overwrite, find_lr, given)
 
 
-def _refuse_beside_resume(out: Path | None, overwrite: bool, find_lr: bool, given: dict[str, Any]) -> None:
+def _refuse_beside_resume(
+    out: Path | None, overwrite: bool, find_lr: bool, given: dict[str, Any]
+) -> None:
     others = [flag(name, value) for name, value in given.items() if name != "device"]
-    others += [name for name, value in (("-o", out), ("--overwrite", overwrite), ("--find-lr", find_lr)) if value]
+    others += [
+        name
+        for name, value in (("-o", out), ("--overwrite", overwrite), ("--find-lr", find_lr))
+        if value
+    ]
     if others:
-        raise click.UsageError(f"--resume goes on with what the run began with; leave out {', '.join(others)}.")
+        raise click.UsageError(
+            f"--resume goes on with what the run began with; leave out {', '.join(others)}."
+        )
 
 
 def _start(data: Path, out: Path, overwrite: bool, find_lr: bool, given: dict[str, Any]) -> None:
     started = time.monotonic()
-    from edgetl.training.photos import find_photos, refuse_among_photos
+    from edgetl.training.engine.run_photos import find_photos, refuse_among_photos
 
     # What is wrong with the call is said before torch is imported, which takes seconds.
     settings = _plausible(data, given)
@@ -159,26 +202,37 @@ def _start(data: Path, out: Path, overwrite: bool, find_lr: bool, given: dict[st
     if not find_lr:
         require_free(out, overwrite)
     if "val_fraction" in given and VAL in data_parts(data):
-        raise TrainingError(f"{flag('val_fraction')}: no effect where there is a folder {VAL}/.", "Leave it out.")
+        raise TrainingError(
+            f"{flag('val_fraction')}: no effect where there is a folder {VAL}/.", "Leave it out."
+        )
     with _showing() as listener:
         folders = find_photos(settings, listener)
-        from edgetl.training.distributed import choose_device
+        from edgetl.training.torch_env.distributed import choose_device
 
         settings = resolve(data, given, cuda=choose_device(settings.device).type == "cuda")
         if find_lr:
-            from edgetl.training.lr_finder import find_learning_rate
+            from edgetl.training.engine.lr_finder import find_learning_rate
 
             found = find_learning_rate(settings, out, listener=listener, folders=folders)
         else:
-            from edgetl.training import run
+            from edgetl.training.engine import run
 
             with _telling_how_to_go_on(out, cached=settings.feature_cache != "off"):
-                outcome = run.train(settings, out, overwrite=overwrite, listener=listener, folders=folders, started=started)
+                outcome = run.train(
+                    settings,
+                    out,
+                    overwrite=overwrite,
+                    listener=listener,
+                    folders=folders,
+                    started=started,
+                )
     # Only now: while a bar is shown, it would stand in the same line.
     if not find_lr:
         _conclude(outcome)
         if settings.optimizer == SOLVER and outcome.metrics.get("accuracy", 1.0) < _GOOD:
-            click.echo("Only the head was trained; --strategy full takes longer, trains the whole network, and may do better.")
+            click.echo(
+                "Only the head was trained; --strategy full takes longer, trains the whole network, and may do better."
+            )
     elif _leads():
         said = f"Suggested: --lr {found.suggested:.1e}" if found.suggested else _NO_RATE
         said += _FROM_SOLVED_HEAD if found.solved else ""
@@ -202,9 +256,11 @@ def _leads() -> bool:
 @contextmanager
 def _showing() -> Iterator[Listener]:
     from edgetl.cli.train_display import Display
-    from edgetl.training.progress import Listener
+    from edgetl.training.config.listener import Listener
 
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of its own cache, in the middle of a bar
+    logging.getLogger("matplotlib").setLevel(
+        logging.ERROR
+    )  # it warns of its own cache, in the middle of a bar
     if not _leads():
         yield Listener()
         return
@@ -213,7 +269,9 @@ def _showing() -> Iterator[Listener]:
 
 
 @contextmanager
-def _telling_how_to_go_on(folder: Path, *, begun: bool = False, cached: bool = True) -> Iterator[None]:
+def _telling_how_to_go_on(
+    folder: Path, *, begun: bool = False, cached: bool = True
+) -> Iterator[None]:
     """For Ctrl-C before the first step and after the last one.
 
     begun   the run in ``folder`` is this one, and no earlier one
@@ -265,7 +323,9 @@ def _tell_of_the_weakest(metrics: Mapping[str, Any]) -> None:
     weakest = min(judged, key=lambda found: float(found["recall"]))
     if weakest["recall"] < metrics["accuracy"] - _MUCH_LESS:
         photos = counted(weakest["photos"], "photo")
-        click.echo(f"Weakest class: {printable(weakest['label'])}, {weakest['recall']:.1%} of its {photos} recognised")
+        click.echo(
+            f"Weakest class: {printable(weakest['label'])}, {weakest['recall']:.1%} of its {photos} recognised"
+        )
 
 
 def _conclude(outcome: Outcome) -> None:
@@ -284,4 +344,6 @@ def _conclude(outcome: Outcome) -> None:
     folder = outcome.folder
     _tell_of_the_weakest(json.loads((folder / METRICS).read_bytes()))
     click.echo(f"Checkpoint: {folder / BEST}\nReport: {folder / REPORT}")
-    click.echo(f"Next: edgetl export {shell_word(folder)} -o {shell_word(f'exported/{real_path(folder).name}')}")
+    click.echo(
+        f"Next: edgetl export {shell_word(folder)} -o {shell_word(f'exported/{real_path(folder).name}')}"
+    )

@@ -15,8 +15,8 @@ from rich.table import Table
 
 from edgetl.cli.printable import printable
 from edgetl.cli.progress_bar import clock
-from edgetl.training.dataset import ImageFolders
-from edgetl.training.progress import Listener, StepReport
+from edgetl.data.image_folder import ImageFolders
+from edgetl.training.config.listener import Listener, StepReport
 
 _MANY_CLASSES = 30  # above, only the sums are shown
 
@@ -62,7 +62,12 @@ class Display(Listener):
         self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._progress.stop()
 
     def found(self, folders: ImageFolders) -> None:
@@ -71,9 +76,16 @@ class Display(Listener):
         for column in table.columns[1:]:
             column.justify = "right"
         if len(folders.classes) <= _MANY_CLASSES:
-            for name, train, val in zip(folders.classes, folders.train_counts, folders.val_counts, strict=True):
+            for name, train, val in zip(
+                folders.classes, folders.train_counts, folders.val_counts, strict=True
+            ):
                 table.add_row(escape(printable(name)), f"{train:,}", f"{val:,}")
-        table.add_row(f"{len(folders.classes)} classes", f"{len(folders.train):,}", f"{len(folders.val):,}", style="bold")
+        table.add_row(
+            f"{len(folders.classes)} classes",
+            f"{len(folders.train):,}",
+            f"{len(folders.val):,}",
+            style="bold",
+        )
         self._console.print(table)
 
     def note(self, sentence: str) -> None:
@@ -91,7 +103,9 @@ class Display(Listener):
             self._began = time.monotonic(), done
         since, first = self._began
         left = (time.monotonic() - since) / max(done - first, 1) * (total - done)
-        detail = f"{done:,} of {total:,}" + (f"  {clock(left)} left" if first < done < total else "")
+        detail = f"{done:,} of {total:,}" + (
+            f"  {clock(left)} left" if first < done < total else ""
+        )
         self._show(what, done, total, detail if total else "")
 
     def step(self, report: StepReport) -> None:
@@ -115,7 +129,10 @@ class Display(Listener):
         if self._task is None or what != self._what:
             if self._task is not None:
                 self._progress.remove_task(self._task)
-            self._task, self._what = self._progress.add_task(what, total=total or None, detail=detail), what
+            self._task, self._what = (
+                self._progress.add_task(what, total=total or None, detail=detail),
+                what,
+            )
         self._progress.update(self._task, completed=done, total=total or None, detail=detail)
 
 

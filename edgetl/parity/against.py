@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from edgetl.errors import BundleError, EdgetlError, ImageError, ParityError
-from edgetl.parity.compare import kl_divergence
-from edgetl.parity.machine import describe_machine
+from edgetl.parity.distances import kl_divergence
 from edgetl.parity.results import Accuracy, AgainstResult, ClassAccuracy, Disagreement, Finding
-from edgetl.runtime.predictor import Prediction, Predictor
-from edgetl.runtime.sources import class_folder
+from edgetl.runtime.images.discovery import class_folder
+from edgetl.runtime.inference.predictor import Prediction, Predictor
+from edgetl.system.environment import describe_machine
 
 _NO_TRUTH = "No photo that can be read lies in a folder that is named like a label, so accuracy can't be measured."
 _WHERE_TRUTH_IS = "With --max-accuracy-drop, name a folder of class folders with --images."
@@ -46,9 +46,12 @@ def compare_bundles(
     labels = {*new.labels, *old.labels}
     if tolerance is not None and new.labels != old.labels:
         raise ParityError(
-            "The two models have different labels, so their probabilities can't be compared.", "Leave out --tolerance."
+            "The two models have different labels, so their probabilities can't be compared.",
+            "Leave out --tolerance.",
         )
-    if max_accuracy_drop is not None and not any(class_folder(path, root, labels) for path in photos):
+    if max_accuracy_drop is not None and not any(
+        class_folder(path, root, labels) for path in photos
+    ):
         raise ParityError(_NO_TRUTH, _WHERE_TRUTH_IS)
     tally = _Pairs(new.labels == old.labels)
     for path, ours, theirs in zip(photos, new.batch(photos), old.batch(photos), strict=True):
@@ -56,7 +59,9 @@ def compare_bundles(
         progress()
     answered = tally.photo_gate()
     if tally.compared == 0 and answered.passed:
-        raise ParityError(f"None of {len(photos)} photos can be read, so there is nothing to compare.")
+        raise ParityError(
+            f"None of {len(photos)} photos can be read, so there is nothing to compare."
+        )
     accuracy = tally.accuracy()
     return AgainstResult(
         new=str(new.path),
@@ -82,7 +87,9 @@ def compare_bundles(
 def unopened(new: Path, old: Path, root: Path, error: BundleError) -> AgainstResult:
     """The result where one of the two is damaged: nothing compared, and that is a failure."""
     gate = Finding("bundle", False, f"{error.message.rstrip('.')}. {error.hint or ''}".rstrip())
-    return AgainstResult(str(new), str(old), root, 0, {}, (), None, None, None, 0, (gate,), 0.0, describe_machine())
+    return AgainstResult(
+        str(new), str(old), root, 0, {}, (), None, None, None, 0, (gate,), 0.0, describe_machine()
+    )
 
 
 class _Pairs:
@@ -98,7 +105,13 @@ class _Pairs:
         self._divergences: list[float] = []
         self._right: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
 
-    def add(self, photo: str, truth: str | None, new: Prediction | ImageError, old: Prediction | ImageError) -> None:
+    def add(
+        self,
+        photo: str,
+        truth: str | None,
+        new: Prediction | ImageError,
+        old: Prediction | ImageError,
+    ) -> None:
         if isinstance(new, ImageError) or isinstance(old, ImageError):
             self._add_refusal(photo, new, old)
             return
@@ -123,18 +136,29 @@ class _Pairs:
     def photo_gate(self) -> Finding:
         more = len(self._unanswered) - _MOST_NAMED
         named = [*self._unanswered[:_MOST_NAMED], *([f"and {more:,} more"] if more > 0 else ())]
-        return Finding("photos", not named, "; ".join(named) or "both models answer the same photos")
+        return Finding(
+            "photos", not named, "; ".join(named) or "both models answer the same photos"
+        )
 
     def accuracy(self) -> Accuracy | None:
         if not self._right:
             return None
-        classes = tuple(ClassAccuracy(label, len(right), *_shares(right)) for label, right in sorted(self._right.items()))
+        classes = tuple(
+            ClassAccuracy(label, len(right), *_shares(right))
+            for label, right in sorted(self._right.items())
+        )
         everything = [pair for right in self._right.values() for pair in right]
         return Accuracy(len(everything), *_shares(everything), classes)
 
-    def _add_refusal(self, photo: str, new: Prediction | ImageError, old: Prediction | ImageError) -> None:
-        refusals = [(who, one) for who, one in (("new", new), ("old", old)) if isinstance(one, ImageError)]
-        failures = [(who, one) for who, one in refusals if isinstance(one.__cause__, EdgetlError)]  # no fault of the photo's
+    def _add_refusal(
+        self, photo: str, new: Prediction | ImageError, old: Prediction | ImageError
+    ) -> None:
+        refusals = [
+            (who, one) for who, one in (("new", new), ("old", old)) if isinstance(one, ImageError)
+        ]
+        failures = [
+            (who, one) for who, one in refusals if isinstance(one.__cause__, EdgetlError)
+        ]  # no fault of the photo's
         if len(refusals) == 2 and not failures:
             self.unreadable[photo] = refusals[0][1].reason
             return
@@ -155,10 +179,22 @@ def _accuracy_gate(accuracy: Accuracy | None, limit: float | None) -> list[Findi
     if accuracy is None:
         raise ParityError(_NO_TRUTH, _WHERE_TRUTH_IS)
     change = f"from {accuracy.old:.2%} to {accuracy.new:.2%} over {accuracy.photos} photos"
-    return [Finding("accuracy", accuracy.drop <= limit, f"{change}: {accuracy.drop:.2f} points lost, {limit:g} allowed")]
+    return [
+        Finding(
+            "accuracy",
+            accuracy.drop <= limit,
+            f"{change}: {accuracy.drop:.2f} points lost, {limit:g} allowed",
+        )
+    ]
 
 
 def _probability_gate(largest: float | None, limit: float | None) -> list[Finding]:
     if limit is None or largest is None:
         return []
-    return [Finding("probabilities", largest <= limit, f"they differ by up to {largest:.3g}, {limit:g} allowed")]
+    return [
+        Finding(
+            "probabilities",
+            largest <= limit,
+            f"they differ by up to {largest:.3g}, {limit:g} allowed",
+        )
+    ]

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-Status = Literal["passed", "failed", "skipped", "shown"]  # "shown": measured for information, never judged
+Status = Literal[
+    "passed", "failed", "skipped", "shown"
+]  # "shown": measured for information, never judged
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,10 @@ class RuntimeResult:
         off = next((stage for stage in stages if not stage.passed), None)
         departure, reason = (off.stage, str(off)) if off else (None, "")
         if off is None and decisions.compared < photos:
-            departure, reason = "probabilities", f"It gave no probabilities for {photos - decisions.compared} photos."
+            departure, reason = (
+                "probabilities",
+                f"It gave no probabilities for {photos - decisions.compared} photos.",
+            )
         elif off is None and decisions.real_flips:
             flip = decisions.real_flips[0]
             departure = "decision"
@@ -209,7 +214,9 @@ class CheckResult:
     @property
     def relabelled(self) -> int:
         """Photos to which the runtime that is furthest off gives another label than the reference, ties included."""
-        return max((len(run.decisions.flips) for run in self.runtimes if run.status == "passed"), default=0)
+        return max(
+            (len(run.decisions.flips) for run in self.runtimes if run.status == "passed"), default=0
+        )
 
     @property
     def failures(self) -> list[tuple[str, str]]:

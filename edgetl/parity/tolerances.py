@@ -30,7 +30,7 @@ from dataclasses import dataclass
 
 from edgetl.errors import ParityError
 from edgetl.parity.stages import Stages
-from edgetl.runtime.tolerances import PROBABILITY_TOLERANCES, logits_limit
+from edgetl.runtime.bundle.probability_tolerances import PROBABILITY_TOLERANCES, logits_limit
 
 NORMALIZED_TOLERANCE = 1e-5
 
@@ -38,7 +38,10 @@ NORMALIZED_TOLERANCE = 1e-5
 def default_tolerance(precision: str) -> float:
     """Largest difference of a probability for a model of ``precision``. Raises ParityError for one that is not known."""
     if precision not in PROBABILITY_TOLERANCES:
-        raise ParityError(f"There is no default tolerance for precision {precision!r}.", "Say one with --tolerance.")
+        raise ParityError(
+            f"There is no default tolerance for precision {precision!r}.",
+            "Say one with --tolerance.",
+        )
     return PROBABILITY_TOLERANCES[precision]
 
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from edgetl import Predictor
 from edgetl.cli.main import command as program
 from edgetl.errors import ImageError, RuntimeUnavailableError
-from edgetl.runtime.bench import bench
+from edgetl.runtime.inference.benchmark import bench
 
 
 def run(*arguments: object) -> Result:
@@ -66,6 +66,8 @@ def test_a_large_photo_is_measured_where_that_is_allowed(tiny_bundle: Path, tmp_
     from PIL import Image
 
     Image.new("RGB", (64, 50)).save(tmp_path / "large.png")
-    assert bench(Predictor(tiny_bundle, max_pixels=3200), [tmp_path / "large.png"], runs=3).photos == 1
+    assert (
+        bench(Predictor(tiny_bundle, max_pixels=3200), [tmp_path / "large.png"], runs=3).photos == 1
+    )
     with pytest.raises(RuntimeUnavailableError, match=r"large\.png: .*3,?200 pixels"):
         bench(Predictor(tiny_bundle, max_pixels=3199), [tmp_path / "large.png"], runs=3)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from pictures import photo
+from helpers.pictures import photo
 from PIL import Image
 
 from edgetl.cli.main import command as program
@@ -40,7 +40,9 @@ def many_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_photo_is_written_once_in_order(tiny_bundle: Path, many_photos: Path, tmp_path: Path) -> None:
+def test_every_photo_is_written_once_in_order(
+    tiny_bundle: Path, many_photos: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "results.jsonl"
     result = predict(tiny_bundle, many_photos, "--out", out)
     assert result.exit_code == 1
@@ -56,9 +58,13 @@ def test_every_photo_is_written_once_in_order(tiny_bundle: Path, many_photos: Pa
 
 
 @pytest.mark.parametrize("option", ["-o", "--out", "--output"])
-def test_the_file_is_named_as_other_commands_name_theirs(tiny_bundle: Path, tmp_path: Path, option: str) -> None:
+def test_the_file_is_named_as_other_commands_name_theirs(
+    tiny_bundle: Path, tmp_path: Path, option: str
+) -> None:
     photo(1).save(tmp_path / "a.png")
-    assert predict(tiny_bundle, tmp_path / "a.png", option, tmp_path / "results.jsonl").exit_code == 0
+    assert (
+        predict(tiny_bundle, tmp_path / "a.png", option, tmp_path / "results.jsonl").exit_code == 0
+    )
     assert len(rows(tmp_path / "results.jsonl")) == 1
 
 
@@ -71,10 +77,23 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(
     growing = out if suffix != "parquet" else out.with_name(out.name + ".partial")
     kills = 0
     for more in (1, 20_000):
-        command = [sys.executable, "-m", "edgetl", "predict", tiny_bundle, many_photos, "--out", out]
+        command = [
+            sys.executable,
+            "-m",
+            "edgetl",
+            "predict",
+            tiny_bundle,
+            many_photos,
+            "--out",
+            out,
+        ]
         before = growing.stat().st_size if growing.exists() else 0
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            while process.poll() is None and not (growing.exists() and growing.stat().st_size >= before + more):
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
+            while process.poll() is None and not (
+                growing.exists() and growing.stat().st_size >= before + more
+            ):
                 time.sleep(0.001)
             process.send_signal(signal.SIGKILL)
         kills += process.returncode == -signal.SIGKILL
@@ -96,7 +115,11 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(
 def test_a_photo_that_changed_after_its_answer_is_told_and_one_that_is_gone_is_not(
     tiny_bundle: Path, tmp_path: Path, suffix: str
 ) -> None:
-    out, photo, other = tmp_path / f"answers.{suffix}", tmp_path / "latest.png", tmp_path / "other.png"
+    out, photo, other = (
+        tmp_path / f"answers.{suffix}",
+        tmp_path / "latest.png",
+        tmp_path / "other.png",
+    )
     for path in (photo, other):
         Image.new("RGB", (8, 8)).save(path)
     predict(tiny_bundle, photo, other, "--out", out)
@@ -109,11 +132,16 @@ def test_a_photo_that_changed_after_its_answer_is_told_and_one_that_is_gone_is_n
     for _ in range(2):  # as long as nothing new is written
         again = predict(tiny_bundle, photo, other, "--out", out)
     assert again.exit_code == 0
-    assert f"the old answers stand, though 1 photo changed since {out} was written, {photo} first" in again.stderr
+    assert (
+        f"the old answers stand, though 1 photo changed since {out} was written, {photo} first"
+        in again.stderr
+    )
     assert out.read_bytes() == before
 
 
-def test_the_parts_of_a_job_make_the_whole(tiny_bundle: Path, many_photos: Path, tmp_path: Path) -> None:
+def test_the_parts_of_a_job_make_the_whole(
+    tiny_bundle: Path, many_photos: Path, tmp_path: Path
+) -> None:
     parts = []
     for index in (1, 2, 3):
         out = tmp_path / f"part{index}.jsonl"
@@ -123,7 +151,9 @@ def test_the_parts_of_a_job_make_the_whole(tiny_bundle: Path, many_photos: Path,
     assert min(map(len, parts)) > 150
 
 
-def test_a_photo_stays_in_its_part_wherever_the_folder_is(tiny_bundle: Path, many_photos: Path, tmp_path: Path) -> None:
+def test_a_photo_stays_in_its_part_wherever_the_folder_is(
+    tiny_bundle: Path, many_photos: Path, tmp_path: Path
+) -> None:
     (tmp_path / "mounted").symlink_to(many_photos)
     parts = []
     for folder in (many_photos, tmp_path / "mounted"):
@@ -133,23 +163,35 @@ def test_a_photo_stays_in_its_part_wherever_the_folder_is(tiny_bundle: Path, man
     assert parts[0] == parts[1]
 
 
-def test_a_photo_named_twice_is_classified_once(tiny_bundle: Path, many_photos: Path, tmp_path: Path) -> None:
+def test_a_photo_named_twice_is_classified_once(
+    tiny_bundle: Path, many_photos: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "results.jsonl"
-    names = [many_photos / "0.png", many_photos / "1", many_photos / "0.png", many_photos / "1" / "1.png"]
+    names = [
+        many_photos / "0.png",
+        many_photos / "1",
+        many_photos / "0.png",
+        many_photos / "1" / "1.png",
+    ]
     predict(tiny_bundle, *names, many_photos / "2" / ".." / "1", "--out", out)
     sources = [row["source"] for row in rows(out)]
     assert sources[0] == str(many_photos / "0.png")
     assert len(sources) == len(set(sources)) == 1 + len(list((many_photos / "1").iterdir()))
 
 
-def test_what_the_walk_of_a_named_folder_passes_over_is_classified_when_named_itself(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_what_the_walk_of_a_named_folder_passes_over_is_classified_when_named_itself(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "photos"
     for name in ("a.png", ".hidden/b.png", "inner/c.png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         photo(1, 20, 20).save(folder / name)
     (folder / "upload_7f3a").write_bytes((folder / "a.png").read_bytes())
     (folder / "link.png").symlink_to(folder / "a.png")
-    named = [folder / name for name in (".hidden/b.png", "upload_7f3a", "link.png", "inner", "inner/c.png")]
+    named = [
+        folder / name
+        for name in (".hidden/b.png", "upload_7f3a", "link.png", "inner", "inner/c.png")
+    ]
     out = tmp_path / "results.jsonl"
     assert predict(tiny_bundle, folder, *named, "--out", out).exit_code == 0
     names = ["a.png", "inner/c.png", "link.png", ".hidden/b.png", "upload_7f3a"]
@@ -177,7 +219,9 @@ def test_a_closed_folder_among_others_is_one_of_the_failures(
 
 
 def test_a_shard_may_be_empty(tiny_bundle: Path, many_photos: Path, tmp_path: Path) -> None:
-    codes = {predict(tiny_bundle, many_photos / "0.png", "--shard", f"{i}/2").exit_code for i in (1, 2)}
+    codes = {
+        predict(tiny_bundle, many_photos / "0.png", "--shard", f"{i}/2").exit_code for i in (1, 2)
+    }
     assert codes == {0}
 
 
@@ -192,12 +236,25 @@ def test_standard_input_can_not_be_continued(tiny_bundle: Path, tmp_path: Path) 
     assert "not standard input" in result.stderr
 
 
-def test_a_bar_with_the_rate_is_drawn_on_a_terminal(tiny_bundle: Path, many_photos: Path, tmp_path: Path) -> None:
+def test_a_bar_with_the_rate_is_drawn_on_a_terminal(
+    tiny_bundle: Path, many_photos: Path, tmp_path: Path
+) -> None:
     import pty
 
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "edgetl", "predict", tiny_bundle, many_photos, "--out", tmp_path / "results.csv"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, env={**os.environ, "TERM": "xterm"}) as process:
+    command = [
+        sys.executable,
+        "-m",
+        "edgetl",
+        "predict",
+        tiny_bundle,
+        many_photos,
+        "--out",
+        tmp_path / "results.csv",
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=theirs, env={**os.environ, "TERM": "xterm"}
+    ) as process:
         os.close(theirs)
         shown = b""
         while True:

@@ -18,12 +18,12 @@ from PIL import Image
 
 from edgetl import CheckpointError, ExportError
 from edgetl.cli.main import command as program
-from edgetl.cli.run_photos import run_data
-from edgetl.runtime.card import ModelCard
-from edgetl.runtime.spec import PreprocessSpec
-from edgetl.training.dataset import scan
-from edgetl.training.folder_lock import alone_in
-from edgetl.training.layout import falls_into_val
+from edgetl.data.image_folder import scan
+from edgetl.data.layout import falls_into_val
+from edgetl.exporting.photo_selection import run_data
+from edgetl.runtime.bundle.model_card import ModelCard
+from edgetl.runtime.images.spec import PreprocessSpec
+from edgetl.training.config.run_lock import lock_run_folder
 
 SPEC = PreprocessSpec("squash", (32, 32), "bicubic", None, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -31,7 +31,13 @@ SPEC = PreprocessSpec("squash", (32, 32), "bicubic", None, (0.5, 0.5, 0.5), (0.5
 def typed(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """A line in a shell, where ``edgetl`` is this checkout's."""
     shell = f'edgetl() {{ "{sys.executable}" -m edgetl "$@"; }}; {line}'
-    return subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=120, env={**os.environ, **environment})
+    return subprocess.run(
+        ["bash", "-c", shell],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **environment},
+    )
 
 
 def failed_plainly(done: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -42,20 +48,28 @@ def failed_plainly(done: subprocess.CompletedProcess[str], *words: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "history.csv", "report.html"])
-def test_a_run_never_takes_a_file_that_is_not_its_own(name: str, class_folder: Path, tmp_path: Path) -> None:
+def test_a_run_never_takes_a_file_that_is_not_its_own(
+    name: str, class_folder: Path, tmp_path: Path
+) -> None:
     (tmp_path / name).write_text("mine")
-    done = CliRunner().invoke(program, ["train", str(class_folder), "-o", str(tmp_path), "--weights", "none"])
+    done = CliRunner().invoke(
+        program, ["train", str(class_folder), "-o", str(tmp_path), "--weights", "none"]
+    )
     assert done.exit_code != 0
     assert name in done.output
     assert (tmp_path / name).read_text() == "mine"
 
 
-def test_links_that_lead_in_a_circle_are_named(class_folder: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_links_that_lead_in_a_circle_are_named(
+    class_folder: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
     loop = tmp_path / "a"
     loop.symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     photo = next(path for path in sorted(class_folder.rglob("*")) if path.is_file())
-    predicted = CliRunner().invoke(program, ["predict", str(tiny_bundle), str(loop), str(photo), "--json"])
+    predicted = CliRunner().invoke(
+        program, ["predict", str(tiny_bundle), str(loop), str(photo), "--json"]
+    )
     assert predicted.exit_code == 1, predicted.exception
     assert len(predicted.stdout.splitlines()) == 2 and "symbolic links" in predicted.output
     trained = CliRunner().invoke(program, ["train", str(class_folder), "-o", str(loop)])
@@ -63,9 +77,13 @@ def test_links_that_lead_in_a_circle_are_named(class_folder: Path, tiny_bundle: 
 
 
 def test_only_one_run_at_a_time_has_the_folder(tmp_path: Path) -> None:
-    with alone_in(tmp_path), pytest.raises(CheckpointError, match="Another process"), alone_in(tmp_path):
+    with (
+        lock_run_folder(tmp_path),
+        pytest.raises(CheckpointError, match="Another process"),
+        lock_run_folder(tmp_path),
+    ):
         pass
-    with alone_in(tmp_path):  # free again
+    with lock_run_folder(tmp_path):  # free again
         pass
 
 
@@ -77,28 +95,48 @@ def test_data_with_other_classes_is_not_that_of_the_run(class_folder: Path) -> N
         run_data(settings, replace(card, labels=("blue fish", "red 花")), "golden photos", "hint")
 
 
-def test_validation_photos_that_a_run_left_out_are_left_out_again(class_folder: Path, tmp_path: Path) -> None:
+def test_validation_photos_that_a_run_left_out_are_left_out_again(
+    class_folder: Path, tmp_path: Path
+) -> None:
     folder = Path(shutil.copytree(class_folder / "train", tmp_path / "photos"))
     settings = {"data": str(folder), "val_fraction": 0.2}
     data = scan(folder)
     lost = data.val[0].path
     whole = lost.read_bytes()
-    cut = next(n for n in range(60, 200) if falls_into_val(sha256(whole[:n]).hexdigest(), 0.2))  # still on its side
+    cut = next(
+        n for n in range(60, 200) if falls_into_val(sha256(whole[:n]).hexdigest(), 0.2)
+    )  # still on its side
     lost.write_bytes(whole[:cut])
-    card = ModelCard(data.classes, SPEC, "resnet18", data={"fingerprint": scan(folder).without({lost: "cut"}).fingerprint})
-    assert lost not in {sample.path for sample in run_data(settings, card, "golden photos", "hint").val}
+    card = ModelCard(
+        data.classes,
+        SPEC,
+        "resnet18",
+        data={"fingerprint": scan(folder).without({lost: "cut"}).fingerprint},
+    )
+    assert lost not in {
+        sample.path for sample in run_data(settings, card, "golden photos", "hint").val
+    }
 
 
-def test_a_report_replaces_no_photo_and_nothing_in_a_bundle_or_of_a_run(class_folder: Path, tmp_path: Path) -> None:
+def test_a_report_replaces_no_photo_and_nothing_in_a_bundle_or_of_a_run(
+    class_folder: Path, tmp_path: Path
+) -> None:
     photo = tmp_path / "photo.jpg"
     photo.write_bytes(b"mine")
     (tmp_path / "manifest.json").write_text("{}")
     (tmp_path / "run").mkdir()
     for name in ("best.safetensors", "metrics.json"):
         (tmp_path / "run" / name).write_text("{}")
-    for target in (photo, tmp_path / "manifest.json", tmp_path / "new.json", tmp_path / "run/metrics.json"):
+    for target in (
+        photo,
+        tmp_path / "manifest.json",
+        tmp_path / "new.json",
+        tmp_path / "run/metrics.json",
+    ):
         before = target.read_bytes() if target.exists() else None
-        done = CliRunner().invoke(program, ["data", "check", str(class_folder), "--json", str(target)])
+        done = CliRunner().invoke(
+            program, ["data", "check", str(class_folder), "--json", str(target)]
+        )
         assert done.exit_code == 2
         assert "name another file" in done.output
         assert (target.read_bytes() if target.exists() else None) == before
@@ -114,18 +152,24 @@ def test_a_report_replaces_no_photo_and_nothing_in_a_bundle_or_of_a_run(class_fo
         ("export", "--max-accuracy-drop", "nan"),
     ],
 )
-def test_impossible_numbers_are_wrong_use(command: str, option: str, value: str, tmp_path: Path) -> None:
+def test_impossible_numbers_are_wrong_use(
+    command: str, option: str, value: str, tmp_path: Path
+) -> None:
     done = CliRunner().invoke(program, [command, str(tmp_path), option, value])
     assert done.exit_code == 2
     assert f"Invalid value for '{option}'" in done.output
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
-def test_json_on_standard_output_is_json_whatever_that_takes(encoding: str, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_json_on_standard_output_is_json_whatever_that_takes(
+    encoding: str, tiny_bundle: Path, tmp_path: Path
+) -> None:
     name = "é😀.png"
     Image.new("RGB", (20, 20)).save(tmp_path / name)
     shell = [sys.executable, "-m", "edgetl", "predict", str(tiny_bundle), str(tmp_path), "--json"]
-    done = subprocess.run(shell, capture_output=True, check=True, env={**os.environ, "PYTHONIOENCODING": encoding})
+    done = subprocess.run(
+        shell, capture_output=True, check=True, env={**os.environ, "PYTHONIOENCODING": encoding}
+    )
     assert Path(json.loads(done.stdout)["source"]).name == name
     assert (name.encode() in done.stdout) == (encoding == "utf-8")
 
@@ -165,12 +209,20 @@ main()
 """
 
 
-@pytest.mark.parametrize("importing", [False, True])  # a C extension, which says something else of it
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
-def test_what_ends_a_command_early_leaves_nothing_behind(number: int, code: int, importing: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "importing", [False, True]
+)  # a C extension, which says something else of it
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)]
+)
+def test_what_ends_a_command_early_leaves_nothing_behind(
+    number: int, code: int, importing: bool, tmp_path: Path
+) -> None:
     program = WAITING.replace("IMPORTING", str(importing))
     line = [sys.executable, "-c", program, "info", str(tmp_path)]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         process.send_signal(number)
         _, told = process.communicate(timeout=60)
@@ -188,11 +240,22 @@ main.main()
 
 
 @pytest.mark.parametrize(
-    ("given", "spins"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")]
+    ("given", "spins"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")],
 )
-def test_waiting_threads_soon_leave_the_cores_to_others_unless_told_otherwise(given: dict[str, str], spins: str) -> None:
-    environment = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+def test_waiting_threads_soon_leave_the_cores_to_others_unless_told_otherwise(
+    given: dict[str, str], spins: str
+) -> None:
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    }
     done = subprocess.run(
-        [sys.executable, "-c", SPINS], capture_output=True, text=True, env={**environment, **given}, timeout=60
+        [sys.executable, "-c", SPINS],
+        capture_output=True,
+        text=True,
+        env={**environment, **given},
+        timeout=60,
     )
     assert done.stdout.split() == [spins]

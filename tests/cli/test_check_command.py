@@ -22,14 +22,14 @@ from torch import nn
 
 from edgetl.cli import check as check_module
 from edgetl.cli.main import command
-from edgetl.export.bundle_writer import export_bundle
+from edgetl.exporting.bundle_writer import export_bundle
 from edgetl.parity.runtimes import RUNTIMES
-from edgetl.runtime.bundle import MANIFEST, manifest_bytes
-from edgetl.runtime.card import ModelCard
-from edgetl.runtime.predictor import Predictor
-from edgetl.runtime.spec import PreprocessSpec
-from edgetl.training import backbones, checkpoint
-from edgetl.training.run_folder import BEST
+from edgetl.runtime.bundle.bundle_folder import MANIFEST, manifest_bytes
+from edgetl.runtime.bundle.model_card import ModelCard
+from edgetl.runtime.images.spec import PreprocessSpec
+from edgetl.runtime.inference.predictor import Predictor
+from edgetl.training.config.run_folder import BEST
+from edgetl.training.models import backbones, checkpoint
 
 LABELS = ("cat", "dog")
 
@@ -57,7 +57,9 @@ class Project:
         options = [str(argument) for argument in arguments]
         if not {"--runtime", "--against"} & set(options):
             options += ["--runtime", "onnxruntime-cpu"]
-        return CliRunner().invoke(command, ["check", str(self.bundle), "--images", str(self.photos), *options])
+        return CliRunner().invoke(
+            command, ["check", str(self.bundle), "--images", str(self.photos), *options]
+        )
 
 
 @pytest.fixture(scope="session")
@@ -66,10 +68,14 @@ def exported_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(1)
     backbone = backbones.build("timm/test_resnet", 2, weights="none")
     spec = PreprocessSpec("shorter_side", 36, "bicubic", (32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    trained = checkpoint.Trained(backbone.module.eval(), ModelCard(LABELS, spec, "timm/test_resnet"))
+    trained = checkpoint.Trained(
+        backbone.module.eval(), ModelCard(LABELS, spec, "timm/test_resnet")
+    )
     project.run.mkdir(parents=True)
     checkpoint.save(trained, project.run / BEST)
-    export_bundle(trained.network, trained.card, project.bundle, golden=(), checkpoint=project.run / BEST)
+    export_bundle(
+        trained.network, trained.card, project.bundle, golden=(), checkpoint=project.run / BEST
+    )
     for number in range(4):
         path = project.photos / LABELS[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +95,9 @@ def damage_the_model(project: Project) -> None:
     model = onnx.load(project.bundle / "model.onnx")
     head = next(node for node in reversed(model.graph.node) if node.op_type == "Gemm")
     tensor = next(tensor for tensor in model.graph.initializer if tensor.name == head.input[1])
-    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + np.float32(0.5), tensor.name))
+    tensor.CopyFrom(
+        numpy_helper.from_array(numpy_helper.to_array(tensor) + np.float32(0.5), tensor.name)
+    )
     onnx.save(model, project.bundle / "model.onnx")
 
 
@@ -99,9 +107,13 @@ def test_an_export_that_agrees_exits_0(project: Project) -> None:
     assert "PASSED" in result.stdout and "4 photos" in result.stdout
 
 
-def test_one_that_does_not_exits_1_names_the_stage_and_still_writes_every_report(project: Project) -> None:
+def test_one_that_does_not_exits_1_names_the_stage_and_still_writes_every_report(
+    project: Project,
+) -> None:
     damage_the_model(project)
-    files = {kind: project.folder / "reports" / f"check.{kind}" for kind in ("json", "junit", "html")}
+    files = {
+        kind: project.folder / "reports" / f"check.{kind}" for kind in ("json", "junit", "html")
+    }
     result = project.check(*(word for kind, path in files.items() for word in (f"--{kind}", path)))
     assert result.exit_code == 1
     assert "FAILED" in result.stdout and "model.onnx" in result.stdout
@@ -129,22 +141,36 @@ def test_a_checkpoint_that_was_trained_again_is_refused(project: Project) -> Non
     checkpoint.save(checkpoint.Trained(trained.network, trained.card, {"epochs": 2}), file)
     result = project.check()
     assert result.exit_code == 2
-    assert "no longer the checkpoint that was exported" in result.output and "--checkpoint" in result.output
+    assert (
+        "no longer the checkpoint that was exported" in result.output
+        and "--checkpoint" in result.output
+    )
     asked = project.check("--checkpoint", project.run)
     assert asked.exit_code == 0, asked.output
 
 
-def test_a_bundle_that_was_written_through_a_link_knows_its_checkpoint(project: Project, tmp_path: Path) -> None:
+def test_a_bundle_that_was_written_through_a_link_knows_its_checkpoint(
+    project: Project, tmp_path: Path
+) -> None:
     (tmp_path / "disk/deep").mkdir(parents=True)
     shutil.rmtree(project.bundle.parent)
     project.bundle.parent.symlink_to(tmp_path / "disk/deep")
     trained = checkpoint.load(project.run)
-    export_bundle(trained.network, trained.card, project.bundle, golden=(), checkpoint=project.run / BEST)
+    export_bundle(
+        trained.network, trained.card, project.bundle, golden=(), checkpoint=project.run / BEST
+    )
     assert project.check().exit_code == 0
     (project.folder / "way").symlink_to(project.bundle)
     result = CliRunner().invoke(
         command,
-        ["check", str(project.folder / "way"), "--images", str(project.photos), "--runtime", "onnxruntime-cpu"],
+        [
+            "check",
+            str(project.folder / "way"),
+            "--images",
+            str(project.photos),
+            "--runtime",
+            "onnxruntime-cpu",
+        ],
     )
     assert result.exit_code == 0, result.output
 
@@ -154,8 +180,12 @@ def test_a_report_that_can_not_be_written_is_no_wrong_use(project: Project) -> N
     assert result.exit_code == 1 and "can't be written" in result.output
 
 
-def test_a_report_that_can_not_be_written_costs_neither_the_others_nor_the_verdict(project: Project, tmp_path: Path) -> None:
-    result = project.check("--json", project.bundle / "model.onnx" / "report.json", "--junit", tmp_path / "junit.xml")
+def test_a_report_that_can_not_be_written_costs_neither_the_others_nor_the_verdict(
+    project: Project, tmp_path: Path
+) -> None:
+    result = project.check(
+        "--json", project.bundle / "model.onnx" / "report.json", "--junit", tmp_path / "junit.xml"
+    )
     assert result.exit_code == 1 and "can't be written" in result.output
     assert "PASSED" in result.stdout and (tmp_path / "junit.xml").is_file()
 
@@ -201,7 +231,9 @@ def test_a_lone_model_needs_the_checkpoint_named(project: Project) -> None:
     lone = shutil.copy(project.bundle / "model.onnx", project.folder)
     arguments = ["check", str(lone), "--images", str(project.photos), "--runtime", "predictor"]
     assert CliRunner().invoke(command, arguments).exit_code == 2
-    assert CliRunner().invoke(command, [*arguments, "--checkpoint", str(project.run)]).exit_code == 0
+    assert (
+        CliRunner().invoke(command, [*arguments, "--checkpoint", str(project.run)]).exit_code == 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -221,7 +253,9 @@ def test_wrong_use_exits_2(project: Project, wrong: tuple[str, str]) -> None:
     assert result.stdout == ""
 
 
-def test_a_closed_pipe_costs_no_report(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_pipe_costs_no_report(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def closed(*_: object) -> None:
         raise BrokenPipeError
 
@@ -231,7 +265,9 @@ def test_a_closed_pipe_costs_no_report(project: Project, tmp_path: Path, monkeyp
 
 
 def test_two_reports_in_one_file_are_wrong_use(project: Project, tmp_path: Path) -> None:
-    result = project.check("--json", tmp_path / "r.json", "--html", tmp_path / "../" / tmp_path.name / "r.json")
+    result = project.check(
+        "--json", tmp_path / "r.json", "--html", tmp_path / "../" / tmp_path.name / "r.json"
+    )
     assert result.exit_code == 2, result.output
     assert not (tmp_path / "r.json").exists()
 
@@ -244,7 +280,9 @@ def test_no_photos_exits_2(project: Project) -> None:
     assert "no photos" in result.output
 
 
-def test_photos_that_can_not_be_found_and_a_missing_package_exit_2(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_photos_that_can_not_be_found_and_a_missing_package_exit_2(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scandir = os.scandir
 
     def guarded(path: str | Path) -> object:
@@ -273,7 +311,9 @@ def test_a_model_that_there_is_not_exits_2(project: Project, tmp_path: Path) -> 
         [project.bundle, "--against", tmp_path / "none"],
         [project.bundle, "--against", project.bundle, "--precision", "int8"],
     ):
-        done = CliRunner().invoke(command, ["check", *map(str, line), "--images", str(project.photos)])
+        done = CliRunner().invoke(
+            command, ["check", *map(str, line), "--images", str(project.photos)]
+        )
         assert (done.exit_code, done.stdout) == (2, ""), done.output
 
 
@@ -298,7 +338,9 @@ def test_against_another_bundle_needs_no_checkpoint(project: Project) -> None:
     shutil.copytree(project.bundle, project.folder / "exported" / "new")
     shutil.rmtree(project.run)
     report = project.folder / "against.html"
-    result = project.check("--against", project.folder / "exported" / "new", "--max-accuracy-drop", 0, "--html", report)
+    result = project.check(
+        "--against", project.folder / "exported" / "new", "--max-accuracy-drop", 0, "--html", report
+    )
     assert result.exit_code == 0, result.output
     assert "agreement 100.00%" in result.stdout
     assert "accuracy, old → new" in report.read_text(encoding="utf-8")
@@ -314,7 +356,15 @@ def test_against_a_worse_bundle_exits_1(project: Project) -> None:
         target = project.folder / "sorted" / predictor(photo).label / photo.name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(photo, target)
-    line = ["check", worse, "--against", project.bundle, "--images", project.folder / "sorted", "--max-accuracy-drop"]
+    line = [
+        "check",
+        worse,
+        "--against",
+        project.bundle,
+        "--images",
+        project.folder / "sorted",
+        "--max-accuracy-drop",
+    ]
     results = [CliRunner().invoke(command, [*map(str, line), limit]) for limit in ("99", "100")]
     assert [result.exit_code for result in results] == [1, 0]
     assert "100.00 points lost, 99 allowed" in results[0].stdout
@@ -322,18 +372,37 @@ def test_against_a_worse_bundle_exits_1(project: Project) -> None:
 
 def test_against_with_a_tolerance_the_probabilities_are_held_to_it(project: Project) -> None:
     """The same network at another temperature: every label stays, every probability moves."""
-    trained, other, report = checkpoint.load(project.run), project.folder / "other", project.folder / "check.json"
+    trained, other, report = (
+        checkpoint.load(project.run),
+        project.folder / "other",
+        project.folder / "check.json",
+    )
     export_bundle(trained.network, replace(trained.card, temperature=2.0), other, golden=())
-    line = ["check", other, "--against", project.bundle, "--images", project.photos, "--json", report, "--tolerance"]
+    line = [
+        "check",
+        other,
+        "--against",
+        project.bundle,
+        "--images",
+        project.photos,
+        "--json",
+        report,
+        "--tolerance",
+    ]
     for limit, passed in (("1e-9", False), ("1", True)):
         result = CliRunner().invoke(command, [*map(str, line), limit])
         assert result.exit_code == (0 if passed else 1), result.output
-        gates = {gate["name"]: gate["passed"] for gate in json.loads(report.read_text(encoding="utf-8"))["gates"]}
+        gates = {
+            gate["name"]: gate["passed"]
+            for gate in json.loads(report.read_text(encoding="utf-8"))["gates"]
+        }
         assert gates == {"photos": True, "probabilities": passed}
 
 
 @pytest.mark.parametrize("which", ["new", "old"])
-def test_against_a_damaged_bundle_is_a_failure_with_its_reports(project: Project, which: str) -> None:
+def test_against_a_damaged_bundle_is_a_failure_with_its_reports(
+    project: Project, which: str
+) -> None:
     whole = shutil.copytree(project.bundle, project.folder / "whole")
     damage_the_model(project)
     pair = (project.bundle, whole) if which == "new" else (whole, project.bundle)
@@ -343,21 +412,36 @@ def test_against_a_damaged_bundle_is_a_failure_with_its_reports(project: Project
     result = CliRunner().invoke(command, list(map(str, line)))
     assert result.exit_code == 1, result.output
     assert "FAILED  nothing compared" in result.stdout and "agreement" not in result.stdout
-    assert "model.onnx" in json.loads(files["json"].read_text(encoding="utf-8"))["gates"][0]["message"]
+    assert (
+        "model.onnx" in json.loads(files["json"].read_text(encoding="utf-8"))["gates"][0]["message"]
+    )
     assert 'failures="1"' in files["junit"].read_text(encoding="utf-8")
     page = files["html"].read_text(encoding="utf-8")
     assert "Nothing could be compared" in page and "nan" not in page and "model.onnx" in page
 
 
 def test_a_lone_model_is_judged_as_what_it_is_said_to_be(project: Project) -> None:
-    line = ["check", project.bundle / "model.onnx", "--checkpoint", project.run, "--images", project.photos, "--runtime"]
-    said = [CliRunner().invoke(command, [*map(str, line), "predictor", *more]) for more in ([], ["--precision", "int8"])]
+    line = [
+        "check",
+        project.bundle / "model.onnx",
+        "--checkpoint",
+        project.run,
+        "--images",
+        project.photos,
+        "--runtime",
+    ]
+    said = [
+        CliRunner().invoke(command, [*map(str, line), "predictor", *more])
+        for more in ([], ["--precision", "int8"])
+    ]
     assert "fp32, tolerance 0.0001" in said[0].stdout and "int8, tolerance 0.25" in said[1].stdout
 
 
 def test_the_help_names_every_runtime(project: Project) -> None:
     text = CliRunner().invoke(command, ["check", "--help"]).stdout
-    words = set(re.split(r"[\s,.]+", re.sub(r"-\s+", "-", text)))  # a name may be broken at its hyphen
+    words = set(
+        re.split(r"[\s,.]+", re.sub(r"-\s+", "-", text))
+    )  # a name may be broken at its hyphen
     assert {name for name, kind in RUNTIMES.items() if kind.judged} <= words
     context = click.Context(command)
     check = command.get_command(context, "check")

@@ -46,7 +46,9 @@ def test_check_exits_1_on_errors_and_writes_every_finding(photos, tmp_path):
     assert "cat/bad\\n0.jpg: it is empty" in result.output
     values = json.loads((tmp_path / "findings.json").read_text(encoding="utf-8"))
     assert values["errors"] == 9
-    assert [finding["paths"] for finding in values["findings"]] == [[f"cat/bad\n{number}.jpg"] for number in range(9)]
+    assert [finding["paths"] for finding in values["findings"]] == [
+        [f"cat/bad\n{number}.jpg"] for number in range(9)
+    ]
 
 
 def test_check_exits_0_on_warnings(photos):
@@ -70,7 +72,15 @@ def test_file_names_that_are_not_unicode(photos, tmp_path):
 def test_split_says_what_it_did(photos, tmp_path):
     (photos / "cat/Thumbs.db").write_bytes(b"x")
     shutil.copy(photos / "cat/0.png", photos / "cat/again.png")
-    result = run("split", photos, tmp_path / "data", "--val-fraction", "0.3", "--json", tmp_path / "split.json")
+    result = run(
+        "split",
+        photos,
+        tmp_path / "data",
+        "--val-fraction",
+        "0.3",
+        "--json",
+        tmp_path / "split.json",
+    )
     assert result.exit_code == 0, result.output
     assert "17 photos in" in result.output
     assert "1 file left out, 1 group of duplicates kept on one side." in result.output

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgetl.cli.main import command as program
-from edgetl.runtime.bundle import MANIFEST, Bundle, manifest_bytes
+from edgetl.runtime.bundle.bundle_folder import MANIFEST, Bundle, manifest_bytes
 
 
 def run(*arguments: object) -> Result:
@@ -55,11 +55,27 @@ def rewrite(bundle: Path, **values: object) -> None:
 
 def test_info_shows_metrics_as_a_person_reads_them(bundle_copy: Path) -> None:
     manifest = Bundle.open(bundle_copy).manifest
-    metrics = {"accuracy": 0.995, "accuracy_interval": [0.972, 0.9991], "photos": 1200, "macro_f1": 0.98, "loss": 0.0224}
+    metrics = {
+        "accuracy": 0.995,
+        "accuracy_interval": [0.972, 0.9991],
+        "photos": 1200,
+        "macro_f1": 0.98,
+        "loss": 0.0224,
+    }
     metrics |= {"epoch": 12, "midway": True}
-    judged = {"accuracy": 0.99, "fp32_accuracy": 0.995, "agreement": 0.985, "drop": 0.5, "float_layers": ["a", "b"]}
+    judged = {
+        "accuracy": 0.99,
+        "fp32_accuracy": 0.995,
+        "agreement": 0.985,
+        "drop": 0.5,
+        "float_layers": ["a", "b"],
+    }
     data = {"train": 4321, "val": 1200, "fingerprint": "0123456789abcdef" * 4}
-    rewrite(bundle_copy, card={**manifest["card"], "metrics": metrics, "data": data}, precisions={"int8": judged})
+    rewrite(
+        bundle_copy,
+        card={**manifest["card"], "metrics": metrics, "data": data},
+        precisions={"int8": judged},
+    )
     text = run("info", bundle_copy).stdout
     for line in (
         "accuracy     99.50% (97.2% to 99.9%) on 1,200 validation photos",
@@ -76,9 +92,21 @@ def test_info_shows_metrics_as_a_person_reads_them(bundle_copy: Path) -> None:
 @pytest.mark.parametrize("strange", [None, "words\x1b[31m\nof two lines", [], {"a": 1}, True])
 def test_info_takes_any_metrics(bundle_copy: Path, strange: object) -> None:
     card = Bundle.open(bundle_copy).manifest["card"]
-    names = ("accuracy", "accuracy_interval", "photos", "loss", "fingerprint", "train", "float_layers")
+    names = (
+        "accuracy",
+        "accuracy_interval",
+        "photos",
+        "loss",
+        "fingerprint",
+        "train",
+        "float_layers",
+    )
     values = dict.fromkeys(names, strange)
-    rewrite(bundle_copy, card={**card, "metrics": values, "data": values}, precisions={"int8": values, "fp16": strange})
+    rewrite(
+        bundle_copy,
+        card={**card, "metrics": values, "data": values},
+        precisions={"int8": values, "fp16": strange},
+    )
     result = run("info", bundle_copy)
     assert result.exit_code == 0, result.output
     assert "\x1b" not in result.stdout
@@ -120,7 +148,9 @@ def test_names_in_a_bundle_reach_no_terminal_raw(bundle_copy: Path) -> None:
     manifest["files"][name] = manifest["files"].pop("golden/001.png")
     (bundle_copy / MANIFEST).write_bytes(manifest_bytes(manifest))
     told = run("selftest", bundle_copy)
-    assert told.exit_code == 0 and "\\x1b[31m\\r001.png" in told.stdout and "\x1b" not in told.output
+    assert (
+        told.exit_code == 0 and "\\x1b[31m\\r001.png" in told.stdout and "\x1b" not in told.output
+    )
     (bundle_copy / name).write_bytes(b"x")
     failed = run("info", bundle_copy)
     assert failed.exit_code == 1 and "\x1b" not in failed.output, failed.output
@@ -130,7 +160,11 @@ def test_selftest_as_json(bundle_copy: Path) -> None:
     passed = json.loads(run("selftest", bundle_copy, "--json").stdout)
     assert passed["passed"] is True
     assert passed["stage"] is None
-    assert [result["file"] for result in passed["results"]] == ["golden/000.png", "golden/001.png", "golden/002.png"]
+    assert [result["file"] for result in passed["results"]] == [
+        "golden/000.png",
+        "golden/001.png",
+        "golden/002.png",
+    ]
     (bundle_copy / "golden" / "001.png").unlink()
     failed = run("selftest", bundle_copy, "--json")
     assert failed.exit_code == 1
@@ -139,7 +173,10 @@ def test_selftest_as_json(bundle_copy: Path) -> None:
 
 def test_selftest_with_another_tolerance(tiny_bundle: Path) -> None:
     assert run("selftest", tiny_bundle, "--tolerance", "1e-12").exit_code == 1
-    assert "tolerance 0.5 on probabilities" in run("selftest", tiny_bundle, "--tolerance", "0.5").stdout
+    assert (
+        "tolerance 0.5 on probabilities"
+        in run("selftest", tiny_bundle, "--tolerance", "0.5").stdout
+    )
 
 
 def test_selftest_needs_a_bundle(tiny_bundle: Path) -> None:

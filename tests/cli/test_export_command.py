@@ -18,17 +18,17 @@ import torch
 from click.testing import CliRunner, Result
 
 from edgetl.cli.main import command
-from edgetl.cli.run_photos import calibration_photos, golden_photos
+from edgetl.data.image_folder import ImageFolders, scan
 from edgetl.errors import CheckpointError, ExportError
-from edgetl.export.judge import Judge
-from edgetl.export.precisions import JudgedBy
-from edgetl.runtime.bundle import Bundle
-from edgetl.runtime.card import ModelCard
-from edgetl.training import checkpoint
-from edgetl.training.backbones import build
-from edgetl.training.checkpoint import Trained, load, save
-from edgetl.training.dataset import ImageFolders, scan
-from edgetl.training.run_folder import BEST
+from edgetl.exporting.photo_selection import calibration_photos, golden_photos
+from edgetl.exporting.precision.judge import Judge
+from edgetl.exporting.precision.reduced_precision import JudgedBy
+from edgetl.runtime.bundle.bundle_folder import Bundle
+from edgetl.runtime.bundle.model_card import ModelCard
+from edgetl.training.config.run_folder import BEST
+from edgetl.training.models import checkpoint
+from edgetl.training.models.backbones import build
+from edgetl.training.models.checkpoint import Trained, load, save
 
 LABELS = ("blue fish", "green, leaf", "red 花")
 
@@ -42,7 +42,10 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, class_folder: Path) -> 
     backbone = build("timm/test_resnet", len(LABELS), weights="none")
     card = ModelCard(LABELS, backbone.spec, "timm/test_resnet", 1.2)
     (root / "pets").mkdir()
-    save(Trained(backbone.module.eval(), card, {"data": str(root / "data"), "val_fraction": 0.2}), root / "pets" / BEST)
+    save(
+        Trained(backbone.module.eval(), card, {"data": str(root / "data"), "val_fraction": 0.2}),
+        root / "pets" / BEST,
+    )
     return root / "pets"
 
 
@@ -57,7 +60,13 @@ def manifest(bundle: Path) -> dict:
 def test_it_says_what_was_written_and_what_comes_next(run_folder: Path, tmp_path: Path) -> None:
     done = export(run_folder, "-o", tmp_path / "bundle", "--golden", 4)
     assert done.exit_code == 0, done.output
-    for words in ("model.onnx", "model.ts.pt", "4 photos", "resized pixels equal", f"edgetl check {tmp_path / 'bundle'}"):
+    for words in (
+        "model.onnx",
+        "model.ts.pt",
+        "4 photos",
+        "resized pixels equal",
+        f"edgetl check {tmp_path / 'bundle'}",
+    ):
         assert words in done.output
     written = manifest(tmp_path / "bundle")
     assert written["checkpoint"]["path"].endswith(f"pets/{BEST}")
@@ -69,8 +78,15 @@ def test_it_says_what_was_written_and_what_comes_next(run_folder: Path, tmp_path
     ]
 
 
-def test_other_golden_photos_can_be_given_or_none(run_folder: Path, tmp_path: Path, photo_folder: Path) -> None:
-    assert export(run_folder, "-o", tmp_path / "a", "--golden", photo_folder, "--format", "onnx").exit_code == 0
+def test_other_golden_photos_can_be_given_or_none(
+    run_folder: Path, tmp_path: Path, photo_folder: Path
+) -> None:
+    assert (
+        export(
+            run_folder, "-o", tmp_path / "a", "--golden", photo_folder, "--format", "onnx"
+        ).exit_code
+        == 0
+    )
     assert len(manifest(tmp_path / "a")["golden"]) == len(list(photo_folder.iterdir()))
     assert not (tmp_path / "a/model.ts.pt").exists()
     done = export(run_folder, "-o", tmp_path / "b", "--golden", 0, "--format", "torchscript")
@@ -100,7 +116,9 @@ def test_golden_photos_of_no_name_are_not_those_of_the_current_folder(
     assert done.exit_code == 2 and not (tmp_path / "bundle").exists()
 
 
-def test_a_golden_photo_that_was_damaged_is_an_error_with_a_way_out(run_folder: Path, tmp_path: Path) -> None:
+def test_a_golden_photo_that_was_damaged_is_an_error_with_a_way_out(
+    run_folder: Path, tmp_path: Path
+) -> None:
     data = Path(load(run_folder).settings["data"])
     damaged = golden_photos(scan(data, val_fraction=0.2), 4)[2]
     before = damaged.read_bytes()
@@ -128,7 +146,9 @@ def test_the_manifest_names_the_checkpoint_that_was_read_though_the_run_goes_on(
     assert manifest(tmp_path / "bundle")["checkpoint"]["sha256"] == read
 
 
-def test_a_checkpoint_that_changes_while_it_is_read_is_refused(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_that_changes_while_it_is_read_is_refused(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     digests = iter("ab")
     monkeypatch.setattr(checkpoint, "content_digest", lambda path: next(digests))
     with pytest.raises(CheckpointError, match="changed while it was read"):
@@ -136,7 +156,9 @@ def test_a_checkpoint_that_changes_while_it_is_read_is_refused(run_folder: Path,
 
 
 @pytest.mark.parametrize("golden", ["no-such-folder", "-3", "1.5"])
-def test_a_golden_that_is_neither_number_nor_folder_is_wrong_use(run_folder: Path, tmp_path: Path, golden: str) -> None:
+def test_a_golden_that_is_neither_number_nor_folder_is_wrong_use(
+    run_folder: Path, tmp_path: Path, golden: str
+) -> None:
     done = export(run_folder, "-o", tmp_path / "bundle", "--golden", golden)
     assert done.exit_code == 2
     assert golden in done.output
@@ -157,7 +179,9 @@ def test_an_opset_that_cannot_be_written_is_an_error(run_folder: Path, tmp_path:
         ("--max-accuracy-drop", 2),
     ],
 )
-def test_an_option_that_would_do_nothing_is_wrong_use(run_folder: Path, tmp_path: Path, options: tuple[object, ...]) -> None:
+def test_an_option_that_would_do_nothing_is_wrong_use(
+    run_folder: Path, tmp_path: Path, options: tuple[object, ...]
+) -> None:
     done = export(run_folder, "-o", tmp_path / "bundle", *options)
     assert done.exit_code == 2
     assert "has an effect only with" in done.output
@@ -170,19 +194,42 @@ def test_a_bundle_is_not_written_among_the_photos(run_folder: Path) -> None:
     assert not (data / "exported").exists()
 
 
-def test_other_validation_photos_than_the_runs_are_warned_of(run_folder: Path, tmp_path: Path) -> None:
+def test_other_validation_photos_than_the_runs_are_warned_of(
+    run_folder: Path, tmp_path: Path
+) -> None:
     trained = load(run_folder)
     count = len(scan(run_folder.parent / "data").val)
     for val in (count, count + 1):
         card = replace(trained.card, data={"val": val})
         save(replace(trained, card=card), tmp_path / f"{val}.safetensors")
-        done = export(tmp_path / f"{val}.safetensors", "-o", tmp_path / f"b{val}", "--golden", 0, "--precision", "fp16")
+        done = export(
+            tmp_path / f"{val}.safetensors",
+            "-o",
+            tmp_path / f"b{val}",
+            "--golden",
+            0,
+            "--precision",
+            "fp16",
+        )
         assert ("the run had others" in done.output) == (val != count), done.output
 
 
-def test_a_smaller_precision_is_judged_on_all_validation_photos(run_folder: Path, tmp_path: Path) -> None:
-    options = ("--precision", "fp32", "--precision", "int8", "--calibration", 6, "--max-accuracy-drop", 100)
-    done = export(run_folder, "-o", tmp_path / "bundle", "--golden", 1, "--format", "onnx", *options)
+def test_a_smaller_precision_is_judged_on_all_validation_photos(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    options = (
+        "--precision",
+        "fp32",
+        "--precision",
+        "int8",
+        "--calibration",
+        6,
+        "--max-accuracy-drop",
+        100,
+    )
+    done = export(
+        run_folder, "-o", tmp_path / "bundle", "--golden", 1, "--format", "onnx", *options
+    )
     assert done.exit_code == 0, done.output
     judged = manifest(tmp_path / "bundle")["precisions"]["int8"]
     assert judged["photos"] == 15
@@ -199,10 +246,14 @@ def test_a_smaller_precision_that_answers_otherwise_is_warned_of(
     judge = Judge.judge
     options = ("--precision", "fp16", "--golden", 0, "--format", "onnx")
     for agreement in (0.94, 0.96):
-        monkeypatch.setattr(Judge, "judge", lambda *given, share=agreement: replace(judge(*given), agreement=share))
+        monkeypatch.setattr(
+            Judge, "judge", lambda *given, share=agreement: replace(judge(*given), agreement=share)
+        )
         done = export(run_folder, "-o", tmp_path / "bundle", *options)
         assert done.exit_code == 0
-        assert ("Warning: fp16 answers 6.0% of the photos otherwise" in done.output) == (agreement == 0.94), done.output
+        assert ("Warning: fp16 answers 6.0% of the photos otherwise" in done.output) == (
+            agreement == 0.94
+        ), done.output
 
 
 def test_a_smaller_precision_that_loses_more_than_allowed_leaves_the_old_bundle(
@@ -214,7 +265,7 @@ def test_a_smaller_precision_that_loses_more_than_allowed_leaves_the_old_bundle(
         asked.append(judged_by)
         raise ExportError("The int8 model loses too much.")
 
-    monkeypatch.setattr("edgetl.export.bundle_writer.to_int8", to_int8)
+    monkeypatch.setattr("edgetl.exporting.bundle_writer.to_int8", to_int8)
     assert export(run_folder, "-o", tmp_path / "bundle", "--format", "onnx").exit_code == 0
     before = (tmp_path / "bundle/manifest.json").read_bytes()
     options = ("--precision", "int8", "--calibration", 6, "--max-accuracy-drop", 1.25)
@@ -246,16 +297,22 @@ def test_training_photos_that_can_not_be_read_calibrate_nothing(run_folder: Path
 
 
 @pytest.mark.parametrize("weights", ["auto", "none"])
-def test_the_table_of_precisions(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], weights: str) -> None:
+def test_the_table_of_precisions(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], weights: str
+) -> None:
     trained = load(run_folder)
     save(replace(trained, settings={**trained.settings, "weights": weights}), tmp_path / BEST)
     script = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "bench_precision.py"))
     script["main"]([str(tmp_path), "--rounds", "2", "--threads", "1", "--precision", "int8"])
     header, _, fp32, int8 = (
-        [cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()[2:]
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in capsys.readouterr().out.splitlines()[2:]
     )
     assert header[:4] == ["backbone", "precision", "MB", "× fp32"]
-    assert [row[:2] for row in (fp32, int8)] == [["timm/test_resnet", "fp32"], ["timm/test_resnet", "int8"]]
+    assert [row[:2] for row in (fp32, int8)] == [
+        ["timm/test_resnet", "fp32"],
+        ["timm/test_resnet", "int8"],
+    ]
     assert fp32[3] == "1.000"
     assert 0.2 < float(int8[3]) < 1
     shown = [bool(cell) for cell in int8[6:]]
@@ -271,16 +328,25 @@ def test_it_shows_what_it_is_doing_where_someone_watches(
     watched = export(run_folder, "-o", tmp_path / "watched", *options)
     assert watched.exit_code == 0, watched.output
     lines = [line.split("  ")[0] for line in watched.stderr.split("\r")[1:]]
-    for step in ("Loading PyTorch …", "Writing the network as ONNX …", "Judging fp16", "Writing and verifying TorchScript …"):
+    for step in (
+        "Loading PyTorch …",
+        "Writing the network as ONNX …",
+        "Judging fp16",
+        "Writing and verifying TorchScript …",
+    ):
         assert step in lines
     end = watched.stderr.rpartition("\r")[2]
     assert end.startswith("\x1b[K"), "the line is gone at the end"
     assert quiet.stderr == end.removeprefix("\x1b[K").replace("watched", "quiet")
-    assert quiet.stdout.replace("quiet", "watched").splitlines()[0] == watched.stdout.splitlines()[0]
+    assert (
+        quiet.stdout.replace("quiet", "watched").splitlines()[0] == watched.stdout.splitlines()[0]
+    )
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_an_export_killed_at_any_moment_leaves_the_old_bundle_or_the_new_one(run_folder: Path, tmp_path: Path) -> None:
+def test_an_export_killed_at_any_moment_leaves_the_old_bundle_or_the_new_one(
+    run_folder: Path, tmp_path: Path
+) -> None:
     bundle = tmp_path / "out" / "bundle"
     assert export(run_folder, "-o", bundle, "--format", "onnx", "--golden", 1).exit_code == 0
     old = manifest(bundle)
@@ -306,7 +372,9 @@ def test_an_export_killed_at_any_moment_leaves_the_old_bundle_or_the_new_one(run
         assert Bundle.open(bundle).damage() == []
         assert len(manifest(bundle)["golden"]) in (1, 2)
         if number % 2:
-            assert export(run_folder, "-o", bundle, "--format", "onnx", "--golden", 1).exit_code == 0
+            assert (
+                export(run_folder, "-o", bundle, "--format", "onnx", "--golden", 1).exit_code == 0
+            )
     assert killed >= 6
     assert export(run_folder, "-o", bundle, "--format", "onnx", "--golden", 1).exit_code == 0
     assert manifest(bundle)["files"] == old["files"]

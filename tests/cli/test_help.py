@@ -20,7 +20,13 @@ COMMANDS = dict(WRITER["commands"](program, "edgetl"))
 
 
 def test_the_main_path_is_all_there() -> None:
-    assert {"edgetl train", "edgetl export", "edgetl check", "edgetl predict", "edgetl info"} <= set(COMMANDS)
+    assert {
+        "edgetl train",
+        "edgetl export",
+        "edgetl check",
+        "edgetl predict",
+        "edgetl info",
+    } <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -41,7 +47,9 @@ def test_every_command_shows_an_example(name: str) -> None:
 
 def test_what_is_written_is_named_alike_everywhere() -> None:
     for name in ("edgetl train", "edgetl export", "edgetl predict"):
-        spellings = [parameter.opts for parameter in COMMANDS[name].params if "-o" in parameter.opts]
+        spellings = [
+            parameter.opts for parameter in COMMANDS[name].params if "-o" in parameter.opts
+        ]
         assert spellings == [["-o", "--out", "--output"]], name
 
 
@@ -52,5 +60,9 @@ def test_every_runtime_is_named() -> None:
 
 
 def test_the_readme_holds_the_help_texts() -> None:
-    written = subprocess.run([sys.executable, ROOT / "scripts" / "write_help.py", "--check"], capture_output=True, text=True)
+    written = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "write_help.py", "--check"],
+        capture_output=True,
+        text=True,
+    )
     assert written.returncode == 0, written.stderr

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_bundle as tiny
 from click.testing import CliRunner, Result
-from pictures import photo
+from helpers import tiny_bundle as tiny
+from helpers.pictures import photo
 from PIL import Image
 
 from edgetl import Predictor
 from edgetl.cli.main import command as program
-from edgetl.runtime.images import MAX_PIXELS
+from edgetl.runtime.images.decode import MAX_PIXELS
 
 
 def predict(*arguments: object, stdin: bytes = b"") -> Result:
@@ -35,10 +35,14 @@ def test_the_table(tiny_bundle: Path, photo_folder: Path) -> None:
     assert result.exit_code == 0, result.output
     header, *rows = result.stdout.splitlines()
     assert header.split() == ["confidence", "label", "photo"]
-    assert [row.endswith(str(path)) for row, path in zip(rows[::2], (first, second), strict=True)] == [True, True]
+    assert [
+        row.endswith(str(path)) for row, path in zip(rows[::2], (first, second), strict=True)
+    ] == [True, True]
     expected = Predictor(tiny_bundle)(first).top(2)
     assert rows[0].split()[0] == f"{expected[0].confidence:.2%}"
-    assert [row.index(str(path)) for row, path in zip(rows[::2], (first, second), strict=True)] == [header.index("photo")] * 2
+    assert [row.index(str(path)) for row, path in zip(rows[::2], (first, second), strict=True)] == [
+        header.index("photo")
+    ] * 2
 
 
 def test_labels_are_shown_on_one_line_each(tiny_bundle: Path, photo_folder: Path) -> None:
@@ -58,7 +62,9 @@ def test_json_lines(tiny_bundle: Path, photo_folder: Path) -> None:
     assert record["source"] == str(path)
     assert record["label"] == prediction.label
     assert record["confidence"] == pytest.approx(prediction.confidence)
-    assert record["probabilities"] == pytest.approx(dict(zip(tiny.ODD_LABELS, prediction.probabilities, strict=True)))
+    assert record["probabilities"] == pytest.approx(
+        dict(zip(tiny.ODD_LABELS, prediction.probabilities, strict=True))
+    )
     assert "花" in result.stdout
 
 
@@ -85,7 +91,9 @@ def test_what_a_file_of_results_would_ignore_is_wrong_use(
     assert not (tmp_path / "a.jsonl").exists()
 
 
-def test_a_bad_photo_is_reported_and_the_others_go_on(tiny_bundle: Path, photo_folder: Path, tmp_path: Path) -> None:
+def test_a_bad_photo_is_reported_and_the_others_go_on(
+    tiny_bundle: Path, photo_folder: Path, tmp_path: Path
+) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"not a photo")
     good = photo_folder / "0-64x48.jpg"
@@ -94,7 +102,10 @@ def test_a_bad_photo_is_reported_and_the_others_go_on(tiny_bundle: Path, photo_f
     assert [sorted(record) for record in records(result)[1:3]] == [["error", "source"]] * 2
     assert records(result)[0] == records(result)[3]
     assert records(result)[1]["error"] == "it is not an image, or of a format that is not read here"
-    assert records(result)[2] == {"source": str(tmp_path / "missing.jpg"), "error": "no such file or directory"}
+    assert records(result)[2] == {
+        "source": str(tmp_path / "missing.jpg"),
+        "error": "no such file or directory",
+    }
     assert result.stderr == "2 of 4 photos could not be classified.\n"
     too_long = predict(tiny_bundle, good, f"{'a' * 300}.jpg", good, "--json")
     assert too_long.exit_code == 1
@@ -105,7 +116,15 @@ def test_a_bad_photo_is_reported_and_the_others_go_on(tiny_bundle: Path, photo_f
 
 
 def test_a_folder_is_walked_in_order(tiny_bundle: Path, tmp_path: Path) -> None:
-    for name in ("b/2.png", "a/deep/1.JPG", "c.webp", ".hidden/x.png", "b/.x.png", "b/notes.txt", "b/movie.mp4"):
+    for name in (
+        "b/2.png",
+        "a/deep/1.JPG",
+        "c.webp",
+        ".hidden/x.png",
+        "b/.x.png",
+        "b/notes.txt",
+        "b/movie.mp4",
+    ):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         photo(1).save(path, "PNG")
@@ -121,7 +140,9 @@ def test_an_empty_folder_is_wrong_use(tiny_bundle: Path, tmp_path: Path) -> None
     assert f"There is no photo in {tmp_path}" in result.stderr
 
 
-def test_an_empty_folder_beside_others_is_told(tiny_bundle: Path, photo_folder: Path, tmp_path: Path) -> None:
+def test_an_empty_folder_beside_others_is_told(
+    tiny_bundle: Path, photo_folder: Path, tmp_path: Path
+) -> None:
     (tmp_path / "none").mkdir()
     for given in ([], ["--out", tmp_path / "answers.csv"]):
         result = predict(tiny_bundle, tmp_path / "none", photo_folder, *given)
@@ -139,7 +160,9 @@ def test_a_photo_in_the_models_place_is_wrong_use(tiny_bundle: Path, photo_folde
 def test_standard_input(tiny_bundle: Path, photo_folder: Path) -> None:
     path = photo_folder / "0-64x48.jpg"
     (record,) = records(predict(tiny_bundle, "-", "--json", stdin=path.read_bytes()))
-    assert record["probabilities"] == records(predict(tiny_bundle, path, "--json"))[0]["probabilities"]
+    assert (
+        record["probabilities"] == records(predict(tiny_bundle, path, "--json"))[0]["probabilities"]
+    )
     assert predict(tiny_bundle, "-", "--json").exit_code == 1, "nothing came"
 
 
@@ -175,7 +198,10 @@ def test_a_folder_that_can_not_be_read_is_one_of_the_failures(
     assert [record.get("error") for record in records(result)] == [None, "permission denied", None]
 
 
-@pytest.mark.parametrize("arguments", [[], ["--top", "0"], ["--threads", "0"], ["--precision", "int4"], ["--max-pixels", "x"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--top", "0"], ["--threads", "0"], ["--precision", "int4"], ["--max-pixels", "x"]],
+)
 def test_wrong_use(tiny_bundle: Path, photo_folder: Path, arguments: list[str]) -> None:
     assert predict(tiny_bundle, *([photo_folder, *arguments] if arguments else [])).exit_code == 2
 
@@ -206,11 +232,13 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
         options.append(given)
         return Predictor(model, **given)
 
-    monkeypatch.setattr("edgetl.runtime.predictor.Predictor", record)
+    monkeypatch.setattr("edgetl.runtime.inference.predictor.Predictor", record)
     return options
 
 
-def test_options_reach_the_predictor(tiny_bundle: Path, photo_folder: Path, made: list[dict[str, object]]) -> None:
+def test_options_reach_the_predictor(
+    tiny_bundle: Path, photo_folder: Path, made: list[dict[str, object]]
+) -> None:
     options = ["--max-pixels", 100, "--threads", 3, "--providers", "CPU,cpu", "--precision", "fp32"]
     result = predict(tiny_bundle, photo_folder / "0-64x48.jpg", *options)
     assert result.exit_code == 1
@@ -240,13 +268,19 @@ def test_a_damaged_bundle_is_an_error(bundle_copy: Path, photo_folder: Path) -> 
 def test_a_reader_that_stops_reading_is_no_traceback(tiny_bundle: Path, tmp_path: Path) -> None:
     for number in range(60):
         Image.new("L", (3, 3), number).save(tmp_path / f"{number}.png")
-    command = f'"{sys.executable}" -m edgetl predict "{tiny_bundle}" "{tmp_path}" --json | head -n 1'
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    command = (
+        f'"{sys.executable}" -m edgetl predict "{tiny_bundle}" "{tmp_path}" --json | head -n 1'
+    )
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False
+    )
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr == ""
 
 
-def test_photos_in_folders_named_as_labels_give_an_accuracy(tiny_bundle: Path, photo_folder: Path, tmp_path: Path) -> None:
+def test_photos_in_folders_named_as_labels_give_an_accuracy(
+    tiny_bundle: Path, photo_folder: Path, tmp_path: Path
+) -> None:
     photos = sorted(photo_folder.iterdir())
     answers = [Predictor(tiny_bundle)(path).label for path in photos]
     wrong = next(label for label in ("two words", "plain") if label != answers[0])
@@ -259,8 +293,13 @@ def test_photos_in_folders_named_as_labels_give_an_accuracy(tiny_bundle: Path, p
     assert told in predict(tiny_bundle, tmp_path / "photos", "--out", tmp_path / "a.csv").stderr
     shutil.copy(photos[1], tmp_path / "photos" / answers[1] / "new.png")
     again = predict(tiny_bundle, tmp_path / "photos", "--out", tmp_path / "a.csv").stderr
-    assert "answers that are the name of the photo's folder, of the new ones: 1 of 1 (100.00%)" in again
-    deep = tmp_path / "photos" / answers[1] / wrong / "deeper"  # of the outer folder's class, as in training
+    assert (
+        "answers that are the name of the photo's folder, of the new ones: 1 of 1 (100.00%)"
+        in again
+    )
+    deep = (
+        tmp_path / "photos" / answers[1] / wrong / "deeper"
+    )  # of the outer folder's class, as in training
     deep.mkdir(parents=True)
     (tmp_path / "photos" / answers[1] / "new.png").rename(deep / "new.png")
     told = f"answers that are the name of the photo's folder: {len(photos)} of {len(photos) + 1} ("

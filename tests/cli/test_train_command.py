@@ -20,12 +20,12 @@ from click.testing import CliRunner, Result
 
 from edgetl.cli import train as train_module
 from edgetl.cli.main import command as program
-from edgetl.training.learner import Learner
-from edgetl.training.lr_finder import FoundRate
-from edgetl.training.photos import find_photos
-from edgetl.training.progress import Listener
-from edgetl.training.settings import OPTIONS, flag
-from edgetl.training.state import read_state
+from edgetl.training.config.listener import Listener
+from edgetl.training.config.settings import OPTIONS, flag
+from edgetl.training.engine.learner import Learner
+from edgetl.training.engine.lr_finder import FoundRate
+from edgetl.training.engine.run_photos import find_photos
+from edgetl.training.engine.train_state import read_state
 
 SMALL = shlex.split(
     "--backbone timm/test_resnet --weights none --strategy full --image-size 32 --batch-size 8 --epochs 1 "
@@ -50,8 +50,12 @@ def test_training_prints_classes_result_and_the_next_command(class_folder, tmp_p
     ):
         assert said in result.output
     kept = json.loads((tmp_path / "pets/metrics.json").read_text())
-    assert (f"Kept: epoch {kept['epoch']}; the loss" in result.output) == (kept["epoch"] > 0 and not kept["midway"])
-    accuracy, low, high = map(float, re.search(r"accuracy ([\d.]+)% \(([\d.]+)% to ([\d.]+)%\)", result.output).groups())
+    assert (f"Kept: epoch {kept['epoch']}; the loss" in result.output) == (
+        kept["epoch"] > 0 and not kept["midway"]
+    )
+    accuracy, low, high = map(
+        float, re.search(r"accuracy ([\d.]+)% \(([\d.]+)% to ([\d.]+)%\)", result.output).groups()
+    )
     assert low < accuracy < high
     assert (tmp_path / "pets/best.safetensors").is_file()
     assert (tmp_path / "pets/report.html").is_file()
@@ -83,9 +87,11 @@ def test_looking_for_photos_is_part_of_the_time(class_folder, tmp_path, monkeypa
         late[0] = 1000.0
         return find_photos(*arguments)
 
-    monkeypatch.setattr("edgetl.training.photos.find_photos", slow)
+    monkeypatch.setattr("edgetl.training.engine.run_photos.find_photos", slow)
     monkeypatch.setattr("time.monotonic", lambda: plain() + late[0])
-    result = edgetl("train", class_folder, "-o", tmp_path / "run", *SMALL, "--epochs", 9, "--max-time", 10)
+    result = edgetl(
+        "train", class_folder, "-o", tmp_path / "run", *SMALL, "--epochs", 9, "--max-time", 10
+    )
     assert "Ended in epoch 1 of 9: the time was up." in result.output
 
 
@@ -98,7 +104,11 @@ def test_looking_for_photos_is_part_of_the_time(class_folder, tmp_path, monkeypa
         (["train", "DATA", "-o", "OUT", "--backbone", "resnet51"], 1, "Did you mean"),
         (["train", "DATA", "-o", "OUT", "--epochs", "3"], 1, "no effect where the head is solved"),
         (["train", "DATA", "-o", "OUT", "--scheduler", "linear"], 2, "Invalid value"),
-        (["train", "DATA", "-o", "OUT", "--precision", "fp16", "--strategy", "full"], 1, "fp16 is for GPUs"),
+        (
+            ["train", "DATA", "-o", "OUT", "--precision", "fp16", "--strategy", "full"],
+            1,
+            "fp16 is for GPUs",
+        ),
         (["train", "NOWHERE", "-o", "OUT"], 1, "is not a folder"),
         (["train", "DATA", "-o", "DATA"], 1, "lies inside the folder of the photos"),
         (["train", "DATA", "-o", "DATA/train/run"], 1, "lies inside the folder of the photos"),
@@ -111,12 +121,25 @@ def test_looking_for_photos_is_part_of_the_time(class_folder, tmp_path, monkeypa
         (["export", "DATA", "-o", ""], 2, "The name is empty"),
         (["train", "DATA", "-o", "OUT", "--seed", "1" + 400 * "0"], 1, "--seed"),
         (["train", "--resume", "NOWHERE"], 1, "nothing to resume"),
-        (["train", "--resume", "NOWHERE", "--epochs", "3", "-o", "OUT"], 2, "leave out --epochs, -o"),
+        (
+            ["train", "--resume", "NOWHERE", "--epochs", "3", "-o", "OUT"],
+            2,
+            "leave out --epochs, -o",
+        ),
     ],
 )
-def test_wrong_use_ends_with_a_sentence_and_not_a_traceback(class_folder, tmp_path, arguments, code, said):
-    places = {"DATA": str(class_folder), "OUT": str(tmp_path / "out"), "NOWHERE": str(tmp_path / "nowhere")}
-    places["FULL"], places["DATA/train/run"] = str(tmp_path / "full"), str(class_folder / "train/run")
+def test_wrong_use_ends_with_a_sentence_and_not_a_traceback(
+    class_folder, tmp_path, arguments, code, said
+):
+    places = {
+        "DATA": str(class_folder),
+        "OUT": str(tmp_path / "out"),
+        "NOWHERE": str(tmp_path / "nowhere"),
+    }
+    places["FULL"], places["DATA/train/run"] = (
+        str(tmp_path / "full"),
+        str(class_folder / "train/run"),
+    )
     Path(places["FULL"]).mkdir()
     Path(places["FULL"], "mine.txt").touch()
     result = edgetl(*[places.get(word, word) for word in arguments])
@@ -152,13 +175,23 @@ sys.exit("torch was imported" if "torch" in sys.modules else 0 if result.exit_co
         (["DATA", "-o", "OUT", "--weights", "DATA"], "is a folder, and no file of weights"),
         (["DATA", "-o", "OUT", "--weights", "MODEL"], "is no file of weights"),
         (["PARTS", "-o", "OUT", "--val-fraction", "0.5"], "no effect where there is a folder val/"),
-        (["DATA", "-o", "OUT", "--feature-cache", "INSIDE"], "Choose another folder with --feature-cache"),
+        (
+            ["DATA", "-o", "OUT", "--feature-cache", "INSIDE"],
+            "Choose another folder with --feature-cache",
+        ),
     ],
 )
-def test_what_is_wrong_with_the_call_is_said_before_torch_is_imported(class_folder, tmp_path, arguments, said):
+def test_what_is_wrong_with_the_call_is_said_before_torch_is_imported(
+    class_folder, tmp_path, arguments, said
+):
     (tmp_path / "used").mkdir()
     (tmp_path / "used/best.safetensors").touch()
-    places = {"DATA": class_folder, "OUT": tmp_path / "out", "NOWHERE": tmp_path / "nowhere", "USED": tmp_path / "used"}
+    places = {
+        "DATA": class_folder,
+        "OUT": tmp_path / "out",
+        "NOWHERE": tmp_path / "nowhere",
+        "USED": tmp_path / "used",
+    }
     places |= {"FILE": tmp_path / "used/best.safetensors", "INSIDE": class_folder / "cache"}
     places |= {"MODEL": tmp_path / "model.onnx", "PARTS": tmp_path / "parts"}
     places["MODEL"].touch()
@@ -166,7 +199,9 @@ def test_what_is_wrong_with_the_call_is_said_before_torch_is_imported(class_fold
     for part in ("train", "val"):
         (places["PARTS"] / part).symlink_to(class_folder)
     called = ["train", *(str(places.get(word, word)) for word in arguments)]
-    ended = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *called], capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *called], capture_output=True, text=True
+    )
     assert ended.returncode == 0, ended.stderr
     assert str(places.get(said, said)) in ended.stdout
 
@@ -175,14 +210,23 @@ def test_commands_to_go_on_with_can_be_pasted(class_folder, tmp_path):
     run = tmp_path / "my run's"
     result = edgetl("train", class_folder, "-o", run, *SMALL)
     (line,) = (line for line in result.output.splitlines() if line.startswith("Next: "))
-    assert shlex.split(line.removeprefix("Next: ")) == ["edgetl", "export", str(run), "-o", "exported/my run's"]
+    assert shlex.split(line.removeprefix("Next: ")) == [
+        "edgetl",
+        "export",
+        str(run),
+        "-o",
+        "exported/my run's",
+    ]
     again = edgetl("train", class_folder, "-o", run, *SMALL)
     assert again.exit_code == 1 and "holds a run already" in again.output
     assert shlex.split(train_module._how_to_go_on(run).removeprefix("Go on with: "))[-1] == str(run)
 
 
 def test_a_class_that_is_hardly_recognised_is_named_beside_the_accuracy(capsys):
-    classes = [{"label": "cat", "recall": 0.98, "photos": 100}, {"label": "dog\n", "recall": 0.25, "photos": 4}]
+    classes = [
+        {"label": "cat", "recall": 0.98, "photos": 100},
+        {"label": "dog\n", "recall": 0.25, "photos": 4},
+    ]
     classes.append({"label": "nobody", "recall": None, "photos": 0})
     train_module._tell_of_the_weakest({"accuracy": 0.95, "classes": classes})
     assert capsys.readouterr().out == "Weakest class: dog\\n, 25.0% of its 4 photos recognised\n"
@@ -191,7 +235,9 @@ def test_a_class_that_is_hardly_recognised_is_named_beside_the_accuracy(capsys):
 
 
 def test_find_lr_writes_a_table_and_a_plot(class_folder, tmp_path):
-    result = edgetl("train", class_folder, "-o", tmp_path / "run", "--find-lr", *SMALL, "--optimizer", "sgd")
+    result = edgetl(
+        "train", class_folder, "-o", tmp_path / "run", "--find-lr", *SMALL, "--optimizer", "sgd"
+    )
     assert result.exit_code == 0, result.output
     assert "Suggested: --lr" in result.output
     rows = (tmp_path / "run/lr.csv").read_text().splitlines()
@@ -203,36 +249,62 @@ def test_find_lr_writes_a_table_and_a_plot(class_folder, tmp_path):
 @pytest.mark.parametrize("given", [[], ["--warm-head"]])
 def test_find_lr_names_no_rate_where_it_found_none(class_folder, tmp_path, monkeypatch, given):
     found = FoundRate([1e-3], [1.0], None, bool(given), tmp_path / "lr.csv", tmp_path / "lr.png")
-    monkeypatch.setattr("edgetl.training.lr_finder.find_learning_rate", lambda *_, **__: found)
-    result = edgetl("train", class_folder, "-o", tmp_path / "run", "--find-lr", *SMALL, *given, "--lr", 3)
-    assert "hardly falls at any rate; no --lr is suggested" in result.output and "--lr 3" not in result.output
+    monkeypatch.setattr(
+        "edgetl.training.engine.lr_finder.find_learning_rate", lambda *_, **__: found
+    )
+    result = edgetl(
+        "train", class_folder, "-o", tmp_path / "run", "--find-lr", *SMALL, *given, "--lr", 3
+    )
+    assert (
+        "hardly falls at any rate; no --lr is suggested" in result.output
+        and "--lr 3" not in result.output
+    )
     assert ("--no-warm-head shows" in result.output) == bool(given)
 
 
 def test_help_fits_on_a_screen_and_names_the_way_to_the_rest():
     lines = edgetl("train", "--help").output.splitlines()
     assert len(lines) <= 40
-    shown = {word.rstrip(",") for line in lines for word in line.split()[:2] if word.startswith("-")}
-    assert {"-o", "--resume", "--strategy", "--backbone", "--epochs", "--image-size", "--device", "--help-all"} <= shown
+    shown = {
+        word.rstrip(",") for line in lines for word in line.split()[:2] if word.startswith("-")
+    }
+    assert {
+        "-o",
+        "--resume",
+        "--strategy",
+        "--backbone",
+        "--epochs",
+        "--image-size",
+        "--device",
+        "--help-all",
+    } <= shown
     assert "--momentum" not in shown
 
 
 def test_the_whole_help_shows_every_option_in_its_group():
     text = edgetl("train", "--help-all").output
-    places = [text.index(f"\n{heading}:\n") for heading in ("Run", "Model", "Data", "Recipe", "Photos", "Machine")]
+    places = [
+        text.index(f"\n{heading}:\n")
+        for heading in ("Run", "Model", "Data", "Recipe", "Photos", "Machine")
+    ]
     assert places == sorted(places)
     assert text[places[0] :].split()[1] == "-o,"
     assert "--tensorboard" in text[places[0] : places[1]] and "--seed" in text[places[-1] :]
     assert all(flag(name) in text for name in OPTIONS)
 
 
-def test_ctrl_c_before_the_first_step_and_after_the_last_says_how_to_go_on(class_folder, tmp_path, monkeypatch):
+def test_ctrl_c_before_the_first_step_and_after_the_last_says_how_to_go_on(
+    class_folder, tmp_path, monkeypatch
+):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    for what, said in (("equip", "The same command begins again"), ("finish", f"--resume {tmp_path}/finish")):
+    for what, said in (
+        ("prepare_training", "The same command begins again"),
+        ("finalize", f"--resume {tmp_path}/finalize"),
+    ):
         with monkeypatch.context() as patch:
-            patch.setattr(f"edgetl.training.run.{what}", interrupted)
+            patch.setattr(f"edgetl.training.engine.run.{what}", interrupted)
             stopped = edgetl("train", class_folder, "-o", tmp_path / what, *SMALL)
         assert (stopped.exit_code, said in stopped.output) == (130, True), stopped.output
 
@@ -241,36 +313,60 @@ def test_ctrl_c_speaks_of_the_feature_cache_where_there_is_one(class_folder, tmp
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("edgetl.training.run.compute_features", interrupted)
+    monkeypatch.setattr("edgetl.training.engine.run.compute_features", interrupted)
     for cache, spoken_of in ((tmp_path / "cache", True), ("off", False)):
         stopped = edgetl("train", class_folder, "-o", tmp_path / "run", "--feature-cache", cache)
-        assert (stopped.exit_code, "feature cache" in stopped.output) == (130, spoken_of), stopped.output
+        assert (stopped.exit_code, "feature cache" in stopped.output) == (130, spoken_of), (
+            stopped.output
+        )
 
 
-def test_ctrl_c_as_soon_as_a_run_goes_on_loses_nothing_and_says_so(class_folder, tmp_path, monkeypatch):
+def test_ctrl_c_as_soon_as_a_run_goes_on_loses_nothing_and_says_so(
+    class_folder, tmp_path, monkeypatch
+):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr("edgetl.training.run.finish", interrupted)
+        patch.setattr("edgetl.training.engine.run.finalize", interrupted)
         edgetl("train", class_folder, "-o", run, *SMALL)
-    monkeypatch.setattr("edgetl.training.run.find_photos", interrupted)
+    monkeypatch.setattr("edgetl.training.engine.run.find_photos", interrupted)
     stopped = edgetl("train", "--resume", run)
     assert stopped.exit_code == 130
     assert f"Go on with: edgetl train --resume {run}" in stopped.output
 
 
 @pytest.mark.parametrize(("good", "told"), [(2.0, True), (0.0, False)])
-def test_a_head_that_is_not_good_enough_points_to_training_the_rest(class_folder, tmp_path, monkeypatch, good, told):
+def test_a_head_that_is_not_good_enough_points_to_training_the_rest(
+    class_folder, tmp_path, monkeypatch, good, told
+):
     monkeypatch.setattr(train_module, "_GOOD", good)
-    given = ("--backbone", "timm/test_resnet", "--weights", "none", "--device", "cpu", "--feature-cache", "off")
+    given = (
+        "--backbone",
+        "timm/test_resnet",
+        "--weights",
+        "none",
+        "--device",
+        "cpu",
+        "--feature-cache",
+        "off",
+    )
     result = edgetl("train", class_folder, "-o", tmp_path / "run", *given)
     assert ("--strategy full takes longer" in result.output) == told, result.output
 
 
 def test_a_finished_run_is_told_from_one_that_never_began(class_folder, tmp_path):
-    given = ("--backbone", "timm/test_resnet", "--weights", "none", "--device", "cpu", "--feature-cache", "off")
+    given = (
+        "--backbone",
+        "timm/test_resnet",
+        "--weights",
+        "none",
+        "--device",
+        "cpu",
+        "--feature-cache",
+        "off",
+    )
     assert edgetl("train", class_folder, "-o", tmp_path / "run", *given).exit_code == 0
     resumed = edgetl("train", "--resume", tmp_path / "run")
     assert resumed.exit_code == 1
@@ -294,9 +390,22 @@ def test_of_torchruns_processes_one_talks(monkeypatch, rank, processes, talks):
 
 @pytest.mark.parametrize("strategy", ["features", "full"])
 def test_on_a_terminal_the_result_stands_in_lines_of_its_own(class_folder, tmp_path, strategy):
-    given = SMALL if strategy == "full" else ["--backbone", "timm/test_resnet", "--weights", "none", "--feature-cache", "off"]
+    given = (
+        SMALL
+        if strategy == "full"
+        else ["--backbone", "timm/test_resnet", "--weights", "none", "--feature-cache", "off"]
+    )
     screen, end = pty.openpty()
-    command = [sys.executable, "-m", "edgetl", "train", class_folder, "-o", tmp_path / "run", *given]
+    command = [
+        sys.executable,
+        "-m",
+        "edgetl",
+        "train",
+        class_folder,
+        "-o",
+        tmp_path / "run",
+        *given,
+    ]
     environment = {**os.environ, "COLUMNS": "110", "TERM": "xterm"}
     with subprocess.Popen(command, stdout=end, stderr=end, env=environment) as process:
         os.close(end)
@@ -306,7 +415,11 @@ def test_on_a_terminal_the_result_stands_in_lines_of_its_own(class_folder, tmp_p
                 shown += part
     os.close(screen)
     assert process.returncode == 0
-    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode().replace("\x1b[2K", "\n")).replace("\r", "\n").split("\n")
+    lines = (
+        re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode().replace("\x1b[2K", "\n"))
+        .replace("\r", "\n")
+        .split("\n")
+    )
     assert any("Decoding" in line or "Computing features" in line for line in lines)
     for beginning in ("Validation accuracy", "Checkpoint: ", "Report: ", "Next: edgetl export"):
         assert [line for line in lines if line.startswith(beginning)], shown.decode()
@@ -314,7 +427,17 @@ def test_on_a_terminal_the_result_stands_in_lines_of_its_own(class_folder, tmp_p
 
 def test_a_terminal_that_is_closed_ends_a_run_that_goes_on_from_there(class_folder, tmp_path):
     run = tmp_path / "run"
-    words = ["train", str(class_folder), "-o", str(run), *SMALL, "--epochs", "100000", "--save-every", "1000"]
+    words = [
+        "train",
+        str(class_folder),
+        "-o",
+        str(run),
+        *SMALL,
+        "--epochs",
+        "100000",
+        "--save-every",
+        "1000",
+    ]
     process, screen = pty.fork()
     if process == 0:
         os.execv(sys.executable, [sys.executable, "-m", "edgetl", *words])
@@ -327,9 +450,21 @@ def test_a_terminal_that_is_closed_ends_a_run_that_goes_on_from_there(class_fold
 
 
 def test_a_log_that_can_not_be_written_does_not_end_a_run(class_folder, tmp_path):
-    command = [sys.executable, "-m", "edgetl", "train", class_folder, "-o", tmp_path / "run", *SMALL]
+    command = [
+        sys.executable,
+        "-m",
+        "edgetl",
+        "train",
+        class_folder,
+        "-o",
+        tmp_path / "run",
+        *SMALL,
+    ]
     with Path("/dev/full").open("w") as log:
-        assert subprocess.run(command, stdout=subprocess.DEVNULL, stderr=log, check=False).returncode == 0
+        assert (
+            subprocess.run(command, stdout=subprocess.DEVNULL, stderr=log, check=False).returncode
+            == 0
+        )
     assert (tmp_path / "run/report.html").is_file()
 
 
@@ -353,12 +488,14 @@ def test_a_run_whose_photos_were_moved_goes_on_where_they_are(class_folder, tmp_
     assert edgetl("train", tmp_path / "moved", "--resume", run).exit_code == 0
 
 
-def test_stopped_before_it_began_a_run_does_not_point_to_the_one_before(class_folder, tmp_path, monkeypatch):
+def test_stopped_before_it_began_a_run_does_not_point_to_the_one_before(
+    class_folder, tmp_path, monkeypatch
+):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    for what in ("finish", "equip"):  # the first leaves a run that could go on
+    for what in ("finalize", "prepare_training"):  # the first leaves a run that could go on
         with monkeypatch.context() as patch:
-            patch.setattr(f"edgetl.training.run.{what}", interrupted)
+            patch.setattr(f"edgetl.training.engine.run.{what}", interrupted)
             stopped = edgetl("train", class_folder, "-o", tmp_path / "run", *SMALL, "--overwrite")
     assert "The same command begins again" in stopped.output

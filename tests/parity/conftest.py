@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.small_export import LABELS, SPEC, Check, Exported
 from PIL import Image
-from small_export import LABELS, SPEC, Check, Exported
 
-from edgetl.export.bundle_writer import export_bundle
-from edgetl.parity.check import check
-from edgetl.parity.photos import find_photos
+from edgetl.exporting.bundle_writer import export_bundle
+from edgetl.parity.check_photos import find_photos
+from edgetl.parity.comparison import check
 from edgetl.parity.results import CheckResult
 from edgetl.parity.runtimes import Subject
-from edgetl.runtime.card import ModelCard
-from edgetl.training import backbones, checkpoint
-from edgetl.training.run_folder import BEST
+from edgetl.runtime.bundle.model_card import ModelCard
+from edgetl.training.config.run_folder import BEST
+from edgetl.training.models import backbones, checkpoint
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +35,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     run = folder / "run" / BEST
     run.parent.mkdir()
     checkpoint.save(trained, run)
-    bundle = export_bundle(trained.network, card, folder / "bundle", golden=(), opset=17, checkpoint=run)
+    bundle = export_bundle(
+        trained.network, card, folder / "bundle", golden=(), opset=17, checkpoint=run
+    )
     return Exported(bundle, run, trained.network, card)
 
 
@@ -54,7 +56,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = [(60, 50), (60, 50), (50, 70), (130, 45), (31, 90), (48, 40), (7, 5)]
     for number, (width, height) in enumerate(sizes):
         rng = np.random.default_rng(number)
-        coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3), np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+        coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3), np.uint8)).resize(
+            (width, height), Image.Resampling.BICUBIC
+        )
         noisy = np.asarray(coarse).astype(np.int16) + rng.integers(-30, 31, (height, width, 3))
         path = folder / LABELS[number % 2] / f"{number}.png"
         path.parent.mkdir(exist_ok=True)
@@ -66,7 +70,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_check(photos: Path) -> Check:
     """A function: a subject and options of ``check`` → its result over ``photos``."""
 
-    def run(subject: Subject, *runtimes: str, images: Path = photos, tolerance: float | None = None) -> CheckResult:
+    def run(
+        subject: Subject, *runtimes: str, images: Path = photos, tolerance: float | None = None
+    ) -> CheckResult:
         root, paths = find_photos(images)
         return check(subject, paths, root, runtimes=runtimes, tolerance=tolerance)
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_bundle
+from helpers import tiny_bundle
 from PIL import Image
 
 from edgetl.errors import ParityError
 from edgetl.parity.against import compare_bundles
-from edgetl.parity.photos import find_photos
+from edgetl.parity.check_photos import find_photos
 from edgetl.parity.results import Accuracy, AgainstResult
-from edgetl.runtime.predictor import Predictor
+from edgetl.runtime.inference.predictor import Predictor
 
 LABELS = ("ant", "bee", "cow")
 
@@ -64,7 +64,9 @@ def test_a_bundle_agrees_with_itself(old: Predictor, labelled: Path) -> None:
     assert (result.accuracy.new, result.accuracy.old, result.accuracy.drop) == (1.0, 1.0, 0.0)
 
 
-def test_another_model_is_measured_against_labels_and_gated(old: Predictor, labelled: Path, tmp_path: Path) -> None:
+def test_another_model_is_measured_against_labels_and_gated(
+    old: Predictor, labelled: Path, tmp_path: Path
+) -> None:
     new = Predictor(bundle(tmp_path / "new", seed=1))
     root, photos = find_photos(labelled)
     right = {path: new(path).label == path.parent.name for path in photos}
@@ -75,7 +77,10 @@ def test_another_model_is_measured_against_labels_and_gated(old: Predictor, labe
     assert result.accuracy.old == 1.0
     for one in result.accuracy.classes:
         of_class = [ok for path, ok in right.items() if path.parent.name == one.label]
-        assert (one.photos, one.new) == (len(of_class), pytest.approx(sum(of_class) / len(of_class)))
+        assert (one.photos, one.new) == (
+            len(of_class),
+            pytest.approx(sum(of_class) / len(of_class)),
+        )
     assert len(result.disagreements) == 30 - sum(right.values())
     one = result.disagreements[0]
     assert (one.new, one.old, one.truth) == (new(root / one.photo).label, one.truth, one.truth)
@@ -84,7 +89,9 @@ def test_another_model_is_measured_against_labels_and_gated(old: Predictor, labe
     assert compare(new, old, labelled, max_accuracy_drop=drop + 0.01).passed
     failed = compare(new, old, labelled, max_accuracy_drop=drop - 0.01)
     assert [name for name, _ in failed.failures] == ["accuracy"]
-    assert [name for name, _ in compare(new, old, labelled, tolerance=1e-4).failures] == ["probabilities"]
+    assert [name for name, _ in compare(new, old, labelled, tolerance=1e-4).failures] == [
+        "probabilities"
+    ]
 
 
 @pytest.mark.parametrize("photos", [200, 400, 600, 1000, 2000])
@@ -94,7 +101,9 @@ def test_a_loss_of_just_what_is_allowed_is_allowed(photos: int) -> None:
         assert Accuracy(photos, (right - lost) / photos, right / photos, ()).drop == 0.5
 
 
-def test_labels_in_another_order_are_compared_by_name(old: Predictor, labelled: Path, tmp_path: Path) -> None:
+def test_labels_in_another_order_are_compared_by_name(
+    old: Predictor, labelled: Path, tmp_path: Path
+) -> None:
     shuffled = Predictor(bundle(tmp_path / "new", labels=("bee", "ant", "cow")))
     result = compare(shuffled, old, labelled)
     assert (result.largest, result.kl_mean) == (None, None)
@@ -106,7 +115,9 @@ def test_labels_in_another_order_are_compared_by_name(old: Predictor, labelled: 
     assert not asked  # said before the first photo
 
 
-def test_a_gate_that_cant_be_measured_is_an_error(old: Predictor, labelled: Path, tmp_path: Path) -> None:
+def test_a_gate_that_cant_be_measured_is_an_error(
+    old: Predictor, labelled: Path, tmp_path: Path
+) -> None:
     flat = tmp_path / "flat"
     flat.mkdir()
     for number, photo in enumerate(labelled.rglob("*.png")):
@@ -129,7 +140,9 @@ def test_photos_in_other_folders_are_counted_as_unlabelled(old: Predictor, label
     assert (result.photos, result.accuracy.photos, result.unlabelled) == (60, 30, 30)
 
 
-def test_unreadable_photos_are_reported_and_all_of_them_an_error(old: Predictor, labelled: Path, tmp_path: Path) -> None:
+def test_unreadable_photos_are_reported_and_all_of_them_an_error(
+    old: Predictor, labelled: Path, tmp_path: Path
+) -> None:
     (labelled / "cut.png").write_bytes(b"\x89PNG\r\n")
     assert set(compare(old, old, labelled).unreadable) == {"cut.png"}
     (tmp_path / "only").mkdir()
@@ -138,7 +151,9 @@ def test_unreadable_photos_are_reported_and_all_of_them_an_error(old: Predictor,
         compare(old, old, tmp_path / "only")
 
 
-def test_a_photo_that_only_one_answers_fails(old: Predictor, labelled: Path, tmp_path: Path) -> None:
+def test_a_photo_that_only_one_answers_fails(
+    old: Predictor, labelled: Path, tmp_path: Path
+) -> None:
     picky = Predictor(tmp_path / "old", max_pixels=16 * 20 - 1)
     Image.new("RGB", (4, 4)).save(labelled / "small.png")
     result = compare(picky, old, labelled)
@@ -148,7 +163,9 @@ def test_a_photo_that_only_one_answers_fails(old: Predictor, labelled: Path, tmp
 
 
 @pytest.mark.parametrize("both", [True, False])
-def test_a_model_that_answers_nan_fails(old: Predictor, labelled: Path, both: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_answers_nan_fails(
+    old: Predictor, labelled: Path, both: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No photo is at fault, so it is not passed over, nor where every photo gets such an answer."""
     sick, run_model = Predictor(old.path), Predictor.run_model
 
@@ -161,14 +178,25 @@ def test_a_model_that_answers_nan_fails(old: Predictor, labelled: Path, both: bo
     (labelled / "cut.png").write_bytes(b"")
     for everything in (False, True):
         result = compare(sick, old, labelled, max_accuracy_drop=100.0)
-        assert "photos" in [name for name, _ in result.failures] and set(result.unreadable) == {"cut.png"}
+        assert "photos" in [name for name, _ in result.failures] and set(result.unreadable) == {
+            "cut.png"
+        }
         assert "not finite" in result.failures[0][1] and "more" in result.failures[0][1]
         assert (result.photos > 0) != everything
 
 
 def test_it_needs_no_torch(old: Predictor, labelled: Path, tmp_path: Path) -> None:
     """But for what shows the result, which is missed before the work is done."""
-    options = ["--against", old.path, "--images", labelled, "--json", tmp_path / "a.json", "--junit", tmp_path / "a.xml"]
+    options = [
+        "--against",
+        old.path,
+        "--images",
+        labelled,
+        "--json",
+        tmp_path / "a.json",
+        "--junit",
+        tmp_path / "a.xml",
+    ]
 
     def check_without(*packages: str) -> subprocess.CompletedProcess[str]:
         program = f"import sys\nsys.modules.update(dict.fromkeys({packages}))\nfrom edgetl.cli.main import main\nmain()\n"

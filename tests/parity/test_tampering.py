@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import onnx
 import pytest
-import tampering
-from small_export import Check, Exported
+from helpers import tampering
+from helpers.small_export import Check, Exported
 
-from edgetl.export.torchscript import build_torchscript
-from edgetl.parity import photos as photos_module
-from edgetl.runtime.bundle import METADATA_KEY, card_metadata
+from edgetl.exporting.formats.torchscript import build_torchscript
+from edgetl.parity import check_photos as photos_module
+from edgetl.runtime.bundle.bundle_folder import METADATA_KEY, card_metadata
 
 ONNX_TAMPERS = [
     (tampering.bilinear, "resized", "resized bilinear instead of bicubic"),
@@ -31,7 +31,14 @@ def test_an_untouched_export_passes_everywhere(exported: Exported, run_check: Ch
     result = run_check(exported.subject())
     assert result.passed, result.failures
     ran = {run.name for run in result.runtimes if run.status == "passed"}
-    assert ran >= {"torchscript", "torchscript-fresh", "onnxruntime-cpu", "onnxruntime-unoptimized", "batch", "predictor"}
+    assert ran >= {
+        "torchscript",
+        "torchscript-fresh",
+        "onnxruntime-cpu",
+        "onnxruntime-unoptimized",
+        "batch",
+        "predictor",
+    }
     assert result.photos == 7
     for run in result.runtimes:
         if run.status == "passed":
@@ -40,15 +47,24 @@ def test_an_untouched_export_passes_everywhere(exported: Exported, run_check: Ch
             assert answers is not None and answers.size == 7 * 4 and answers.worst.largest < 1e-5
 
 
-@pytest.mark.parametrize(("tamper", "stage", "cause"), ONNX_TAMPERS, ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize(
+    ("tamper", "stage", "cause"), ONNX_TAMPERS, ids=lambda value: getattr(value, "__name__", value)
+)
 @pytest.mark.parametrize("runtime", ["onnxruntime-cpu", "onnxruntime-unoptimized"])
 def test_the_tampered_stage_is_named(
-    copied: Exported, run_check: Check, tamper: tampering.Tamper, stage: str, cause: str, runtime: str
+    copied: Exported,
+    run_check: Check,
+    tamper: tampering.Tamper,
+    stage: str,
+    cause: str,
+    runtime: str,
 ) -> None:
     tampering.tamper_with_onnx(copied.folder, copied.card.spec, tamper)
     result = run_check(copied.subject(), runtime)
     assert not result.passed
-    assert [(run.status, run.departure) for run in result.runtimes] == [("failed", stage)], result.failures
+    assert [(run.status, run.departure) for run in result.runtimes] == [("failed", stage)], (
+        result.failures
+    )
     assert result.runtimes[0].reason.startswith(stage) and ".png" in result.runtimes[0].reason
     assert cause in result.runtimes[0].cause and bool(cause) == bool(result.runtimes[0].cause)
     assert [finding.name for finding in result.findings if not finding.passed] == []
@@ -62,7 +78,10 @@ def test_photos_that_sway_each_other_in_a_batch(
     monkeypatch.setattr(photos_module, "CHUNK_PIXELS", at_a_time)
     tampering.tamper_with_onnx(copied.folder, copied.card.spec, tampering.mixed)
     result = run_check(copied.subject(), "onnxruntime-cpu", "batch")
-    assert {run.name: run.departure for run in result.runtimes} == {"onnxruntime-cpu": None, "batch": "logits"}
+    assert {run.name: run.departure for run in result.runtimes} == {
+        "onnxruntime-cpu": None,
+        "batch": "logits",
+    }
 
 
 @pytest.mark.parametrize(
@@ -96,7 +115,9 @@ def test_another_temperature_shows_at_the_probabilities(copied: Exported, run_ch
 
 
 @pytest.mark.parametrize("in_manifest", [True, False])
-def test_swapped_labels_are_named_though_the_numbers_agree(copied: Exported, run_check: Check, in_manifest: bool) -> None:
+def test_swapped_labels_are_named_though_the_numbers_agree(
+    copied: Exported, run_check: Check, in_manifest: bool
+) -> None:
     first, second, *others = copied.card.labels
     _describe_otherwise(copied, replace(copied.card, labels=(second, first, *others)), in_manifest)
     result = run_check(copied.subject(), "onnxruntime-cpu")
@@ -112,10 +133,17 @@ def test_another_temperature_in_a_description_is_named_with_its_files(
     _describe_otherwise(copied, replace(copied.card, temperature=1.3), in_manifest)
     result = run_check(copied.subject(), "onnxruntime-cpu")
     files = ("manifest.json", "model.onnx") if in_manifest else ("model.onnx",)
-    assert result.failures == [("temperature", "; ".join(f"{file}: temperature 1.3, in the checkpoint 1.4" for file in files))]
+    assert result.failures == [
+        (
+            "temperature",
+            "; ".join(f"{file}: temperature 1.3, in the checkpoint 1.4" for file in files),
+        )
+    ]
 
 
-def test_another_spec_in_the_description_misleads_the_predictor(copied: Exported, run_check: Check) -> None:
+def test_another_spec_in_the_description_misleads_the_predictor(
+    copied: Exported, run_check: Check
+) -> None:
     other = replace(copied.card, spec=replace(copied.card.spec, interpolation="bilinear"))
     _describe_otherwise(copied, other, in_manifest=True)
     result = run_check(copied.subject(), "onnxruntime-cpu", "predictor")
@@ -124,7 +152,9 @@ def test_another_spec_in_the_description_misleads_the_predictor(copied: Exported
     assert by_name == {"onnxruntime-cpu": None, "predictor": "resized"}
 
 
-def test_a_damaged_file_is_reported_and_the_stages_all_the_same(copied: Exported, run_check: Check) -> None:
+def test_a_damaged_file_is_reported_and_the_stages_all_the_same(
+    copied: Exported, run_check: Check
+) -> None:
     file = copied.folder / "model.onnx"
     model = onnx.load(file)
     tampering.mean(model, copied.card.spec)
@@ -132,11 +162,16 @@ def test_a_damaged_file_is_reported_and_the_stages_all_the_same(copied: Exported
     result = run_check(copied.subject(), "onnxruntime-cpu", "predictor")
     assert [name for name, _ in result.failures] == ["files", "onnxruntime-cpu", "predictor"]
     assert "model.onnx" in result.failures[0][1]
-    assert {run.name: run.departure for run in result.runtimes} == {"onnxruntime-cpu": "normalized", "predictor": None}
+    assert {run.name: run.departure for run in result.runtimes} == {
+        "onnxruntime-cpu": "normalized",
+        "predictor": None,
+    }
     assert "SHA-256" in result.failures[2][1]
 
 
-def test_a_damaged_lone_model_is_reported_and_the_stages_all_the_same(copied: Exported, run_check: Check) -> None:
+def test_a_damaged_lone_model_is_reported_and_the_stages_all_the_same(
+    copied: Exported, run_check: Check
+) -> None:
     lone = copied.folder / "model.onnx"
     model = onnx.load(lone)
     tampering.mean(model, copied.card.spec)
@@ -144,7 +179,10 @@ def test_a_damaged_lone_model_is_reported_and_the_stages_all_the_same(copied: Ex
     result = run_check(copied.subject(lone), "onnxruntime-cpu", "predictor")
     assert [name for name, _ in result.failures] == ["files", "onnxruntime-cpu", "predictor"]
     assert "it is damaged" in result.failures[0][1]
-    assert {run.name: run.departure for run in result.runtimes} == {"onnxruntime-cpu": "normalized", "predictor": None}
+    assert {run.name: run.departure for run in result.runtimes} == {
+        "onnxruntime-cpu": "normalized",
+        "predictor": None,
+    }
 
 
 def _describe_otherwise(copied: Exported, card: object, in_manifest: bool) -> None:

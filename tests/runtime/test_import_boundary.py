@@ -43,7 +43,10 @@ def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def run_edgetl(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return run(BLOCKED + "sys.argv = ['edgetl', *sys.argv[1:]]\nfrom edgetl.cli.main import main\nmain()", *arguments)
+    return run(
+        BLOCKED + "sys.argv = ['edgetl', *sys.argv[1:]]\nfrom edgetl.cli.main import main\nmain()",
+        *arguments,
+    )
 
 
 def test_importing_edgetl_imports_nothing_heavy() -> None:
@@ -54,8 +57,10 @@ def test_importing_edgetl_imports_nothing_heavy() -> None:
 
 def test_ctrl_c_while_onnxruntime_is_imported_is_no_fault_of_its(tmp_path: Path) -> None:
     """Its compiled module imports others, and says of any error that its own import failed."""
-    (tmp_path / "onnxruntime.py").write_text("raise ImportError('initialization failed') from KeyboardInterrupt()\n")
-    program = "import sys\nsys.path.insert(0, sys.argv[1])\nfrom edgetl.runtime.session import import_onnxruntime\n"
+    (tmp_path / "onnxruntime.py").write_text(
+        "raise ImportError('initialization failed') from KeyboardInterrupt()\n"
+    )
+    program = "import sys\nsys.path.insert(0, sys.argv[1])\nfrom edgetl.runtime.inference.session import import_onnxruntime\n"
     program += "try:\n    import_onnxruntime()\nexcept KeyboardInterrupt:\n    print('interrupted')"
     done = run(program, str(tmp_path))
     assert done.stdout == "interrupted\n", done.stderr
@@ -68,7 +73,9 @@ def test_ctrl_c_after_all_is_done_changes_nothing(arguments: list[str], code: in
         "import os, signal, sys\nfrom edgetl.cli.main import main\n"
         "try:\n    main()\nfinally:\n    os.kill(os.getpid(), signal.SIGINT)"
     )
-    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True
+    )
     assert done.returncode == code and "Traceback" not in done.stderr
 
 
@@ -141,19 +148,44 @@ def test_nothing_is_reported_to_anybody(tiny_bundle: Path, tmp_path: Path) -> No
         environment = {**os.environ, "HOME": str(home)}
         for name in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"):
             environment.pop(name, None)
-        command = [sys.executable, "-m", "edgetl", "predict", str(tiny_bundle), str(tiny_bundle / "golden" / "000.png")]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+        command = [
+            sys.executable,
+            "-m",
+            "edgetl",
+            "predict",
+            str(tiny_bundle),
+            str(tiny_bundle / "golden" / "000.png"),
+        ]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=120, check=False, env=environment
+        )
         assert (done.returncode, done.stderr) == (0, "")
         assert not home.exists()
 
 
-@pytest.mark.parametrize("file", sorted(Path(edgetl.runtime.__path__[0]).glob("*.py")), ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", sorted(Path(edgetl.runtime.__path__[0]).glob("*.py")), ids=lambda file: file.stem
+)
 def test_the_runtime_unpickles_nothing_and_knows_no_torch(file: Path) -> None:
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
     imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert not {name.partition(".")[0] for name in imported} & {"pickle", "marshal", "shelve", "dill", "torch", "onnx"}
-    assert not any(isinstance(node, ast.keyword) and node.arg == "allow_pickle" for node in ast.walk(tree))
+    assert not {name.partition(".")[0] for name in imported} & {
+        "pickle",
+        "marshal",
+        "shelve",
+        "dill",
+        "torch",
+        "onnx",
+    }
+    assert not any(
+        isinstance(node, ast.keyword) and node.arg == "allow_pickle" for node in ast.walk(tree)
+    )
 
 
 def test_names_that_are_loaded_at_first_use_are_listed() -> None:

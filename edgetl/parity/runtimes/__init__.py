@@ -5,15 +5,15 @@ from __future__ import annotations
 from edgetl.parity.runtimes.base import Runtime, Subject
 from edgetl.parity.runtimes.exported_program import ExportedProgram
 from edgetl.parity.runtimes.onnxruntime import (
-    Batch,
+    OnnxRuntimeBatch,
     OnnxRuntimeCpu,
     OnnxRuntimeCuda,
     OnnxRuntimeCudaTf32,
     OnnxRuntimeUnoptimized,
 )
 from edgetl.parity.runtimes.openvino import OpenVino
-from edgetl.parity.runtimes.predictor import ShippedPredictor
-from edgetl.parity.runtimes.torchscript import TorchScript, TorchScriptFresh
+from edgetl.parity.runtimes.shipped_predictor import ShippedPredictor
+from edgetl.parity.runtimes.torchscript_file import TorchScript, TorchScriptFresh
 
 # In the order of the report.
 RUNTIMES: dict[str, type[Runtime]] = {
@@ -24,7 +24,7 @@ RUNTIMES: dict[str, type[Runtime]] = {
         ExportedProgram,
         OnnxRuntimeCpu,
         OnnxRuntimeUnoptimized,
-        Batch,
+        OnnxRuntimeBatch,
         OnnxRuntimeCuda,
         OnnxRuntimeCudaTf32,
         OpenVino,

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from edgetl.errors import RuntimeUnavailableError
-from edgetl.parity.photos import Photo, Unreadable
+from edgetl.parity.check_photos import Photo, Unreadable
 from edgetl.parity.stages import Refusal, Stages
-from edgetl.runtime.bundle import DEFAULT_PRECISION, Bundle, read_card
-from edgetl.runtime.card import ModelCard
+from edgetl.runtime.bundle.bundle_folder import DEFAULT_PRECISION, Bundle, read_card
+from edgetl.runtime.bundle.model_card import ModelCard
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,7 +44,13 @@ class Subject:
 
     @classmethod
     def open(
-        cls, path: str | Path, network: nn.Module, reference: ModelCard, *, precision: str | None = None, threads: int = 1
+        cls,
+        path: str | Path,
+        network: nn.Module,
+        reference: ModelCard,
+        *,
+        precision: str | None = None,
+        threads: int = 1,
     ) -> Subject:
         """Read a bundle or a lone model's description. Raises BundleError; a damaged file inside is found later.
 
@@ -52,7 +58,16 @@ class Subject:
         """
         path = Path(path)
         if path.is_file():
-            return cls(path, None, lone_card(path), path, precision or LONE_PRECISION, network, reference, threads)
+            return cls(
+                path,
+                None,
+                lone_card(path),
+                path,
+                precision or LONE_PRECISION,
+                network,
+                reference,
+                threads,
+            )
         bundle = Bundle.open(path)
         model, chosen = None, precision or LONE_PRECISION
         if bundle.precisions or precision:
@@ -65,20 +80,24 @@ class Subject:
         that is not of the bundle."""
         name = self.bundle.manifest.get(kind) if self.bundle else None
         if not name:
-            raise RuntimeUnavailableError(f"{self.path} holds no {kind} model.", f"Export it with `--format {kind}`.")
+            raise RuntimeUnavailableError(
+                f"{self.path} holds no {kind} model.", f"Export it with `--format {kind}`."
+            )
         assert self.bundle is not None
         return self.bundle.file(str(name))
 
     def onnx(self) -> Path:
         """Path of the ONNX file. Raises RuntimeUnavailableError if there is none."""
         if self.model is None:
-            raise RuntimeUnavailableError(f"{self.path} holds no ONNX model.", "Export it with `--format onnx`.")
+            raise RuntimeUnavailableError(
+                f"{self.path} holds no ONNX model.", "Export it with `--format onnx`."
+            )
         return self.model
 
 
 def lone_card(model: Path) -> ModelCard:
     """The description inside an ONNX file's metadata, read without running the model. Raises BundleError."""
-    from edgetl.parity.runtimes.onnx_file import metadata
+    from edgetl.onnx_graph.onnx_file import metadata
 
     return read_card(model, metadata(model))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgetl.parity.photos import Photo, Unreadable
+from edgetl.parity.check_photos import Photo, Unreadable
 from edgetl.parity.runtimes.base import Runtime, Subject
 from edgetl.parity.stages import Refusal, Stages
 
@@ -27,13 +27,19 @@ class ExportedProgram(Runtime):
     def run(self, photos: Sequence[Photo | Unreadable]) -> Sequence[Stages | Refusal]:
         self._torch.set_num_threads(self._threads)
         with self._torch.inference_mode():
-            return [self._classify(photo.pixels[np.newaxis]) for photo in photos if isinstance(photo, Photo)]
+            return [
+                self._classify(photo.pixels[np.newaxis])
+                for photo in photos
+                if isinstance(photo, Photo)
+            ]
 
     def _classify(self, pixels: Any) -> Stages:
         images = self._torch.from_numpy(pixels)
         values = (*self._cut(images), *self._shipped(images))
         resized, normalized, logits, probabilities = (value[0].numpy() for value in values)
-        return Stages(resized=resized, normalized=normalized, logits=logits, probabilities=probabilities)
+        return Stages(
+            resized=resized, normalized=normalized, logits=logits, probabilities=probabilities
+        )
 
 
 def _cut_at_preprocessing(torch: Any, module: Any) -> Any:
@@ -42,8 +48,14 @@ def _cut_at_preprocessing(torch: Any, module: Any) -> Any:
     Raises ValueError if the graph holds no such values.
     """
     nodes = list(module.graph.nodes)
-    values = {node: node.meta["val"] for node in nodes if isinstance(node.meta.get("val"), torch.Tensor)}
-    photos = [n for n, v in values.items() if n.op != "placeholder" and v.dtype == torch.uint8 and v.shape[-1:] == (3,)]
+    values = {
+        node: node.meta["val"] for node in nodes if isinstance(node.meta.get("val"), torch.Tensor)
+    }
+    photos = [
+        n
+        for n, v in values.items()
+        if n.op != "placeholder" and v.dtype == torch.uint8 and v.shape[-1:] == (3,)
+    ]
     after = nodes[nodes.index(photos[-1]) :] if photos else []
     sums = [node for node in after if node.target == torch.ops.aten.add.Tensor]
     if not sums:

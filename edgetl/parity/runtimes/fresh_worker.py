@@ -43,7 +43,10 @@ def main(model: str, folder: str, threads: str) -> None:
                 for stage, value in values.items():
                     np.save(Path(folder, f"{index}.{stage}.npy"), value)
         except Exception as problem:
-            error, disk = f"{type(problem).__name__}: {problem}", isinstance(problem, OSError)  # a network touches no files
+            error, disk = (
+                f"{type(problem).__name__}: {problem}",
+                isinstance(problem, OSError),
+            )  # a network touches no files
         print(json.dumps({"error": error, "disk": disk}), flush=True)
 
 

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import RuntimeUnavailableError
-from edgetl.parity.photos import Photo, Unreadable
+from edgetl.onnx_graph.onnx_file import cut_at_preprocessing
+from edgetl.parity.check_photos import Photo, Unreadable
 from edgetl.parity.runtimes.base import Runtime, Subject
-from edgetl.parity.runtimes.onnx_file import cut_at_preprocessing
 from edgetl.parity.stages import Refusal, Stages
-from edgetl.runtime.preprocess import resize_for_graph
-from edgetl.runtime.session import open_session
-from edgetl.runtime.value_names import IMAGES, LOGITS, NORMALIZED, PROBABILITIES, RESIZED
+from edgetl.runtime.bundle.tensor_names import IMAGES, LOGITS, NORMALIZED, PROBABILITIES, RESIZED
+from edgetl.runtime.images.resize import resize_for_graph
+from edgetl.runtime.inference.session import open_session
 
 
 class OnnxRuntimeCpu(Runtime):
@@ -45,7 +45,11 @@ class OnnxRuntimeCpu(Runtime):
         )
 
     def run(self, photos: Sequence[Photo | Unreadable]) -> Sequence[Stages | Refusal]:
-        return [self._stages(photo.pixels[np.newaxis])[0] for photo in photos if isinstance(photo, Photo)]
+        return [
+            self._stages(photo.pixels[np.newaxis])[0]
+            for photo in photos
+            if isinstance(photo, Photo)
+        ]
 
     def _stages(self, images: NDArray[np.uint8]) -> list[Stages]:
         """uint8 [N, H, W, 3] → the stages of each of the N."""
@@ -83,7 +87,7 @@ class OnnxRuntimeCudaTf32(OnnxRuntimeCuda):
     judged = False
 
 
-class Batch(OnnxRuntimeCpu):
+class OnnxRuntimeBatch(OnnxRuntimeCpu):
     """Photos of one size together, the resize in the graph; odd ones resized first, then together.
 
     One that is left alone goes with its own negative: what a photo is told must not depend on who is beside it.
@@ -110,7 +114,9 @@ class Batch(OnnxRuntimeCpu):
             self._run_group(indices, sized, results)
         return [results[i] for i in range(len(images))]
 
-    def _run_group(self, indices: list[int], pixels: dict[int, NDArray[np.uint8]], results: dict[int, Stages]) -> None:
+    def _run_group(
+        self, indices: list[int], pixels: dict[int, NDArray[np.uint8]], results: dict[int, Stages]
+    ) -> None:
         for start in range(0, len(indices), self.SIZE):
             group = indices[start : start + self.SIZE]
             images = np.stack([pixels[i] for i in group])

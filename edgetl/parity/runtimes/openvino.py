@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from edgetl.errors import MissingDependencyError
-from edgetl.parity.photos import Photo, Unreadable
+from edgetl.parity.check_photos import Photo, Unreadable
 from edgetl.parity.runtimes.base import Runtime, Subject
 from edgetl.parity.stages import Refusal, Stages
-from edgetl.runtime.preprocess import resize_for_graph, resize_image
-from edgetl.runtime.value_names import IMAGES, LOGITS, PROBABILITIES
+from edgetl.runtime.bundle.tensor_names import IMAGES, LOGITS, PROBABILITIES
+from edgetl.runtime.images.resize import resize_for_graph, resize_image
 
 
 class OpenVino(Runtime):
@@ -46,7 +46,11 @@ class OpenVino(Runtime):
         images = resize_for_graph(photo.image, self._spec)[np.newaxis]
         outputs = self._model(images.shape)({IMAGES: images})
         logits, probabilities = (np.array(outputs[name][0]) for name in (LOGITS, PROBABILITIES))
-        return Stages(resized=resize_image(photo.image, self._spec), logits=logits, probabilities=probabilities)
+        return Stages(
+            resized=resize_image(photo.image, self._spec),
+            logits=logits,
+            probabilities=probabilities,
+        )
 
     def _model(self, shape: tuple[int, ...]) -> Any:
         if shape not in self._compiled:

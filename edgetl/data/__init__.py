@@ -1,0 +1,1 @@
+"""Folders of labelled photos, without torch: layout, images, audit, duplicates, split."""

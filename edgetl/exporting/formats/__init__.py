@@ -1,0 +1,1 @@
+"""What a classifier is exported to: ONNX, TorchScript, torch.export."""

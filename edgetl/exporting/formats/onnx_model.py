@@ -1,0 +1,110 @@
+"""The whole classifier as one ONNX model: preprocessing, network, probabilities, and its description."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from edgetl._version import __version__
+from edgetl.errors import ExportError, first_line
+from edgetl.exporting.formats.onnx_preprocess import MIN_OPSET, write_preprocessing, write_resize
+from edgetl.onnx_graph.graph_writer import GraphWriter
+from edgetl.runtime.bundle.bundle_folder import METADATA_KEY, card_metadata
+from edgetl.runtime.bundle.model_card import ModelCard
+from edgetl.runtime.bundle.tensor_names import IMAGES, LOGITS, NORMALIZED, PROBABILITIES, RESIZED
+from edgetl.runtime.images.spec import PreprocessSpec
+
+PREFIX = "edgetl"  # of all names that are not the network's own
+
+
+def assemble(network: onnx.ModelProto, card: ModelCard) -> onnx.ModelProto:
+    """Put the preprocessing before an exported network and the probabilities behind it.
+
+    ``images`` uint8 [N, H, W, 3] → ``logits`` and ``probabilities`` float32 [N, classes]; ``resized`` (uint8
+    [N, h, w, 3]) and ``normalized`` (float32 [N, 3, h, w]) are values of the main graph.
+    Raises ExportError if the result is not valid ONNX.
+    """
+    graph = GraphWriter(PREFIX)
+    write_preprocessing(graph, card.spec, IMAGES)
+    graph.nodes.extend(network.graph.node)
+    tempered = graph.op("Div", LOGITS, np.float32(card.temperature))
+    graph.op("Softmax", tempered, output=PROBABILITIES, axis=1)
+    height, width = card.spec.fixed_size or ("h", "w")
+    classes = len(card.labels)
+    whole = helper.make_graph(
+        graph.nodes,
+        PREFIX,
+        [_value(IMAGES, np.uint8, ["N", "H", "W", 3])],
+        [_value(name, np.float32, ["N", classes]) for name in (LOGITS, PROBABILITIES)],
+        [*network.graph.initializer, *graph.initializers.values()],
+        value_info=[
+            _value(RESIZED, np.uint8, ["N", height, width, 3]),
+            _value(NORMALIZED, np.float32, ["N", 3, height, width]),
+            *network.graph.value_info,
+        ],
+    )
+    used = {node.domain for node in graph.nodes}
+    opsets = [entry for entry in network.opset_import if entry.domain in used]
+    model = helper.make_model(
+        whole,
+        opset_imports=opsets,
+        functions=network.functions,
+        ir_version=helper.find_min_ir_version_for(opsets),
+        producer_name="edgetl",
+        producer_version=__version__,
+    )
+    helper.set_model_props(model, {METADATA_KEY: card_metadata(card)})
+    check(model)
+    return model
+
+
+def resize_model(spec: PreprocessSpec, opset: int = MIN_OPSET) -> onnx.ModelProto:
+    """The resize alone, ``images`` → ``resized``: to measure it, and to hold it to its reference."""
+    graph = GraphWriter(PREFIX)
+    write_resize(graph, spec, IMAGES)
+    height, width = spec.fixed_size or ("h", "w")
+    described = [
+        _value(IMAGES, np.uint8, ["N", "H", "W", 3]),
+        _value(RESIZED, np.uint8, ["N", height, width, 3]),
+    ]
+    whole = helper.make_graph(
+        graph.nodes, PREFIX, described[:1], described[1:], list(graph.initializers.values())
+    )
+    opsets = [helper.make_opsetid("", opset)]
+    model = helper.make_model(
+        whole, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets)
+    )
+    check(model)
+    return model
+
+
+def check(model: onnx.ModelProto) -> None:
+    """Raises ExportError unless onnx's full checker takes ``model``."""
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # its own errors and protobuf's
+        raise ExportError(f"The exported graph is not valid ONNX: {first_line(error)}") from error
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of the standard operators that ``model`` uses."""
+    return next(
+        int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")
+    )
+
+
+def named_value(model: onnx.ModelProto, name: str) -> onnx.ValueInfoProto:
+    """Type and shape of the value ``name`` inside ``model``'s main graph."""
+    value: onnx.ValueInfoProto = next(
+        value for value in model.graph.value_info if value.name == name
+    )
+    return value
+
+
+def _value(name: str, dtype: type, shape: Sequence[str | int]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(
+        name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape
+    )

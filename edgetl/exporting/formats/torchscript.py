@@ -1,0 +1,53 @@
+"""The whole classifier as one TorchScript file, which runs in a process that has torch and nothing of ours."""
+
+from __future__ import annotations
+
+import io
+
+import torch
+from torch import nn
+
+from edgetl.errors import ExportError, first_line
+from edgetl.exporting.formats.deployed_classifier import DeployedClassifier
+from edgetl.exporting.formats.onnx_network import example_input
+from edgetl.onnx_graph.tracing import quiet
+from edgetl.runtime.bundle.model_card import ModelCard
+
+BATCH, OTHER_BATCH = 2, 3  # photos in the example, and in the one that the result is tried on
+
+
+def build_torchscript(network: nn.Module, card: ModelCard) -> bytes:
+    """Bytes of a file for ``torch.jit.load``: ``forward`` and ``stages`` as DeployedClassifier has them.
+
+    The preprocessing is compiled, since it depends on the photo's size; the network is traced, or compiled where
+    its trace does not hold for another batch size. Raises ExportError if neither works.
+    """
+    example, other = example_input(card.spec, BATCH), example_input(card.spec, OTHER_BATCH)
+    failure = Exception()
+    for convert in (_trace, _compile):
+        with quiet(), torch.no_grad():
+            try:
+                converted = convert(network, example)
+                torch.testing.assert_close(converted(other), network(other))
+                file = io.BytesIO()
+                # Who loads it only asks; each answer would otherwise keep what a gradient needs.
+                torch.jit.save(
+                    torch.jit.script(DeployedClassifier(converted, card).requires_grad_(False)),
+                    file,
+                )
+                return file.getvalue()
+            except Exception as error:  # whatever the compiler meets; then the other way is tried
+                failure = error
+    raise ExportError(
+        f"The network can't be written as TorchScript: {first_line(failure)}"
+    ) from failure
+
+
+def _trace(network: nn.Module, example: torch.Tensor) -> nn.Module:
+    traced: nn.Module = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
+    return traced
+
+
+def _compile(network: nn.Module, example: torch.Tensor) -> nn.Module:
+    compiled: nn.Module = torch.jit.script(network, example_inputs=[(example,)])
+    return compiled

@@ -1,0 +1,83 @@
+"""The photos that go along with a model, and the trained network's own answers for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgetl.errors import ExportError
+from edgetl.exporting.formats.deployed_classifier import DeployedClassifier
+from edgetl.runtime.bundle.bundle_folder import pixels_sha256
+from edgetl.runtime.images.decode import read_image
+
+SYNTHETIC_SIZES = ((48, 64), (131, 70), (1, 9))  # height, width in pixels: wide, tall, tiny
+
+
+@dataclass(frozen=True)
+class GoldenReference:
+    """One photo and what eager torch makes of it.
+
+    source         how messages name it
+    pixels         uint8 [H, W, 3]
+    resized        uint8 [h, w, 3]
+    logits, probabilities  float32 [classes]
+    """
+
+    source: str
+    pixels: NDArray[np.uint8]
+    resized: NDArray[np.uint8]
+    logits: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+
+    def manifest_entry(self, file: str) -> dict[str, Any]:
+        """What the manifest says of this photo, kept in the bundle as ``file``."""
+        return {
+            "file": file,
+            "source": self.source,
+            "decoded_sha256": pixels_sha256(self.pixels),
+            "resized_sha256": pixels_sha256(self.resized),
+            "logits": self.logits.astype(float).tolist(),
+            "probabilities": self.probabilities.astype(float).tolist(),
+        }
+
+
+def photo_references(
+    classifier: DeployedClassifier, photos: Sequence[Path]
+) -> list[GoldenReference]:
+    """One reference a photo, named by its folder and file. Raises ImageError for one that can't be read."""
+    named = [(f"{path.parent.name}/{path.name}", np.asarray(read_image(path))) for path in photos]
+    return [_reference(classifier, source, pixels) for source, pixels in named]
+
+
+def synthetic_references(classifier: DeployedClassifier) -> list[GoldenReference]:
+    """References for pictures of noise, of sizes that photos seldom have."""
+    rng = np.random.default_rng(0)
+    return [
+        _reference(
+            classifier,
+            f"noise {height}×{width}",
+            rng.integers(0, 256, (height, width, 3), np.uint8),
+        )
+        for height, width in SYNTHETIC_SIZES
+    ]
+
+
+def _reference(
+    classifier: DeployedClassifier, source: str, pixels: NDArray[np.uint8]
+) -> GoldenReference:
+    with torch.inference_mode():
+        resized, _, logits, probabilities = classifier.stages(torch.from_numpy(pixels.copy())[None])
+    if not torch.isfinite(logits).all():
+        raise ExportError(
+            f"The trained network's answer for {source} is not finite.",
+            "Train again with a smaller rate.",
+        )
+    return GoldenReference(
+        source, pixels, resized[0].numpy(), logits[0].numpy(), probabilities[0].numpy()
+    )

@@ -1,0 +1,1 @@
+"""Tracing a network to an ONNX graph; reading, writing and rewriting graphs."""

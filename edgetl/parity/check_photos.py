@@ -1,0 +1,85 @@
+"""The photos of a check, decoded once for every runtime that shares the reference's decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from edgetl.errors import ImageError, ParityError
+from edgetl.runtime.images.decode import read_image
+from edgetl.runtime.images.discovery import find_images
+from edgetl.runtime.images.resize import refuse_extreme_shape
+from edgetl.runtime.images.spec import PreprocessSpec
+
+CHUNK_PHOTOS = 16
+CHUNK_PIXELS = 16_000_000  # 48 MB of decoded photos at a time, whatever their number
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """One photo, by the name that reports give it, decoded by ``read_image``."""
+
+    path: Path
+    name: str
+    image: Image.Image
+
+    @cached_property
+    def pixels(self) -> NDArray[np.uint8]:
+        """uint8 [H, W, 3], upright RGB."""
+        return np.array(self.image)  # a copy: torch warns of arrays that it may not write to
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A photo that ``read_image`` or the resize refuses."""
+
+    path: Path
+    name: str
+    reason: str
+
+
+def find_photos(images: str | Path) -> tuple[Path, list[Path]]:
+    """(root, photos) of a folder, or of a single file. Raises ParityError if there is none."""
+    images = Path(images)
+    if images.is_file():
+        return images.parent, [images]
+    found = find_images(images)
+    if not found:
+        raise ParityError(
+            f"{images}: it holds no photos, so there is nothing to compare.",
+            "Name a folder that holds some.",
+        )
+    return images, found
+
+
+def read_chunks(
+    paths: Sequence[Path], root: Path, spec: PreprocessSpec
+) -> Iterator[list[Photo | Unreadable]]:
+    """Decode ``paths`` in order, a bounded number of pixels at a time. Names are relative to ``root``."""
+    chunk: list[Photo | Unreadable] = []
+    pixels = 0
+    for path in paths:
+        photo = _read(path, path.relative_to(root).as_posix(), spec)
+        size = photo.image.width * photo.image.height if isinstance(photo, Photo) else 0
+        if chunk and (len(chunk) == CHUNK_PHOTOS or pixels + size > CHUNK_PIXELS):
+            yield chunk
+            chunk, pixels = [], 0
+        chunk.append(photo)
+        pixels += size
+    if chunk:
+        yield chunk
+
+
+def _read(path: Path, name: str, spec: PreprocessSpec) -> Photo | Unreadable:
+    try:
+        image = read_image(path)
+        refuse_extreme_shape(image, spec)
+        return Photo(path, name, image)
+    except ImageError as error:
+        return Unreadable(path, name, error.reason)

@@ -1,0 +1,44 @@
+"""The predictor that ships, from the photo's file: its own decoder, its own resize, its own session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgetl.errors import ImageError
+from edgetl.parity.check_photos import Photo, Unreadable
+from edgetl.parity.runtimes.base import Runtime, Subject
+from edgetl.parity.stages import Refusal, Stages
+from edgetl.runtime.images.decode import read_image
+from edgetl.runtime.images.resize import resize_image
+from edgetl.runtime.inference.predictor import Predictor
+
+
+class ShippedPredictor(Runtime):
+    """The answer comes from ``Predictor`` alone; the stages before it from the two functions that it calls."""
+
+    name = "predictor"
+    decodes = True
+    follows_precision = True
+
+    def __init__(self, subject: Subject) -> None:
+        subject.onnx()  # a bundle without one has nothing that it could run
+        precision = subject.precision if subject.bundle else None
+        self._predictor = Predictor(subject.path, threads=subject.threads, precision=precision)
+
+    def run(self, photos: Sequence[Photo | Unreadable]) -> Sequence[Stages | Refusal]:
+        return [self._classify(photo) for photo in photos]
+
+    def _classify(self, photo: Photo | Unreadable) -> Stages | Refusal:
+        try:
+            prediction = self._predictor(photo.path)
+        except ImageError as error:
+            return Refusal(error.reason)
+        image = read_image(photo.path)
+        return Stages(
+            decoded=np.asarray(image),
+            resized=resize_image(image, self._predictor.card.spec),
+            logits=prediction.logits,
+            probabilities=prediction.probabilities,
+        )

@@ -1,0 +1,77 @@
+"""What is known of a trained classifier besides its weights; one object that travels with them everywhere.
+
+The checkpoint, the ONNX file's metadata and the bundle's manifest all hold the same card as JSON.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from edgetl.errors import EdgetlError, SpecError
+from edgetl.runtime.images.spec import PreprocessSpec
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A trained classifier's description.
+
+    labels       class names, exact strings, in the order of the outputs
+    spec         the preprocessing contract
+    backbone     "efficientnet_lite0", a torchvision name, or "timm/<name>"
+    temperature  probabilities = softmax(logits / temperature); above 0
+    metrics      validation results of the kept weights, JSON values ("accuracy" in 0..1, "loss", ...)
+    data         where it was trained: "fingerprint" (sha256 of the names and contents of all its photos), photo counts
+    versions     packages that trained it, name → version
+    """
+
+    labels: tuple[str, ...]
+    spec: PreprocessSpec
+    backbone: str
+    temperature: float = 1.0
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values; ``from_dict`` reads it back to an equal card."""
+        return {**asdict(self), "labels": list(self.labels), "spec": self.spec.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelCard:
+        """Read what ``to_dict`` wrote. Raises SpecError or EdgetlError for values that don't fit."""
+        try:
+            labels, spec = values["labels"], PreprocessSpec.from_dict(values["spec"])
+            for name in ("metrics", "data", "versions"):
+                if not isinstance(values[name], Mapping):
+                    raise TypeError(f"{name} is no object")
+            card = cls(
+                labels=tuple(labels),
+                spec=spec,
+                backbone=values["backbone"],
+                temperature=float(values["temperature"]),
+                metrics=dict(values["metrics"]),
+                data=dict(values["data"]),
+                versions=dict(values["versions"]),
+            )
+        except SpecError:
+            raise
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise EdgetlError(f"The model's description is incomplete: {error!r}.") from error
+        if not isinstance(labels, list) or not all(
+            isinstance(text, str) for text in (*labels, card.backbone)
+        ):
+            raise EdgetlError(
+                "The model's labels are not a list of strings, or its backbone is no string."
+            )
+        if any("\ud800" <= letter <= "\udfff" for text in labels for letter in text):
+            raise EdgetlError("The model has a label that is no text.")
+        if len(set(labels)) != len(labels) or not labels:
+            raise EdgetlError("The model has no labels, or the same one twice.")
+        if not 0 < card.temperature < math.inf:
+            raise EdgetlError(
+                f"The model's temperature is {card.temperature}; it must be above 0 and finite."
+            )
+        return card

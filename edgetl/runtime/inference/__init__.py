@@ -1,0 +1,1 @@
+"""Running a model: session, predictor, self-test, benchmark."""

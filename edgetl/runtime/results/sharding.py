@@ -1,0 +1,57 @@
+"""Splitting a job over machines: each photo belongs to one shard, by its name alone."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgetl.runtime.images.discovery import is_folder, is_walked, walk_images
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The ``index``-th of ``count`` parts, counted from 1. Which one a photo is in depends on nothing but its path."""
+
+    index: int = 1
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.index <= self.count:
+            raise ValueError(f"shard {self.index}/{self.count}: it must be I/N with 1 ≤ I ≤ N")
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read "I/N". Raises ValueError."""
+        index, slash, count = text.partition("/")
+        if not (slash and index.isdecimal() and count.isdecimal()):
+            raise ValueError(f"shard {text!r}: it must be I/N, as in 2/8")
+        return cls(int(index), int(count))
+
+    def holds(self, name: str) -> bool:
+        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+        return int.from_bytes(digest[:8], "big") % self.count == self.index - 1
+
+
+def photos_of(arguments: Sequence[str | Path], shard: Shard) -> Iterator[Path]:
+    """The photos of ``shard`` among files and folders, which are walked; each path once, also where one lies in another.
+
+    Within a folder, a photo's shard is that of its path below the folder, so that it is the same wherever that is mounted.
+    """
+    paths = [Path(argument) for argument in reversed(arguments)]
+    places = {
+        Path(os.path.normpath(path.absolute())): path for path in paths
+    }  # of equals, the first argument
+    folders = {place for place in places if is_folder(place)}
+    for place, path in reversed(places.items()):
+        if any(is_walked(place, folder) for folder in folders.intersection(place.parents)):
+            continue
+        if place not in folders:
+            if shard.holds(path.as_posix()):
+                yield path
+            continue
+        for photo in walk_images(path, strict=False):
+            if shard.holds(photo.relative_to(path).as_posix()):
+                yield photo

@@ -1,0 +1,1 @@
+"""What any program needs of the machine: atomic writes, locks, signals, temporary folders."""

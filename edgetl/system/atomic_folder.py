@@ -1,0 +1,121 @@
+"""Puts a whole folder in place at once: whoever looks, and whenever the writer is killed, it is the old or the new one.
+
+The new folder is written beside the old one under a hidden name, synced to the disk, and the two names are swapped in
+one system call. What a killed writer leaves behind is removed by the next one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from edgetl.errors import ExportError
+from edgetl.system.paths import real_path
+from edgetl.system.temporary_folder import abandoned_folders, temporary_folder
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # from Linux's fcntl.h
+_OLD = ".old"  # ends the name of a bundle on its way out, where two names can't be swapped
+
+
+def replace_folder(destination: Path, files: Mapping[str, bytes]) -> None:
+    """Make ``destination`` a folder of exactly ``files`` (name with "/" between its parts → content).
+
+    Raises ExportError if that fails; what was at ``destination`` is then still there.
+    """
+    destination = real_path(destination)  # behind a link, the folder is what gets replaced
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(destination)
+        with temporary_folder(destination.parent, _name(destination)) as new:
+            for name, content in files.items():
+                _write(new / name, content)
+            for folder in (*(path for path in new.rglob("*") if path.is_dir()), new):
+                _sync(folder)
+            _put_in_place(new, destination)
+            _sync(destination.parent)
+    except OSError as error:
+        raise ExportError(
+            f"{destination} can't be written: {error.strerror or error}.",
+            "What was there before is unchanged.",
+        ) from error
+
+
+def require_place(destination: Path) -> None:
+    """Raises ExportError, before there is work to lose, where ``replace_folder`` could put nothing."""
+    destination = real_path(destination)
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(destination.parent, _name(destination)):
+            pass
+    except OSError as error:
+        raise ExportError(
+            f"{destination} can't be written: {error.strerror or error}.",
+            "Choose another folder with -o.",
+        ) from error
+
+
+def _remove_leftovers(destination: Path) -> None:
+    """Remove what killed writers left; if one was killed while nothing was in place, put the old folder back first."""
+    for leftover in abandoned_folders(destination.parent, _name(destination)):
+        if leftover.name.endswith(_OLD) and not destination.exists():
+            leftover.rename(destination)
+        else:
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _put_in_place(new: Path, destination: Path) -> None:
+    if not destination.exists():
+        new.rename(destination)
+    elif not _swap(new, destination):
+        # No swap on this system or disk: for a moment there is neither; the next writer would put the old one back.
+        old = new.with_name(new.name + _OLD)
+        destination.rename(old)
+        try:
+            new.rename(destination)
+        except BaseException:
+            old.rename(destination)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _swap(first: Path, second: Path) -> bool:
+    """Exchange the two names in one step; False where the system or the file system can't."""
+    rename = (
+        getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+        if os.name == "posix"
+        else None
+    )
+    if rename is None:
+        return False
+    if rename(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+        return False
+    raise OSError(code, os.strerror(code), str(second))
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    if os.name != "posix":  # elsewhere a folder can't be opened
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _name(destination: Path) -> str:
+    return f"{destination.name}.export"

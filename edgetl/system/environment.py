@@ -1,0 +1,34 @@
+"""What a result was computed on: operating system, processor, Python and package versions."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+from edgetl._version import __version__
+from edgetl.system.machine import cores, processor
+
+_PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "onnx", "numpy", "pillow")
+
+
+def package_versions(*packages: str) -> dict[str, str]:
+    """Versions of edgetl, Python and those ``packages`` (names of distributions) that are installed."""
+    found = {
+        "edgetl": __version__,
+        "python": platform.python_version(),
+    }  # edgetl may run from a checkout
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def describe_machine() -> dict[str, str]:
+    """Operating system, processor, and versions of everything that can change an answer; name → text."""
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": f"{processor()}, {cores()} cores",
+        **package_versions(*_PACKAGES),
+    }

@@ -1,0 +1,122 @@
+"""Recipes: which values the options have that nobody gave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgetl.errors import TrainingError
+from edgetl.training.config.run_folder import BEST
+from edgetl.training.config.settings import (
+    OPTIONS,
+    SOLVER,
+    TrainSettings,
+    flag,
+    flags,
+    require_weights_file,
+)
+
+CLASSIC: Mapping[str, Any] = {
+    "backbone": "resnet50",
+    "strategy": "full",
+    "optimizer": "sgd",
+    "lr": 0.001,
+    "momentum": 0.9,
+    "weight_decay": 0.0,
+    "layer_decay": 1.0,
+    "scheduler": "step",
+    "step_size": 7,
+    "gamma": 0.1,
+    "warmup": 0.0,
+    "warm_head": False,
+    "ema": 0.0,
+    "label_smoothing": 0.0,
+    "norm_statistics": True,
+    "epochs": 25,
+    "batch_size": 4,
+    "workers": 4,
+    "precision": "float32",
+    "cache": "off",
+    "resize": "squash",
+    "image_size": 224,
+    "rotation": 5.0,
+    "flip": True,
+    "scale": (0.96, 1.0),
+    "ratio": (0.95, 1.05),
+    "colour": 0.0,
+}
+"""The well-known transfer-learning recipe, part by part."""
+
+_OTHER_OPTIMIZERS: Mapping[str, Mapping[str, float]] = {
+    "sgd": {"lr": 2e-3, "weight_decay": 1e-4},
+    "adam": {
+        "weight_decay": 0.0
+    },  # which is part of its gradient, and is divided by the gradient's size with it
+}
+"""What the defaults, which are AdamW's, don't suit; see scripts/experiments.md."""
+
+
+def resolve(data: str | Path, given: Mapping[str, Any], *, cuda: bool) -> TrainSettings:
+    """Fill what was not given: from the recipe, then from the defaults.
+
+    given  field of ``TrainSettings`` → value, of the options that someone gave
+    cuda   whether the run is on a GPU, which decides ``--strategy auto``
+
+    Raises TrainingError for options that would have no effect beside the others, and weights that are not there.
+    """
+    recipe = dict(CLASSIC) if given.get("recipe") == "classic" else {}
+    strategy = given.get("strategy", recipe.get("strategy", "auto"))
+    if strategy == "auto":
+        strategy = "full" if cuda else "features"
+    if not recipe and strategy == "features":
+        recipe["optimizer"] = SOLVER
+    if given.get("weights") == "none":  # then there are no pretrained statistics to keep
+        recipe["norm_statistics"] = True
+    if strategy == "features":  # nothing of what measures them is trained
+        recipe.pop("norm_statistics", None)
+    weights = given.get("weights", "auto")
+    if (
+        weights not in ("auto", "none") and (Path(weights) / BEST).is_file()
+    ):  # a run stands for its weights
+        given = {**given, "weights": str(Path(weights) / BEST)}
+    suited = _OTHER_OPTIMIZERS.get({**recipe, **given}.get("optimizer", ""), {})
+    settings = TrainSettings(
+        **{"data": str(Path(data).absolute()), **suited, **recipe, **given, "strategy": strategy}
+    )
+    _refuse_contradictions(settings, given)
+    if settings.weights not in ("auto", "none"):
+        require_weights_file(Path(settings.weights))
+    return settings
+
+
+def _refuse_contradictions(settings: TrainSettings, given: Mapping[str, Any]) -> None:
+    if settings.optimizer == SOLVER and settings.strategy != "features":
+        raise TrainingError(
+            f"--optimizer {SOLVER} fits the head only.", "Use it with --strategy features."
+        )
+    if settings.class_weights and settings.balanced:
+        raise TrainingError(
+            "--class-weights and --balanced both even out the classes.", "Give one of them."
+        )
+    if "feature_cache" in given and not settings.has_effect("feature_cache"):
+        raise TrainingError(
+            "--feature-cache: no effect without --warm-head or --optimizer solver.",
+            "Leave it out, or add that.",
+        )
+    idle = {name: value for name, value in given.items() if not settings.has_effect(name)}
+    if not idle:
+        return
+    needs = [needs for name in idle if (needs := OPTIONS[name].needs)]
+    if settings.optimizer == SOLVER and "optimizer" in {other for other, _ in needs} <= {
+        "optimizer",
+        "strategy",
+    }:
+        raise TrainingError(
+            f"{flags(idle)}: no effect where the head is solved for, without epochs.",
+            "Train the head step by step with --optimizer adamw, or more of the network with --strategy full.",
+        )
+    wanted = sorted({f"{flag(other)} {' or '.join(values)}" for other, values in needs})
+    raise TrainingError(
+        f"{flags(idle)}: no effect without {', '.join(wanted)}.", "Leave it out, or add that."
+    )

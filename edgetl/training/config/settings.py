@@ -1,0 +1,441 @@
+"""Every knob of a training run: its default, what it takes, its help. The command's options are made from here."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from edgetl.data.layout import DEFAULT_VAL_FRACTION
+from edgetl.errors import TrainingError
+from edgetl.system.paths import is_there
+from edgetl.training.config.run_folder import BEST, LAST
+
+SOLVER = "solver"  # the optimizer that fits the head on frozen features as one convex problem, without epochs
+_KINDS = {str: "text", bool: "True or False", int: "a whole number", float: "a number"}
+_MOST = 1e9  # of every number without another limit: far above, something overflows
+# Of options that 0 turns off. A far smaller alpha of a Beta distribution blends nothing, and torch can't draw from it; a
+# photo of fewer pixels shows nothing, and one of more than _MOST_SIDE is enlarged past what a machine can hold.
+_LEAST = {"mixup": 1e-3, "cutmix": 1e-3, "image_size": 16}
+_MOST_SIDE = 2048
+
+
+@dataclass(frozen=True)
+class Option:
+    """What a field of ``TrainSettings`` takes.
+
+    group    heading in the command's help
+    help     one line
+    choices  the strings it takes, or () for any value of its type
+    low      smallest number; ``above`` instead: every number must be larger than it
+    high     largest number
+    needs    (other field, values): it has an effect only where that field has one of these values
+    common   among the few that most people need
+    """
+
+    group: str
+    help: str
+    choices: tuple[str, ...] = ()
+    low: float | None = None
+    above: float | None = None
+    high: float = _MOST
+    needs: tuple[str, tuple[str, ...]] | None = None
+    common: bool = False
+
+
+_LOOP = ("optimizer", ("sgd", "adam", "adamw"))
+_BODY = ("strategy", ("last-blocks", "full"))
+
+
+def _option(
+    default: Any, group: str, text: str, choices: tuple[str, ...] = (), **limits: Any
+) -> Any:
+    return field(default=default, metadata={"option": Option(group, text, choices, **limits)})
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """One training run. Raises TrainingError for a value that can't be used. See ``recipes.resolve`` for recipes.
+
+    data  the photos' folder, absolute. Every other field is described by its ``Option``.
+    """
+
+    data: str
+
+    backbone: str = _option(
+        "efficientnet_lite0",
+        "Model",
+        "efficientnet_lite0, a torchvision classifier, or timm/NAME.",
+        common=True,
+    )
+    weights: str = _option(
+        "auto",
+        "Model",
+        "Pretrained weights: auto, none, a run's folder, or a .safetensors or .pth file.",
+    )
+    strategy: str = _option(
+        "auto",
+        "Model",
+        "What is trained: head, last blocks or everything; auto: features on a CPU, else full.",
+        ("auto", "features", "last-blocks", "full"),
+        common=True,
+    )
+    blocks: int = _option(
+        3,
+        "Model",
+        "How many blocks last-blocks trains.",
+        low=1,
+        needs=("strategy", ("last-blocks",)),
+    )
+
+    val_fraction: float = _option(
+        DEFAULT_VAL_FRACTION,
+        "Data",
+        "Share of the photos to validate on, where there is no val/ folder.",
+        above=0,
+        high=0.9,
+        common=True,
+    )
+    class_weights: bool = _option(False, "Data", "Weigh rare classes more in the loss.")
+    balanced: bool = _option(
+        False, "Data", "Draw photos so that each class comes equally often.", needs=_LOOP
+    )
+
+    recipe: str = _option(
+        "default", "Recipe", "Values of all options that are not given.", ("default", "classic")
+    )
+    optimizer: str = _option(
+        "adamw", "Recipe", "solver, that of features: fit the head, no epochs.", (SOLVER, *_LOOP[1])
+    )
+    warm_head: bool = _option(
+        True, "Recipe", "Begin with a head that the solver fitted.", needs=_LOOP
+    )
+    epochs: int = _option(
+        12,
+        "Recipe",
+        "Times each photo is seen; not by the solver.",
+        low=1,
+        needs=_LOOP,
+        common=True,
+    )
+    batch_size: int = _option(
+        64, "Recipe", "Photos in a batch, over all processes.", low=1, needs=_LOOP
+    )
+    accumulate: int = _option(
+        1, "Recipe", "Batches whose gradients make one step.", low=1, needs=_LOOP
+    )
+    lr: float = _option(
+        5e-4,
+        "Recipe",
+        "Learning rate, the largest one, of the head; with sgd 0.002.",
+        above=0,
+        high=1e6,
+        needs=_LOOP,
+    )
+    layer_decay: float = _option(
+        0.15,
+        "Recipe",
+        "Factor on the lowest block's learning rate; in between, by depth.",
+        above=0,
+        high=1,
+        needs=_BODY,
+    )
+    momentum: float = _option(
+        0.9, "Recipe", "Momentum of sgd.", low=0, high=0.9999, needs=("optimizer", ("sgd",))
+    )
+    weight_decay: float = _option(
+        0.05,
+        "Recipe",
+        "Weight decay, of weight matrices only; with sgd 0.0001, with adam 0.",
+        low=0,
+        needs=_LOOP,
+    )
+    scheduler: str = _option(
+        "cosine",
+        "Recipe",
+        "How the learning rate falls.",
+        ("none", "step", "cosine", "one-cycle", "plateau"),
+        needs=_LOOP,
+    )
+    step_size: int = _option(
+        7, "Recipe", "Epochs between two falls of step.", low=1, needs=("scheduler", ("step",))
+    )
+    gamma: float = _option(
+        0.1,
+        "Recipe",
+        "Factor of each fall of step and plateau.",
+        above=0,
+        high=1,
+        needs=("scheduler", ("step", "plateau")),
+    )
+    patience: int = _option(
+        2,
+        "Recipe",
+        "Epochs without gain that plateau lets pass before it falls.",
+        low=0,
+        needs=("scheduler", ("plateau",)),
+    )
+    warmup: float = _option(
+        1.0,
+        "Recipe",
+        "Epochs in which the learning rate rises first, half of the run at most.",
+        low=0,
+        needs=_LOOP,
+    )
+    ema: float = _option(
+        0.99,
+        "Recipe",
+        "Keep an average of the weights with this decay a step; 0: none.",
+        low=0,
+        high=0.99999,
+        needs=_LOOP,
+    )
+    label_smoothing: float = _option(
+        0.1, "Recipe", "Share of the target spread over all classes.", low=0, high=0.9, needs=_LOOP
+    )
+    norm_statistics: bool = _option(
+        False,
+        "Recipe",
+        "Let batch norm measure its statistics again, as where there are no pretrained ones.",
+        needs=_BODY,
+    )
+    clip: float = _option(
+        0.0, "Recipe", "Largest norm of the gradient; 0: any.", low=0, needs=_LOOP
+    )
+    early_stop: int = _option(
+        0, "Recipe", "Stop after this many epochs without gain; 0: never.", low=0, needs=_LOOP
+    )
+    max_time: float = _option(
+        0.0,
+        "Recipe",
+        "Stop after this many minutes, cosine and one-cycle at their end by then; 0: never.",
+        low=0,
+        needs=_LOOP,
+    )
+
+    resize: str = _option(
+        "auto",
+        "Photos",
+        "published: as the weights want it; squash: to a square; auto: what suits the photos.",
+        ("auto", "published", "squash"),
+    )
+    image_size: int = _option(
+        0,
+        "Photos",
+        "Side of the network's input, or of a square of its area; 0: as published.",
+        low=0,
+        high=_MOST_SIDE,
+        common=True,
+    )
+    flip: bool = _option(True, "Photos", "Mirror half of the training photos.", needs=_LOOP)
+    rotation: float = _option(
+        5.0,
+        "Photos",
+        "Turn training photos by up to ± this many degrees.",
+        low=0,
+        high=180,
+        needs=_LOOP,
+    )
+    scale: tuple[float, float] = _option(
+        (0.7, 1.0),
+        "Photos",
+        "Smallest and largest share of a training photo's area.",
+        low=0.001,
+        high=1,
+        needs=_LOOP,
+    )
+    ratio: tuple[float, float] = _option(
+        (0.75, 4 / 3),
+        "Photos",
+        "Smallest and largest change of a training photo's aspect.",
+        low=0.1,
+        high=10,
+        needs=_LOOP,
+    )
+    colour: float = _option(
+        0.1,
+        "Photos",
+        "Vary brightness, contrast, saturation by up to ± this.",
+        low=0,
+        high=1,
+        needs=_LOOP,
+    )
+    mixup: float = _option(
+        0.0,
+        "Photos",
+        "Blend pairs of photos: alpha of the Beta distribution; 0: off.",
+        low=0,
+        needs=_LOOP,
+    )
+    cutmix: float = _option(
+        0.0, "Photos", "Paste parts of other photos: alpha; 0: off.", low=0, needs=_LOOP
+    )
+
+    device: str = _option("auto", "Machine", "auto, cpu, cuda, or cuda:N.", common=True)
+    precision: str = _option(
+        "auto",
+        "Machine",
+        "auto: bf16 on a GPU that has it, else float32.",
+        ("auto", "float32", "bf16", "fp16"),
+        needs=_LOOP,
+    )
+    compile: bool = _option(
+        False, "Machine", "Compile the network: minutes at the start, faster steps.", needs=_LOOP
+    )
+    cache: str = _option(
+        "auto",
+        "Machine",
+        "Keep decoded training photos; off: decode in every epoch.",
+        ("auto", "memory", "disk", "off"),
+        needs=_LOOP,
+    )
+    feature_cache: str = _option(
+        "auto",
+        "Machine",
+        "Where a frozen backbone's features are kept for later runs: auto, off, or a folder.",
+    )
+    workers: int = _option(
+        0, "Machine", "Decoding threads or processes; 0: one for each core.", low=0, high=256
+    )
+    seed: int = _option(0, "Machine", "Of everything random.", low=0, high=2**63 - 1)
+
+    tensorboard: bool = _option(False, "Run", "Write TensorBoard events.", needs=_LOOP)
+    save_every: float = _option(
+        60.0, "Run", "Seconds between two saves of where the run stands.", above=0, needs=_LOOP
+    )
+
+    def __post_init__(self) -> None:
+        kinds, initial = field_types(), defaults()
+        for name, option in OPTIONS.items():
+            value = getattr(self, name)
+            numbers = value if isinstance(value, tuple) else (value,)
+            parts = len(initial[name]) if isinstance(initial[name], tuple) else 1
+            if len(numbers) != parts or not all(_is_a(kinds[name], number) for number in numbers):
+                pair = "a pair, each " if parts > 1 else ""
+                raise TrainingError(
+                    f"{flag(name)} is {value!r}; it takes {pair}{_KINDS[kinds[name]]}."
+                )
+            if option.choices and value not in option.choices:
+                raise TrainingError(
+                    f"{flag(name)} is {value!r}; it takes {', '.join(option.choices)}."
+                )
+            if not isinstance(value, (str, bool)) and not all(
+                _fits(number, option) for number in numbers
+            ):
+                raise TrainingError(f"{flag(name)} is {value}; {_range(option)}.")
+        for name, least in _LEAST.items():
+            if 0 < getattr(self, name) < least:
+                raise TrainingError(
+                    f"{flag(name)} is {getattr(self, name)}; it must be 0 or at least {least:g}."
+                )
+        for name in ("scale", "ratio"):
+            if getattr(self, name)[0] > getattr(self, name)[1]:
+                raise TrainingError(
+                    f"{flag(name)} is {getattr(self, name)}; the smaller number comes first."
+                )
+
+    def has_effect(self, name: str) -> bool:
+        """Whether field ``name`` changes anything, given the other fields."""
+        if name == "feature_cache":
+            return self.optimizer == SOLVER or self.warm_head
+        needs = OPTIONS[name].needs
+        return needs is None or (getattr(self, needs[0]) in needs[1] and self.has_effect(needs[0]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values; ``from_dict`` reads it back to equal settings."""
+        values = dataclasses.asdict(self)
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainSettings:
+        """Read what ``to_dict`` wrote. Raises TrainingError for a missing, unknown or impossible value."""
+        names = {item.name for item in dataclasses.fields(cls)}
+        if set(values) != names:
+            raise TrainingError(
+                f"Settings of another version: {', '.join(sorted(names ^ set(values)))} differ."
+            )
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        return cls(**fields)
+
+
+def require_weights_file(path: Path) -> None:
+    """Raises TrainingError if ``path``, which ``weights`` names, is no file, or one of another kind that edgetl writes."""
+    best = path.parent / BEST if (path.parent / BEST).is_file() else None
+    hint = f"Name a run's {BEST}." if best is None else f"Name {best}."
+    if path.is_dir():
+        raise TrainingError(f"{path} is a folder, and no file of weights.", hint)
+    if path.is_file() and (path.suffix == ".onnx" or (path.name == LAST and best)):
+        raise TrainingError(f"{path} is no file of weights.", hint)
+    if not (is_there(path) and path.is_file()):
+        raise TrainingError(
+            f"There is no weights file {path}.",
+            "--weights takes auto, none, a run's folder, or a file.",
+        )
+
+
+OPTIONS: Mapping[str, Option] = types.MappingProxyType(
+    {
+        item.name: item.metadata["option"]
+        for item in dataclasses.fields(TrainSettings)
+        if "option" in item.metadata
+    }
+)
+"""Field name → its option, in the order of the help."""
+
+
+def field_types() -> dict[str, type]:
+    """Field name → the type of its value; for a pair, that of each part."""
+    hints = get_type_hints(TrainSettings)
+    return {
+        name: get_args(hint)[0] if get_origin(hint) in (tuple, Union) else hint
+        for name, hint in hints.items()
+    }
+
+
+def defaults() -> dict[str, Any]:
+    """Field name → default, of every field that has an option."""
+    return {
+        item.name: item.default
+        for item in dataclasses.fields(TrainSettings)
+        if item.name in OPTIONS
+    }
+
+
+def flag(name: str, value: Any = None) -> str:
+    """The command's option for field ``name``, where it was given as it was written for ``value``."""
+    return ("--no-" if value is False else "--") + name.replace("_", "-")
+
+
+def flags(given: Mapping[str, Any]) -> str:
+    """Several options (name → value), for a sentence."""
+    return ", ".join(flag(name, value) for name, value in given.items())
+
+
+def _is_a(kind: type, value: Any) -> bool:
+    """A whole number will do as a float; True and False are no numbers."""
+    return isinstance(value, (int, float) if kind is float else kind) and isinstance(
+        value, bool
+    ) == (kind is bool)
+
+
+def _fits(number: float, option: Option) -> bool:
+    low, above = option.low, option.above
+    return (
+        (low is None or number >= low)
+        and (above is None or number > above)
+        and number <= option.high
+    )
+
+
+def _range(option: Option) -> str:
+    least = f"above {option.above:g}" if option.above is not None else f"at least {option.low:g}"
+    return f"it must be {least} and at most {option.high:g}"

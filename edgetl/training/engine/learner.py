@@ -1,0 +1,262 @@
+"""The network under training: one optimizer step at a time, and everything that such a step changes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from edgetl.errors import TrainingError, first_line
+from edgetl.training.config.settings import TrainSettings
+from edgetl.training.input.loader import Batch
+from edgetl.training.input.mixing import Mixing
+from edgetl.training.models.backbones import Backbone
+from edgetl.training.models.pretrained_weights import load_state
+from edgetl.training.models.trainable import Trainable
+from edgetl.training.optim.losses import photo_losses
+from edgetl.training.optim.optimizers import make_optimizer, reduced_type
+from edgetl.training.optim.schedules import Schedule
+from edgetl.training.optim.weight_average import WeightAverage
+from edgetl.training.optim.weight_interpolation import WeightInterpolation
+from edgetl.training.torch_env.cpu_batch_norm import SharedBatchNorm, is_needed
+from edgetl.training.torch_env.distributed import Processes
+from edgetl.training.torch_env.oom_retry import is_out_of_memory
+from edgetl.training.torch_env.randomness import STEP, torch_seed
+
+# Activations whose gradient needs what went in: working in place, autograd would copy that first. ReLU6 is a Hardtanh.
+_COPYING = (nn.Hardtanh, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Mish)
+
+
+class Learner:
+    """A backbone on its device, with its optimizer, schedule, average of weights and loss.
+
+    class_weights  float32 [classes], or None where every photo weighs the same
+    steps          optimizer steps in an epoch
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        settings: TrainSettings,
+        class_weights: Tensor | None,
+        steps: int,
+        processes: Processes,
+    ) -> None:
+        self._settings, self._processes, self._device = settings, processes, processes.device
+        self._network = backbone.module
+        self._trainable = Trainable(
+            backbone, settings.strategy, settings.blocks, norm_statistics=settings.norm_statistics
+        )
+        groups = self._trainable.parameter_groups(
+            settings.lr, settings.weight_decay, settings.layer_decay
+        )
+        self._optimizer = make_optimizer(settings, groups, self._device)
+        self._schedule = Schedule(self._optimizer, settings, steps)
+        self._average = WeightAverage(self._network, settings.ema) if settings.ema else None
+        for module in self._network.modules():
+            if isinstance(module, _COPYING):
+                module.inplace = False
+        self._midway = (
+            WeightInterpolation(self._network)
+            if settings.warm_head and backbone.has_linear_head
+            else None
+        )
+        self._reduced = reduced_type(settings.precision, self._device)
+        self._scaler = torch.amp.GradScaler(
+            self._device.type, enabled=self._reduced is torch.float16
+        )
+        classes = backbone.module.get_submodule(backbone.head).weight.shape[0]  # type: ignore[index]
+        self._mixing = Mixing(settings, int(classes))
+        self._class_weights = class_weights.to(self._device) if class_weights is not None else None
+        self._compiled = _Compiled(self._network) if settings.compile else None
+        self._model = self._wrapped()
+        self.last_lr = self.lr
+        """The largest learning rate of the last step."""
+        self.sums = torch.zeros(3, dtype=torch.float64, device=self._device)
+        """Since it was last set to zero, over this process's photos: loss, right answers, photos."""
+
+    def _wrapped(self) -> Any:
+        """What is called in training: the network, compiled and made to share gradients if need be."""
+        model: Any = self._compiled or self._network
+        if self._processes.world_size == 1:
+            return model
+        # Buffers stay as they are: they are frozen, or batch norm measures them over all processes.
+        renamed = (
+            "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+        )  # in torch 2.13
+        options: dict[str, Any] = {
+            "gradient_as_bucket_view": True,
+            "forward_sync_buffers" if renamed else "broadcast_buffers": False,
+        }
+        if self._device.type == "cuda":
+            options["device_ids"] = [self._device]
+        return DistributedDataParallel(model, **options)
+
+    @property
+    def lr(self) -> float:
+        """The largest learning rate of the next step."""
+        return max(float(group["lr"]) for group in self._optimizer.param_groups)
+
+    def set_rate(self, lr: float) -> None:
+        """Have the next step use ``lr`` at the head, and in proportion below. For a schedule that is constant."""
+        factor = lr / self.lr
+        for group in self._optimizer.param_groups:
+            group["lr"] *= factor
+
+    def begin_training(self) -> None:
+        """Training mode for what is trained."""
+        self._trainable.train()
+
+    def judged(self) -> nn.Module:
+        """The network to validate and keep, in eval mode: the average of weights if there is one."""
+        network = self._average.network if self._average else self._network
+        self._processes.broadcast(
+            network.buffers()
+        )  # some measure other things than batch norm does, on their own photos
+        return (
+            network.train().eval()
+        )  # some keep what they computed from older weights until they are trained again
+
+    def midway(self) -> nn.Module | None:
+        """A network half-way between what training began with and ``judged``; None where it began with a random head."""
+        return self._midway.to(self.judged()) if self._midway else None
+
+    def epoch_ended(self, val_loss: float) -> None:
+        """After a validation."""
+        self._schedule.epoch_ended(val_loss)
+
+    def hurry(self, share: float) -> None:
+        """See ``Schedule.hurry``."""
+        self._schedule.hurry(share)
+
+    def step(
+        self, epoch: int, step: int, batches: Iterator[Batch], count: int, photos: int
+    ) -> None:
+        """One optimizer step over this process's part of the next ``count`` batches, one after the other.
+
+        photos  of the whole step, in all processes: the gradient is that of the loss summed over the step and divided by
+                it, however the step is cut into batches and processes. Not by their weights, which have a mean of 1 over
+                an epoch: a step without a rare photo would count as much as one with it.
+        """
+        torch.manual_seed(torch_seed(self._settings.seed, STEP, epoch, step, self._processes.rank))
+        self.last_lr = self.lr
+        for number in range(count):
+            with self._gathering(last=number == count - 1), _explained():
+                # DDP averages gradients over processes, and a sum is wanted.
+                loss = self._loss(next(batches)) * (self._processes.world_size / photos)
+                self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if self._settings.clip:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self._network.parameters(), self._settings.clip)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._schedule.step()
+        if self._average is not None:
+            self._average.update()
+
+    def _gathering(self, last: bool) -> AbstractContextManager[Any]:
+        """Processes exchange gradients once a step, with the last batch."""
+        if isinstance(self._model, DistributedDataParallel) and not last:
+            return self._model.no_sync()
+        return nullcontext()
+
+    def _measuring(self) -> AbstractContextManager[Any]:
+        """Batch norm measures the photos of all processes; on GPUs, by layers of its own."""
+        return SharedBatchNorm() if is_needed(self._settings, self._processes) else nullcontext()
+
+    def _loss(self, batch: Batch) -> Tensor:
+        images, targets = self._mixing(batch.images, batch.labels, batch.share)
+        with (
+            torch.autocast(self._device.type, self._reduced, enabled=self._reduced is not None),
+            self._measuring(),
+        ):
+            logits = self._model(images)
+        logits = logits.float()
+        loss = photo_losses(
+            logits, targets, self._class_weights, self._settings.label_smoothing
+        ).sum()
+        with torch.no_grad():
+            right = (logits.argmax(1) == batch.labels[batch.share.borrowed :]).sum()
+            self.sums += torch.stack(
+                [loss.detach(), right, torch.full_like(right, len(logits))]
+            ).double()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that steps change, as tensors and plain values."""
+        return {
+            "network": self._network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "average": self._average.state_dict() if self._average else None,
+            "midway": self._midway.state_dict() if self._midway else None,
+            "compiled": self._compiled.size if self._compiled else 0,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """What ``state_dict`` gave, of the same backbone and settings, on this device or another."""
+        load_state(self._network, state["network"])
+        # Fused kernels are the GPU's; torch takes from what is loaded whether they are used, and where their state lies.
+        groups = [
+            {**group, "fused": self._device.type == "cuda"}
+            for group in state["optimizer"]["param_groups"]
+        ]
+        self._optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
+        self._schedule.load_state_dict(state["schedule"])
+        self._scaler.load_state_dict(state["scaler"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
+        if self._midway is not None:
+            self._midway.load_state_dict(state["midway"])
+        if self._compiled is not None:
+            self._compiled.size = state["compiled"]
+
+
+class _Compiled(nn.Module):
+    """A network that is compiled for one size of batch; the smaller last one of an epoch runs as it is.
+
+    Left alone, torch would compile again at the first smaller batch, for any size, and use that slower code ever after.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self._network = network
+        self._fast = torch.compile(network, dynamic=False)
+        self.size = 0
+        """Of the largest batch so far."""
+
+    def forward(self, images: Tensor) -> Any:
+        self.size = max(self.size, len(images))
+        return (self._fast if len(images) == self.size else self._network)(images)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Says what to do about the errors that another option avoids."""
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith("Expected more than 1 value per channel"):
+            raise
+        raise TrainingError(
+            "Batch norm can't measure a single photo of this size.",
+            "Use a larger --batch-size or --image-size.",
+        ) from error
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise TrainingError(
+                "The GPU's memory is too small for this batch.",
+                "Halve --batch-size and double --accumulate: the steps stay the same.",
+            ) from error
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        raise TrainingError(
+            f"torch can't compile this network here: {first_line(error)}", "Leave out --compile."
+        ) from error

@@ -1,0 +1,56 @@
+"""The photos of a run, before anything is decoded. Imports nothing heavy: what is wrong with them is said at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgetl.data.image_folder import ImageFolders, scan
+from edgetl.data.layout import UNEVEN_RATIO
+from edgetl.errors import DataError
+from edgetl.training.config.listener import Listener
+from edgetl.training.config.run_folder import refuse_photos_folder
+from edgetl.training.config.settings import TrainSettings, flag
+from edgetl.training.head.feature_cache import cache_folder
+
+if TYPE_CHECKING:
+    from edgetl.training.torch_env.distributed import Processes
+
+
+def refuse_among_photos(folder: Path, settings: TrainSettings) -> None:
+    """Raises CheckpointError if the run's ``folder`` or the feature cache is among the photos, where it would be a class."""
+    refuse_photos_folder(folder, settings.data)
+    if (cache := cache_folder(settings.feature_cache)) is not None:
+        refuse_photos_folder(cache, settings.data, flag("feature_cache"))
+
+
+def find_photos(settings: TrainSettings, listener: Listener) -> ImageFolders:
+    """The data folder, told to ``listener``. Raises DataError for one that can't be trained on."""
+    folders = scan(settings.data, val_fraction=settings.val_fraction)
+    listener.found(folders)
+    return folders
+
+
+def require_same_photos(folders: ImageFolders, processes: Processes) -> None:
+    """Raises DataError if other processes see others: each would wait for batches that the others don't have."""
+    if len(set(processes.all_gather(folders.fingerprint))) > 1:
+        raise DataError(
+            f"The processes do not see the same photos in {folders.root}.",
+            "Give each machine the same folder, or a whole copy.",
+        )
+
+
+def warn_about(folders: ImageFolders, settings: TrainSettings, listener: Listener) -> None:
+    """Tell ``listener`` what is odd about the photos."""
+    for sentence in folders.warnings:
+        listener.note(sentence)
+    counts = folders.train_counts
+    if max(counts) >= UNEVEN_RATIO * min(counts) and not (
+        settings.class_weights or settings.balanced
+    ):
+        few, many = (folders.classes[counts.index(pick(counts))] for pick in (min, max))
+        times = max(counts) / min(counts)
+        listener.note(
+            f"Classes are uneven: {times:,.{0 if times >= 10 else 1}f} times as many photos of {many} as of {few}. "
+            "--class-weights (or --balanced, where the network is trained) makes rare classes count as much."
+        )

@@ -1,0 +1,1 @@
+"""Frozen features, and the linear head that is fitted on them."""

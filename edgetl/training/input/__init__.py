@@ -1,0 +1,1 @@
+"""Training photos on their way to the network: decoded, cached, sampled, augmented."""

@@ -1,0 +1,1 @@
+"""Backbones, their pretrained weights, checkpoints, and what of them is trained."""

@@ -1,0 +1,359 @@
+"""Networks to start from: the embedded one, torchvision's and timm's, each with a new head and its own preprocessing."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar, cast
+
+import torch
+from timm.layers.linear import Linear as TimmLinear
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.transforms import InterpolationMode
+
+from edgetl.errors import SpecError, TrainingError, first_line
+from edgetl.runtime.images.spec import PreprocessSpec
+from edgetl.training.models.blocks import Block, find_blocks
+from edgetl.training.models.pretrained_weights import (
+    embedded_weights_file,
+    load_by_name,
+    load_in_order,
+    read_weights,
+    written_card,
+)
+
+EMBEDDED = "efficientnet_lite0"
+TIMM_PREFIX = "timm/"
+_IMAGENET_CLASSES = 1000
+_EMBEDDED_ARCHITECTURE = "tf_efficientnet_lite0"
+# It was trained at 224 on enlarged random crops, so it knows objects at a larger scale than the usual centre crop at 224
+# shows them. The whole shorter side at 256 costs a third more time and was right more often: scripts/experiments.md.
+_EMBEDDED_SPEC = PreprocessSpec(
+    "shorter_side", 256, "bicubic", (256, 256), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+)
+# Pretrained GoogLeNet and Inception carry a change of normalization inside; it must be there with or without weights,
+# since a checkpoint is rebuilt without them. Their auxiliary heads only serve training from nothing.
+_TORCHVISION_EXTRAS: dict[str, dict[str, Any]] = {
+    "googlenet": {"transform_input": True, "aux_logits": False, "init_weights": True},
+    "inception_v3": {"transform_input": True, "aux_logits": False, "init_weights": True},
+}
+
+
+T = TypeVar("T")
+
+Level: TypeAlias = tuple[str, int]
+"""The attribute path of a layer whose maps a head sees, and its channels."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A classifier to train.
+
+    module  normalized float32 [N, 3, h, w] → logits float32 [N, classes]
+    spec    the validation preprocessing published with its weights
+    heads   attribute paths of the classifier layers (two for distilled transformers, else one)
+    blocks  everything else in forward order; see ``edgetl.training.models.blocks``
+    levels  earlier layers that the head sees too; see ``edgetl.training.models.multi_level``
+    """
+
+    name: str
+    module: nn.Module
+    spec: PreprocessSpec
+    heads: tuple[str, ...]
+    blocks: tuple[Block, ...]
+    levels: tuple[Level, ...] = ()
+
+    @property
+    def head(self) -> str:
+        """Attribute path of the (first) classifier layer."""
+        return self.heads[0]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the network's input."""
+        return input_size(self.spec)
+
+    @property
+    def has_linear_head(self) -> bool:
+        """Whether the logits are the output of one ``nn.Linear`` with a bias, which a convex solver can fit."""
+        layer = self.module.get_submodule(self.head)
+        return (
+            len(self.heads) == 1
+            and type(layer) in (nn.Linear, TimmLinear)
+            and layer.bias is not None
+        )
+
+
+def input_size(spec: PreprocessSpec) -> tuple[int, int]:
+    """(height, width) of the network's input: every backbone's spec gives one, as batches of photos need it."""
+    assert spec.fixed_size is not None
+    return spec.fixed_size
+
+
+@torch.no_grad()
+def refusal(backbone: Backbone) -> Exception | None:
+    """What the network says to photos of its spec's size, each library in its own way; None if it takes them."""
+    training = backbone.module.training
+    device = next(backbone.module.parameters()).device
+    try:
+        backbone.module.eval()(torch.zeros(1, 3, *backbone.size, device=device))
+    except Exception as error:
+        return error
+    finally:
+        backbone.module.train(training)
+    return None
+
+
+def build(
+    name: str, classes: int, *, weights: str | Path = "auto", labels: Sequence[str] | None = None
+) -> Backbone:
+    """A backbone with a random head for ``classes`` classes, or that of a file for as many, in training mode, on the CPU.
+
+    name     "efficientnet_lite0", a torchvision classifier's name, or "timm/<name>"
+    weights  "auto": pretrained, through the library's own loader; "none": random; else a file (see ``read_weights``)
+    labels   what the classes are called: a file's head for others, as edgetl wrote it, is not taken
+
+    Raises TrainingError for an unknown name, and for weights that can't be had or don't fit.
+    """
+    if classes < 1:
+        raise TrainingError(f"A classifier needs classes, not {classes}.")
+    pretrained = weights == "auto"
+    if name == EMBEDDED:
+        backbone = _build_embedded(classes, pretrained)
+    elif name.startswith(TIMM_PREFIX):
+        backbone = _build_timm(name, classes, pretrained)
+    else:
+        backbone = _build_torchvision(name, classes, pretrained)
+    if weights not in ("auto", "none"):
+        _fill_from(Path(weights), backbone, labels)
+    return backbone
+
+
+def _fill_from(path: Path, backbone: Backbone, labels: Sequence[str] | None) -> None:
+    tensors = read_weights(path)
+    if labels is not None and written_card(path).get("labels", list(labels)) != list(labels):
+        heads = tuple(f"{head}." for head in backbone.heads)
+        tensors = {key: value for key, value in tensors.items() if not key.startswith(heads)}
+    try:
+        load_by_name(backbone.module, tensors, backbone.heads, str(path))
+    except TrainingError as error:
+        other = written_card(path).get("backbone")
+        if other not in (None, backbone.name):
+            said = f"{path} holds weights of {other}, not of {backbone.name}."
+            raise TrainingError(said, f"Add --backbone {other}.") from error
+        translated = _translated(tensors, backbone) if backbone.name.startswith(TIMM_PREFIX) else {}
+        try:
+            load_by_name(backbone.module, translated, backbone.heads, str(path))
+        except TrainingError:
+            raise error from None
+
+
+def _translated(tensors: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
+    """What timm's own loader makes of a published file: other names, position embeddings of another size. {}: nothing.
+
+    It would bring the filters of another network into shape, too: whoever named the wrong backbone must be told.
+    """
+    import timm
+
+    own = backbone.module.state_dict()
+    of_heads = tuple(f"{head}." for head in backbone.heads)
+    heads = {name: value for name, value in tensors.items() if name.startswith(of_heads)}
+    filters = [
+        name for name in own if name in tensors and name.endswith(".weight") and name not in heads
+    ]
+    if not tensors or any(
+        tensors[name].shape != own[name].shape and tensors[name].ndim == own[name].ndim
+        for name in filters
+    ):
+        return {}
+    name, overlay = backbone.name.removeprefix(TIMM_PREFIX), {"state_dict": dict(tensors)}
+    try:  # with as many classes as were published: for another number, timm would take any file, and leave out what it lacks
+        loaded = timm.create_model(
+            name, pretrained=True, pretrained_cfg_overlay=overlay, pretrained_strict=True
+        )
+    except Exception:  # many kinds, for a file that it does not know
+        return {}
+    return {
+        name: value for name, value in loaded.state_dict().items() if not name.startswith(of_heads)
+    } | heads
+
+
+def _build_embedded(classes: int, pretrained: bool) -> Backbone:
+    import timm
+
+    module: Any = timm.create_model(
+        _EMBEDDED_ARCHITECTURE, pretrained=False, num_classes=_IMAGENET_CLASSES
+    )
+    if pretrained:
+        load_in_order(module, read_weights(embedded_weights_file()))
+    module.reset_classifier(classes)
+    return _backbone(EMBEDDED, module, _EMBEDDED_SPEC, ("classifier",))
+
+
+def _build_timm(name: str, classes: int, pretrained: bool) -> Backbone:
+    import timm
+    from timm.data.config import resolve_model_data_config
+
+    timm_name = name.removeprefix(TIMM_PREFIX)
+    _require_in_timm(timm_name, pretrained)
+    create = partial(timm.create_model, timm_name, pretrained=pretrained, num_classes=classes)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mapping deprecated model name")
+        module: Any = _fetched(name, create) if pretrained else create()
+    config: dict[str, Any] = resolve_model_data_config(module)  # type: ignore[no-untyped-call]
+    heads = module.default_cfg.get("classifier") or ()
+    heads = (heads,) if isinstance(heads, str) else tuple(heads)
+    if config["input_size"][0] != 3 or not heads or getattr(module, "num_classes", None) != classes:
+        raise TrainingError(f"{name} does not classify RGB pictures.", "Choose another backbone.")
+    return _backbone(name, module, _timm_spec(name, config), heads)
+
+
+def _require_in_timm(name: str, pretrained: bool) -> None:
+    """Raises TrainingError for a model, a tag or weights that timm does not have; otherwise it would ask the hub."""
+    import timm
+
+    if not timm.is_model(name):
+        raise TrainingError(
+            f"timm has no model {name!r}.", _suggest(name, timm.list_models(), TIMM_PREFIX)
+        )
+    base, _, tag = name.partition(".")
+    if base not in timm.list_models():  # a name of earlier versions, which timm translates
+        return
+    tagged = timm.list_models(f"{base}.*", pretrained=True)
+    if tag and name not in tagged:
+        there = (
+            ", ".join(f"{TIMM_PREFIX}{other}" for other in tagged)
+            or f"{TIMM_PREFIX}{base}, without weights"
+        )
+        raise TrainingError(f"timm has no weights {tag!r} of {base}.", f"There is {there}.")
+    if pretrained and not tagged:
+        raise TrainingError(
+            f"timm has no pretrained weights of {base}.",
+            "Give a file with --weights FILE, or --weights none.",
+        )
+
+
+def _build_torchvision(name: str, classes: int, pretrained: bool) -> Backbone:
+    names = models.list_models(module=models)
+    if name not in names:
+        raise TrainingError(
+            f"There is no backbone {name!r}.", _suggest_any(name, [EMBEDDED, *names])
+        )
+    published = models.get_model_weights(name).DEFAULT
+    module = models.get_model(name, weights=None, **_TORCHVISION_EXTRAS.get(name, {}))
+    head = _replace_classifier(module, classes)
+    if pretrained:
+        # The builder would read the same file as a pickle; its loader takes weights_only.
+        tensors = _fetched(
+            name,
+            partial(published.get_state_dict, progress=True, check_hash=True, weights_only=True),
+        )
+        load_by_name(module, tensors, (head,), name)
+    preset = published.transforms()
+    (crop,), (resize,) = preset.crop_size, preset.resize_size
+    interpolation = "bicubic" if preset.interpolation is InterpolationMode.BICUBIC else "bilinear"
+    spec = _published_spec(
+        name, "shorter_side", resize, interpolation, (crop, crop), preset.mean, preset.std
+    )
+    return _backbone(name, module, spec, (head,))
+
+
+def _backbone(
+    name: str, module: nn.Module, spec: PreprocessSpec, heads: tuple[str, ...]
+) -> Backbone:
+    return Backbone(name, module.train(), spec, heads, find_blocks(module, heads, input_size(spec)))
+
+
+def _fetched(name: str, fetch: Callable[[], T]) -> T:
+    """What a library's own loader of pretrained weights gives; says what to do where it gets none."""
+    try:
+        return fetch()
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # URLError and every Hugging Face hub error are OSErrors
+        raise TrainingError(
+            f"The pretrained weights of {name} are neither on this machine nor could they be fetched: {first_line(error)}",
+            "Connect to the internet and run again, or give a file with --weights FILE (--weights none starts from random).",
+        ) from error
+
+
+def _replace_classifier(module: nn.Module, classes: int) -> str:
+    """Put a fresh layer in place of torchvision's 1000-class one, whatever it is called → its attribute path."""
+    for path, layer in reversed(list(module.named_modules())):
+        fresh: nn.Module
+        if isinstance(layer, nn.Linear) and layer.out_features == _IMAGENET_CLASSES:
+            fresh = nn.Linear(layer.in_features, classes)
+        elif isinstance(layer, nn.Conv2d) and layer.out_channels == _IMAGENET_CLASSES:  # SqueezeNet
+            fresh = nn.Conv2d(
+                layer.in_channels, classes, cast("tuple[int, int]", layer.kernel_size)
+            )
+        else:
+            continue
+        parent, _, attribute = path.rpartition(".")
+        setattr(module.get_submodule(parent), attribute, fresh)
+        if hasattr(module, "num_classes"):
+            module.num_classes = classes  # type: ignore[assignment]
+        return str(path)
+    raise TrainingError(f"No classifier layer was found in {type(module).__name__}.")
+
+
+def _timm_spec(name: str, config: dict[str, Any]) -> PreprocessSpec:
+    """timm's evaluation transform: resize to the input's size / crop_pct, then a centre crop."""
+    _, height, width = config["input_size"]
+    share = min(config["crop_pct"], 1.0)  # above, timm sets the photo into a black frame
+    full = (math.floor(height / share), math.floor(width / share))
+    squash = config["crop_mode"] == "squash" or height != width
+    interpolation = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"
+    crop = None if squash and full == (height, width) else (height, width)
+    size = full if squash else full[0]
+    return _published_spec(
+        name,
+        "squash" if squash else "shorter_side",
+        size,
+        interpolation,
+        crop,
+        config["mean"],
+        config["std"],
+    )
+
+
+def _published_spec(
+    name: str,
+    resize: Any,
+    size: Any,
+    interpolation: Any,
+    crop: tuple[int, int] | None,
+    mean: Any,
+    std: Any,
+) -> PreprocessSpec:
+    channel_mean: Any = tuple(map(float, mean))
+    channel_std: Any = tuple(map(float, std))
+    try:
+        return PreprocessSpec(resize, size, interpolation, crop, channel_mean, channel_std)
+    except SpecError as error:
+        raise TrainingError(
+            f"The preprocessing published for {name} can't be used: {error.message}"
+        ) from error
+
+
+def _suggest_any(name: str, known: list[str]) -> str:
+    import timm
+
+    return f"Did you mean {TIMM_PREFIX}{name}?" if timm.is_model(name) else _suggest(name, known)
+
+
+def _suggest(name: str, known: list[str], prefix: str = "") -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=3)
+    also = f"Did you mean {', '.join(prefix + match for match in close)}? " if close else ""
+    return (
+        f"{also}Backbones: {EMBEDDED}, any torchvision classifier, any timm model as timm/<name>."
+    )

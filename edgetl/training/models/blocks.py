@@ -1,0 +1,97 @@
+"""Cutting any network into its blocks, in forward order: what ``last-blocks`` unfreezes and learning rates fall over."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import torch
+from torch import nn
+
+Block: TypeAlias = tuple[str, ...]
+"""Attribute paths of the modules that make up one block."""
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+def find_blocks(
+    network: nn.Module, heads: tuple[str, ...], size: tuple[int, int]
+) -> tuple[Block, ...]:
+    """Cut ``network``, less its head layers, into blocks from input to output.
+
+    size  (height, width) of a photo that it takes
+
+    Plain containers and stages (modules that hold a row of blocks) are opened, a block is kept whole, and a module
+    without a weight matrix of its own (a norm, a pooling layer) belongs to the block before it.
+    """
+    blocks: list[list[str]] = []
+    leading: list[str] = []
+    for path in _in_forward_order(network, _pieces(network, "", heads), size):
+        if _weight_layers(network.get_submodule(path)):
+            blocks.append([*leading, path])
+            leading = []
+        elif blocks:
+            blocks[-1].append(path)
+        else:
+            leading.append(path)
+    return tuple(tuple(block) for block in blocks)
+
+
+@torch.no_grad()
+def _in_forward_order(network: nn.Module, paths: list[str], size: tuple[int, int]) -> list[str]:
+    """``paths`` as one photo meets them; modules that are not called stay behind the one registered before them.
+
+    They are registered in that order nearly always, but not in Twins, whose position encodings come last.
+    """
+    met: list[str] = []
+    hooks = [
+        network.get_submodule(path).register_forward_pre_hook(
+            lambda *_, path=path: met.append(path)
+        )
+        for path in paths
+    ]
+    training = network.training
+    try:
+        network.eval()(torch.zeros(1, 3, *size))
+    finally:
+        network.train(training)
+        for hook in hooks:
+            hook.remove()
+    first = {path: place for place, path in reversed(list(enumerate(met)))}
+    places, place = [], -1
+    for path in paths:
+        place = first.get(path, place)
+        places.append(place)
+    return [path for _, path in sorted(zip(places, paths, strict=True), key=lambda item: item[0])]
+
+
+def _pieces(network: nn.Module, path: str, heads: tuple[str, ...]) -> list[str]:
+    """Paths of the modules with parameters or buffers below ``path``, opened as far as ``find_blocks`` says."""
+    if path in heads:
+        return []
+    module = network.get_submodule(path)
+    holds_head = any(head.startswith(f"{path}.") for head in heads)
+    if path and not holds_head and type(module) not in _CONTAINERS and not _is_stage(module):
+        has_state = (
+            next(module.parameters(), None) is not None or next(module.buffers(), None) is not None
+        )
+        return [path] if has_state else []
+    children = [f"{path}.{name}" if path else name for name, _ in module.named_children()]
+    return [piece for child in children for piece in _pieces(network, child, heads)]
+
+
+def _is_stage(module: nn.Module) -> bool:
+    """Whether it is, or directly holds, a container with two blocks or more."""
+    containers = [part for part in (module, *module.children()) if isinstance(part, _CONTAINERS)]
+    return any(
+        sum(_is_block(child) for child in container.children()) >= 2 for container in containers
+    )
+
+
+def _is_block(module: nn.Module) -> bool:
+    return not isinstance(module, nn.Sequential) and _weight_layers(module) >= 2
+
+
+def _weight_layers(module: nn.Module) -> int:
+    return sum(
+        any(p.dim() >= 2 for p in part.parameters(recurse=False)) for part in module.modules()
+    )

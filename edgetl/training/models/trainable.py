@@ -1,0 +1,86 @@
+"""What is trained and what stays exactly as it came, statistics included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from edgetl.training.models.backbones import Backbone
+
+
+class Trainable:
+    """The part of a backbone that a strategy trains. Making one freezes the rest.
+
+    norm_statistics  batch norm in the trained part measures its statistics again. A few hundred photos of a few classes
+                     have other statistics than the photos that the backbone learned from: measuring them batch by
+                     batch undoes much of what it knows (a solved head's 100 % fell to 77 %) and has to be learned again.
+    """
+
+    def __init__(
+        self, backbone: Backbone, strategy: str, blocks: int, *, norm_statistics: bool = True
+    ) -> None:
+        self._backbone = backbone
+        self._norm_statistics = norm_statistics
+        count = {"features": 0, "last-blocks": blocks, "full": len(backbone.blocks)}[strategy]
+        self._trained_blocks = backbone.blocks[len(backbone.blocks) - count :]
+        self._everything = strategy == "full"
+        module = backbone.module
+        module.requires_grad_(self._everything)
+        for part in self._parts():
+            part.requires_grad_(True)
+
+    def train(self) -> None:
+        """Training mode for what is trained; eval mode for the rest, so that batch norm keeps its statistics."""
+        self._backbone.module.train(self._everything)
+        for part in self._parts():
+            part.train()
+        if not self._norm_statistics:
+            for module in self._backbone.module.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+    def _parts(self) -> list[nn.Module]:
+        paths = [path for block in self._trained_blocks for path in block] + list(
+            self._backbone.heads
+        )
+        return [self._backbone.module.get_submodule(path) for path in paths]
+
+    def parameter_groups(
+        self, lr: float, weight_decay: float, layer_decay: float
+    ) -> list[dict[str, Any]]:
+        """The trained parameters for an optimizer: ``lr`` at the head, ``layer_decay`` of it in the lowest block.
+
+        In between it falls by the same factor from block to block, so that a network cut into many is trained as deep
+        down as one cut into few.
+        Vectors (biases, norms, scales, whatever axes of 1 they have) are not decayed: pulling them to zero hurts and
+        regularizes nothing.
+        """
+        groups: dict[tuple[int, bool], dict[str, Any]] = {}
+        for depth, parameter in self._by_depth():
+            decayed = parameter.numel() > max(parameter.shape, default=1)
+            rate = lr * layer_decay ** (depth / len(self._backbone.blocks))
+            decay = weight_decay if decayed else 0.0
+            group = groups.setdefault(
+                (depth, decayed), {"params": [], "lr": rate, "weight_decay": decay}
+            )
+            group["params"].append(parameter)
+        return [groups[key] for key in sorted(groups)]
+
+    def _by_depth(self) -> Iterator[tuple[int, nn.Parameter]]:
+        """(blocks between it and the head: 0 for the head, 1 for the last block, …; parameter)."""
+        module = self._backbone.module
+        depths = {
+            id(p): 0
+            for path in self._backbone.heads
+            for p in module.get_submodule(path).parameters()
+        }
+        for depth, block in enumerate(reversed(self._backbone.blocks), start=1):
+            for path in block:
+                depths.update({id(p): depth for p in module.get_submodule(path).parameters()})
+        for parameter in module.parameters():
+            if (
+                parameter.requires_grad
+            ):  # position embeddings and class tokens are in no block: they come first
+                yield depths.get(id(parameter), len(self._backbone.blocks)), parameter

@@ -1,0 +1,1 @@
+"""torch on this machine: devices, processes, determinism, threads, memory."""

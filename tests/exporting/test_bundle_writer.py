@@ -1,0 +1,280 @@
+"""What a bundle holds, and what is never put in place."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from helpers.tiny_network import tiny_card, tiny_network
+
+from edgetl import Predictor
+from edgetl.errors import BundleError, ExportError, ImageError
+from edgetl.exporting import bundle_writer
+from edgetl.exporting.bundle_writer import export_bundle
+from edgetl.exporting.formats.deployed_classifier import DeployedClassifier
+from edgetl.exporting.verification import Outputs, Run, verify
+from edgetl.runtime.bundle.bundle_folder import Bundle
+from edgetl.runtime.images.decode import read_image
+
+
+def photos(folder: Path, count: int = 3) -> list[Path]:
+    return sorted(folder.iterdir())[:count]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, photo_folder: Path) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    (folder / "best.safetensors").write_bytes(b"weights")
+    return export_bundle(
+        tiny_network(),
+        tiny_card(),
+        folder / "bundles/tiny",
+        golden=photos(photo_folder),
+        checkpoint=folder / "best.safetensors",
+    )
+
+
+def test_every_file_is_in_the_manifest_with_its_checksum(exported: Path) -> None:
+    bundle = Bundle.open(exported)
+    present = {
+        path.relative_to(exported).as_posix() for path in exported.rglob("*") if path.is_file()
+    }
+    assert present == {*bundle.manifest["files"], "manifest.json"}
+    assert {
+        "model.onnx",
+        "model.ts.pt",
+        "golden/000.jpg",
+        "golden/001.png",
+        "golden/002.jpg",
+    } < present
+    assert bundle.damage() == []
+
+
+def test_the_manifest_says_where_it_came_from(exported: Path) -> None:
+    manifest = json.loads((exported / "manifest.json").read_text())
+    assert manifest["name"] == "tiny"
+    assert manifest["models"] == {"fp32": "model.onnx"}
+    assert manifest["opset"] == {"fp32": 12}
+    assert manifest["versions"]["torch"] == torch.__version__
+    assert manifest["checkpoint"]["sha256"] == hashlib.sha256(b"weights").hexdigest()
+    assert (exported / manifest["checkpoint"]["path"]).resolve() == exported.parents[
+        1
+    ] / "best.safetensors"
+
+
+@pytest.mark.parametrize("asked", [{"formats": ("onxx",)}, {"precisions": ("fp32", "int4")}])
+def test_what_there_is_not_is_refused_at_once(
+    tmp_path: Path, asked: dict[str, tuple[str, ...]]
+) -> None:
+    with pytest.raises(
+        ValueError, match=r"'(onxx|int4)' is none of onnx, torchscript, pt2, fp32, fp16, int8"
+    ):
+        export_bundle(tiny_network(), tiny_card(), tmp_path / "tiny", golden=(), **asked)
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_golden_answers_are_the_trained_networks(exported: Path, photo_folder: Path) -> None:
+    classifier = DeployedClassifier(tiny_network(), tiny_card())
+    for golden, path in zip(Bundle.open(exported).golden, photos(photo_folder), strict=True):
+        assert (exported / golden.file).read_bytes() == path.read_bytes()
+        assert golden.source == f"{path.parent.name}/{path.name}"
+        with torch.inference_mode():
+            images = torch.from_numpy(np.asarray(read_image(path)).copy())[None]
+            resized, _, logits, probabilities = classifier.stages(images)
+        assert golden.resized_sha256 == hashlib.sha256(resized.numpy().tobytes()).hexdigest()
+        assert golden.decoded_sha256 == hashlib.sha256(images.numpy().tobytes()).hexdigest()
+        assert list(golden.answer.logits) == logits[0].tolist()
+        assert list(golden.answer.probabilities) == probabilities[0].tolist()
+
+
+def test_the_predictor_answers_as_the_trained_network(exported: Path) -> None:
+    predictor, alone = Predictor(exported), Predictor(exported / "model.onnx")
+    for golden in Bundle.open(exported).golden:
+        for prediction in (predictor(exported / golden.file), alone(exported / golden.file)):
+            np.testing.assert_allclose(
+                prediction.probabilities, golden.answer.probabilities, atol=1e-5
+            )
+
+
+def test_a_copy_of_the_model_alone_notices_damage(exported: Path, tmp_path: Path) -> None:
+    lone = Path(shutil.copy(exported / "model.onnx", tmp_path))
+    onnx.checker.check_model(str(lone), full_check=True)
+    content = lone.read_bytes()
+    for position in range(0, len(content), len(content) // 20):
+        lone.write_bytes(
+            content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :]
+        )
+        with pytest.raises(BundleError, match="it is damaged"):
+            Predictor(lone)
+
+
+def test_the_same_network_gives_the_same_bytes(exported: Path, tmp_path: Path) -> None:
+    again = export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=[], formats=("onnx",))
+    assert (again / "model.onnx").read_bytes() == (exported / "model.onnx").read_bytes()
+
+
+def test_a_second_export_replaces_the_first(tmp_path: Path, photo_folder: Path) -> None:
+    export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=photos(photo_folder))
+    export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=[], formats=("onnx",))
+    assert {path.name for path in (tmp_path / "b").iterdir()} == {"model.onnx", "manifest.json"}
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize(
+    "content", [{"notes.txt": "mine"}, {"manifest.json": '{"name": "a web page"}'}]
+)
+def test_a_folder_that_is_no_bundle_is_left_alone(tmp_path: Path, content: dict[str, str]) -> None:
+    for name, text in content.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ExportError, match="is not a bundle"):
+        export_bundle(tiny_network(), tiny_card(), tmp_path, golden=[])
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == content
+
+
+def test_a_place_that_can_not_be_written_is_found_before_the_work(
+    tmp_path: Path, photo_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgetl.exporting.bundle_writer._Writing", None)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ExportError, match="can't be written: Not a directory"):
+        export_bundle(
+            tiny_network(), tiny_card(), tmp_path / "file/deep/bundle", golden=photos(photo_folder)
+        )
+
+
+def test_a_checkpoint_on_another_disk_than_the_bundles_is_named_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Windows has them, where no way leads from C: to D:."""
+
+    def apart(*_: object) -> str:
+        raise ValueError("path is on mount 'C:', start on mount 'D:'")
+
+    monkeypatch.setattr("os.path.relpath", apart)
+    entry = bundle_writer._checkpoint_entry(
+        tmp_path / "best.safetensors", "ab", tmp_path / "bundle"
+    )
+    assert entry == {"path": (tmp_path / "best.safetensors").as_posix(), "sha256": "ab"}
+
+
+def test_a_file_that_someone_put_into_a_bundle_is_not_lost(tmp_path: Path) -> None:
+    export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=[], formats=("onnx",))
+    (tmp_path / "b/notes.txt").write_text("mine")
+    with pytest.raises(ExportError, match=r"notes\.txt"):
+        export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=[])
+    assert (tmp_path / "b/notes.txt").read_text() == "mine"
+
+
+def test_an_unreadable_golden_photo_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(ImageError, match=r"broken\.jpg"):
+        export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=[tmp_path / "broken.jpg"])
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_network_that_answers_nan_is_not_exported(tmp_path: Path) -> None:
+    network = tiny_network()
+    with torch.no_grad():
+        network.head.bias[1] = float("nan")
+    with pytest.raises(ExportError, match="not finite"):
+        export_bundle(network, tiny_card(), tmp_path / "b", golden=[])
+
+
+def test_an_export_that_answers_otherwise_is_not_put_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photo_folder: Path
+) -> None:
+    export = bundle_writer.export_network
+    monkeypatch.setattr(
+        bundle_writer,
+        "export_network",
+        lambda _, spec, opset: export(tiny_network(seed=1), spec, opset),
+    )
+    with pytest.raises(ExportError, match="ONNX model does not answer"):
+        export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=photos(photo_folder))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_put_there_meanwhile_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = bundle_writer._Writing.add_torchscript
+
+    def slow(writing: bundle_writer._Writing) -> None:
+        program(writing)
+        (tmp_path / "b").mkdir()
+        (tmp_path / "b" / "mine.txt").write_text("mine")
+
+    monkeypatch.setattr(bundle_writer._Writing, "add_torchscript", slow)
+    with pytest.raises(ExportError, match="is not a bundle"):
+        export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=())
+    assert (tmp_path / "b" / "mine.txt").read_text() == "mine"
+
+
+def test_the_current_folder_is_not_replaced_under_ones_feet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ExportError, match="is the current folder"):
+        export_bundle(tiny_network(), tiny_card(), ".", golden=())
+
+
+def test_a_full_folder_for_temporary_files_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("torch.onnx.export", full)
+    with pytest.raises(ExportError, match="No space left") as caught:
+        export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=())
+    assert "TMPDIR" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("photos", [1, 2])
+@pytest.mark.parametrize("stage", ["resized", "probabilities", "nan"])
+def test_verification_names_the_stage_and_the_photo(stage: str, photos: int) -> None:
+    """Also where it is wrong only alone, or only in a batch."""
+    classifier = DeployedClassifier(tiny_network(), tiny_card())
+    references = bundle_writer.synthetic_references(classifier)
+
+    def spoilt(images: np.ndarray) -> Outputs:
+        with torch.inference_mode():
+            resized, _, logits, probabilities = (
+                v.numpy() for v in classifier.stages(torch.from_numpy(images))
+            )
+        if len(images) != photos:
+            pass
+        elif stage == "resized":
+            resized[0, 0, 0, 0] ^= 1
+        else:
+            probabilities[0, 0] += np.nan if stage == "nan" else 2e-4
+        return resized, logits, probabilities
+
+    run: Run = spoilt
+    expected = "resized pixels differ" if stage == "resized" else "a probability differs"
+    with pytest.raises(ExportError, match=f"{expected}.* on noise 48×64"):
+        verify("spoilt", run, references)
+
+
+def test_verification_sees_photos_that_sway_each_other() -> None:
+    classifier = DeployedClassifier(tiny_network(), tiny_card())
+
+    def mixed(images: np.ndarray) -> Outputs:
+        with torch.inference_mode():
+            resized, _, logits, probabilities = (
+                v.numpy() for v in classifier.stages(torch.from_numpy(images))
+            )
+        means = (
+            np.broadcast_to(values.mean(0), values.shape) for values in (logits, probabilities)
+        )
+        return resized, *means
+
+    with pytest.raises(ExportError, match="a probability differs"):
+        verify("mixed", mixed, bundle_writer.synthetic_references(classifier))

@@ -1,0 +1,86 @@
+"""Small fast trainings for tests: a tiny network, tiny photos, a few steps."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from edgetl.training.config.listener import Listener
+from edgetl.training.config.recipes import resolve
+from edgetl.training.config.run_folder import BEST
+from edgetl.training.config.settings import TrainSettings
+from edgetl.training.engine.learner import Learner
+
+SMALL: dict[str, Any] = {
+    "backbone": "timm/test_resnet",
+    "weights": "none",
+    "strategy": "full",
+    "image_size": 32,
+    "batch_size": 4,
+    "epochs": 2,
+    "warm_head": False,
+    "workers": 1,
+    "device": "cpu",
+}
+
+
+def small(data: Path, **changes: Any) -> TrainSettings:
+    """Settings of a small run on ``data``."""
+    return resolve(data, {**SMALL, **changes}, cuda=False)
+
+
+def features_of(data: Path, backbone: str = "timm/test_resnet") -> TrainSettings:
+    """Settings of a run that solves for the head, and keeps no features."""
+    given = {
+        "backbone": backbone,
+        "weights": "none",
+        "strategy": "features",
+        "feature_cache": "off",
+        "device": "cpu",
+    }
+    return resolve(data, given, cuda=False)
+
+
+def weights_of(run: Path) -> dict[str, Tensor]:
+    """The kept weights of a run folder."""
+    return load_file(run / BEST)
+
+
+class Notebook(Listener):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.rows: list[dict] = []
+
+    def note(self, sentence: str) -> None:
+        self.notes.append(sentence)
+
+    def epoch(self, row: dict) -> None:
+        self.rows.append(row)
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Whether two sets of weights are the same bits."""
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def signal_in_step(monkeypatch: pytest.MonkeyPatch, number: int, kind: signal.Signals) -> None:
+    """Have the signal arrive in the middle of step ``number``, counted over the run."""
+    seen = 0
+    plain = Learner.step
+
+    def step(self, *arguments):
+        nonlocal seen
+        seen += 1
+        if seen == number:
+            signal.raise_signal(kind)
+        plain(self, *arguments)
+
+    monkeypatch.setattr(Learner, "step", step)

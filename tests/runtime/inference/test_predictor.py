@@ -1,0 +1,464 @@
+"""The predictor that others embed: right answers, from every source, one at a time or many, and what it refuses."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import tiny_bundle
+from helpers.pictures import photo
+from PIL import Image
+
+from edgetl import Prediction, Predictor
+from edgetl.errors import BundleError, ImageError, MissingDependencyError, RuntimeUnavailableError
+from edgetl.runtime.inference.session import open_session
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_bundle: Path) -> Predictor:
+    return Predictor(tiny_bundle)
+
+
+def encoded(image: Image.Image, format_name: str = "PNG") -> bytes:
+    file = BytesIO()
+    image.save(file, format_name)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(40, 30), (30, 40), (12, 12), (1, 1), (3, 200), (500, 400)]
+)
+@pytest.mark.parametrize("spec", [tiny_bundle.CROPPED, tiny_bundle.SQUASHED])
+def test_answers_are_those_of_the_reference(
+    spec: object, width: int, height: int, tmp_path: Path
+) -> None:
+    card = tiny_bundle.card(spec)  # type: ignore[arg-type]
+    predictor = Predictor(tiny_bundle.write(tmp_path / "bundle", card))
+    picture = photo(5, width, height)
+    logits, probabilities = tiny_bundle.answer(np.asarray(picture), card)
+    prediction = predictor(encoded(picture))
+    np.testing.assert_allclose(prediction.logits, logits, atol=1e-4)
+    np.testing.assert_allclose(prediction.probabilities, probabilities, atol=1e-5)
+    assert prediction.index == int(np.argmax(probabilities))
+    assert prediction.label == tiny_bundle.ODD_LABELS[prediction.index]
+    assert prediction.confidence == pytest.approx(probabilities.max(), abs=1e-5)
+
+
+def test_a_prediction_says_what_it_is(predictor: Predictor, tmp_path: Path) -> None:
+    path = tmp_path / "花, 1.png"
+    photo(1).save(path)
+    prediction = predictor(path)
+    assert prediction.source == str(path)
+    assert prediction.labels == predictor.labels == tiny_bundle.ODD_LABELS
+    assert prediction.probabilities.dtype == prediction.logits.dtype == np.float32
+    assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-6)
+    assert isinstance(prediction.confidence, float)
+    best = prediction.top(3)
+    assert best[0] == (prediction.label, prediction.confidence)
+    assert [score.confidence for score in best] == sorted(
+        (s.confidence for s in prediction.top(99)), reverse=True
+    )[:3]
+    assert len(prediction.top(99)) == 5
+    assert {score.label for score in prediction.top(99)} == set(tiny_bundle.ODD_LABELS)
+    assert prediction.top(0) == []
+    assert (
+        repr(prediction)
+        == f"Prediction({str(path)!r}, label={prediction.label!r}, confidence={prediction.confidence:.4f})"
+    )
+    assert "tiny" in repr(predictor)
+    assert "5 classes" in repr(predictor)
+
+
+def test_the_first_of_equals_is_the_answer() -> None:
+    tie = np.array([0.2, 0.4, 0.4], np.float32)
+    prediction = Prediction("x", ("a", "b", "c"), tie, tie)
+    assert prediction.label == "b"
+    assert [score.label for score in prediction.top(3)] == ["b", "c", "a"]
+
+
+def test_every_kind_of_source_gets_the_same_answer(predictor: Predictor, tmp_path: Path) -> None:
+    picture = photo(3)
+    path = tmp_path / "a.png"
+    picture.save(path)
+    expected = predictor(path).logits
+    for source in (
+        str(path),
+        path.read_bytes(),
+        BytesIO(path.read_bytes()),
+        picture,
+        np.asarray(picture),
+    ):
+        np.testing.assert_array_equal(predictor(source).logits, expected)
+
+
+def test_the_folder_and_its_lone_model_answer_the_same(
+    predictor: Predictor, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    lone = tmp_path / "renamed.bin"
+    lone.write_bytes((tiny_bundle / "model.onnx").read_bytes())
+    alone = Predictor(lone)
+    assert alone.bundle is None
+    assert alone.card == predictor.card
+    np.testing.assert_array_equal(alone(photo(1)).logits, predictor(photo(1)).logits)
+
+
+def mixed_sources() -> list[object]:
+    """Photos of many shapes with everything else between them."""
+    sources: list[object] = [photo(i, 20 + 7 * i, 60 - i) for i in range(12)]
+    sources[2:2] = ["/no/such.jpg", b"", encoded(photo(1))[:200]]
+    sources[8:8] = [np.zeros((3, 3), np.float32), None, 7]
+    return sources
+
+
+@pytest.mark.parametrize("workers", [None, 1, 2, 5])
+def test_a_batch_is_what_singles_are(predictor: Predictor, workers: int | None) -> None:
+    sources = mixed_sources()
+    results = list(predictor.batch(sources, workers=workers))  # type: ignore[arg-type]
+    assert len(results) == len(sources)
+    for source, result in zip(sources, results, strict=True):
+        if isinstance(result, ImageError):
+            with pytest.raises(ImageError) as caught:
+                predictor(source)  # type: ignore[arg-type]
+            assert str(caught.value) == str(result)
+        else:
+            single = predictor(source)  # type: ignore[arg-type]
+            assert single.source == result.source
+            np.testing.assert_allclose(single.logits, result.logits, atol=1e-5)
+    assert sum(isinstance(result, ImageError) for result in results) == 6
+
+
+def test_photos_stacked_into_one_run_get_the_same_answers(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU."""
+    monkeypatch.setattr("edgetl.runtime.inference.predictor._batch_size", lambda provider: 32)
+    sources = mixed_sources()
+    for source, result in zip(sources, predictor.batch(sources), strict=True):  # type: ignore[arg-type]
+        if isinstance(result, Prediction):
+            np.testing.assert_allclose(predictor(source).logits, result.logits, atol=1e-5)  # type: ignore[arg-type]
+
+
+def test_a_batch_takes_sources_as_it_goes(predictor: Predictor) -> None:
+    taken = 0
+
+    def endless() -> Iterator[Image.Image]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield photo(1, 12, 12)
+
+    results = predictor.batch(endless(), workers=2)
+    for _ in range(5):
+        assert isinstance(next(results), Prediction)
+    results.close()
+    assert taken < 20
+
+
+def test_an_empty_batch_is_empty(predictor: Predictor) -> None:
+    assert list(predictor.batch([])) == []
+
+
+def test_an_error_of_the_callers_own_iterable_reaches_the_caller(predictor: Predictor) -> None:
+    def failing() -> Iterator[Image.Image]:
+        yield photo(1)
+        raise ValueError("from the caller")
+
+    with pytest.raises(ValueError, match="from the caller"):
+        list(predictor.batch(failing()))
+
+
+def test_the_limit_on_pixels_is_the_predictors(tiny_bundle: Path) -> None:
+    small = Predictor(tiny_bundle, max_pixels=100)
+    with pytest.raises(ImageError, match="the limit is 100"):
+        small(photo(1, 20, 6))
+    assert isinstance(small(photo(1, 20, 5)), Prediction)
+    assert [type(result) for result in small.batch([photo(1, 20, 6), photo(1, 20, 5)])] == [
+        ImageError,
+        Prediction,
+    ]
+
+
+def test_a_photo_takes_no_more_to_resize_than_was_allowed(tiny_bundle: Path) -> None:
+    thin = Image.new("L", (1, 30_000))
+    size = Predictor(tiny_bundle).card.spec.resized_size(thin.height, thin.width)
+    takes = size[1] * max(size[0], thin.height)
+    assert isinstance(Predictor(tiny_bundle, max_pixels=takes)(thin), Prediction)
+    assert takes > 1_000_000
+    with pytest.raises(ImageError, match=f"takes {takes:,} pixels; the limit is {takes - 1:,}"):
+        Predictor(tiny_bundle, max_pixels=takes - 1)(thin)
+
+
+def test_a_photo_too_thin_to_resize_is_named(predictor: Predictor, tmp_path: Path) -> None:
+    path = tmp_path / "thin.png"
+    Image.new("L", (1, 3_000_000)).save(path)
+    with pytest.raises(ImageError, match=r"thin\.png: resizing 1×3000000"):
+        predictor(path)
+
+
+def test_probabilities_that_are_no_numbers_are_an_error(tmp_path: Path) -> None:
+    import onnx
+
+    model = onnx.load_model_from_string(tiny_bundle.onnx_bytes(tiny_bundle.card()))
+    bias = next(value for value in model.graph.initializer if value.name == "bias")
+    bias.raw_data = np.full(3, np.nan, np.float32).tobytes()
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    broken = Predictor(tmp_path / "m.onnx")
+    with pytest.raises(BundleError, match="are not finite numbers"):
+        broken(photo(1))
+    results = list(broken.batch([photo(1), b""]))
+    assert ["not finite numbers" in str(result) for result in results] == [True, False]
+
+
+def test_one_photo_without_an_answer_costs_the_others_none(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgetl.runtime.inference.predictor._batch_size", lambda provider: 8)
+    plain = Predictor.run_model
+
+    def broken(
+        self: Predictor, images: np.ndarray, *, threads: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        logits, probabilities = plain(self, images, threads=threads)
+        logits[1] = np.inf
+        return logits, probabilities
+
+    monkeypatch.setattr(Predictor, "run_model", broken)
+    results = list(predictor.batch([photo(seed) for seed in range(4)], workers=1))
+    assert [isinstance(result, Prediction) for result in results] == [True, False, True, True]
+
+
+def test_a_lone_model_replaced_meanwhile_is_not_mixed_with_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(tiny_bundle.onnx_bytes(tiny_bundle.card()))
+    predictor = Predictor(path)
+    path.write_bytes(tiny_bundle.onnx_bytes(tiny_bundle.card(), seed=1))
+    assert isinstance(predictor(photo(1)), Prediction), "what is loaded goes on"
+    with pytest.raises(BundleError, match="it was replaced after it was loaded"):
+        list(predictor.batch([photo(1), photo(2)]))
+    with pytest.raises(BundleError, match="it was replaced after it was loaded"):
+        predictor.model_id  # noqa: B018
+
+
+def test_a_bundle_damaged_meanwhile_is_one_error_and_not_one_a_photo(bundle_copy: Path) -> None:
+    predictor = Predictor(bundle_copy)
+    (bundle_copy / "model.onnx").write_bytes(b"other")
+    with pytest.raises(BundleError):
+        list(predictor.batch([photo(1), photo(2)], workers=2))
+
+
+# Providers and threads.
+
+
+@pytest.mark.parametrize(
+    "providers", ["cpu", "CPUExecutionProvider", "CPU", ["cpu"], "auto", ["CPU", "cpu"]]
+)
+def test_the_cpu_by_any_name(tiny_bundle: Path, providers: str | list[str]) -> None:
+    assert isinstance(Predictor(tiny_bundle, providers=providers)(photo(1)), Prediction)
+
+
+@pytest.mark.parametrize("providers", [["cpu", 3], [("CPUExecutionProvider", {})]])
+def test_providers_that_are_no_names_are_refused(tiny_bundle: Path, providers: list[Any]) -> None:
+    with pytest.raises(TypeError, match="providers are names"):
+        Predictor(tiny_bundle, providers=providers)
+
+
+@pytest.mark.parametrize("providers", ["cuda", "tpu", ["cuda", "cpu"], [], ["cpu", "nothing"], ""])
+def test_a_provider_that_is_not_there_is_refused_with_those_that_are(
+    tiny_bundle: Path, providers: str | list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(RuntimeUnavailableError, match="not in the installed onnxruntime") as caught:
+        Predictor(tiny_bundle, providers=providers)
+    assert caught.value.hint == "Available here: auto, cpu."
+
+
+def test_cuda_that_is_built_in_but_does_not_start_is_an_error_unless_auto(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "onnxruntime.get_available_providers",
+        lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    )
+    monkeypatch.setattr("onnxruntime.InferenceSession", _session_that_falls_back)
+    with pytest.raises(
+        RuntimeUnavailableError, match="could not start it and would run on CPUExecutionProvider"
+    ):
+        Predictor(tiny_bundle, providers="cuda")
+    assert isinstance(Predictor(tiny_bundle)(photo(1)), Prediction)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, ValueError])
+def test_cuda_that_fails_to_start_is_told_in_the_error_and_not_on_stdout(
+    tiny_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    kind: type[Exception],
+) -> None:
+    import onnxruntime
+
+    create = onnxruntime.InferenceSession._create_inference_session
+
+    def fail(session: object, providers: list[object], *more: object) -> None:
+        if len(providers) > 1:
+            raise kind("no driver")
+        create(session, providers, *more)
+
+    monkeypatch.setattr(
+        "onnxruntime.get_available_providers",
+        lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    )
+    monkeypatch.setattr("onnxruntime.InferenceSession._create_inference_session", fail)
+    with pytest.raises(RuntimeUnavailableError, match="would run on CPUExecutionProvider"):
+        Predictor(tiny_bundle, providers="cuda")
+    assert isinstance(Predictor(tiny_bundle)(photo(1)), Prediction)
+    assert capsys.readouterr().out == ""
+
+
+def test_cuda_is_looked_for_where_pip_puts_it_without_a_word_on_stdout(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        "onnxruntime.get_available_providers",
+        lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    )
+    looked = []
+    monkeypatch.setattr(
+        "onnxruntime.preload_dlls",
+        lambda: looked.append(print("Failed to load libcublas")),
+        raising=False,
+    )
+    monkeypatch.setattr("onnxruntime.InferenceSession", _session_that_falls_back)
+    Predictor(tiny_bundle)
+    assert len(looked) == 1 and capsys.readouterr().out == ""
+
+
+def test_cuda_keeps_its_digits_unless_tf32_is_asked_for(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[list[object]] = []
+
+    def record(model: bytes, options: object, providers: list[object], **more: object) -> object:
+        given.append(providers)
+        return _session_that_falls_back(model, options, providers, **more)
+
+    monkeypatch.setattr(
+        "onnxruntime.get_available_providers",
+        lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    )
+    monkeypatch.setattr("onnxruntime.InferenceSession", record)
+    Predictor(tiny_bundle)
+    open_session(tiny_bundle / "model.onnx", tf32=True)
+    assert given == [
+        [("CUDAExecutionProvider", {"use_tf32": tf32}), "CPUExecutionProvider"] for tf32 in (0, 1)
+    ]
+
+
+def _session_that_falls_back(
+    model: bytes, options: object, providers: list[object], **_: object
+) -> object:
+    """What onnxruntime-gpu does on a machine without a driver: it goes on with the CPU."""
+    import onnxruntime
+
+    return onnxruntime.capi.onnxruntime_inference_collection.InferenceSession(
+        model, options, providers=["CPUExecutionProvider"]
+    )
+
+
+def test_threads_give_the_same_answers(tiny_bundle: Path, predictor: Predictor) -> None:
+    for threads in (1, 2, 4):
+        np.testing.assert_allclose(
+            Predictor(tiny_bundle, threads=threads)(photo(1)).logits,
+            predictor(photo(1)).logits,
+            atol=1e-5,
+        )
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.5, "2"])
+def test_impossible_numbers_are_refused(
+    tiny_bundle: Path, predictor: Predictor, number: Any
+) -> None:
+    with pytest.raises(ValueError, match=f"threads is {number!r}"):
+        Predictor(tiny_bundle, threads=number)
+    with pytest.raises(ValueError, match=f"max_pixels is {number!r}"):
+        Predictor(tiny_bundle, max_pixels=number)
+    with pytest.raises(ValueError, match=f"workers is {number!r}"):
+        predictor.batch([], workers=number)
+
+
+def test_a_model_without_a_name_is_not_the_current_folder(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_bundle)
+    with pytest.raises(ValueError, match="model is empty"):
+        Predictor("")
+
+
+def test_a_limit_on_pixels_can_not_be_left_out(tiny_bundle: Path) -> None:
+    with pytest.raises(ValueError, match="max_pixels is None; it must be a whole number"):
+        Predictor(tiny_bundle, max_pixels=None)  # type: ignore[arg-type]
+
+
+def test_without_onnxruntime_the_error_is_the_install_command(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with pytest.raises(MissingDependencyError, match=r'pip install "edgetl\[cpu\]"'):
+        Predictor(tiny_bundle)
+
+
+def test_a_predictor_can_be_pickled(predictor: Predictor) -> None:
+    copy = pickle.loads(pickle.dumps(predictor))
+    np.testing.assert_array_equal(copy(photo(1)).logits, predictor(photo(1)).logits)
+
+
+def test_a_program_that_changes_its_folder_keeps_its_model(
+    bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bundle_copy.parent)
+    models = [Predictor(bundle_copy.name), Predictor(f"{bundle_copy.name}/model.onnx")]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    photos = [np.zeros((40, 40, 3), np.uint8)] * 3
+    for model in models:
+        assert all(isinstance(answer, Prediction) for answer in model.batch(photos, workers=2))
+        assert pickle.loads(pickle.dumps(model)).labels == model.labels
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        "photo.jpg",
+        b"bytes",
+        Path("photo.jpg"),
+        bytearray(9),
+        np.zeros((32, 32, 3), np.uint8),
+        BytesIO(b"a\nb"),
+    ],
+)
+def test_a_batch_of_one_photo_that_is_no_list_is_refused(predictor: Predictor, one: object) -> None:
+    with pytest.raises(TypeError, match="many photos"):
+        predictor.batch(one)  # type: ignore[arg-type]
+
+
+def test_a_lone_model_has_no_precisions_to_choose_from(tiny_bundle: Path) -> None:
+    with pytest.raises(BundleError, match="one precision only"):
+        Predictor(tiny_bundle / "model.onnx", precision="int8")
+
+
+def test_a_bundle_replaced_meanwhile_is_told_from_a_damaged_one(
+    bundle_copy: Path, tmp_path: Path
+) -> None:
+    predictor = Predictor(bundle_copy)
+    (bundle_copy / "model.onnx").write_bytes(b"damaged")
+    with pytest.raises(BundleError, match="7 bytes"):
+        list(predictor.batch([photo(1)] * 4, workers=2))
+    shutil.rmtree(bundle_copy)
+    tiny_bundle.write(bundle_copy, tiny_bundle.card(temperature=3.0))
+    with pytest.raises(BundleError, match="it was replaced after it was loaded"):
+        list(predictor.batch([photo(1)] * 4, workers=2))

@@ -1,0 +1,62 @@
+"""Which learning rate is suggested for a curve of losses."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from edgetl.errors import TrainingError
+from edgetl.training.config.settings import TrainSettings
+from edgetl.training.engine.lr_finder import _sweep, half_fallen
+from edgetl.training.torch_env.distributed import Processes
+
+RATES = np.geomspace(1e-6, 1, 61).tolist()
+
+
+@pytest.mark.parametrize("where", [1e-4, 1e-3, 1e-2])
+def test_the_rate_in_the_middle_of_the_slope(where: float) -> None:
+    losses = 2 - np.tanh(2 * np.log10(np.asarray(RATES) / where))
+    noise = np.random.default_rng(0).normal(0, 0.03, len(RATES))
+    rising = np.where(np.asarray(RATES) > 30 * where, 5.0, 0.0)
+    assert half_fallen(RATES, (losses + noise + rising).tolist()) == pytest.approx(where, rel=0.5)
+
+
+def test_a_loss_that_wavers_or_only_rises_suggests_nothing() -> None:
+    wavering = 0.33 + np.random.default_rng(0).normal(0, 0.01, len(RATES))
+    wavering[:5] += np.linspace(0.2, 0, 5)  # as a running mean of few begins
+    assert half_fallen(RATES, wavering.tolist()) is None
+    assert half_fallen(RATES, np.linspace(1, 2, 61).tolist()) is None
+    with pytest.raises(TrainingError, match="broke at once"):
+        half_fallen(RATES[:2], [1.0, 5.0])
+
+
+class Exploding:
+    """A learner whose loss falls, until the rate is above 0.01."""
+
+    def __init__(self) -> None:
+        self.sums, self.rate, self.steps = torch.zeros(3), 0.0, 0
+
+    def begin_training(self) -> None:
+        pass
+
+    def set_rate(self, rate: float) -> None:
+        self.rate = rate
+
+    def step(self, *_: object) -> None:
+        self.steps += 1
+        self.sums += torch.tensor([4 * (1e6 if self.rate > 0.01 else 1 / self.steps), 0.0, 4.0])
+
+
+def test_rates_above_the_one_that_breaks_the_loss_are_not_tried() -> None:
+    learner = Exploding()
+    sampler = SimpleNamespace(steps=5, shares=lambda *_: None, of_step=lambda *_: (1, 4))
+    kit = SimpleNamespace(
+        sampler=sampler, loader=SimpleNamespace(batches=lambda _: (nothing for nothing in ()))
+    )
+    settings = TrainSettings("d", accumulate=1)
+    rates, losses = _sweep(settings, kit, learner, Processes(torch.device("cpu")), lambda: None)  # type: ignore[arg-type]
+    assert 0.005 < max(rates) <= 0.01 and max(losses) <= 1
+    assert learner.steps == len(rates) + 1

@@ -1,0 +1,432 @@
+"""The report: everything in it, nothing from outside, any label, any number of classes, and a browser opens it."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.special import softmax
+
+from edgetl.data.image_folder import Sample
+from edgetl.errors import CheckpointError, TrainingError
+from edgetl.runtime.bundle.model_card import ModelCard
+from edgetl.runtime.images.spec import PreprocessSpec
+from edgetl.training.evaluation import confusion_drawing, plots, report
+from edgetl.training.evaluation.metrics import class_metrics, metrics_summary
+from edgetl.training.evaluation.report import ReportData, kept_weights, write_report
+
+SPEC = PreprocessSpec("shorter_side", 256, "bicubic", (224, 224), (0.5,) * 3, (0.5,) * 3)
+ODD_LABELS = (
+    "<script>alert(1)</script>",
+    'a "quoted" & <b>',
+    "花 と 鳥",
+    "line\nbreak",
+    "{{ 7 * 7 }}",
+    "'; --",
+)
+
+
+def results(
+    folder: Path, labels: tuple[str, ...], *, photos: int = 120, temperature: float = 1.6
+) -> ReportData:
+    """A run whose every fifth photo or so is classified wrongly; the photos exist."""
+    rng = np.random.default_rng(len(labels))
+    targets = np.arange(photos) % len(labels)
+    logits = rng.normal(size=(photos, len(labels))) + 4 * np.eye(len(labels))[targets]
+    wrong = rng.permutation(photos)[: photos // 5]
+    logits[wrong, (targets[wrong] + 1) % len(labels)] += 9
+    probabilities, untempered = (
+        softmax(logits * factor, axis=1).astype(np.float32) for factor in (1.0, temperature)
+    )
+    paths = [folder / f"{number}.jpg" for number in range(photos)]
+    for number, path in enumerate(paths):
+        Image.new("RGB", (30 + number % 7, 20), (number * 2 % 256, 80, 90)).save(path)
+    card = ModelCard(
+        labels,
+        SPEC,
+        "efficientnet_lite0",
+        temperature,
+        metrics=metrics_summary(probabilities, targets, untempered=untempered),
+        data={"train": 500, "fingerprint": "ab12"},
+        versions={"torch": "2.13"},
+    )
+    return ReportData(
+        card=card,
+        classes=class_metrics(probabilities, targets, labels),
+        probabilities=probabilities,
+        untempered=untempered if temperature != 1 else None,
+        targets=targets,
+        paths=paths,
+        seconds=83.0,
+        device="2 CPU cores",
+        train_counts=[100 + number for number in range(len(labels))],
+        settings={"lr": 0.0005, "scale": [0.5, 1.0], "flip": True, "note": "<i>"},
+        history=[
+            {
+                "epoch": e,
+                "train_loss": 1 / e,
+                "val_loss": 2 / e,
+                "val_accuracy": 1 - 1 / (1 + e),
+                "lr": 0.1 / e,
+            }
+            for e in (1, 2, 3)
+        ],
+        warnings=["Classes are <uneven>."],
+    )
+
+
+class Page(HTMLParser):
+    """What a page holds: its elements with their attributes, and its text."""
+
+    VOID = frozenset({"meta", "link", "img", "br"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def page_of(run: Path, data: ReportData) -> Page:
+    return Page(write_report(run, data).read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "runs" / "my <run>"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_the_page_is_whole_and_needs_nothing_from_outside(run, tmp_path):
+    page = page_of(run, results(tmp_path, ODD_LABELS))
+    assert page.open == []
+    assert not page.all("script")
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "xlink:href", "data", "action"):
+            target = attributes.get(name)
+            assert target is None or target.startswith(("data:", "#")), (tag, target)
+    identifiers = [attributes["id"] for _, attributes in page.elements if attributes.get("id")]
+    assert len(identifiers) == len(set(identifiers))
+    used = [
+        attributes["xlink:href"][1:]
+        for _, attributes in page.elements
+        if "xlink:href" in attributes
+    ]
+    assert used
+    assert set(used) <= set(identifiers)
+
+
+def test_labels_of_any_kind_are_text(run, tmp_path):
+    page = page_of(run, results(tmp_path, ODD_LABELS))
+    for label in ODD_LABELS:
+        assert label in page.text
+    assert "Classes are <uneven>." in page.text
+    assert "my <run>" in page.text
+
+
+def test_headline_figures_are_those_of_the_metrics(run, tmp_path):
+    data = results(tmp_path, ("cat", "dog"))
+    text = page_of(run, data).text.replace("\N{NO-BREAK SPACE}", " ")
+    summary = metrics_summary(data.probabilities, data.targets, untempered=data.untempered)
+    low, high = summary["accuracy_interval"]
+    assert f"{summary['accuracy']:.1%}".replace("%", " %") in text
+    assert f"95 % interval {100 * low:.1f} % to {100 * high:.1f} %" in text
+    assert f"{100 * summary['calibration_error_before']:.1f} % before the temperature (1.6)" in text
+    assert "1 min 23 s" in text
+    assert "201 trained on" in text
+
+
+def test_mistakes_are_thumbnails_of_the_surest_first(run, tmp_path):
+    data = results(tmp_path, ("cat", "dog", "owl"), photos=200)
+    page = page_of(run, data)
+    pictures = page.all("img")
+    predicted, confidence = data.probabilities.argmax(1), data.probabilities.max(1)
+    wrong = [
+        number
+        for number in np.argsort(-confidence, kind="stable")
+        if predicted[number] != data.targets[number]
+    ]
+    assert [attributes["alt"].split("/")[-1] for attributes in pictures] == [
+        f"{number}.jpg" for number in wrong[:24]
+    ]
+    first = Image.open(io.BytesIO(base64.b64decode(pictures[0]["src"].partition(",")[2])))
+    assert first.format == "JPEG"
+    assert abs(first.getpixel((5, 5))[0] - wrong[0] * 2 % 256) < 8
+
+
+def test_doubtful_training_photos_are_shown_with_what_they_were_taken_for(run, tmp_path):
+    data = results(tmp_path, ("cat", "dog"))
+    assert "Doubtful training photos" not in page_of(run, data).text
+    photo = Sample(data.paths[7], 1, "")
+    page = page_of(
+        run,
+        dataclasses.replace(data, targets=data.probabilities.argmax(1), doubts=[(photo, 0, 0.913)]),
+    )
+    assert [picture["alt"].split("/")[-1] for picture in page.all("img")] == ["7.jpg"]
+    shown = page.text[page.text.index("Doubtful training photos") :]
+    assert "dog → cat 91.3" in " ".join(shown.split())
+
+
+def test_of_many_doubts_the_surest_are_shown_and_how_many_there_are(run, tmp_path):
+    data = results(tmp_path, ("cat", "dog"), photos=20)
+    doubts = [
+        (Sample(path, 1, ""), 0, 0.9 - number / 100) for number, path in enumerate(data.paths)
+    ]
+    page = page_of(
+        run, dataclasses.replace(data, targets=data.probabilities.argmax(1), doubts=doubts)
+    )
+    assert [picture["alt"].split("/")[-1] for picture in page.all("img")] == [
+        f"{number}.jpg" for number in range(12)
+    ]
+    assert "12 of 20 are shown, doubtful.csv has all" in page.text
+    assert "are shown" not in page_of(run, dataclasses.replace(data, doubts=doubts[:12])).text
+
+
+def test_half_way_weights_are_on_no_curve(run, tmp_path, monkeypatch):
+    drawn = {}
+    plain = plots.line_plot
+    monkeypatch.setattr(
+        plots,
+        "line_plot",
+        lambda name, *rest, **more: drawn.update({name: more}) or plain(name, *rest, **more),
+    )
+    data = results(tmp_path, ("cat", "dog"))
+    card = dataclasses.replace(data.card, metrics={**data.card.metrics, "epoch": 2, "midway": True})
+    text = page_of(run, dataclasses.replace(data, card=card)).text
+    assert drawn["loss"]["chosen"] is drawn["accuracy"]["chosen"] is None
+    assert (
+        "What was kept lies half-way to epoch 2, on no curve" in text
+        and "The line marks" not in text
+    )
+
+
+def test_a_photo_that_is_gone_does_not_stop_the_report(run, tmp_path):
+    data = results(tmp_path, ("cat", "dog"))
+    for path in data.paths:
+        path.unlink()
+    page = page_of(run, data)
+    assert not page.all("img")
+    assert "no longer readable" in page.text
+
+
+def test_a_run_without_mistakes_epochs_or_temperature(run, tmp_path):
+    data = results(tmp_path, ("cat", "dog"), temperature=1.0)
+    data = dataclasses.replace(
+        data, targets=data.probabilities.argmax(1), history=(), train_counts=(), warnings=()
+    )
+    page = page_of(run, data)
+    assert "classified rightly" in page.text
+    assert "How it was trained" not in page.text
+    assert "before the temperature" not in page.text
+    assert "100.0" in page.text
+
+
+def test_strengths_of_the_head_are_a_curve(run, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        plots,
+        "line_plot",
+        lambda name, series, **options: drawn.update({name: (series, options)}) or "",
+    )
+    tried = [(10.0, 0.85), (0.1, 0.8), (1.0, 0.7)]
+    data = dataclasses.replace(results(tmp_path, ("cat", "dog")), history=(), strengths=tried)
+    assert (
+        "Strength of the head: 1, of the least loss in cross-validation" in page_of(run, data).text
+    )
+    series, options = drawn["strengths"]
+    assert series == {"loss": ([0.1, 1.0, 10.0], [0.8, 0.7, 0.85])}
+    assert options["chosen"] == 1.0
+
+
+def test_curves_are_those_of_their_legends_and_mark_what_was_kept(run, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        plots,
+        "line_plot",
+        lambda name, series, **options: drawn.update({name: (series, options)}) or "",
+    )
+    data = results(tmp_path, ("cat", "dog"))
+    history = [{"epoch": 0, "train_loss": None, "val_loss": 3.0, "lr": None}, *data.history]
+    card = dataclasses.replace(data.card, metrics={**data.card.metrics, "epoch": 2})
+    text = page_of(run, dataclasses.replace(data, card=card, history=history)).text
+    assert drawn["loss"][0] == {
+        "train": ([1, 2, 3], [1, 1 / 2, 1 / 3]),
+        "val": ([0, 1, 2, 3], [3.0, 2, 1, 2 / 3]),
+    }
+    assert drawn["lr"][0] == {"lr": ([1, 2, 3], [0.1, 0.05, 0.1 / 3])}
+    assert [drawn[name][1]["chosen"] for name in ("loss", "accuracy", "lr")] == [2, 2, None]
+    assert "epoch 0 is the head that training began with" in text
+
+
+def test_where_the_photos_are_and_how_they_were_parted_is_told(run, tmp_path):
+    data = results(tmp_path, ("cat", "dog"))
+    told = dataclasses.replace(
+        data, settings={**data.settings, "data": "/photos/pets"}, validated_on="the folder val/"
+    )
+    text = page_of(run, told).text
+    assert "/photos/pets" in text and "the folder val/" in text
+
+
+def test_one_epoch_and_rows_with_missing_values_can_be_drawn(run, tmp_path):
+    history = [
+        {"epoch": 1, "train_loss": 0.5, "val_loss": None},
+        {"epoch": 2, "train_loss": 0.4, "val_loss": 0.6},
+    ]
+    for rows in (history, history[:1]):
+        assert (
+            "Loss"
+            in page_of(
+                run, dataclasses.replace(results(tmp_path, ("cat", "dog")), history=rows)
+            ).text
+        )
+
+
+def test_plots_take_the_page_s_colours(run, tmp_path):
+    text = write_report(run, results(tmp_path, ("cat", "dog"))).read_text(encoding="utf-8")
+    assert "stroke: var(--series-2)" in text
+    assert "#01020" not in text
+
+
+def test_matplotlib_is_left_as_it_was(run, tmp_path):
+    before = dict(matplotlib.rcParams)
+    write_report(run, results(tmp_path, ("cat", "dog")))
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize(("classes", "drawn"), [(2, 2), (10, 10), (120, 120), (400, 60)])
+def test_every_number_of_the_confusion_matrix_has_its_cell(classes, drawn):
+    rng = np.random.default_rng(0)
+    matrix = np.diag(rng.integers(1, 50, classes))
+    matrix[0, 1] += 7
+    labels = [f"class {number}" for number in range(classes)]
+    drawing = confusion_drawing.draw(matrix, labels)
+    assert (drawing.drawn, drawing.all) == (drawn, classes)
+    (cell,) = [cell for cell in drawing.cells if cell.row != cell.column]
+    assert (drawing.names[cell.row], drawing.names[cell.column], cell.count) == (
+        "class 0",
+        "class 1",
+        7,
+    )
+    assert cell.share == 7 / matrix[0].sum()
+    assert cell.title.startswith("class 0 → class 1: 7 of ")
+    assert all(
+        drawing.cells[0].opacity >= other.opacity > 0
+        for other in drawing.cells
+        if other.share <= drawing.cells[0].share
+    )
+
+
+def test_long_labels_are_shortened_and_kept_in_full():
+    drawing = confusion_drawing.draw(np.eye(2, dtype=np.int64), ["a" * 80, "花" * 40])
+    assert max(map(len, drawing.labels)) <= 22
+    assert drawing.names == ("a" * 80, "花" * 40)
+
+
+def test_a_folder_that_can_not_be_written_keeps_the_earlier_report(run, tmp_path, monkeypatch):
+    data = results(tmp_path, ("cat", "dog"))
+    before = write_report(run, data).read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        write_report(run, dataclasses.replace(data, seconds=1.0))
+    assert (run / report.REPORT).read_bytes() == before
+
+
+def test_outputs_that_are_not_finite_are_refused(run, tmp_path):
+    data = results(tmp_path, ("cat", "dog"))
+    data.probabilities[0, 0] = np.nan
+    with pytest.raises(TrainingError, match="not finite"):
+        write_report(run, data)
+    assert list(run.iterdir()) == []
+
+
+def test_each_figure_is_where_its_heading_says(run, tmp_path):
+    data = results(tmp_path, ("cat", "dog", "emu"))
+    data = dataclasses.replace(data, settings={"lr": 0.00321, "flip": True})
+    text = write_report(run, data).read_text(encoding="utf-8")
+    sections = dict(re.findall(r'<section id="(\w+)">(.*?)</section>', text, re.DOTALL))
+    assert "<svg" in sections["calibration"] and "<svg" in sections["confusion"]
+    predicted = data.probabilities.argmax(1)
+    for index, label in enumerate(data.card.labels):
+        hits = ((predicted == index) & (data.targets == index)).sum()
+        precision, recall = hits / (predicted == index).sum(), hits / (data.targets == index).sum()
+        f1 = 2 * precision * recall / (precision + recall)
+        row = next(
+            row
+            for row in re.findall(r"<tr>(.*?)</tr>", sections["classes"])
+            if f"<td>{label}</td>" in row
+        )
+        shown = [float(share) for share in re.findall(r"([\d.]+)\N{NO-BREAK SPACE}%", row)]
+        assert shown == pytest.approx([100 * precision, 100 * recall, 100 * f1], abs=0.051)
+    for name, value in (("lr", "0.00321"), ("flip", "yes"), *data.card.versions.items()):
+        assert f"<dt>{name}</dt><dd>{value}</dd>" in sections["about"]
+
+
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+
+
+@pytest.mark.parametrize("labels", [ODD_LABELS, tuple(f"class {number}" for number in range(120))])
+def test_a_browser_opens_it_without_a_complaint(run, tmp_path, labels):
+    path = write_report(run, results(tmp_path, labels))
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here; .ci/run installs one")
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    options = [
+        "--enable-logging=stderr",
+        "--v=0",
+        "--window-size=400,1200",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+    shot = tmp_path / "shot.png"
+    command = [CHROMIUM, *flags.split(), *options, f"--screenshot={shot}", path.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr
+    with Image.open(shot) as picture:
+        assert len(picture.convert("RGB").getcolors(1 << 24)) > 100  # something was drawn
+
+
+@pytest.mark.parametrize(
+    ("metrics", "words"),
+    [
+        ({"epoch": 0, "midway": False}, "those that training began with"),
+        ({"epoch": 3, "midway": False}, "of epoch 3"),
+        ({"epoch": 12, "midway": True}, "half-way to epoch 12"),
+    ],
+)
+def test_the_kept_weights_in_words(metrics: dict, words: str) -> None:
+    assert kept_weights(metrics) == words

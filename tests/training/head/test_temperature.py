@@ -1,0 +1,90 @@
+"""The temperature: found where it is known, never worse, and sane where there is little to go by."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.special import log_softmax, softmax
+
+from edgetl.errors import TrainingError
+from edgetl.training.evaluation.metrics import metrics_summary
+from edgetl.training.head.temperature import LIMITS, fit_temperature
+
+
+def drawn(
+    photos: int, temperature: float, seed: int = 0, classes: int = 5
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Logits of a classifier whose probabilities would be exactly right at ``temperature``."""
+    rng = np.random.default_rng(seed)
+    true = rng.normal(0, 2, (photos, classes))
+    labels = np.array([rng.choice(classes, p=row) for row in softmax(true, axis=1)])
+    return (true * temperature).astype(np.float32), labels
+
+
+def loss(logits: NDArray[np.float32], labels: NDArray[np.int64], temperature: float) -> float:
+    return float(
+        -log_softmax(logits.astype(np.float64) / temperature, axis=1)[
+            np.arange(len(labels)), labels
+        ].mean()
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
+def test_the_temperature_is_found(temperature: float) -> None:
+    assert fit_temperature(*drawn(4000, temperature)) == pytest.approx(temperature, rel=0.1)
+
+
+@pytest.mark.parametrize("photos", [2, 5, 20, 200])
+@pytest.mark.parametrize("seed", range(5))
+def test_it_is_never_worse_than_none(photos: int, seed: int) -> None:
+    logits, labels = drawn(photos, 1.7, seed)
+    assert loss(logits, labels, fit_temperature(logits, labels)) <= loss(logits, labels, 1.0)
+
+
+@pytest.mark.parametrize("temperature", [0.4, 3.0])
+def test_the_calibration_error_shrinks_on_other_photos(temperature: float) -> None:
+    found = fit_temperature(*drawn(500, temperature))
+    logits, labels = drawn(2000, temperature, seed=1)
+    before, after = (
+        metrics_summary(softmax(logits / divisor, axis=1).astype(np.float32), labels)[
+            "calibration_error"
+        ]
+        for divisor in (1.0, found)
+    )
+    assert after < 0.5 * before
+
+
+def test_where_every_photo_is_right_confidence_stays_below_what_so_few_can_show() -> None:
+    for photos in (3, 30, 300):
+        logits = np.zeros((photos, 4), np.float32)
+        labels = np.arange(photos) % 4
+        logits[np.arange(photos), labels] = 2.0
+        confidence = softmax(logits / fit_temperature(logits, labels), axis=1).max(1).mean()
+        assert 1 - 1.01 / (photos + 1) < confidence < 1
+
+
+def test_where_every_photo_is_wrong_it_stops_at_the_limit() -> None:
+    logits = np.array([[9.0, 0.0], [8.0, 0.0], [7.0, 0.0]], np.float32)
+    assert LIMITS[0] <= fit_temperature(logits, [1, 1, 1]) <= LIMITS[1]
+
+
+def test_logits_that_say_nothing_leave_it_at_1() -> None:
+    assert fit_temperature(np.zeros((10, 3), np.float32), np.arange(10) % 3) == 1.0
+
+
+@pytest.mark.parametrize(
+    "logits", [np.empty((0, 3), np.float32), np.full((2, 3), np.inf, np.float32)]
+)
+def test_nothing_to_fit_to_is_an_error(logits: NDArray[np.float32]) -> None:
+    with pytest.raises(TrainingError):
+        fit_temperature(logits, [0] * len(logits))
+
+
+def test_weights_count_like_copies() -> None:
+    logits, labels = drawn(300, 2.0)
+    weights = np.where(labels == 0, 3.0, 1.0).astype(np.float32)
+    thrice = np.repeat(np.arange(300), weights.astype(int))
+    copied = fit_temperature(logits[thrice], labels[thrice])
+    assert fit_temperature(logits, labels, weights) == pytest.approx(copied, rel=0.02)
+    assert abs(copied - fit_temperature(logits, labels)) > 0.02 * copied

@@ -1,0 +1,424 @@
+"""Backbones by name: heads, blocks, preprocessing, and pretrained weights through each library's own loader."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torchvision import models, transforms
+from torchvision.transforms import InterpolationMode
+
+from edgetl.errors import TrainingError
+from edgetl.runtime.bundle.model_card import ModelCard
+from edgetl.runtime.images.spec import PreprocessSpec
+from edgetl.training.config.run_folder import BEST
+from edgetl.training.models import backbones, checkpoint
+from edgetl.training.models.backbones import build
+from edgetl.training.models.checkpoint import Trained
+from edgetl.training.models.multi_level import find_levels, with_levels
+from edgetl.training.models.pretrained_weights import embedded_weights_file, read_weights
+
+HEADS = {
+    "resnet18": "fc",
+    "vgg11": "classifier.6",
+    "squeezenet1_1": "classifier.1",
+    "densenet121": "classifier",
+    "googlenet": "fc",
+    "inception_v3": "fc",
+    "vit_b_16": "heads.head",
+    "swin_t": "head",
+    "convnext_tiny": "classifier.2",
+    "mobilenet_v3_small": "classifier.3",
+    "timm/test_resnet": "fc",
+    "timm/test_vit": "head",
+    "timm/test_convnext": "head.fc",
+    "efficientnet_lite0": "classifier",
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_head_is_replaced_whatever_it_is_called(name):
+    backbone = build(name, 3, weights="none")
+    assert backbone.head == HEADS[name]
+    layer = backbone.module.get_submodule(backbone.head)
+    assert getattr(layer, "out_features", None) == 3 or getattr(layer, "out_channels", None) == 3
+    assert backbone.has_linear_head == isinstance(layer, nn.Linear)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_blocks_and_heads_hold_every_module_once(name):
+    backbone = build(name, 3, weights="none")
+    paths = [path for block in backbone.blocks for path in block] + list(backbone.heads)
+    assert len(paths) == len(set(paths))
+    owned = [id(p) for path in paths for p in backbone.module.get_submodule(path).parameters()]
+    assert len(owned) == len(set(owned)), "a parameter in two blocks"
+    # all that is left over are single tensors such as a class token or position embeddings
+    left = [key for key, p in backbone.module.named_parameters() if id(p) not in set(owned)]
+    assert all(
+        key.rpartition(".")[2] in {"class_token", "cls_token", "pos_embed", "pos_embedding"}
+        for key in left
+    ), left
+
+
+def test_blocks_follow_the_forward_order():
+    blocks = build("resnet18", 3, weights="none").blocks
+    assert blocks[0] == ("conv1", "bn1")
+    assert blocks[-2:] == (("layer4.0",), ("layer4.1",))
+    assert len(blocks) == 9
+    assert build("timm/test_vit", 3, weights="none").blocks[-1] == ("blocks.5", "norm")
+
+
+def test_blocks_follow_it_where_they_are_registered_in_another_one():
+    """Twins' position encodings, which come early, are registered last."""
+    blocks = build("timm/twins_svt_small", 3, weights="none").blocks
+    paths = [path for block in blocks for path in block]
+    assert blocks[-1][0] == "blocks.3.3" and paths.index("blocks.0.0") < paths.index(
+        "pos_block.0"
+    ) < paths.index("blocks.0.1")
+
+
+@pytest.mark.parametrize(
+    "name", ["squeezenet1_1", "googlenet", "timm/test_vit", "timm/deit_tiny_distilled_patch16_224"]
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_logits_are_one_plain_tensor_in_training_too(name, training):
+    backbone = build(name, 5, weights="none")
+    height, width = backbone.spec.fixed_size
+    logits = backbone.module.train(training)(torch.zeros(2, 3, height, width))
+    assert isinstance(logits, torch.Tensor)
+    assert logits.shape == (2, 5)
+
+
+def test_embedded_weights_classify_as_their_package_does():
+    """The package's own layout of tensors is another one; equal logits on a random picture prove the mapping."""
+    tensors = torch.load(embedded_weights_file(), weights_only=True)
+    full = timm.create_model("tf_efficientnet_lite0").eval()
+    full.load_state_dict(dict(zip(full.state_dict(), tensors.values(), strict=True)))
+    backbone = build("efficientnet_lite0", 1000)
+    backbone.module.classifier = full.classifier
+    images = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        assert torch.equal(backbone.module.eval()(images), full(images))
+
+
+@pytest.mark.parametrize("name", ["resnet50", "mobilenet_v3_large", "swin_t", "inception_v3"])
+def test_torchvision_preprocessing_is_the_published_one(name):
+    preset = models.get_model_weights(name).DEFAULT.transforms()
+    spec = build(name, 2, weights="none").spec
+    bicubic = preset.interpolation is InterpolationMode.BICUBIC
+    assert (spec.resize, [spec.size]) == ("shorter_side", preset.resize_size)
+    assert (spec.crop, spec.interpolation) == (
+        tuple(preset.crop_size * 2),
+        "bicubic" if bicubic else "bilinear",
+    )
+    assert (list(spec.mean), list(spec.std)) == (preset.mean, preset.std)
+
+
+@pytest.mark.parametrize(
+    "name", ["test_vit", "resnet18.a1_in1k", "convnext_atto", "vit_base_patch16_siglip_224"]
+)
+def test_timm_preprocessing_is_the_published_one(name):
+    steps = timm.data.create_transform(
+        **timm.data.resolve_data_config(model=timm.create_model(name)), is_training=False
+    ).transforms
+    resize = next(step for step in steps if isinstance(step, transforms.Resize))
+    crop = next(step for step in steps if isinstance(step, transforms.CenterCrop))
+    normalize = next(step for step in steps if isinstance(step, transforms.Normalize))
+    spec = build(f"timm/{name}", 2, weights="none").spec
+    squash = not isinstance(resize.size, int)
+    assert (spec.resize, spec.size) == (
+        "squash" if squash else "shorter_side",
+        tuple(resize.size) if squash else resize.size,
+    )
+    assert spec.fixed_size == tuple(crop.size)
+    assert spec.interpolation == resize.interpolation.value
+    assert (
+        math.dist(spec.mean, normalize.mean.tolist()) < 1e-6
+        and math.dist(spec.std, normalize.std.tolist()) < 1e-6
+    )
+
+
+def test_unknown_names_suggest_known_ones():
+    with pytest.raises(TrainingError, match="resnet50"):
+        build("resnet5O", 2, weights="none")
+    with pytest.raises(TrainingError, match="timm/test_vit"):
+        build("timm/test_vvit", 2, weights="none")
+
+
+# Pretrained weights
+
+
+@pytest.fixture
+def filled() -> dict[str, torch.Tensor]:
+    """A resnet18's state dict with 1000 classes and recognizable values."""
+    network = models.resnet18()
+    return {key: torch.full_like(value, 0.25) for key, value in network.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", ["resnet18", "timm/test_resnet"])
+def test_no_network_names_both_ways_out(no_network, name):
+    with pytest.raises(
+        TrainingError, match="neither on this machine nor could they be fetched"
+    ) as caught:
+        build(name, 2)
+    assert "Connect to the internet" in caught.value.hint and "--weights FILE" in caught.value.hint
+
+
+def test_torchvision_weights_come_from_its_cache(no_network, filled):
+    url = models.get_model_weights("resnet18").DEFAULT.url
+    cached = no_network / "torch/hub/checkpoints" / Path(url).name
+    cached.parent.mkdir(parents=True)
+    torch.save(filled, cached)
+    backbone = build("resnet18", 2)
+    assert torch.all(backbone.module.conv1.weight == 0.25)
+    assert backbone.module.fc.weight.shape == (2, 512)
+    assert not torch.any(backbone.module.fc.weight == 0.25)
+
+
+def test_timm_weights_come_from_its_cache(no_network):
+    network = timm.create_model("test_resnet")
+    tensors = {key: torch.full_like(value, 0.5) for key, value in network.state_dict().items()}
+    repository = (
+        no_network / "hub" / ("models--" + network.default_cfg["hf_hub_id"].replace("/", "--"))
+    )
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs/main").write_text("0" * 40)
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    save_file(tensors, snapshot / "model.safetensors")
+    backbone = build("timm/test_resnet", 2)
+    assert torch.all(backbone.module.conv1[0].weight == 0.5)
+    assert backbone.module.fc.out_features == 2
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_weights_file_is_loaded_and_another_sized_head_dropped(tmp_path, filled, suffix):
+    path = tmp_path / f"weights{suffix}"
+    save_file(filled, path) if suffix == ".safetensors" else torch.save(
+        {"state_dict": filled}, path
+    )
+    backbone = build("resnet18", 2, weights=path)
+    assert torch.all(backbone.module.layer4[1].conv2.weight == 0.25)
+    assert not torch.any(backbone.module.fc.weight == 0.25)
+
+
+# torchvision's published files: (what their names have become, what they lack)
+PUBLISHED = {
+    "resnet18": (),
+    "densenet121": ((r"(denselayer\d+\.(?:norm|conv))(\d)\.", r"\1.\2."),),
+    "vit_b_16": ((r"mlp\.0\.", "mlp.linear_1."), (r"mlp\.3\.", "mlp.linear_2.")),
+    "mnasnet0_5": (),
+    "shufflenet_v2_x0_5": (),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("from_file", [True, False])
+def test_weights_are_read_in_the_layout_in_which_they_were_published(
+    no_network, tmp_path, name, from_file
+):
+    """Files from before 2018 have no counters of batches, and some are of networks whose parts were called otherwise."""
+    published = models.get_model(name)
+    tensors = {}
+    for key, value in published.state_dict().items():
+        for today, then in PUBLISHED[name]:
+            key = re.sub(today, then, key)
+        tensors[key] = torch.full_like(value, 0.25)
+    tensors = {
+        key: value for key, value in tensors.items() if not key.endswith("num_batches_tracked")
+    }
+    file = tmp_path / "w.pth"
+    if not from_file:
+        file = (
+            no_network
+            / "torch/hub/checkpoints"
+            / Path(models.get_model_weights(name).DEFAULT.url).name
+        )
+        file.parent.mkdir(parents=True)
+    torch.save(tensors, file)
+    backbone = build(name, 2, weights=file if from_file else "auto")
+    of_heads = tuple(f"{head}." for head in backbone.heads)
+    loaded = [
+        value for key, value in backbone.module.named_parameters() if not key.startswith(of_heads)
+    ]
+    assert loaded and all((value == 0.25).all() for value in loaded)
+    checkpoint.save(
+        Trained(backbone.module, ModelCard(("a", "b"), backbone.spec, name), {}), tmp_path / BEST
+    )
+    assert checkpoint.load(tmp_path).card.backbone == name
+
+
+@pytest.mark.parametrize("prefix", ["model.", "_orig_mod.", "_orig_mod.module."])
+def test_what_a_network_was_wrapped_in_does_not_matter(tmp_path, filled, prefix):
+    wrapped = {f"{prefix}{key}": value for key, value in filled.items()}
+    torch.save(wrapped, tmp_path / "w.pth")
+    save_file(wrapped, tmp_path / "w.safetensors")
+    for name in ("w.pth", "w.safetensors"):
+        assert torch.all(build("resnet18", 2, weights=tmp_path / name).module.conv1.weight == 0.25)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "said"),
+    [
+        ("timm/resnet18.foo", "none", "timm/resnet18.a1_in1k"),
+        ("timm/resnet18.foo", "auto", "timm/resnet18.a1_in1k"),
+        ("timm/coatnet_pico_rw_224", "auto", "--weights FILE"),
+        ("mobilenetv4_conv_small", "none", "Did you mean timm/mobilenetv4_conv_small?"),
+    ],
+)
+def test_what_timm_does_not_have_is_said_without_asking_the_network(
+    no_network, name, weights, said
+):
+    with pytest.raises(TrainingError) as caught:
+        build(name, 2, weights=weights)
+    assert said in caught.value.hint and "neither on this machine" not in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["timm/tf_efficientnet_b0_ns", "timm/vit_tiny_patch16_224_in21k"])
+def test_timms_earlier_names_are_left_to_it(no_network, name):
+    with pytest.raises(TrainingError, match="neither on this machine nor could they be fetched"):
+        build(name, 2)
+
+
+@pytest.mark.parametrize("name", ["timm/mobilenetv4_conv_small", "maxvit_t"])
+def test_a_linear_layer_of_a_librarys_own_and_one_without_bias_can_be_solved_for(name):
+    assert build(name, 2, weights="none").has_linear_head
+
+
+def test_a_photo_is_not_set_into_a_frame():
+    """timm publishes a share of 1.15 for the largest VOLOs."""
+    config = timm.data.resolve_data_config(model=timm.create_model("test_resnet"))
+    spec = backbones._timm_spec("timm/test_resnet", {**config, "crop_pct": 1.15})
+    assert (spec.size, spec.crop) == (160, (160, 160))
+
+
+def test_a_head_of_the_same_size_is_kept(tmp_path, filled):
+    torch.save({f"module.{key}": value for key, value in filled.items()}, tmp_path / "w.pth")
+    assert torch.all(build("resnet18", 1000, weights=tmp_path / "w.pth").module.fc.weight == 0.25)
+
+
+def test_weights_of_another_network_are_refused_with_the_keys(tmp_path, filled):
+    filled["conv1.weight"] = torch.zeros(64, 3, 3, 3)
+    filled["extra.weight"] = filled.pop("layer1.0.conv1.weight")
+    torch.save(filled, tmp_path / "w.pth")
+    with pytest.raises(TrainingError) as caught:
+        build("resnet18", 2, weights=tmp_path / "w.pth")
+    for said in (
+        "missing layer1.0.conv1.weight",
+        "unknown extra.weight",
+        "conv1.weight is 64×3×3×3, not 64×3×7×7",
+    ):
+        assert said in caught.value.message
+
+
+def test_a_file_that_timms_loader_would_translate_is_translated(tmp_path):
+    """Position embeddings of a network for larger pictures, in the wrapping of its authors."""
+    larger = timm.create_model("test_vit", img_size=224)
+    larger.pos_embed.data.fill_(0.5)
+    torch.save({"model": larger.state_dict()}, tmp_path / "w.pth")
+    given, loaded = (
+        larger.state_dict(),
+        build("timm/test_vit", 2, weights=tmp_path / "w.pth").module.state_dict(),
+    )
+    assert loaded["pos_embed"].shape[1] < given["pos_embed"].shape[1]
+    torch.testing.assert_close(loaded["pos_embed"], torch.full_like(loaded["pos_embed"], 0.5))
+    assert all(
+        torch.equal(loaded[key], value) for key, value in given.items() if key.startswith("blocks.")
+    )
+
+
+def test_a_file_of_authors_whose_names_timm_knows_is_translated(tmp_path):
+    published = timm.create_model("deit3_small_patch16_224").state_dict()
+    names = {
+        key: key.replace("ls1.gamma", "gamma_1").replace("ls2.gamma", "gamma_2")
+        for key in published
+    }
+    torch.save(
+        {"model": {names[key]: value for key, value in published.items()}}, tmp_path / "w.pth"
+    )
+    loaded = build(
+        "timm/deit3_small_patch16_224", 2, weights=tmp_path / "w.pth"
+    ).module.state_dict()
+    assert all(
+        torch.equal(loaded[key], value)
+        for key, value in published.items()
+        if not key.startswith("head")
+    )
+
+
+def test_filters_of_another_network_are_not_brought_into_shape(tmp_path):
+    """timm's loader would."""
+    torch.save(timm.create_model("test_vit", patch_size=32).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(
+        TrainingError, match=r"patch_embed\.proj\.weight is 64×3×32×32, not 64×3×16×16"
+    ):
+        build("timm/test_vit", 2, weights=tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("name", ["timm/test_vit", "timm/resnet18d", "timm/dla34"])
+def test_what_timms_loader_does_not_know_either_is_refused_as_it_is(tmp_path, filled, name):
+    torch.save(filled, tmp_path / "w.pth")
+    with pytest.raises(TrainingError, match="does not fit this backbone: missing"):
+        build(name, 2, weights=tmp_path / "w.pth")
+
+
+class Payload:
+    """What a pickle of this would do when it is loaded: write a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_a_pickle_is_never_run(tmp_path):
+    torch.save({"weight": Payload(tmp_path / "harm")}, tmp_path / "w.pth")
+    with pytest.raises(TrainingError, match="plain weights"):
+        build("resnet18", 2, weights=tmp_path / "w.pth")
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize("name", ["missing.pth", "damaged.pth", "damaged.safetensors"])
+def test_files_that_are_no_weights_are_named(tmp_path, name):
+    if name.startswith("damaged"):
+        (tmp_path / name).write_bytes(b"not weights")
+    with pytest.raises(TrainingError, match=name):
+        build("resnet18", 2, weights=tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights"])
+def test_a_file_of_weights_that_holds_none_is_named(tmp_path, content):
+    (tmp_path / "broken.pth").write_bytes(content)
+    with pytest.raises(TrainingError, match=r"broken\.pth can't be read"):
+        read_weights(tmp_path / "broken.pth")
+
+
+def test_weights_of_a_run_whose_head_sees_earlier_levels_give_the_rest(tmp_path):
+    backbone = build("timm/test_resnet", 2, weights="none")
+    wide = with_levels(backbone, find_levels(backbone))
+    save_file(wide.module.state_dict(), tmp_path / "wide.safetensors")
+    again = build("timm/test_resnet", 3, weights=str(tmp_path / "wide.safetensors"))
+    assert torch.equal(next(again.module.parameters()), next(backbone.module.parameters()))
+
+
+def test_the_default_backbone_sees_the_whole_shorter_side_at_256():
+    grey = (0.5, 0.5, 0.5)
+    expected = PreprocessSpec("shorter_side", 256, "bicubic", (256, 256), grey, grey)
+    assert build("efficientnet_lite0", 2, weights="none").spec == expected
+
+
+def test_googlenet_changes_its_input_as_torchvisions_own_does():
+    backbone = build("googlenet", 2, weights="none")
+    images, seen = torch.rand(2, 3, 64, 64), []
+    backbone.module.conv1.register_forward_pre_hook(lambda layer, given: seen.append(given[0]))
+    backbone.module.eval()(images)
+    theirs = models.GoogLeNet(transform_input=True, init_weights=False)
+    torch.testing.assert_close(seen[0], theirs._transform_input(images))
+    assert not torch.allclose(seen[0], images)

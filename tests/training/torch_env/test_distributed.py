@@ -1,0 +1,309 @@
+"""Two processes under torchrun train what one does at the same global batch; on CPUs, over gloo."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.training_runs import weights_of
+
+from edgetl.data.image_folder import scan
+from edgetl.data.layout import falls_into_val
+from edgetl.errors import RuntimeUnavailableError, TrainingError
+from edgetl.training.config.recipes import resolve
+from edgetl.training.config.settings import TrainSettings, flag
+from edgetl.training.engine.run import resume, train
+from edgetl.training.engine.setup import look_ahead
+from edgetl.training.engine.train_state import read_state
+from edgetl.training.evaluation.validation import Validation, scores
+from edgetl.training.input.sampler import Sampler
+from edgetl.training.models import checkpoint
+from edgetl.training.torch_env.distributed import Processes, choose_device, join
+
+# A network whose batch norm measures the photos.
+OPTIONS: dict[str, Any] = {
+    "backbone": "timm/test_resnet",
+    "weights": "none",
+    "strategy": "full",
+    "warm_head": False,
+    "device": "cpu",
+    "workers": 1,
+    "epochs": 2,
+    "batch_size": 6,
+    "optimizer": "sgd",
+    "lr": 0.05,
+    "class_weights": True,
+    "mixup": 0.4,
+    "cutmix": 0.5,
+    "accumulate": 2,
+    "clip": 1.0,
+    "tensorboard": True,
+}
+
+
+def as_arguments(options: dict[str, Any]) -> list[str]:
+    words = []
+    for name, value in options.items():
+        words += (
+            [flag(name) if value else "--no-" + flag(name)[2:]]
+            if isinstance(value, bool)
+            else [flag(name), str(value)]
+        )
+    return words
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, class_folder: Path) -> Path:
+    """One folder with a run by one process, and the same by two; batches and photos that don't divide evenly."""
+    pair = tmp_path_factory.mktemp("pair")
+    train(resolve(class_folder, OPTIONS, cuda=False), pair / "one")
+    together = [
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "edgetl.cli.main",
+    ]
+    done = run(
+        *together, "train", str(class_folder), "-o", str(pair / "two"), *as_arguments(OPTIONS)
+    )
+    assert "Warning" not in done.stderr
+    return pair
+
+
+def test_the_weights_are_the_same_within_rounding(runs):
+    one, two = weights_of(runs / "one"), weights_of(runs / "two")
+    for key in one:
+        torch.testing.assert_close(one[key], two[key], rtol=1e-3, atol=1e-5)
+
+
+def test_compiled_code_is_refused_where_processes_measure_batch_norm_together():
+    together = Processes(torch.device("cpu"), world_size=2)
+    look_ahead(TrainSettings(data="photos", compile=True, norm_statistics=False), together)
+    with pytest.raises(TrainingError, match="--compile"):
+        look_ahead(TrainSettings(data="photos", compile=True, norm_statistics=True), together)
+
+
+def test_metrics_are_over_all_processes_each_photo_once(runs):
+    one, two = (json.loads((runs / name / "metrics.json").read_text()) for name in ("one", "two"))
+    assert one["photos"] == two["photos"] == 15
+    assert one["accuracy"] == two["accuracy"]
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-3)
+    rows = [
+        list(csv.DictReader((runs / name / "history.csv").read_text().splitlines()))
+        for name in ("one", "two")
+    ]
+    for mine, theirs in zip(*rows, strict=True):
+        assert float(mine["train_loss"]) == pytest.approx(float(theirs["train_loss"]), rel=1e-3)
+        assert mine["train_accuracy"] == theirs["train_accuracy"]
+
+
+def test_damaged_photos_in_any_process_are_left_out_of_validation(tmp_path, class_folder):
+    """Two processes on a folder with them are as one on a folder without."""
+    data = shutil.copytree(class_folder / "train", tmp_path / "data")
+    shutil.copytree(data, tmp_path / "sound")
+    val = scan(data).val
+    assert len(val) >= 5
+    for sample in (val[0], val[1], val[3]):  # of both shares
+        whole = sample.path.read_bytes()
+        cut = next(
+            n for n in range(60, 300) if falls_into_val(sha256(whole[:n]).hexdigest(), 0.2)
+        )  # still on its side
+        sample.path.write_bytes(whole[:cut])
+        (tmp_path / "sound" / sample.path.relative_to(data)).unlink()
+    options = {**OPTIONS, "epochs": 1, "accumulate": 1, "tensorboard": False}
+    train(resolve(tmp_path / "sound", options, cuda=False), tmp_path / "one")
+    together = [
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "edgetl.cli.main",
+    ]
+    run(*together, "train", str(data), "-o", str(tmp_path / "two"), *as_arguments(options))
+    one, two = (
+        list(csv.DictReader((tmp_path / name / "validation.csv").read_text().splitlines()))
+        for name in ("one", "two")
+    )
+    assert len(one) == len(val) - 3
+    assert {row["file"]: (row["label"], row["answer"]) for row in one} == {
+        row["file"]: (row["label"], row["answer"]) for row in two
+    }
+    surely = [{row["file"]: float(row["confidence"]) for row in rows} for rows in (one, two)]
+    assert surely[0] == pytest.approx(surely[1], abs=1e-4)
+
+
+def test_one_process_writes(runs):
+    names = [{path.name for path in (runs / name).iterdir()} for name in ("one", "two")]
+    assert names[0] == names[1]
+    assert len(list((runs / "two/tensorboard").iterdir())) == 1
+
+
+def test_a_run_of_two_processes_can_be_looked_at_by_one(runs):
+    state = read_state(runs / "two")["standing"]
+    assert state["finished"] and state["epoch"] == 2
+    with pytest.raises(Exception, match="is finished"):
+        resume(runs / "two")
+
+
+@pytest.mark.parametrize("least", [1, 2])
+@pytest.mark.parametrize(
+    ("photos", "batch", "processes"), [(20, 6, 2), (21, 8, 3), (13, 4, 1), (5, 64, 2), (27, 8, 3)]
+)
+def test_the_shares_of_all_processes_are_the_batch(photos, batch, processes, least):
+    sampler = Sampler([0] * photos, batch, 3, processes=processes, least=least)
+    seen = []
+    for number in range(sampler.batches):
+        shares = [sampler.share(1, number, rank) for rank in range(processes)]
+        assert np.array_equal(
+            np.concatenate([share.photos for share in shares]), sampler.whole(1, number)
+        )
+        assert min(len(share.photos) for share in shares) >= least
+        seen += sampler.whole(1, number).tolist()
+    assert len(set(seen)) == len(seen) > photos - least * processes
+
+
+def test_the_photos_of_all_steps_are_those_of_the_epoch():
+    for sampler in (
+        Sampler([0] * 21, 4, 0, accumulate=2),
+        Sampler([0] * 21, 4, 0, accumulate=2, least=2),
+    ):
+        taken = [sampler.of_step(step) for step in range(sampler.steps)]
+        assert sum(batches for batches, _ in taken) == sampler.batches
+        assert sum(photos for _, photos in taken) == sum(
+            len(sampler.whole(0, number)) for number in range(sampler.batches)
+        )
+
+
+def test_every_epoch_has_its_own_order_whatever_was_asked_before():
+    one, other = Sampler(range(10), 4, 5), Sampler(range(10), 4, 5)
+    for epoch in (3, 0, 2):
+        other.whole(epoch, 0)
+    assert np.array_equal(one.whole(2, 1), other.whole(2, 1))
+    assert not np.array_equal(one.whole(1, 0), one.whole(2, 0))
+
+
+def test_balanced_batches_draw_each_class_equally_often():
+    labels = [0] * 900 + [1] * 100
+    sampler = Sampler(labels, 50, 0, balanced=True)
+    drawn = np.concatenate(
+        [
+            sampler.labels[sampler.whole(epoch, n)]
+            for epoch in range(4)
+            for n in range(sampler.batches)
+        ]
+    )
+    assert abs(drawn.mean() - 0.5) < 0.03
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "tpu", "meta", "cpu:x"])
+def test_a_device_that_is_not_here_is_an_error(name):
+    with pytest.raises(RuntimeUnavailableError):
+        choose_device(name)
+
+
+def test_two_processes_stop_together_and_go_on_as_if_they_had_not(runs, tmp_path, class_folder):
+    """Each is told to stop in the middle of an epoch, at its own step; torchrun tells them one after the other, too."""
+    stopping = tmp_path / "stopping.py"
+    stopping.write_text(STOPPING)
+    together = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
+    words = ["train", str(class_folder), "-o", str(tmp_path / "run"), *as_arguments(OPTIONS)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    stopped = subprocess.run(
+        [*together, str(stopping), *words], env=environment, capture_output=True, text=True
+    )
+    assert stopped.returncode != 0
+    assert "edgetl train --resume" in stopped.stderr
+    standing = read_state(tmp_path / "run")["standing"]
+    assert not standing["finished"]
+    run(*together[2:], "-m", "edgetl.cli.main", "train", "--resume", str(tmp_path / "run"))
+    whole, resumed = weights_of(runs / "two"), weights_of(tmp_path / "run")
+    for key in whole:
+        torch.testing.assert_close(whole[key], resumed[key], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_all_processes_judge_the_network_that_is_kept(class_folder, tmp_path, ema):
+    """On CPUs, each has measured batch norm's statistics on its own photos."""
+    changes = {
+        "backbone": "timm/test_resnet",
+        "norm_statistics": True,
+        "epochs": 1,
+        "tensorboard": False,
+        "ema": ema,
+    }
+    together = [
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "edgetl.cli.main",
+    ]
+    run(
+        *together, "train", str(class_folder), "-o", str(tmp_path), *as_arguments(OPTIONS | changes)
+    )
+    (row,) = csv.DictReader((tmp_path / "history.csv").read_text().splitlines())
+    kept = checkpoint.load(tmp_path)
+    folders = scan(class_folder)
+    validation = Validation(
+        folders.val, kept.card.spec, Processes(torch.device("cpu")), tmp_path, threads=1
+    )
+    alone = scores(validation.logits(kept.network), validation.labels)
+    assert float(row["val_loss"]) == pytest.approx(alone.loss, rel=1e-5)
+    assert float(row["val_accuracy"]) == alone.accuracy
+
+
+STOPPING = """
+import os, signal
+from edgetl.cli.main import main
+from edgetl.training.engine.learner import Learner
+
+plain, steps = Learner.step, 0
+
+
+def step(self, *arguments):
+    global steps
+    steps += 1
+    if steps == 1 + int(os.environ["RANK"]):
+        signal.raise_signal(signal.SIGTERM)
+    plain(self, *arguments)
+
+
+Learner.step = step
+main()
+"""
+
+
+def test_a_number_of_processes_that_is_none_is_an_error(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "many")
+    with pytest.raises(RuntimeUnavailableError, match="WORLD_SIZE is 'many'"), join("cpu"):
+        pass

@@ -1,0 +1,217 @@
+"""Processes that do not come, see something else, or end: nobody waits for ever, and everybody says something true."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from edgetl.errors import TrainingError
+from edgetl.training.engine.loop import Loop, _Clock
+from edgetl.training.engine.train_state import TrainState
+from edgetl.training.torch_env import distributed
+from edgetl.training.torch_env.distributed import Processes, join
+
+OPTIONS = (
+    *(
+        "--backbone",
+        "timm/test_vit",
+        "--weights",
+        "none",
+        "--strategy",
+        "full",
+        "--no-warm-head",
+        "--device",
+        "cpu",
+    ),
+    *("--workers", "1", "--epochs", "2", "--batch-size", "6"),
+)
+
+
+@pytest.fixture
+def port() -> str:
+    """One that is free."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return str(free.getsockname()[1])
+
+
+def machine(
+    rank: int, count: int, folder: Path, port: str, *arguments: str, local: int = 1
+) -> subprocess.Popen[str]:
+    """A process on a machine of its own, with ``folder`` as its working directory; or one of ``local`` on the first one."""
+    here = {
+        "RANK": rank,
+        "WORLD_SIZE": count,
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": port,
+        "OMP_NUM_THREADS": 1,
+    }
+    on_first = rank < local
+    placed = {"LOCAL_RANK": rank if on_first else 0, "LOCAL_WORLD_SIZE": local if on_first else 1}
+    environment = {**os.environ, **{name: str(value) for name, value in {**here, **placed}.items()}}
+    command = [sys.executable, "-m", "edgetl", "train", *arguments, *OPTIONS]
+    return subprocess.Popen(
+        command,
+        env=environment,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def ended(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+    """(exit code, what was said) of each. A hang is a failure."""
+    try:
+        outputs = [process.communicate(timeout=120)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [
+        (process.returncode, output) for process, output in zip(processes, outputs, strict=True)
+    ]
+
+
+@pytest.fixture
+def machines(tmp_path: Path, class_folder: Path) -> list[Path]:
+    """Two working directories with a copy of the photos in each."""
+    for name in ("a", "b"):
+        shutil.copytree(class_folder, tmp_path / name / "data")
+    return [tmp_path / "a", tmp_path / "b"]
+
+
+def test_processes_that_see_other_photos_say_so(machines, tmp_path, port):
+    next(path for path in sorted((machines[1] / "data").rglob("*")) if path.is_file()).unlink()
+    found = ended(
+        [
+            machine(rank, 2, machines[rank], port, "data", "-o", str(tmp_path / "run"))
+            for rank in range(2)
+        ]
+    )
+    assert [code for code, _ in found] == [1, 1]
+    assert all(
+        "do not see the same photos" in said and "Traceback" not in said for _, said in found
+    )
+
+
+def test_a_run_folder_that_another_machine_does_not_see_is_told_before_any_epoch(machines, port):
+    found = ended(
+        [machine(rank, 2, machines[rank], port, "data", "-o", "run") for rank in range(2)]
+    )
+    assert [code for code, _ in found] == [1, 1]
+    assert all(
+        "Not every process sees the same run" in said and "Traceback" not in said
+        for _, said in found
+    )
+    assert not list((machines[0] / "run").iterdir())
+
+
+def test_machines_may_have_different_numbers_of_processes(machines, tmp_path, port):
+    """Two on the first, one on the other."""
+    folders = [machines[0], machines[0], machines[1]]
+    run = str(tmp_path / "run")
+    found = ended(
+        [machine(rank, 3, folders[rank], port, "data", "-o", run, local=2) for rank in range(3)]
+    )
+    assert [code for code, _ in found] == [0, 0, 0], found
+    assert (tmp_path / "run/metrics.json").is_file()
+
+
+def test_who_is_not_at_fault_says_that_another_process_ended(machines, tmp_path, port):
+    """The second process meets the first, and is gone."""
+    gone = (
+        "import os, sys; from edgetl.training.engine import run;"
+        "run.require_seen_by_all = lambda *_: os._exit(1); from edgetl.cli.main import main; sys.argv[0] = 'edgetl'; main()"
+    )
+    first = machine(0, 2, machines[0], port, "data", "-o", str(tmp_path / "run"))
+    environment = {
+        **os.environ,
+        "RANK": "1",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "0",
+        "LOCAL_WORLD_SIZE": "1",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": port,
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-c", gone, "train", "data", "-o", str(tmp_path / "run"), *OPTIONS]
+    second = subprocess.Popen(
+        command, env=environment, cwd=machines[1], stdout=subprocess.PIPE, text=True
+    )
+    (code, said), _ = ended([first, second])
+    assert (
+        code == 1
+        and "The connection to another process is lost" in said
+        and "Traceback" not in said
+    )
+    assert "gloo" not in said
+
+
+def test_an_error_among_connected_processes_ends_the_program_at_once():
+    """A thread that lets go of a tensor of the last exchange while Python ends would abort it, now and then."""
+    connected = (
+        "import atexit, sys, torch.distributed as dist; from edgetl.cli.main import main;"
+        "dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1);"
+        "atexit.register(print, 'Python ends.'); sys.argv = ['edgetl', 'train', 'nowhere', '-o', 'run']; main()"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", connected], capture_output=True, text=True, check=False
+    )
+    assert (
+        found.returncode == 1 and found.stderr.startswith("Error: ") and "nowhere" in found.stderr
+    )
+    assert found.stdout == ""
+
+
+def test_a_process_that_does_not_come_is_not_waited_for_for_long(monkeypatch, port):
+    monkeypatch.setattr(distributed, "_MEETING", timedelta(seconds=2))
+    for name, value in {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", port)
+    with pytest.raises(TrainingError, match="Not all 2 processes"), join("cpu"):
+        pass
+
+
+def test_one_process_knows_the_largest_of_its_own_values():
+    assert Processes(torch.device("cpu")).all_reduce_max(True, 0.5) == [True, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "asked"), [(0.01, [1, 11, 21, 31]), (0.3, [1, 4, 7, 10]), (20.0, [1, 2, 3, 4])]
+)
+def test_processes_agree_to_stop_in_time_also_where_steps_are_slow(monkeypatch, seconds, asked):
+    """torchrun kills what has not ended half a minute after Ctrl-C."""
+    now, found = [0.0], []
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def largest(*values):
+        found.append(loop.standing.step)
+        return values
+
+    loop = Loop.__new__(Loop)
+    loop.standing = TrainState()
+    loop._learner = SimpleNamespace(begin_training=lambda: None, hurry=lambda share: None)
+    loop._course = SimpleNamespace(
+        steps=40,
+        processes=SimpleNamespace(world_size=2, is_main=False, all_reduce_max=largest),
+        settings=SimpleNamespace(save_every=1e9),
+    )
+    loop._step = lambda batches: now.__setitem__(0, now[0] + seconds)
+    assert loop._steps(iter(()), SimpleNamespace(received=False), _Clock(0.0, 0.0))
+    assert found[: len(asked)] == asked

@@ -1,0 +1,93 @@
+"""Memory between steps: kept while training on a CPU, given back afterwards."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgetl.training.torch_env.malloc import keep_freed_memory
+
+pytestmark = pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are"
+)
+BLOCK = 1 << 24  # float32: 64 MB, more than glibc ever keeps of its own accord
+
+
+def pages_fetched(size: int = BLOCK) -> int:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.full((size,), 1.0)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def freed_blocks_are_used_again_and_only_then() -> None:
+    with keep_freed_memory(torch.device("cpu")):
+        torch.full((BLOCK,), 1.0)
+        kept = pages_fetched()
+    usual = pages_fetched()
+    assert kept < usual / 10
+
+
+def memory_is_given_back_at_the_end() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    with keep_freed_memory(torch.device("cpu")):
+        blocks = [torch.full((BLOCK,), 1.0) for _ in range(4)]
+        del blocks
+        within = resident()
+    assert resident() < within - 2 * 4 * BLOCK
+
+
+def smaller_blocks_are_used_again_afterwards_as_ever(size: int) -> None:
+    with keep_freed_memory(torch.device("cpu")):
+        torch.full((BLOCK,), 1.0)
+    torch.full((size,), 1.0)
+    assert (
+        pages_fetched(size) < size * 4 / resource.getpagesize()
+    )  # they were fetched once, not ten times
+
+
+def a_gpu_run_changes_nothing() -> None:
+    with keep_freed_memory(torch.device("cuda")):
+        torch.full((BLOCK,), 1.0)
+        within = pages_fetched()
+    assert within > 10
+
+
+CHECKS = {
+    "freed_blocks_are_used_again_and_only_then": freed_blocks_are_used_again_and_only_then,
+    "memory_is_given_back_at_the_end": memory_is_given_back_at_the_end,
+    "small_blocks_are_used_again_afterwards_as_ever": partial(
+        smaller_blocks_are_used_again_afterwards_as_ever, 1 << 18
+    ),
+    "smaller_blocks_are_used_again_afterwards_as_ever": partial(
+        smaller_blocks_are_used_again_afterwards_as_ever, 1 << 21
+    ),
+    "a_gpu_run_changes_nothing": a_gpu_run_changes_nothing,
+}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_in_a_process_of_its_own(name: str) -> None:
+    """What other tests leave behind has holes, and glibc takes a block from one that is large enough."""
+    path = os.pathsep.join(
+        [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
+    code = f"import test_malloc; test_malloc.CHECKS[{name!r}]()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr

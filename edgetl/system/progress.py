@@ -1,4 +1,4 @@
-"""How long-running functions report their progress: one callback, whatever shows it."""
+"""How long-running functions report their progress: one callback, however it is shown."""
 
 from __future__ import annotations
 

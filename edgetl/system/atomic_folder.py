@@ -1,7 +1,7 @@
 """Replace a whole folder at once: readers see the old one or the new one, also after a crash.
 
-The new folder is written beside the old one under a hidden name and synced to the disk; then the two
-names are exchanged in one system call. What a killed process leaves behind, the next call removes.
+The new folder is written beside the old one under a hidden name and synced to the disk; then the
+two names are exchanged in one system call. The next call removes what a killed process left behind.
 """
 
 from __future__ import annotations
@@ -22,13 +22,11 @@ _OLD = ".old"  # suffix of the old folder where two names can't be exchanged
 
 
 def replace_folder(destination: Path, files: Mapping[str, bytes]) -> None:
-    """Make ``destination`` a folder of exactly ``files`` (name with "/" between its parts → content).
+    """Make ``destination`` a folder of exactly ``files`` (relative path with "/" → content).
 
     Raises ExportError if that fails; what was at ``destination`` is then still there.
     """
-    destination = real_path(
-        destination
-    )  # a link stays, and the folder that it leads to is replaced
+    destination = real_path(destination)  # a link stays; the folder it leads to is replaced
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(destination)

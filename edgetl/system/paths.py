@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def is_there(path: Path) -> bool:
-    """Whether ``path`` exists. Raises OSError where that can't be told, as in a folder without access.
+    """Whether ``path`` exists. Raises OSError where that can't be told, for lack of permission.
 
     ``Path.exists`` returns False there from Python 3.14 on, and messages would call it missing.
     """
@@ -19,5 +19,5 @@ def is_there(path: Path) -> bool:
 
 
 def real_path(path: str | Path) -> Path:
-    """``path``, absolute and with links followed; ``Path.resolve`` raises for loops up to Python 3.12."""
+    """``path``, absolute, links followed; ``Path.resolve`` raises for loops up to Python 3.12."""
     return Path(os.path.realpath(path))

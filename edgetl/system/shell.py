@@ -6,5 +6,5 @@ import shlex
 
 
 def shell_word(value: object) -> str:
-    """A path or another value as one word of a POSIX shell command, in quotes where it needs them."""
+    """A path or another value as one word of a POSIX shell command, quoted where necessary."""
     return shlex.quote(str(value))

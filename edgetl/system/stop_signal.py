@@ -1,4 +1,4 @@
-"""Stop a run after its current step on Ctrl-C, SIGTERM or SIGHUP, so that its state can be saved."""
+"""Stop a run after its current step on Ctrl-C, SIGTERM or SIGHUP, to save its state."""
 
 from __future__ import annotations
 

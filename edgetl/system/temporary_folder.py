@@ -1,7 +1,7 @@
-"""Temporary folders that are locked while in use, so that those of killed processes can be removed.
+"""Temporary folders, locked while in use, so that those of killed processes can be removed.
 
-``tempfile.TemporaryDirectory`` leaves its folder behind when the process is killed, and nothing tells
-such a folder from one in use. These are locked by their process; the system releases the lock.
+``tempfile.TemporaryDirectory`` leaves its folder behind when the process is killed, and nothing
+tells such a folder from one in use. These are locked; the system releases a dead process's lock.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def open_folder(folder: Path) -> Iterator[int]:
 
 
 def umask() -> int:
-    """The permissions that new files lack; files made by ``tempfile`` are private whatever it is."""
+    """The permissions that new files lack; ``tempfile`` makes private files whatever it is."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

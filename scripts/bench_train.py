@@ -27,7 +27,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from edgetl.cli.main import spin_less
+from edgetl.cli.process import spin_less
 
 spin_less()  # as the program does, before it imports torch
 import torch

@@ -12,7 +12,7 @@ import click
 
 from edgetl.cli.missing_package import missing_package
 from edgetl.cli.option_types import PRECISIONS, Number, SomePath
-from edgetl.cli.progress_bar import counting
+from edgetl.cli.progress_bar import show_progress
 from edgetl.cli.report_file import ReportFile
 from edgetl.errors import (
     BundleError,
@@ -24,6 +24,7 @@ from edgetl.errors import (
     ParityError,
 )
 from edgetl.system.paths import real_path
+from edgetl.system.progress import ProgressCounter
 from edgetl.system.shell import shell_word
 
 if TYPE_CHECKING:
@@ -133,7 +134,8 @@ def command(
         import rich.console  # noqa: F401  what it takes to tell the result must not be missed in the end
 
         root, photos = _photos(images, limit)
-        with counting(done=0, total=lambda: len(photos)) as progress:
+        with show_progress() as shown:
+            progress = ProgressCounter(shown, "Comparing photos", len(photos))
             if against:
                 result: Result = _against(
                     bundle, against, root, photos, precision, max_accuracy_drop, tolerance, progress

@@ -83,7 +83,7 @@ def test_split_says_what_it_did(photos, tmp_path):
     )
     assert result.exit_code == 0, result.output
     assert "17 photos in" in result.output
-    assert "1 file left out, 1 group of duplicates kept on one side." in result.output
+    assert "1 file left out, 1 group of duplicates kept together." in result.output
     values = json.loads((tmp_path / "split.json").read_text(encoding="utf-8"))
     assert [finding["paths"] for finding in values["left_out"]] == [["cat/Thumbs.db"]]
     assert sum(values["counts"]["train"].values()) + sum(values["counts"]["val"].values()) == 17

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgetl.data import audit as doctor
+from edgetl.data import audit
 from edgetl.data.audit import DataIssue, audit_folder
 from edgetl.data.image_folder import scan
 from edgetl.data.layout import class_names
@@ -196,7 +196,7 @@ def test_copies_of_a_lookalike_are_listed_with_it(healthy):
 
 
 def test_tiny_and_huge_photos(healthy, monkeypatch):
-    monkeypatch.setattr(doctor, "HUGE_PIXELS", 100 * 100)
+    monkeypatch.setattr(audit, "HUGE_PIXELS", 100 * 100)
     save(healthy / "train/cat/thumb.png", scene(80, 16, 90))
     save(healthy / "train/cat/poster.png", scene(81, 101, 100))
     assert [(f.paths, f.message) for f in found(healthy, "tiny")] == [
@@ -255,7 +255,7 @@ def test_what_training_can_not_split_is_said_before_it_does(tmp_path):
             save(tmp_path / label / "0.jpg", scene(ord(name)))
     findings = found(tmp_path, "classes")
     assert [finding.message.split(",")[0] for finding in findings] == [
-        "no photo would be there to validate on"
+        "there would be no photo to validate on"
     ]
     with pytest.raises(DataError, match="no photo fell into the validation part"):
         scan(tmp_path)
@@ -309,7 +309,7 @@ def test_a_mirrored_or_turned_copy_of_the_same_class_is_a_leak(healthy):
     save(healthy / "val/cat/turned.jpg", scene(50).transpose(Image.Transpose.ROTATE_90), quality=80)
     save(healthy / "val/dog/turned.jpg", scene(50).transpose(Image.Transpose.ROTATE_180))
     (finding,) = found(healthy, "near duplicate")
-    assert finding.message == "3 photos that look the same, mirrored or turned, in train and val"
+    assert finding.message == "3 photos that look the same, mirrored or rotated, in train and val"
     assert finding.paths == ("train/cat/new.jpg", "val/cat/mirrored.jpg", "val/cat/turned.jpg")
 
 
@@ -328,7 +328,7 @@ def test_a_cropped_copy_is_not_called_turned(tmp_path, share):
         save(tmp_path / "b" / f"{seed}.jpg", scene(seed + 100, 400, 300))
     findings = found(tmp_path, "near duplicate")
     assert len(findings) > 10 and not [
-        finding for finding in findings if "turned" in finding.message
+        finding for finding in findings if "rotated" in finding.message
     ]
 
 
@@ -343,7 +343,7 @@ def test_a_copy_and_a_mirrored_one_are_told_together(healthy):
     (finding,) = found(healthy, "near duplicate")
     assert (
         finding.message
-        == "3 photos that look the same, mirrored or turned, labelled 'cat' and 'dog'"
+        == "3 photos that look the same, mirrored or rotated, labelled 'cat' and 'dog'"
     )
 
 
@@ -458,9 +458,9 @@ def test_half_a_layout_and_no_folder_are_refused(healthy, tmp_path):
 
 def test_the_answer_does_not_depend_on_threads_and_is_json(healthy):
     shutil.copy(healthy / "train/cat/0.jpg", healthy / "val/cat/花.jpg")
-    calls: list[tuple[int, int]] = []
-    one = audit_folder(healthy, threads=1, progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(done, 11) for done in range(1, 12)]
+    calls: list[tuple[str, int, int]] = []
+    one = audit_folder(healthy, threads=1, progress=lambda *call: calls.append(call))
+    assert calls == [("Reading photos", done, 11) for done in range(12)]
     assert one == audit_folder(healthy, threads=5)
     values = json.loads(json.dumps(one.to_dict()))
     assert (values["errors"], values["findings"][0]["paths"]) == (

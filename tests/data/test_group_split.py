@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from edgetl.data.group_split import deal
+from edgetl.data.group_split import assign_groups
 
 
 def sides_of(groups, dealt, name):
@@ -22,7 +22,7 @@ def sides_of(groups, dealt, name):
 def test_photos_of_one_class_are_dealt_by_the_share_the_first_ones_validating(
     photos, share, validating
 ):
-    assert deal([{"cat": 1}] * photos, share) == [True] * validating + [False] * (
+    assert assign_groups([{"cat": 1}] * photos, share) == [True] * validating + [False] * (
         photos - validating
     )
 
@@ -40,24 +40,30 @@ def test_photos_of_one_class_are_dealt_by_the_share_the_first_ones_validating(
     ],
 )
 def test_groups_come_as_near_to_the_share_as_one_group_allows(sizes, validating):
-    dealt = deal([{"cat": size} for size in sizes], 0.2)
+    dealt = assign_groups([{"cat": size} for size in sizes], 0.2)
     assert [number for number, side in enumerate(dealt) if side] == validating
 
 
 def test_what_validates_for_one_class_counts_for_the_next():
     groups = [{"cat": 1, "dog": 1}, {"cat": 1, "dog": 1}, *[{"dog": 1}] * 8]
-    assert deal(groups, 0.5) == [True, False] + [True] * 4 + [False] * 4
+    assert assign_groups(groups, 0.5) == [True, False] + [True] * 4 + [False] * 4
 
 
 def test_photos_of_one_class_alone_come_first():
     groups = [{"cat": 2, "dog": 2}, *[{"cat": 1}] * 8, *[{"dog": 1}] * 8]
-    assert deal(groups, 0.2) == [False, *[True] * 2, *[False] * 6, *[True] * 2, *[False] * 6]
+    assert assign_groups(groups, 0.2) == [
+        False,
+        *[True] * 2,
+        *[False] * 6,
+        *[True] * 2,
+        *[False] * 6,
+    ]
 
 
 @pytest.mark.parametrize("share", [0.001, 0.999])
 def test_each_class_is_on_both_sides_however_small_the_share(share):
     groups = [{"cat": 5}, {"cat": 2}, {"cat": 3}, {"dog": 1}, {"dog": 1}]
-    dealt = deal(groups, share)
+    dealt = assign_groups(groups, share)
     assert sides_of(groups, dealt, "cat") == sides_of(groups, dealt, "dog") == {True, False}
     assert dealt[:3] in (
         [False, True, False],
@@ -66,7 +72,10 @@ def test_each_class_is_on_both_sides_however_small_the_share(share):
 
 
 def test_a_class_of_one_group_stays_where_it_fell():
-    assert deal([{"cat": 1}, {"dog": 1}, {"dog": 1}], 0.5)[1:] in ([True, False], [False, True])
+    assert assign_groups([{"cat": 1}, {"dog": 1}, {"dog": 1}], 0.5)[1:] in (
+        [True, False],
+        [False, True],
+    )
 
 
 def test_classes_in_a_long_chain_end_on_both_sides():
@@ -75,7 +84,7 @@ def test_classes_in_a_long_chain_end_on_both_sides():
         order = random.Random(seed)
         chain = [{str(number): 1, str(number + 1): 1} for number in range(200)]
         order.shuffle(chain)
-        dealt = deal(chain, 0.2)
+        dealt = assign_groups(chain, 0.2)
         for number in range(1, 200):
             assert sides_of(chain, dealt, str(number)) == {True, False}
 
@@ -86,7 +95,7 @@ def test_classes_of_two_groups_that_hang_together_as_a_tree_end_on_both_sides():
     for number in range(1, 300):
         for group in (number, order.randrange(number)):
             groups[group][str(number)] = 1
-    dealt = deal(groups, 0.2)
+    dealt = assign_groups(groups, 0.2)
     assert all(sides_of(groups, dealt, str(number)) == {True, False} for number in range(1, 300))
 
 
@@ -106,21 +115,21 @@ def test_a_side_for_everything_is_found_wherever_there_is_one():
         ):
             continue
         possible += 1
-        dealt = deal(groups, order.choice([0.2, 0.5, 0.8]))
+        dealt = assign_groups(groups, order.choice([0.2, 0.5, 0.8]))
         assert all(sides_of(groups, dealt, name) == {True, False} for name in spread), groups
     assert possible > 1000
 
 
 def test_the_search_ends_where_there_is_none():
     triangle = [{"a": 1, "b": 1}, {"b": 1, "c": 1}, {"c": 1, "a": 1}]
-    dealt = deal(triangle, 0.5)
+    dealt = assign_groups(triangle, 0.5)
     assert sum(sides_of(triangle, dealt, name) == {True, False} for name in "abc") == 2
 
 
 def test_thousands_of_classes_are_no_matter():
     """Of two photos each, both would be on one side at first."""
     groups = [{str(number // 2): 1} for number in range(40_000)]
-    dealt = deal(groups, 0.2)
+    dealt = assign_groups(groups, 0.2)
     assert sum(dealt) == 20_000 and all(
         one != other for one, other in zip(dealt[::2], dealt[1::2], strict=True)
     )
@@ -134,7 +143,7 @@ def test_a_class_that_holds_photos_of_others_leaves_them_their_shares():
         + [{"all": 1}] * 70
     )
     random.Random(0).shuffle(groups)
-    dealt = deal(groups, 0.2)
+    dealt = assign_groups(groups, 0.2)
     validating = Counter(
         name for group, side in zip(groups, dealt, strict=True) if side for name in group
     )

@@ -119,7 +119,7 @@ def test_names_that_only_look_the_same_are_spelled_out(tmp_path, write_photos):
         DataError, match=r"only in train/: 'caf\\xe9'; only in val/: 'cafe\\u0301'\."
     ) as caught:
         scan(tmp_path)
-    assert "of the same letters" in caught.value.hint
+    assert "of the same characters" in caught.value.hint
 
 
 def test_half_a_layout_is_not_taken_for_classes(two_parts):
@@ -310,7 +310,7 @@ def test_a_class_called_train_is_told_that_the_name_is_taken(tmp_path, write_pho
     write_photos(tmp_path, {"train": 3, "plane": 3})
     with pytest.raises(DataError, match="train holds no class folder") as caught:
         scan(tmp_path)
-    assert "If train is a class, call it otherwise" in str(caught.value.hint)
+    assert "If train is a class, rename it" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("where", [".", "ash"])

@@ -16,8 +16,8 @@ def printable(text: str) -> str:
 def json_text(values: Any, *, indent: int | None = None) -> str:
     """JSON for standard output.
 
-    All but ASCII is escaped if stdout's encoding is not UTF-8, as JSON must be, or if a file name is
-    not valid Unicode.
+    All but ASCII is escaped if stdout's encoding is not UTF-8, as JSON must be, or if a file name
+    is not valid Unicode.
     """
     text = json.dumps(values, ensure_ascii=False, indent=indent)
     try:

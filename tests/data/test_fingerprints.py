@@ -1,4 +1,7 @@
-"""Photos that look the same: found after every usual change, and not among photos that differ."""
+"""Near duplicates: found after every usual change, and not among photos that differ.
+
+Private names are used to reach all code paths of the search with few photos, and to count its work.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,7 @@ def test_different_photos_are_not_near(find):
 
 
 @pytest.mark.parametrize("turn", [None, *Image.Transpose])
-def test_a_copy_is_found_in_each_of_the_eight_positions(turn):
+def test_a_copy_is_found_in_each_of_the_eight_orientations(turn):
     photos = [scene(seed) for seed in range(40)]
     copies = [reencoded(photo if turn is None else photo.transpose(turn)) for photo in photos]
     prints = [fingerprint(photo) for photo in (*photos, *copies)]
@@ -70,7 +73,7 @@ def test_a_copy_is_found_in_each_of_the_eight_positions(turn):
     )
 
 
-def test_like_hashes_of_unlike_thumbnails_are_refused():
+def test_similar_hashes_of_different_thumbnails_are_refused():
     print_ = fingerprint(scene(1))
     other = fingerprint(scene(2))
     assert near_duplicate_groups([print_, Fingerprint(print_.hash, other.thumbnail)]) == []
@@ -107,8 +110,8 @@ def test_multi_index_hashing_finds_what_comparing_all_pairs_finds(monkeypatch, b
     assert near_duplicate_groups([Fingerprint(value, thumbnail) for value in hashes]) == expected
 
 
-def test_crowds_are_tied_together_and_stay_affordable(monkeypatch):
-    """2,000 photos of one camera, and 2,000 of another: compared with a few of their like, and with the others."""
+def test_photos_of_fixed_cameras_are_grouped_without_comparing_all_pairs(monkeypatch):
+    """2,000 photos of one camera, and 2,000 of another."""
     compared = []
     distances = fingerprints._distances
     monkeypatch.setattr(
@@ -131,8 +134,8 @@ def test_crowds_are_tied_together_and_stay_affordable(monkeypatch):
     assert sum(compared) < 64 * fingerprints._FEW_PARTNERS * len(prints) / 2
 
 
-def test_a_crowd_does_not_hide_a_copy():
-    """In buckets of many unlike photos, all are compared: these two share nothing but such a bucket."""
+def test_a_crowded_bucket_does_not_hide_a_copy():
+    """In buckets of many different photos, all are compared: these two share only such a bucket."""
     rng = np.random.default_rng(0)
     for place in range(60):
         thumbnails = rng.integers(0, 256, (60, 16, 16), np.uint8)
@@ -146,7 +149,7 @@ def test_a_crowd_does_not_hide_a_copy():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_crowded_clusters_are_grouped_as_comparing_all_pairs_does(seed):
+def test_clusters_are_grouped_as_by_comparing_all_pairs(seed):
     rng = np.random.default_rng(seed)
     centres = [int(rng.integers(1 << 63)) for _ in range(rng.integers(1, 5))]
     thumbnails = rng.integers(0, 256, (3, 16, 16), np.uint8)

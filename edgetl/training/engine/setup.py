@@ -20,7 +20,7 @@ from edgetl.training.evaluation.run_records import summary_writer
 from edgetl.training.evaluation.validation import Validation
 from edgetl.training.head.features import Features
 from edgetl.training.head.head_solver import warm_head
-from edgetl.training.head.linear_head import LabelIssue
+from edgetl.training.head.label_issues import LabelIssue
 from edgetl.training.head.resize_choice import choose_resize
 from edgetl.training.input.augment import BatchView, Normalizer, View
 from edgetl.training.input.decoded_photos import (

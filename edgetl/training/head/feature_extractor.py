@@ -17,9 +17,8 @@ from edgetl.runtime.images.resize import normalization
 from edgetl.runtime.inference.session import import_onnxruntime, open_session
 from edgetl.training.models.backbones import Backbone
 from edgetl.training.torch_env.device_transfer import channels_last
-from edgetl.training.torch_env.full_precision import full_precision
 from edgetl.training.torch_env.oom_retry import halve_on_oom
-from edgetl.training.torch_env.threads import one_thread
+from edgetl.training.torch_env.torch_flags import full_precision, one_thread
 
 _OPSET = 17
 _AGREEMENT = 1e-3  # largest difference between the two runtimes, as a share of the largest feature

@@ -22,7 +22,7 @@ from edgetl.training.engine.run import resume, train
 from edgetl.training.engine.train_state import read_state
 from edgetl.training.evaluation.validation import Scores
 from edgetl.training.head import head_solver as solve
-from edgetl.training.head.linear_head import Head, fit_head, gain
+from edgetl.training.head.linear_head import Head, fit_head, improvement
 from edgetl.training.models import checkpoint
 from edgetl.training.models.backbones import build
 from edgetl.training.models.checkpoint import Trained
@@ -170,9 +170,9 @@ def test_the_gain_of_features_over_others_is_in_standard_errors_of_the_cross_val
     one, other, least, most
 ):
     features, labels = separable(slice(0, 40))
-    assert least <= gain(features[:, :other], features[:, :one], labels, 3) <= most
+    assert least <= improvement(features[:, :other], features[:, :one], labels, 3) <= most
     assert (
-        gain(features[:12, :one], np.zeros_like(features[:12]), labels[:12], 3) == 0
+        improvement(features[:12, :one], np.zeros_like(features[:12]), labels[:12], 3) == 0
     )  # too few to tell
 
 

@@ -39,16 +39,14 @@ def compute_features(
     Of the photos as they are: mirror images and crops cost time and gained nothing; see scripts/experiments.md.
     """
 
-    def progress(done: int, total: int) -> None:
-        listener.working(what, done, total)
-
     features = extract_features(
         backbone,
         samples,
         cache=cache_folder(settings.feature_cache),
         device=device,
         threads=settings.workers or None,
-        progress=progress,
+        step=what,
+        progress=listener.working,
         known=known,
     )
     for sentence in features.notes:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
@@ -24,6 +22,7 @@ from edgetl.training.config.run_folder import BEST, LAST
 from edgetl.training.models.backbones import Level, build
 from edgetl.training.models.multi_level import with_levels
 from edgetl.training.models.pretrained_weights import METADATA_KEY, load_state
+from edgetl.training.models.tensor_hash import hash_tensors
 
 _CHECKSUM = "sha256"  # of the description without it, and of the tensors
 _SCHEMA = 1
@@ -58,8 +57,9 @@ def save(trained: Trained, path: Path) -> None:
         name: tensor.detach().cpu().contiguous().clone()
         for name, tensor in trained.network.state_dict().items()
     }
+    checksum = hash_tensors(tensors, _as_json(description))
     # One entry: the format puts several into any order, and the same network should give the same bytes.
-    text = _as_json({**description, _CHECKSUM: _digest(description, tensors)})
+    text = _as_json({**description, _CHECKSUM: checksum})
     content = to_bytes(tensors, {METADATA_KEY: text})
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
@@ -115,7 +115,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
             f"{path} is not a checkpoint of edgetl, or of a later version.",
             "Name a folder that edgetl train wrote.",
         )
-    if description.pop(_CHECKSUM, None) != _digest(description, tensors):
+    if description.pop(_CHECKSUM, None) != hash_tensors(tensors, _as_json(description)):
         raise CheckpointError(
             f"{path} is damaged: its checksum does not fit.", "Train again, or take a copy."
         )
@@ -124,12 +124,3 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
 
 def _as_json(description: Mapping[str, Any]) -> str:
     return json.dumps(description, ensure_ascii=False, sort_keys=True)
-
-
-def _digest(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hex) over the description and every name, shape and value: the format itself has no checksum."""
-    digest = hashlib.sha256(_as_json(description).encode())
-    for name, value in sorted(tensors.items()):
-        digest.update(f"\n{name} {value.dtype} {list(value.shape)}\n".encode())
-        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

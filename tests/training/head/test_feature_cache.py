@@ -67,7 +67,7 @@ def test_features_of_other_layers_and_other_packages_are_not_mixed_up(
     wide = with_levels(wide, find_levels(wide))
     assert extract_features(wide, samples[:2], cache=tmp_path).cached == 0
     assert extract_features(backbone, samples[:2], cache=tmp_path).cached == 2
-    monkeypatch.setattr(features_module, "_version", lambda package: "9.9")
+    monkeypatch.setattr(features_module, "package_versions", lambda *names: {"torch": "9.9"})
     assert extract_features(backbone, samples[:2], cache=tmp_path).cached == 0
 
 
@@ -138,8 +138,8 @@ def test_what_is_no_shard_is_left_alone_and_in_nobodys_way(
     extract_features(backbone, samples[:4], cache=tmp_path)
     (folder,) = tmp_path.iterdir()
     (tmp_path / ("0" * 32)).write_bytes(b"not a folder")
-    notes = [folder / "notes.npy", folder / "notes.tmp"]
-    folders = [folder / "0.npy", folder / f"{'0' * 64}.npy", folder / "tmp0.tmp"]
+    notes = [folder / "notes.npy", folder / ".notes.npy.1.part"]
+    folders = [folder / "0.npy", folder / f"{'0' * 64}.npy", folder / f".{'0' * 64}.npy.1.part"]
     for path in notes:
         path.write_bytes(b"not ours")
     for path in folders:
@@ -157,7 +157,7 @@ def test_what_is_no_shard_is_left_alone_and_in_nobodys_way(
 def test_a_full_cache_makes_room_by_what_was_not_used_for_longest(
     backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features_module, "_SHARD", 6)
+    monkeypatch.setattr(features_module, "SHARD", 6)
     extract_features(backbone, samples[:18], cache=tmp_path)
     shards = sorted(tmp_path.rglob("*.npy"), key=lambda path: path.stat().st_mtime_ns)
     for age, shard in enumerate(reversed(shards)):
@@ -174,7 +174,7 @@ def test_a_run_keeps_what_it_used_and_removes_what_others_left(
 ) -> None:
     monkeypatch.setattr(features_module, "MOST_BYTES", 1)
     extract_features(resized_otherwise(backbone), samples, cache=tmp_path)
-    abandoned = next(tmp_path.iterdir()) / "tmpkilled.tmp"
+    abandoned = next(tmp_path.iterdir()) / f".{'0' * 64}.npy.1.part"
     abandoned.write_bytes(b"half a shard")
     os.utime(abandoned, (1000, 1000))
     assert extract_features(backbone, samples[:4], cache=tmp_path).cached == 0
@@ -201,13 +201,13 @@ def test_a_shard_that_another_run_removes_meanwhile_is_computed_again(
     backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = extract_features(backbone, samples, cache=tmp_path).of(samples)
-    load = feature_cache._load
+    load = feature_cache.load_shard
 
     def removed(path: Path) -> object:
         path.unlink()
         return load(path)
 
-    monkeypatch.setattr(feature_cache, "_load", removed)
+    monkeypatch.setattr(feature_cache, "load_shard", removed)
     found = extract_features(backbone, samples, cache=tmp_path)
     assert found.cached == 0 and not found.notes and found.of(samples).tobytes() == first.tobytes()
 
@@ -240,14 +240,14 @@ def test_a_shard_that_can_not_be_read_costs_its_own_features_alone(
     for part in (samples[:2], samples[2:4], samples[4:6]):
         extract_features(backbone, part, cache=tmp_path)
     shards = sorted(tmp_path.glob("*/*.npy"))
-    plain = feature_cache._load
+    plain = feature_cache.load_shard
 
     def refuse(path: Path) -> object:
         if path == shards[0]:
             raise PermissionError(13, "Permission denied")
         return plain(path)
 
-    monkeypatch.setattr(feature_cache, "_load", refuse)
+    monkeypatch.setattr(feature_cache, "load_shard", refuse)
     found = extract_features(backbone, samples[:6], cache=tmp_path)
     assert found.cached == 4 and any("Permission denied" in note for note in found.notes)
 

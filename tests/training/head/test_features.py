@@ -19,7 +19,7 @@ from edgetl.data.image_folder import Sample, scan
 from edgetl.errors import TrainingError
 from edgetl.runtime.images.decode import read_image
 from edgetl.runtime.images.resize import normalize, resize_image
-from edgetl.training.head import feature_extractor as trunk_module
+from edgetl.training.head.feature_extractor import OnnxExtractor
 from edgetl.training.head.features import Features, extract_features, weights_fingerprint
 from edgetl.training.models.backbones import Backbone, build
 
@@ -92,7 +92,7 @@ def test_a_faster_runtime_with_other_features_is_not_used(
     backbone: Backbone, samples: tuple[Sample, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        trunk_module._OnnxTrunk, "__call__", lambda self, pixels: np.zeros((1, 256), np.float32)
+        OnnxExtractor, "__call__", lambda self, pixels: np.zeros((1, 256), np.float32)
     )
     found = extract_features(backbone, samples[:2])
     assert found.runtime.startswith("torch") and "differ" in found.notes[0]
@@ -147,7 +147,7 @@ def test_the_fingerprint_is_of_what_is_frozen(backbone: Backbone) -> None:
 def test_what_was_computed_before_an_interruption_is_kept(
     backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path
 ) -> None:
-    def stop(done: int, total: int) -> None:
+    def stop(step: str, done: int, total: int) -> None:
         if done == 7:
             raise KeyboardInterrupt
 
@@ -165,10 +165,10 @@ from edgetl.training.head import features
 from edgetl.training.models.backbones import build
 from edgetl.data.image_folder import scan
 
-features._SHARD = 8
+features.SHARD = 8
 torch.manual_seed(0)
 backbone = build("timm/test_efficientnet", 3, weights="none")
-kill = lambda done, total: os.kill(os.getpid(), signal.SIGKILL) if done == 20 else None
+kill = lambda step, done, total: os.kill(os.getpid(), signal.SIGKILL) if done == 20 else None
 features.extract_features(backbone, scan(sys.argv[1]).train, cache=Path(sys.argv[2]), progress=kill)
 """
 
@@ -254,7 +254,7 @@ def test_copies_of_a_photo_are_computed_once(
     seen: list[tuple[int, int]] = []
     twice = [*samples[:4], *samples[:4]]
     found = extract_features(
-        backbone, twice, progress=lambda done, total: seen.append((done, total))
+        backbone, twice, progress=lambda step, done, total: seen.append((done, total))
     )
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert found.of(twice).shape[0] == 8

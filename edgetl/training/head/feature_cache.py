@@ -163,7 +163,7 @@ def _files(folder: Path, name: re.Pattern[str]) -> list[Path]:
 
 
 def _checksum(folder: Path) -> Any:
-    """Start the checksum of a shard in ``folder``, so that a shard of another recipe won't match."""
+    """Begin the checksum of a shard in ``folder``: a shard of another recipe must not match."""
     return hashlib.sha256(folder.name.encode())
 
 

@@ -123,7 +123,10 @@ def improvement(
 
 @dataclass(frozen=True)
 class Candidate:
-    """A head that may be chosen: its problem, and what cross-validation says of it, if it was asked."""
+    """A head that may be chosen.
+
+    validated  None if its C was given, or there were too few photos to choose one
+    """
 
     scaling: FeatureScaling
     problem: LogisticRegression

@@ -78,7 +78,7 @@ class LogisticRegression:
 
     @torch.no_grad()
     def logits(self, solution: Tensor, model: Tensor) -> Tensor:
-        """Float32 [photos, classes]: each photo's logits by model number ``model``, int64 [photos]."""
+        """Float32 [photos, classes]: each photo's logits by its model, int64 [photos]."""
         parts = []
         for rows in self._chunks(solution.shape[0]):
             logits = self._logits(solution, rows)

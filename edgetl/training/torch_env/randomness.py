@@ -1,4 +1,4 @@
-"""Random numbers that depend on the place in the run alone, so that a resumed run draws the same."""
+"""Random numbers that depend only on the place in the run: a resumed run draws the same."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ORDER, WARP, STEP, MIXING, HEAD = range(5)
 
 
 def numpy_generator(*place: int) -> np.random.Generator:
-    """A generator for one place in the run, such as (seed, WARP, epoch); the same on all machines."""
+    """A generator for a place in the run, such as (seed, WARP, epoch); the same on all machines."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(place)))
 
 

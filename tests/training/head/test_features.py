@@ -1,4 +1,4 @@
-"""Frozen features: equal to the live forward, the same however they were come by, and never lost."""
+"""Frozen features: those of the live network, whatever was cached, and never lost."""
 
 from __future__ import annotations
 
@@ -23,13 +23,12 @@ from edgetl.training.head.feature_extractor import OnnxExtractor
 from edgetl.training.head.features import Features, extract_features, weights_fingerprint
 from edgetl.training.models.backbones import Backbone, build
 
-TOLERANCE = (
-    1e-4  # of the largest feature: two runtimes add the same float32 products in different orders
-)
+# Of the largest feature: two runtimes add the same float32 products in different orders.
+TOLERANCE = 1e-4
 
 
 def live_features(backbone: Backbone, samples: Sequence[Sample]) -> np.ndarray:
-    """The reference: the network itself in eval mode, its head layer taken out, one photo at a time."""
+    """The reference: the network in eval mode without its head layer, one photo at a time."""
     network = copy.deepcopy(backbone.module).eval()
     network.set_submodule(backbone.head, nn.Identity())
     rows = []
@@ -99,7 +98,7 @@ def test_a_faster_runtime_with_other_features_is_not_used(
 
 
 class Attending(nn.Module):
-    """As torchvision's transformers: torch would fuse its attention into an operator that ONNX lacks."""
+    """As in torchvision's transformers: torch fuses its attention into an operator ONNX lacks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,7 +111,7 @@ class Attending(nn.Module):
         return torch.as_tensor(self.head(features))
 
 
-def test_attention_is_computed_by_the_fast_runtime_without_a_word(
+def test_attention_is_computed_by_the_fast_runtime_silently(
     samples: tuple[Sample, ...], backbone: Backbone, capfd: pytest.CaptureFixture[str]
 ) -> None:
     attending = replace(
@@ -186,7 +185,7 @@ def test_a_killed_run_loses_no_more_than_a_shard(
 
 
 @pytest.mark.parametrize("first", [2, 17])
-def test_in_torch_too_it_does_not_matter_what_was_cached(
+def test_with_torch_too_the_result_does_not_depend_on_the_cache(
     first: int,
     backbone: Backbone,
     samples: tuple[Sample, ...],
@@ -227,7 +226,7 @@ def test_photos_that_cannot_be_read_are_named(
     )
 
 
-def test_a_photo_that_changes_before_it_is_read_is_not_kept_for_what_it_was(
+def test_a_photo_that_changes_before_it_is_read_is_unreadable(
     backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path
 ) -> None:
     photo = samples[0].path

@@ -33,7 +33,7 @@ Data = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[Data, Data]:
-    """Real handwritten digits as features: 300 to train on, 400 to test on, [N, 64], ten classes."""
+    """Handwritten digits as features: 300 to train on, 400 to test on, [N, 64], ten classes."""
     values, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(labels))[:700]
     values, labels = values[order].astype(np.float32), labels[order].astype(np.int64)

@@ -91,10 +91,10 @@ def fit_head(
     features that are not finite.
     """
     values = torch.from_numpy(features).to(device)
-    photos = _LabelledPhotos.of(labels, classes, digests, class_weights, [values])
     inputs = [values[..., :width] for width in widths or (values.shape[-1],)]
-    with full_precision(), one_thread(photos.is_small(values)):
-        return reduce(better_candidate, photos.candidates(inputs, C)).solve(C or DEFAULT_C)
+    with full_precision(), one_thread(_is_small(values, classes)):
+        candidates = _candidates(inputs, labels, classes, digests, class_weights, C)
+        return reduce(better_candidate, candidates).solve(C or DEFAULT_C)
 
 
 def improvement(
@@ -115,9 +115,8 @@ def improvement(
     0 if there are too few photos to tell. Raises TrainingError as ``fit_head`` does.
     """
     inputs = [torch.from_numpy(values).to(device) for values in (baseline, features)]
-    photos = _LabelledPhotos.of(labels, classes, digests, class_weights, inputs)
-    with full_precision(), one_thread(photos.is_small(inputs[0])):
-        first, second = photos.candidates(inputs, None)
+    with full_precision(), one_thread(_is_small(inputs[0], classes)):
+        first, second = _candidates(inputs, labels, classes, digests, class_weights, None)
     return loss_improvement(first.validated, second.validated)
 
 
@@ -148,70 +147,49 @@ def better_candidate(simpler: Candidate, other: Candidate) -> Candidate:
     return other if loss_improvement(simpler.validated, other.validated) > 1 else simpler
 
 
-@dataclass(frozen=True)
-class _LabelledPhotos:
-    """What is known of photos besides their features.
+def _is_small(values: Tensor, classes: int) -> bool:
+    """Whether one thread computes as fast as several, which would wait for each other."""
+    return values.numel() * classes < _SMALL
 
-    targets  int64 [photos]
-    weights  float32 [photos], above 0
-    ranks    see ``rank_photos``
+
+def _candidates(
+    inputs: Sequence[Tensor],
+    labels: Sequence[int] | NDArray[np.int64],
+    classes: int,
+    digests: Sequence[str] | None,
+    class_weights: Sequence[float] | None,
+    C: float | None,
+) -> list[Candidate]:
+    """A candidate for each of ``inputs``, float32 [photos, features], in the same order.
+
+    On a CPU, small problems are solved side by side, one on each core. The other arguments, and
+    the errors raised, are those of ``fit_head``.
     """
+    device = inputs[0].device
+    targets = torch.as_tensor(np.asarray(labels), dtype=torch.long, device=device)
+    if classes < 2 or not len(targets):
+        raise TrainingError(
+            f"A head can't be fitted to {len(targets)} photos of {classes} classes."
+        )
+    if not all(torch.isfinite(values).all() for values in inputs):
+        raise TrainingError(
+            "The backbone's features are not finite numbers, so no head can be fitted to them.",
+            "Are its weights damaged? Try others with --weights FILE.",
+        )
+    weights = torch.tensor(class_weights or [1.0] * classes, dtype=torch.float32, device=device)
+    ranks, cancelled = rank_photos(targets.cpu().numpy(), digests), Event()
 
-    targets: Tensor
-    weights: Tensor
-    classes: int
-    ranks: NDArray[np.int64]
+    def compute(values: Tensor) -> Candidate:
+        scaling = FeatureScaling.fit(values)
+        problem = LogisticRegression(scaling.apply(values), targets, weights[targets], classes)
+        found = None if C else cross_validate(problem, ranks, cancelled)
+        return Candidate(scaling, problem, found)
 
-    @classmethod
-    def of(
-        cls,
-        labels: Sequence[int] | NDArray[np.int64],
-        classes: int,
-        digests: Sequence[str] | None,
-        class_weights: Sequence[float] | None,
-        features: Sequence[Tensor],
-    ) -> _LabelledPhotos:
-        """From the arguments of ``fit_head``. Raises TrainingError where no head can be fitted."""
-        device = features[0].device
-        targets = torch.as_tensor(np.asarray(labels), dtype=torch.long, device=device)
-        if classes < 2 or not len(targets):
-            raise TrainingError(
-                f"A head can't be fitted to {len(targets)} photos of {classes} classes."
-            )
-        if not all(torch.isfinite(values).all() for values in features):
-            raise TrainingError(
-                "The backbone's features are not finite numbers, so no head can be fitted to them.",
-                "Are its weights damaged? Try others with --weights FILE.",
-            )
-        weights = torch.tensor(class_weights or [1.0] * classes, dtype=torch.float32, device=device)
-        ranks = rank_photos(targets.cpu().numpy(), digests)
-        return cls(targets, weights[targets], classes, ranks)
-
-    def is_small(self, values: Tensor) -> bool:
-        """Whether one thread computes as fast as several, which would wait for each other."""
-        return values.numel() * self.classes < _SMALL
-
-    def candidates(self, inputs: Sequence[Tensor], C: float | None) -> list[Candidate]:
-        """A candidate for each of ``inputs``, float32 [photos, features].
-
-        On a CPU, small problems are solved side by side, one on each core.
-        """
-        cancelled = Event()
-
-        def compute(values: Tensor) -> Candidate:
-            scaling = FeatureScaling.fit(values)
-            problem = LogisticRegression(
-                scaling.apply(values), self.targets, self.weights, self.classes
-            )
-            found = None if C else cross_validate(problem, self.ranks, cancelled)
-            return Candidate(scaling, problem, found)
-
-        on_gpu = self.targets.device.type != "cpu"
-        if len(inputs) == 1 or on_gpu or not self.is_small(inputs[-1]):
-            return [compute(values) for values in inputs]
-        with ThreadPoolExecutor(len(inputs)) as pool:
-            try:
-                return list(pool.map(compute, inputs))
-            except BaseException:  # Ctrl-C, which would otherwise wait for all of them
-                cancelled.set()
-                raise
+    if len(inputs) == 1 or device.type != "cpu" or not _is_small(inputs[-1], classes):
+        return [compute(values) for values in inputs]
+    with ThreadPoolExecutor(len(inputs)) as pool:
+        try:
+            return list(pool.map(compute, inputs))
+        except BaseException:  # Ctrl-C, which would otherwise wait for all of them
+            cancelled.set()
+            raise

@@ -222,7 +222,7 @@ def _build_timm(name: str, classes: int, pretrained: bool) -> Backbone:
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
     if config["input_size"][0] != 3 or not heads or getattr(module, "num_classes", None) != classes:
         raise TrainingError(f"{name} does not classify RGB photos.", "Choose another backbone.")
-    return _backbone(name, module, _timm_spec(name, config), heads)
+    return _backbone(name, module, timm_spec(name, config), heads)
 
 
 def _require_in_timm(name: str, pretrained: bool) -> None:
@@ -315,7 +315,7 @@ def _replace_classifier(module: nn.Module, classes: int) -> str:
     raise TrainingError(f"No classifier layer was found in {type(module).__name__}.")
 
 
-def _timm_spec(name: str, config: dict[str, Any]) -> PreprocessSpec:
+def timm_spec(name: str, config: dict[str, Any]) -> PreprocessSpec:
     """timm's evaluation transform: resize to the input's size / crop_pct, then a centre crop."""
     _, height, width = config["input_size"]
     share = min(config["crop_pct"], 1.0)  # above 1, timm pads the photo with black

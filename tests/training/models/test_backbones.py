@@ -292,7 +292,7 @@ def test_a_linear_layer_of_a_librarys_own_and_one_without_bias_can_be_solved_for
 def test_a_photo_is_not_padded():
     """timm publishes a share of 1.15 for the largest VOLOs."""
     config = timm.data.resolve_data_config(model=timm.create_model("test_resnet"))
-    spec = backbones._timm_spec("timm/test_resnet", {**config, "crop_pct": 1.15})
+    spec = backbones.timm_spec("timm/test_resnet", {**config, "crop_pct": 1.15})
     assert (spec.size, spec.crop) == (160, (160, 160))
 
 

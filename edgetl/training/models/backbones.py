@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast
 
-import torch
 from timm.layers.linear import Linear as TimmLinear
 from torch import Tensor, nn
 from torchvision import models
@@ -18,7 +17,7 @@ from torchvision.transforms import InterpolationMode
 
 from edgetl.errors import SpecError, TrainingError, first_line
 from edgetl.runtime.images.spec import PreprocessSpec
-from edgetl.training.models.blocks import Block, find_blocks
+from edgetl.training.models.blocks import Block, find_blocks, run_once
 from edgetl.training.models.pretrained_weights import (
     embedded_weights_file,
     load_by_name,
@@ -96,17 +95,12 @@ def input_size(spec: PreprocessSpec) -> tuple[int, int]:
     return spec.fixed_size
 
 
-@torch.no_grad()
 def refusal(backbone: Backbone) -> Exception | None:
     """The error that the network raises for photos of its spec's size; None if it accepts them."""
-    training = backbone.module.training
-    device = next(backbone.module.parameters()).device
     try:
-        backbone.module.eval()(torch.zeros(1, 3, *backbone.size, device=device))
-    except Exception as error:
+        run_once(backbone.module, backbone.size)
+    except Exception as error:  # of another type in each library
         return error
-    finally:
-        backbone.module.train(training)
     return None
 
 

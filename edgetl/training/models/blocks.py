@@ -41,6 +41,19 @@ def find_blocks(
 
 
 @torch.no_grad()
+def run_once(network: nn.Module, size: tuple[int, int]) -> None:
+    """Call ``network`` in eval mode with one black photo of ``size``, for the hooks set on it.
+
+    Raises what the network raises for a size that it does not accept.
+    """
+    training = network.training
+    device = next(network.parameters()).device
+    try:
+        network.eval()(torch.zeros(1, 3, *size, device=device))
+    finally:
+        network.train(training)
+
+
 def _in_forward_order(network: nn.Module, paths: list[str], size: tuple[int, int]) -> list[str]:
     """Sort ``paths`` in the order in which the modules are called.
 
@@ -54,11 +67,9 @@ def _in_forward_order(network: nn.Module, paths: list[str], size: tuple[int, int
         )
         for path in paths
     ]
-    training = network.training
     try:
-        network.eval()(torch.zeros(1, 3, *size))
+        run_once(network, size)
     finally:
-        network.train(training)
         for hook in hooks:
             hook.remove()
     first = {path: place for place, path in reversed(list(enumerate(called)))}

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from edgetl.errors import TrainingError
 from edgetl.training.models.backbones import Backbone, Level
+from edgetl.training.models.blocks import run_once
 
 _MOST_LEVELS = 3  # the last ones: more gained nothing
 _LINEAR = "linear"
@@ -51,7 +52,6 @@ class _Hook:
         self._concat.record(self._index, output)
 
 
-@torch.no_grad()
 def find_levels(backbone: Backbone) -> tuple[Level, ...]:
     """The ends of the last stages before the features, as (attribute path, channels).
 
@@ -67,18 +67,15 @@ def find_levels(backbone: Backbone) -> tuple[Level, ...]:
         network.get_submodule(path).register_forward_hook(partial(_record_shape, shapes, path))
         for path in [*(block[-1] for block in backbone.blocks), backbone.head]
     ]
-    height, width = backbone.size
-    training = network.training
     try:
-        device = next(network.parameters()).device
-        network.eval()(torch.zeros(1, 3, height, width, device=device))
+        run_once(network, backbone.size)
     finally:
         for hook in hooks:
             hook.remove()
-        network.train(training)
     if len(shapes.pop(backbone.head, ())) != 2:  # it takes several vectors a photo
         return ()
     features = getattr(network.get_submodule(backbone.head), "in_features", 0)
+    height, width = backbone.size
     maps = [
         (path, shape)
         for path, shape in shapes.items()

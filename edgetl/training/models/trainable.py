@@ -43,10 +43,9 @@ class Trainable:
                 layer.eval()
 
     def _parts(self) -> list[nn.Module]:
-        paths = [path for block in self._trained_blocks for path in block] + list(
-            self._backbone.heads
-        )
-        return [self._backbone.module.get_submodule(path) for path in paths]
+        module = self._backbone.module
+        blocks = [*self._trained_blocks, self._backbone.heads]
+        return [module.get_submodule(path) for block in blocks for path in block]
 
     def parameter_groups(
         self, lr: float, weight_decay: float, layer_decay: float
@@ -73,13 +72,11 @@ class Trainable:
         """(depth: 0 for the head, 1 for the last block, …; parameter)."""
         module = self._backbone.module
         depths = {
-            id(p): 0
-            for path in self._backbone.heads
-            for p in module.get_submodule(path).parameters()
+            id(parameter): depth
+            for depth, paths in enumerate([self._backbone.heads, *reversed(self._backbone.blocks)])
+            for path in paths
+            for parameter in module.get_submodule(path).parameters()
         }
-        for depth, block in enumerate(reversed(self._backbone.blocks), start=1):
-            for path in block:
-                depths.update({id(p): depth for p in module.get_submodule(path).parameters()})
         for parameter in module.parameters():
             if parameter.requires_grad:
                 # Position embeddings and class tokens are in no block: they are the deepest.

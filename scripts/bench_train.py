@@ -47,7 +47,7 @@ from edgetl.training.input.sampler import Share
 from edgetl.training.optim.optimizers import reduced_type
 from edgetl.training.torch_env.distributed import Processes, describe, join
 from edgetl.training.torch_env.malloc import keep_freed_memory
-from edgetl.training.torch_env.randomness import reproducible
+from edgetl.training.torch_env.torch_flags import reproducible
 
 PHOTO_SIZE = (400, 530)  # height, width of the made-up photos
 WARM_UP = 5  # steps before the clock starts: allocation, choice of kernels, compilation

@@ -152,7 +152,7 @@ def _export(
     working("Loading PyTorch", 0, 0)
     from edgetl.exporting.bundle_writer import export_bundle
     from edgetl.training.models import checkpoint
-    from edgetl.training.torch_env.threads import one_thread
+    from edgetl.training.torch_env.torch_flags import one_thread
 
     working(f"Reading {run}", 0, 0)
     trained = checkpoint.load(run)

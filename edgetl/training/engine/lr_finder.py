@@ -24,7 +24,7 @@ from edgetl.training.evaluation.run_records import write_table
 from edgetl.training.input.decoded_photos import Done
 from edgetl.training.torch_env.distributed import Processes, join
 from edgetl.training.torch_env.malloc import keep_freed_memory
-from edgetl.training.torch_env.randomness import reproducible
+from edgetl.training.torch_env.torch_flags import reproducible
 
 LOWEST, HIGHEST = 1e-6, 1.0
 STEPS = 100

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from timm.layers.norm_act import convert_sync_batchnorm
 
 from edgetl.data.image_folder import PUT_BACK, ImageFolders, Sample, find_unreadable
 from edgetl.errors import DataError, TrainingError
@@ -20,7 +19,7 @@ from edgetl.training.evaluation.run_records import summary_writer
 from edgetl.training.evaluation.validation import Validation
 from edgetl.training.head.features import Features
 from edgetl.training.head.head_solver import warm_head
-from edgetl.training.head.linear_head import LabelIssue
+from edgetl.training.head.label_issues import LabelIssue
 from edgetl.training.head.resize_choice import choose_resize
 from edgetl.training.input.augment import BatchView, Normalizer, View
 from edgetl.training.input.decoded_photos import (
@@ -35,9 +34,8 @@ from edgetl.training.input.loader import Augmenter, FileLoader, Loader, StoredLo
 from edgetl.training.input.photo_storage import allocate
 from edgetl.training.input.sampler import Sampler
 from edgetl.training.models.backbones import Backbone, build, input_size, refusal
-from edgetl.training.models.multi_level import with_levels, without_levels
+from edgetl.training.models.batch_norm import require_sync_batch_norm, sync_batch_norm
 from edgetl.training.optim.optimizers import reduced_type
-from edgetl.training.torch_env import cpu_batch_norm as shared_norm
 from edgetl.training.torch_env.device_transfer import channels_last
 from edgetl.training.torch_env.distributed import Processes
 from edgetl.training.torch_env.randomness import HEAD, torch_seed
@@ -50,13 +48,6 @@ def look_ahead(settings: TrainSettings, processes: Processes) -> None:
         raise TrainingError(
             f"A batch of {settings.batch_size} can't be dealt out to {processes.world_size} processes.",
             "Use a larger --batch-size.",
-        )
-    if settings.compile and shared_norm.is_needed(
-        settings, processes
-    ):  # compiled, exchanges come in other orders
-        raise TrainingError(
-            "--compile: not where several processes on CPUs measure batch norm together.",
-            "Leave it out.",
         )
     if settings.tensorboard:
         summary_writer()
@@ -159,6 +150,9 @@ def prepare_training(
               left out again, also where they can be read now: on a GPU, chance decides who decodes a photo, and decoders
               differ in what they can
     """
+    measured_together = settings.norm_statistics and processes.world_size > 1
+    if measured_together:
+        require_sync_batch_norm(backbone, processes.device)
     channels_last(backbone.module, processes.device)
     known = None
     if settings.warm_head and left_out is None:
@@ -186,11 +180,8 @@ def prepare_training(
             f"{len(left.train)} training photos are too few for {processes.world_size} processes."
         )
     weights = class_weights(settings, left)
-    if settings.norm_statistics and processes.world_size > 1 and processes.device.type == "cuda":
-        # torch has batch norm over processes for GPUs only; its own conversion would lose timm's activations.
-        # It also loses the hooks of the layers that it replaces, by which a head sees earlier levels.
-        levels, bare = backbone.levels, without_levels(backbone)
-        backbone = with_levels(replace(bare, module=convert_sync_batchnorm(bare.module)), levels)  # type: ignore[no-untyped-call]
+    if measured_together and processes.device.type == "cuda":
+        backbone = sync_batch_norm(backbone)
     doubts: list[LabelIssue] = []
     if settings.warm_head and left_out is None:
         backbone, doubts = warm_head(

@@ -5,9 +5,9 @@ torchmetrics, scikit-learn and scipy.stats are imported where they are used, at 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgetl.errors import TrainingError
+from edgetl.training.torch_env.torch_flags import deterministic_algorithms
 
 CONFIDENCE = 0.95  # of the accuracy's interval
 CALIBRATION_BINS = 15
@@ -49,19 +50,9 @@ class CalibrationCurve:
     photos: NDArray[np.int64]
 
 
-@contextmanager
-def _counting() -> Iterator[None]:
-    """Lets torchmetrics count as it should: where torch is asked to be deterministic it fills a table of photos × classes²
-    instead, 8 GB for a thousand photos of a thousand classes. Whole numbers add up to the same in any order."""
-    before = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    torch.use_deterministic_algorithms(False)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+# Where torch is asked to be deterministic, torchmetrics counts in a table of photos × classes²: 8 GB
+# for a thousand photos of a thousand classes. Integers have the same sum in any order.
+_counting = partial(deterministic_algorithms, False)
 
 
 @_counting()

@@ -22,8 +22,8 @@ from edgetl.training.input.photo_storage import allocate
 from edgetl.training.models.backbones import input_size
 from edgetl.training.torch_env.device_transfer import to_device
 from edgetl.training.torch_env.distributed import Processes
-from edgetl.training.torch_env.full_precision import full_precision
 from edgetl.training.torch_env.oom_retry import halve_on_oom
+from edgetl.training.torch_env.torch_flags import full_precision
 
 _BATCH = (
     16,

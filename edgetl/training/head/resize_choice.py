@@ -22,7 +22,7 @@ from edgetl.training.config.listener import Listener
 from edgetl.training.config.settings import TrainSettings
 from edgetl.training.head.features import Features
 from edgetl.training.head.head_solver import compute_features
-from edgetl.training.head.linear_head import gain
+from edgetl.training.head.linear_head import improvement
 from edgetl.training.input.decoded_photos import STEP, shaped, some_aspects
 from edgetl.training.models.backbones import Backbone, refusal
 from edgetl.training.models.multi_level import find_levels, own_features, with_levels
@@ -76,7 +76,7 @@ def choose_resize(
             features.of(read)[:, : own_features(backbone)] for features in found.values()
         )
         labels, digests = [sample.label for sample in read], [sample.digest for sample in read]
-        better = gain(
+        better = improvement(
             uncropped,
             cropped,
             labels,

@@ -394,13 +394,13 @@ def test_the_figures_and_the_report_are_of_what_is_exported(two_parts, tmp_path,
     assert metrics["loss"] == pytest.approx(float(loss), abs=1e-3)
     assert metrics["accuracy"] == float((logits.argmax(1) == targets).double().mean())
     assert report.train_counts == [8, 8] and report.validated_on == "the folder val/"
-    assert report.strengths == [(trial.strength, trial.loss) for trial in head.trials] != []
+    assert report.strengths == [(score.C, score.loss) for score in head.scores] != []
     np.testing.assert_allclose(
         report.probabilities, (logits / trained.card.temperature).softmax(1), atol=1e-4
     )
     photos = scan(two_parts).train
     assert report.doubts == [
-        (photos[doubt.photo], doubt.predicted, doubt.confidence) for doubt in head.doubts
+        (photos[doubt.photo], doubt.predicted, doubt.confidence) for doubt in head.label_issues
     ]
 
 

@@ -19,7 +19,7 @@ from edgetl.training.evaluation.metrics import (
     metrics_summary,
     selective_accuracy,
 )
-from edgetl.training.torch_env.randomness import reproducible
+from edgetl.training.torch_env.torch_flags import reproducible
 
 
 def answers(photos: int = 300, classes: int = 4, seed: int = 0, sharpness: float = 2.0):

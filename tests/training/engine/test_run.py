@@ -23,7 +23,7 @@ from edgetl.errors import CheckpointError, TrainingError
 from edgetl.runtime.images.decode import read_image
 from edgetl.runtime.images.resize import normalize, resize_image
 from edgetl.training.config.recipes import resolve
-from edgetl.training.config.run_folder import require_begun, require_free
+from edgetl.training.config.run_folder import require_resumable, require_free
 from edgetl.training.engine import finalize as finish_module
 from edgetl.training.engine import run as run_module
 from edgetl.training.engine.learner import Learner
@@ -442,7 +442,7 @@ def test_how_uneven_classes_are_is_told_as_a_person_would(counts, said):
     assert f"Classes are uneven: {said} as many photos of ash as of brick." in notebook.notes[0]
 
 
-@pytest.mark.parametrize("ask", [lambda folder: require_free(folder, False), require_begun])
+@pytest.mark.parametrize("ask", [lambda folder: require_free(folder, False), require_resumable])
 def test_a_folder_that_can_not_be_looked_at_is_an_error(ask):
     with pytest.raises(CheckpointError, match="can't be read"):
         ask(Path("x" * 300))

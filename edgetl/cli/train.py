@@ -27,8 +27,8 @@ from edgetl.training.config.run_folder import (
     METRICS,
     REPORT,
     is_resumable,
-    require_resumable,
     require_free,
+    require_resumable,
 )
 from edgetl.training.config.settings import (
     OPTIONS,

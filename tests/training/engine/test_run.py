@@ -23,7 +23,7 @@ from edgetl.errors import CheckpointError, TrainingError
 from edgetl.runtime.images.decode import read_image
 from edgetl.runtime.images.resize import normalize, resize_image
 from edgetl.training.config.recipes import resolve
-from edgetl.training.config.run_folder import require_resumable, require_free
+from edgetl.training.config.run_folder import require_free, require_resumable
 from edgetl.training.engine import finalize as finish_module
 from edgetl.training.engine import run as run_module
 from edgetl.training.engine.learner import Learner
@@ -171,7 +171,7 @@ def test_the_history_holds_what_happened_in_each_epoch(two_parts, tmp_path, monk
         self._model = lambda images: answers.append(model(images)) or answers[-1]
         loss, self._model = loss_of(self, batch), model
         right = int((answers[0].argmax(1) == batch.labels).sum())
-        losses.append((batch.share.epoch, float(loss.detach()), len(batch.labels), right))
+        losses.append((batch.shard.epoch, float(loss.detach()), len(batch.labels), right))
         return loss
 
     monkeypatch.setattr(Learner, "_loss", noted)

@@ -394,12 +394,12 @@ def test_the_figures_and_the_report_are_of_what_is_exported(two_parts, tmp_path,
     assert metrics["loss"] == pytest.approx(float(loss), abs=1e-3)
     assert metrics["accuracy"] == float((logits.argmax(1) == targets).double().mean())
     assert report.train_counts == [8, 8] and report.validated_on == "the folder val/"
-    assert report.strengths == [(trial.strength, trial.loss) for trial in head.trials] != []
+    assert report.head_trials == [(trial.strength, trial.loss) for trial in head.trials] != []
     np.testing.assert_allclose(
         report.probabilities, (logits / trained.card.temperature).softmax(1), atol=1e-4
     )
     photos = scan(two_parts).train
-    assert report.doubts == [
+    assert report.label_issues == [
         (photos[doubt.photo], doubt.predicted, doubt.confidence) for doubt in head.doubts
     ]
 

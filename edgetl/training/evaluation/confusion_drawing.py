@@ -130,7 +130,12 @@ def _letters(text: str) -> int:
 
 
 def _shorten(name: str) -> str:
+    """Leave out the middle of a long name; many class names differ only at their ends."""
     name = " ".join(name.split()) or "␣"
-    while _letters(name) > _MAX_LABEL:
-        name = name[:-2] + "…"
-    return name
+    if _letters(name) <= _MAX_LABEL:
+        return name
+    while _letters(name) >= _MAX_LABEL:  # the ellipsis takes one letter
+        middle = len(name) // 2
+        name = name[:middle] + name[middle + 1 :]
+    middle = (len(name) + 1) // 2
+    return f"{name[:middle]}…{name[middle:]}"

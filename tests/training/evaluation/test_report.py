@@ -353,8 +353,19 @@ def test_every_number_of_the_confusion_matrix_has_a_cell(classes, drawn):
 
 def test_long_labels_are_shortened_and_kept_as_titles():
     drawing = confusion_drawing.draw(np.eye(2, dtype=np.int64), ["a" * 80, "花" * 40])
-    assert max(map(len, drawing.labels)) <= 22
+    assert drawing.labels == ("a" * 11 + "…" + "a" * 10, "花" * 5 + "…" + "花" * 5)
     assert drawing.names == ("a" * 80, "花" * 40)
+
+
+@pytest.mark.parametrize(("classes", "fits"), [(2, True), (10, True), (16, False), (200, False)])
+def test_a_matrix_of_few_classes_has_a_drawing_for_narrow_screens(run, tmp_path, classes, fits):
+    labels = tuple(f"class {number}" for number in range(classes))
+    drawing = confusion_drawing.draw(np.eye(classes, dtype=np.int64), labels, narrow=True)
+    assert drawing.fits_narrow_screen == fits
+    assert not fits or drawing.numbered
+    if classes < 20:
+        page = page_of(run, results(tmp_path, labels))
+        assert len([svg for svg in page.all("svg") if svg.get("role") == "img"]) == 1 + fits
 
 
 def test_a_folder_that_can_not_be_written_keeps_the_earlier_report(run, tmp_path, monkeypatch):

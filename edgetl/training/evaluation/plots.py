@@ -24,7 +24,7 @@ _VARIABLES = {
 _AXIS_TOP = 1.004  # of accuracies: 100 %, with room for the line
 _MIN_DOT, _MAX_DOT = 6.0, 200.0  # areas in square points; the largest stands for all photos
 # Inches. The page scales plots to its width, so only the ratio to the 9-point text matters.
-_SIZE, _SQUARE = (5.2, 3.3), (5.2, 4.4)
+_SIZE, _SQUARE = (4.8, 3.1), (4.8, 4.1)
 _DASHED = (0, (3, 3))
 
 Points = tuple[Sequence[float], Sequence[float]]  # x, y

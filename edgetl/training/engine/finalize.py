@@ -89,8 +89,10 @@ def finalize(
         train_counts=folders.train_counts,
         settings=_effective(settings, folders),
         history=told.history,
-        strengths=told.strengths,
-        doubts=[(folders.train[photo], predicted, sure) for photo, predicted, sure in told.doubts],
+        head_trials=told.strengths,
+        label_issues=[
+            (folders.train[photo], predicted, sure) for photo, predicted, sure in told.doubts
+        ],
         warnings=told.warnings,
     )
     write_report(folder, report)

@@ -166,7 +166,7 @@ class Learner:
         return nullcontext()
 
     def _loss(self, batch: Batch) -> Tensor:
-        images, targets = self._mixing(batch.images, batch.labels, batch.share)
+        images, targets = self._mixing(batch.images, batch.labels, batch.shard)
         with torch.autocast(self._device.type, self._reduced, enabled=self._reduced is not None):
             logits = self._model(images)
         logits = logits.float()
@@ -174,7 +174,7 @@ class Learner:
             logits, targets, self._class_weights, self._settings.label_smoothing
         ).sum()
         with torch.no_grad():
-            right = (logits.argmax(1) == batch.labels[batch.share.borrowed :]).sum()
+            right = (logits.argmax(1) == batch.labels[batch.shard.borrowed :]).sum()
             self.sums += torch.stack(
                 [loss.detach(), right, torch.full_like(right, len(logits))]
             ).double()

@@ -374,7 +374,7 @@ class _Run:
         standing: TrainState,
         what: str,
     ) -> None:
-        """Let weights wait as the next best ones; see ``run_folder.settle``."""
+        """Let weights wait as the next best ones; see ``promote_candidate``."""
         best = cast("Scores", standing.best)
         card = ModelCard(
             labels=folders.classes,

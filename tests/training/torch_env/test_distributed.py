@@ -181,11 +181,11 @@ def test_the_shares_of_all_processes_are_the_batch(photos, batch, processes, lea
     sampler = Sampler([0] * photos, batch, 3, processes=processes, least=least)
     seen = []
     for number in range(sampler.batches):
-        shares = [sampler.share(1, number, rank) for rank in range(processes)]
+        shards = [sampler.shard(1, number, rank) for rank in range(processes)]
         assert np.array_equal(
-            np.concatenate([share.photos for share in shares]), sampler.whole(1, number)
+            np.concatenate([shard.indices for shard in shards]), sampler.whole(1, number)
         )
-        assert min(len(share.photos) for share in shares) >= least
+        assert min(len(shard.indices) for shard in shards) >= least
         seen += sampler.whole(1, number).tolist()
     assert len(set(seen)) == len(seen) > photos - least * processes
 

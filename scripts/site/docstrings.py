@@ -40,10 +40,12 @@ def _rewrite(obj: Object, sections: Mapping[str, set[str]]) -> None:
 
 
 def _as_section(paragraph: str, sections: Mapping[str, set[str]]) -> str:
-    """``paragraph`` as one of ``sections`` if it is a block of columns, else as it is.
+    """``paragraph`` as one of ``sections`` if it is a block of columns, as code if it is a session.
 
     sections  title → the names that may stand in it
     """
+    if paragraph.startswith(">>> "):
+        return f"```pycon\n{paragraph}\n```"
     entries: list[tuple[str, str]] = []
     for line in paragraph.splitlines():
         if match := _ENTRY.fullmatch(line):

@@ -54,9 +54,10 @@ class CalibrationCurve:
 
 @contextmanager
 def _fast_counting() -> Iterator[None]:
-    """Turns torch's deterministic mode off, in which torchmetrics fills a table of photos × classes².
+    """Turns torch's deterministic mode off, for metrics that count.
 
-    That is 8 GB for a thousand photos of a thousand classes. Integers have the same sum in any order.
+    In it, torchmetrics fills a table of photos × classes²: 8 GB for a thousand photos of a
+    thousand classes. Integers have the same sum in any order.
     """
     before = (
         torch.are_deterministic_algorithms_enabled(),

@@ -34,7 +34,7 @@ class Cell:
 
     @property
     def opacity(self) -> float:
-        """Of its colour; rises fast, so that a few mistakes among hundreds of photos are visible."""
+        """Of its colour; rises fast, to make a few mistakes among hundreds of photos visible."""
         return float(0.18 + 0.82 * self.share**0.6)
 
 

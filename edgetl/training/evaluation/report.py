@@ -155,7 +155,7 @@ def kept_weights(metrics: Mapping[str, Any]) -> str:
 
 
 def _worst_first(data: ReportData) -> list[tuple[metrics.ClassMetrics, int | None]]:
-    """Classes with their numbers of training photos, the lowest F1 first, those without one last."""
+    """(class, number of training photos), the lowest F1 first, those without one last."""
     counts: Sequence[int | None] = data.train_counts or [None] * len(data.classes)
     return sorted(
         zip(data.classes, counts, strict=True),

@@ -33,7 +33,7 @@ _TAGS = {name: name.replace("_", "/", 1) for name in COLUMNS if name.startswith(
 
 
 class PhotoResult(NamedTuple):
-    """A photo's path below the data folder, its label, the predicted label and its confidence, 0..1.
+    """A photo's path below the data folder, its label, the predicted label, its confidence 0..1.
 
     The names of the fields are the columns of the CSV files.
     """

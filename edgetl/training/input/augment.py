@@ -30,8 +30,8 @@ class AugmentSettings:
     """How training photos are augmented; see the options of the same names.
 
     size         (height, width) of the result
-    keep_aspect  ``ratio`` is relative to the photo's aspect, since validation squashes photos whole;
-                 else to a square
+    keep_aspect  ``ratio`` is relative to the photo's aspect, since validation squashes photos
+                 whole; else to a square
     """
 
     size: tuple[int, int]

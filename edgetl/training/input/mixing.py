@@ -14,7 +14,7 @@ from edgetl.training.torch_env.randomness import MIXING, torch_seed
 
 
 class Mixing:
-    """torchvision's mixup, cutmix, or one of the two at random for each batch; nothing if both are off.
+    """torchvision's mixup, cutmix, or one of both at random for each batch; nothing if both off.
 
     Each photo is mixed with the one before it. A process therefore needs one photo before its own
     (``BatchShard.borrowed``) to get what a single process would make of the whole batch; the random

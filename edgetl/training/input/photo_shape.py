@@ -41,7 +41,7 @@ def size_of_aspect(side: float, aspect: float) -> tuple[int, int]:
 
 
 def sample_aspects(samples: Sequence[Sample]) -> list[float]:
-    """Width / height of some of the photos, the same ones in any folder; [1] if none can be read."""
+    """Width / height of some of the photos, whatever their order; [1] if none can be read."""
     some = sorted(samples, key=lambda sample: sample.digest)[:_SAMPLE_SIZE]
     return [aspect for sample in some if (aspect := _aspect(sample.path))] or [1.0]
 

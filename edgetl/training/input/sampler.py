@@ -21,7 +21,7 @@ class BatchShard:
     """The part of one batch that one process works on.
 
     epoch, batch  where in the run; both count from 0
-    positions     int64 [n]: positions in the epoch's order, by which a photo's augmentation is drawn
+    positions     int64 [n]: positions in the epoch's order, which determine the augmentation
     indices       int64 [n]: indices into the training photos
     borrowed      how many photos at the front belong to another process's shard, and are here only
                   to be mixed into the photo after them (see ``Mixing``)

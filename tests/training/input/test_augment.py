@@ -52,7 +52,7 @@ def test_without_augmentation_a_square_photo_is_resized():
 
 
 def corners(images: torch.Tensor) -> np.ndarray:
-    """[N, 4]: left, top, right, bottom of the part of the ramp that each crop shows, 0..1, at the edges of pixels."""
+    """[N, 4]: left, top, right, bottom of what each crop shows of the ramp, 0..1, pixel edges."""
     numbers = images.double().numpy() / 255
     step_x, step_y = (
         (numbers[:, 0, -1, 0] - numbers[:, 0, 0, 0]) / 31,

@@ -1,4 +1,4 @@
-"""Photos decoded on the GPU and the cores together; torchvision stands in for nvJPEG."""
+"""Photos decoded on the GPU and the cores together; torchvision on the CPU stands in for nvJPEG."""
 
 from __future__ import annotations
 
@@ -15,59 +15,80 @@ from PIL import Image
 from edgetl.data.image_folder import find_unreadable
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.training.input import gpu_decode
-from edgetl.training.input.decoded_photos import TrainingDecoder, decode_photos
+from edgetl.training.input.decoded_photos import DecodedPhotos, TrainingDecoder, decode_photos
 from edgetl.training.input.gpu_decode import decode_photos_on_gpu, plain_jpeg
 
 SPEC = PreprocessSpec("shorter_side", 40, "bilinear", (32, 32), (0.5,) * 3, (0.5,) * 3)
+DECODE = TrainingDecoder(SPEC, (64, 64))
+
+
+def on_gpu(photos, decode=DECODE, *, threads=1, **options) -> DecodedPhotos:
+    out = np.zeros((len(photos), 64, 64, 3), np.uint8)
+    device = torch.device("cpu")
+    return decode_photos_on_gpu(
+        photos, decode, out, device, SPEC.interpolation, threads=threads, **options
+    )
+
+
+def on_cores(photos, decode=DECODE, **options) -> DecodedPhotos:
+    out = np.zeros((len(photos), 64, 64, 3), np.uint8)
+    return decode_photos(photos, decode, out, threads=2, **options)
+
+
+def assert_alike(one: DecodedPhotos, other: DecodedPhotos, tolerance: int) -> None:
+    assert one.unreadable == other.unreadable
+    assert np.array_equal(one.aspects, other.aspects)
+    assert np.abs(one.pixels.astype(int) - other.pixels).max() <= tolerance
+
+
+@pytest.fixture
+def after_gpu(monkeypatch):
+    """Makes a decoder wait until the GPU has been given all photos that it can take."""
+    over = threading.Event()
+
+    def batches(found):
+        yield from original(found)
+        over.set()
+
+    def waiting(decode):
+        return lambda sample: (over.wait(60), decode(sample))[1]
+
+    original = gpu_decode._batches
+    monkeypatch.setattr(gpu_decode, "_batches", batches)
+    return waiting
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_gpu_and_cores_give_nearly_the_same_pixels_and_the_same_unreadable_photos(
-    photos, patient, tmp_path, interpolation
+    photos, after_gpu, tmp_path, interpolation
 ):
-    """torchvision decodes the same list on the CPU, so all but nvJPEG itself is run here."""
-    fine = np.random.default_rng(0).integers(
-        0, 256, (200, 300, 3), np.uint8
-    )  # on which filters differ
-    Image.fromarray(fine).save(tmp_path / "7.jpg", quality=95)
+    noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "7.jpg", quality=95)  # on which filters differ
     photos = [sample_of(tmp_path / "7.jpg"), *photos]  # first, where the GPU begins
-    rooms = [np.zeros((8, 64, 64, 3), np.uint8) for _ in range(2)]
     decode = TrainingDecoder(replace(SPEC, interpolation=interpolation), (64, 64))
-    one = decode_photos(photos, decode, rooms[0], threads=2)
-    other = decode_photos_on_gpu(
-        photos, patient(decode), rooms[1], torch.device("cpu"), interpolation, threads=1
-    )
-    assert one.unreadable == other.unreadable
-    assert np.array_equal(one.aspects, other.aspects)
-    assert np.abs(rooms[0].astype(int) - rooms[1]).max() <= 4
+    out = np.zeros((8, 64, 64, 3), np.uint8)
+    device = torch.device("cpu")
+    other = decode_photos_on_gpu(photos, after_gpu(decode), out, device, interpolation, threads=1)
+    assert_alike(on_cores(photos, decode), other, 4)
 
 
 @pytest.mark.parametrize("limits", [{"_BATCH": 2}, {"_BATCH_PIXELS": 60 * 90 * 2}, {"_AHEAD": 1}])
 @pytest.mark.parametrize("part", [(0, 1), (1, 2)])
 def test_batches_of_any_size_put_every_photo_into_its_row(
-    photos, patient, tmp_path, monkeypatch, limits, part
+    photos, after_gpu, tmp_path, monkeypatch, limits, part
 ):
     for name, value in limits.items():
         monkeypatch.setattr(gpu_decode, name, value)
     Image.open(photos[0].path).resize((70, 40)).save(tmp_path / "7.jpg", quality=95)
     photos = [*photos, sample_of(tmp_path / "7.jpg"), photos[0], photos[4]]
     reports = []
-    rooms = [np.zeros((len(photos), 64, 64, 3), np.uint8) for _ in range(2)]
-    one = decode_photos(photos, TrainingDecoder(SPEC, (64, 64)), rooms[0], part=part, threads=2)
-    decode = patient(TrainingDecoder(SPEC, (64, 64)))
-    other = decode_photos_on_gpu(
+    other = on_gpu(
         photos,
-        decode,
-        rooms[1],
-        torch.device("cpu"),
-        SPEC.interpolation,
+        after_gpu(DECODE),
         part=part,
-        threads=1,
         progress=lambda *report: reports.append(report),
     )
-    assert one.unreadable == other.unreadable
-    assert np.array_equal(one.aspects, other.aspects)
-    assert np.abs(rooms[0].astype(int) - rooms[1]).max() <= 4
+    assert_alike(on_cores(photos, part=part), other, 4)
     assert [done for _, done, _ in reports] == list(range(len(photos[part[0] :: part[1]]) + 1))
 
 
@@ -83,79 +104,43 @@ def test_cores_decode_the_rest_while_the_gpu_is_slow(photos, monkeypatch):
     monkeypatch.setattr(gpu_decode, "_decode_batch", slow)
     monkeypatch.setattr(gpu_decode, "_BATCH", 4)
     monkeypatch.setattr(gpu_decode, "_AHEAD", 4)
-    rooms = [np.zeros((len(photos), 64, 64, 3), np.uint8) for _ in range(2)]
-    one = decode_photos(photos, TrainingDecoder(SPEC, (64, 64)), rooms[0], threads=2)
     deadline = threading.Timer(60, waited.set)
     deadline.start()
-    decode = TrainingDecoder(SPEC, (64, 64))
-    other = decode_photos_on_gpu(
-        photos,
-        decode,
-        rooms[1],
-        torch.device("cpu"),
-        SPEC.interpolation,
-        threads=2,
-        progress=lambda *report: reports.append(report),
-    )
+    other = on_gpu(photos, threads=2, progress=lambda *report: reports.append(report))
     deadline.cancel()
     assert not waited.is_set()
+    one = on_cores(photos)
     assert one.unreadable == other.unreadable and np.array_equal(one.aspects, other.aspects)
-    assert np.array_equal(rooms[0][8:], rooms[1][8:])
+    assert np.array_equal(one.pixels[8:], other.pixels[8:])
     assert reports[-1] == ("Decoding photos", len(photos), len(photos))
 
 
-def test_cores_decode_what_nvjpeg_refuses(photos, patient, monkeypatch):
+def test_cores_decode_what_nvjpeg_refuses(photos, after_gpu, monkeypatch):
     def refuse(*_, **__):
         raise RuntimeError("torchvision not compiled with nvJPEG support")
 
     monkeypatch.setattr(gpu_decode, "decode_jpeg", refuse)
-    rooms = [np.zeros((7, 64, 64, 3), np.uint8) for _ in range(2)]
-    one = decode_photos(photos, TrainingDecoder(SPEC, (64, 64)), rooms[0], threads=2)
-    other = decode_photos_on_gpu(
-        photos,
-        patient(TrainingDecoder(SPEC, (64, 64))),
-        rooms[1],
-        torch.device("cpu"),
-        SPEC.interpolation,
-        threads=1,
-    )
-    assert one.unreadable == other.unreadable and np.array_equal(one.aspects, other.aspects)
-    assert np.array_equal(*rooms)
+    assert_alike(on_cores(photos), on_gpu(photos, after_gpu(DECODE)), 0)
 
 
 def test_a_failing_gpu_ends_the_other_decoders_too(photos, monkeypatch):
     monkeypatch.setattr(gpu_decode, "_decode_batch", lambda *_: 1 / 0)
     begun = []
-    decode = TrainingDecoder(SPEC, (64, 64))
 
-    def counted(sample):
+    def slow(sample):
         begun.append(sample)
         time.sleep(0.01)
-        return decode(sample)
+        return DECODE(sample)
 
     photos = photos * 100
     with pytest.raises(ZeroDivisionError):
-        decode_photos_on_gpu(
-            photos,
-            counted,
-            np.zeros((len(photos), 64, 64, 3), np.uint8),
-            torch.device("cpu"),
-            SPEC.interpolation,
-            threads=1,
-        )
+        on_gpu(photos, slow)
     assert len(begun) < len(photos) / 2
 
 
 def test_only_whole_upright_rgb_or_grey_jpegs_go_to_the_gpu(photos):
-    assert [plain_jpeg(sample) is not None for sample in photos] == [
-        True,
-        False,
-        False,
-        False,
-        True,
-        False,
-        False,
-    ]
+    plain = [sample.path.name for sample in photos if plain_jpeg(sample) is not None]
+    assert plain == ["0.jpg", "4.jpg"]
 
 
 def test_progressive_jpegs_are_left_to_the_cores(photos, tmp_path):
@@ -167,63 +152,31 @@ def test_progressive_jpegs_are_left_to_the_cores(photos, tmp_path):
 
 
 def test_cores_decode_while_the_gpu_warms_up(photos, monkeypatch):
-    """A GPU that takes long to begin gets what is left then, if anything."""
-    begun, plain = threading.Event(), gpu_decode._warm_up
+    """A GPU that takes long to start gets what is left then, if anything."""
+    begun, warm_up = threading.Event(), gpu_decode._warm_up
 
     def slow(device):
-        plain(device)
+        warm_up(device)
         assert begun.wait(10)
         time.sleep(0.5)
 
     def decode(sample):
         begun.set()
-        return TrainingDecoder(SPEC, (64, 64))(sample)
+        return DECODE(sample)
 
-    seen = []
+    read = []
     monkeypatch.setattr(gpu_decode, "_warm_up", slow)
-    monkeypatch.setattr(gpu_decode, "plain_jpeg", lambda sample: seen.append(sample))
-    room = np.zeros((len(photos), 64, 64, 3), np.uint8)
-    decode_photos_on_gpu(photos, decode, room, torch.device("cpu"), SPEC.interpolation, threads=1)
-    assert not seen
+    monkeypatch.setattr(gpu_decode, "plain_jpeg", lambda sample: read.append(sample))
+    on_gpu(photos, decode)
+    assert not read
 
 
-def test_photos_changed_since_the_scan_are_unreadable(photos, patient):
+def test_photos_changed_since_the_scan_are_unreadable(photos, after_gpu):
     for row, other in ((0, 4), (3, 2)):
         photos[row].path.write_bytes(photos[other].path.read_bytes())
-    rooms = [np.zeros((7, 64, 64, 3), np.uint8) for _ in range(2)]
-    one = decode_photos(photos, TrainingDecoder(SPEC, (64, 64)), rooms[0], threads=2)
-    other = decode_photos_on_gpu(
-        photos,
-        patient(TrainingDecoder(SPEC, (64, 64))),
-        rooms[1],
-        torch.device("cpu"),
-        SPEC.interpolation,
-        threads=1,
-    )
-    assert (
-        one.unreadable == other.unreadable
-        and not rooms[0][[0, 3]].any()
-        and not rooms[1][[0, 3]].any()
-    )
-    changed = {
-        path.name for path, why in one.unreadable.items() if why == "it changed while it was read"
-    }
-    assert changed == {"0.jpg", "3.png"}
-    assert find_unreadable(photos, threads=2) == one.unreadable
-
-
-@pytest.fixture
-def patient(monkeypatch):
-    """Makes a ``decode`` that waits until the GPU has been given all that it can get."""
-    over = threading.Event()
-
-    def batches(found):
-        yield from original(found)
-        over.set()
-
-    def made(decode):
-        return lambda sample: (over.wait(60), decode(sample))[1]
-
-    original = gpu_decode._batches
-    monkeypatch.setattr(gpu_decode, "_batches", batches)
-    return made
+    one, other = on_cores(photos), on_gpu(photos, after_gpu(DECODE))
+    assert one.unreadable == other.unreadable == find_unreadable(photos, threads=2)
+    assert not one.pixels[[0, 3]].any() and not other.pixels[[0, 3]].any()
+    reasons = {path.name: reason for path, reason in one.unreadable.items()}
+    assert reasons["0.jpg"] == reasons["3.png"] == "it changed while it was read"
+    assert sum(reason == "it changed while it was read" for reason in reasons.values()) == 2

@@ -19,12 +19,7 @@ def test_channels_last_leaves_3d_filters_alone():
     moved = channels_last(network, torch.device("cpu"))
     assert moved is network and all(map(torch.equal, network.parameters(), before))
     usual = copy.deepcopy(network[:3]).to(memory_format=torch.channels_last)
-    assert [p.stride() for p in network[:3].parameters()] == [
-        p.stride() for p in usual.parameters()
-    ]
-    assert network[1].weight.stride() == (
-        9,
-        1,
-        3,
-        1,
-    )  # of one channel: either layout, but for what gradients come in
+    strides = [parameter.stride() for parameter in network[:3].parameters()]
+    assert strides == [parameter.stride() for parameter in usual.parameters()]
+    # One channel: both layouts are the same, but for that of its gradients.
+    assert network[1].weight.stride() == (9, 1, 3, 1)

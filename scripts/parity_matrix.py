@@ -97,7 +97,9 @@ def parse() -> argparse.Namespace:
         "backbones", nargs="*", default=BACKBONES, help="names as in `edgetl train --backbone`"
     )
     parser.add_argument("--images", type=Path, help="folder of photos; none: photos are made up")
-    parser.add_argument("--photos", type=int, default=16, help="use at most so many (16)")
+    parser.add_argument(
+        "--photos", type=int, default=16, help="use at most this many (%(default)s)"
+    )
     return parser.parse_args()
 
 

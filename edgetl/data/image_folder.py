@@ -219,14 +219,14 @@ def find_unreadable(
 
 def _require_same_classes(root: Path, train: Collection[str], val: Collection[str]) -> None:
     """Raises DataError if classes are in one part only; too few classes are reported elsewhere."""
-    lone = {TRAIN: set(train) - set(val), VAL: set(val) - set(train)}
-    if len(train) < 2 or not any(lone.values()):
+    only_in = {TRAIN: set(train) - set(val), VAL: set(val) - set(train)}
+    if len(train) < 2 or not any(only_in.values()):
         return
-    similar = set(map(normalized_name, lone[TRAIN])) & set(map(normalized_name, lone[VAL]))
+    similar = set(map(normalized_name, only_in[TRAIN])) & set(map(normalized_name, only_in[VAL]))
     shown = ascii if similar else str
     differences = [
         f"only in {part}/: {', '.join(map(shown, sorted(names)))}"
-        for part, names in lone.items()
+        for part, names in only_in.items()
         if names
     ]
     raise DataError(

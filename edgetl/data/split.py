@@ -98,18 +98,8 @@ def split_folder(
     """
     check_val_fraction(val_fraction)
     source, destination = real_path(source), real_path(destination)
-    _check_destination(source, destination)
-    for parent, name in (
-        (destination, _UNFINISHED),
-        (destination.parent, f"{destination.name}.{_UNFINISHED}"),
-    ):
-        for folder in abandoned_folders(parent, name):  # by killed processes
-            shutil.rmtree(folder, ignore_errors=True)
-    root = _class_root(source)
-    names = class_names(root)
-    for error in (too_few_classes(root, names), *map(name_error, names)):
-        if error is not None:
-            raise error
+    _prepare_destination(source, destination)
+    root, names = _find_classes(source)
     files = list(walk_files(root, 1))
     inspections = list(inspect_all(files, threads=threads, progress=progress))
     kept = [item for item in inspections if item.usable and item.path.parent != root]
@@ -137,7 +127,8 @@ def split_folder(
     )
 
 
-def _check_destination(source: Path, destination: Path) -> None:
+def _prepare_destination(source: Path, destination: Path) -> None:
+    """Remove what killed processes left. Raises DataError for what can't be a destination."""
     if destination.exists() and not destination.is_dir():
         raise DataError(f"{destination} is not a folder.", "Name a folder that does not exist yet.")
     if destination.is_dir() and set(destination.iterdir()) - set(
@@ -152,15 +143,27 @@ def _check_destination(source: Path, destination: Path) -> None:
             f"{destination} lies inside {source}.",
             "Name a folder outside of it; the source is not changed.",
         )
+    for parent, name in (
+        (destination, _UNFINISHED),
+        (destination.parent, f"{destination.name}.{_UNFINISHED}"),
+    ):
+        for folder in abandoned_folders(parent, name):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _class_root(source: Path) -> Path:
-    """The folder of class folders."""
+def _find_classes(source: Path) -> tuple[Path, list[str]]:
+    """(the folder of class folders, their names). Raises DataError for what can't be split."""
     if set(data_parts(source)) != {UNSPLIT}:
         raise DataError(
             f"{source} is split already: it has train/ and val/.", "Train on it as it is."
         )
-    return source / ARCHIVE_FOLDER if class_names(source) == [ARCHIVE_FOLDER] else source
+    root, names = source, class_names(source)
+    if names == [ARCHIVE_FOLDER]:
+        root, names = source / ARCHIVE_FOLDER, class_names(source / ARCHIVE_FOLDER)
+    for error in (too_few_classes(root, names), *map(name_error, names)):
+        if error is not None:
+            raise error
+    return root, names
 
 
 def _class_of(item: Inspection, root: Path) -> str:

@@ -138,9 +138,8 @@ def test_wrong_and_unusual_suffixes_and_files_that_are_not_photos(healthy):
     assert [finding.paths for finding in found(healthy, "not a photo")] == [
         ("train/cat/Thumbs.db",)
     ]
-    assert (
-        audit_folder(healthy).counts["train"]["cat"] == 4
-    )  # the PNG can be trained on, the others are not seen
+    # Training reads the PNG, but not the others.
+    assert audit_folder(healthy).counts["train"]["cat"] == 4
 
 
 def test_suffixes_of_any_case_and_spelling_are_right(healthy):

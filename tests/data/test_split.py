@@ -48,9 +48,8 @@ def archive(tmp_path: Path) -> Path:
     (tmp_path / "unpacked/PetImages/Dog/11410.jpg").write_bytes(content[: len(content) // 2])
     gif = io.BytesIO()
     Image.effect_noise((90, 80), 90).convert("RGB").save(gif, "GIF")
-    (tmp_path / "unpacked/PetImages/Cat/9171.jpg").write_bytes(
-        gif.getvalue()
-    )  # a photo all the same
+    # Not a JPEG, but still a photo.
+    (tmp_path / "unpacked/PetImages/Cat/9171.jpg").write_bytes(gif.getvalue())
     return tmp_path / "unpacked"
 
 

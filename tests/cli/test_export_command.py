@@ -1,4 +1,4 @@
-"""``edgetl export`` as typed."""
+"""The ``edgetl export`` command."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from edgetl.cli.main import command
 from edgetl.data.image_folder import ImageFolders, scan
 from edgetl.errors import CheckpointError, ExportError
 from edgetl.exporting.photo_selection import calibration_photos, golden_photos
-from edgetl.exporting.precision.judge import Judge
-from edgetl.exporting.precision.reduced_precision import JudgedBy
+from edgetl.exporting.precision.accuracy import AccuracyEvaluator
+from edgetl.exporting.precision.reduced_precision import PrecisionSettings
 from edgetl.runtime.bundle.bundle_folder import Bundle
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.training.config.run_folder import BEST
@@ -137,11 +137,11 @@ def test_the_manifest_names_the_checkpoint_that_was_read_though_the_run_goes_on(
     shutil.copytree(run_folder, tmp_path / "run")
     read = hashlib.sha256((run_folder / BEST).read_bytes()).hexdigest()
 
-    def meanwhile(settings: Mapping[str, Any], *_: object) -> ImageFolders:
+    def improve(settings: Mapping[str, Any], *_: object) -> ImageFolders:
         (tmp_path / "run" / BEST).write_bytes(b"better weights")
         return scan(settings["data"], val_fraction=0.2)
 
-    monkeypatch.setattr("edgetl.cli.export.run_data", meanwhile)
+    monkeypatch.setattr("edgetl.exporting.export_run.run_data", improve)
     assert export(tmp_path / "run", "-o", tmp_path / "bundle", "--golden", 1).exit_code == 0
     assert manifest(tmp_path / "bundle")["checkpoint"]["sha256"] == read
 
@@ -243,17 +243,18 @@ def test_a_smaller_precision_is_judged_on_all_validation_photos(
 def test_a_smaller_precision_that_answers_otherwise_is_warned_of(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge = Judge.judge
+    evaluate = AccuracyEvaluator.evaluate
     options = ("--precision", "fp16", "--golden", 0, "--format", "onnx")
     for agreement in (0.94, 0.96):
         monkeypatch.setattr(
-            Judge, "judge", lambda *given, share=agreement: replace(judge(*given), agreement=share)
+            AccuracyEvaluator,
+            "evaluate",
+            lambda *given, share=agreement: replace(evaluate(*given), agreement=share),
         )
         done = export(run_folder, "-o", tmp_path / "bundle", *options)
         assert done.exit_code == 0
-        assert ("Warning: fp16 answers 6.0% of the photos otherwise" in done.output) == (
-            agreement == 0.94
-        ), done.output
+        warning = "Warning: fp16 gives another label than fp32 to 6.0% of the photos"
+        assert (warning in done.output) == (agreement == 0.94), done.output
 
 
 def test_a_smaller_precision_that_loses_more_than_allowed_leaves_the_old_bundle(
@@ -261,18 +262,20 @@ def test_a_smaller_precision_that_loses_more_than_allowed_leaves_the_old_bundle(
 ) -> None:
     asked = []
 
-    def to_int8(network: object, card: object, judged_by: JudgedBy, working: object) -> None:
-        asked.append(judged_by)
+    def convert_to_int8(
+        network: object, card: object, settings: PrecisionSettings, progress: object
+    ) -> None:
+        asked.append(settings)
         raise ExportError("The int8 model loses too much.")
 
-    monkeypatch.setattr("edgetl.exporting.bundle_writer.to_int8", to_int8)
+    monkeypatch.setattr("edgetl.exporting.bundle_writer.convert_to_int8", convert_to_int8)
     assert export(run_folder, "-o", tmp_path / "bundle", "--format", "onnx").exit_code == 0
     before = (tmp_path / "bundle/manifest.json").read_bytes()
     options = ("--precision", "int8", "--calibration", 6, "--max-accuracy-drop", 1.25)
     done = export(run_folder, "-o", tmp_path / "bundle", "--format", "onnx", *options)
     assert (done.exit_code, "loses too much" in done.output) == (1, True)
     assert (tmp_path / "bundle/manifest.json").read_bytes() == before
-    assert [judged_by.max_accuracy_drop for judged_by in asked] == [1.25]
+    assert [settings.max_accuracy_drop for settings in asked] == [1.25]
     assert len(asked[0].calibration) == 6
     assert len(asked[0].validation) == 15
     data = run_folder.parent / "data"
@@ -331,7 +334,7 @@ def test_it_shows_what_it_is_doing_where_someone_watches(
     for step in (
         "Loading PyTorch …",
         "Writing the network as ONNX …",
-        "Judging fp16",
+        "Measuring the accuracy of fp16",
         "Writing and verifying TorchScript …",
     ):
         assert step in lines

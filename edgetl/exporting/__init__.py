@@ -1,1 +1,1 @@
-"""From a trained classifier to a bundle: ONNX, TorchScript and torch.export, preprocessing inside."""
+"""From a trained classifier to a bundle: ONNX, TorchScript, torch.export; preprocessing inside."""

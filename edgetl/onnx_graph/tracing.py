@@ -1,4 +1,4 @@
-"""For torch's exporters: their output kept off the terminal, and attention that ONNX can express."""
+"""Running torch's exporters: quietly, and with attention in operators that ONNX has."""
 
 from __future__ import annotations
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import multiprocessing
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +107,7 @@ def test_the_predictor_answers_as_the_trained_network(exported: Path) -> None:
             )
 
 
-def test_a_copy_of_the_model_alone_notices_damage(exported: Path, tmp_path: Path) -> None:
+def test_damage_to_a_copy_of_the_model_alone_is_detected(exported: Path, tmp_path: Path) -> None:
     lone = Path(shutil.copy(exported / "model.onnx", tmp_path))
     onnx.checker.check_model(str(lone), full_check=True)
     content = lone.read_bytes()
@@ -132,7 +134,9 @@ def test_a_second_export_replaces_the_first(tmp_path: Path, photo_folder: Path) 
 @pytest.mark.parametrize(
     "content", [{"notes.txt": "mine"}, {"manifest.json": '{"name": "a web page"}'}]
 )
-def test_a_folder_that_is_no_bundle_is_left_alone(tmp_path: Path, content: dict[str, str]) -> None:
+def test_a_folder_that_is_not_a_bundle_is_left_unchanged(
+    tmp_path: Path, content: dict[str, str]
+) -> None:
     for name, text in content.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(ExportError, match="is not a bundle"):
@@ -189,7 +193,7 @@ def test_an_unreadable_golden_photo_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "b").exists()
 
 
-def test_a_network_that_answers_nan_is_not_exported(tmp_path: Path) -> None:
+def test_a_network_whose_answers_are_nan_is_not_exported(tmp_path: Path) -> None:
     network = tiny_network()
     with torch.no_grad():
         network.head.bias[1] = float("nan")
@@ -288,3 +292,47 @@ def test_verification_detects_outputs_that_depend_on_batch_composition() -> None
 
     with pytest.raises(ExportError, match="a probability differs"):
         verify("mixed", mixed, bundle_writer.synthetic_references(classifier))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_an_export_killed_at_any_moment_leaves_the_old_bundle_or_the_new_one(
+    tmp_path: Path, photo_folder: Path
+) -> None:
+    bundle = tmp_path / "out" / "bundle"
+
+    def write(golden: int) -> None:
+        torch.set_num_threads(1)  # a forked process has lost the others
+        export_bundle(
+            tiny_network(),
+            tiny_card(),
+            bundle,
+            golden=photos(photo_folder, golden),
+            formats=["onnx"],
+        )
+
+    def start() -> multiprocessing.process.BaseProcess:
+        process = multiprocessing.get_context("fork").Process(target=write, args=(2,))
+        process.start()
+        return process
+
+    write(1)
+    old = Bundle.open(bundle).manifest
+    started = time.monotonic()
+    start().join()
+    seconds = time.monotonic() - started
+    assert len(Bundle.open(bundle).golden) == 2
+    killed = 0
+    for number in range(12):
+        process = start()
+        process.join(seconds * (number + 0.5) / 12)
+        killed += process.is_alive()
+        process.kill()
+        process.join()
+        assert Bundle.open(bundle).damage() == []
+        assert len(Bundle.open(bundle).golden) in (1, 2)
+        if number % 2:
+            write(1)
+    assert killed >= 6
+    write(1)
+    assert Bundle.open(bundle).manifest["files"] == old["files"]
+    assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]

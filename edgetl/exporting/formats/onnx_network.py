@@ -103,14 +103,14 @@ def _export(
     opset: int,
     hint: str | None = None,
 ) -> onnx.ModelProto:
-    """Raises ExportError with ``hint`` if the exporter fails, OSError if a file can't be written."""
+    """Raises ExportError with ``hint`` if ``exporter`` fails, OSError if it can't write its file."""
     try:
         with quiet(), torch.no_grad(), plain_attention():
             # eval() on the wrapper, too: the exporter puts all parts into the mode of the whole.
             exported = exporter(_OneInput(network).eval(), spec, opset)
-        return (
-            fold_shape_constants(exported, (3, *spec.fixed_size)) if spec.fixed_size else exported
-        )
+        if spec.fixed_size:
+            exported = fold_shape_constants(exported, (3, *spec.fixed_size))
+        return exported
     except OSError:
         raise
     except Exception as error:  # often an operator that the opset lacks; there is no base class

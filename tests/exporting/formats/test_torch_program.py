@@ -30,14 +30,14 @@ SIZES = [(1, 1), (1, 50), (21, 30), (36, 36), (36, 90), (70, 50), (301, 33), (33
 
 @pytest.mark.parametrize("spec", [CROPPED, SQUASHED], ids=["cropped", "squashed"])
 @pytest.mark.parametrize("size", SIZES)
-def test_its_resize_is_the_reference(spec: PreprocessSpec, size: tuple[int, int]) -> None:
+def test_its_resize_equals_the_reference(spec: PreprocessSpec, size: tuple[int, int]) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
     resized = BranchFreePreprocess(spec).resize(torch.from_numpy(images)).numpy()
     for picture, its_resized in zip(images, resized, strict=True):
         np.testing.assert_array_equal(its_resized, resize_oracle.resize(picture, spec))
 
 
-def test_the_file_answers_as_the_network_for_every_size_and_batch() -> None:
+def test_the_file_gives_the_networks_answers_for_every_size_and_batch() -> None:
     network, card = tiny_network(), tiny_card()
     module = torch.export.load(
         io.BytesIO(build_program(branch_free_classifier(network, card)))
@@ -49,7 +49,7 @@ def test_the_file_answers_as_the_network_for_every_size_and_batch() -> None:
             torch.testing.assert_close(module(images), expected(images))
 
 
-def test_a_bundle_holds_it_where_it_is_asked_for(tmp_path: Path) -> None:
+def test_a_bundle_holds_it_on_request(tmp_path: Path) -> None:
     bundle = export_bundle(
         tiny_network(), tiny_card(SQUASHED), tmp_path / "b", golden=[], formats=["onnx", "pt2"]
     ).folder

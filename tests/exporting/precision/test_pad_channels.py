@@ -31,7 +31,7 @@ def input_channels(model: onnx.ModelProto) -> list[int]:
     return [tensor.dims[1] for tensor in model.graph.initializer if len(tensor.dims) == 4]
 
 
-def test_the_first_layer_sees_a_fourth_channel_and_answers_the_same(
+def test_the_first_layer_gets_a_fourth_channel_and_gives_the_same_answers(
     quantizer: Quantizer, photos: NormalizedPhotos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     padded = quantizer.quantize()
@@ -42,7 +42,7 @@ def test_the_first_layer_sees_a_fourth_channel_and_answers_the_same(
     assert np.array_equal(run_network(padded, photos), run_network(plain, photos))
 
 
-def test_nothing_is_left_behind_that_no_node_uses(quantizer: Quantizer) -> None:
+def test_no_unused_node_remains(quantizer: Quantizer) -> None:
     graph = quantizer.quantize().graph
     used = {name for node in graph.node for name in node.input} | {
         value.name for value in graph.output

@@ -61,7 +61,7 @@ def weights(model: onnx.ModelProto) -> list[np.ndarray]:
     return [array for array in arrays if array.dtype == np.int8 and array.ndim >= 2]
 
 
-def test_int8_weights_keep_to_seven_bits_with_a_scale_a_channel(
+def test_int8_weights_use_seven_bits_and_one_scale_per_channel(
     network: onnx.ModelProto, photos: NormalizedPhotos
 ) -> None:
     quantized = Quantizer(network, photos).quantize()
@@ -76,7 +76,7 @@ def test_int8_weights_keep_to_seven_bits_with_a_scale_a_channel(
 
 
 class DepthwiseNetwork(nn.Module):
-    """Every weight as large as the largest of its channel, so that sums are as large as they can get."""
+    """All weights of a channel are equal, so that sums are as large as they can be."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ def full_range() -> onnx.ModelProto:
     return export_network(module.eval(), CROPPED, 13)
 
 
-def test_depthwise_weights_keep_eight_bits_and_others_seven(
+def test_depthwise_weights_use_eight_bits_and_others_seven(
     full_range: onnx.ModelProto, photos: NormalizedPhotos
 ) -> None:
     largest = {

@@ -27,7 +27,7 @@ import onnxruntime
 from edgetl import Predictor
 from edgetl.exporting.bundle_writer import export_bundle
 from edgetl.exporting.photo_selection import calibration_photos, run_data
-from edgetl.exporting.precision.reduced_precision import JudgedBy
+from edgetl.exporting.precision.reduced_precision import PrecisionSettings
 from edgetl.training.models import checkpoint
 from edgetl.training.models.checkpoint import Trained
 
@@ -52,17 +52,17 @@ def export(trained: Trained, folder: Path, precisions: Sequence[str]) -> dict[st
         trained.settings, trained.card, "smaller precisions", "Put the data back where it was."
     )
     validation = [(sample.path, sample.label) for sample in data.val]
-    judged_by = JudgedBy(calibration_photos(data, 100), validation, max_accuracy_drop=100)
-    bundle = export_bundle(
+    settings = PrecisionSettings(calibration_photos(data, 100), validation, max_accuracy_drop=100)
+    result = export_bundle(
         trained.network,
         trained.card,
         folder,
         golden=[],
         formats=["onnx"],
         precisions=["fp32", *precisions],
-        judged_by=judged_by,
+        precision_settings=settings,
     )
-    return dict(json.loads((bundle / "manifest.json").read_bytes()))
+    return dict(json.loads((result.folder / "manifest.json").read_bytes()))
 
 
 def latencies(

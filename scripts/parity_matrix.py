@@ -113,7 +113,7 @@ def check_backbone(name: str, photos: Sequence[Path], root: Path, scratch: Path)
     pixels = [resize_image(read_image(path), card.spec) for path in photos[:CALIBRATION_PHOTOS]]
     calibrate(backbone, torch.from_numpy(normalize(np.stack(pixels), card.spec)))
     network = backbone.module.eval()
-    bundle = export_bundle(network, card, scratch / name.replace("/", "-"), golden=())
+    bundle = export_bundle(network, card, scratch / name.replace("/", "-"), golden=()).folder
     return check(Subject.open(bundle, network, card, threads=threads_each()), photos, root)
 
 

@@ -1,8 +1,8 @@
-"""Replaces a folder in forked children, each killed at another line of the code that does it. Run as a script.
+"""Replace a folder in forked children, each killed at another line of the code. Run as a script.
 
     python kill_points.py FOLDER swap|rename
 
-Prints one line of JSON for each child: the content of FOLDER right after the kill, and after the next writer.
+Prints one line of JSON per child: the content of FOLDER after the kill, and after the next write.
 """
 
 from __future__ import annotations

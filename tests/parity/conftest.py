@@ -37,7 +37,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     checkpoint.save(trained, run)
     bundle = export_bundle(
         trained.network, card, folder / "bundle", golden=(), opset=17, checkpoint=run
-    )
+    ).folder
     return Exported(bundle, run, trained.network, card)
 
 

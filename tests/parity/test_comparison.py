@@ -24,7 +24,7 @@ from PIL import Image
 
 from edgetl.errors import BundleError, ParityError
 from edgetl.exporting.bundle_writer import export_bundle
-from edgetl.exporting.formats.torch_program import build_program, straight_classifier
+from edgetl.exporting.formats.torch_program import branch_free_classifier, build_program
 from edgetl.exporting.formats.torchscript import build_torchscript
 from edgetl.parity.check_photos import CHUNK_PHOTOS, Photo, Unreadable, find_photos, read_chunks
 from edgetl.parity.comparison import check, unopened
@@ -170,7 +170,7 @@ def test_a_bundle_without_onnx_is_judged_by_what_it_has(
         golden=(),
         formats=("torchscript",),
         checkpoint=exported.run,
-    )
+    ).folder
     result = run_check(exported.subject(bundle))
     assert result.passed, result.failures
     assert {run.name: run.status for run in result.runtimes}["predictor"] == "skipped"
@@ -179,7 +179,7 @@ def test_a_bundle_without_onnx_is_judged_by_what_it_has(
 def add_program(copied: Exported, card: ModelCard) -> None:
     """Put a torch.export program of ``card`` into the bundle."""
     (copied.folder / "model.pt2").write_bytes(
-        build_program(straight_classifier(copied.network, card))
+        build_program(branch_free_classifier(copied.network, card))
     )
     tampering.sign(copied.folder, pt2="model.pt2")
 

@@ -97,9 +97,9 @@ class Subject:
 
 def lone_card(model: Path) -> ModelCard:
     """The description inside an ONNX file's metadata, read without running the model. Raises BundleError."""
-    from edgetl.onnx_graph.onnx_file import metadata
+    from edgetl.onnx_graph.onnx_file import read_metadata
 
-    return read_card(model, metadata(model))
+    return read_card(model, read_metadata(model))
 
 
 class Runtime(ABC):

@@ -1,4 +1,4 @@
-"""What depends on the input's size alone is worked out once, at the export."""
+"""What depends only on the input's size is computed once, at the export."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FIXED = PreprocessSpec("squash", (21, 30), "bilinear", None, (0.5,) * 3, (0.5,) 
 
 
 class SamePadding(nn.Module):
-    """Pads by the input's size, worked out anew for each input; and keeps the batch in a reshape."""
+    """Computes its padding from each input's size, and a reshape from the batch size."""
 
     def __init__(self) -> None:
         super().__init__()

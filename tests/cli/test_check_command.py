@@ -20,7 +20,6 @@ from onnx import numpy_helper
 from PIL import Image
 from torch import nn
 
-from edgetl.cli import check as check_module
 from edgetl.cli.main import command
 from edgetl.exporting.bundle_writer import export_bundle
 from edgetl.parity.runtimes import RUNTIMES
@@ -295,10 +294,10 @@ def test_photos_that_can_not_be_found_and_a_missing_package_exit_2(
         closed = project.check()
     assert closed.exit_code == 2 and "Permission denied" in closed.output
 
-    def without_torch(*_: object) -> object:
+    def without_torch(*_: object, **__: object) -> object:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
-    monkeypatch.setattr(check_module, "_check", without_torch)
+    monkeypatch.setattr("edgetl.parity.check_model.check", without_torch)
     missing = project.check()
     assert missing.exit_code == 2 and "edgetl check needs torch" in missing.output
 
@@ -327,11 +326,6 @@ def test_limit_and_tolerance(project: Project) -> None:
     result = project.check("--limit", 2, "--tolerance", 0.01)
     assert result.exit_code == 0
     assert "2 photos" in result.stdout and "tolerance 0.01" in result.stdout
-
-
-def test_a_limit_spreads_evenly(project: Project) -> None:
-    _, photos = check_module._photos(project.photos, 2)
-    assert [path.name for path in photos] == ["0.png", "1.png"]
 
 
 def test_against_another_bundle_needs_no_checkpoint(project: Project) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy.special import expit, softmax
 
-from edgetl.parity.diagnosis import explain
+from edgetl.parity.comparison.diagnosis import explain
 from edgetl.parity.stages import Stages
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.bundle.probability_tolerances import logits_limit
@@ -57,7 +57,7 @@ def story(stage: str, values: np.ndarray) -> str:
             resize_image(Image.fromarray(PIXELS), replace(SPEC, interpolation="bicubic")),
             "bicubic instead",
         ),
-        ("resized", RESIZED ^ 1, "rounds otherwise"),
+        ("resized", RESIZED ^ 1, "rounds differently"),
         (
             "normalized",
             normalize(RESIZED[None], replace(SPEC, mean=(0, 0, 0), std=(1, 1, 1)))[0],

@@ -9,7 +9,8 @@ import pytest
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from edgetl.parity.distances import Largest, Tally, kl_divergence, margin, measure
+from edgetl.parity.comparison.distances import Percentile999, kl_divergence, margin, measure
+from edgetl.parity.comparison.runtime_tally import RuntimeTally
 from edgetl.parity.results import RuntimeResult
 from edgetl.parity.stages import Refusal, Stages
 from edgetl.parity.tolerances import Tolerance
@@ -28,7 +29,7 @@ def answer(*logits: float, change: float = 0.0) -> Stages:
 def judge(
     *pairs: tuple[Stages | Refusal, Stages | Refusal], tolerance: float = 1e-4
 ) -> RuntimeResult:
-    tally = Tally("runtime", LABELS, Tolerance(tolerance), len(pairs))
+    tally = RuntimeTally("runtime", LABELS, Tolerance(tolerance), len(pairs))
     for number, (reference, found) in enumerate(pairs):
         tally.add(f"{number}.jpg", reference, found)
     return tally.result(0.0)
@@ -185,11 +186,11 @@ def test_the_percentile_is_over_all_photos() -> None:
 )
 def test_the_percentile_needs_a_thousandth_of_the_memory(photos: int, classes: int) -> None:
     values = np.random.default_rng(photos).exponential(1, (photos, classes)).astype(np.float32)
-    largest = Largest(photos)
+    largest = Percentile999(photos)
     for part in values:
         largest.add(part)
         assert largest._kept.size <= 2 * (photos * classes // 1000 + 1) + classes
-    assert largest.percentile() == np.percentile(values, 99.9, method="higher")
+    assert largest.value() == np.percentile(values, 99.9, method="higher")
 
 
 def test_photos_must_be_refused_by_both_or_by_none() -> None:

@@ -22,12 +22,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edgetl.errors import BundleError, ParityError
+from edgetl.errors import ParityError
 from edgetl.exporting.bundle_writer import export_bundle
 from edgetl.exporting.formats.torch_program import build_program, straight_classifier
 from edgetl.exporting.formats.torchscript import build_torchscript
 from edgetl.parity.check_photos import CHUNK_PHOTOS, Photo, Unreadable, find_photos, read_chunks
-from edgetl.parity.comparison import check, unopened
+from edgetl.parity.comparison.runtime_comparison import compare_runtimes
 from edgetl.parity.runtimes import RUNTIMES, Runtime, Subject, fresh_worker
 from edgetl.parity.runtimes.onnxruntime import OnnxRuntimeBatch, OnnxRuntimeCpu
 from edgetl.parity.runtimes.torch_reference import TorchReference
@@ -123,7 +123,7 @@ def test_information_alone_is_no_pass(
     use_fake(monkeypatch, judged=False)
     result = run_check(exported.subject(), "fake")
     assert not result.passed
-    assert result.failures == [("compared", "no runtime ran that is judged")]
+    assert result.failures == [("compared", "no runtime was compared")]
 
 
 def test_a_runtime_that_has_failed_is_given_no_more_photos(
@@ -244,10 +244,12 @@ def test_nothing_to_compare_is_an_error(exported: Exported, tmp_path: Path) -> N
     with pytest.raises(ParityError, match="holds no photos"):
         find_photos(tmp_path)
     with pytest.raises(ParityError, match="no photos"):
-        check(exported.subject(), [], tmp_path)
+        compare_runtimes(exported.subject(), [], tmp_path)
     (tmp_path / "broken.png").write_bytes(b"\x89PNG")
     with pytest.raises(ParityError, match="None of the 1 photos can be read"):
-        check(exported.subject(), [tmp_path / "broken.png"], tmp_path, runtimes=["onnxruntime-cpu"])
+        compare_runtimes(
+            exported.subject(), [tmp_path / "broken.png"], tmp_path, runtimes=["onnxruntime-cpu"]
+        )
 
 
 def test_an_unknown_runtime_is_an_error_that_names_the_known(
@@ -275,12 +277,6 @@ def test_a_network_that_raises_is_an_error(exported: Exported, run_check: Check)
 
     with pytest.raises(ParityError, match="wrong number of channels"):
         run_check(replace(exported.subject(), network=Raising()), "onnxruntime-cpu")
-
-
-def test_a_bundle_that_cant_be_opened_is_a_failure(tmp_path: Path) -> None:
-    result = unopened(tmp_path, tmp_path, BundleError(tmp_path, "it is not a bundle", "Name one."))
-    assert not result.passed
-    assert result.failures == [("bundle", f"{tmp_path}: it is not a bundle. Name one.")]
 
 
 def test_every_photo_is_read_once_in_bounded_chunks(

@@ -15,8 +15,8 @@ from helpers import tiny_bundle
 from PIL import Image
 
 from edgetl.errors import ParityError
-from edgetl.parity.against import compare_bundles
 from edgetl.parity.check_photos import find_photos
+from edgetl.parity.comparison.bundle_comparison import compare_bundles
 from edgetl.parity.results import Accuracy, AgainstResult
 from edgetl.runtime.inference.predictor import Predictor
 
@@ -111,7 +111,7 @@ def test_labels_in_another_order_are_compared_by_name(
     assert len(swapped) == len(result.disagreements) > 0
     asked: list[Path] = []
     with pytest.raises(ParityError, match="different labels"):
-        compare(shuffled, old, labelled, tolerance=0.1, progress=lambda: asked.append(labelled))
+        compare(shuffled, old, labelled, tolerance=0.1, progress=lambda *_: asked.append(labelled))
     assert not asked  # said before the first photo
 
 

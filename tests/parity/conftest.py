@@ -23,7 +23,7 @@ from edgetl.training.models import backbones, checkpoint
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """A network with random weights, its head scaled so that probabilities are neither all equal nor all 0 and 1."""
+    """A network with random weights, its head scaled so that the probabilities vary."""
     folder = tmp_path_factory.mktemp("exported")
     torch.manual_seed(3)
     backbone = backbones.build("timm/test_resnet", len(LABELS), weights="none")

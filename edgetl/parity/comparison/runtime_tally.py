@@ -114,9 +114,7 @@ class RuntimeTally:
         comparable = expected.shape == found.shape and all_finite(expected, found)
         best, other = int(expected.argmax()), int(found.argmax())
         labels = self._label(best), self._label(other)
-        if (
-            comparable and best != other
-        ):  # with NaN there is no best class, and the stage has failed
+        if comparable and best != other:  # NaN has no best class; its stage has failed
             gap = margin(expected)
             tie = gap <= self._tolerance.probabilities
             self._flips.append(Flip(photo, *labels, gap, tie=tie))

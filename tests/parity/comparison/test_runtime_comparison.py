@@ -1,4 +1,4 @@
-"""The check as a whole: what is run, skipped or failed, and what counts as nothing compared."""
+"""The comparison as a whole: which runtimes run, are skipped, or fail, and when that is an error."""
 
 from __future__ import annotations
 
@@ -49,14 +49,13 @@ def with_broken_photos(photos: Path, tmp_path: Path) -> Path:
 
 
 class Fake(Runtime):
-    """The ONNX file, and a way to spoil what it says."""
+    """onnxruntime, with a way to make it fail."""
 
     name = "fake"
-    about = "for tests"
     spoil: ClassVar[str] = ""
 
     def __init__(self, subject: Subject) -> None:
-        self._honest = OnnxRuntimeCpu(subject)
+        self._correct = OnnxRuntimeCpu(subject)
         self._calls = 0
         if self.spoil == "opening":
             raise ValueError("the file is of another kind")
@@ -65,7 +64,7 @@ class Fake(Runtime):
         self._calls += 1
         if self.spoil == "second call" and self._calls == 2:
             raise RuntimeError("kernel exploded\nat line 7")
-        found = list(self._honest.run(photos))
+        found = list(self._correct.run(photos))
         return found[1:] if self.spoil == "one missing" else found
 
 
@@ -98,7 +97,7 @@ def test_other_ways_to_fail(
     assert [(run.status, words in run.reason) for run in result.runtimes] == [("failed", True)]
 
 
-def test_figures_for_information_are_not_judged(
+def test_figures_for_information_decide_nothing(
     exported: Exported, run_check: Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Rough(Fake):
@@ -117,7 +116,7 @@ def test_figures_for_information_are_not_judged(
     assert (shown.name, shown.status, shown.departure) == ("fake", "shown", "probabilities")
 
 
-def test_information_alone_is_no_pass(
+def test_information_alone_fails(
     exported: Exported, run_check: Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_fake(monkeypatch, judged=False)
@@ -141,7 +140,7 @@ def test_a_runtime_that_has_failed_is_given_no_more_photos(
     assert calls == [3]
 
 
-def test_what_is_not_installed_is_skipped_and_a_failure_if_asked_for(
+def test_a_missing_package_skips_a_runtime_and_fails_a_requested_one(
     exported: Exported, run_check: Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
@@ -160,7 +159,7 @@ def test_a_bundle_without_torchscript(copied: Exported, run_check: Check) -> Non
     assert not run_check(copied.subject(), "torchscript").passed
 
 
-def test_a_bundle_without_onnx_is_judged_by_what_it_has(
+def test_a_bundle_without_onnx_is_checked_by_what_it_has(
     exported: Exported, run_check: Check, tmp_path: Path
 ) -> None:
     bundle = export_bundle(
@@ -196,7 +195,7 @@ def test_a_torch_export_file(copied: Exported, run_check: Check) -> None:
     ("change", "stage"),
     [({"interpolation": "bilinear"}, "resized"), ({"mean": (0.4, 0.4, 0.4)}, "normalized")],
 )
-def test_another_preprocessing_in_a_torch_export_file(
+def test_different_preprocessing_in_a_torch_export_file(
     copied: Exported, run_check: Check, change: dict[str, object], stage: str
 ) -> None:
     add_program(copied, replace(copied.card, spec=replace(copied.card.spec, **change)))
@@ -230,7 +229,7 @@ def test_a_runtime_that_reads_what_the_reference_refuses_fails(
 
         def run(self, photos: Sequence[Photo | Unreadable]) -> Sequence[Stages | Refusal]:
             gray = Photo(Path(), "", Image.new("RGB", (9, 9), "gray"))
-            return self._honest.run(
+            return self._correct.run(
                 [photo if isinstance(photo, Photo) else gray for photo in photos]
             )
 
@@ -252,14 +251,14 @@ def test_nothing_to_compare_is_an_error(exported: Exported, tmp_path: Path) -> N
         )
 
 
-def test_an_unknown_runtime_is_an_error_that_names_the_known(
+def test_an_unknown_runtime_is_an_error_that_lists_the_known_ones(
     exported: Exported, run_check: Check
 ) -> None:
     with pytest.raises(ParityError, match=r"no runtime 'tflite'(.|\n)*onnxruntime-cpu"):
         run_check(exported.subject(), "tflite")
 
 
-def test_a_network_that_answers_nan_is_a_finding_of_its_own(
+def test_a_network_that_answers_nan_is_a_failed_finding(
     exported: Exported, run_check: Check
 ) -> None:
     class Broken(torch.nn.Module):
@@ -294,7 +293,7 @@ def test_every_photo_is_read_once_in_bounded_chunks(
     )
 
 
-def test_a_picture_too_thin_to_resize_is_refused_like_a_damaged_one(tmp_path: Path) -> None:
+def test_a_photo_too_thin_to_resize_is_unreadable(tmp_path: Path) -> None:
     Image.new("RGB", (1, 60_000)).save(tmp_path / "thin.png")
     shorter_side = PreprocessSpec(
         "shorter_side", 256, "bilinear", (224, 224), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -319,7 +318,7 @@ def test_the_worker_cant_import_edgetl(exported: Exported) -> None:
     assert run.stdout.strip() == "no edgetl here"
 
 
-def test_a_worker_that_dies_is_a_failure_with_its_last_words(
+def test_a_worker_that_dies_is_a_failure_with_its_last_message(
     copied: Exported, run_check: Check
 ) -> None:
     (copied.folder / "model.ts.pt").write_bytes(b"no TorchScript at all")
@@ -329,7 +328,7 @@ def test_a_worker_that_dies_is_a_failure_with_its_last_words(
     assert failures["torchscript-fresh"].startswith("RuntimeError: the process ended: ")
 
 
-def test_a_full_temporary_folder_is_no_mismatch(
+def test_a_full_temporary_folder_is_an_error_not_a_failure(
     exported: Exported, run_check: Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -341,16 +340,16 @@ def test_a_full_temporary_folder_is_no_mismatch(
     assert "TMPDIR" in str(caught.value.hint)
 
 
-def test_a_worker_that_can_not_write_is_no_mismatch(
+def test_a_worker_that_cant_write_is_an_error_not_a_failure(
     exported: Exported, run_check: Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = TorchScriptFresh._ask
+    plain = TorchScriptFresh._run_worker
 
     def ask(self: TorchScriptFresh, count: int) -> None:
         Path(self._folder.name, "0.logits.npy").mkdir()
         plain(self, count)
 
-    monkeypatch.setattr(TorchScriptFresh, "_ask", ask)
+    monkeypatch.setattr(TorchScriptFresh, "_run_worker", ask)
     with pytest.raises(ParityError, match="Is a directory"):
         run_check(exported.subject(), "torchscript-fresh", "onnxruntime-cpu")
 
@@ -366,7 +365,7 @@ def test_a_precision_without_a_tolerance_needs_one(exported: Exported, run_check
     assert run_check(subject, "onnxruntime-cpu", tolerance=1e-3).passed
 
 
-def test_beside_an_int8_model_the_float_ones_are_held_to_their_own_tolerance(
+def test_beside_an_int8_model_the_float32_ones_keep_their_own_tolerance(
     copied: Exported, run_check: Check
 ) -> None:
     """The same weight moved in both files, by what int8 may cost and float may not."""

@@ -32,7 +32,7 @@ def tamper_with_onnx(bundle: Path, spec: PreprocessSpec, tamper: Tamper) -> None
 
 
 def sign(bundle: Path, **changes: object) -> None:
-    """Rewrite the manifest with today's checksums of the model files, and ``changes`` to its entries."""
+    """Rewrite the manifest with new checksums of the models, and ``changes`` to its entries."""
     manifest = {**json.loads((bundle / MANIFEST).read_bytes()), **changes}
     contents = {path.name: path.read_bytes() for path in bundle.glob("model.*")}
     manifest["files"] = {

@@ -71,7 +71,7 @@ class RuntimeTally:
             self._add_decision(photo, reference.probabilities, found.probabilities)
 
     def result(self, seconds: float) -> RuntimeResult:
-        """All photos so far, with the verdict. A runtime that gave nothing to compare has failed."""
+        """All photos so far, with the verdict: failed if there was nothing to compare."""
         if not self._worst:
             return RuntimeResult(self._name, "failed", "It compared no photo.", seconds=seconds)
         stages = []

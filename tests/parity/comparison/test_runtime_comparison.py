@@ -1,4 +1,4 @@
-"""The comparison as a whole: which runtimes run, are skipped, or fail, and when that is an error."""
+"""The comparison as a whole: which runtimes run, are skipped or fail, and what is an error."""
 
 from __future__ import annotations
 
@@ -144,6 +144,7 @@ def test_a_missing_package_skips_a_runtime_and_fails_a_requested_one(
     exported: Exported, run_check: Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.delitem(RUNTIMES, "torchscript-fresh")  # slow to start
     by_name = {run.name: run for run in run_check(exported.subject()).runtimes}
     assert by_name["openvino"].status == "skipped"
     assert 'pip install "edgetl[openvino]"' in by_name["openvino"].reason
@@ -343,6 +344,7 @@ def test_a_full_temporary_folder_is_an_error_not_a_failure(
 def test_a_worker_that_cant_write_is_an_error_not_a_failure(
     exported: Exported, run_check: Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A private method, since there is no other moment between the two sides' writing.
     plain = TorchScriptFresh._run_worker
 
     def ask(self: TorchScriptFresh, count: int) -> None:

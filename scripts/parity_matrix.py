@@ -1,12 +1,13 @@
 #!/usr/bin/env python
-"""Export backbones of every family with random weights, check them, and print the largest differences as Markdown.
+"""Export backbones of every family, check them, and print the largest differences as Markdown.
 
     python scripts/parity_matrix.py                              # all of them, on made-up photos
     python scripts/parity_matrix.py --images DIR resnet18 swin_t
 
-Random weights alone would give nearly the same answer to every photo. So the statistics of the batch norms are taken
-from the photos, as training would, and the head is centred and scaled until its logits have mean 0 over the photos and
-standard deviation 3: probabilities then range from nearly 0 to nearly 1. Exit code 1 if any check fails.
+The weights are random. By themselves, they would give nearly the same answer to every photo. So the
+statistics of the batch norms are taken from the photos, as in training, and the head is centred and
+scaled until its logits have mean 0 over the photos and standard deviation 3: probabilities then
+range from nearly 0 to nearly 1. Exit code 1 if any check fails.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def calibrate(backbone: backbones.Backbone, inputs: torch.Tensor) -> None:
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.momentum = None  # the plain average of what it sees
+                module.momentum = None  # the mean over all batches
         network.train()(inputs)
         logits = network.eval()(inputs)
         head = network.get_submodule(backbone.head)

@@ -11,7 +11,7 @@ import click
 
 from edgetl.cli.missing_package import missing_package
 from edgetl.cli.option_types import PRECISIONS, Number, SomePath
-from edgetl.cli.progress_bar import steps
+from edgetl.cli.progress_bar import show_progress
 from edgetl.cli.report_file import ReportFile
 from edgetl.errors import (
     CheckpointError,
@@ -122,7 +122,7 @@ def command(
 
         from edgetl.parity.check_model import check
 
-        with steps() as progress:
+        with show_progress() as progress:
             result = check(bundle, images, progress=progress, **options)
     except (
         CheckpointError,

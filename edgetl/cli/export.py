@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from edgetl.cli.option_types import PRECISIONS, Number, SomePath
 from edgetl.cli.printable import counted
-from edgetl.cli.progress_bar import steps
+from edgetl.cli.progress_bar import show_progress
 from edgetl.errors import ExportError, ImageError
 from edgetl.exporting.photo_selection import calibration_photos, golden_photos, run_data
 from edgetl.runtime.bundle.bundle_folder import (
@@ -120,7 +120,7 @@ def command(
       edgetl export runs/pets -o exported/pets --precision fp32 --precision int8
     """
     _refuse_idle_options(context, formats, precisions)
-    with steps() as working:
+    with show_progress() as working:
         written = _export(
             run, output, golden, opset, formats, precisions, calibration, max_accuracy_drop, working
         )
@@ -152,7 +152,7 @@ def _export(
     working("Loading PyTorch", 0, 0)
     from edgetl.exporting.bundle_writer import export_bundle
     from edgetl.training.models import checkpoint
-    from edgetl.training.torch_env.threads import one_thread
+    from edgetl.training.torch_env.torch_flags import one_thread
 
     working(f"Reading {run}", 0, 0)
     trained = checkpoint.load(run)

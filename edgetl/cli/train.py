@@ -26,9 +26,9 @@ from edgetl.training.config.run_folder import (
     LAST,
     METRICS,
     REPORT,
-    can_go_on,
-    require_begun,
+    is_resumable,
     require_free,
+    require_resumable,
 )
 from edgetl.training.config.settings import (
     OPTIONS,
@@ -163,7 +163,7 @@ def command(
     given = {name: value for name, value in options.items() if value is not None}
     if resume is not None:
         _refuse_beside_resume(out, overwrite, find_lr, given)
-        require_begun(resume)
+        require_resumable(resume)
         with _showing() as listener, _telling_how_to_go_on(resume, begun=True):
             from edgetl.training.engine import run
 
@@ -283,7 +283,7 @@ def _telling_how_to_go_on(
     except KeyboardInterrupt:
         kept = "; what is in the feature cache is not computed again" if cached else ""
         said = f"The same command begins again{kept}."
-        if can_go_on(folder) and _state_in(folder) != before:
+        if is_resumable(folder) and _state_in(folder) != before:
             said = _how_to_go_on(folder)
         raise Stopped(said) from None
 

@@ -50,7 +50,7 @@ from edgetl.runtime.bundle.bundle_folder import (
 )
 from edgetl.runtime.bundle.embedded_checksum import embed_checksum
 from edgetl.runtime.bundle.model_card import ModelCard
-from edgetl.system.atomic_folder import replace_folder, require_place
+from edgetl.system.atomic_folder import replace_folder, require_writable
 from edgetl.system.paths import real_path
 from edgetl.system.progress import Progress, no_progress
 
@@ -93,7 +93,7 @@ def export_bundle(
         raise ValueError(f"{unknown[0]!r} is none of {', '.join((*FORMATS, *ONNX_FILES))}")
     destination = Path(destination)
     refuse_other_folders(destination)
-    require_place(destination)
+    require_writable(destination)
     origin = _checkpoint_entry(checkpoint, checkpoint_sha256, destination)
     writing = _Writing(network, card, golden, working)
     if "onnx" in formats:

@@ -324,7 +324,7 @@ def test_it_shows_what_it_is_doing_where_someone_watches(
 ) -> None:
     options = ("--golden", 1, "--precision", "fp16", "--max-accuracy-drop", 100)
     quiet = export(run_folder, "-o", tmp_path / "quiet", *options)
-    monkeypatch.setattr("edgetl.cli.progress_bar._watched", lambda: True)
+    monkeypatch.setattr("edgetl.cli.progress_bar._is_terminal", lambda: True)
     watched = export(run_folder, "-o", tmp_path / "watched", *options)
     assert watched.exit_code == 0, watched.output
     lines = [line.split("  ")[0] for line in watched.stderr.split("\r")[1:]]

@@ -59,7 +59,7 @@ def compare_bundles(
         raise _no_truth()
     pairs = _AnswerPairs(same_labels)
     answers = zip(photos, truths, new.batch(photos), old.batch(photos), strict=True)
-    for path, truth, ours, theirs in track(answers, len(photos), "comparing photos", progress):
+    for path, truth, ours, theirs in track(answers, len(photos), "Comparing photos", progress):
         pairs.add(path.relative_to(root).as_posix(), truth, ours, theirs)
     gates = [pairs.photo_gate()]
     accuracy, largest = pairs.accuracy(), max(pairs.distances, default=None)

@@ -70,7 +70,7 @@ def compare_runtimes(
             _RuntimeComparison(name, subject, pool, tolerance, len(photos), asked=bool(runtimes))
             for name in names
         ]
-        counter = ProgressCounter(progress, "comparing photos", len(photos))
+        counter = ProgressCounter(progress, "Comparing photos", len(photos))
         try:
             for chunk in read_chunks(photos, root, subject.reference.spec):
                 expected_work = pool.submit(reference.run, chunk)

@@ -17,7 +17,7 @@ from edgetl.training.config.settings import OPTIONS, TrainSettings
 from edgetl.training.evaluation.metrics import class_metrics, metrics_summary
 from edgetl.training.evaluation.report import ReportData, write_report
 from edgetl.training.evaluation.run_records import PhotoResult, write_metrics, write_photo_tables
-from edgetl.training.head.linear_head import LabelIssue
+from edgetl.training.head.label_issues import LabelIssue
 from edgetl.training.head.temperature import fit_temperature
 from edgetl.training.models import checkpoint
 
@@ -89,8 +89,10 @@ def finalize(
         train_counts=folders.train_counts,
         settings=_effective(settings, folders),
         history=told.history,
-        strengths=told.strengths,
-        doubts=[(folders.train[photo], predicted, sure) for photo, predicted, sure in told.doubts],
+        head_trials=told.strengths,
+        label_issues=[
+            (folders.train[photo], predicted, sure) for photo, predicted, sure in told.doubts
+        ],
         warnings=told.warnings,
     )
     write_report(folder, report)

@@ -95,7 +95,7 @@ class Loop:
         if settings.tensorboard and processes.is_main:
             self._events = Events(self._course.folder, standing.history)
         first = standing.step * settings.accumulate
-        shares = self._course.kit.sampler.shares(
+        shards = self._course.kit.sampler.shards(
             processes.rank, settings.epochs, epoch=standing.epoch, batch=first
         )
         clock = _Clock(self._course.started - standing.seconds, settings.max_time)
@@ -112,7 +112,7 @@ class Loop:
         standing.begun = clock.seconds() if standing.begun is None else standing.begun
         with (
             StopSignal(self._tell_of_stopping) as stop,
-            closing(cast("Any", self._course.kit.loader.batches(shares))) as batches,
+            closing(cast("Any", self._course.kit.loader.batches(shards))) as batches,
         ):
             while not standing.ended:
                 if not self._steps(batches, stop, clock):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,10 +21,9 @@ from edgetl.training.engine.learner import Learner
 from edgetl.training.engine.run_photos import find_photos, require_same_photos, warn_about
 from edgetl.training.engine.setup import TrainingSetup, build_backbone, look_ahead, prepare_training
 from edgetl.training.evaluation.run_records import write_table
-from edgetl.training.input.decoded_photos import Done
 from edgetl.training.torch_env.distributed import Processes, join
 from edgetl.training.torch_env.malloc import keep_freed_memory
-from edgetl.training.torch_env.randomness import reproducible
+from edgetl.training.torch_env.torch_flags import reproducible
 
 LOWEST, HIGHEST = 1e-6, 1.0
 STEPS = 100
@@ -96,7 +95,11 @@ def find_learning_rate(
 
 
 def _sweep(
-    settings: TrainSettings, kit: TrainingSetup, learner: Learner, processes: Processes, done: Done
+    settings: TrainSettings,
+    kit: TrainingSetup,
+    learner: Learner,
+    processes: Processes,
+    done: Callable[[], None],
 ) -> tuple[list[float], list[float]]:
     """(rates, smoothed losses) of one step each, up to where the loss breaks."""
     rates: list[float] = []
@@ -104,7 +107,7 @@ def _sweep(
     mean, steps = 0.0, kit.sampler.steps
     learner.begin_training()
     with closing(
-        cast("Any", kit.loader.batches(kit.sampler.shares(processes.rank, settings.epochs)))
+        cast("Any", kit.loader.batches(kit.sampler.shards(processes.rank, settings.epochs)))
     ) as batches:
         for number in range(STEPS):
             rate = LOWEST * (HIGHEST / LOWEST) ** (number / (STEPS - 1))

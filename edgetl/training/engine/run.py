@@ -55,7 +55,7 @@ from edgetl.training.engine.setup import (
 from edgetl.training.engine.train_state import TrainState, read_state
 from edgetl.training.evaluation.validation import Scores, scores
 from edgetl.training.head.head_solver import compute_features, solve_head
-from edgetl.training.head.linear_head import LabelIssue
+from edgetl.training.head.label_issues import LabelIssue
 from edgetl.training.head.resize_choice import choose_resize
 from edgetl.training.input.photo_storage import remove_leftovers
 from edgetl.training.models import checkpoint
@@ -65,8 +65,7 @@ from edgetl.training.models.multi_level import with_levels
 from edgetl.training.torch_env.device_transfer import channels_last
 from edgetl.training.torch_env.distributed import Processes, describe, join
 from edgetl.training.torch_env.malloc import keep_freed_memory
-from edgetl.training.torch_env.randomness import reproducible
-from edgetl.training.torch_env.threads import torch_threads
+from edgetl.training.torch_env.torch_flags import reproducible, torch_threads
 
 _PACKAGES = ("torch", "torchvision", "timm")
 _MOVED = "Put it back, or say where it is now: edgetl train DATA --resume"
@@ -261,8 +260,8 @@ class _Run:
         labels = np.array([sample.label for sample in folders.val], np.int64)
         self._listener.working("Writing the report", 0, 0)
         told = self._told(
-            strengths=[(trial.strength, trial.loss) for trial in head.trials],
-            doubts=head.doubts,
+            strengths=[(score.C, score.loss) for score in head.scores],
+            doubts=head.label_issues,
         )
         with StopSignal(self._tell_of_ending):  # half of what is written would be of no use
             self._keep(
@@ -375,7 +374,7 @@ class _Run:
         standing: TrainState,
         what: str,
     ) -> None:
-        """Let weights wait as the next best ones; see ``run_folder.settle``."""
+        """Let weights wait as the next best ones; see ``promote_candidate``."""
         best = cast("Scores", standing.best)
         card = ModelCard(
             labels=folders.classes,

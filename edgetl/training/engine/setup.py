@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from timm.layers.norm_act import convert_sync_batchnorm
 
 from edgetl.data.image_folder import PUT_BACK, ImageFolders, Sample, find_unreadable
 from edgetl.errors import DataError, TrainingError
@@ -20,24 +20,23 @@ from edgetl.training.evaluation.run_records import summary_writer
 from edgetl.training.evaluation.validation import Validation
 from edgetl.training.head.features import Features
 from edgetl.training.head.head_solver import warm_head
-from edgetl.training.head.linear_head import LabelIssue
+from edgetl.training.head.label_issues import LabelIssue
 from edgetl.training.head.resize_choice import choose_resize
-from edgetl.training.input.augment import BatchView, Normalizer, View
+from edgetl.training.input.augment import AugmentSettings, BatchAugmentation, Normalizer
 from edgetl.training.input.decoded_photos import (
-    Decoder,
-    StoredPhotos,
-    joined,
-    store,
-    stored_size,
-    typical_aspect,
+    DecodedPhotos,
+    TrainingDecoder,
+    decode_photos,
+    gather_decoded,
 )
-from edgetl.training.input.loader import Augmenter, FileLoader, Loader, StoredLoader
+from edgetl.training.input.file_loader import FileLoader
+from edgetl.training.input.loader import BatchBuilder, CachedLoader, Loader
+from edgetl.training.input.photo_shape import stored_size, typical_aspect
 from edgetl.training.input.photo_storage import allocate
 from edgetl.training.input.sampler import Sampler
 from edgetl.training.models.backbones import Backbone, build, input_size, refusal
-from edgetl.training.models.multi_level import with_levels, without_levels
+from edgetl.training.models.batch_norm import require_sync_batch_norm, sync_batch_norm
 from edgetl.training.optim.optimizers import reduced_type
-from edgetl.training.torch_env import cpu_batch_norm as shared_norm
 from edgetl.training.torch_env.device_transfer import channels_last
 from edgetl.training.torch_env.distributed import Processes
 from edgetl.training.torch_env.randomness import HEAD, torch_seed
@@ -50,13 +49,6 @@ def look_ahead(settings: TrainSettings, processes: Processes) -> None:
         raise TrainingError(
             f"A batch of {settings.batch_size} can't be dealt out to {processes.world_size} processes.",
             "Use a larger --batch-size.",
-        )
-    if settings.compile and shared_norm.is_needed(
-        settings, processes
-    ):  # compiled, exchanges come in other orders
-        raise TrainingError(
-            "--compile: not where several processes on CPUs measure batch norm together.",
-            "Leave it out.",
         )
     if settings.tensorboard:
         summary_writer()
@@ -159,11 +151,14 @@ def prepare_training(
               left out again, also where they can be read now: on a GPU, chance decides who decodes a photo, and decoders
               differ in what they can
     """
+    measured_together = settings.norm_statistics and processes.world_size > 1
+    if measured_together:
+        require_sync_batch_norm(backbone, processes.device)
     channels_last(backbone.module, processes.device)
     known = None
     if settings.warm_head and left_out is None:
         backbone, known = _framed(settings, folders, backbone, processes, listener)
-    decode = Decoder(
+    decode = TrainingDecoder(
         backbone.spec, stored_size(input_size(backbone.spec), typical_aspect(folders.train))
     )
     validation, stored = _decoded(settings, folders, decode, processes, folder, listener)
@@ -186,11 +181,8 @@ def prepare_training(
             f"{len(left.train)} training photos are too few for {processes.world_size} processes."
         )
     weights = class_weights(settings, left)
-    if settings.norm_statistics and processes.world_size > 1 and processes.device.type == "cuda":
-        # torch has batch norm over processes for GPUs only; its own conversion would lose timm's activations.
-        # It also loses the hooks of the layers that it replaces, by which a head sees earlier levels.
-        levels, bare = backbone.levels, without_levels(backbone)
-        backbone = with_levels(replace(bare, module=convert_sync_batchnorm(bare.module)), levels)  # type: ignore[no-untyped-call]
+    if measured_together and processes.device.type == "cuda":
+        backbone = sync_batch_norm(backbone)
     doubts: list[LabelIssue] = []
     if settings.warm_head and left_out is None:
         backbone, doubts = warm_head(
@@ -240,23 +232,18 @@ def _threads(settings: TrainSettings, processes: Processes) -> int:
 def _decoded(
     settings: TrainSettings,
     folders: ImageFolders,
-    decode: Decoder,
+    decode: TrainingDecoder,
     processes: Processes,
     folder: Path,
     listener: Listener,
-) -> tuple[Validation, StoredPhotos | None]:
-    done = Counter(
-        listener,
-        "Decoding validation photos",
-        len(folders.val[processes.rank :: processes.world_size]),
-    )
+) -> tuple[Validation, DecodedPhotos | None]:
     validation = Validation(
         folders.val,
         decode.spec,
         processes,
         folder,
         threads=_threads(settings, processes),
-        done=done,
+        progress=listener.working,
     )
     return validation, _store_training(settings, folders.train, decode, processes, folder, listener)
 
@@ -264,29 +251,30 @@ def _decoded(
 def _loader(
     settings: TrainSettings,
     folders: ImageFolders,
-    decode: Decoder,
-    stored: StoredPhotos | None,
+    decode: TrainingDecoder,
+    stored: DecodedPhotos | None,
     rows: list[int],
     processes: Processes,
 ) -> Loader:
     labels = np.array([sample.label for sample in folders.train], np.int64)
-    view = BatchView(View.of(settings, decode.spec), settings.seed, len(labels))
-    augment = Augmenter(labels, view, Normalizer(decode.spec, processes.device))
+    augment = AugmentSettings.from_settings(settings, decode.spec)
+    augmentation = BatchAugmentation(augment, settings.seed, len(labels))
+    builder = BatchBuilder(labels, augmentation, Normalizer(decode.spec, processes.device))
     if stored is None:
         return FileLoader(
-            folders.train, decode, augment, processes.device, _threads(settings, processes)
+            folders.train, decode, builder, processes.device, _threads(settings, processes)
         )
-    return StoredLoader(stored, np.array(rows, np.int64), augment, processes.device)
+    return CachedLoader(stored, np.array(rows, np.int64), builder, processes.device)
 
 
 def _store_training(
     settings: TrainSettings,
     samples: tuple[Sample, ...],
-    decode: Decoder,
+    decode: TrainingDecoder,
     processes: Processes,
     folder: Path,
     listener: Listener,
-) -> StoredPhotos | None:
+) -> DecodedPhotos | None:
     """Training photos, decoded and squashed; None if they are not to be kept, or there is no room."""
     if settings.cache == "off":
         return None
@@ -296,26 +284,25 @@ def _store_training(
             "Training photos are decoded in every epoch: there is no room to keep them decoded."
         )
         return None
-    part = (processes.local_rank, processes.local_world_size)
-    done = Counter(listener, "Decoding training photos", len(range(part[0], len(samples), part[1])))
-    threads = _threads(settings, processes)
+    decode_all: Callable[..., DecodedPhotos] = decode_photos
     if processes.device.type == "cuda":
-        from edgetl.training.input.gpu_decode import store_on_gpu
+        from edgetl.training.input.gpu_decode import decode_photos_on_gpu
 
-        interpolation = decode.spec.interpolation
-        mine = store_on_gpu(
-            samples,
-            decode,
-            room,
-            processes.device,
-            interpolation,
-            part=part,
-            threads=threads,
-            done=done,
+        decode_all = partial(
+            decode_photos_on_gpu,
+            device=processes.device,
+            interpolation=decode.spec.interpolation,
         )
-    else:
-        mine = store(samples, decode, room, part=part, threads=threads, done=done)
-    return joined(mine, processes)
+    mine = decode_all(
+        samples,
+        decode,
+        room,
+        part=(processes.local_rank, processes.local_world_size),
+        threads=_threads(settings, processes),
+        step="Decoding training photos",
+        progress=listener.working,
+    )
+    return gather_decoded(mine, processes)
 
 
 def _unreadable(

@@ -14,7 +14,8 @@ from edgetl.training.config.listener import Listener
 from edgetl.training.config.settings import TrainSettings
 from edgetl.training.head.feature_cache import cache_folder
 from edgetl.training.head.features import Features, extract_features
-from edgetl.training.head.linear_head import Head, LabelIssue, fit_head
+from edgetl.training.head.label_issues import LabelIssue
+from edgetl.training.head.linear_head import Head, fit_head
 from edgetl.training.models.backbones import Backbone
 from edgetl.training.models.multi_level import own_features, with_levels, without_levels
 from edgetl.training.optim.losses import photo_losses
@@ -38,16 +39,14 @@ def compute_features(
     Of the photos as they are: mirror images and crops cost time and gained nothing; see scripts/experiments.md.
     """
 
-    def progress(done: int, total: int) -> None:
-        listener.working(what, done, total)
-
     features = extract_features(
         backbone,
         samples,
         cache=cache_folder(settings.feature_cache),
         device=device,
         threads=settings.workers or None,
-        progress=progress,
+        step=what,
+        progress=listener.working,
         known=known,
     )
     for sentence in features.notes:
@@ -117,7 +116,7 @@ def warm_head(
         backbone, head = solve_head(
             backbone, samples, features, class_weights, processes.device, listener
         )
-        doubts = [doubt._replace(photo=rows[doubt.photo]) for doubt in head.doubts]
+        doubts = [doubt._replace(photo=rows[doubt.photo]) for doubt in head.label_issues]
         if settings.label_smoothing:
             head = _softened(head, features, samples, class_weights, settings.label_smoothing)
             put_head(backbone, head)
@@ -151,7 +150,7 @@ def _softened(
         return float(photo_losses(scaled, targets, class_weights, smoothing).mean())
 
     found = minimize_scalar(loss, bounds=(0.0, math.log(_SOFTEST)), method="bounded")
-    return head.divided(math.exp(found.x))
+    return head.with_temperature(math.exp(found.x))
 
 
 @torch.no_grad()

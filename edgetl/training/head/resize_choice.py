@@ -22,8 +22,8 @@ from edgetl.training.config.listener import Listener
 from edgetl.training.config.settings import TrainSettings
 from edgetl.training.head.features import Features
 from edgetl.training.head.head_solver import compute_features
-from edgetl.training.head.linear_head import gain
-from edgetl.training.input.decoded_photos import STEP, shaped, some_aspects
+from edgetl.training.head.linear_head import improvement
+from edgetl.training.input.photo_shape import SIZE_STEP, sample_aspects, size_of_aspect
 from edgetl.training.models.backbones import Backbone, refusal
 from edgetl.training.models.multi_level import find_levels, own_features, with_levels
 
@@ -50,7 +50,7 @@ def choose_resize(
     backbone = with_levels(backbone, find_levels(backbone))
     whole = None
     if settings.resize == "auto" and backbone.has_linear_head:
-        whole = _whole(backbone, some_aspects(samples))
+        whole = _whole(backbone, sample_aspects(samples))
     if whole is None:
         return backbone, None
     ways = {"cropped": backbone, "whole": whole}
@@ -76,7 +76,7 @@ def choose_resize(
             features.of(read)[:, : own_features(backbone)] for features in found.values()
         )
         labels, digests = [sample.label for sample in read], [sample.digest for sample in read]
-        better = gain(
+        better = improvement(
             uncropped,
             cropped,
             labels,
@@ -104,7 +104,7 @@ def _whole(backbone: Backbone, aspects: Sequence[float]) -> Backbone | None:
     spec = backbone.spec
     if np.mean([_lost(spec, aspect) for aspect in aspects]) < _LITTLE:
         return None
-    height, width = shaped(math.sqrt(math.prod(backbone.size)), float(np.median(aspects)))
+    height, width = size_of_aspect(math.sqrt(math.prod(backbone.size)), float(np.median(aspects)))
     return _squashed(
         backbone,
         (height, width) if height != width and _takes(backbone, (height, width)) else backbone.size,
@@ -128,7 +128,7 @@ def _takes(backbone: Backbone, size: tuple[int, int]) -> bool:
     )
     if any(pool.output_size not in (1, (1, 1)) for pool in pools):
         return False
-    neighbour = (size[0], size[1] + STEP)
+    neighbour = (size[0], size[1] + SIZE_STEP)
     return all(refusal(_squashed(backbone, shape)) is None for shape in (size, neighbour))
 
 

@@ -29,7 +29,7 @@ def test_kept_weights_are_those_that_the_saved_state_knows_of_wherever_a_run_is_
         small(two_parts, epochs=3, ema=0.9, mixup=0.3, optimizer="sgd", lr=0.05, save_every=1e-6),
     )
     train(settings, tmp_path / "whole")
-    plain_write, plain_settle = loop_module.write_state, loop_module.promote_candidate
+    plain_write, plain_promote = loop_module.write_state, loop_module.promote_candidate
 
     def write(folder, state):
         better = state["standing"]["best_epoch"] == 2
@@ -39,9 +39,9 @@ def test_kept_weights_are_those_that_the_saved_state_knows_of_wherever_a_run_is_
         if better and where == "after":
             raise KeyboardInterrupt
 
-    def promote_candidate(folder, what):
-        plain_settle(folder, what)
-        if what == "2":
+    def promote_candidate(folder, key):
+        plain_promote(folder, key)
+        if key == "2":
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -99,7 +99,7 @@ def test_weights_that_nothing_knows_of_go(tmp_path):
     for name in (
         ".best.safetensors.2",
         ".best.safetensors.3",
-        "..best.safetensors.4.part",
+        "..best.safetensors.4.123.part",
         "best.safetensors",
     ):
         (tmp_path / name).write_text(name)

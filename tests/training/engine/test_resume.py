@@ -471,7 +471,7 @@ def test_what_the_head_was_in_doubt_of_is_in_a_resumed_runs_report(
         "edgetl.training.engine.finalize.write_report", lambda _, data: told.append(data)
     )
     assert resume(run).finished
-    assert doubtful in [photo.path for photo, _, _ in told[0].doubts]
+    assert doubtful in [photo.path for photo, _, _ in told[0].label_issues]
 
 
 def test_what_was_noted_before_an_interruption_is_in_the_report_once(

@@ -179,12 +179,12 @@ def test_some_photos_of_each_class_decide_and_more_where_they_do_not_the_same_on
 def test_more_photos_are_asked_until_they_are_sure(gains, whole, tmp_path, monkeypatch):
     asked = []
 
-    def gain(features: Any, over: Any, labels: Any, classes: Any, **_: Any) -> float:
-        assert len(features) == len(over) == len(labels)
+    def improvement(features: Any, baseline: Any, labels: Any, classes: Any, **_: Any) -> float:
+        assert len(features) == len(baseline) == len(labels)
         asked.append(len(labels))
         return gains[len(asked) - 1]
 
-    monkeypatch.setattr(framing_module, "gain", gain)
+    monkeypatch.setattr(framing_module, "improvement", improvement)
     monkeypatch.setattr(framing_module, "_FEWEST", 10)
     settings = features(photos(tmp_path / "data", TALL, at_the_ends=True))
     backbone = build_backbone(settings, ("ash", "brick"))

@@ -27,7 +27,7 @@ from torch import nn
 from edgetl.errors import EdgetlError
 from edgetl.exporting.bundle_writer import export_bundle
 from edgetl.parity.check_photos import find_photos
-from edgetl.parity.comparison import check, threads_each
+from edgetl.parity.comparison.runtime_comparison import compare_runtimes, threads_each
 from edgetl.parity.results import CheckResult, RuntimeResult
 from edgetl.parity.runtimes import Subject
 from edgetl.runtime.bundle.model_card import ModelCard
@@ -114,7 +114,8 @@ def check_backbone(name: str, photos: Sequence[Path], root: Path, scratch: Path)
     calibrate(backbone, torch.from_numpy(normalize(np.stack(pixels), card.spec)))
     network = backbone.module.eval()
     bundle = export_bundle(network, card, scratch / name.replace("/", "-"), golden=()).folder
-    return check(Subject.open(bundle, network, card, threads=threads_each()), photos, root)
+    subject = Subject.open(bundle, network, card, threads=threads_each())
+    return compare_runtimes(subject, photos, root)
 
 
 def calibrate(backbone: backbones.Backbone, inputs: torch.Tensor) -> None:

@@ -9,7 +9,8 @@ import pytest
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from edgetl.parity.distances import Largest, Tally, kl_divergence, margin, measure
+from edgetl.parity.comparison.distances import Percentile999, kl_divergence, margin, measure
+from edgetl.parity.comparison.runtime_tally import RuntimeTally
 from edgetl.parity.results import RuntimeResult
 from edgetl.parity.stages import Refusal, Stages
 from edgetl.parity.tolerances import Tolerance
@@ -28,7 +29,7 @@ def answer(*logits: float, change: float = 0.0) -> Stages:
 def judge(
     *pairs: tuple[Stages | Refusal, Stages | Refusal], tolerance: float = 1e-4
 ) -> RuntimeResult:
-    tally = Tally("runtime", LABELS, Tolerance(tolerance), len(pairs))
+    tally = RuntimeTally("runtime", LABELS, Tolerance(tolerance), len(pairs))
     for number, (reference, found) in enumerate(pairs):
         tally.add(f"{number}.jpg", reference, found)
     return tally.result(0.0)
@@ -43,23 +44,23 @@ def test_the_worst_value_is_found_with_its_position() -> None:
     assert (gap.differing, gap.size, gap.passed) == (2, 60, True)
 
 
-def test_pixels_are_subtracted_without_wrapping_around() -> None:
+def test_pixels_are_subtracted_without_overflow() -> None:
     gap = measure(np.array([[1, 255]], np.uint8), np.array([[255, 250]], np.uint8), 0.0, "p")
     assert gap.largest == 254.0
 
 
-def test_the_limit_itself_still_passes_and_no_more() -> None:
+def test_the_limit_itself_passes() -> None:
     assert measure(np.array([0.0]), np.array([0.25]), 0.25, "p").passed
     assert not measure(np.array([0.0]), np.array([0.2501]), 0.25, "p").passed
 
 
-def test_where_all_must_be_equal_one_level_fails() -> None:
+def test_with_a_limit_of_0_any_difference_fails() -> None:
     assert measure(np.array([7], np.uint8), np.array([7], np.uint8), 0.0, "p").passed
     assert not measure(np.array([7], np.uint8), np.array([8], np.uint8), 0.0, "p").passed
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_what_is_no_number_fails_at_any_tolerance(value: float) -> None:
+def test_nan_and_infinity_fail_at_any_tolerance(value: float) -> None:
     broken = Stages(
         logits=np.array([1, value, 0], np.float32),
         probabilities=np.array([0.5, value, 0.5], np.float32),
@@ -69,18 +70,18 @@ def test_what_is_no_number_fails_at_any_tolerance(value: float) -> None:
     assert "1.jpg" in result.reason and "NaN" in result.reason
 
 
-def test_infinity_on_both_sides_is_no_agreement() -> None:
+def test_infinity_on_both_sides_fails() -> None:
     infinite = Stages(probabilities=np.array([math.inf, 0, 0], np.float32))
     assert judge((infinite, infinite)).status == "failed"
 
 
-def test_another_shape_fails() -> None:
+def test_a_different_shape_fails() -> None:
     result = judge((answer(3, 1, 0), answer(3, 1, 0, 2)))
     assert (result.status, result.departure) == ("failed", "logits")
     assert "shape [4] where the reference has [3]" in result.reason
 
 
-def test_the_first_stage_that_is_off_is_named_not_the_worst() -> None:
+def test_the_first_stage_beyond_its_limit_is_named_not_the_worst() -> None:
     reference = Stages(
         normalized=np.zeros(4, np.float32),
         logits=np.zeros(3, np.float32),
@@ -94,7 +95,7 @@ def test_the_first_stage_that_is_off_is_named_not_the_worst() -> None:
     assert judge((reference, found)).departure == "normalized"
 
 
-def test_a_changed_logit_does_not_hide_behind_saturated_probabilities() -> None:
+def test_a_changed_logit_shows_though_the_probabilities_are_saturated() -> None:
     result = judge((answer(40, 0, 0), answer(40, 0, 0, change=-0.5)))
     probabilities = result.stage("probabilities")
     assert probabilities is not None and probabilities.passed
@@ -110,7 +111,7 @@ def test_a_flip_inside_the_margin_is_a_tie_and_passes() -> None:
     assert (result.decisions.flips[0].expected, result.decisions.flips[0].found) == ("b", "a")
 
 
-def test_a_flip_outside_the_margin_fails_though_every_difference_is_within() -> None:
+def test_a_flip_outside_the_margin_fails_though_every_stage_passes() -> None:
     reference = Stages(probabilities=np.array([0.50, 0.35, 0.15], np.float32))
     found = Stages(probabilities=np.array([0.42, 0.43, 0.15], np.float32))
     result = judge((reference, found), tolerance=0.1)
@@ -185,11 +186,12 @@ def test_the_percentile_is_over_all_photos() -> None:
 )
 def test_the_percentile_needs_a_thousandth_of_the_memory(photos: int, classes: int) -> None:
     values = np.random.default_rng(photos).exponential(1, (photos, classes)).astype(np.float32)
-    largest = Largest(photos)
+    percentile = Percentile999(photos)
     for part in values:
-        largest.add(part)
-        assert largest._kept.size <= 2 * (photos * classes // 1000 + 1) + classes
-    assert largest.percentile() == np.percentile(values, 99.9, method="higher")
+        percentile.add(part)
+        # Private, since the memory that it takes shows nowhere else.
+        assert percentile._kept.size <= 2 * (photos * classes // 1000 + 1) + classes
+    assert percentile.value() == np.percentile(values, 99.9, method="higher")
 
 
 def test_photos_must_be_refused_by_both_or_by_none() -> None:
@@ -201,12 +203,12 @@ def test_photos_must_be_refused_by_both_or_by_none() -> None:
         assert "1.jpg" in result.reason
 
 
-def test_nothing_compared_is_no_pass() -> None:
+def test_nothing_compared_fails() -> None:
     assert judge().status == "failed"
     assert judge((Refusal("x"), Refusal("x"))).status == "failed"
 
 
-def test_a_runtime_without_probabilities_has_not_passed() -> None:
+def test_a_runtime_without_probabilities_fails() -> None:
     reference = Stages(
         resized=np.zeros((2, 2, 3), np.uint8), probabilities=np.array([1, 0, 0], np.float32)
     )

@@ -1,4 +1,4 @@
-"""Each usual mistake is named; values that are right, or wrong in no known way, get no story."""
+"""Each usual mistake is named; values that are right or match no mistake have no explanation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy.special import expit, softmax
 
-from edgetl.parity.diagnosis import explain
+from edgetl.parity.comparison.diagnosis import explain
 from edgetl.parity.stages import Stages
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.bundle.probability_tolerances import logits_limit
@@ -38,10 +38,12 @@ REFERENCE = Stages(
 
 def test_the_right_normalization_is_no_mistake():
     noise = np.random.default_rng(0).uniform(-7e-5, 7e-5, REFERENCE.normalized.shape)
-    assert "mean" not in story("normalized", (REFERENCE.normalized + noise).astype(np.float32))
+    assert "mean" not in explanation(
+        "normalized", (REFERENCE.normalized + noise).astype(np.float32)
+    )
 
 
-def story(stage: str, values: np.ndarray) -> str:
+def explanation(stage: str, values: np.ndarray) -> str:
     return explain(stage, REFERENCE, replace(REFERENCE, **{stage: values}), CARD)
 
 
@@ -57,7 +59,7 @@ def story(stage: str, values: np.ndarray) -> str:
             resize_image(Image.fromarray(PIXELS), replace(SPEC, interpolation="bicubic")),
             "bicubic instead",
         ),
-        ("resized", RESIZED ^ 1, "rounds otherwise"),
+        ("resized", RESIZED ^ 1, "rounds differently"),
         (
             "normalized",
             normalize(RESIZED[None], replace(SPEC, mean=(0, 0, 0), std=(1, 1, 1)))[0],
@@ -78,21 +80,21 @@ def story(stage: str, values: np.ndarray) -> str:
     ],
 )
 def test_a_usual_mistake_is_named(stage: str, values: np.ndarray, words: str) -> None:
-    assert words in story(stage, values)
+    assert words in explanation(stage, values)
 
 
-def test_each_direction_of_a_moved_crop_is_told() -> None:
+def test_the_direction_of_a_moved_crop_is_named() -> None:
     whole = resize_image(Image.fromarray(PIXELS), replace(SPEC, crop=None))
     top, left = SPEC.crop_origin(*whole.shape[:2])
     for down in (-1, 0, 1):
         for right in (-1, 0, 1):
             moved = whole[top + down : top + down + 32, left + right : left + right + 32]
-            told = story("resized", moved)
-            assert told == (
+            found = explanation("resized", moved)
+            assert found == (
                 f"the crop starts {down:+d} pixel down and {right:+d} to the right"
                 if down or right
                 else ""
-            ), told
+            ), found
 
 
 @pytest.mark.parametrize(
@@ -107,23 +109,23 @@ def test_each_direction_of_a_moved_crop_is_told() -> None:
         ("logits", np.array([np.nan, 0, 0, 0], np.float32)),
     ],
 )
-def test_what_fits_no_mistake_gets_no_story(stage: str, values: np.ndarray) -> None:
-    assert story(stage, values) == ""
+def test_values_that_fit_no_mistake_have_no_explanation(stage: str, values: np.ndarray) -> None:
+    assert explanation(stage, values) == ""
 
 
-def test_a_gray_photo_says_nothing_of_mean_and_std() -> None:
+def test_mean_and_std_cant_be_found_in_a_gray_photo() -> None:
     flat = replace(REFERENCE, resized=np.full((32, 32, 3), 9, np.uint8))
     assert explain("normalized", flat, replace(flat, normalized=flat.normalized + 1), CARD) == ""
 
 
-def test_rounding_is_not_taken_for_another_order() -> None:
-    assert story(
+def test_rounding_is_not_mistaken_for_another_order() -> None:
+    assert explanation(
         "logits", LOGITS + np.float32(3e-6) * np.array([1, -1, 1, -1], np.float32)
     ).startswith("rounding")
-    assert story("logits", LOGITS[[1, 0, 2, 3]]) == "the outputs are in another order"
+    assert explanation("logits", LOGITS[[1, 0, 2, 3]]) == "the outputs are in another order"
 
 
-def test_what_is_more_than_the_usual_tolerance_is_no_rounding() -> None:
+def test_a_difference_beyond_the_usual_tolerance_is_not_rounding() -> None:
     limit = logits_limit(1e-4, 1.5, LOGITS)
-    assert story("logits", LOGITS + np.float32(0.9 * limit)).startswith("rounding")
-    assert "weights" in story("logits", LOGITS + np.float32(1.1 * limit))
+    assert explanation("logits", LOGITS + np.float32(0.9 * limit)).startswith("rounding")
+    assert "weights" in explanation("logits", LOGITS + np.float32(1.1 * limit))

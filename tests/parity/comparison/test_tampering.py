@@ -1,4 +1,4 @@
-"""One thing wrong in an exported model at a time: the check must fail, and say where."""
+"""Exported models with one mistake: the check must fail, and name the stage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from helpers import tampering
 from helpers.small_export import Check, Exported
 
 from edgetl.exporting.formats.torchscript import build_torchscript
-from edgetl.parity import check_photos as photos_module
+from edgetl.parity import check_photos
 from edgetl.runtime.bundle.bundle_folder import METADATA_KEY, card_metadata
 
 ONNX_TAMPERS = [
@@ -70,12 +70,12 @@ def test_the_tampered_stage_is_named(
     assert [finding.name for finding in result.findings if not finding.passed] == []
 
 
-@pytest.mark.parametrize("at_a_time", [1, photos_module.CHUNK_PIXELS])
-def test_photos_that_sway_each_other_in_a_batch(
+@pytest.mark.parametrize("at_a_time", [1, check_photos.CHUNK_PIXELS])
+def test_outputs_that_depend_on_batch_composition(
     copied: Exported, run_check: Check, monkeypatch: pytest.MonkeyPatch, at_a_time: int
 ) -> None:
-    """Also where photos are so large that they are read one by one."""
-    monkeypatch.setattr(photos_module, "CHUNK_PIXELS", at_a_time)
+    """Also with photos so large that they are read one by one."""
+    monkeypatch.setattr(check_photos, "CHUNK_PIXELS", at_a_time)
     tampering.tamper_with_onnx(copied.folder, copied.card.spec, tampering.mixed)
     result = run_check(copied.subject(), "onnxruntime-cpu", "batch")
     assert {run.name: run.departure for run in result.runtimes} == {
@@ -85,17 +85,19 @@ def test_photos_that_sway_each_other_in_a_batch(
 
 
 @pytest.mark.parametrize(
-    ("change", "stage"),
+    ("runtime", "change", "stage"),
     [
-        ({"interpolation": "bilinear"}, "resized"),
-        ({"size": (41, 48)}, "resized"),
-        ({"mean": (0.485, 0.456, 0.406)}, "normalized"),
-        ({"std": (0.25, 0.22, 0.301)}, "normalized"),
+        ("torchscript", {"interpolation": "bilinear"}, "resized"),
+        ("torchscript", {"size": (41, 48)}, "resized"),
+        ("torchscript", {"mean": (0.485, 0.456, 0.406)}, "normalized"),
+        ("torchscript", {"std": (0.25, 0.22, 0.301)}, "normalized"),
+        # Starts a process with torch, and computes the stages with the same function.
+        ("torchscript-fresh", {"interpolation": "bilinear"}, "resized"),
+        ("torchscript-fresh", {"mean": (0.485, 0.456, 0.406)}, "normalized"),
     ],
 )
-@pytest.mark.parametrize("runtime", ["torchscript", "torchscript-fresh"])
-def test_another_preprocessing_in_the_torchscript_file(
-    copied: Exported, run_check: Check, change: dict[str, object], stage: str, runtime: str
+def test_different_preprocessing_in_the_torchscript_file(
+    copied: Exported, run_check: Check, runtime: str, change: dict[str, object], stage: str
 ) -> None:
     other = replace(copied.card, spec=replace(copied.card.spec, **change))
     (copied.folder / "model.ts.pt").write_bytes(build_torchscript(copied.network, other))
@@ -104,7 +106,9 @@ def test_another_preprocessing_in_the_torchscript_file(
     assert [(run.status, run.departure) for run in result.runtimes] == [("failed", stage)]
 
 
-def test_another_temperature_shows_at_the_probabilities(copied: Exported, run_check: Check) -> None:
+def test_a_different_temperature_shows_at_the_probabilities(
+    copied: Exported, run_check: Check
+) -> None:
     other = replace(copied.card, temperature=1.3)
     (copied.folder / "model.ts.pt").write_bytes(build_torchscript(copied.network, other))
     tampering.sign(copied.folder)
@@ -115,7 +119,7 @@ def test_another_temperature_shows_at_the_probabilities(copied: Exported, run_ch
 
 
 @pytest.mark.parametrize("in_manifest", [True, False])
-def test_swapped_labels_are_named_though_the_numbers_agree(
+def test_swapped_labels_fail_though_the_numbers_agree(
     copied: Exported, run_check: Check, in_manifest: bool
 ) -> None:
     first, second, *others = copied.card.labels
@@ -152,13 +156,13 @@ def test_another_spec_in_the_description_misleads_the_predictor(
     assert by_name == {"onnxruntime-cpu": None, "predictor": "resized"}
 
 
-def test_a_damaged_file_is_reported_and_the_stages_all_the_same(
+def test_a_damaged_file_is_reported_and_the_stages_compared_anyway(
     copied: Exported, run_check: Check
 ) -> None:
     file = copied.folder / "model.onnx"
     model = onnx.load(file)
     tampering.mean(model, copied.card.spec)
-    onnx.save(model, file)  # not signed: the manifest tells, too
+    onnx.save(model, file)  # without a new checksum
     result = run_check(copied.subject(), "onnxruntime-cpu", "predictor")
     assert [name for name, _ in result.failures] == ["files", "onnxruntime-cpu", "predictor"]
     assert "model.onnx" in result.failures[0][1]
@@ -169,7 +173,7 @@ def test_a_damaged_file_is_reported_and_the_stages_all_the_same(
     assert "SHA-256" in result.failures[2][1]
 
 
-def test_a_damaged_lone_model_is_reported_and_the_stages_all_the_same(
+def test_a_damaged_lone_model_is_reported_and_the_stages_compared_anyway(
     copied: Exported, run_check: Check
 ) -> None:
     lone = copied.folder / "model.onnx"

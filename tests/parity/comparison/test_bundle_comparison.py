@@ -1,4 +1,4 @@
-"""Two bundles by what they answer."""
+"""Two bundles compared by their predictions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from helpers import tiny_bundle
 from PIL import Image
 
 from edgetl.errors import ParityError
-from edgetl.parity.against import compare_bundles
 from edgetl.parity.check_photos import find_photos
+from edgetl.parity.comparison.bundle_comparison import compare_bundles
 from edgetl.parity.results import Accuracy, AgainstResult
 from edgetl.runtime.inference.predictor import Predictor
 
@@ -64,7 +64,7 @@ def test_a_bundle_agrees_with_itself(old: Predictor, labelled: Path) -> None:
     assert (result.accuracy.new, result.accuracy.old, result.accuracy.drop) == (1.0, 1.0, 0.0)
 
 
-def test_another_model_is_measured_against_labels_and_gated(
+def test_another_model_is_measured_against_the_labels_and_the_limits(
     old: Predictor, labelled: Path, tmp_path: Path
 ) -> None:
     new = Predictor(bundle(tmp_path / "new", seed=1))
@@ -95,7 +95,7 @@ def test_another_model_is_measured_against_labels_and_gated(
 
 
 @pytest.mark.parametrize("photos", [200, 400, 600, 1000, 2000])
-def test_a_loss_of_just_what_is_allowed_is_allowed(photos: int) -> None:
+def test_a_drop_of_exactly_the_limit_is_allowed(photos: int) -> None:
     lost = photos // 200
     for right in range(lost, photos + 1):
         assert Accuracy(photos, (right - lost) / photos, right / photos, ()).drop == 0.5
@@ -111,11 +111,11 @@ def test_labels_in_another_order_are_compared_by_name(
     assert len(swapped) == len(result.disagreements) > 0
     asked: list[Path] = []
     with pytest.raises(ParityError, match="different labels"):
-        compare(shuffled, old, labelled, tolerance=0.1, progress=lambda: asked.append(labelled))
-    assert not asked  # said before the first photo
+        compare(shuffled, old, labelled, tolerance=0.1, progress=lambda *_: asked.append(labelled))
+    assert not asked  # raised before the first photo
 
 
-def test_a_gate_that_cant_be_measured_is_an_error(
+def test_a_limit_on_accuracy_needs_labelled_photos(
     old: Predictor, labelled: Path, tmp_path: Path
 ) -> None:
     flat = tmp_path / "flat"
@@ -140,7 +140,7 @@ def test_photos_in_other_folders_are_counted_as_unlabelled(old: Predictor, label
     assert (result.photos, result.accuracy.photos, result.unlabelled) == (60, 30, 30)
 
 
-def test_unreadable_photos_are_reported_and_all_of_them_an_error(
+def test_unreadable_photos_are_reported_and_an_error_if_there_are_no_others(
     old: Predictor, labelled: Path, tmp_path: Path
 ) -> None:
     (labelled / "cut.png").write_bytes(b"\x89PNG\r\n")
@@ -166,7 +166,7 @@ def test_a_photo_that_only_one_answers_fails(
 def test_a_model_that_answers_nan_fails(
     old: Predictor, labelled: Path, both: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No photo is at fault, so it is not passed over, nor where every photo gets such an answer."""
+    """Such a photo counts as a failure, not as unreadable, also if there is no other photo."""
     sick, run_model = Predictor(old.path), Predictor.run_model
 
     def run(self: Predictor, images: np.ndarray, **options: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -178,30 +178,25 @@ def test_a_model_that_answers_nan_fails(
     (labelled / "cut.png").write_bytes(b"")
     for everything in (False, True):
         result = compare(sick, old, labelled, max_accuracy_drop=100.0)
-        assert "photos" in [name for name, _ in result.failures] and set(result.unreadable) == {
-            "cut.png"
-        }
+        assert "photos" in [name for name, _ in result.failures]
+        assert set(result.unreadable) == {"cut.png"}
         assert "not finite" in result.failures[0][1] and "more" in result.failures[0][1]
         assert (result.photos > 0) != everything
 
 
 def test_it_needs_no_torch(old: Predictor, labelled: Path, tmp_path: Path) -> None:
-    """But for what shows the result, which is missed before the work is done."""
-    options = [
-        "--against",
-        old.path,
-        "--images",
-        labelled,
-        "--json",
-        tmp_path / "a.json",
-        "--junit",
-        tmp_path / "a.xml",
-    ]
+    """Only rich, to print the result, and that is checked before the comparison."""
+    reports = ["--json", tmp_path / "a.json", "--junit", tmp_path / "a.xml"]
+    arguments = ["check", old.path, "--against", old.path, "--images", labelled, *reports]
 
     def check_without(*packages: str) -> subprocess.CompletedProcess[str]:
-        program = f"import sys\nsys.modules.update(dict.fromkeys({packages}))\nfrom edgetl.cli.main import main\nmain()\n"
-        command = [sys.executable, "-c", program, "check", old.path, *options]
-        return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+        program = f"""if True:
+            import sys
+            sys.modules.update(dict.fromkeys({packages}))
+            from edgetl.cli.main import main
+            main()"""
+        command = [sys.executable, "-c", program, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
 
     run = check_without("torch", "onnx", "jinja2", "scipy", "timm")
     assert run.returncode == 0 and "agreement 100.00%" in run.stdout, run.stderr
@@ -210,6 +205,6 @@ def test_it_needs_no_torch(old: Predictor, labelled: Path, tmp_path: Path) -> No
     assert run.returncode == 2 and "needs rich" in run.stderr and not run.stdout
 
 
-def test_agreement_of_nothing_is_no_number(old: Predictor, labelled: Path) -> None:
+def test_the_agreement_over_no_photos_is_nan(old: Predictor, labelled: Path) -> None:
     result = compare(old, old, labelled)
     assert np.isnan(replace(result, photos=0).agreement)

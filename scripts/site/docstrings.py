@@ -5,8 +5,8 @@ There they are aligned columns, which read well in an editor and in ``help()``:
     model      a bundle folder, or a lone model.onnx
     threads    threads inside one run of the model; None: one a core
 
-mkdocstrings knows Google's style, so such a block is handed to it as an ``Args:`` or ``Attributes:``
-section. A default that is a named constant is shown as its value.
+mkdocstrings knows Google's style, so such a block is handed to it as an ``Args:`` or
+``Attributes:`` section. A default that is a named constant is shown as its value.
 """
 
 from __future__ import annotations

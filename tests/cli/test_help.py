@@ -1,4 +1,4 @@
-"""Every command explains itself, and the command reference in the documentation says the same."""
+"""Every command explains itself, and the reference in the documentation says the same."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def test_the_reference_lists_every_option(name: str) -> None:
     section = page.split(f"## {name}\n")[1].split("\n## ")[0]
     listed = re.findall(r"^`(-.*)`\n:   (.+)$", section, re.MULTILINE)
     names = {
-        option for spelling, _ in listed for option in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", spelling)
+        option
+        for spelling, _ in listed
+        for option in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", spelling)
     }
     expected = {
         option

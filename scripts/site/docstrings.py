@@ -5,7 +5,8 @@ There they are aligned columns, which read well in an editor and in ``help()``:
     model      a bundle folder, or a lone model.onnx
     threads    threads inside one run of the model; None: one a core
 
-mkdocstrings knows Google's style, so such a block is handed to it as an ``Args:`` or ``Attributes:`` section.
+mkdocstrings knows Google's style, so such a block is handed to it as an ``Args:`` or
+``Attributes:`` section. A default that is a named constant is shown as its value.
 """
 
 from __future__ import annotations
@@ -14,23 +15,29 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from griffe import Class, Extension, Function, Object
+from griffe import Alias, Attribute, Class, ExprName, Extension, Function, Object
 
 _ENTRY = re.compile(r"(?P<names>\w+(?:, \w+)*) {2,}(?P<text>\S.*)")
 
 
 class ColumnsAsSections(Extension):
-    """Rewrites docstrings as they are collected."""
+    """Rewrites docstrings and defaults once the package is read."""
 
-    def on_function_instance(self, *, func: Function, **_: Any) -> None:
-        """Called by griffe for each function that it has read."""
+    def on_function(self, *, func: Function, **_: Any) -> None:
+        """Called by griffe for each function."""
         _rewrite(func, {"Args": {parameter.name for parameter in func.parameters}})
+        for parameter in func.parameters:
+            if isinstance(parameter.default, ExprName):
+                constant = parameter.default.resolved
+                constant = constant.final_target if isinstance(constant, Alias) else constant
+                if isinstance(constant, Attribute) and constant.value is not None:
+                    parameter.default = str(constant.value)
 
-    def on_class_members(self, *, cls: Class, **_: Any) -> None:
-        """Called by griffe for each class, once its members are read."""
+    def on_class(self, *, cls: Class, **_: Any) -> None:
+        """Called by griffe for each class."""
         init = cls.members.get("__init__")
         arguments = {p.name for p in init.parameters} if isinstance(init, Function) else set()
-        _rewrite(cls, {"Args": arguments, "Attributes": set(cls.members)})
+        _rewrite(cls, {"Attributes": set(cls.members), "Args": arguments})
 
 
 def _rewrite(obj: Object, sections: Mapping[str, set[str]]) -> None:

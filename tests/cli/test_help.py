@@ -1,4 +1,4 @@
-"""Every command explains itself, and the command reference in the documentation says the same."""
+"""Every command explains itself, and the reference in the documentation says the same."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The README and the documentation: every block runs, what it prints looks as shown, links lead somewhere.
+"""The README and the documentation: blocks run and print what is shown, links lead somewhere.
 
-Each page runs in a folder of its own that holds small synthetic photos, a run and a bundle. Training
-is kept small by options that are added to the commands and calls; see ``SMALL``.
+Each page runs in a folder of its own that holds small synthetic photos, a run and a bundle.
+Training is kept small by options that are added to the commands and calls; see ``SMALL``.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Page:
         self.written: set[str] = set()
 
     def run(self, block: CodeBlock) -> None:
-        """Run a block. Fails the test if anything in it fails, or prints what the page doesn't show."""
+        """Run a block. Fails the test if it fails, or if it doesn't print what the page shows."""
         where = f"{name_of(block.page)}:{block.line}"
         if block.language == "python":
             code = compile("\n" * (block.line - 1) + block.text, block.page, "exec")

@@ -27,7 +27,7 @@ def with_golden(exported: Exported, photos: Path, tmp_path: Path) -> Path:
         tmp_path / "with golden",
         golden=sorted(photos.rglob("*.png"))[:3],
         checkpoint=exported.run,
-    )
+    ).folder
 
 
 def test_a_bundle_is_compared_with_the_run_that_it_names(exported: Exported, photos: Path) -> None:

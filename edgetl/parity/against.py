@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from edgetl.errors import BundleError, EdgetlError, ImageError, ParityError
+from edgetl.errors import BundleError, ImageError, ParityError, PredictionError
 from edgetl.parity.distances import kl_divergence
 from edgetl.parity.results import Accuracy, AgainstResult, ClassAccuracy, Disagreement, Finding
 from edgetl.runtime.images.discovery import class_folder
-from edgetl.runtime.inference.predictor import Prediction, Predictor
+from edgetl.runtime.inference.prediction import Prediction
+from edgetl.runtime.inference.predictor import Predictor
 from edgetl.system.environment import describe_machine
 
 _NO_TRUTH = "No photo that can be read lies in a folder that is named like a label, so accuracy can't be measured."
@@ -109,10 +110,10 @@ class _Pairs:
         self,
         photo: str,
         truth: str | None,
-        new: Prediction | ImageError,
-        old: Prediction | ImageError,
+        new: Prediction | ImageError | PredictionError,
+        old: Prediction | ImageError | PredictionError,
     ) -> None:
-        if isinstance(new, ImageError) or isinstance(old, ImageError):
+        if not (isinstance(new, Prediction) and isinstance(old, Prediction)):
             self._add_refusal(photo, new, old)
             return
         self.compared += 1
@@ -151,20 +152,24 @@ class _Pairs:
         return Accuracy(len(everything), *_shares(everything), classes)
 
     def _add_refusal(
-        self, photo: str, new: Prediction | ImageError, old: Prediction | ImageError
+        self,
+        photo: str,
+        new: Prediction | ImageError | PredictionError,
+        old: Prediction | ImageError | PredictionError,
     ) -> None:
         refusals = [
-            (who, one) for who, one in (("new", new), ("old", old)) if isinstance(one, ImageError)
+            (who, one)
+            for who, one in (("new", new), ("old", old))
+            if not isinstance(one, Prediction)
         ]
-        failures = [
-            (who, one) for who, one in refusals if isinstance(one.__cause__, EdgetlError)
-        ]  # no fault of the photo's
+        failures = [(who, one) for who, one in refusals if isinstance(one, PredictionError)]
         if len(refusals) == 2 and not failures:
             self.unreadable[photo] = refusals[0][1].reason
             return
         who, refusal = (failures or refusals)[0]
+        reason = refusal.message if isinstance(refusal, PredictionError) else refusal.reason
         whose = "neither model gives an" if len(refusals) == 2 else f"only the {who} model gives no"
-        self._unanswered.append(f"{photo}: {whose} answer: {refusal.reason}")
+        self._unanswered.append(f"{photo}: {whose} answer: {reason}")
 
 
 def _shares(right: Sequence[tuple[bool, bool]]) -> tuple[float, float]:

@@ -137,7 +137,9 @@ def _print_all(
     as_json: bool,
 ) -> tuple[int, int]:
     """Returns (photos, failures)."""
-    show = partial(_show_json, top=top) if as_json else _Table(predictor.labels, top or 1).show
+    show = _PredictionTable(predictor.labels, top or 1).show
+    if as_json:
+        show = partial(_show_json, top=top)
     total = failed = 0
     for result in predictor.batch(sources):
         total += 1
@@ -240,7 +242,7 @@ def _show_json(result: Prediction | ImageError | PredictionError, top: int | Non
     click.echo(json_text(record))
 
 
-class _Table:
+class _PredictionTable:
     """Prints each result as it comes. The photo is the last column, since its name can be long."""
 
     def __init__(self, labels: tuple[str, ...], top: int) -> None:

@@ -157,7 +157,7 @@ class Predictor:
             )
         workers = cores() if workers is None else workers
         _require_positive("workers", workers)
-        batch_size = _batch_size(self.provider)
+        batch_size = 1 if self.provider == "CPUExecutionProvider" else _GPU_BATCH
         threads = self.threads
         if threads is None and batch_size == 1 and workers > 1:
             threads = 1  # one photo per core beats one photo on all cores: no core waits for others
@@ -291,10 +291,6 @@ class Predictor:
 
     def __repr__(self) -> str:
         return f"Predictor({str(self.path)!r}, {len(self.labels)} classes)"
-
-
-def _batch_size(provider: str) -> int:
-    return 1 if provider == "CPUExecutionProvider" else _GPU_BATCH
 
 
 def _require_positive(name: str, value: Any) -> None:

@@ -47,15 +47,7 @@ def open_session(
     """
     ort = import_onnxruntime()
     wanted = _resolve(providers, ort.get_available_providers())
-    options = ort.SessionOptions()
-    options.log_severity_level = _LOG_FATAL_ONLY
-    # Otherwise a run's threads keep spinning for milliseconds on the cores that decode the next
-    # photo: on two cores a photo took 3-10 % longer and a fifth more processor time.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    if not optimize:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options = _session_options(ort, threads, optimize)
     cuda_options = {"use_tf32": int(tf32)}
     configured = [(p, cuda_options) if p == "CUDAExecutionProvider" else p for p in wanted]
     if "CUDAExecutionProvider" in wanted and hasattr(ort, "preload_dlls"):  # since 1.21
@@ -93,6 +85,19 @@ def open_session(
             '(`pip install "onnxruntime-gpu[cuda,cudnn]"` brings them), or ask for cpu.',
         )
     return session
+
+
+def _session_options(ort: Any, threads: int | None, optimize: bool) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = _LOG_FATAL_ONLY
+    # Otherwise a run's threads keep spinning for milliseconds on the cores that decode the next
+    # photo: on two cores a photo took 3-10 % longer and a fifth more processor time.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
 
 
 def _source(model: bytes | Path | IO[bytes]) -> bytes | str:

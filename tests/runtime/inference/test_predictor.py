@@ -147,7 +147,7 @@ def test_photos_stacked_into_one_run_give_the_same_predictions(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a GPU."""
-    monkeypatch.setattr("edgetl.runtime.inference.predictor._batch_size", lambda provider: 32)
+    monkeypatch.setattr(Predictor, "provider", "CUDAExecutionProvider")
     sources = mixed_sources()
     for source, result in zip(sources, predictor.batch(sources), strict=True):  # type: ignore[arg-type]
         if isinstance(result, Prediction):
@@ -248,7 +248,7 @@ def test_a_run_that_fails_is_a_prediction_error_for_each_of_its_photos(
 def test_one_failed_photo_of_a_stack_does_not_fail_the_others(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgetl.runtime.inference.predictor._batch_size", lambda provider: 8)
+    monkeypatch.setattr(Predictor, "provider", "CUDAExecutionProvider")
     plain = Predictor.run_model
 
     def broken(

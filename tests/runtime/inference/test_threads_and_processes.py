@@ -120,7 +120,5 @@ def test_a_batch_uses_the_predictors_number_of_threads(tiny_bundle: Path) -> Non
 
 def threads_of_sessions(predictor: Predictor) -> list[int]:
     """The number of threads of each open session; a session is opened when a run needs it."""
-    return [
-        session.get_session_options().intra_op_num_threads
-        for session in predictor._sessions._sessions.values()
-    ]
+    sessions = predictor._sessions._sessions.values()  # which are open shows nowhere else
+    return [session.get_session_options().intra_op_num_threads for session in sessions]

@@ -31,7 +31,8 @@ from edgetl.errors import (
 
 if TYPE_CHECKING:
     from edgetl.runtime.images.spec import PreprocessSpec
-    from edgetl.runtime.inference.predictor import Prediction, Predictor
+    from edgetl.runtime.inference.prediction import Prediction
+    from edgetl.runtime.inference.predictor import Predictor
 
 # onnxruntime's wheels report their use to Microsoft unless this is set before they are imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -58,7 +59,7 @@ __all__ = [
 
 # Loaded at first use, so that `edgetl --help` costs no numpy and no onnxruntime.
 _LAZY = {
-    "Prediction": "edgetl.runtime.inference.predictor",
+    "Prediction": "edgetl.runtime.inference.prediction",
     "Predictor": "edgetl.runtime.inference.predictor",
     "PreprocessSpec": "edgetl.runtime.images.spec",
 }

@@ -1,17 +1,18 @@
-"""Every error that edgetl raises on purpose, but for an argument that no call can mean (ValueError, TypeError).
+"""Every error that edgetl raises on purpose, except ValueError and TypeError for wrong arguments.
 
-    EdgetlError                 anything below; has .message and .hint
+    EdgetlError                 all errors below; has .message and .hint
     ├── SpecError               a preprocessing description that can't be used
-    ├── ImageError              one photo that can't be read; has .source
-    ├── PredictionError         the model failed on a photo that could be read; has .source
+    ├── ImageError              a photo that can't be read; has .source
     ├── DataError               a data folder that can't be trained on
-    ├── TrainingError           a training run that can't start or go on
+    ├── TrainingError           a training run that can't start or continue
     ├── CheckpointError         a run folder or checkpoint that can't be read or written
     ├── ExportError             a model that can't be exported
-    ├── BundleError             a bundle or model file that can't be trusted or read; has .path
-    ├── ParityError             a comparison that could not be made (a mismatch is a result, not an error)
-    ├── ResultsError            a file of results that can't be written or continued
-    ├── RuntimeUnavailableError a device or an execution provider that was asked for and is not here
+    ├── BundleError             a bundle or model file that can't be read or trusted; has .path
+    │   ├── NoSuchModelError    there is no such model; nothing is damaged
+    │   └── PredictionError     the model failed on a photo that could be read; has .source
+    ├── ParityError             a comparison that couldn't be made (a mismatch is a result)
+    ├── ResultsError            a results file that can't be written or continued
+    ├── RuntimeUnavailableError a device or execution provider that is not available here
     └── MissingDependencyError  an optional package that is needed and not installed
 
 Each message says what was wrong and where; ``hint`` says what to do next.
@@ -35,7 +36,7 @@ class EdgetlError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """What a library's error says, in one line; some say nothing but their kind, or go on for pages."""
+    """The first line of an error's message, or its class name if the message is empty."""
     message = error.message if isinstance(error, EdgetlError) else str(error)
     return (message.strip().splitlines() or [type(error).__name__])[0]
 
@@ -45,21 +46,11 @@ class SpecError(EdgetlError):
 
 
 class ImageError(EdgetlError):
-    """One photo that can't be decoded. ``source`` names it (a path, or what kind of object it was)."""
+    """A photo that can't be decoded. ``source`` is its path, or what kind of object it was."""
 
     def __init__(self, source: str, reason: str, hint: str | None = None) -> None:
         super().__init__(f"{source}: {reason}", hint)
         self.args = (source, reason, hint)  # what pickle rebuilds the error from
-        self.source = source
-        self.reason = reason
-
-
-class PredictionError(EdgetlError):
-    """A photo that could be decoded, but on which the model failed. ``source`` names the photo."""
-
-    def __init__(self, source: str, reason: str, hint: str | None = None) -> None:
-        super().__init__(f"{source}: {reason}", hint)
-        self.args = (source, reason, hint)
         self.source = source
         self.reason = reason
 
@@ -69,7 +60,7 @@ class DataError(EdgetlError):
 
 
 class TrainingError(EdgetlError):
-    """A training run that can't start or go on."""
+    """A training run that can't start or continue."""
 
 
 class CheckpointError(EdgetlError):
@@ -81,7 +72,10 @@ class ExportError(EdgetlError):
 
 
 class BundleError(EdgetlError):
-    """A bundle or model file that is damaged, incomplete or not ours. ``path`` names the file."""
+    """A bundle or model file that is damaged, incomplete or not written by edgetl.
+
+    ``path`` names the file.
+    """
 
     def __init__(self, path: str | Path, reason: str, hint: str | None = None) -> None:
         super().__init__(f"{path}: {reason}", hint)
@@ -91,7 +85,19 @@ class BundleError(EdgetlError):
 
 
 class NoSuchModelError(BundleError):
-    """What was asked for is no bundle or model at all, or a bundle has no such model; nothing is damaged."""
+    """A path that is no bundle or model, or a model that the bundle lacks; nothing is damaged."""
+
+
+class PredictionError(BundleError):
+    """The model failed on a photo that could be read.
+
+    ``source`` names the photo, ``path`` the model.
+    """
+
+    def __init__(self, source: str, path: str | Path, reason: str, hint: str | None = None) -> None:
+        super().__init__(path, reason, hint)
+        self.args = (source, path, reason, hint)
+        self.source = source
 
 
 class ParityError(EdgetlError):
@@ -99,11 +105,11 @@ class ParityError(EdgetlError):
 
 
 class ResultsError(EdgetlError):
-    """A file of results that can't be written, or not be continued with this model."""
+    """A results file that can't be written, or can't be continued with this model."""
 
 
 class RuntimeUnavailableError(EdgetlError):
-    """A device or an execution provider that was asked for and is not on this machine."""
+    """A device or execution provider that was asked for and is not available on this machine."""
 
 
 class MissingDependencyError(EdgetlError):

@@ -12,10 +12,10 @@ from edgetl.cli.model_options import model_options, open_predictor
 from edgetl.cli.printable import json_text
 
 if TYPE_CHECKING:
-    from edgetl.runtime.inference.benchmark import Bench
+    from edgetl.runtime.inference.benchmark import BenchmarkResult
     from edgetl.runtime.inference.predictor import Predictor
 
-_MOST_PHOTOS = 100
+_MAX_PHOTOS = 100
 
 
 @click.command(short_help="Measure a model on this device.")
@@ -37,9 +37,11 @@ _MOST_PHOTOS = 100
 )
 @model_options
 def command(model: str, images: str | None, runs: int, as_json: bool, **options: Any) -> None:
-    """Measure MODEL on this device: decode, resize and model apart, the whole, a fresh process, threads, batches.
+    """Measure how fast MODEL is on this device.
 
-    The figures are of one moment on one machine: keep other programs from running, and repeat.
+    Times decode, resize, model and the whole; a fresh process; and several numbers of threads and
+    batch sizes. The figures are of one moment on one machine: keep other programs from running, and
+    repeat.
 
     \b
     Example:
@@ -48,15 +50,15 @@ def command(model: str, images: str | None, runs: int, as_json: bool, **options:
     from edgetl.runtime.inference.benchmark import bench
 
     predictor = open_predictor(model, **options)
-    measured = bench(predictor, _photos(predictor, images), runs=runs)
-    click.echo(json_text(asdict(measured)) if as_json else "\n".join(_lines(measured)))
+    result = bench(predictor, _photos(predictor, images), runs=runs)
+    click.echo(json_text(asdict(result)) if as_json else "\n".join(_lines(result)))
 
 
 def _photos(predictor: Predictor, images: str | None) -> list[Path]:
     from edgetl.runtime.images.discovery import find_images
 
     if images is not None:
-        photos = [Path(images)] if Path(images).is_file() else find_images(images)[:_MOST_PHOTOS]
+        photos = [Path(images)] if Path(images).is_file() else find_images(images)[:_MAX_PHOTOS]
     else:
         bundle = predictor.bundle
         photos = [bundle.file(golden.file) for golden in bundle.golden] if bundle else []
@@ -65,35 +67,35 @@ def _photos(predictor: Predictor, images: str | None) -> list[Path]:
     return photos
 
 
-def _lines(measured: Bench) -> list[str]:
-    machine = measured.machine
+def _lines(result: BenchmarkResult) -> list[str]:
+    machine = result.machine
     tools = ", ".join(
         f"{name} {machine[name]}" for name in ("python", "onnxruntime", "numpy", "pillow")
     )
+    runs = f"over {result.stages['total'].count} runs, {result.photos} photos"
+    cold_memory, peak_memory = map(_megabytes, (result.cold_memory, result.peak_memory))
+    fastest = min(result.threads, key=lambda threads: result.threads[threads])
     return [
         f"machine      {machine['processor']}, {machine['cores']} cores, {machine['system']}",
         f"software     {tools}, {machine['provider']}",
         "",
-        f"{'ms':<10}{'p50':>9}{'p95':>9}{'p99':>9}   over {measured.stages['total'].count} runs, {measured.photos} photos",
+        f"{'ms':<10}{'p50':>9}{'p95':>9}{'p99':>9}   {runs}",
         *(
-            f"{name:<10}{t.p50:>9.2f}{t.p95:>9.2f}{t.p99:>9.2f}"
-            for name, t in measured.stages.items()
+            f"{name:<10}{timing.p50:>9.2f}{timing.p95:>9.2f}{timing.p99:>9.2f}"
+            for name, timing in result.stages.items()
         ),
         "",
-        f"throughput   {measured.throughput:.0f} photos/s",
-        f"cold start   {measured.cold_start:.2f} s from nothing to the first label, {_megabytes(measured.cold_memory)}",
-        f"peak memory  {_megabytes(measured.peak_memory)} of this run",
-        f"threads      {_sweep(measured.threads)}  ms a run of the model; fastest here: --threads {_fastest(measured.threads)}",
-        f"batch        {_sweep(measured.batches)}  ms a photo in the model",
+        f"throughput   {result.throughput:.0f} photos/s",
+        f"cold start   {result.cold_start:.2f} s from nothing to the first label, {cold_memory}",
+        f"peak memory  {peak_memory} of this run",
+        f"threads      {_by_count(result.threads)}  ms per run of the model; "
+        f"fastest here: --threads {fastest}",
+        f"batch        {_by_count(result.batches)}  ms per photo in the model",
     ]
 
 
-def _fastest(values: dict[int, float]) -> int:
-    return min(values, key=lambda key: values[key])
-
-
-def _sweep(values: dict[int, float]) -> str:
-    return "  ".join(f"{key}: {value:.2f}" for key, value in values.items())
+def _by_count(values: dict[int, float]) -> str:
+    return "  ".join(f"{count}: {value:.2f}" for count, value in values.items())
 
 
 def _megabytes(size: int | None) -> str:

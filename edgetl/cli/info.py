@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -12,7 +12,6 @@ import click
 from edgetl.cli.printable import counted, json_text, printable
 
 if TYPE_CHECKING:
-    from edgetl.errors import BundleError
     from edgetl.runtime.bundle.model_card import ModelCard
 
 _METRICS = {
@@ -25,21 +24,18 @@ _METRICS = {
     "epoch": "epoch",
     "midway": "half-way to it",
 }
-_JUDGED = {
+_PRECISION_METRICS = {
     "accuracy": "accuracy",
     "fp32_accuracy": "of fp32",
     "agreement": "same label",
     "drop": "points lost",
 }
 _DATA = {"train": "training photos", "val": "validation photos", "fingerprint": "fingerprint"}
-_PLAIN_NUMBERS = frozenset(
-    {"loss", "epoch", "drop", "photos", "train", "val"}
-)  # all others are shares, 0..1
-_UNSAID: Mapping[str, tuple[int, ...]] = {
-    "epoch": (0,),
-    "midway": (False,),
-}  # no epoch's weights were kept; an epoch's
-_CHECKSUM = {True: "fits", False: "none"}  # damage is an error
+# All other numbers are shares, 0..1.
+_PLAIN_NUMBERS = frozenset({"loss", "epoch", "drop", "photos", "train", "val"})
+# Not shown: epoch 0 (the weights are of no epoch), and weights that are not interpolated.
+_HIDDEN: Mapping[str, tuple[int, ...]] = {"epoch": (0,), "midway": (False,)}
+_CHECKSUM = {True: "fits", False: "none"}  # a checksum that does not match is an error
 _FINGERPRINT_DIGITS = 12  # of 64: enough to tell two data sets apart by eye
 
 
@@ -49,7 +45,9 @@ _FINGERPRINT_DIGITS = 12  # of 64: enough to tell two data sets apart by eye
     "--json", "as_json", is_flag=True, help="Print JSON to standard output instead of text."
 )
 def command(model: str, as_json: bool) -> None:
-    """Show what MODEL holds: labels, preprocessing, metrics, versions, sizes. Every file's checksum is checked.
+    """Show what MODEL holds: labels, preprocessing, metrics, versions, sizes.
+
+    The checksum of every file is verified.
 
     \b
     Example:
@@ -63,13 +61,13 @@ def command(model: str, as_json: bool) -> None:
     if Path(model).is_dir():
         bundle = Bundle.open(model)
         if damage := bundle.damage():
-            raise _Damaged(damage)
-        card, created, models = (
-            bundle.card,
-            bundle.manifest["created"],
-            dict(bundle.manifest["models"]),
-        )
-        precisions = _judgements(bundle.manifest)
+            hints = dict.fromkeys(error.hint for error in damage if error.hint)
+            raise click.ClickException("\n".join([*(error.message for error in damage), *hints]))
+        card, created = bundle.card, bundle.manifest["created"]
+        models, precisions = dict(bundle.manifest["models"]), bundle.manifest.get("precisions")
+        # Optional, so ``Bundle`` did not check what it holds.
+        precisions = precisions if isinstance(precisions, dict) else {}
+        precisions = {name: cost for name, cost in precisions.items() if isinstance(cost, dict)}
         files = {name: entry["bytes"] for name, entry in sorted(bundle.manifest["files"].items())}
     else:
         card, created, models, precisions = Predictor(model).card, None, {}, {}
@@ -90,25 +88,6 @@ def command(model: str, as_json: bool) -> None:
         click.echo("\n".join(map(printable, _lines(card, created, precisions, files, checksum))))
 
 
-class _Damaged(click.ClickException):
-    """Every file that is missing or not as it was written, then what to do."""
-
-    def __init__(self, damage: Iterable[BundleError]) -> None:
-        found = list(damage)
-        hints = dict.fromkeys(error.hint for error in found if error.hint)
-        super().__init__("\n".join([*(error.message for error in found), *hints]))
-
-
-def _judgements(manifest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """What the smaller precisions were measured to cost, by precision."""
-    found = manifest.get("precisions")
-    return (
-        {name: value for name, value in found.items() if isinstance(value, dict)}
-        if isinstance(found, dict)
-        else {}
-    )
-
-
 def _lines(
     card: ModelCard,
     created: str | None,
@@ -118,77 +97,54 @@ def _lines(
 ) -> list[str]:
     shown = ", ".join(json.dumps(label, ensure_ascii=False) for label in card.labels[:20])
     more = f", … ({len(card.labels) - 20} more)" if len(card.labels) > 20 else ""
-    return [
-        *_row("backbone", card.backbone),
-        *_row("labels", f"{len(card.labels)}: {shown}{more}"),
-        *_row("input", str(card.spec)),
-        *_row("temperature", f"{card.temperature:.4g}"),
-        *_row("accuracy", _accuracy(card.metrics)),
-        *_row("metrics", _pairs(card.metrics, _METRICS)),
-        *(
-            line
-            for name, judged in sorted(precisions.items())
-            for line in _row(name, _judged(judged))
-        ),
-        *_row("data", _pairs(card.data, _DATA)),
-        *_row(
-            "versions",
-            ", ".join(f"{name} {version}" for name, version in sorted(card.versions.items())),
-        ),
-        *_row("exported", created),
-        *(
-            line
-            for name, size in _grouped(files)
-            for line in _row("file", f"{name}  {_megabytes(size)}")
-        ),
-        *_row("checksum", _CHECKSUM[checksum]),
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(card.versions.items()))
+    golden = [size for name, size in files.items() if name.startswith("golden/")]
+    sizes = {name: size for name, size in files.items() if not name.startswith("golden/")}
+    if golden:
+        sizes[f"golden/  {counted(len(golden), 'photo')}"] = sum(golden)
+    rows = [
+        ("backbone", card.backbone),
+        ("labels", f"{len(card.labels)}: {shown}{more}"),
+        ("input", str(card.spec)),
+        ("temperature", f"{card.temperature:.4g}"),
+        ("accuracy", _accuracy(card.metrics)),
+        ("metrics", _pairs(card.metrics, _METRICS)),
+        *((name, _precision(cost)) for name, cost in sorted(precisions.items())),
+        ("data", _pairs(card.data, _DATA)),
+        ("versions", versions),
+        ("exported", created),
+        *(("file", f"{name}  {_megabytes(size)}") for name, size in sizes.items()),
+        ("checksum", _CHECKSUM[checksum]),
     ]
+    return [f"{name:<12} {value}" for name, value in rows if value]
 
 
 def _accuracy(metrics: Mapping[str, Any]) -> str | None:
-    """On the validation photos, with its interval where that is known."""
-    accuracy, interval, photos = (
-        metrics.get("accuracy"),
-        metrics.get("accuracy_interval"),
-        metrics.get("photos"),
-    )
+    """Accuracy on the validation photos, with its confidence interval if there is one."""
+    names = ("accuracy", "accuracy_interval", "photos")
+    accuracy, interval, photos = (metrics.get(name) for name in names)
     if not _is_number(accuracy):
         return None
-    between = ""
+    text = f"{accuracy:.2%}"
     if isinstance(interval, list) and len(interval) == 2 and all(map(_is_number, interval)):
-        between = f" ({interval[0]:.1%} to {interval[1]:.1%})"
-    return f"{accuracy:.2%}{between}" + (
-        f" on {counted(photos, 'validation photo')}" if _is_number(photos) else ""
+        text += f" ({interval[0]:.1%} to {interval[1]:.1%})"
+    return text + (f" on {counted(photos, 'validation photo')}" if _is_number(photos) else "")
+
+
+def _precision(cost: Mapping[str, Any]) -> str:
+    """What a smaller precision was measured to cost."""
+    text, layers = _pairs(cost, _PRECISION_METRICS), cost.get("float_layers")
+    return text + (
+        f", {len(layers)} layers in float" if layers and isinstance(layers, list) else ""
     )
-
-
-def _judged(judged: Mapping[str, Any]) -> str:
-    floats = judged.get("float_layers")
-    return _pairs(judged, _JUDGED) + (
-        f", {len(floats)} layers in float" if isinstance(floats, list) and floats else ""
-    )
-
-
-def _grouped(files: dict[str, int]) -> list[tuple[str, int]]:
-    """Files by name, those of a folder as one."""
-    golden = [size for name, size in files.items() if name.startswith("golden/")]
-    alone = [(name, size) for name, size in files.items() if not name.startswith("golden/")]
-    return [
-        *alone,
-        *([(f"golden/  {counted(len(golden), 'photo')}", sum(golden))] if golden else []),
-    ]
-
-
-def _row(name: str, value: str | None) -> list[str]:
-    return [f"{name:<12} {value}"] if value else []
 
 
 def _pairs(values: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    """Those of ``values`` that have a name here, by that name; the others are left to --json."""
+    """The ``values`` that ``names`` has a text for; --json shows the others."""
     return ", ".join(
         shown if values[name] is True else f"{shown} {_value(name, values[name])}"
         for name, shown in names.items()
-        if values.get(name) not in (None, *_UNSAID.get(name, ()))
+        if values.get(name) not in (None, *_HIDDEN.get(name, ()))
     )
 
 
@@ -201,10 +157,10 @@ def _value(name: str, value: Any) -> str:
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:
-    """Nothing but the checksum is known of what a bundle's metrics hold."""
-    return (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300
-    )
+    """Whether it is a finite number; a bundle's metrics may hold anything."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return -1e300 < value < 1e300
 
 
 def _megabytes(size: int) -> str:

@@ -26,7 +26,8 @@ _OPTIONS = (
     click.option(
         "--threads",
         type=click.IntRange(1, 256),
-        help="Threads inside one run of the model. [default: the cores; for many photos 1, side by side]",
+        help="Threads inside one run of the model. "
+        "[default: one per core; for many photos 1, with one photo per core]",
     ),
     click.option("--precision", type=PRECISIONS, help="Which of the bundle's models to run."),
     click.option(
@@ -38,7 +39,10 @@ _OPTIONS = (
 
 
 def model_options(command: Command) -> Command:
-    """Add --providers, --threads, --precision and --max-pixels; they arrive as keywords for ``open_predictor``."""
+    """Add --providers, --threads, --precision and --max-pixels.
+
+    The command receives them as keyword arguments for ``open_predictor``.
+    """
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -53,17 +57,17 @@ def open_predictor(
     max_pixels: int | None,
     many: bool = False,
 ) -> Predictor:
-    """The predictor that the options describe; ``many``: for ``batch``, which spreads photos over the cores itself."""
+    """The predictor that the options describe.
+
+    many  it is used for ``batch``, which runs one photo per core
+    """
     from edgetl.runtime.images.decode import MAX_PIXELS
     from edgetl.runtime.inference.predictor import Predictor
 
-    names = providers.split(",") if "," in providers else providers
-    if many and threads is None:
-        threads = 1
     return Predictor(
         model,
-        providers=names,
-        threads=threads,
+        providers=providers.split(",") if "," in providers else providers,
+        threads=1 if many and threads is None else threads,
         precision=precision,
         max_pixels=max_pixels or MAX_PIXELS,
     )

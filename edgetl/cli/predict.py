@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,12 @@ import click
 
 from edgetl.cli.model_options import model_options, open_predictor
 from edgetl.cli.printable import counted, json_text, printable, width
-from edgetl.errors import ImageError
 
 if TYPE_CHECKING:
+    from edgetl.errors import ImageError, PredictionError
     from edgetl.runtime.images.decode import Source
-    from edgetl.runtime.inference.predictor import Prediction, Predictor
+    from edgetl.runtime.inference.prediction import Prediction
+    from edgetl.runtime.inference.predictor import Predictor
     from edgetl.runtime.results.sharding import Shard
 
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     "--json",
     "as_json",
     is_flag=True,
-    help="Print one JSON object a line to standard output, not a table.",
+    help="Print one JSON object per line to standard output, not a table.",
 )
 @click.option(
     "-o",
@@ -62,9 +63,10 @@ def command(
 ) -> None:
     """Classify PHOTOS with MODEL, a bundle folder or a lone model.onnx.
 
-    A folder is walked, and - reads one photo from standard input. A photo that can't be read is reported and
-    the others are still classified; the exit code is then 1. A run with --out that was stopped goes on where it
-    was when the same command is given again; photos that failed are in its file and not tried again.
+    Folders are searched for photos, and - reads one photo from standard input. A photo that can't
+    be read is reported and the others are still classified; the exit code is then 1. A run with
+    --out that was stopped continues when the same command is given again; photos that failed are in
+    its file and are not tried again.
 
     \b
     Example:
@@ -77,21 +79,25 @@ def command(
     if "" in photos:
         raise click.UsageError("A photo's name is empty: is a variable of the shell not set?")
     from edgetl.runtime.images.discovery import is_folder
+    from edgetl.runtime.results.sharding import Shard
 
-    shard = _parse_shard(shard_text)
+    try:
+        shard = Shard.parse(shard_text)
+    except ValueError as error:
+        raise click.UsageError(f"--shard: {error}") from error
     if Path(model).suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"):
         raise click.UsageError(
             f"{model} is a photo. The model comes first: edgetl predict MODEL PHOTOS…"
         )
     many = len(photos) > 1 or is_folder(Path(photos[0]))
     if len(photos) > 1:
-        _warn_of_empty(photos)
+        _warn_of_empty_folders(photos)
     predictor = open_predictor(model, many=many, **options)
-    right = _RightByFolder(predictor.labels, photos)
+    accuracy = _AccuracyByFolder(predictor.labels, photos)
     if out is None:
-        total, failed = _print_all(predictor, _sources(photos, shard), right, top, as_json)
+        total, failed = _print_all(predictor, _sources(photos, shard), accuracy, top, as_json)
     else:
-        total, failed = _write_all(predictor, photos, shard, right, out)
+        total, failed = _write_all(predictor, photos, shard, accuracy, out)
     if not total and shard.count == 1:
         raise click.UsageError(f"There is no photo in {', '.join(photos)}.")
     if failed:
@@ -100,27 +106,15 @@ def command(
         sys.exit(1)
 
 
-def _warn_of_empty(photos: tuple[str, ...]) -> None:
-    """Of folders without a photo beside others with some."""
+def _warn_of_empty_folders(photos: tuple[str, ...]) -> None:
+    """Warn of folders without a photo, unless all arguments are such folders."""
     from edgetl.runtime.images.discovery import is_folder, walk_images
 
-    empty = [
-        name
-        for name in photos
-        if is_folder(Path(name)) and next(walk_images(name, strict=False), None) is None
-    ]
+    folders = [name for name in photos if is_folder(Path(name))]
+    empty = [name for name in folders if next(walk_images(name, strict=False), None) is None]
     if len(empty) < len(photos):
         for name in empty:
             click.echo(f"Warning: there is no photo in {printable(name)}.", err=True)
-
-
-def _parse_shard(text: str) -> Shard:
-    from edgetl.runtime.results.sharding import Shard
-
-    try:
-        return Shard.parse(text)
-    except ValueError as error:
-        raise click.UsageError(f"--shard: {error}") from error
 
 
 def _sources(photos: Iterable[str], shard: Shard) -> Iterator[Source]:
@@ -138,130 +132,136 @@ def _sources(photos: Iterable[str], shard: Shard) -> Iterator[Source]:
 def _print_all(
     predictor: Predictor,
     sources: Iterable[Source],
-    right: _RightByFolder,
+    accuracy: _AccuracyByFolder,
     top: int | None,
     as_json: bool,
 ) -> tuple[int, int]:
-    """(photos, failures)"""
-    show = partial(_show_json, top=top) if as_json else _Table(predictor.labels, top or 1).show
+    """Returns (photos, failures)."""
+    show = _PredictionTable(predictor.labels, top or 1).show
+    if as_json:
+        show = partial(_show_json, top=top)
     total = failed = 0
     for result in predictor.batch(sources):
         total += 1
-        failed += isinstance(result, ImageError)
-        right.count(result)
+        failed += isinstance(result, Exception)
+        accuracy.add(result)
         show(result)
-    right.tell()
+    accuracy.print()
     return total, failed
 
 
 def _write_all(
-    predictor: Predictor, photos: tuple[str, ...], shard: Shard, right: _RightByFolder, out: str
+    predictor: Predictor,
+    photos: tuple[str, ...],
+    shard: Shard,
+    accuracy: _AccuracyByFolder,
+    out: str,
 ) -> tuple[int, int]:
-    """(photos, failures), those of earlier runs included."""
+    """Returns (photos, failures), including those of earlier runs."""
     from edgetl.cli.progress_bar import show_progress
-    from edgetl.runtime.results.result_files import open_results
+    from edgetl.runtime.results.file_formats import open_results
     from edgetl.runtime.results.sharding import photos_of
     from edgetl.system.progress import no_progress
 
     if "-" in photos:
         raise click.UsageError("--out takes files and folders, not standard input.")
     written = _modified(Path(out))
-    changed, first = 0, ""
+    changed, first_changed = 0, ""
     with open_results(out, predictor.model_id, predictor.labels) as results:
         total = len(results)
 
-        def unanswered() -> Iterator[Path]:
-            nonlocal changed, first
+        def without_result() -> Iterator[Path]:
+            nonlocal changed, first_changed
             for photo in photos_of(photos, shard):
                 if str(photo) not in results:
                     yield photo
                 elif written and (_modified(photo) or 0) > written:
-                    changed, first = changed + 1, first or str(photo)
+                    changed, first_changed = changed + 1, first_changed or str(photo)
 
         with show_progress() as progress:
             # Counting walks through all folders, which only a progress line needs.
             all_photos = 0 if progress is no_progress else sum(1 for _ in photos_of(photos, shard))
-            for result in predictor.batch(unanswered()):
+            for result in predictor.batch(without_result()):
                 results.append(result)
                 total += 1
-                right.count(result)
+                accuracy.add(result)
                 progress("Classifying photos", total, max(all_photos, total))
     if changed:
         click.echo(
-            f"Warning: the old answers stand, though {counted(changed, 'photo')} changed since {out} was written, "
-            f"{printable(first)} first. Remove that file, or name another one, to have them classified again.",
+            f"Warning: the old answers stand, though {counted(changed, 'photo')} changed since "
+            f"{out} was written, {printable(first_changed)} first. Remove that file, or name "
+            "another one, to have them classified again.",
             err=True,
         )
-    right.tell(", of the new ones" if len(results) else "")
-    click.echo(
-        f"photos in {out}: {total}"
-        + (f", {len(results)} of them from before" if len(results) else ""),
-        err=True,
-    )
+    accuracy.print(", of the new ones" if len(results) else "")
+    before = f", {len(results)} of them from before" if len(results) else ""
+    click.echo(f"photos in {out}: {total}{before}", err=True)
     return total, results.failed
 
 
 def _modified(path: Path) -> float | None:
-    """When, in seconds; None where there is nothing to ask."""
+    """Modification time, in seconds; None if there is no such file."""
     try:
         return path.stat().st_mtime
     except OSError:
         return None
 
 
-class _RightByFolder:
-    """Accuracy, where every photo lies in a folder that is named as one of the labels; see ``class_folder``."""
+class _AccuracyByFolder:
+    """Accuracy, if every photo is in a folder named like a label; see ``class_folder``."""
 
-    def __init__(self, labels: tuple[str, ...], arguments: Iterable[str]) -> None:
+    def __init__(self, labels: tuple[str, ...], arguments: Sequence[str]) -> None:
         from edgetl.runtime.images.discovery import is_folder
 
-        arguments = list(arguments)
-        self._labels, self._photos, self._right = frozenset(labels), 0, 0
+        self._labels, self._photos, self._correct = frozenset(labels), 0, 0
         self._known = "-" not in arguments
         self._roots = [Path(name) for name in arguments if is_folder(Path(name))]
 
-    def count(self, result: Prediction | ImageError) -> None:
+    def add(self, result: Prediction | ImageError | PredictionError) -> None:
         from edgetl.runtime.images.discovery import class_folder
 
-        if isinstance(result, ImageError):
+        if isinstance(result, Exception):
             return
         photo = Path(result.source)
         root = next((root for root in self._roots if photo.is_relative_to(root)), photo.parent)
         truth = class_folder(photo, root, self._labels)
         self._known = self._known and truth is not None
         self._photos += 1
-        self._right += truth == result.label
+        self._correct += truth == result.label
 
-    def tell(self, which: str = "") -> None:
-        """On standard error: answers alone are on standard output."""
+    def print(self, which: str = "") -> None:
+        """Print it to standard error, since standard output is for predictions only."""
         if self._known and self._photos:
-            share = f"{self._right:,} of {self._photos:,} ({self._right / self._photos:.2%})"
+            share = f"{self._correct:,} of {self._photos:,} ({self._correct / self._photos:.2%})"
             click.echo(f"answers that are the name of the photo's folder{which}: {share}", err=True)
 
 
-def _show_json(result: Prediction | ImageError, top: int | None) -> None:
+def _show_json(result: Prediction | ImageError | PredictionError, top: int | None) -> None:
     from edgetl.runtime.results.records import as_record
 
     record = as_record(result)
-    if top is not None and not isinstance(result, ImageError):
+    if top is not None and not isinstance(result, Exception):
         record["probabilities"] = dict(result.top(top))
     click.echo(json_text(record))
 
 
-class _Table:
-    """Prints as results come, so that a folder of any size shows at once; the photo comes last, being of any length."""
+class _PredictionTable:
+    """Prints each result as it comes. The photo is the last column, since its name can be long."""
 
     def __init__(self, labels: tuple[str, ...], top: int) -> None:
         self._column = max(5, *(width(printable(label)) for label in labels))
         self._top = top
         self._begun = False
 
-    def show(self, result: Prediction | ImageError) -> None:
+    def show(self, result: Prediction | ImageError | PredictionError) -> None:
         if not self._begun:
             click.echo(f"confidence  {self._pad('label')}  photo")
             self._begun = True
-        if isinstance(result, ImageError):
-            click.echo(f"{'error':>10}  {printable(f'{result.source}: {result.reason}')}")
+        if isinstance(result, Exception):
+            from edgetl.runtime.results.records import as_record
+
+            message = f"{result.source}: {as_record(result)['error']}"
+            click.echo(f"{'error':>10}  {printable(message)}")
             return
         photo = printable(result.source)
         for label, confidence in result.top(self._top):

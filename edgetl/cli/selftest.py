@@ -1,4 +1,4 @@
-"""``edgetl selftest``: does this device answer as the trained model did?"""
+"""``edgetl selftest``: does this device give the trained model's answers?"""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ from edgetl.cli.printable import json_text, printable
 )
 @model_options
 def command(bundle: str, tolerance: float | None, as_json: bool, **options: Any) -> None:
-    """Run BUNDLE's golden photos on this device and compare with the answers kept at export; no torch needed.
+    """Run BUNDLE's golden photos on this device and compare with the answers in the bundle.
 
-    Says which stage first differs: files, decode, resized, logits or probabilities. Exit code 1 if any does.
+    Prints which stage is the first that differs: files, decode, resized, logits or probabilities.
+    The exit code is 1 if any does. Needs no torch.
 
     \b
     Example:

@@ -28,7 +28,7 @@ def rows(path: Path) -> list[dict[str, object]]:
 
 @pytest.fixture(scope="module")
 def many_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """600 names of four photos, and one that is none."""
+    """599 names of four photos, and one file that is not a photo."""
     folder = tmp_path_factory.mktemp("many")
     for seed in range(4):
         photo(seed, 30 + seed, 20).save(folder / f"{seed}.png")
@@ -58,7 +58,7 @@ def test_every_photo_is_written_once_in_order(
 
 
 @pytest.mark.parametrize("option", ["-o", "--out", "--output"])
-def test_the_file_is_named_as_other_commands_name_theirs(
+def test_the_output_file_has_the_option_names_of_other_commands(
     tiny_bundle: Path, tmp_path: Path, option: str
 ) -> None:
     photo(1).save(tmp_path / "a.png")
@@ -69,7 +69,7 @@ def test_the_file_is_named_as_other_commands_name_theirs(
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
-def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(
+def test_a_killed_run_continues_and_gives_the_same_file(
     tiny_bundle: Path, many_photos: Path, tmp_path: Path, suffix: str
 ) -> None:
     whole, out = tmp_path / f"whole.{suffix}", tmp_path / f"killed.{suffix}"
@@ -112,7 +112,7 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_a_photo_that_changed_after_its_answer_is_told_and_one_that_is_gone_is_not(
+def test_a_photo_that_changed_after_its_answer_gives_a_warning_and_a_missing_one_does_not(
     tiny_bundle: Path, tmp_path: Path, suffix: str
 ) -> None:
     out, photo, other = (
@@ -139,7 +139,7 @@ def test_a_photo_that_changed_after_its_answer_is_told_and_one_that_is_gone_is_n
     assert out.read_bytes() == before
 
 
-def test_the_parts_of_a_job_make_the_whole(
+def test_all_shards_together_have_every_photo_once(
     tiny_bundle: Path, many_photos: Path, tmp_path: Path
 ) -> None:
     parts = []
@@ -151,7 +151,7 @@ def test_the_parts_of_a_job_make_the_whole(
     assert min(map(len, parts)) > 150
 
 
-def test_a_photo_stays_in_its_part_wherever_the_folder_is(
+def test_the_shard_of_a_photo_does_not_depend_on_where_the_folder_is(
     tiny_bundle: Path, many_photos: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "mounted").symlink_to(many_photos)
@@ -179,7 +179,7 @@ def test_a_photo_named_twice_is_classified_once(
     assert len(sources) == len(set(sources)) == 1 + len(list((many_photos / "1").iterdir()))
 
 
-def test_what_the_walk_of_a_named_folder_passes_over_is_classified_when_named_itself(
+def test_a_photo_that_the_search_skips_is_classified_if_it_is_an_argument(
     tiny_bundle: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "photos"
@@ -198,7 +198,7 @@ def test_what_the_walk_of_a_named_folder_passes_over_is_classified_when_named_it
     assert [row["source"] for row in rows(out)] == [str(folder / name) for name in names]
 
 
-def test_a_closed_folder_among_others_is_one_of_the_failures(
+def test_a_folder_that_may_not_be_read_counts_as_a_failure(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("a/1.png", "b/2.png"):
@@ -226,7 +226,9 @@ def test_a_shard_may_be_empty(tiny_bundle: Path, many_photos: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "1", "a/b", "1/0", "-1/3", "1/3/5"])
-def test_an_impossible_shard_is_wrong_use(tiny_bundle: Path, many_photos: Path, shard: str) -> None:
+def test_an_impossible_shard_is_a_usage_error(
+    tiny_bundle: Path, many_photos: Path, shard: str
+) -> None:
     assert predict(tiny_bundle, many_photos, "--shard", shard).exit_code == 2
 
 
@@ -236,7 +238,7 @@ def test_standard_input_can_not_be_continued(tiny_bundle: Path, tmp_path: Path) 
     assert "not standard input" in result.stderr
 
 
-def test_a_bar_with_the_rate_is_drawn_on_a_terminal(
+def test_a_progress_bar_with_the_rate_is_drawn_on_a_terminal(
     tiny_bundle: Path, many_photos: Path, tmp_path: Path
 ) -> None:
     import pty

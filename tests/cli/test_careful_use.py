@@ -1,4 +1,4 @@
-"""Odd uses end in a sentence and an exit code, and cost nobody a file."""
+"""Mistakes in the use of commands give a message and an exit code, and never destroy a file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SPEC = PreprocessSpec("squash", (32, 32), "bicubic", None, (0.5, 0.5, 0.5), (0.5
 
 
 def typed(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A line in a shell, where ``edgetl`` is this checkout's."""
+    """Run a line in a shell in which ``edgetl`` is this checkout's."""
     shell = f'edgetl() {{ "{sys.executable}" -m edgetl "$@"; }}; {line}'
     return subprocess.run(
         ["bash", "-c", shell],
@@ -48,7 +48,7 @@ def failed_plainly(done: subprocess.CompletedProcess[str], *words: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "history.csv", "report.html"])
-def test_a_run_never_takes_a_file_that_is_not_its_own(
+def test_a_run_never_overwrites_a_file_that_is_not_its_own(
     name: str, class_folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_text("mine")
@@ -60,7 +60,7 @@ def test_a_run_never_takes_a_file_that_is_not_its_own(
     assert (tmp_path / name).read_text() == "mine"
 
 
-def test_links_that_lead_in_a_circle_are_named(
+def test_the_error_for_a_link_loop_names_it(
     class_folder: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     loop = tmp_path / "a"
@@ -76,7 +76,7 @@ def test_links_that_lead_in_a_circle_are_named(
     assert trained.exit_code == 1 and "symbolic links" in trained.output, trained.output
 
 
-def test_only_one_run_at_a_time_has_the_folder(tmp_path: Path) -> None:
+def test_only_one_run_at_a_time_can_use_a_folder(tmp_path: Path) -> None:
     with (
         lock_run_folder(tmp_path),
         pytest.raises(CheckpointError, match="Another process"),
@@ -87,7 +87,7 @@ def test_only_one_run_at_a_time_has_the_folder(tmp_path: Path) -> None:
         pass
 
 
-def test_data_with_other_classes_is_not_that_of_the_run(class_folder: Path) -> None:
+def test_data_with_other_classes_is_refused(class_folder: Path) -> None:
     settings = {"data": str(class_folder), "val_fraction": 0.2}
     card = ModelCard(("blue fish", "green, leaf", "red 花"), SPEC, "resnet18")
     assert run_data(settings, card, "golden photos", "hint").classes == card.labels
@@ -95,7 +95,7 @@ def test_data_with_other_classes_is_not_that_of_the_run(class_folder: Path) -> N
         run_data(settings, replace(card, labels=("blue fish", "red 花")), "golden photos", "hint")
 
 
-def test_validation_photos_that_a_run_left_out_are_left_out_again(
+def test_validation_photos_that_a_run_left_out_stay_left_out(
     class_folder: Path, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(class_folder / "train", tmp_path / "photos"))
@@ -103,9 +103,8 @@ def test_validation_photos_that_a_run_left_out_are_left_out_again(
     data = scan(folder)
     lost = data.val[0].path
     whole = lost.read_bytes()
-    cut = next(
-        n for n in range(60, 200) if falls_into_val(sha256(whole[:n]).hexdigest(), 0.2)
-    )  # still on its side
+    # Cut it off so that it still falls into the validation photos.
+    cut = next(n for n in range(60, 200) if falls_into_val(sha256(whole[:n]).hexdigest(), 0.2))
     lost.write_bytes(whole[:cut])
     card = ModelCard(
         data.classes,
@@ -118,7 +117,7 @@ def test_validation_photos_that_a_run_left_out_are_left_out_again(
     }
 
 
-def test_a_report_replaces_no_photo_and_nothing_in_a_bundle_or_of_a_run(
+def test_a_report_never_replaces_a_photo_or_a_file_of_a_bundle_or_run(
     class_folder: Path, tmp_path: Path
 ) -> None:
     photo = tmp_path / "photo.jpg"
@@ -152,7 +151,7 @@ def test_a_report_replaces_no_photo_and_nothing_in_a_bundle_or_of_a_run(
         ("export", "--max-accuracy-drop", "nan"),
     ],
 )
-def test_impossible_numbers_are_wrong_use(
+def test_impossible_numbers_are_usage_errors(
     command: str, option: str, value: str, tmp_path: Path
 ) -> None:
     done = CliRunner().invoke(program, [command, str(tmp_path), option, value])
@@ -161,7 +160,7 @@ def test_impossible_numbers_are_wrong_use(
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
-def test_json_on_standard_output_is_json_whatever_that_takes(
+def test_json_on_standard_output_is_valid_in_every_encoding(
     encoding: str, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     name = "é😀.png"
@@ -174,15 +173,15 @@ def test_json_on_standard_output_is_json_whatever_that_takes(
     assert (name.encode() in done.stdout) == (encoding == "utf-8")
 
 
-def test_a_full_disk_behind_the_output_is_said(class_folder: Path) -> None:
+def test_a_full_disk_is_reported(class_folder: Path) -> None:
     failed_plainly(typed(f'edgetl data check "{class_folder}" >/dev/full'), "No space left")
 
 
-def test_a_closed_output_is_no_success(class_folder: Path) -> None:
+def test_a_closed_standard_output_is_an_error(class_folder: Path) -> None:
     failed_plainly(typed(f'edgetl data check "{class_folder}" >&-'), "Standard output is closed")
 
 
-def test_an_output_without_the_letters_shows_their_codes(class_folder: Path) -> None:
+def test_characters_missing_from_the_encoding_are_escaped(class_folder: Path) -> None:
     done = typed(f'edgetl data check "{class_folder}"', PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
     assert "\\u82b1" in done.stdout
@@ -203,19 +202,18 @@ def wait(**_):
                 raise ImportError("initialization failed") from error
             raise
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits one that is ignored
+# A background job inherits a SIGINT that is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 info.command.callback = wait
 main()
 """
 
 
-@pytest.mark.parametrize(
-    "importing", [False, True]
-)  # a C extension, which says something else of it
+@pytest.mark.parametrize("importing", [False, True])  # a C extension raises ImportError instead
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)]
 )
-def test_what_ends_a_command_early_leaves_nothing_behind(
+def test_a_command_that_is_ended_early_leaves_nothing_behind(
     number: int, code: int, importing: bool, tmp_path: Path
 ) -> None:
     program = WAITING.replace("IMPORTING", str(importing))
@@ -225,8 +223,8 @@ def test_what_ends_a_command_early_leaves_nothing_behind(
     ) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         process.send_signal(number)
-        _, told = process.communicate(timeout=60)
-    assert process.returncode == code and "Traceback" not in told
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code and "Traceback" not in stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -243,7 +241,7 @@ main.main()
     ("given", "spins"),
     [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")],
 )
-def test_waiting_threads_soon_leave_the_cores_to_others_unless_told_otherwise(
+def test_openmp_threads_spin_briefly_unless_the_environment_says_otherwise(
     given: dict[str, str], spins: str
 ) -> None:
     environment = {

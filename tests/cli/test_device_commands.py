@@ -16,7 +16,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(program, list(map(str, arguments)))
 
 
-def test_info_tells_what_is_in_a_bundle(tiny_bundle: Path) -> None:
+def test_info_shows_what_is_in_a_bundle(tiny_bundle: Path) -> None:
     text = run("info", tiny_bundle).stdout
     for part in (
         "one matrix",
@@ -48,12 +48,12 @@ def test_info_of_a_lone_model(tiny_bundle: Path) -> None:
 
 
 def rewrite(bundle: Path, **values: object) -> None:
-    """Change the manifest, and give it the checksum of what it now is."""
+    """Change the manifest and give it a valid checksum."""
     file = bundle / MANIFEST
     file.write_bytes(manifest_bytes({**json.loads(file.read_bytes()), **values}))
 
 
-def test_info_shows_metrics_as_a_person_reads_them(bundle_copy: Path) -> None:
+def test_info_formats_metrics_for_people(bundle_copy: Path) -> None:
     manifest = Bundle.open(bundle_copy).manifest
     metrics = {
         "accuracy": 0.995,
@@ -80,7 +80,8 @@ def test_info_shows_metrics_as_a_person_reads_them(bundle_copy: Path) -> None:
     for line in (
         "accuracy     99.50% (97.2% to 99.9%) on 1,200 validation photos",
         "metrics      macro F1 98.00%, loss 0.0224, epoch 12, half-way to it",
-        "int8         accuracy 99.00%, of fp32 99.50%, same label 98.50%, points lost 0.5, 2 layers in float",
+        "int8         accuracy 99.00%, of fp32 99.50%, same label 98.50%, points lost 0.5, "
+        "2 layers in float",
         "data         training photos 4,321, validation photos 1,200, fingerprint 0123456789ab",
     ):
         assert line in text.splitlines()
@@ -90,7 +91,7 @@ def test_info_shows_metrics_as_a_person_reads_them(bundle_copy: Path) -> None:
 
 
 @pytest.mark.parametrize("strange", [None, "words\x1b[31m\nof two lines", [], {"a": 1}, True])
-def test_info_takes_any_metrics(bundle_copy: Path, strange: object) -> None:
+def test_info_accepts_any_metrics(bundle_copy: Path, strange: object) -> None:
     card = Bundle.open(bundle_copy).manifest["card"]
     names = (
         "accuracy",
@@ -138,8 +139,8 @@ def test_selftest_names_the_file_and_the_stage(bundle_copy: Path) -> None:
     assert "FAILED at files: 2 of 3 agree" in result.stdout
 
 
-def test_names_in_a_bundle_reach_no_terminal_raw(bundle_copy: Path) -> None:
-    """Neither as results nor in an error."""
+def test_names_in_a_bundle_are_escaped_for_the_terminal(bundle_copy: Path) -> None:
+    """Neither in results nor in an error."""
     manifest = json.loads((bundle_copy / MANIFEST).read_bytes())
     name = "golden/\x1b[31m\r001.png"
     (bundle_copy / "golden/001.png").rename(bundle_copy / name)
@@ -147,10 +148,9 @@ def test_names_in_a_bundle_reach_no_terminal_raw(bundle_copy: Path) -> None:
         entry["file"] = entry["file"].replace("golden/001.png", name)
     manifest["files"][name] = manifest["files"].pop("golden/001.png")
     (bundle_copy / MANIFEST).write_bytes(manifest_bytes(manifest))
-    told = run("selftest", bundle_copy)
-    assert (
-        told.exit_code == 0 and "\\x1b[31m\\r001.png" in told.stdout and "\x1b" not in told.output
-    )
+    passed = run("selftest", bundle_copy)
+    assert passed.exit_code == 0 and "\\x1b[31m\\r001.png" in passed.stdout
+    assert "\x1b" not in passed.output
     (bundle_copy / name).write_bytes(b"x")
     failed = run("info", bundle_copy)
     assert failed.exit_code == 1 and "\x1b" not in failed.output, failed.output

@@ -1,4 +1,4 @@
-"""``edgetl predict``: the table, the JSON lines, the exit codes, and every odd name."""
+"""``edgetl predict``: the table, the JSON lines, the exit codes, and odd names."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_table(tiny_bundle: Path, photo_folder: Path) -> None:
     ] * 2
 
 
-def test_labels_are_shown_on_one_line_each(tiny_bundle: Path, photo_folder: Path) -> None:
+def test_each_label_is_shown_on_one_line(tiny_bundle: Path, photo_folder: Path) -> None:
     result = predict(tiny_bundle, photo_folder / "0-64x48.jpg", "--top", 5)
     assert len(result.stdout.splitlines()) == 6
     for shown in ("two words", 'a,"b"', r"line\nbreak", "花", "plain"):
@@ -82,7 +82,7 @@ def test_json_of_the_best_classes_only(tiny_bundle: Path, photo_folder: Path) ->
 
 
 @pytest.mark.parametrize("option", [["--top", 1], ["--json"]])
-def test_what_a_file_of_results_would_ignore_is_wrong_use(
+def test_options_that_do_not_apply_to_a_results_file_are_usage_errors(
     tiny_bundle: Path, photo_folder: Path, tmp_path: Path, option: list[object]
 ) -> None:
     result = predict(tiny_bundle, photo_folder, "--out", tmp_path / "a.jsonl", *option)
@@ -91,7 +91,7 @@ def test_what_a_file_of_results_would_ignore_is_wrong_use(
     assert not (tmp_path / "a.jsonl").exists()
 
 
-def test_a_bad_photo_is_reported_and_the_others_go_on(
+def test_a_bad_photo_is_reported_and_the_others_are_classified(
     tiny_bundle: Path, photo_folder: Path, tmp_path: Path
 ) -> None:
     bad = tmp_path / "bad.jpg"
@@ -134,13 +134,13 @@ def test_a_folder_is_walked_in_order(tiny_bundle: Path, tmp_path: Path) -> None:
     assert [record["source"] for record in records(result)] == expected
 
 
-def test_an_empty_folder_is_wrong_use(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_an_empty_folder_is_a_usage_error(tiny_bundle: Path, tmp_path: Path) -> None:
     result = predict(tiny_bundle, tmp_path)
     assert result.exit_code == 2
     assert f"There is no photo in {tmp_path}" in result.stderr
 
 
-def test_an_empty_folder_beside_others_is_told(
+def test_an_empty_folder_beside_others_gives_a_warning(
     tiny_bundle: Path, photo_folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "none").mkdir()
@@ -151,7 +151,9 @@ def test_an_empty_folder_beside_others_is_told(
         assert str(photo_folder) not in result.stderr
 
 
-def test_a_photo_in_the_models_place_is_wrong_use(tiny_bundle: Path, photo_folder: Path) -> None:
+def test_a_photo_in_place_of_the_model_is_a_usage_error(
+    tiny_bundle: Path, photo_folder: Path
+) -> None:
     result = predict(sorted(photo_folder.iterdir())[0], tiny_bundle)
     assert result.exit_code == 2
     assert "The model comes first" in result.stderr
@@ -166,7 +168,7 @@ def test_standard_input(tiny_bundle: Path, photo_folder: Path) -> None:
     assert predict(tiny_bundle, "-", "--json").exit_code == 1, "nothing came"
 
 
-def test_a_file_name_of_any_bytes(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_file_name_can_have_any_bytes(tiny_bundle: Path, tmp_path: Path) -> None:
     name = b"\xff\xfe new\nline \x1b[31m.png"
     content = tmp_path / "a.png"
     photo(1).save(content)
@@ -179,7 +181,7 @@ def test_a_file_name_of_any_bytes(tiny_bundle: Path, tmp_path: Path) -> None:
     assert os.fsencode(str(record["source"])).endswith(name)
 
 
-def test_a_folder_that_can_not_be_read_is_one_of_the_failures(
+def test_a_folder_that_may_not_be_read_is_a_failed_row(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("a/1.png", "b/2.png", "c/3.png"):
@@ -202,7 +204,7 @@ def test_a_folder_that_can_not_be_read_is_one_of_the_failures(
     "arguments",
     [[], ["--top", "0"], ["--threads", "0"], ["--precision", "int4"], ["--max-pixels", "x"]],
 )
-def test_wrong_use(tiny_bundle: Path, photo_folder: Path, arguments: list[str]) -> None:
+def test_usage_errors(tiny_bundle: Path, photo_folder: Path, arguments: list[str]) -> None:
     assert predict(tiny_bundle, *([photo_folder, *arguments] if arguments else [])).exit_code == 2
 
 
@@ -214,7 +216,7 @@ def test_wrong_use(tiny_bundle: Path, photo_folder: Path, arguments: list[str]) 
         (["--precision", "int8"], "it holds no int8 model"),
     ],
 )
-def test_what_is_not_here_is_an_error_with_a_hint(
+def test_a_missing_provider_or_precision_is_an_error_with_a_hint(
     tiny_bundle: Path, photo_folder: Path, arguments: list[str], message: str
 ) -> None:
     result = predict(tiny_bundle, photo_folder, *arguments)
@@ -236,7 +238,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
     return options
 
 
-def test_options_reach_the_predictor(
+def test_options_are_passed_to_the_predictor(
     tiny_bundle: Path, photo_folder: Path, made: list[dict[str, object]]
 ) -> None:
     options = ["--max-pixels", 100, "--threads", 3, "--providers", "CPU,cpu", "--precision", "fp32"]
@@ -250,7 +252,7 @@ def test_options_reach_the_predictor(
     ]
 
 
-def test_many_photos_are_run_on_one_thread_each_unless_threads_are_asked_for(
+def test_many_photos_run_on_one_thread_each_by_default(
     tiny_bundle: Path, photo_folder: Path, made: list[dict[str, object]]
 ) -> None:
     for options in ([], ["--threads", 3]):
@@ -265,7 +267,7 @@ def test_a_damaged_bundle_is_an_error(bundle_copy: Path, photo_folder: Path) -> 
     assert result.stderr.startswith(f"Error: {bundle_copy / 'model.onnx'}: ")
 
 
-def test_a_reader_that_stops_reading_is_no_traceback(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_closed_pipe_gives_no_traceback(tiny_bundle: Path, tmp_path: Path) -> None:
     for number in range(60):
         Image.new("L", (3, 3), number).save(tmp_path / f"{number}.png")
     command = (

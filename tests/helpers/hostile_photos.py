@@ -1,4 +1,4 @@
-"""Files that a decoder must survive: whole ones of every kind to be cut and flipped, and ones made to do harm."""
+"""Files to test a decoder with: intact ones of every kind to be damaged, and malicious ones."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def png(width: int, height: int, *chunks: bytes, data: bytes = b"") -> bytes:
-    """A one-bit PNG of any size, whether its data are there or not."""
+    """A one-bit PNG that claims any size, with or without the data for it."""
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     parts = [png_chunk(b"IHDR", header), *chunks, png_chunk(b"IDAT", data), png_chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
@@ -92,7 +92,7 @@ def _resized_header(content: bytes, marker: bytes, offset: int, size: bytes) -> 
 
 @cache
 def bombs() -> dict[str, bytes]:
-    """Small files that ask for more memory than the limit of 100 million pixels allows; none may be decoded."""
+    """Small files that claim more than 100 million pixels; none may be decoded."""
     zeros = zlib.compress(bytes(15_000 * 15_000 // 8), 1)
     small = photo(1, 16, 16)
     in_png = png(15_000, 15_000, data=zeros)
@@ -126,7 +126,7 @@ def bombs() -> dict[str, bytes]:
 
 
 def encoded_tiff(width: int, height: int) -> bytes:
-    """A TIFF header that promises a gray picture of that size."""
+    """A TIFF header that claims a gray image of that size."""
     tags = [
         (256, width),
         (257, height),
@@ -150,7 +150,7 @@ def encoded_tiff(width: int, height: int) -> bytes:
 
 @cache
 def oddities() -> dict[str, bytes]:
-    """Files that are read or refused, as their decoder likes, but that must not take it down."""
+    """Files that may be read or refused, but must do no harm."""
     small = photo(1, 16, 16)
     text_bomb = png_chunk(b"zTXt", b"words\0\0" + zlib.compress(bytes(100_000_000), 1))
     profile_bomb = png_chunk(b"iCCP", b"profile\0\0" + zlib.compress(bytes(100_000_000), 1))

@@ -1,4 +1,4 @@
-"""Photos made on the spot."""
+"""Synthetic photos."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def photo(seed: int, width: int = 64, height: int = 48) -> Image.Image:
-    """A picture with smooth parts and edges, different for each seed."""
+    """An image with smooth parts and edges, different for each seed."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
     waves = [
@@ -31,7 +31,7 @@ COLOURS = {
 def write_photo(
     path: Path, colour: tuple[int, int, int], seed: int, size: tuple[int, int] = (24, 32)
 ) -> None:
-    """A JPEG or PNG of ``size`` (height, width): noise around ``colour``, different for each ``seed``."""
+    """A JPEG or PNG of ``size`` (height, width): noise around ``colour``, made from ``seed``."""
     noise = np.random.default_rng(seed).normal(0, 40, (*size, 3))
     pixels = np.clip(np.asarray(colour) + noise, 0, 255).astype(np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""The preprocessing contract, version 1, written as slowly and plainly as it can be: what every resize is held to.
+"""A slow, plain implementation of the preprocessing contract, version 1: the tests' reference.
 
-Weights come from Python floats (IEEE doubles), one at a time; sums are whole numbers. Nothing here is shared with
-edgetl, so a mistake there can't hide in its own test.
+Weights are Python floats (IEEE doubles), computed one at a time; sums are integers. Nothing here is
+shared with edgetl, so that a mistake there can't hide in its own test.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FILTERS = {"bilinear": (bilinear, 1.0), "bicubic": (bicubic, 2.0)}
 
 
 def taps(length: int, target: int, position: int, interpolation: str) -> tuple[int, list[int]]:
-    """First source index, and the whole-number weights from there, of output ``position`` on an axis length → target."""
+    """(first source index, integer weights from there) of one output, ``length`` → ``target``."""
     kernel, support = FILTERS[interpolation]
     scale = length / target
     filter_scale = max(scale, 1.0)
@@ -46,14 +46,12 @@ def taps(length: int, target: int, position: int, interpolation: str) -> tuple[i
     fixed = []
     for weight in weights:
         scaled = weight / total * 2**FRACTION_BITS
-        fixed.append(
-            int(scaled + 0.5) if scaled >= 0 else int(scaled - 0.5)
-        )  # int() drops the fraction
+        fixed.append(int(scaled + 0.5) if scaled >= 0 else int(scaled - 0.5))  # int() truncates
     return first, fixed
 
 
 def resize_rows(pixels: np.ndarray, target: int, interpolation: str) -> np.ndarray:
-    """uint8 [n, ...] → uint8 [target, ...] along the first axis; untouched where the length does not change."""
+    """uint8 [n, ...] → uint8 [target, ...] along the first axis; unchanged if n is ``target``."""
     if len(pixels) == target:
         return pixels
     rows = pixels.astype(np.int64)
@@ -77,7 +75,7 @@ def target_size(spec: Any, height: int, width: int) -> tuple[int, int]:
 
 
 def resize(pixels: np.ndarray, spec: Any) -> np.ndarray:
-    """uint8 [H, W, 3] → uint8 [h, w, 3]: across, then down, then the centre crop."""
+    """uint8 [H, W, 3] → uint8 [h, w, 3]: horizontal, then vertical, then the centre crop."""
     height, width = target_size(spec, pixels.shape[0], pixels.shape[1])
     across = resize_rows(pixels.swapaxes(0, 1), width, spec.interpolation).swapaxes(0, 1)
     down = resize_rows(across, height, spec.interpolation)

@@ -1,6 +1,7 @@
-"""A bundle whose network is one matrix, made with onnx.helper alone: no torch, no training, a few kilobytes.
+"""A bundle of a few kilobytes whose network is one matrix, made with onnx.helper, without torch.
 
-Every pixel of the network's input has its own weight, so that a picture shifted or resized otherwise answers otherwise.
+Every pixel of the network's input has its own weight, so that an image that is shifted or resized
+differently gives different outputs.
 """
 
 from __future__ import annotations
@@ -41,14 +42,12 @@ def weights(described: ModelCard, seed: int = 0) -> np.ndarray:
 def onnx_bytes(
     described: ModelCard, *, seed: int = 0, metadata: dict[str, str] | None = None
 ) -> bytes:
-    """An ONNX file that takes pictures already resized, as the predictor feeds them, and cuts its own crop."""
+    """An ONNX file for images that the predictor has already resized; it only crops them."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
     spec = described.spec
-    height, width = spec.resized_size(
-        100, 100
-    )  # a square picture: what resize_for_graph gives for any shape
+    height, width = spec.resized_size(100, 100)  # square, as resize_for_graph makes every shape
     top, left = spec.crop_origin(height, width)
     out_height, out_width = spec.output_size(100, 100)
     scale = 1.0 / (255.0 * np.asarray(spec.std))
@@ -84,9 +83,9 @@ def onnx_bytes(
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    for key, value in (
-        metadata if metadata is not None else {METADATA_KEY: card_metadata(described)}
-    ).items():
+    if metadata is None:
+        metadata = {METADATA_KEY: card_metadata(described)}
+    for key, value in metadata.items():
         model.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
@@ -95,7 +94,10 @@ def onnx_bytes(
 def answer(
     pixels: np.ndarray, described: ModelCard, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the bundle must say to an RGB picture uint8 [H, W, 3], in double precision: (logits, probabilities) [classes]."""
+    """The expected outputs for an RGB image uint8 [H, W, 3], in double precision.
+
+    Returns (logits, probabilities), [classes] each.
+    """
     spec = described.spec
     resized = resize_oracle.resize(pixels, spec)
     normalized = (resized / 255.0 - np.asarray(spec.mean)) / np.asarray(spec.std)
@@ -107,7 +109,7 @@ def answer(
 def write(
     folder: Path, described: ModelCard | None = None, *, photos: tuple[Image.Image, ...] = ()
 ) -> Path:
-    """A whole bundle with ``photos`` as its golden ones."""
+    """Write a bundle with ``photos`` as its golden photos; returns ``folder``."""
     described = described or card()
     files = {"model.onnx": onnx_bytes(described)}
     golden = []
@@ -126,15 +128,11 @@ def write(
 def golden_entry(name: str, pixels: np.ndarray, described: ModelCard) -> dict[str, Any]:
     logits, probabilities = answer(pixels, described)
     resized = resize_oracle.resize(pixels, described.spec)
-    sha256 = {
-        name: hashlib.sha256(value.tobytes()).hexdigest()
-        for name, value in (("d", pixels), ("r", resized))
-    }
     return {
         "file": name,
         "source": f"cat/{name}",
-        "decoded_sha256": sha256["d"],
-        "resized_sha256": sha256["r"],
+        "decoded_sha256": hashlib.sha256(pixels.tobytes()).hexdigest(),
+        "resized_sha256": hashlib.sha256(resized.tobytes()).hexdigest(),
         "logits": logits.tolist(),
         "probabilities": probabilities.tolist(),
     }

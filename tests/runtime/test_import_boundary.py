@@ -1,4 +1,4 @@
-"""The device has no torch. These run in fresh processes, in which the workstation's packages can't be imported."""
+"""The device has no torch: fresh processes in which the training packages can't be imported."""
 
 from __future__ import annotations
 
@@ -49,26 +49,29 @@ def run_edgetl(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_importing_edgetl_imports_nothing_heavy() -> None:
+def test_importing_edgetl_imports_no_heavy_package() -> None:
     done = run("import sys, edgetl; print(*sorted(m for m in sys.modules if '.' not in m))")
     assert done.returncode == 0, done.stderr
     assert not {"numpy", "PIL", "onnxruntime", "click", *FORBIDDEN} & set(done.stdout.split())
 
 
-def test_ctrl_c_while_onnxruntime_is_imported_is_no_fault_of_its(tmp_path: Path) -> None:
-    """Its compiled module imports others, and says of any error that its own import failed."""
+def test_ctrl_c_during_the_import_of_onnxruntime_is_not_reported_as_its_error(
+    tmp_path: Path,
+) -> None:
+    """Its compiled module imports others, and reports any error there as a failed import."""
     (tmp_path / "onnxruntime.py").write_text(
         "raise ImportError('initialization failed') from KeyboardInterrupt()\n"
     )
-    program = "import sys\nsys.path.insert(0, sys.argv[1])\nfrom edgetl.runtime.inference.session import import_onnxruntime\n"
+    program = "import sys\nsys.path.insert(0, sys.argv[1])\n"
+    program += "from edgetl.runtime.inference.session import import_onnxruntime\n"
     program += "try:\n    import_onnxruntime()\nexcept KeyboardInterrupt:\n    print('interrupted')"
     done = run(program, str(tmp_path))
     assert done.stdout == "interrupted\n", done.stderr
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["--nonsense"], 2)])
-def test_ctrl_c_after_all_is_done_changes_nothing(arguments: list[str], code: int) -> None:
-    """torch takes seconds to end, and Python shows a traceback of what it interrupts then."""
+def test_ctrl_c_at_exit_changes_nothing(arguments: list[str], code: int) -> None:
+    """torch takes seconds to shut down, and Python would show a traceback if interrupted there."""
     program = (
         "import os, signal, sys\nfrom edgetl.cli.main import main\n"
         "try:\n    main()\nfinally:\n    os.kill(os.getpid(), signal.SIGINT)"
@@ -79,7 +82,7 @@ def test_ctrl_c_after_all_is_done_changes_nothing(arguments: list[str], code: in
     assert done.returncode == code and "Traceback" not in done.stderr
 
 
-def test_help_works_without_the_workstations_packages() -> None:
+def test_help_works_without_the_training_packages() -> None:
     done = run_edgetl("--help")
     assert done.returncode == 0, done.stderr
     assert "  predict " in done.stdout
@@ -124,7 +127,7 @@ for name, module in list(sys.modules.items()):
     assert shown <= ALLOWED, shown - ALLOWED
 
 
-def test_a_workstation_command_names_the_package_that_is_missing(tmp_path: Path) -> None:
+def test_a_training_command_names_the_missing_package(tmp_path: Path) -> None:
     done = run_edgetl("export", str(tmp_path), "-o", str(tmp_path / "bundle"))
     assert done.returncode == 1
     assert "needs" in done.stderr
@@ -142,8 +145,8 @@ def test_bench_and_bulk_prediction_work_without_them(tiny_bundle: Path, tmp_path
         assert done.returncode == 0, done.stderr
 
 
-def test_nothing_is_reported_to_anybody(tiny_bundle: Path, tmp_path: Path) -> None:
-    """onnxruntime's wheels have telemetry, which keeps files at home and complains where it can't."""
+def test_telemetry_is_off(tiny_bundle: Path, tmp_path: Path) -> None:
+    """onnxruntime's telemetry writes to the home folder, and complains if it can't."""
     for home in (tmp_path / "home", Path("/proc/nowhere")):
         environment = {**os.environ, "HOME": str(home)}
         for name in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"):
@@ -164,7 +167,7 @@ def test_nothing_is_reported_to_anybody(tiny_bundle: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "file", sorted(Path(edgetl.runtime.__path__[0]).glob("*.py")), ids=lambda file: file.stem
+    "file", sorted(Path(edgetl.runtime.__path__[0]).rglob("*.py")), ids=lambda file: file.stem
 )
 def test_the_runtime_unpickles_nothing_and_knows_no_torch(file: Path) -> None:
     tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -188,5 +191,5 @@ def test_the_runtime_unpickles_nothing_and_knows_no_torch(file: Path) -> None:
     )
 
 
-def test_names_that_are_loaded_at_first_use_are_listed() -> None:
+def test_dir_lists_the_lazily_loaded_names() -> None:
     assert set(edgetl.__all__) <= set(dir(edgetl))

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from edgetl.runtime.results.result_files import open_results
+from edgetl.runtime.results.file_formats import open_results
 from edgetl.system import file_lock
 from edgetl.system.atomic_folder import replace_folder
 from edgetl.system.file_lock import try_lock

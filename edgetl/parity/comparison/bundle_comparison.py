@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from edgetl.errors import EdgetlError, ImageError, ParityError, PredictionError
+from edgetl.errors import ImageError, ParityError, PredictionError
 from edgetl.parity.comparison.distances import kl_divergence
 from edgetl.parity.results import Accuracy, AgainstResult, ClassAccuracy, Disagreement, Finding
 from edgetl.runtime.images.discovery import class_folder
-from edgetl.runtime.inference.predictor import Prediction, Predictor
+from edgetl.runtime.inference.prediction import Prediction
+from edgetl.runtime.inference.predictor import Predictor
 from edgetl.system.progress import Progress, no_progress, track
 
 Answer = Prediction | ImageError | PredictionError
@@ -144,24 +145,20 @@ class _AnswerPairs:
             for name, answer in (("new", new), ("old", old))
             if not isinstance(answer, Prediction)
         ]
-        failures = [one for one in errors if _is_model_failure(one[1])]
+        failures = [one for one in errors if isinstance(one[1], PredictionError)]
         if len(errors) == 2 and not failures:
             self.unreadable[photo] = errors[0][1].reason
             return
         name, error = (failures or errors)[0]
+        reason = error.message if isinstance(error, PredictionError) else error.reason
         who = "neither model gives an" if len(errors) == 2 else f"only the {name} model gives no"
-        self._unanswered.append(f"{photo}: {who} answer: {error.reason}")
+        self._unanswered.append(f"{photo}: {who} answer: {reason}")
 
 
 def _shares(correct: Sequence[tuple[bool, bool]]) -> tuple[float, float]:
     """Share of correct labels, 0..1: (new, old)."""
     new, old = np.mean(correct, axis=0)
     return float(new), float(old)
-
-
-def _is_model_failure(error: ImageError | PredictionError) -> bool:
-    """Whether the photo itself could be read."""
-    return isinstance(error, PredictionError) or isinstance(error.__cause__, EdgetlError)
 
 
 def _accuracy_gate(accuracy: Accuracy | None, limit: float) -> Finding:

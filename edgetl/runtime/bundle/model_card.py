@@ -1,6 +1,6 @@
-"""What is known of a trained classifier besides its weights; one object that travels with them everywhere.
+"""The description of a trained classifier, which goes with its weights everywhere.
 
-The checkpoint, the ONNX file's metadata and the bundle's manifest all hold the same card as JSON.
+The checkpoint, the ONNX file's metadata and the bundle's manifest contain the same card as JSON.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ class ModelCard:
     spec         the preprocessing contract
     backbone     "efficientnet_lite0", a torchvision name, or "timm/<name>"
     temperature  probabilities = softmax(logits / temperature); above 0
-    metrics      validation results of the kept weights, JSON values ("accuracy" in 0..1, "loss", ...)
-    data         where it was trained: "fingerprint" (sha256 of the names and contents of all its photos), photo counts
-    versions     packages that trained it, name → version
+    metrics      validation results of the weights, as JSON values ("accuracy" in 0..1, "loss", …)
+    data         what it was trained on: "fingerprint" (sha256 of the names and contents of all
+                 photos), numbers of photos
+    versions     packages that it was trained with, name → version
     """
 
     labels: tuple[str, ...]
@@ -41,12 +42,12 @@ class ModelCard:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelCard:
-        """Read what ``to_dict`` wrote. Raises SpecError or EdgetlError for values that don't fit."""
+        """Read what ``to_dict`` wrote. Raises SpecError or EdgetlError for invalid values."""
         try:
             labels, spec = values["labels"], PreprocessSpec.from_dict(values["spec"])
             for name in ("metrics", "data", "versions"):
                 if not isinstance(values[name], Mapping):
-                    raise TypeError(f"{name} is no object")
+                    raise TypeError(f"{name} is not an object")
             card = cls(
                 labels=tuple(labels),
                 spec=spec,
@@ -60,14 +61,12 @@ class ModelCard:
             raise
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise EdgetlError(f"The model's description is incomplete: {error!r}.") from error
-        if not isinstance(labels, list) or not all(
-            isinstance(text, str) for text in (*labels, card.backbone)
-        ):
-            raise EdgetlError(
-                "The model's labels are not a list of strings, or its backbone is no string."
-            )
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            raise EdgetlError("The model's labels are not a list of strings.")
+        if not isinstance(values["backbone"], str):
+            raise EdgetlError("The model's backbone is not a string.")
         if any("\ud800" <= letter <= "\udfff" for text in labels for letter in text):
-            raise EdgetlError("The model has a label that is no text.")
+            raise EdgetlError("The model has a label that is not valid Unicode.")
         if len(set(labels)) != len(labels) or not labels:
             raise EdgetlError("The model has no labels, or the same one twice.")
         if not 0 < card.temperature < math.inf:

@@ -1,4 +1,7 @@
-"""How far an answer may be from the trained network's; where the figures come from stands in parity/tolerances.py."""
+"""How far a probability may be from the trained network's.
+
+``parity/tolerances.py`` says where the figures come from.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ PROBABILITY_TOLERANCES = {"fp32": 1e-4, "fp16": 2.5e-2, "int8": 0.25}
 """Largest difference of a probability from the trained network's, by the precision of the model."""
 
 SAME_MODEL_TOLERANCES = {"fp32": 1e-4, "fp16": 2.5e-2, "int8": 5e-2}
-"""The same, but from the very model that runs, as it answered where it was exported: what another CPU may change."""
+"""The same, from this model's own answers where it was exported: what another CPU changes."""
 
 
 def logits_limit(tolerance: float, temperature: float, logits: ArrayLike) -> float:
-    """Largest difference of a logit that goes with ``tolerance`` on probabilities, for a photo with these ``logits``."""
+    """Largest difference of a logit for ``tolerance`` on the probabilities of these ``logits``."""
     largest = float(np.abs(np.asarray(logits)).max(initial=0.0))
     return 2 * tolerance * (max(temperature, largest) if np.isfinite(largest) else temperature)

@@ -1,1 +1,1 @@
-"""A photo on its way to the network: the specification, finding, decoding, resizing."""
+"""From a photo to the network's input: discovery, decoding, resize, and their specification."""

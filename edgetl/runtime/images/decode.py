@@ -1,18 +1,18 @@
-"""One decoding policy for training, check and predictor: anything that holds a photo → an upright RGB picture.
+"""One decoding policy for training, check and predictor: any photo → an upright RGB image.
 
-| input                        | what happens                                                              |
-|------------------------------|---------------------------------------------------------------------------|
-| EXIF orientation             | applied; EXIF that can't be read counts as none                           |
-| grayscale, palette           | to RGB                                                                    |
-| alpha, transparency          | composited on white                                                       |
-| 16 bits a channel            | the high byte                                                             |
-| 32-bit integers              | 0..65535: the high byte of 16; otherwise smallest..largest → 0..255       |
-| floats                       | 0..1: × 255; 0..255: rounded; otherwise smallest..largest → 0..255        |
-| CMYK, YCCK, YCbCr, HSV       | to RGB; colour profiles are not applied; CMYK in JPEG is taken as         |
-|                              | inverted only where Adobe's marker says so                                |
-| animated, several pictures   | the first                                                                 |
-| truncated, corrupt, empty    | ImageError                                                                |
-| more pixels than the limit   | ImageError before decoding                                                |
+| input                      | what happens                                                       |
+|----------------------------|--------------------------------------------------------------------|
+| EXIF orientation           | applied; EXIF that can't be read counts as none                    |
+| grayscale, palette         | to RGB                                                             |
+| alpha, transparency        | composited on white                                                |
+| 16 bits a channel          | the high byte                                                      |
+| 32-bit integers            | 0..65535: the high byte of 16; else smallest..largest → 0..255     |
+| floats                     | 0..1: × 255; 0..255: rounded; else smallest..largest → 0..255      |
+| CMYK, YCCK, YCbCr, HSV     | to RGB; colour profiles are not applied; CMYK in JPEG counts as    |
+|                            | inverted only if Adobe's marker says so                            |
+| animated, several pictures | the first                                                          |
+| truncated, corrupt, empty  | ImageError                                                         |
+| more pixels than the limit | ImageError before decoding                                         |
 
 Files are read by content, not by suffix. Formats that run another program (PostScript) are refused.
 """
@@ -37,22 +37,22 @@ from PIL.ExifTags import Base
 from edgetl.errors import ImageError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray  # costs a program of one photo a millisecond
+    from numpy.typing import NDArray  # takes a millisecond at start
 
 MAX_PIXELS = 100_000_000
-_STREAM_BLOCK = 1 << 20  # bytes asked for at once: so much memory is reserved, whatever comes
-_MAX_STREAM_BYTES = (
-    1 << 30
-)  # a stream has no size to look at first: no photo within any sane limit is longer
+_STREAM_BLOCK = 1 << 20  # bytes per read; a read reserves them even if less arrives
+_MAX_STREAM_BYTES = 1 << 30  # a stream's size is unknown at first; no sensible photo is longer
 
-Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | NDArray[np.uint8]"
+Source: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image"
+    " | NDArray[np.uint8]"
+)
 
-# Pillow's remarks about odd metadata and large pictures would reach the stderr of whoever embeds us;
-# what matters of them is an ImageError here. Set once: changing filters at each call is not thread-safe.
+# Pillow warns of odd metadata and large images on the stderr of the embedding program; what matters
+# is an ImageError here. Set once, since changing the filters in each call is not thread-safe.
 warnings.filterwarnings("ignore", module=r"PIL\.")
-logging.getLogger("PIL").addHandler(
-    logging.NullHandler()
-)  # else what it logs goes to stderr where nobody set up logging
+# Otherwise Pillow's log goes to stderr in programs that did not set up logging.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 _HEIC = {
     b"ftyp" + brand
@@ -68,20 +68,20 @@ _TURNS: dict[object, Image.Transpose] = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# A program that classifies one photo pays for one plugin.
+# A program that classifies a single photo then imports a single plugin.
 _COMMON_PLUGINS = {b"\xff\xd8\xff": "PIL.JpegImagePlugin", b"\x89PNG": "PIL.PngImagePlugin"}
-# Other programs, no pixels at all, or a file inside the file, of any format and of another size than it says.
+# These run other programs, have no pixels, or contain a file of any format and another size.
 _REFUSED_FORMATS = frozenset({"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "IPTC", "BLP", "ICNS"})
 
 
 def read_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode ``source`` by the policy above → a loaded picture of mode "RGB", upright.
+    """Decode ``source`` by the policy above → a loaded image of mode "RGB", upright.
 
-    source      a path, the bytes of an image file, a binary file object (read from where it stands),
+    source      a path, the bytes of an image file, a binary file object (read from its position),
                 a PIL image, or a uint8 array [H, W], [H, W, 1], [H, W, 3] (RGB) or [H, W, 4] (RGBA)
     max_pixels  the largest height × width that is decoded
 
-    Raises ImageError, and nothing else, for anything that is not one whole picture.
+    Raises ImageError, and nothing else, for anything that is not one whole image.
     """
     name = describe(source)
     try:
@@ -97,14 +97,12 @@ def read_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise ImageError(name, "there is not enough memory to decode it") from error
     except OSError as error:
         raise ImageError(name, _reason(error)) from error
-    except (
-        Exception
-    ) as error:  # Pillow's plugins meet hostile bytes with whatever their parsing trips over
+    except Exception as error:  # on hostile bytes, Pillow's plugins raise exceptions of any kind
         raise ImageError(name, f"it can't be decoded ({type(error).__name__}: {error})") from error
 
 
 def describe(source: object) -> str:
-    """How errors and results name ``source``: its path, or what kind of object it is."""
+    """The name of ``source`` in errors and results: its path, or what kind of object it is."""
     if isinstance(source, (str, os.PathLike)):
         return os.fspath(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -112,10 +110,8 @@ def describe(source: object) -> str:
     if isinstance(source, np.ndarray):
         return f"<array {source.dtype} {list(source.shape)}>"
     if isinstance(source, Image.Image):
-        return str(
-            getattr(source, "filename", "")
-            or f"<PIL image {source.mode} {source.width}x{source.height}>"
-        )
+        kind = f"<PIL image {source.mode} {source.width}x{source.height}>"
+        return str(getattr(source, "filename", "") or kind)
     stream_name = getattr(source, "name", None)
     return stream_name if isinstance(stream_name, str) else f"<{type(source).__name__}>"
 
@@ -123,17 +119,15 @@ def describe(source: object) -> str:
 def _stream(source: object, name: str) -> IO[bytes]:
     """A seekable binary file over ``source``, for the caller to close."""
     if isinstance(source, (str, os.PathLike)):
-        # Opening a FIFO would wait for ever, and a device file never ends.
         path = Path(source)
         if path.parts[:1] in (("http:",), ("https:",)) and not path.exists():
-            raise ImageError(
-                name, "it is an address; photos are read from files", "Download it first."
-            )
+            reason = "it is an address; photos are read from files"
+            raise ImageError(name, reason, "Download it first.")
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            os.scandir(path).close()  # a folder that may not be read says so
+            os.scandir(path).close()  # raises OSError for a folder that may not be read
             raise ImageError(name, "it is a folder")
-        if not stat.S_ISREG(mode):
+        if not stat.S_ISREG(mode):  # opening a FIFO could wait for ever, and a device never ends
             raise ImageError(name, "it is not a regular file")
         return path.open("rb")
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -145,13 +139,11 @@ def _stream(source: object, name: str) -> IO[bytes]:
             "Pass a path, bytes, a binary file, a PIL image or a uint8 array.",
         )
     content = BytesIO()
-    while block := source.read(_STREAM_BLOCK):  # type: ignore[attr-defined]  # a pipe gives what it has, not all
+    # Until the end, since a pipe returns what it has, not all that was asked for.
+    while block := source.read(_STREAM_BLOCK):  # type: ignore[attr-defined]
         if not isinstance(block, bytes):
-            raise ImageError(
-                name,
-                f"reading it gave {type(block).__name__}, not bytes",
-                "Open it in binary mode.",
-            )
+            reason = f"reading it gave {type(block).__name__}, not bytes"
+            raise ImageError(name, reason, "Open it in binary mode.")
         content.write(block)
         if content.tell() > _MAX_STREAM_BYTES:
             raise ImageError(name, f"the stream is longer than {_MAX_STREAM_BYTES >> 20} MiB")
@@ -162,14 +154,17 @@ def _stream(source: object, name: str) -> IO[bytes]:
 def identify(file: IO[bytes], name: str) -> Image.Image:
     """Read the header; no pixel is decoded yet.
 
-    What ``Image.open`` does, less its own limit on pixels (fixed for the whole program; ours is an argument)
-    and less the formats that we refuse. Like it, imports the rarer plugins only when the common ones pass.
+    Does what ``Image.open`` does, without its global limit on pixels and the refused formats. Like
+    it, imports the rarer plugins only if the common ones fail.
     """
     prefix = file.read(16)
     if not prefix:
         raise ImageError(name, "it is empty (0 bytes)")
     tried = set(_REFUSED_FORMATS)
-    for load_plugins in (lambda: _load_common_plugin(prefix), Image.preinit, Image.init):
+    for start, plugin in _COMMON_PLUGINS.items():
+        if prefix.startswith(start):
+            import_module(plugin)
+    for load_plugins in (lambda: None, Image.preinit, Image.init):
         load_plugins()
         for format_name in [known for known in Image.ID if known not in tried]:
             tried.add(format_name)
@@ -179,7 +174,7 @@ def identify(file: IO[bytes], name: str) -> Image.Image:
                     file.seek(0)
                     return factory(file, "")
             except (SyntaxError, IndexError, TypeError, struct.error):
-                continue  # how a plugin says that the file is not of its format
+                continue  # the file is not of this plugin's format
     if prefix[4:12] in _HEIC:
         raise ImageError(name, "it is a HEIC photo, which is not read here: convert it to JPEG")
     raise ImageError(
@@ -187,12 +182,6 @@ def identify(file: IO[bytes], name: str) -> Image.Image:
         "it is not an image, or of a format that is not read here",
         "Convert it to JPEG or PNG if it is one.",
     )
-
-
-def _load_common_plugin(prefix: bytes) -> None:
-    for start, plugin in _COMMON_PLUGINS.items():
-        if prefix.startswith(start):
-            import_module(plugin)
 
 
 def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
@@ -211,13 +200,9 @@ def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     if image.format == "TIFF":
         _silence_libtiff()
     image.load()
-    _check_size(
-        image.width, image.height, name, max_pixels
-    )  # again: a plugin may find another size on the way
+    _check_size(image.width, image.height, name, max_pixels)  # decoding may change the size
     if image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
-        image = ImageChops.invert(
-            image
-        )  # Pillow takes every CMYK JPEG to be inverted as Adobe's are
+        image = ImageChops.invert(image)  # Pillow takes every CMYK JPEG for inverted, like Adobe's
     upright = _turned(image)
     if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
         values = np.asarray(upright)
@@ -233,13 +218,13 @@ def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
 
 @cache
 def _silence_libtiff() -> None:
-    """Its decoder prints what is wrong with a file to stderr, past Python; Pillow raises an error besides."""
+    """Stop libtiff from printing errors to stderr; Pillow raises an exception for them anyway."""
     import ctypes
 
     from PIL import _imaging
 
     try:
-        # Asked of Pillow's own extension, whose libtiff it is. Where that is linked in for good, it can't be reached.
+        # Through Pillow's extension, which has its own libtiff; not possible if linked statically.
         ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
     except (AttributeError, OSError):
         return
@@ -248,14 +233,13 @@ def _silence_libtiff() -> None:
 def _turned(image: Image.Image) -> Image.Image:
     try:
         turn = _TURNS.get(image.getexif().get(Base.Orientation))
-    except Exception:  # metadata too broken to read says nothing; the pixels are whole
+    except Exception:  # broken metadata; the pixels are whole
         turn = None
     if turn is None:
         return image
     upright = image.transpose(turn)
-    upright.info = {
-        key: value for key, value in image.info.items() if key == "transparency"
-    }  # no EXIF: it is done
+    # Without the EXIF, which has been applied.
+    upright.info = {key: image.info[key] for key in ("transparency",) if key in image.info}
     return upright
 
 
@@ -278,9 +262,8 @@ def _to_8_bits(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
     elif values.dtype.kind == "f" and low >= 0 and high <= 255:
         scaled = values.astype(np.float64)
     else:
-        scaled = (values.astype(np.float64) - float(low)) * (
-            255.0 / max(float(high) - float(low), 1e-300)
-        )
+        scale = 255.0 / max(float(high) - float(low), 1e-300)
+        scaled = (values.astype(np.float64) - float(low)) * scale
     return np.floor(scaled + 0.5).astype(np.uint8)
 
 
@@ -298,6 +281,6 @@ def _from_array(array: NDArray[Any], name: str, max_pixels: int) -> Image.Image:
 
 
 def _reason(error: OSError) -> str:
-    if error.strerror:  # the system's own words: no such file, permission denied
+    if error.strerror:  # the system's message, such as "No such file or directory"
         return error.strerror.lower()
     return f"it is damaged ({error})" if str(error) else f"it is damaged ({type(error).__name__})"

@@ -9,54 +9,36 @@ from pathlib import Path
 
 from edgetl.errors import DataError
 
-# Phones and cameras write these. Where Pillow can't open them they are photos all the same: to pass them over in
-# silence would train on half of a folder.
-_CAMERA_SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        "heic",
-        "heif",
-        "avif",
-        "jxl",
-        "dng",
-        "cr2",
-        "cr3",
-        "nef",
-        "arw",
-        "orf",
-        "rw2",
-        "raf",
-    )
-)
+# Written by phones and cameras. They count as photos even if Pillow can't open them: to skip them
+# silently would train on half of a folder.
+_CAMERA_SUFFIXES = "heic heif avif jxl dng cr2 cr3 nef arw orf rw2 raf"
+# Formats that Pillow opens, but that are containers of something else or run other programs.
+_EXCLUDED_SUFFIXES = "pdf eps ps mpg mpeg h5 hdf fits fit grib bufr emf wmf iim blp icns"
 
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """Lower-case suffixes, with their dot, of photos: those that the installed Pillow opens, and those of cameras."""
-    from PIL import Image  # costs 30 ms, and only folders need it here
+    """Suffixes of photos, lower-case with the dot: those that Pillow opens, and of cameras."""
+    from PIL import Image  # takes 30 ms, and is needed for folders only
 
     Image.init()
-    others = "pdf eps ps mpg mpeg h5 hdf fits fit grib bufr emf wmf iim blp icns"  # hold other things, or run programs
-    containers = {f".{name}" for name in others.split()}
-    return (
-        frozenset(suffix for suffix, name in Image.EXTENSION.items() if name in Image.OPEN)
-        - containers
-        | _CAMERA_SUFFIXES
-    )
+    readable = {suffix for suffix, name in Image.EXTENSION.items() if name in Image.OPEN}
+    readable -= {f".{name}" for name in _EXCLUDED_SUFFIXES.split()}
+    return frozenset(readable.union(f".{name}" for name in _CAMERA_SUFFIXES.split()))
 
 
 def find_images(folder: str | Path) -> list[Path]:
-    """Every photo below ``folder``, by suffix, sorted by path; hidden files and folders are passed over.
+    """Every photo below ``folder``, by suffix, sorted by path, without hidden files and folders.
 
-    Raises DataError if ``folder`` is not a folder that can be read.
+    Raises DataError if ``folder``, or a folder in it, can't be read.
     """
     return list(walk_images(folder))
 
 
 def walk_images(folder: str | Path, *, strict: bool = True) -> Iterator[Path]:
-    """What ``find_images`` lists, one at a time, so that a folder of any size costs little memory.
+    """What ``find_images`` lists, one at a time, so that a folder of any size takes little memory.
 
-    strict  False: a folder that can't be read is yielded itself, for the reader of photos to refuse
+    strict  False: a folder that can't be read is yielded itself, and reading it as a photo fails
     """
     folder = Path(folder)
     try:
@@ -72,11 +54,11 @@ def walk_images(folder: str | Path, *, strict: bool = True) -> Iterator[Path]:
 
 
 def is_walked(path: Path, folder: Path) -> bool:
-    """Whether ``walk_images(folder)`` comes to ``path``, a file or a folder below it, both absolute."""
+    """Whether ``walk_images(folder)`` visits ``path``, a file or folder below it; both absolute."""
     inner = path.relative_to(folder).parts
-    if any(name.startswith(".") for name in inner) or not (
-        is_folder(path) or path.suffix.lower() in image_suffixes()
-    ):
+    if any(name.startswith(".") for name in inner):
+        return False
+    if not is_folder(path) and path.suffix.lower() not in image_suffixes():
         return False
     places = [folder.joinpath(*inner[:depth]) for depth in range(1, len(inner) + 1)]
     return not any(place.is_symlink() and is_folder(place) for place in places)
@@ -103,9 +85,9 @@ def _walk(folder: Path, entries: list[str], strict: bool) -> Iterator[Path]:
 
 
 def _entries(folder: Path) -> list[str]:
-    """Names in ``folder`` that are not hidden, sorted; a folder's ends in a slash, which sorts as the whole paths would.
+    """Names in ``folder`` that are not hidden, sorted as the whole paths would be.
 
-    A link to a folder is left out: it could lead round in a circle.
+    A folder's name ends in a slash. Links to folders are left out: they could form a loop.
     """
     with os.scandir(folder) as found:
         visible = (entry for entry in found if not entry.name.startswith("."))
@@ -117,15 +99,18 @@ def _entries(folder: Path) -> list[str]:
 
 
 def is_folder(entry: os.DirEntry[str] | Path) -> bool:
-    """Whether it is one, or a link to one. A link that leads nowhere is a file, which whoever reads it will name."""
+    """Whether it is a folder or a link to one. A broken link is a file, which can't be read."""
     try:
         return entry.is_dir()
-    except OSError:  # only for what is missing does Python say no
+    except OSError:  # is_dir returns False only for what is missing
         return False
 
 
 def class_folder(photo: Path, root: Path, labels: Container[str]) -> str | None:
-    """As what ``photo``, a file below ``root``, is labelled: by the outermost of its folders that is named as a label, from
-    those inside ``root`` on, then ``root`` itself; as in training, folders further below are of one class."""
+    """The label of ``photo``, a file below ``root``, by the folder that it is in; None without one.
+
+    It is the outermost of its folders inside ``root`` that has the name of a label, or else
+    ``root`` itself. As in training, folders further below belong to the same class.
+    """
     inner = photo.relative_to(root).parts[:-1]
     return next((name for name in (*inner, root.absolute().name) if name in labels), None)

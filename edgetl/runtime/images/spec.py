@@ -1,18 +1,18 @@
-"""The preprocessing contract, version 1: the one description of what happens between decoding and the network.
+"""The preprocessing contract, version 1: what happens between decoding and the network.
 
-Training's validation transform, both exports, the predictor and the manifest all read it from here.
+Training's validation transform, the exported models, the predictor and the manifest all use it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from edgetl.errors import SpecError
 
 SPEC_VERSION = 1
-_LONGEST = 65_536  # pixels of a side: more is no number that anyone meant
+_MAX_LENGTH = 65_536  # pixels of a side; more is surely a mistake
 
 Resize = Literal["squash", "shorter_side"]
 Interpolation = Literal["bilinear", "bicubic"]
@@ -42,46 +42,28 @@ class PreprocessSpec:
     def __post_init__(self) -> None:
         _require_version(self.version)
         _require(self.resize in get_args(Resize), "resize", self.resize, "squash or shorter_side")
-        _require(
-            self.interpolation in get_args(Interpolation),
-            "interpolation",
-            self.interpolation,
-            "bilinear or bicubic",
-        )
+        known = self.interpolation in get_args(Interpolation)
+        _require(known, "interpolation", self.interpolation, "bilinear or bicubic")
+        pair = "(height, width) of whole numbers from 1 to 65,536"
         if self.resize == "squash":
-            _require(
-                _is_pair(self.size),
-                "size",
-                self.size,
-                "(height, width) of whole numbers from 1 to 65,536 when resize is squash",
-            )
+            _require(_is_pair(self.size), "size", self.size, f"{pair} when resize is squash")
         else:
-            _require(
-                _is_length(self.size),
-                "size",
-                self.size,
-                "one whole number from 1 to 65,536 when resize is shorter_side",
-            )
+            number = "one whole number from 1 to 65,536 when resize is shorter_side"
+            _require(_is_length(self.size), "size", self.size, number)
         if self.crop is not None:
-            _require(
-                _is_pair(self.crop),
-                "crop",
-                self.crop,
-                "(height, width) of whole numbers from 1 to 65,536, or none",
-            )
+            _require(_is_pair(self.crop), "crop", self.crop, f"{pair}, or none")
             height, width = self.size if isinstance(self.size, tuple) else (self.size, self.size)
             fits = self.crop[0] <= height and self.crop[1] <= width
             _require(fits, "crop", self.crop, "no larger than the smallest resized photo")
         _require(_is_triple(self.mean), "mean", self.mean, "three finite numbers")
-        _require(
-            _is_triple(self.std) and min(self.std) > 0,
-            "std",
-            self.std,
-            "three finite numbers above 0",
-        )
+        positive = _is_triple(self.std) and min(self.std) > 0
+        _require(positive, "std", self.std, "three finite numbers above 0")
 
     def resized_size(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) after the resize of a photo of ``height`` × ``width``: torchvision's geometry."""
+        """(height, width) of a photo of ``height`` × ``width`` after the resize.
+
+        The same as torchvision's.
+        """
         if isinstance(self.size, tuple):
             return self.size
         if height <= width:
@@ -89,7 +71,10 @@ class PreprocessSpec:
         return int(self.size * height / width), self.size
 
     def crop_origin(self, height: int, width: int) -> tuple[int, int]:
-        """(top, left) of the centre crop in a resized photo of ``height`` × ``width``; rounds half to even."""
+        """(top, left) of the centre crop in a resized photo of ``height`` × ``width``.
+
+        Rounds half to even.
+        """
         if self.crop is None:
             return 0, 0
         return round((height - self.crop[0]) / 2.0), round((width - self.crop[1]) / 2.0)
@@ -100,7 +85,7 @@ class PreprocessSpec:
 
     @property
     def fixed_size(self) -> tuple[int, int] | None:
-        """(height, width) of the network's input where it is the same for every photo, else None."""
+        """(height, width) of the network's input if it is the same for every photo, else None."""
         return self.crop or (self.size if isinstance(self.size, tuple) else None)
 
     def to_dict(self) -> dict[str, Any]:
@@ -117,7 +102,10 @@ class PreprocessSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PreprocessSpec:
-        """Read what ``to_dict`` wrote. Raises SpecError for a missing, unknown or impossible value."""
+        """Read what ``to_dict`` wrote.
+
+        Raises SpecError for a missing, unknown or impossible value.
+        """
         if not isinstance(values, Mapping):
             raise SpecError(
                 f"A preprocessing description must be a JSON object, not {type(values).__name__}."
@@ -128,49 +116,45 @@ class PreprocessSpec:
         _require_version(fields.get("version"))  # first: a later version may have other fields
         names = set(cls.__dataclass_fields__)
         if set(fields) != names:
-            missing, unknown = sorted(names - set(fields)), sorted(set(fields) - names)
-            raise SpecError(
-                f"Preprocessing description: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}."
-            )
+            missing = sorted(names - set(fields)) or "nothing"
+            unknown = sorted(set(fields) - names) or "nothing"
+            raise SpecError(f"Preprocessing description: missing {missing}, unknown {unknown}.")
         return cls(**fields)
 
     def __str__(self) -> str:
-        size = (
-            "×".join(map(str, self.size))
-            if isinstance(self.size, tuple)
-            else f"shorter side {self.size}"
-        )
+        size = f"shorter side {self.size}"
+        if isinstance(self.size, tuple):
+            size = "×".join(map(str, self.size))
         crop = f", centre crop {self.crop[0]}×{self.crop[1]}" if self.crop else ""
-        return f"{self.interpolation} resize to {size}{crop}, mean {list(self.mean)}, std {list(self.std)}"
+        values = f"mean {list(self.mean)}, std {list(self.std)}"
+        return f"{self.interpolation} resize to {size}{crop}, {values}"
 
 
-def _require(held: bool, name: str, value: object, taken: str) -> None:
-    if not held:
-        raise SpecError(f"Preprocessing {name} is {value!r}; it must be {taken}.")
+def _require(valid: bool, name: str, value: object, expected: str) -> None:
+    if not valid:
+        raise SpecError(f"Preprocessing {name} is {value!r}; it must be {expected}.")
 
 
 def _require_version(version: object) -> None:
     if version != SPEC_VERSION:
         raise SpecError(
-            f"Preprocessing version {version!r} is not known; this edgetl reads version {SPEC_VERSION}.",
+            f"Preprocessing version {version!r} is not known; this edgetl reads version "
+            f"{SPEC_VERSION}.",
             "Install a newer edgetl.",
         )
 
 
 def _is_length(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LONGEST
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MAX_LENGTH
 
 
 def _is_pair(value: object) -> bool:
     return isinstance(value, tuple) and len(value) == 2 and all(map(_is_length, value))
 
 
-def _is_triple(value: Sequence[float] | object) -> bool:
-    return (
-        isinstance(value, tuple)
-        and len(value) == 3
-        and all(
-            isinstance(v, (int, float)) and not isinstance(v, bool) and -1e9 < v < 1e9
-            for v in value
-        )
-    )
+def _is_triple(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) == 3 and all(map(_is_number, value))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e9 < value < 1e9

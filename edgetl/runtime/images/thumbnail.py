@@ -1,4 +1,4 @@
-"""Photos made small, for reports that are one file each."""
+"""Thumbnails inside a report's HTML file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _QUALITY = 80  # of the JPEG: some kilobytes a photo
 
 
 def thumbnail(path: Path, width: int, height: int) -> str | None:
-    """A data URI of the upright photo as a JPEG, ``width`` × ``height`` pixels at most; None if it can't be read."""
+    """A data URI of the upright photo as a JPEG, or None if it can't be read.
+
+    width, height  its largest size, pixels
+    """
     try:
         photo = read_image(path)
     except ImageError:

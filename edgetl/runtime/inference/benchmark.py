@@ -1,4 +1,4 @@
-"""How fast a model is on this device: each stage apart, the whole, a fresh process, and what threads and batches change."""
+"""How fast a model is on this device: each stage, the whole, a fresh process, threads, batches."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ print(json.dumps(peak_memory()))
 
 @dataclass(frozen=True)
 class Timing:
-    """Percentiles of ``count`` runs, milliseconds."""
+    """Percentiles of the times of ``count`` runs, milliseconds."""
 
     p50: float
     p95: float
@@ -48,15 +48,18 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What was measured; times in milliseconds, memory in bytes, rates in photos a second.
+class BenchmarkResult:
+    """What was measured.
 
-    stages      decode, resize, model, and total: from the file to the label, as a whole
-    cold_start  seconds of a fresh process that classifies one photo, the best of three
-    cold_memory its peak resident memory, None where the system does not tell
-    throughput  of ``Predictor.batch``
-    threads     median of one run of the model, by threads inside it
-    batches     median of one run of the model divided by its photos, by photos in it
+    machine      what it was measured on
+    photos       number of photos
+    stages       milliseconds of decode, resize, model, and total (from the file to the label)
+    cold_start   seconds that a fresh process takes to classify one photo, the best of three
+    cold_memory  its peak resident memory, bytes; None where the system does not report it
+    peak_memory  the same of the measuring process
+    throughput   photos per second of ``Predictor.batch``
+    threads      threads → median milliseconds of one run of the model
+    batches      photos in one run → median milliseconds per photo
     """
 
     machine: dict[str, Any]
@@ -70,15 +73,16 @@ class Bench:
     batches: dict[int, float]
 
 
-def bench(predictor: Predictor, photos: Sequence[Path], *, runs: int = 100) -> Bench:
+def bench(predictor: Predictor, photos: Sequence[Path], *, runs: int = 100) -> BenchmarkResult:
     """Measure ``predictor`` on ``photos`` (at least one), ``runs`` times each stage.
 
-    Raises ImageError for a photo that can't be read, RuntimeUnavailableError if a fresh process fails.
+    Raises ImageError for a photo that can't be read, RuntimeUnavailableError if a fresh process
+    fails.
     """
     cold_start, cold_memory = _cold_start(predictor, photos[0])
     stages = _stages(predictor, photos, runs)
     resized = predictor.resize(read_image(photos[0], max_pixels=predictor.max_pixels))[np.newaxis]
-    return Bench(
+    return BenchmarkResult(
         machine=machine(predictor),
         photos=len(photos),
         stages=stages,
@@ -92,7 +96,7 @@ def bench(predictor: Predictor, photos: Sequence[Path], *, runs: int = 100) -> B
 
 
 def machine(predictor: Predictor) -> dict[str, Any]:
-    """What it was measured on."""
+    """The processor, the system and the software that ``predictor`` runs on."""
     import onnxruntime
     import PIL
 
@@ -109,22 +113,18 @@ def machine(predictor: Predictor) -> dict[str, Any]:
 
 
 def peak_memory() -> int | None:
-    """Most resident memory that this process has held, bytes; None where the system does not tell."""
+    """Peak resident memory of this process, bytes; None where the system does not report it."""
     status = Path("/proc/self/status")
-    if (
-        status.exists()
-    ):  # what getrusage says includes the parent's memory, from before the program was started
-        line = next(
-            (line for line in status.read_text().splitlines() if line.startswith("VmHWM:")), None
-        )
+    if status.exists():  # getrusage would include the parent's memory from before the exec
+        lines = status.read_text().splitlines()
+        line = next((line for line in lines if line.startswith("VmHWM:")), None)
         return int(line.split()[1]) * 1024 if line else None
     try:
         import resource
     except ImportError:  # Windows
         return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _stages(predictor: Predictor, photos: Sequence[Path], runs: int) -> dict[str, Timing]:
@@ -145,24 +145,18 @@ def _stages(predictor: Predictor, photos: Sequence[Path], runs: int) -> dict[str
 
 
 def _cold_start(predictor: Predictor, photo: Path) -> tuple[float, int | None]:
-    # -P: not the current folder first, where a checkout called edgetl would be taken for the package.
-    command = [
-        sys.executable,
-        "-P",
-        "-c",
-        _FRESH_PROCESS,
-        str(predictor.path),
-        str(photo),
-        json.dumps(predictor.options),
-    ]
+    # -P: a folder called edgetl in the current folder must not be taken for the package.
+    command = [sys.executable, "-P", "-c", _FRESH_PROCESS]
+    command += [str(predictor.path), str(photo), json.dumps(predictor.options)]
     seconds, memory = [], None
     for _ in range(3):
         start = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         seconds.append(time.perf_counter() - start)
         if done.returncode:
-            said = done.stderr.strip() or "no message"
-            reason = said.splitlines()[-1] if said.startswith("Traceback") else said
+            reason = done.stderr.strip() or "no message"
+            if reason.startswith("Traceback"):
+                reason = reason.splitlines()[-1]
             raise RuntimeUnavailableError(f"A fresh process could not classify {photo}: {reason}")
         memory = json.loads(done.stdout)
     return min(seconds), memory
@@ -182,11 +176,11 @@ def _by_threads(predictor: Predictor, resized: NDArray[np.uint8], runs: int) -> 
 
 
 def _by_batch(predictor: Predictor, resized: NDArray[np.uint8], runs: int) -> dict[int, float]:
-    stacked = {size: np.repeat(resized, size, axis=0) for size in BATCHES}
-    return {
-        size: _median_run(predictor, images, max(runs // size, 3)) / size
-        for size, images in stacked.items()
-    }
+    medians = {}
+    for size in BATCHES:
+        images = np.repeat(resized, size, axis=0)
+        medians[size] = _median_run(predictor, images, max(runs // size, 3)) / size
+    return medians
 
 
 def _median_run(
@@ -202,7 +196,5 @@ def _median_run(
 
 
 def _timing(seconds: Sequence[float]) -> Timing:
-    p50, p95, p99 = (
-        float(value) for value in np.percentile(np.asarray(seconds) * 1000, [50, 95, 99])
-    )
+    p50, p95, p99 = map(float, np.percentile(np.asarray(seconds) * 1000, [50, 95, 99]))
     return Timing(p50, p95, p99, len(seconds))

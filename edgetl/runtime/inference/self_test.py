@@ -1,14 +1,15 @@
-"""Does this device answer as the trained model did? The golden photos through its own decoder, resize and runtime."""
+"""Does this device give the trained model's answers?
+
+The bundle's golden photos go through the device's own decoder, resize and runtime.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgetl.errors import BundleError, EdgetlError
 from edgetl.runtime.bundle.bundle_folder import Bundle, Golden, GoldenAnswer, pixels_sha256
@@ -21,17 +22,18 @@ from edgetl.runtime.images.decode import read_image
 from edgetl.runtime.images.resize import resize_image
 
 if TYPE_CHECKING:
-    from edgetl.runtime.inference.predictor import Prediction, Predictor
+    from edgetl.runtime.inference.prediction import Prediction
+    from edgetl.runtime.inference.predictor import Predictor
 
 Stage = Literal["files", "decode", "resized", "logits", "probabilities"]
 
 
 @dataclass(frozen=True)
 class GoldenResult:
-    """One golden photo, or another file of the bundle that is damaged.
+    """The result for one golden photo, or for another file of the bundle that is damaged.
 
-    stage                       the first that left the reference, None where all agree
-    max_probability_difference  0..1; None where it did not get so far
+    stage                       the first one that differs from the reference; None if none does
+    max_probability_difference  0..1; None if an earlier stage failed
     """
 
     file: str
@@ -42,9 +44,11 @@ class GoldenResult:
 
 @dataclass(frozen=True)
 class SelfTest:
-    """Outcome for all golden photos. ``passed`` only if every one agrees; ``stage`` is the first that failed.
+    """The results for all golden photos and all damaged files.
 
-    tolerance  largest difference of a probability that passes
+    passed     whether every golden photo agrees and no file is damaged
+    stage      the first stage that failed, if any
+    tolerance  largest difference of a probability that passes, 0..1
     """
 
     results: tuple[GoldenResult, ...]
@@ -60,11 +64,12 @@ class SelfTest:
 
 
 def selftest(predictor: Predictor, *, tolerance: float | None = None) -> SelfTest:
-    """Run every golden photo of ``predictor``'s bundle and compare.
+    """Run every golden photo of ``predictor``'s bundle and compare with the answers kept in it.
 
-    tolerance  largest difference of a probability, 0..1; None: what the model's precision allows (tolerances.py)
+    tolerance  largest difference of a probability, 0..1; None: what the model's precision allows
+               (``probability_tolerances.py``)
 
-    Raises BundleError if there is no bundle or it has no golden photos: nothing compared is no success.
+    Raises BundleError if there is nothing to compare: no bundle, or no golden photos in it.
     """
     bundle = predictor.bundle
     if bundle is None or not bundle.golden:
@@ -75,69 +80,56 @@ def selftest(predictor: Predictor, *, tolerance: float | None = None) -> SelfTes
         )
     precision = predictor.precision or bundle.precisions[0]
     own = all(precision in golden.own_answers for golden in bundle.golden)
-    limit = (
-        (SAME_MODEL_TOLERANCES if own else PROBABILITY_TOLERANCES).get(precision)
-        if tolerance is None
-        else tolerance
-    )
-    if limit is None:
-        raise BundleError(
-            bundle.path,
-            f"no tolerance is known for {precision}",
-            "Give one: selftest(tolerance=…).",
-        )
-    answers = [golden.own_answers[precision] if own else golden.answer for golden in bundle.golden]
-    tested = (_test(predictor, *pair, limit) for pair in zip(bundle.golden, answers, strict=True))
-    return SelfTest((*_damaged(bundle), *tested), limit)
-
-
-def _damaged(bundle: Bundle) -> Iterator[GoldenResult]:
-    """Files that nobody compares below; a damaged golden photo is found when it is its turn."""
-    golden = {bundle.path / golden.file for golden in bundle.golden}
-    for error in bundle.damage():
-        if error.path not in golden:
-            yield GoldenResult(
-                error.path.relative_to(bundle.path).as_posix(), "files", error.reason
-            )
+    if tolerance is None:
+        tolerance = (SAME_MODEL_TOLERANCES if own else PROBABILITY_TOLERANCES).get(precision)
+    if tolerance is None:
+        reason = f"no tolerance is known for {precision}"
+        raise BundleError(bundle.path, reason, "Give one: selftest(tolerance=…).")
+    # A damaged golden photo is found below, when it is its turn.
+    golden_files = {bundle.path / golden.file for golden in bundle.golden}
+    results = [
+        GoldenResult(error.path.relative_to(bundle.path).as_posix(), "files", error.reason)
+        for error in bundle.damage()
+        if error.path not in golden_files
+    ]
+    for golden in bundle.golden:
+        answer = golden.own_answers[precision] if own else golden.answer
+        results.append(_test(predictor, bundle, golden, answer, tolerance))
+    return SelfTest(tuple(results), tolerance)
 
 
 def _test(
-    predictor: Predictor, golden: Golden, answer: GoldenAnswer, tolerance: float
+    predictor: Predictor, bundle: Bundle, golden: Golden, answer: GoldenAnswer, tolerance: float
 ) -> GoldenResult:
-    assert predictor.bundle is not None
     try:
-        content = predictor.bundle.read(golden.file)
+        content = bundle.read(golden.file)
     except BundleError as error:
         return GoldenResult(golden.file, "files", error.reason)
     try:
         image = read_image(content, max_pixels=predictor.max_pixels)
         if pixels_sha256(np.asarray(image)) != golden.decoded_sha256:
-            return GoldenResult(
-                golden.file, "decode", "this decoder's pixels are not the reference's"
-            )
+            detail = "this decoder's pixels are not the reference's"
+            return GoldenResult(golden.file, "decode", detail)
         if pixels_sha256(resize_image(image, predictor.card.spec)) != golden.resized_sha256:
-            return GoldenResult(
-                golden.file, "resized", "its pixels after the resize are not the reference's"
-            )
+            detail = "its pixels after the resize are not the reference's"
+            return GoldenResult(golden.file, "resized", detail)
     except EdgetlError as error:
         return GoldenResult(golden.file, "decode", error.message)
     try:
-        return _compare(
-            golden.file, predictor(content), answer, tolerance, predictor.card.temperature
-        )
+        prediction = predictor(content)
     except EdgetlError as error:
         return GoldenResult(golden.file, "logits", error.message)
+    return _compare(golden.file, prediction, answer, tolerance, predictor.card.temperature)
 
 
 def _compare(
     file: str, prediction: Prediction, answer: GoldenAnswer, tolerance: float, temperature: float
 ) -> GoldenResult:
-    logits = _largest_difference(prediction.logits, answer.logits)
-    probabilities = _largest_difference(prediction.probabilities, answer.probabilities)
+    logits = float(np.abs(prediction.logits - np.asarray(answer.logits)).max())
+    probabilities = float(np.abs(prediction.probabilities - np.asarray(answer.probabilities)).max())
     stage: Stage | None = None
-    if not logits <= logits_limit(
-        tolerance, temperature, answer.logits
-    ):  # also when it is not a number
+    # "not <=" rather than ">": NaN fails, too.
+    if not logits <= logits_limit(tolerance, temperature, answer.logits):
         stage = "logits"
     elif not probabilities <= tolerance:
         stage = "probabilities"
@@ -145,7 +137,3 @@ def _compare(
     return GoldenResult(
         file, stage, detail, probabilities if math.isfinite(probabilities) else None
     )
-
-
-def _largest_difference(values: NDArray[np.float32], reference: tuple[float, ...]) -> float:
-    return float(np.abs(values - np.asarray(reference)).max())

@@ -1,17 +1,28 @@
-"""Results as rows that others read: JSON objects, and the columns of a table."""
+"""Predictions as rows that other programs read: JSON objects, and the columns of a table."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgetl.errors import ImageError
-from edgetl.runtime.inference.predictor import Prediction
+from edgetl.errors import ImageError, PredictionError
+from edgetl.runtime.inference.prediction import Prediction
+
+# A surrogate (how Python holds a byte of a file name that is not Unicode), or a surrogate's escape.
+_LOOKS_ESCAPED = re.compile(r"[\ud800-\udfff]|\\ud[89a-f][0-9a-f]{2}")
 
 
-def as_record(result: Prediction | ImageError) -> dict[str, Any]:
-    """One result as JSON values: source, label, confidence, probabilities by label; or source, error."""
+def as_record(result: Prediction | ImageError | PredictionError) -> dict[str, Any]:
+    """One result as JSON values.
+
+    The keys are source, label, confidence, and probabilities by label; or source and error.
+    """
+    if isinstance(result, PredictionError):
+        return {"source": result.source, "error": result.message}  # names the model as well
     if isinstance(result, ImageError):
         return {"source": result.source, "error": result.reason}
     by_label = dict(zip(result.labels, map(float, result.probabilities), strict=True))
@@ -23,23 +34,46 @@ def as_record(result: Prediction | ImageError) -> dict[str, Any]:
     }
 
 
-def json_line(record: Mapping[str, Any]) -> str:
-    """``record`` on one line, in plain Unicode; a file name that is no Unicode is escaped, and reads back as it was."""
-    line = json.dumps(record, ensure_ascii=False)
+def json_line(record: Mapping[str, Any]) -> bytes:
+    """``record`` as one line of UTF-8; a file name that is not Unicode is written as escapes."""
     try:
-        line.encode()
+        return (json.dumps(record, ensure_ascii=False) + "\n").encode()
     except UnicodeEncodeError:
-        line = json.dumps(record)
-    return line
+        return (json.dumps(record) + "\n").encode()
+
+
+def csv_line(values: Sequence[Any]) -> bytes:
+    """One line of a CSV file as UTF-8, whatever a name contains."""
+    text = io.StringIO()
+    # Up to Python 3.12 a line end is quoted only if it is in lineterminator, so it has both kinds.
+    csv.writer(text, lineterminator="\r\n").writerow(values)
+    return (text.getvalue().removesuffix("\r\n") + "\n").encode("utf-8", "backslashreplace")
 
 
 def columns(labels: Sequence[str]) -> list[str]:
-    """Names of the columns of ``as_row``: one for each probability."""
+    """Names of the columns of ``as_row``, with one probability for each label."""
     return ["source", "model", "error", "label", "confidence", *(f"p({label})" for label in labels)]
 
 
 def as_row(record: Mapping[str, Any], labels: Sequence[str]) -> list[Any]:
-    """What ``as_record`` gave, with its "model", as one value a column; None where there is none."""
+    """A record of ``as_record`` with its "model", as one value for each column.
+
+    None for a value that is not there. The source is written as ``plain_name`` writes it.
+    """
     probabilities = record.get("probabilities", {})
-    first = [record.get(name) for name in ("source", "model", "error", "label", "confidence")]
-    return [*first, *(probabilities.get(label) for label in labels)]
+    return [
+        plain_name(record["source"]),
+        *(record.get(name) for name in ("model", "error", "label", "confidence")),
+        *(probabilities.get(label) for label in labels),
+    ]
+
+
+def plain_name(name: str) -> str:
+    """A file name as valid Unicode, different for every name; nearly always the name itself.
+
+    A byte that is not Unicode is written as an escape (0xFF as ``\\udcff``). If there is one, or if
+    the name contains the text of such an escape, every backslash is doubled to tell them apart.
+    """
+    if not _LOOKS_ESCAPED.search(name):
+        return name
+    return name.replace("\\", "\\\\").encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""Splitting a job over machines: each photo belongs to one shard, by its name alone."""
+"""Splitting the photos of a job over machines: a photo's name decides its shard."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgetl.runtime.images.discovery import is_folder, is_walked, walk_images
 
 @dataclass(frozen=True)
 class Shard:
-    """The ``index``-th of ``count`` parts, counted from 1. Which one a photo is in depends on nothing but its path."""
+    """The ``index``-th of ``count`` parts, counted from 1. A photo's path decides its part."""
 
     index: int = 1
     count: int = 1
@@ -31,23 +31,24 @@ class Shard:
         return cls(int(index), int(count))
 
     def holds(self, name: str) -> bool:
+        """Whether the photo ``name`` is in this part."""
         digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
         return int.from_bytes(digest[:8], "big") % self.count == self.index - 1
 
 
 def photos_of(arguments: Sequence[str | Path], shard: Shard) -> Iterator[Path]:
-    """The photos of ``shard`` among files and folders, which are walked; each path once, also where one lies in another.
+    """The photos of ``shard`` among files, and folders with everything below them, each path once.
 
-    Within a folder, a photo's shard is that of its path below the folder, so that it is the same wherever that is mounted.
+    Within a folder, the path below the folder decides a photo's shard, so that it is the same
+    wherever the folder is mounted.
     """
     paths = [Path(argument) for argument in reversed(arguments)]
-    places = {
-        Path(os.path.normpath(path.absolute())): path for path in paths
-    }  # of equals, the first argument
+    # Reversed, so that of several arguments for the same path the first is kept.
+    places = {Path(os.path.normpath(path.absolute())): path for path in paths}
     folders = {place for place in places if is_folder(place)}
     for place, path in reversed(places.items()):
         if any(is_walked(place, folder) for folder in folders.intersection(place.parents)):
-            continue
+            continue  # comes with that folder
         if place not in folders:
             if shard.holds(path.as_posix()):
                 yield path

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgetl.errors import MissingDependencyError
-from edgetl.runtime.results.result_files import csv_line, plain_name
+from edgetl.runtime.results.records import csv_line, plain_name
 from edgetl.training.config.run_files import write_atomically
 from edgetl.training.config.run_folder import (
     EVENTS,

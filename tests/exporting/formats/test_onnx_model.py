@@ -21,7 +21,7 @@ from edgetl.exporting.formats.onnx_model import assemble, opset_of
 from edgetl.exporting.formats.onnx_network import export_network
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.images.spec import PreprocessSpec
-from edgetl.runtime.inference.network_part import network_edits, set_bytes
+from edgetl.runtime.inference.protobuf_edits import apply_edits, edits_to_start_at_resized
 from edgetl.runtime.inference.session import open_session
 
 STAGES = ["resized", "normalized", "logits", "probabilities"]
@@ -70,7 +70,7 @@ def test_the_predictor_can_load_the_network_alone(spec: PreprocessSpec, tmp_path
     whole = build_onnx(tiny_network(), tiny_card(spec))
     onnx.save(whole, tmp_path / "model.onnx")
     content = bytearray((tmp_path / "model.onnx").read_bytes())
-    set_bytes(content, network_edits(content) or {})
+    apply_edits(content, edits_to_start_at_resized(content) or {})
     part = onnx.load_model_from_string(bytes(content))
     onnx.checker.check_model(part, full_check=True)
     assert [value.name for value in part.graph.input] == ["resized"]

@@ -1,4 +1,4 @@
-"""Reading a bundle: what is whole is read, whatever was touched is refused, naming the file and the reason."""
+"""Reading a bundle: any damage is refused with an error that names the file and the reason."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from edgetl.runtime.bundle.bundle_folder import Bundle, manifest_bytes
 
 
 def rewrite(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the manifest as one would who knows how it is written, checksum and all."""
+    """Change the manifest and give it a valid checksum."""
     manifest = json.loads((bundle / "manifest.json").read_text())
     change(manifest)
     (bundle / "manifest.json").write_bytes(manifest_bytes(manifest))
 
 
 def open_all(path: Path) -> None:
-    """Everything that loading and selftest read."""
+    """Read every file of the bundle."""
     for error in Bundle.open(path).damage():
         raise error
 
 
-def test_a_whole_bundle_is_read(tiny_bundle: Path) -> None:
+def test_an_intact_bundle_is_read(tiny_bundle: Path) -> None:
     bundle = Bundle.open(tiny_bundle)
     assert bundle.damage() == []
     assert bundle.precisions == ("fp32",)
@@ -62,10 +62,12 @@ def test_a_flipped_byte_anywhere_in_a_file_is_found(bundle_copy: Path, name: str
     for position in range(0, len(whole), 5):
         damaged = bytearray(whole)
         damaged[position] ^= 1 << (position % 8)
-        (bundle_copy / name).write_bytes(damaged)
         with pytest.raises(BundleError, match="it is damaged") as caught:
-            opened.read(name)
+            opened.check(name, damaged)
         assert caught.value.path == bundle_copy / name
+    (bundle_copy / name).write_bytes(damaged)
+    with pytest.raises(BundleError, match="it is damaged"):
+        opened.read(name)
     with pytest.raises(BundleError, match="it is damaged"):
         open_all(bundle_copy)
 
@@ -123,7 +125,7 @@ def test_another_schema_is_refused(bundle_copy: Path, schema: object, hint: str)
     "content",
     [b"", b"null", b"[]", b"{}", b"3", b"{", b"\xff\xfe", b"[" * 100_000, b'{"schema": 1}'],
 )
-def test_a_manifest_of_anything_else_is_refused(bundle_copy: Path, content: bytes) -> None:
+def test_a_manifest_with_other_content_is_refused(bundle_copy: Path, content: bytes) -> None:
     (bundle_copy / "manifest.json").write_bytes(content)
     with pytest.raises(BundleError) as caught:
         Bundle.open(bundle_copy)
@@ -134,13 +136,13 @@ KEYS = ("card", "models", "files", "golden", "name", "created", "checkpoint", "v
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_a_manifest_without_a_part_is_refused(bundle_copy: Path, key: str) -> None:
+def test_a_manifest_with_a_missing_key_is_refused(bundle_copy: Path, key: str) -> None:
     rewrite(bundle_copy, lambda manifest: manifest.pop(key))
     with pytest.raises(BundleError, match=key):
         Bundle.open(bundle_copy)
 
 
-def test_a_manifest_with_a_name_that_no_file_has_is_refused(bundle_copy: Path) -> None:
+def test_a_manifest_with_an_impossible_file_name_is_refused(bundle_copy: Path) -> None:
     rewrite(
         bundle_copy,
         lambda manifest: manifest["files"].update({"\ud800": {"bytes": 5, "sha256": ""}}),
@@ -151,7 +153,7 @@ def test_a_manifest_with_a_name_that_no_file_has_is_refused(bundle_copy: Path) -
 
 @pytest.mark.parametrize("key", ["card", "models", "files", "golden", "checkpoint"])
 @pytest.mark.parametrize("value", [None, 3, "text", [1], {"a": 1}, {"a": [2]}, [{"file": "x"}]])
-def test_a_manifest_with_a_part_of_another_kind_is_refused(
+def test_a_manifest_with_a_value_of_another_type_is_refused(
     bundle_copy: Path, key: str, value: object
 ) -> None:
     rewrite(bundle_copy, lambda manifest: manifest.update({key: value}))
@@ -162,7 +164,7 @@ def test_a_manifest_with_a_part_of_another_kind_is_refused(
 @pytest.mark.parametrize(
     "name", ["../model.onnx", "/etc/passwd", "golden/../../x", "C:\\x", "..", "", "a\0b"]
 )
-def test_a_path_that_leads_outside_is_refused(bundle_copy: Path, name: str) -> None:
+def test_a_path_outside_the_folder_is_refused(bundle_copy: Path, name: str) -> None:
     def point_outside(manifest: dict[str, Any]) -> None:
         manifest["files"][name] = manifest["files"]["model.onnx"]
         manifest["models"]["fp32"] = name
@@ -202,7 +204,7 @@ def test_a_file_that_the_manifest_does_not_name_is_never_read(bundle_copy: Path)
         Bundle.open(bundle_copy)
 
 
-def test_a_precision_that_is_not_there_is_refused_with_those_that_are(bundle_copy: Path) -> None:
+def test_the_error_for_a_missing_precision_lists_the_available_ones(bundle_copy: Path) -> None:
     with pytest.raises(BundleError, match=r"it holds no int8 model\nIt holds: fp32\."):
         Predictor(bundle_copy, precision="int8")
     rewrite(bundle_copy, lambda manifest: manifest.update(models={}))
@@ -213,19 +215,19 @@ def test_a_precision_that_is_not_there_is_refused_with_those_that_are(bundle_cop
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"labels": ["a", "b"]}, "does not have one answer a label"),
+        ({"labels": ["a", "b"]}, "does not have one answer for each label"),
         ({"labels": ["a"] * 5}, "the same one twice"),
         ({"labels": []}, "no labels"),
         ({"labels": [1, 2, 3, 4, 5]}, "not a list of strings"),
         ({"labels": "abcde"}, "not a list of strings"),
         ({"temperature": 0}, "temperature is 0"),
         ({"temperature": "inf"}, "temperature is inf"),
-        ({"labels": ["a", "\ud800", "c"]}, "no text"),
+        ({"labels": ["a", "\ud800", "c"]}, "not valid Unicode"),
         ({"temperature": None}, "incomplete"),
         ({"spec": {"version": 2}}, "version 2 is not known"),
     ],
 )
-def test_a_description_that_does_not_fit_is_refused(
+def test_an_invalid_model_card_is_refused(
     bundle_copy: Path, change: dict[str, Any], reason: str
 ) -> None:
     rewrite(bundle_copy, lambda manifest: manifest["card"].update(change))
@@ -239,13 +241,13 @@ def test_a_manifest_that_describes_another_model_is_refused(bundle_copy: Path) -
         Predictor(bundle_copy)
 
 
-def test_nothing_but_the_photo_of_a_golden_entry_is_believed(bundle_copy: Path) -> None:
+def test_a_golden_photo_that_is_not_among_the_files_is_refused(bundle_copy: Path) -> None:
     rewrite(bundle_copy, lambda manifest: manifest["golden"][0].update(file="golden/other.png"))
     with pytest.raises(BundleError, match="is not among its files"):
         Bundle.open(bundle_copy)
 
 
-def test_no_permission(
+def test_a_file_that_may_not_be_read_is_named(
     public_folder: Path,
     tiny_bundle: Path,
     without_privileges: Callable[[], AbstractContextManager[None]],
@@ -261,7 +263,7 @@ def test_no_permission(
         assert caught.value.path == bundle / name
 
 
-def test_a_closed_folder_or_a_name_that_is_too_long(
+def test_a_folder_that_may_not_be_read_and_a_name_that_is_too_long(
     public_folder: Path,
     tiny_bundle: Path,
     without_privileges: Callable[[], AbstractContextManager[None]],
@@ -290,7 +292,7 @@ def test_a_flipped_byte_of_the_model_is_found_before_onnxruntime_sees_it(
     def open_session(*_: object, **__: object) -> None:
         raise AssertionError("it was opened")
 
-    monkeypatch.setattr("edgetl.runtime.inference.predictor.open_session", open_session)
+    monkeypatch.setattr("edgetl.runtime.inference.session_pool.open_session", open_session)
     whole = (bundle_copy / "model.onnx").read_bytes()
     for position in range(0, len(whole), len(whole) // 50):
         content = bytearray(whole)
@@ -309,14 +311,14 @@ def lone(path: Path, metadata: dict[str, str] | None = None, **card: Any) -> Pat
     return path
 
 
-def test_a_lone_model_needs_nothing_else(tmp_path: Path) -> None:
+def test_a_lone_model_needs_no_other_file(tmp_path: Path) -> None:
     assert Predictor(lone(tmp_path / "m.onnx")).labels == tiny_bundle.ODD_LABELS
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"\0" * 100, b"PK\x03\x04", b"not a model", os.urandom(4096)]
 )
-def test_garbage_is_no_model(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(content)
     with pytest.raises(BundleError) as caught:
@@ -331,7 +333,7 @@ def test_garbage_is_no_model(tmp_path: Path, content: bytes) -> None:
         ({"edgetl": ""}, "its metadata is damaged"),
         ({"edgetl": "[]"}, "its schema is None"),
         ({"edgetl": '{"schema": 2}'}, "its schema is 2"),
-        ({"edgetl": '{"schema": 1}'}, "no model description"),
+        ({"edgetl": '{"schema": 1}'}, "no model card"),
         ({"edgetl": '{"schema": 1, "card": 3}'}, "incomplete"),
         (
             {
@@ -344,7 +346,7 @@ def test_garbage_is_no_model(tmp_path: Path, content: bytes) -> None:
         ({"edgetl": "[" * 100_000}, "its metadata is damaged"),
     ],
 )
-def test_a_model_that_is_not_ours_is_refused(
+def test_a_model_not_written_by_edgetl_is_refused(
     tmp_path: Path, metadata: dict[str, str], reason: str
 ) -> None:
     with pytest.raises(BundleError, match=reason):
@@ -362,7 +364,7 @@ def test_labels_that_do_not_fit_the_outputs_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "what", ["input name", "input type", "an output missing", "an output without axes"]
 )
-def test_a_model_of_another_shape_is_refused(tmp_path: Path, what: str) -> None:
+def test_a_model_with_other_inputs_or_outputs_is_refused(tmp_path: Path, what: str) -> None:
     import onnx
 
     model = onnx.load_model_from_string(tiny_bundle.onnx_bytes(tiny_bundle.card()))
@@ -401,7 +403,7 @@ def test_weights_outside_the_file_are_refused(tmp_path: Path) -> None:
         Predictor(path)
 
 
-def test_a_checkpoint_is_told_from_a_model(tmp_path: Path) -> None:
+def test_the_error_for_a_checkpoint_says_to_export_it(tmp_path: Path) -> None:
     (tmp_path / "best.safetensors").write_bytes(b"weights")
     with pytest.raises(BundleError, match="it is a training checkpoint") as caught:
         Predictor(tmp_path / "best.safetensors")

@@ -1,4 +1,4 @@
-"""What was checked is what is run."""
+"""What was verified is what runs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from edgetl import Predictor
 from edgetl.errors import BundleError
-from edgetl.runtime.bundle.memory_copy import PrivateCopy, private_copy
-from edgetl.runtime.inference import predictor as module
+from edgetl.runtime.bundle.memory_copy import InMemoryCopy, in_memory_copy
+from edgetl.runtime.inference import session_pool
 
 
 @pytest.fixture(params=["in a file in memory", "in bytes", "block by block"], autouse=True)
@@ -27,8 +27,8 @@ def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr("os.sendfile", refuse)
 
 
-def read(copy: PrivateCopy) -> bytes:
-    """What onnxruntime would."""
+def read(copy: InMemoryCopy) -> bytes:
+    """The content, as onnxruntime reads it."""
     if isinstance(copy.source, bytes):
         return copy.source
     return Path(f"/proc/self/fd/{copy.source.fileno()}").read_bytes()
@@ -39,24 +39,24 @@ def test_the_whole_file_is_copied(tmp_path: Path, length: int) -> None:
     path = tmp_path / "file"
     path.write_bytes(expected := os.urandom(length))
     with path.open("rb") as file:
-        file.read(10)  # wherever it stands
-        with private_copy(file) as copy:
+        file.read(10)  # the position of the file does not matter
+        with in_memory_copy(file) as copy:
             with copy.content() as content:
                 assert bytes(content) == expected
             assert read(copy) == expected
 
 
-def test_edits_change_the_copy_alone(tmp_path: Path) -> None:
+def test_edits_change_the_copy_only(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"abc")
-    with path.open("rb") as file, private_copy(file) as copy:
+    with path.open("rb") as file, in_memory_copy(file) as copy:
         with copy.content() as content:
             content[1] = ord("x")
         assert read(copy) == b"axc"
     assert path.read_bytes() == b"abc"
 
 
-def test_a_file_changed_between_check_and_load_is_run_as_it_was_checked(
+def test_a_file_changed_after_verification_is_run_as_it_was_verified(
     tiny_bundle: Path, bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = bundle_copy / "model.onnx"
@@ -65,24 +65,22 @@ def test_a_file_changed_between_check_and_load_is_run_as_it_was_checked(
         model.write_bytes(b"something else")
         return open_session(*arguments, **options)  # type: ignore[arg-type]
 
-    open_session = module.open_session
-    monkeypatch.setattr(module, "open_session", overwrite)
+    open_session = session_pool.open_session
+    monkeypatch.setattr(session_pool, "open_session", overwrite)
     assert Predictor(bundle_copy).labels == Predictor(tiny_bundle).labels
     with pytest.raises(BundleError, match="14 bytes"):
         Predictor(bundle_copy)
 
 
-def test_a_limit_on_the_size_of_files_is_no_limit_on_models(tmp_path: Path) -> None:
+def test_a_limit_on_file_sizes_does_not_limit_models(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(expected := os.urandom(200_000))
-    limits, ignored = (
-        resource.getrlimit(resource.RLIMIT_FSIZE),
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
-    )
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-        with path.open("rb") as file, private_copy(file) as copy, copy.content() as content:
+        with path.open("rb") as file, in_memory_copy(file) as copy, copy.content() as content:
             assert bytes(content) == expected
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, ignored)
+        signal.signal(signal.SIGXFSZ, handler)

@@ -1,4 +1,4 @@
-"""The decoding policy, row by row, and through every way in."""
+"""The decoding policy, row by row, for every kind of source."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def on_three_channels(gray: object) -> np.ndarray:
 
 
 def blend(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """On white, rounded to nearest."""
+    """Composited on white, rounded to nearest."""
     a = alpha.astype(np.float64)[..., np.newaxis] / 255
     return np.floor(color * a + 255 * (1 - a) + 0.5).astype(np.uint8)
 
@@ -61,7 +61,7 @@ def two_frames(format_name: str, **options: object) -> bytes:
     )
 
 
-LOW = np.array([[0.0, 0.25, 1.0]], np.float32)  # a float picture in 0..1
+LOW = np.array([[0.0, 0.25, 1.0]], np.float32)  # a float image in 0..1
 BYTES = np.array([[0.0, 99.6, 255.0]], np.float32)
 WIDE = np.array([[-100.0, 0.0, 300.0]], np.float32)
 CASES: dict[str, tuple[bytes, np.ndarray]] = {
@@ -139,7 +139,7 @@ LOSSY = {
 
 
 def ways_in(content: bytes, folder: Path) -> dict[str, Callable[[], Source]]:
-    path = folder / "photo.bin"  # the suffix says nothing
+    path = folder / "photo.bin"  # the suffix does not matter
     path.write_bytes(content)
 
     def after_other_bytes() -> Source:
@@ -154,14 +154,14 @@ def ways_in(content: bytes, folder: Path) -> dict[str, Callable[[], Source]]:
         "bytearray": lambda: bytearray(content),
         "memoryview": lambda: memoryview(content),
         "BytesIO": lambda: BytesIO(content),
-        "where the file stands": after_other_bytes,
-        "pipe-like": lambda: Unseekable(content),
+        "from the file's position": after_other_bytes,
+        "not seekable": lambda: Unseekable(content),
         "PIL": lambda: Image.open(BytesIO(content)),
     }
 
 
 class Unseekable(BytesIO):
-    """As a socket or standard input is."""
+    """Like a socket or standard input."""
 
     def seekable(self) -> bool:
         return False
@@ -171,7 +171,7 @@ class Unseekable(BytesIO):
 
 
 @pytest.mark.parametrize("name", [*CASES, *LOSSY])
-def test_every_way_in_gives_the_same(name: str, tmp_path: Path) -> None:
+def test_every_kind_of_source_gives_the_same_pixels(name: str, tmp_path: Path) -> None:
     content = CASES[name][0] if name in CASES else LOSSY[name]
     expected = pixels(content)
     for way, source in ways_in(content, tmp_path).items():
@@ -182,7 +182,7 @@ def test_every_way_in_gives_the_same(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", ["[H, W]", "[H, W, 1]", "[H, W, 3]", "[H, W, 4]"])
-def test_arrays_are_decoded_as_files_are(shape: str) -> None:
+def test_arrays_are_decoded_like_files(shape: str) -> None:
     array = {
         "[H, W]": GRAY,
         "[H, W, 1]": GRAY[:, :, np.newaxis],
@@ -191,9 +191,8 @@ def test_arrays_are_decoded_as_files_are(shape: str) -> None:
     }[shape]
     in_file = encoded(Image.fromarray(array.squeeze()), "PNG")
     np.testing.assert_array_equal(pixels(array), pixels(in_file))
-    np.testing.assert_array_equal(
-        pixels(array[::-1]), pixels(in_file)[::-1]
-    )  # rows in any order in memory
+    # Rows and axes may have any order in memory.
+    np.testing.assert_array_equal(pixels(array[::-1]), pixels(in_file)[::-1])
     np.testing.assert_array_equal(pixels(np.asfortranarray(array)), pixels(in_file))
 
 
@@ -211,7 +210,7 @@ TURNED = {
 
 @pytest.mark.parametrize("orientation", TURNED)
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF", "MPO"])
-def test_orientation_is_applied_through_every_way_in(
+def test_the_orientation_is_applied_for_every_kind_of_source(
     format_name: str, orientation: int, tmp_path: Path
 ) -> None:
     exif = Image.Exif()
@@ -232,7 +231,7 @@ def test_an_impossible_orientation_counts_as_none(orientation: int) -> None:
     )
 
 
-def test_a_picture_that_was_turned_already_is_not_turned_again() -> None:
+def test_an_image_is_not_turned_twice() -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     image = read_image(encoded(photo(1), "JPEG", exif=exif))
@@ -242,9 +241,8 @@ def test_a_picture_that_was_turned_already_is_not_turned_again() -> None:
 @pytest.mark.parametrize("adobe", [True, False])
 def test_cmyk_jpeg_with_and_without_the_inversion_of_adobe(adobe: bool) -> None:
     color = Image.new("RGB", (32, 32), (200, 30, 90))
-    content = encoded(
-        color.convert("CMYK"), "JPEG", quality=95
-    )  # Pillow writes it inverted, with Adobe's marker
+    # Pillow writes it inverted, with Adobe's marker.
+    content = encoded(color.convert("CMYK"), "JPEG", quality=95)
     if not adobe:
         marker = content.index(b"\xff\xee")
         inverted = Image.eval(color.convert("CMYK"), lambda value: 255 - value)
@@ -255,14 +253,11 @@ def test_cmyk_jpeg_with_and_without_the_inversion_of_adobe(adobe: bool) -> None:
 
 
 def test_ycck_jpeg() -> None:
-    red, black = (
-        (190, 20, 30),
-        40,
-    )  # the file holds luma and chroma of the ink (255 − red), and 255 − black
+    # The file contains luma and chroma of the ink (255 − red), and 255 − black.
+    red, black = (190, 20, 30), 40
     luma = Image.new("RGB", (1, 1), tuple(255 - v for v in red)).convert("YCbCr").getpixel((0, 0))
-    stored = Image.new(
-        "CMYK", (32, 32), (*(255 - v for v in luma), black)
-    )  # Pillow inverts it on saving
+    # Pillow inverts it when it saves it.
+    stored = Image.new("CMYK", (32, 32), (*(255 - v for v in luma), black))
     content = bytearray(encoded(stored, "JPEG", quality=100))
     transform = content.index(b"Adobe") + 11
     assert content[transform] == 0
@@ -277,7 +272,7 @@ def test_the_current_frame_of_a_pil_image_is_taken() -> None:
     np.testing.assert_array_equal(pixels(image)[0, 0], (1, 200, 3))
 
 
-def test_a_pil_image_is_left_as_it_was() -> None:
+def test_a_pil_image_is_not_changed() -> None:
     image = Image.fromarray(np.dstack([COLOR, ALPHA]))
     before = np.asarray(image).copy()
     read_image(image)
@@ -316,7 +311,7 @@ def test_a_colour_profile_changes_nothing() -> None:
         ("/dev/zero", "not a regular file"),
     ],
 )
-def test_what_is_no_photo_is_refused_by_name(source: Source, reason: str) -> None:
+def test_the_error_names_what_is_not_a_photo(source: Source, reason: str) -> None:
     with pytest.raises(ImageError) as caught:
         read_image(source)
     assert reason in caught.value.message
@@ -329,7 +324,7 @@ def test_a_text_file_object_is_refused(tmp_path: Path) -> None:
         read_image(file)  # type: ignore[arg-type]
 
 
-def test_the_limit_on_pixels_holds_for_every_way_in(tmp_path: Path) -> None:
+def test_max_pixels_applies_to_every_kind_of_source(tmp_path: Path) -> None:
     content = encoded(Image.fromarray(COLOR), "PNG")
     sources = [way() for way in ways_in(content, tmp_path).values()]
     for source in [*sources, COLOR]:
@@ -365,6 +360,6 @@ def test_transparent_grey_of_16_bits_is_composited_on_white(clear: int) -> None:
 
 
 @pytest.mark.parametrize("address", ["https://example.com/a.jpg", Path("http://example.com/a.jpg")])
-def test_an_address_is_no_file(address: Source) -> None:
+def test_a_url_is_refused(address: Source) -> None:
     with pytest.raises(ImageError, match="it is an address"):
         read_image(address)

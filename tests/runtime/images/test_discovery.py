@@ -20,7 +20,7 @@ def touch(folder: Path, *names: str) -> None:
         (folder / name).touch()
 
 
-def test_order_is_that_of_the_whole_paths_as_text(tmp_path: Path) -> None:
+def test_photos_are_sorted_by_their_whole_path(tmp_path: Path) -> None:
     touch(
         tmp_path,
         "b/z.jpg",
@@ -37,7 +37,7 @@ def test_order_is_that_of_the_whole_paths_as_text(tmp_path: Path) -> None:
     assert len(found) == 8
 
 
-def test_only_visible_files_that_pillow_may_open(tmp_path: Path) -> None:
+def test_only_visible_files_with_the_suffix_of_a_photo(tmp_path: Path) -> None:
     touch(
         tmp_path,
         "a.JPG",
@@ -55,7 +55,7 @@ def test_only_visible_files_that_pillow_may_open(tmp_path: Path) -> None:
     assert {".jpg", ".png", ".webp", ".bmp", ".gif"} <= image_suffixes()
 
 
-def test_photos_of_phones_and_cameras_count_whether_they_can_be_read_or_not(tmp_path: Path) -> None:
+def test_camera_formats_count_as_photos_even_if_they_can_not_be_read(tmp_path: Path) -> None:
     touch(tmp_path, "a.HEIC", "b.dng", "c.jxl")
     assert [path.name for path in find_images(tmp_path)] == ["a.HEIC", "b.dng", "c.jxl"]
     with pytest.raises(ImageError) as caught:
@@ -67,7 +67,7 @@ def test_photos_of_phones_and_cameras_count_whether_they_can_be_read_or_not(tmp_
         read_image(tmp_path / "b.dng")
 
 
-def test_a_linked_file_is_a_photo_and_a_linked_folder_is_passed_over(tmp_path: Path) -> None:
+def test_links_to_files_are_followed_and_links_to_folders_are_not(tmp_path: Path) -> None:
     touch(tmp_path, "real/a.png")
     (tmp_path / "linked.png").symlink_to(tmp_path / "real" / "a.png")
     (tmp_path / "real" / "circle").symlink_to(tmp_path)
@@ -75,13 +75,13 @@ def test_a_linked_file_is_a_photo_and_a_linked_folder_is_passed_over(tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["nothing", "file.png"])
-def test_what_is_no_folder_is_an_error(tmp_path: Path, name: str) -> None:
+def test_a_path_that_is_not_a_folder_is_an_error(tmp_path: Path, name: str) -> None:
     touch(tmp_path, "file.png")
     with pytest.raises(DataError, match=name):
         find_images(tmp_path / name)
 
 
-def test_a_closed_folder_below_is_an_error_or_an_entry(
+def test_a_folder_that_may_not_be_read_is_an_error_or_an_entry(
     public_folder: Path, without_privileges: Callable[[], AbstractContextManager[None]]
 ) -> None:
     touch(public_folder, "a/1.png", "closed/2.png", "d/3.png")
@@ -94,8 +94,8 @@ def test_a_closed_folder_below_is_an_error_or_an_entry(
     assert names == ["1.png", "closed", "3.png"]
 
 
-def test_a_photos_part_never_changes() -> None:
-    """Machines that work on one job must agree, today's and tomorrow's."""
+def test_the_shard_of_a_photo_never_changes() -> None:
+    """Machines that share a job must agree, whatever version they run."""
     assert [
         next(i for i in range(1, 6) if Shard(i, 5).holds(name))
         for name in ("a.jpg", "b/c.png", "花.jpg")

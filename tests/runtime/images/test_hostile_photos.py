@@ -1,4 +1,4 @@
-"""Files that were damaged, or made to do harm: an ImageError or a whole picture, never anything else."""
+"""Damaged and malicious files give an ImageError or a whole image, never anything else."""
 
 from __future__ import annotations
 
@@ -21,17 +21,16 @@ from edgetl import Predictor
 from edgetl.errors import ImageError
 from edgetl.runtime.images.decode import MAX_PIXELS, Source, read_image
 
-# As edgetl itself sets for programs that run it; pytest takes that back before each test.
+# edgetl sets the same filter when imported, but pytest resets the filters before each test.
 pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")
 
 WHOLE = whole_photos()
-
-
-FEW_PIXELS = 1_000_000  # a flipped bit may make a small picture large: within the limit, but slow to try by hundreds
+# A flipped bit may make a small image large: within the limit, but slow to decode by hundreds.
+FEW_PIXELS = 1_000_000
 
 
 def decode(content: Source, max_pixels: int = MAX_PIXELS) -> np.ndarray | None:
-    """The picture, or None for an ImageError."""
+    """The image, or None for an ImageError."""
     try:
         return np.asarray(read_image(content, max_pixels=max_pixels))
     except ImageError as error:
@@ -41,13 +40,13 @@ def decode(content: Source, max_pixels: int = MAX_PIXELS) -> np.ndarray | None:
 
 @pytest.fixture(autouse=True)
 def quiet(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """Nothing may be written to stdout or stderr, by C libraries neither."""
+    """Nothing may be written to stdout or stderr, not even by C libraries."""
     yield
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("kind", WHOLE)
-def test_a_file_cut_off_anywhere_is_refused_or_whole(kind: str, tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused_or_decoded_whole(kind: str, tmp_path: Path) -> None:
     content = WHOLE[kind]
     expected = decode(content)
     assert expected is not None
@@ -57,15 +56,15 @@ def test_a_file_cut_off_anywhere_is_refused_or_whole(kind: str, tmp_path: Path) 
         picture = decode(part)
         refused += picture is None
         assert picture is None or np.array_equal(picture, expected), (
-            f"{percent} % gave half a picture"
+            f"{percent} % gave a part of the image"
         )
         for other in ways_in(part, tmp_path):
-            assert same(picture, other), f"{percent} % are not the same through every way in"
+            assert same(picture, other), f"{percent} % differ between kinds of source"
     assert refused >= 25
 
 
 def ways_in(content: bytes, folder: Path) -> Iterator[np.ndarray | None]:
-    """``decode`` of the same as a path, an open file and a picture that Pillow has opened."""
+    """``decode`` of ``content`` as a path, an open file and an image that Pillow has opened."""
     path = folder / "photo"
     path.write_bytes(content)
     yield decode(path)
@@ -74,11 +73,7 @@ def ways_in(content: bytes, folder: Path) -> Iterator[np.ndarray | None]:
     try:
         with Image.open(path) as image:
             yield decode(image)
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-    ):  # what Pillow itself would not open never comes to us
+    except (OSError, SyntaxError, ValueError):  # Pillow itself can't open it
         yield decode(content)
 
 
@@ -87,7 +82,7 @@ def same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
 
 
 @pytest.mark.parametrize("kind", WHOLE)
-def test_flipped_bits_are_survived(kind: str) -> None:
+def test_flipped_bits_do_no_harm(kind: str) -> None:
     content = WHOLE[kind]
     random = np.random.default_rng(len(kind))
     for _ in range(150):
@@ -98,7 +93,7 @@ def test_flipped_bits_are_survived(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", WHOLE)
-def test_flipped_bits_in_the_header_are_survived(kind: str) -> None:
+def test_flipped_bits_in_the_header_do_no_harm(kind: str) -> None:
     content = WHOLE[kind]
     for position in range(min(len(content), 80)):
         for bit in (0, 5):
@@ -113,11 +108,11 @@ def test_bombs_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", oddities())
-def test_oddities_are_survived(name: str) -> None:
+def test_odd_files_do_no_harm(name: str) -> None:
     decode(oddities()[name])
 
 
-def test_what_is_odd_but_whole_is_read() -> None:
+def test_odd_but_intact_files_are_read() -> None:
     whole = (
         "huge-exif-png",
         "huge-exif-webp",
@@ -142,7 +137,7 @@ def test_long_and_thin_photos(size: tuple[int, int], format_name: str, tiny_bund
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "txt", "onnx", ""])
-def test_the_suffix_says_nothing(tmp_path: Path, suffix: str) -> None:
+def test_the_suffix_is_ignored(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"name.{suffix}"
     path.write_bytes(WHOLE["webp-lossless"])
     assert np.array_equal(np.asarray(read_image(path)), decode(WHOLE["webp-lossless"]))
@@ -151,7 +146,7 @@ def test_the_suffix_says_nothing(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize(
     "make", ["folder", "pipe", "link to nothing", "link in a circle", "closed", "socket"]
 )
-def test_what_is_no_file_is_refused_at_once(
+def test_a_path_that_is_not_a_regular_file_is_refused_at_once(
     public_folder: Path, make: str, without_privileges: Callable[[], AbstractContextManager[None]]
 ) -> None:
     import socket
@@ -177,7 +172,7 @@ def test_what_is_no_file_is_refused_at_once(
 
 
 class Unhelpful(BytesIO):
-    """A file object whose reading fails as it likes."""
+    """A file object whose ``read`` raises or returns ``failure``."""
 
     def __init__(self, failure: object) -> None:
         super().__init__(WHOLE["png"])
@@ -198,8 +193,8 @@ def test_a_file_object_that_fails_is_an_image_error(failure: object) -> None:
         read_image(Unhelpful(failure))
 
 
-class Pouring:
-    """Gives ten blocks of whatever length is asked for."""
+class EndlessStream:
+    """A stream of ten blocks of any length."""
 
     blocks = 0
 
@@ -210,13 +205,13 @@ class Pouring:
 
 def test_a_stream_is_read_no_further_than_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgetl.runtime.images.decode._MAX_STREAM_BYTES", 1 << 21)
-    stream = Pouring()
+    stream = EndlessStream()
     with pytest.raises(ImageError, match="the stream is longer than 2 MiB"):
         read_image(stream)  # type: ignore[arg-type]
     assert stream.blocks == 3
 
 
-def test_a_closed_file_and_a_closed_image() -> None:
+def test_a_closed_file_and_a_closed_image_are_refused() -> None:
     file = BytesIO(WHOLE["png"])
     image = Image.open(file)
     image.close()
@@ -247,7 +242,8 @@ from edgetl.runtime.images.decode import MAX_PIXELS, read_image
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
-limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + int(sys.argv[2])
+in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+limit = in_use + int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 before, outcomes = peak(), {}
 for path in sorted(Path(sys.argv[1]).iterdir()):
@@ -259,8 +255,8 @@ print(json.dumps([peak() - before, outcomes]))
 """
 
 
-def test_memory_stays_within_what_the_limit_allows(tmp_path: Path) -> None:
-    """100 million pixels take 400 MB in Pillow; a bomb of any kind must stay far below, in a process that has 1 GB."""
+def test_memory_stays_below_what_max_pixels_allows(tmp_path: Path) -> None:
+    """A decompression bomb must take far less than 100 million pixels do, which is 400 MB."""
     for name, content in {**bombs(), **oddities()}.items():
         (tmp_path / name).write_bytes(content)
     command = [sys.executable, "-c", IN_A_SMALL_PROCESS, tmp_path, str(1 << 30)]
@@ -280,7 +276,7 @@ def test_too_little_memory_is_an_image_error(tmp_path: Path) -> None:
     assert json.loads(done.stdout)[1] == {"large.png": "there is not enough memory to decode it"}
 
 
-def test_a_folder_of_all_of_them_is_classified_to_its_end_without_a_word(
+def test_a_folder_of_all_of_them_is_classified_to_its_end_without_a_warning(
     tiny_bundle: Path, tmp_path: Path
 ) -> None:
     random = np.random.default_rng(5)
@@ -311,7 +307,7 @@ def test_a_folder_of_all_of_them_is_classified_to_its_end_without_a_word(
 
 @pytest.mark.parametrize("compression", [1, 5])
 def test_a_file_inside_a_file_is_not_opened(compression: int) -> None:
-    """IPTC data may hold any other picture: one that starts a program, or of another size than it says."""
+    """IPTC data may contain any other image, such as one that starts a program."""
 
     def field(tag: tuple[int, int], value: bytes) -> bytes:
         return bytes([0x1C, *tag]) + len(value).to_bytes(2, "big") + value

@@ -41,7 +41,7 @@ def specs(draw: st.DrawFn) -> PreprocessSpec:
 
 @settings(max_examples=300, deadline=None)
 @given(specs(), lengths, lengths, st.integers(0, 2**32 - 1))
-def test_resize_is_the_contract_bit_for_bit(
+def test_resize_equals_the_reference_bit_for_bit(
     spec: PreprocessSpec, height: int, width: int, seed: int
 ) -> None:
     pixels = noise(height, width, seed)
@@ -52,7 +52,7 @@ def test_resize_is_the_contract_bit_for_bit(
 
 @settings(max_examples=300, deadline=None)
 @given(specs(), lengths, lengths, st.integers(0, 2**32 - 1))
-def test_what_the_graph_gets_has_only_its_crop_left_to_do(
+def test_resize_for_graph_leaves_only_the_crop_to_the_graph(
     spec: PreprocessSpec, height: int, width: int, seed: int
 ) -> None:
     pixels = noise(height, width, seed)
@@ -82,7 +82,7 @@ def test_what_the_graph_gets_has_only_its_crop_left_to_do(
     ],
 )
 def test_extreme_shapes(height: int, width: int, interpolation: str) -> None:
-    """One pixel, one row, one column, 50 times smaller, an axis that stays, and tall ones (Pillow 13 turns its passes)."""
+    """Includes an axis that does not change, and tall images (Pillow 13 swaps its passes there)."""
     pixels = noise(height, width, 7)
     for resize, size, crop in (
         ("squash", (24, 24), None),
@@ -96,7 +96,7 @@ def test_extreme_shapes(height: int, width: int, interpolation: str) -> None:
 
 
 @pytest.mark.parametrize(("resize", "size"), [("squash", (224, 224)), ("shorter_side", 256)])
-def test_a_picture_too_thin_to_resize_is_refused_before_it_takes_the_memory(
+def test_an_image_too_thin_to_resize_is_refused_before_memory_is_used(
     resize: str, size: int
 ) -> None:
     spec = PreprocessSpec(resize, size, "bilinear", (200, 200), MEAN, STD)  # type: ignore[arg-type]
@@ -105,7 +105,7 @@ def test_a_picture_too_thin_to_resize_is_refused_before_it_takes_the_memory(
             function(Image.new("RGB", (1, 1_000_000)), spec)
 
 
-def test_pictures_of_every_shape_stack_into_one_batch() -> None:
+def test_images_of_every_shape_can_be_stacked() -> None:
     spec = PreprocessSpec("shorter_side", 12, "bilinear", (9, 9), MEAN, STD)
     shapes = {
         resize_for_graph(Image.fromarray(noise(h, w, 1)), spec).shape
@@ -114,7 +114,7 @@ def test_pictures_of_every_shape_stack_into_one_batch() -> None:
     assert shapes == {(12, 12, 3)}
 
 
-def test_normalization_is_pixel_over_255_less_mean_over_std() -> None:
+def test_normalization_is_pixel_over_255_minus_mean_over_std() -> None:
     spec = PreprocessSpec("squash", (4, 4), "bilinear", None, MEAN, STD)
     pixels = noise(4, 4, 3)[np.newaxis]
     expected = ((pixels / 255.0 - np.array(MEAN)) / np.array(STD)).transpose(0, 3, 1, 2)
@@ -133,12 +133,14 @@ def test_normalization_rounds_after_each_step() -> None:
         np.testing.assert_array_equal(normalized[0, :, 0, 0], np.array(expected, np.float32))
 
 
-def test_a_resize_without_memory_is_that_photos_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resize_that_runs_out_of_memory_is_an_image_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def short(*_: object) -> None:
         raise MemoryError
 
     monkeypatch.setattr("PIL.Image.Image.resize", short)
-    with pytest.raises(ImageError, match="no memory left"):
+    with pytest.raises(ImageError, match="not enough memory"):
         resize_image(
             Image.new("RGB", (30, 40)),
             PreprocessSpec("squash", (20, 20), "bilinear", None, (0.5,) * 3, (0.5,) * 3),

@@ -1,4 +1,4 @@
-"""The preprocessing description: its geometry, its JSON, and what it refuses."""
+"""The preprocessing specification: its geometry, its JSON, and its errors."""
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ def test_json_keeps_every_digit(values: list[float]) -> None:
         ({"gamma": 2.2}, "unknown ['gamma']"),
     ],
 )
-def test_what_can_not_be_used_is_refused_by_name(change: dict[str, Any], named: str) -> None:
+def test_the_error_for_an_impossible_value_names_the_field(
+    change: dict[str, Any], named: str
+) -> None:
     with pytest.raises(SpecError) as caught:
         PreprocessSpec.from_dict({**GOOD, **change})
     assert named in str(caught.value)
@@ -84,14 +86,14 @@ def test_a_missing_field_is_named(field: str) -> None:
 
 
 @pytest.mark.parametrize("values", [None, [], "spec", 3])
-def test_only_an_object_is_a_description(values: Any) -> None:
+def test_a_spec_must_be_a_json_object(values: Any) -> None:
     with pytest.raises(SpecError, match="must be a JSON object"):
         PreprocessSpec.from_dict(values)
 
 
 @settings(deadline=None)  # the first one imports torchvision
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 512))
-def test_shorter_side_is_the_geometry_of_torchvision(height: int, width: int, size: int) -> None:
+def test_shorter_side_has_the_geometry_of_torchvision(height: int, width: int, size: int) -> None:
     from torchvision.transforms.functional import _compute_resized_output_size
 
     spec = PreprocessSpec.from_dict({**GOOD, "size": size, "crop": None})
@@ -124,7 +126,7 @@ def test_fixed_size() -> None:
     ).fixed_size == (20, 30)
 
 
-def test_text_says_it_all() -> None:
+def test_the_text_of_a_spec() -> None:
     text = str(PreprocessSpec.from_dict(GOOD))
     for part in ("bilinear", "shorter side 256", "224×224", "0.485", "0.225"):
         assert part in text

@@ -1,4 +1,4 @@
-"""The predictor that others embed: right answers, from every source, one at a time or many, and what it refuses."""
+"""The predictor: predictions from every kind of source, single and in batches, and its errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from helpers.pictures import photo
 from PIL import Image
 
 from edgetl import Prediction, Predictor
-from edgetl.errors import BundleError, ImageError, MissingDependencyError, RuntimeUnavailableError
+from edgetl.errors import (
+    BundleError,
+    ImageError,
+    MissingDependencyError,
+    PredictionError,
+    RuntimeUnavailableError,
+)
 from edgetl.runtime.inference.session import open_session
 
 
@@ -35,7 +41,7 @@ def encoded(image: Image.Image, format_name: str = "PNG") -> bytes:
     ("width", "height"), [(40, 30), (30, 40), (12, 12), (1, 1), (3, 200), (500, 400)]
 )
 @pytest.mark.parametrize("spec", [tiny_bundle.CROPPED, tiny_bundle.SQUASHED])
-def test_answers_are_those_of_the_reference(
+def test_predictions_equal_the_reference(
     spec: object, width: int, height: int, tmp_path: Path
 ) -> None:
     card = tiny_bundle.card(spec)  # type: ignore[arg-type]
@@ -50,7 +56,7 @@ def test_answers_are_those_of_the_reference(
     assert prediction.confidence == pytest.approx(probabilities.max(), abs=1e-5)
 
 
-def test_a_prediction_says_what_it_is(predictor: Predictor, tmp_path: Path) -> None:
+def test_the_attributes_of_a_prediction(predictor: Predictor, tmp_path: Path) -> None:
     path = tmp_path / "花, 1.png"
     photo(1).save(path)
     prediction = predictor(path)
@@ -67,22 +73,24 @@ def test_a_prediction_says_what_it_is(predictor: Predictor, tmp_path: Path) -> N
     assert len(prediction.top(99)) == 5
     assert {score.label for score in prediction.top(99)} == set(tiny_bundle.ODD_LABELS)
     assert prediction.top(0) == []
+    confidence = f"confidence={prediction.confidence:.4f}"
     assert (
-        repr(prediction)
-        == f"Prediction({str(path)!r}, label={prediction.label!r}, confidence={prediction.confidence:.4f})"
+        repr(prediction) == f"Prediction({str(path)!r}, label={prediction.label!r}, {confidence})"
     )
     assert "tiny" in repr(predictor)
     assert "5 classes" in repr(predictor)
 
 
-def test_the_first_of_equals_is_the_answer() -> None:
+def test_of_equal_probabilities_the_first_class_wins() -> None:
     tie = np.array([0.2, 0.4, 0.4], np.float32)
     prediction = Prediction("x", ("a", "b", "c"), tie, tie)
     assert prediction.label == "b"
     assert [score.label for score in prediction.top(3)] == ["b", "c", "a"]
 
 
-def test_every_kind_of_source_gets_the_same_answer(predictor: Predictor, tmp_path: Path) -> None:
+def test_every_kind_of_source_gives_the_same_prediction(
+    predictor: Predictor, tmp_path: Path
+) -> None:
     picture = photo(3)
     path = tmp_path / "a.png"
     picture.save(path)
@@ -97,7 +105,7 @@ def test_every_kind_of_source_gets_the_same_answer(predictor: Predictor, tmp_pat
         np.testing.assert_array_equal(predictor(source).logits, expected)
 
 
-def test_the_folder_and_its_lone_model_answer_the_same(
+def test_a_bundle_and_its_lone_model_give_the_same_prediction(
     predictor: Predictor, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     lone = tmp_path / "renamed.bin"
@@ -109,7 +117,7 @@ def test_the_folder_and_its_lone_model_answer_the_same(
 
 
 def mixed_sources() -> list[object]:
-    """Photos of many shapes with everything else between them."""
+    """Photos of many shapes, with sources that can't be read between them."""
     sources: list[object] = [photo(i, 20 + 7 * i, 60 - i) for i in range(12)]
     sources[2:2] = ["/no/such.jpg", b"", encoded(photo(1))[:200]]
     sources[8:8] = [np.zeros((3, 3), np.float32), None, 7]
@@ -117,7 +125,9 @@ def mixed_sources() -> list[object]:
 
 
 @pytest.mark.parametrize("workers", [None, 1, 2, 5])
-def test_a_batch_is_what_singles_are(predictor: Predictor, workers: int | None) -> None:
+def test_a_batch_gives_the_same_results_as_single_calls(
+    predictor: Predictor, workers: int | None
+) -> None:
     sources = mixed_sources()
     results = list(predictor.batch(sources, workers=workers))  # type: ignore[arg-type]
     assert len(results) == len(sources)
@@ -133,18 +143,18 @@ def test_a_batch_is_what_singles_are(predictor: Predictor, workers: int | None) 
     assert sum(isinstance(result, ImageError) for result in results) == 6
 
 
-def test_photos_stacked_into_one_run_get_the_same_answers(
+def test_photos_stacked_into_one_run_give_the_same_predictions(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a GPU."""
-    monkeypatch.setattr("edgetl.runtime.inference.predictor._batch_size", lambda provider: 32)
+    monkeypatch.setattr(Predictor, "provider", "CUDAExecutionProvider")
     sources = mixed_sources()
     for source, result in zip(sources, predictor.batch(sources), strict=True):  # type: ignore[arg-type]
         if isinstance(result, Prediction):
             np.testing.assert_allclose(predictor(source).logits, result.logits, atol=1e-5)  # type: ignore[arg-type]
 
 
-def test_a_batch_takes_sources_as_it_goes(predictor: Predictor) -> None:
+def test_a_batch_takes_sources_only_as_it_needs_them(predictor: Predictor) -> None:
     taken = 0
 
     def endless() -> Iterator[Image.Image]:
@@ -164,7 +174,7 @@ def test_an_empty_batch_is_empty(predictor: Predictor) -> None:
     assert list(predictor.batch([])) == []
 
 
-def test_an_error_of_the_callers_own_iterable_reaches_the_caller(predictor: Predictor) -> None:
+def test_an_error_in_the_iterable_of_sources_is_raised(predictor: Predictor) -> None:
     def failing() -> Iterator[Image.Image]:
         yield photo(1)
         raise ValueError("from the caller")
@@ -173,7 +183,7 @@ def test_an_error_of_the_callers_own_iterable_reaches_the_caller(predictor: Pred
         list(predictor.batch(failing()))
 
 
-def test_the_limit_on_pixels_is_the_predictors(tiny_bundle: Path) -> None:
+def test_max_pixels_limits_what_is_decoded(tiny_bundle: Path) -> None:
     small = Predictor(tiny_bundle, max_pixels=100)
     with pytest.raises(ImageError, match="the limit is 100"):
         small(photo(1, 20, 6))
@@ -184,7 +194,7 @@ def test_the_limit_on_pixels_is_the_predictors(tiny_bundle: Path) -> None:
     ]
 
 
-def test_a_photo_takes_no_more_to_resize_than_was_allowed(tiny_bundle: Path) -> None:
+def test_max_pixels_limits_the_resize(tiny_bundle: Path) -> None:
     thin = Image.new("L", (1, 30_000))
     size = Predictor(tiny_bundle).card.spec.resized_size(thin.height, thin.width)
     takes = size[1] * max(size[0], thin.height)
@@ -194,14 +204,16 @@ def test_a_photo_takes_no_more_to_resize_than_was_allowed(tiny_bundle: Path) -> 
         Predictor(tiny_bundle, max_pixels=takes - 1)(thin)
 
 
-def test_a_photo_too_thin_to_resize_is_named(predictor: Predictor, tmp_path: Path) -> None:
+def test_the_error_for_a_photo_too_thin_to_resize_names_it(
+    predictor: Predictor, tmp_path: Path
+) -> None:
     path = tmp_path / "thin.png"
     Image.new("L", (1, 3_000_000)).save(path)
     with pytest.raises(ImageError, match=r"thin\.png: resizing 1×3000000"):
         predictor(path)
 
 
-def test_probabilities_that_are_no_numbers_are_an_error(tmp_path: Path) -> None:
+def test_nan_outputs_are_a_prediction_error(tmp_path: Path) -> None:
     import onnx
 
     model = onnx.load_model_from_string(tiny_bundle.onnx_bytes(tiny_bundle.card()))
@@ -209,16 +221,34 @@ def test_probabilities_that_are_no_numbers_are_an_error(tmp_path: Path) -> None:
     bias.raw_data = np.full(3, np.nan, np.float32).tobytes()
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     broken = Predictor(tmp_path / "m.onnx")
-    with pytest.raises(BundleError, match="are not finite numbers"):
-        broken(photo(1))
-    results = list(broken.batch([photo(1), b""]))
-    assert ["not finite numbers" in str(result) for result in results] == [True, False]
+    photo(1).save(tmp_path / "1.png")
+    with pytest.raises(PredictionError, match="are not finite numbers") as caught:
+        broken(tmp_path / "1.png")
+    assert (caught.value.source, caught.value.path) == (str(tmp_path / "1.png"), broken.path)
+    assert isinstance(caught.value, BundleError), "as before there was a PredictionError"
+    results = list(broken.batch([tmp_path / "1.png", b""]))
+    assert [type(result) for result in results] == [PredictionError, ImageError]
+    assert str(results[0]) == str(caught.value)
+    assert str(pickle.loads(pickle.dumps(results[0]))) == str(caught.value)
 
 
-def test_one_photo_without_an_answer_costs_the_others_none(
+def test_a_run_that_fails_is_a_prediction_error_for_each_of_its_photos(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgetl.runtime.inference.predictor._batch_size", lambda provider: 8)
+    def fail(*_: object, **__: object) -> None:
+        raise BundleError(predictor.path, "the model failed: out of memory")
+
+    monkeypatch.setattr(predictor, "run_model", fail)
+    results = list(predictor.batch([photo(1), b"", photo(2)]))
+    assert [type(result) for result in results] == [PredictionError, ImageError, PredictionError]
+    with pytest.raises(PredictionError, match="the model failed: out of memory"):
+        predictor(photo(1))
+
+
+def test_one_failed_photo_of_a_stack_does_not_fail_the_others(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Predictor, "provider", "CUDAExecutionProvider")
     plain = Predictor.run_model
 
     def broken(
@@ -230,22 +260,23 @@ def test_one_photo_without_an_answer_costs_the_others_none(
 
     monkeypatch.setattr(Predictor, "run_model", broken)
     results = list(predictor.batch([photo(seed) for seed in range(4)], workers=1))
-    assert [isinstance(result, Prediction) for result in results] == [True, False, True, True]
+    kinds = [type(result) for result in results]
+    assert kinds == [Prediction, PredictionError, Prediction, Prediction]
 
 
-def test_a_lone_model_replaced_meanwhile_is_not_mixed_with_the_old_one(tmp_path: Path) -> None:
+def test_a_lone_model_that_was_replaced_is_not_mixed_with_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(tiny_bundle.onnx_bytes(tiny_bundle.card()))
     predictor = Predictor(path)
     path.write_bytes(tiny_bundle.onnx_bytes(tiny_bundle.card(), seed=1))
-    assert isinstance(predictor(photo(1)), Prediction), "what is loaded goes on"
+    assert isinstance(predictor(photo(1)), Prediction), "the loaded model still works"
     with pytest.raises(BundleError, match="it was replaced after it was loaded"):
         list(predictor.batch([photo(1), photo(2)]))
     with pytest.raises(BundleError, match="it was replaced after it was loaded"):
         predictor.model_id  # noqa: B018
 
 
-def test_a_bundle_damaged_meanwhile_is_one_error_and_not_one_a_photo(bundle_copy: Path) -> None:
+def test_a_bundle_damaged_after_loading_is_one_error_not_one_per_photo(bundle_copy: Path) -> None:
     predictor = Predictor(bundle_copy)
     (bundle_copy / "model.onnx").write_bytes(b"other")
     with pytest.raises(BundleError):
@@ -258,18 +289,18 @@ def test_a_bundle_damaged_meanwhile_is_one_error_and_not_one_a_photo(bundle_copy
 @pytest.mark.parametrize(
     "providers", ["cpu", "CPUExecutionProvider", "CPU", ["cpu"], "auto", ["CPU", "cpu"]]
 )
-def test_the_cpu_by_any_name(tiny_bundle: Path, providers: str | list[str]) -> None:
+def test_every_way_to_name_the_cpu(tiny_bundle: Path, providers: str | list[str]) -> None:
     assert isinstance(Predictor(tiny_bundle, providers=providers)(photo(1)), Prediction)
 
 
 @pytest.mark.parametrize("providers", [["cpu", 3], [("CPUExecutionProvider", {})]])
-def test_providers_that_are_no_names_are_refused(tiny_bundle: Path, providers: list[Any]) -> None:
+def test_providers_must_be_names(tiny_bundle: Path, providers: list[Any]) -> None:
     with pytest.raises(TypeError, match="providers are names"):
         Predictor(tiny_bundle, providers=providers)
 
 
 @pytest.mark.parametrize("providers", ["cuda", "tpu", ["cuda", "cpu"], [], ["cpu", "nothing"], ""])
-def test_a_provider_that_is_not_there_is_refused_with_those_that_are(
+def test_the_error_for_a_missing_provider_lists_the_available_ones(
     tiny_bundle: Path, providers: str | list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
@@ -278,7 +309,7 @@ def test_a_provider_that_is_not_there_is_refused_with_those_that_are(
     assert caught.value.hint == "Available here: auto, cpu."
 
 
-def test_cuda_that_is_built_in_but_does_not_start_is_an_error_unless_auto(
+def test_cuda_that_does_not_start_is_an_error_unless_auto(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -294,7 +325,7 @@ def test_cuda_that_is_built_in_but_does_not_start_is_an_error_unless_auto(
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, ValueError])
-def test_cuda_that_fails_to_start_is_told_in_the_error_and_not_on_stdout(
+def test_cuda_that_raises_at_start_prints_nothing_to_stdout(
     tiny_bundle: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -320,7 +351,7 @@ def test_cuda_that_fails_to_start_is_told_in_the_error_and_not_on_stdout(
     assert capsys.readouterr().out == ""
 
 
-def test_cuda_is_looked_for_where_pip_puts_it_without_a_word_on_stdout(
+def test_preloading_cuda_prints_nothing_to_stdout(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
@@ -338,9 +369,7 @@ def test_cuda_is_looked_for_where_pip_puts_it_without_a_word_on_stdout(
     assert len(looked) == 1 and capsys.readouterr().out == ""
 
 
-def test_cuda_keeps_its_digits_unless_tf32_is_asked_for(
-    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cuda_uses_tf32_only_if_asked(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[list[object]] = []
 
     def record(model: bytes, options: object, providers: list[object], **more: object) -> object:
@@ -362,7 +391,7 @@ def test_cuda_keeps_its_digits_unless_tf32_is_asked_for(
 def _session_that_falls_back(
     model: bytes, options: object, providers: list[object], **_: object
 ) -> object:
-    """What onnxruntime-gpu does on a machine without a driver: it goes on with the CPU."""
+    """Falls back to the CPU, as onnxruntime-gpu does on a machine without a driver."""
     import onnxruntime
 
     return onnxruntime.capi.onnxruntime_inference_collection.InferenceSession(
@@ -370,7 +399,9 @@ def _session_that_falls_back(
     )
 
 
-def test_threads_give_the_same_answers(tiny_bundle: Path, predictor: Predictor) -> None:
+def test_numbers_of_threads_give_the_same_predictions(
+    tiny_bundle: Path, predictor: Predictor
+) -> None:
     for threads in (1, 2, 4):
         np.testing.assert_allclose(
             Predictor(tiny_bundle, threads=threads)(photo(1)).logits,
@@ -391,7 +422,7 @@ def test_impossible_numbers_are_refused(
         predictor.batch([], workers=number)
 
 
-def test_a_model_without_a_name_is_not_the_current_folder(
+def test_an_empty_model_path_is_not_the_current_folder(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tiny_bundle)
@@ -399,12 +430,12 @@ def test_a_model_without_a_name_is_not_the_current_folder(
         Predictor("")
 
 
-def test_a_limit_on_pixels_can_not_be_left_out(tiny_bundle: Path) -> None:
+def test_max_pixels_can_not_be_none(tiny_bundle: Path) -> None:
     with pytest.raises(ValueError, match="max_pixels is None; it must be a whole number"):
         Predictor(tiny_bundle, max_pixels=None)  # type: ignore[arg-type]
 
 
-def test_without_onnxruntime_the_error_is_the_install_command(
+def test_without_onnxruntime_the_error_gives_the_install_command(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
@@ -417,7 +448,7 @@ def test_a_predictor_can_be_pickled(predictor: Predictor) -> None:
     np.testing.assert_array_equal(copy(photo(1)).logits, predictor(photo(1)).logits)
 
 
-def test_a_program_that_changes_its_folder_keeps_its_model(
+def test_a_predictor_survives_a_change_of_the_current_folder(
     bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(bundle_copy.parent)
@@ -441,17 +472,17 @@ def test_a_program_that_changes_its_folder_keeps_its_model(
         BytesIO(b"a\nb"),
     ],
 )
-def test_a_batch_of_one_photo_that_is_no_list_is_refused(predictor: Predictor, one: object) -> None:
+def test_batch_refuses_a_single_photo(predictor: Predictor, one: object) -> None:
     with pytest.raises(TypeError, match="many photos"):
         predictor.batch(one)  # type: ignore[arg-type]
 
 
-def test_a_lone_model_has_no_precisions_to_choose_from(tiny_bundle: Path) -> None:
+def test_a_lone_model_has_no_choice_of_precision(tiny_bundle: Path) -> None:
     with pytest.raises(BundleError, match="one precision only"):
         Predictor(tiny_bundle / "model.onnx", precision="int8")
 
 
-def test_a_bundle_replaced_meanwhile_is_told_from_a_damaged_one(
+def test_a_replaced_bundle_and_a_damaged_one_give_different_errors(
     bundle_copy: Path, tmp_path: Path
 ) -> None:
     predictor = Predictor(bundle_copy)

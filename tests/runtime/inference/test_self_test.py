@@ -1,4 +1,4 @@
-"""The device's own test: it passes where all is well, and names the stage where it is not."""
+"""The self-test: an intact bundle passes, and a failure names the first stage that differs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def change_golden(bundle: Path, change: Callable[[dict[str, Any]], object]) -> N
     (bundle / "manifest.json").write_bytes(manifest_bytes(manifest))
 
 
-def test_a_whole_bundle_passes(tiny_bundle: Path) -> None:
+def test_an_intact_bundle_passes(tiny_bundle: Path) -> None:
     outcome = Predictor(tiny_bundle).selftest()
     assert outcome.passed
     assert outcome.stage is None
@@ -38,7 +38,9 @@ def test_a_whole_bundle_passes(tiny_bundle: Path) -> None:
     assert outcome.tolerance == 1e-4
 
 
-def test_another_decoder_is_named(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_different_decoder_fails_at_decode(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from edgetl.runtime.images.decode import read_image
 
     def brighter(source: Any, **options: Any) -> Image.Image:
@@ -48,7 +50,9 @@ def test_another_decoder_is_named(tiny_bundle: Path, monkeypatch: pytest.MonkeyP
     assert Predictor(tiny_bundle).selftest().stage == "decode"
 
 
-def test_another_resize_is_named(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_different_resize_fails_at_resized(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(
         "edgetl.runtime.inference.self_test.resize_image",
         lambda image, spec: np.asarray(image.resize((8, 8), Image.Resampling.NEAREST)),
@@ -57,7 +61,7 @@ def test_another_resize_is_named(tiny_bundle: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("stage", ["logits", "probabilities"])
-def test_another_answer_is_named(bundle_copy: Path, stage: str) -> None:
+def test_different_outputs_fail_at_their_stage(bundle_copy: Path, stage: str) -> None:
     def shift(entry: dict[str, Any]) -> None:
         entry[stage][0] += 0.01
 
@@ -67,19 +71,17 @@ def test_another_answer_is_named(bundle_copy: Path, stage: str) -> None:
     assert {result.stage for result in outcome.results} == {stage}
 
 
-def test_an_answer_that_is_no_number_fails(
-    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nan_outputs_fail(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = Predictor(tiny_bundle)
     nothing = np.full((1, 5), np.nan, np.float32)
-    monkeypatch.setattr(predictor, "run_model", lambda _: (nothing, nothing))
+    monkeypatch.setattr(predictor, "run_model", lambda images, **_: (nothing, nothing))
     outcome = predictor.selftest()
     assert {result.stage for result in outcome.results} == {"logits"}
     json.dumps([result.max_probability_difference for result in outcome.results], allow_nan=False)
 
 
 @pytest.mark.parametrize("name", ["golden/001.png", "model.onnx"])
-def test_a_damaged_file_is_named_once(bundle_copy: Path, name: str) -> None:
+def test_a_damaged_file_is_reported_once(bundle_copy: Path, name: str) -> None:
     predictor = Predictor(bundle_copy)
     content = bytearray((bundle_copy / name).read_bytes())
     content[50] ^= 1
@@ -89,11 +91,11 @@ def test_a_damaged_file_is_named_once(bundle_copy: Path, name: str) -> None:
     assert [result.file for result in outcome.results if result.stage == "files"] == [name]
 
 
-def test_a_golden_photo_over_the_limit_fails_as_undecoded(tiny_bundle: Path) -> None:
+def test_a_golden_photo_over_max_pixels_fails_at_decode(tiny_bundle: Path) -> None:
     assert Predictor(tiny_bundle, max_pixels=100).selftest().stage == "decode"
 
 
-def test_the_limit_can_be_chosen(bundle_copy: Path) -> None:
+def test_the_tolerance_can_be_set(bundle_copy: Path) -> None:
     def shift(entry: dict[str, Any]) -> None:
         entry["probabilities"][0] += 0.01
 
@@ -102,7 +104,7 @@ def test_the_limit_can_be_chosen(bundle_copy: Path) -> None:
     assert not selftest(Predictor(bundle_copy), tolerance=0.001).passed
 
 
-def test_a_quantized_model_is_held_to_its_own_answers(bundle_copy: Path) -> None:
+def test_a_quantized_model_is_compared_with_its_own_answers(bundle_copy: Path) -> None:
     manifest = json.loads((bundle_copy / "manifest.json").read_text())
     described = tiny_bundle.card()
     (bundle_copy / "model.int8.onnx").write_bytes(tiny_bundle.onnx_bytes(described, seed=1))
@@ -123,7 +125,7 @@ def test_a_quantized_model_is_held_to_its_own_answers(bundle_copy: Path) -> None
         assert outcome.tolerance == tolerance
 
 
-def test_nothing_to_compare_is_no_success(bundle_copy: Path, tmp_path: Path) -> None:
+def test_a_bundle_without_golden_photos_is_an_error(bundle_copy: Path, tmp_path: Path) -> None:
     lone = tmp_path / "lone.onnx"
     lone.write_bytes((bundle_copy / "model.onnx").read_bytes())
     with pytest.raises(BundleError, match="no golden photos to test with"):

@@ -1,10 +1,11 @@
-"""Files of results: what is written reads back, what was cut off is written again, and no file mixes two models."""
+"""Results files: written rows can be read back, and a run that was killed can be continued."""
 
 from __future__ import annotations
 
 import csv
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgetl import Prediction
-from edgetl.errors import ImageError, MissingDependencyError, ResultsError
-from edgetl.runtime.results.result_files import FORMATS, open_results, plain_name
+from edgetl.errors import ImageError, MissingDependencyError, PredictionError, ResultsError
+from edgetl.runtime.results.file_formats import FORMATS, open_results
+from edgetl.runtime.results.records import plain_name
 
 LABELS = ("a,b", 'say "hi"', "new\nline", "花")
 SUFFIXES = list(FORMATS)
@@ -40,7 +42,7 @@ NAMES = [item.source for item in RESULTS]
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a finished file, as a stranger reads them."""
+    """The rows of a finished file, read without edgetl."""
     if path.suffix == ".jsonl":
         return [json.loads(line) for line in path.read_text().splitlines()]
     if path.suffix == ".csv":
@@ -50,7 +52,9 @@ def read(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def write(path: Path, results: list[Prediction | ImageError], model: str = "m1") -> None:
+def write(
+    path: Path, results: Sequence[Prediction | ImageError | PredictionError], model: str = "m1"
+) -> None:
     with open_results(path, model, LABELS) as file:
         for item in results:
             if item.source not in file:
@@ -62,7 +66,7 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / f"results{request.param}"
 
 
-def test_what_is_written_reads_back(path: Path) -> None:
+def test_what_is_written_can_be_read_back(path: Path) -> None:
     write(path, RESULTS)
     rows = read(path)
     assert [row["source"] for row in rows[:4]] == NAMES[:4]
@@ -86,7 +90,15 @@ def test_what_is_written_reads_back(path: Path) -> None:
     }  # fmt: skip
 
 
-def test_a_name_that_is_no_unicode_survives(path: Path) -> None:
+def test_a_model_that_failed_is_a_failed_row_that_names_the_model(path: Path) -> None:
+    write(path, [PredictionError("a.jpg", "m.onnx", "the model failed: reason", "Hint.")])
+    (row,) = read(path)
+    assert row["error"] == "m.onnx: the model failed: reason"
+    with open_results(path, "m1", LABELS) as file:
+        assert file.failed == 1
+
+
+def test_a_file_name_that_is_not_unicode_is_kept(path: Path) -> None:
     write(path, RESULTS)
     shown = read(path)[4]["source"]
     assert shown == (NAMES[4] if path.suffix == ".jsonl" else "no \\udcff unicode.jpg")
@@ -94,7 +106,7 @@ def test_a_name_that_is_no_unicode_survives(path: Path) -> None:
         assert NAMES[4] in file
 
 
-def test_a_stray_byte_and_the_text_of_its_escape_are_two_names(path: Path) -> None:
+def test_a_byte_and_the_text_of_its_escape_are_different_names(path: Path) -> None:
     names = [
         os.fsdecode(name)
         for name in (b"\xff", b"\\udcff", b"\\\\udcff", b"\xff\\", b"\\udcff\\", b"\\x", b"\\\xff")
@@ -107,17 +119,17 @@ def test_a_stray_byte_and_the_text_of_its_escape_are_two_names(path: Path) -> No
 
 
 @given(st.text("\\ud8cf\udcff\udc5ca", max_size=12), st.text("\\ud8cf\udcff\udc5ca", max_size=12))
-def test_no_two_names_are_written_alike(first: str, second: str) -> None:
+def test_different_names_are_written_differently(first: str, second: str) -> None:
     assert (plain_name(first) == plain_name(second)) == (first == second)
     plain_name(first).encode()
 
 
-def test_ordinary_names_are_written_as_they_are() -> None:
+def test_ordinary_names_are_written_unchanged() -> None:
     for name in ("photos/花.jpg", r"C:\Users\me\1.jpg", r"a\u00ff.jpg"):
         assert plain_name(name) == name
 
 
-def test_rows_from_before_are_known_and_not_written_again(path: Path) -> None:
+def test_existing_rows_are_known_and_not_written_again(path: Path) -> None:
     write(path, RESULTS[:3])
     with open_results(path, "m1", LABELS) as file:
         assert len(file) == 3
@@ -129,7 +141,7 @@ def test_rows_from_before_are_known_and_not_written_again(path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
-def test_whatever_was_cut_off_is_written_again(suffix: str, tmp_path: Path) -> None:
+def test_a_row_that_was_cut_off_is_written_again(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"results{suffix}"
     write(path, RESULTS)
     whole = path.read_bytes()
@@ -139,7 +151,7 @@ def test_whatever_was_cut_off_is_written_again(suffix: str, tmp_path: Path) -> N
         assert path.read_bytes() == whole, length
 
 
-def test_a_parquet_run_that_stopped_goes_on_from_what_waits_beside_it(tmp_path: Path) -> None:
+def test_a_parquet_run_that_stopped_continues_from_its_partial_file(tmp_path: Path) -> None:
     path = tmp_path / "results.parquet"
     with pytest.raises(KeyboardInterrupt), open_results(path, "m1", LABELS) as file:
         file.append(RESULTS[0])
@@ -156,7 +168,7 @@ def test_a_parquet_run_that_stopped_goes_on_from_what_waits_beside_it(tmp_path: 
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_parquet_run_killed_just_after_its_table_was_put_in_place_writes_nothing_twice(
+def test_a_parquet_run_killed_after_replacing_its_table_writes_nothing_twice(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "results.parquet"
@@ -173,7 +185,7 @@ def test_a_parquet_run_killed_just_after_its_table_was_put_in_place_writes_nothi
 
 
 @pytest.mark.parametrize("in_the_table", [True, False])
-def test_failures_that_wait_beside_a_parquet_table_are_counted_once(
+def test_failures_in_the_partial_file_of_a_parquet_table_are_counted_once(
     in_the_table: bool, tmp_path: Path
 ) -> None:
     path, waiting = tmp_path / "results.parquet", [RESULTS[2], ImageError("c.jpg", "it is empty")]
@@ -191,10 +203,10 @@ def test_failures_that_wait_beside_a_parquet_table_are_counted_once(
 
 
 @pytest.mark.parametrize("name", ["run:1", "s3:a", "file:x", os.fsdecode(b"no \xff unicode")])
-def test_a_parquet_table_has_any_name(
+def test_a_parquet_table_can_have_any_name(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also such as are the beginnings of addresses, and in the current folder, where nothing stands before them."""
+    """Also names that look like the beginning of a URL, as relative paths without a folder."""
     monkeypatch.chdir(tmp_path)
     path = Path(f"{name}.parquet")
     write(path, RESULTS[:2])
@@ -213,8 +225,10 @@ def test_a_link_to_a_parquet_table_stays_one(tmp_path: Path) -> None:
     assert len(read(tmp_path / "there/table.parquet")) == len(RESULTS)
 
 
-def test_parquet_rows_come_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgetl.runtime.results.result_files._PARQUET_ROWS", 10)
+def test_parquet_rows_are_written_in_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgetl.runtime.results.parquet_file._ROWS_IN_MEMORY", 10)
     path = tmp_path / "many.parquet"
     write(path, [result(f"{i}.jpg") for i in range(25)])
     write(path, [result(f"{i}.jpg") for i in range(47)])
@@ -246,7 +260,7 @@ def test_columns_of_other_labels_are_refused(suffix: str, tmp_path: Path) -> Non
     "content",
     [b"words\n", b"{}\n", b"[]\n", b"\0\n", b"1,2,3\n", b"\xff\xfe\n", b"no line end", b'"'],
 )
-def test_a_file_of_something_else_is_left_alone(path: Path, content: bytes) -> None:
+def test_a_file_with_other_content_is_left_unchanged(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(ResultsError):
         write(path, RESULTS)
@@ -274,8 +288,8 @@ ODD_NAMES = [
 ]
 
 
-def test_a_name_with_a_line_end_survives_every_continuation(path: Path) -> None:
-    results: list[Prediction | ImageError] = [result(name) for name in ODD_NAMES]
+def test_a_name_with_a_line_end_is_kept_by_every_continuation(path: Path) -> None:
+    results = [result(name) for name in ODD_NAMES]
     write(path, results[:3])
     write(path, results[:6])
     write(path, results)
@@ -302,31 +316,31 @@ def test_a_csv_row_cut_off_anywhere_is_written_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "after", [[result("a.jpg"), result("b.jpg")], [*RESULTS[1:], result("a.jpg")]]
 )
-def test_a_damaged_csv_row_costs_none_of_those_behind_it(
+def test_a_damaged_csv_row_does_not_lose_those_after_it(
     damage: str, after: list[Prediction | ImageError], tmp_path: Path
 ) -> None:
     path = tmp_path / "results.csv"
     write(path, [RESULTS[0], result("hurt.jpg"), *after])
     damaged = path.read_bytes().replace(b"hurt.jpg", damage.encode())
-    for cut in (0, 5):  # the file may end within a row as well
+    for cut in (0, 5):  # 5: the last row is cut off as well
         path.write_bytes(damaged[: len(damaged) - cut])
         with pytest.raises(ResultsError, match=r"results.csv, line \d+: not a result"):
             write(path, RESULTS)
         assert path.read_bytes() == damaged[: len(damaged) - cut]
 
 
-def test_a_kill_costs_the_rows_of_a_second_at_most(
+def test_a_kill_loses_the_rows_of_one_second_at_most(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
     monkeypatch.setattr(
-        "edgetl.runtime.results.result_files.time", SimpleNamespace(monotonic=lambda: now)
+        "edgetl.runtime.results.result_file.time", SimpleNamespace(monotonic=lambda: now)
     )
     with open_results(path, "m1", LABELS) as file:
         for count in (1, 2):
             now += 1.01
             file.append(result(f"{count}.jpg"))
-            seen = file.path.read_bytes()  # what another process would find now
+            seen = file.path.read_bytes()  # what a kill would leave
             assert [name in seen for name in (b"1.jpg", b"2.jpg")] == [True, count == 2]
 
 
@@ -347,7 +361,7 @@ def test_a_file_that_can_not_be_written_is_refused(tmp_path: Path, name: str) ->
         open_results(tmp_path, "m1", LABELS)
 
 
-def test_parquet_without_pyarrow_is_the_install_command(
+def test_the_error_for_missing_pyarrow_gives_the_install_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
@@ -363,7 +377,7 @@ def test_parquet_without_pyarrow_is_the_install_command(
         ("b.jsonl", b'{"source": "a.jpg", "model": "another", "label": "cat"}'),
     ],
 )
-def test_a_foreign_line_without_an_end_is_not_taken_for_a_row_cut_off(
+def test_another_programs_line_without_an_end_is_not_taken_for_a_cut_off_row(
     tmp_path: Path, name: str, content: bytes
 ) -> None:
     (tmp_path / name).write_bytes(content)

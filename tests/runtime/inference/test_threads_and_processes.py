@@ -1,4 +1,4 @@
-"""One predictor for many threads and processes, over many photos."""
+"""One predictor in many threads and processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PHOTOS = [photo(seed, 20 + seed, 30) for seed in range(8)]
 
 
 @pytest.mark.parametrize("threads", [None, 1])
-def test_threads_that_share_a_predictor_get_the_serial_answers(
+def test_threads_that_share_a_predictor_get_the_same_predictions(
     tiny_bundle: Path, threads: int | None
 ) -> None:
     predictor = Predictor(tiny_bundle, threads=threads)
@@ -33,7 +33,7 @@ def test_threads_that_share_a_predictor_get_the_serial_answers(
         assert all(pool.map(classify, range(1600)))
 
 
-def test_many_batches_at_once(tiny_bundle: Path) -> None:
+def test_several_batches_at_the_same_time(tiny_bundle: Path) -> None:
     predictor = Predictor(tiny_bundle)
     expected = [result.logits.tobytes() for result in predictor.batch(PHOTOS)]  # type: ignore[union-attr]
     with ThreadPoolExecutor(4) as pool:
@@ -54,7 +54,8 @@ for _ in range(2):
     child = os.fork()
     if child == 0:
         same = predictor(picture).logits.tobytes() == expected
-        same &= all(result.logits.tobytes() == expected for result in predictor.batch([picture] * 4))
+        answers = predictor.batch([picture] * 4)
+        same &= all(answer.logits.tobytes() == expected for answer in answers)
         os._exit(0 if same else 3)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 assert predictor(picture).logits.tobytes() == expected, "the parent goes on"
@@ -64,7 +65,7 @@ print("whole")
 
 @pytest.mark.parametrize("threads", [0, 1, 2, 4])
 def test_a_predictor_survives_a_fork(tiny_bundle: Path, threads: int) -> None:
-    """0: as many threads as cores. A run in the child would wait for ever for threads that only the parent has."""
+    """A run in the child must not wait for threads that only the parent has (0: one per core)."""
     command = [sys.executable, "-W", "ignore", "-c", FORKED, tiny_bundle, str(threads)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == ("whole\n", "")
@@ -79,9 +80,8 @@ def test_pools_of_processes(tiny_bundle: Path, method: str) -> None:
     predictor = Predictor(tiny_bundle)
     expected = classify_in_child(predictor)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", DeprecationWarning
-        )  # Python 3.12 warns of forks beside threads, rightly
+        # Python 3.12 rightly warns of forks in a process with threads.
+        warnings.simplefilter("ignore", DeprecationWarning)
         with multiprocessing.get_context(method).Pool(2) as pool:
             assert pool.map(classify_in_child, [predictor] * 4) == [expected] * 4
 
@@ -91,7 +91,7 @@ def resident_bytes() -> int:
 
 
 def test_memory_stays_flat_over_many_predictions(tiny_bundle: Path, photo_folder: Path) -> None:
-    """scripts/soak.py does the same for as long as one likes."""
+    """scripts/soak.py does the same for any length of time."""
     predictor = Predictor(tiny_bundle)
     photos = [*sorted(photo_folder.iterdir()), np.asarray(PHOTOS[0]), b"broken"]
 
@@ -105,22 +105,20 @@ def test_memory_stays_flat_over_many_predictions(tiny_bundle: Path, photo_folder
     assert resident_bytes() <= before * 1.02
 
 
-def test_threads_reach_the_session(tiny_bundle: Path) -> None:
+def test_the_number_of_threads_is_passed_to_the_session(tiny_bundle: Path) -> None:
     for threads in (1, 3):
         predictor = Predictor(tiny_bundle, threads=threads)
         predictor(PHOTOS[0])
         assert threads_of_sessions(predictor) == [threads]
 
 
-def test_a_batch_keeps_to_the_threads_that_the_predictor_was_made_with(tiny_bundle: Path) -> None:
+def test_a_batch_uses_the_predictors_number_of_threads(tiny_bundle: Path) -> None:
     predictor = Predictor(tiny_bundle, threads=3)
     assert len(list(predictor.batch(PHOTOS[:4], workers=2))) == 4
     assert threads_of_sessions(predictor) == [3]
 
 
 def threads_of_sessions(predictor: Predictor) -> list[int]:
-    """Of each session that was opened: one is opened when a run needs it."""
-    return [
-        session.get_session_options().intra_op_num_threads
-        for session in predictor._sessions.values()
-    ]
+    """The number of threads of each open session; a session is opened when a run needs it."""
+    sessions = predictor._sessions._sessions.values()  # which are open shows nowhere else
+    return [session.get_session_options().intra_op_num_threads for session in sessions]

@@ -1,4 +1,4 @@
-"""What the predictor loads of a model: the part behind the resize where it can be cut, the whole where it can't."""
+"""The edits that let a session start at ``resized``, and models that are loaded whole instead."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from onnx import TensorProto, helper
 
 from edgetl import Predictor
 from edgetl.errors import BundleError
-from edgetl.runtime.inference import network_part as cutting
-from edgetl.runtime.inference.network_part import network_edits, set_bytes
+from edgetl.runtime.inference import protobuf_edits
+from edgetl.runtime.inference.protobuf_edits import apply_edits, edits_to_start_at_resized
 
 CARD = tiny_bundle.card()
 
 
 def exported() -> onnx.ModelProto:
-    """The tiny model with its value ``resized`` described, as exports are."""
+    """The tiny model with a description of its value ``resized``, as in an export."""
     model = onnx.load_model_from_string(tiny_bundle.onnx_bytes(CARD))
     height, width = CARD.spec.output_size(100, 100)
     model.graph.value_info.append(
@@ -30,12 +30,12 @@ def exported() -> onnx.ModelProto:
     return model
 
 
-def cut(content: bytes) -> bytes | None:
-    edits = network_edits(content)
+def start_at_resized(content: bytes) -> bytes | None:
+    edits = edits_to_start_at_resized(content)
     if edits is None:
         return None
     part = bytearray(content)
-    set_bytes(part, edits)
+    apply_edits(part, edits)
     return bytes(part)
 
 
@@ -45,9 +45,9 @@ def save(model: onnx.ModelProto, folder: Path) -> Path:
     return path
 
 
-def test_the_part_is_a_valid_model_from_resized_on(tmp_path: Path) -> None:
+def test_the_edited_file_is_a_valid_model_that_starts_at_resized(tmp_path: Path) -> None:
     whole = exported()
-    content = cut(whole.SerializeToString())
+    content = start_at_resized(whole.SerializeToString())
     assert content is not None
     part = onnx.load_model_from_string(content)
     onnx.checker.check_model(part, full_check=True)
@@ -60,11 +60,11 @@ def test_the_part_is_a_valid_model_from_resized_on(tmp_path: Path) -> None:
     assert (part.metadata_props, part.opset_import) == (whole.metadata_props, whole.opset_import)
 
 
-def test_it_answers_as_the_whole(tmp_path: Path) -> None:
+def test_it_gives_the_same_outputs_as_the_whole_model(tmp_path: Path) -> None:
     part, whole = (Predictor(save(exported(), tmp_path)) for _ in range(2))
     whole = Predictor(tiny_bundle.write(tmp_path / "bundle", CARD))
-    assert part._session(None).get_inputs()[0].name == "resized"
-    assert whole._session(None).get_inputs()[0].name == "images"
+    assert part._sessions.get(None).get_inputs()[0].name == "resized"
+    assert whole._sessions.get(None).get_inputs()[0].name == "images"
     for width, height in [(40, 30), (30, 40), (12, 12), (3, 200)]:
         picture = photo(5, width, height)
         np.testing.assert_array_equal(part(picture).logits, whole(picture).logits)
@@ -72,19 +72,17 @@ def test_it_answers_as_the_whole(tmp_path: Path) -> None:
         assert whole.resize(picture).shape == (12, 12, 3)
 
 
-def test_systems_without_files_in_memory_get_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_works_without_memfd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(exported(), tmp_path)
     expected = Predictor(path)(photo(1)).logits
     monkeypatch.delattr("os.memfd_create")
     predictor = Predictor(path)
-    assert predictor._session(None).get_inputs()[0].name == "resized"
+    assert predictor._sessions.get(None).get_inputs()[0].name == "resized"
     np.testing.assert_array_equal(predictor(photo(1)).logits, expected)
 
 
 def reordered(model: onnx.ModelProto) -> None:
-    """What the network needs is made before ``resized``, which a part without it can't be run with."""
+    """The network needs a value that is computed before ``resized``, which would be removed."""
     scale = next(tensor for tensor in model.graph.initializer if tensor.name == "scale")
     model.graph.node.insert(0, helper.make_node("Identity", [scale.name], ["its copy"]))
     model.graph.node[3].input[1] = "its copy"
@@ -99,7 +97,7 @@ def unnamed(model: onnx.ModelProto) -> None:
 
 
 def with_default(model: onnx.ModelProto) -> None:
-    """The input has a default, which what is left would take for what it is given."""
+    """The input has a default value, which would remain."""
     model.graph.initializer.append(
         helper.make_tensor("images", TensorProto.UINT8, [1, 12, 12, 3], bytes(432), raw=True)
     )
@@ -111,54 +109,51 @@ def with_sparse_default(model: onnx.ModelProto) -> None:
     model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [4]))
 
 
-def test_a_model_that_gives_its_input_another_value_is_not_cut(tmp_path: Path) -> None:
+def test_a_model_whose_input_has_a_default_is_not_edited(tmp_path: Path) -> None:
     for change in (with_sparse_default, with_default):
         model = exported()
         change(model)
-        assert cut(model.SerializeToString()) is None
-    with pytest.raises(BundleError):  # onnxruntime does not count what has a default as an input
+        assert start_at_resized(model.SerializeToString()) is None
+    with pytest.raises(BundleError):  # to onnxruntime, a value with a default is not an input
         Predictor(save(model, tmp_path))
 
 
-def test_a_second_graph_behind_a_number_that_others_shorten_is_not_cut(tmp_path: Path) -> None:
+def test_a_second_graph_with_an_overlong_field_number_is_not_edited(tmp_path: Path) -> None:
     whole = exported().SerializeToString()
     hidden = onnx.GraphProto(
         initializer=[helper.make_tensor("images", TensorProto.UINT8, [0], b"", raw=True)]
     )
     content = hidden.SerializeToString()
-    tag = bytes(
-        [7 << 3 | 2 | 0x80, 0x80, 0x80, 0x80, 0x10]
-    )  # graph, and a bit above the 32 that count
-    assert cut(whole + tag + bytes([len(content)]) + content) is None
+    # The graph's tag with one more bit above the 32 that count.
+    tag = bytes([7 << 3 | 2 | 0x80, 0x80, 0x80, 0x80, 0x10])
+    assert start_at_resized(whole + tag + bytes([len(content)]) + content) is None
 
 
-def test_so_many_fields_are_read_of_a_file_and_no_more(
+def test_the_number_of_fields_read_is_limited(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cutting, "_MOST_FIELDS", 300)
+    monkeypatch.setattr(protobuf_edits, "_MAX_FIELDS", 300)  # a model with 200,000 is slow to make
     model = exported()
-    assert cut(model.SerializeToString()) is not None
-    for node in range(4):  # few enough each
+    assert start_at_resized(model.SerializeToString()) is not None
+    for node in range(4):  # each has fewer fields than the limit
         model.graph.node.insert(0, helper.make_node("Concat", ["x"] * 100, [f"y{node}"]))
-    assert cut(model.SerializeToString()) is None
+    assert start_at_resized(model.SerializeToString()) is None
 
 
 @pytest.mark.parametrize("change", [reordered, undescribed, unnamed])
-def test_a_model_saved_in_another_way_is_loaded_whole(
+def test_a_model_with_another_layout_is_loaded_whole(
     tmp_path: Path, change: Callable[[onnx.ModelProto], None]
 ) -> None:
     model = exported()
     expected = Predictor(save(model, tmp_path))(photo(1)).logits
     change(model)
     predictor = Predictor(save(model, tmp_path))
-    assert predictor._session(None).get_inputs()[0].name == "images"
+    assert predictor._sessions.get(None).get_inputs()[0].name == "images"
     np.testing.assert_array_equal(predictor(photo(1)).logits, expected)
 
 
 @pytest.mark.parametrize("change", ["name", "type", "another"])
-def test_inputs_that_are_not_an_exports_are_refused_though_the_part_would_run(
-    tmp_path: Path, change: str
-) -> None:
+def test_inputs_that_are_not_those_of_an_export_are_refused(tmp_path: Path, change: str) -> None:
     model = exported()
     if change == "name":
         model.graph.input[0].name = model.graph.node[0].input[0] = "pictures"
@@ -170,32 +165,34 @@ def test_inputs_that_are_not_an_exports_are_refused_though_the_part_would_run(
         Predictor(save(model, tmp_path))
 
 
-def test_a_file_of_two_graphs_is_not_cut(tmp_path: Path) -> None:
+def test_a_file_with_two_graphs_is_not_edited(tmp_path: Path) -> None:
     content = exported().SerializeToString()
     assert (
-        cut(content + onnx.ModelProto(graph=onnx.GraphProto(name="more")).SerializeToString())
+        start_at_resized(
+            content + onnx.ModelProto(graph=onnx.GraphProto(name="more")).SerializeToString()
+        )
         is None
     )
 
 
-def test_whatever_the_bytes_it_is_cut_or_left(tmp_path: Path) -> None:
+def test_no_bytes_make_it_raise(tmp_path: Path) -> None:
     whole = exported().SerializeToString()
     random = np.random.default_rng(0)
     for length in range(0, len(whole), 97):
-        cut(whole[:length])
+        start_at_resized(whole[:length])
     for position in random.integers(0, len(whole), 400):
         damaged = bytearray(whole)
         damaged[position] ^= int(random.integers(1, 256))
-        cut(bytes(damaged))
+        start_at_resized(bytes(damaged))
     for length in (0, 1, 20, 4096):
-        assert cut(random.bytes(length)) is None
-    assert cut(b"\xff" * 4096) is None
-    assert cut(b"\x0a\0" * 1_000_000) is None  # nothing but empty fields
+        assert start_at_resized(random.bytes(length)) is None
+    assert start_at_resized(b"\xff" * 4096) is None
+    assert start_at_resized(b"\x0a\0" * 1_000_000) is None  # nothing but empty fields
 
 
-def test_a_later_node_that_gives_a_lost_name_again_is_not_cut_off() -> None:
+def test_a_model_that_gives_a_removed_name_again_is_not_edited() -> None:
     model = exported()
     lost = model.graph.node[0].output[0]
     assert lost == "resized"
     model.graph.node.append(helper.make_node("Identity", [model.graph.node[1].output[0]], [lost]))
-    assert cut(model.SerializeToString()) is None
+    assert start_at_resized(model.SerializeToString()) is None

@@ -1,0 +1,34 @@
+"""The formats of results files, by suffix."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from edgetl.errors import ResultsError
+from edgetl.runtime.results.csv_file import CsvFile
+from edgetl.runtime.results.json_lines_file import JsonLinesFile
+from edgetl.runtime.results.parquet_file import ParquetFile
+from edgetl.runtime.results.result_file import ResultFile
+
+FORMATS: Mapping[str, type[ResultFile]] = {
+    ".jsonl": JsonLinesFile,
+    ".csv": CsvFile,
+    ".parquet": ParquetFile,
+}
+
+
+def open_results(path: str | os.PathLike[str], model: str, labels: Sequence[str]) -> ResultFile:
+    """Open the results file ``path`` in the format of its suffix; see ``ResultFile``.
+
+    Raises ResultsError, MissingDependencyError.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in FORMATS:
+        raise ResultsError(
+            f"{path}: results can't be written as {path.suffix!r}.",
+            f"End its name in {', '.join(FORMATS)}; for standard output leave it out "
+            "(--json: one JSON object per line).",
+        )
+    return FORMATS[path.suffix.lower()](path, model, labels)

@@ -141,7 +141,7 @@ def _golden_photos(model: Path) -> tuple[Path, list[Path]]:
     """(root, photos) that the bundle itself holds."""
     from edgetl.runtime.bundle.bundle_folder import Bundle
 
-    bundle = Bundle.open(model) if model.is_dir() else None
+    bundle = None if model.is_file() else Bundle.open(model)
     if bundle is None or not bundle.golden:
         raise ParityError(f"{model} holds no golden photos.", "Name a folder of photos to compare.")
     return model, [bundle.file(photo.file) for photo in bundle.golden]
@@ -152,7 +152,7 @@ def _load_trained(model: Path, checkpoint: str | Path | None) -> Trained:
     from edgetl.runtime.bundle.bundle_folder import Bundle
     from edgetl.training.models.checkpoint import load
 
-    recorded = Bundle.open(model).manifest["checkpoint"] if model.is_dir() else None
+    recorded = None if model.is_file() else Bundle.open(model).manifest["checkpoint"]
     if checkpoint is None:
         if not recorded or not recorded["path"]:
             raise CheckpointError(

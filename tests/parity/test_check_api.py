@@ -98,6 +98,9 @@ def test_what_can_not_be_compared_is_an_exception(
         check(copied.folder, tmp_path / "nowhere")
     with pytest.raises(NoSuchModelError, match="not a bundle"):
         check(tmp_path, photos)
+    for images in (photos, None):
+        with pytest.raises(NoSuchModelError, match="nowhere"):
+            check(tmp_path / "nowhere", images)
     with pytest.raises(NoSuchModelError, match="int8"):
         check(copied.folder, photos, precision="int8")
     with pytest.raises(ParityError, match="no runtime 'tflite'"):

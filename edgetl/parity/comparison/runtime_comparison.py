@@ -65,12 +65,12 @@ def compare_runtimes(
     stated = tolerance if tolerance is not None else default_tolerance(subject.precision)
     names = [name for name in RUNTIMES if name in runtimes or not runtimes]
     reference = _Reference(subject)
+    counter = ProgressCounter(progress, "Comparing photos", len(photos))
     with ThreadPoolExecutor(runtime_workers(), thread_name_prefix="parity") as pool:
         comparisons = [
             _RuntimeComparison(name, subject, pool, tolerance, len(photos), asked=bool(runtimes))
             for name in names
         ]
-        counter = ProgressCounter(progress, "Comparing photos", len(photos))
         try:
             for chunk in read_chunks(photos, root, subject.reference.spec):
                 expected_work = pool.submit(reference.run, chunk)

@@ -22,8 +22,8 @@ from edgetl.training.evaluation.metrics import (
 from edgetl.training.torch_env.torch_flags import reproducible
 
 
-def answers(photos: int = 300, classes: int = 4, seed: int = 0, sharpness: float = 2.0):
-    """Probabilities of a classifier that is often right, and the truth."""
+def predictions(photos: int = 300, classes: int = 4, seed: int = 0, sharpness: float = 2.0):
+    """Probabilities of a classifier that is often right, and the true classes."""
     rng = np.random.default_rng(seed)
     targets = rng.integers(0, classes, photos)
     logits = rng.normal(size=(photos, classes)) + 1.5 * np.eye(classes)[targets]
@@ -32,8 +32,8 @@ def answers(photos: int = 300, classes: int = 4, seed: int = 0, sharpness: float
 
 
 @pytest.mark.parametrize("classes", [2, 4, 25])
-def test_figures_are_those_of_scikit_learn(classes):
-    probabilities, targets = answers(classes=classes)
+def test_metrics_equal_those_of_scikit_learn(classes):
+    probabilities, targets = predictions(classes=classes)
     predicted = probabilities.argmax(1)
     summary = metrics_summary(probabilities, targets)
     assert summary["accuracy"] == reference.accuracy_score(targets, predicted)
@@ -59,7 +59,7 @@ def test_figures_are_those_of_scikit_learn(classes):
 
 @pytest.mark.parametrize("kept", [[0, 1], [2]])
 def test_a_class_without_photos_does_not_count_even_if_it_is_predicted(kept):
-    probabilities, targets = answers(sharpness=0.5)
+    probabilities, targets = predictions(sharpness=0.5)
     probabilities, targets = probabilities[np.isin(targets, kept)], targets[np.isin(targets, kept)]
     predicted = probabilities.argmax(1)
     assert set(predicted) > set(kept)
@@ -71,8 +71,8 @@ def test_a_class_without_photos_does_not_count_even_if_it_is_predicted(kept):
     )
 
 
-def test_each_class_is_that_of_scikit_learn():
-    probabilities, targets = answers()
+def test_class_metrics_equal_those_of_scikit_learn():
+    probabilities, targets = predictions()
     precision, recall, f1, support = reference.precision_recall_fscore_support(
         targets, probabilities.argmax(1)
     )
@@ -86,7 +86,7 @@ def test_each_class_is_that_of_scikit_learn():
     )
 
 
-def test_what_can_not_be_known_of_a_class_is_none():
+def test_undefined_metrics_of_a_class_are_none():
     probabilities = np.array([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0]], np.float32)
     found = class_metrics(probabilities, np.array([0, 1]), ["a", "b", "c"])
     assert found[1] == ClassMetrics("b", photos=1, precision=None, recall=0.0, f1=0.0)
@@ -111,14 +111,14 @@ def test_calibration_error_by_hand():
     assert curve.accuracy == pytest.approx([0.6])
 
 
-def test_a_calibration_curve_counts_the_photos_of_its_bins():
+def test_a_calibration_curve_counts_the_photos_in_its_bins():
     sure = np.array([0.54] * 3 + [0.59] * 2 + [0.95] * 7, np.float32)  # bins are a fifteenth wide
     curve = calibration_curve(np.stack([sure, 1 - sure], 1), np.zeros(12, np.int64))
     assert curve.photos.tolist() == [5, 7]
     assert curve.confidence == pytest.approx([0.56, 0.95])
 
 
-def test_answers_of_confidence_one_are_in_the_last_bin():
+def test_predictions_of_confidence_one_are_in_the_last_bin():
     probabilities = np.array([[1.0, 0.0]] * 100 + [[0.95, 0.05]] * 100, np.float32)
     targets = np.array([0] * 95 + [1] * 5 + [0] * 100)  # together 97.5 % sure and right
     assert metrics_summary(probabilities, targets)["calibration_error"] == pytest.approx(
@@ -126,7 +126,7 @@ def test_answers_of_confidence_one_are_in_the_last_bin():
     )
 
 
-def test_figures_have_no_digits_that_nobody_computed():
+def test_metrics_have_no_more_digits_than_float32():
     probabilities = np.eye(4, dtype=np.float32)[np.arange(160) % 4]
     targets = np.where(np.arange(160) < 41, (np.arange(160) + 1) % 4, np.arange(160) % 4)
     assert metrics_summary(probabilities, targets)["accuracy"] == 0.74375
@@ -136,7 +136,7 @@ def test_figures_have_no_digits_that_nobody_computed():
     )
 
 
-def test_accuracy_of_the_confident_answers():
+def test_coverage_and_accuracy_of_confident_predictions():
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.45, 0.55]], np.float32)
     targets = np.array([0, 1, 1, 1])
     assert selective_accuracy(probabilities, targets, 0.0) == (1.0, 0.75)
@@ -144,8 +144,8 @@ def test_accuracy_of_the_confident_answers():
     assert selective_accuracy(probabilities, targets, 0.95) == (0.0, None)
 
 
-def test_the_error_before_the_temperature_is_that_of_the_raw_probabilities():
-    raw, targets = answers(sharpness=4.0)
+def test_the_error_before_temperature_scaling_is_that_of_the_raw_probabilities():
+    raw, targets = predictions(sharpness=4.0)
     powers = np.exp(np.log(raw.astype(np.float64)) / 2.5)
     tempered = (powers / powers.sum(1, keepdims=True)).astype(np.float32)
     summary = metrics_summary(tempered, targets, untempered=raw)
@@ -164,20 +164,20 @@ def test_certain_and_wrong_has_a_finite_loss():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 2.0])
 def test_values_that_are_no_probabilities_are_refused(bad):
-    probabilities, targets = answers()
+    probabilities, targets = predictions()
     probabilities[3, 1] = bad
     with pytest.raises(TrainingError, match="not finite"):
         metrics_summary(probabilities, targets)
 
 
-def test_nothing_to_judge_is_refused():
+def test_metrics_of_no_photos_are_refused():
     with pytest.raises(TrainingError, match="No metrics"):
         metrics_summary(np.empty((0, 2), np.float32), np.empty(0, np.int64))
 
 
 @pytest.mark.parametrize(("photos", "expected"), [(60, 0.119), (2000, 0.022)])
-def test_chance_alone_makes_a_calibration_error_that_falls_with_the_photos(photos, expected):
-    probabilities, _ = answers(photos=photos, classes=4)
+def test_the_calibration_error_by_chance_falls_with_the_number_of_photos(photos, expected):
+    probabilities, _ = predictions(photos=photos, classes=4)
     chance = chance_calibration_error(probabilities)
     assert chance == pytest.approx(expected, abs=0.02)
     assert chance == chance_calibration_error(probabilities)
@@ -190,7 +190,7 @@ def test_chance_alone_makes_a_calibration_error_that_falls_with_the_photos(photo
     )
 
 
-def test_many_classes_are_counted_without_a_table_of_photos_by_cells():
+def test_thousands_of_classes_are_counted_without_a_table_of_photos_by_cells():
     many = 3000
     probabilities = np.eye(many, dtype=np.float32)  # a table would be of 216 GB
     with reproducible(torch.device("cpu")):

@@ -11,9 +11,9 @@ from edgetl.training.input.photo_storage import allocate
 
 @pytest.mark.parametrize("where", ["memory", "disk", "auto"])
 def test_storage_is_zero_writable_and_leaves_no_file(tmp_path, where):
-    room = allocate((5, 4, 4, 3), where, tmp_path)
-    room[3] = 7
-    assert room.sum() == 7 * 48 and room.shape == (5, 4, 4, 3)
+    pixels = allocate((5, 4, 4, 3), where, tmp_path)
+    pixels[3] = 7
+    assert pixels.sum() == 7 * 48 and pixels.shape == (5, 4, 4, 3)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -66,8 +66,10 @@ def export(
     Raises CheckpointError if the run can't be read or ``out`` is in its data folder; ExportError if
     ``out`` holds anything but a bundle, if photos are missing, or if a format can't be written or
     fails its check; ImageError for a validation photo that can't be read; ValueError for an unknown
-    format or precision. ``out`` is then unchanged.
+    format or precision, or a negative number. ``out`` is then unchanged.
     """
+    if isinstance(golden, int) and golden < 0:
+        raise ValueError(f"golden is {golden}; give a number from 0 on, or a folder")
     progress = progress or no_progress
     progress("Loading PyTorch", 0, 0)
     from edgetl.exporting.bundle_writer import export_bundle

@@ -114,9 +114,11 @@ def test_a_bundle_is_not_written_into_the_data_folder(run: Path, class_folder: P
     assert not (class_folder / "exported").exists()
 
 
-def test_an_unknown_format_is_refused(run: Path, tmp_path: Path) -> None:
+def test_an_unknown_format_and_a_negative_number_are_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'tflite' is none of"):
         export(run, tmp_path / "bundle", golden=0, formats=["tflite"])
+    with pytest.raises(ValueError, match="golden is -1"):
+        export(run, tmp_path / "bundle", golden=-1)
 
 
 def test_importing_it_does_not_import_torch() -> None:

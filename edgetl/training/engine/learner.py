@@ -130,9 +130,9 @@ class Learner:
         """After a validation."""
         self._schedule.epoch_ended(val_loss)
 
-    def hurry(self, share: float) -> None:
-        """See ``Schedule.hurry``."""
-        self._schedule.hurry(share)
+    def skip_ahead(self, share: float) -> None:
+        """See ``Schedule.skip_ahead``."""
+        self._schedule.skip_ahead(share)
 
     def step(
         self, epoch: int, step: int, batches: Iterator[Batch], count: int, photos: int

@@ -158,7 +158,7 @@ class Loop:
                 (time.monotonic() - asked) / steps,
                 self._share_of_time(clock),
             )
-            self._learner.hurry(share)
+            self._learner.skip_ahead(share)
             pause = (
                 min(int(_AGREE_SECONDS / max(took, 1e-9)), _MOST_AGREE_STEPS)
                 if course.processes.world_size > 1
@@ -207,7 +207,7 @@ class Loop:
         if result.better_than(standing.gain):
             standing.gain, standing.gain_epoch = result, standing.epoch
         self._learner.epoch_ended(result.tempered)
-        self._learner.hurry(*course.processes.all_reduce_max(self._share_of_time(clock)))
+        self._learner.skip_ahead(*course.processes.all_reduce_max(self._share_of_time(clock)))
         self._take_sums()
         row = self._row(
             clock,

@@ -206,7 +206,7 @@ def test_processes_agree_to_stop_in_time_also_where_steps_are_slow(monkeypatch, 
 
     loop = Loop.__new__(Loop)
     loop.standing = TrainState()
-    loop._learner = SimpleNamespace(begin_training=lambda: None, hurry=lambda share: None)
+    loop._learner = SimpleNamespace(begin_training=lambda: None, skip_ahead=lambda share: None)
     loop._course = SimpleNamespace(
         steps=40,
         processes=SimpleNamespace(world_size=2, is_main=False, all_reduce_max=largest),

@@ -34,8 +34,9 @@ import torch
 import torch.nn.functional as F
 
 from edgetl.data.image_folder import scan
-from edgetl.training.config.listener import Listener
+from edgetl.training.config.listener import Listener, RecordingListener
 from edgetl.training.config.recipes import resolve
+from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.settings import TrainSettings
 from edgetl.training.engine.learner import Learner
 from edgetl.training.engine.setup import TrainingSetup, build_backbone, prepare_training
@@ -74,9 +75,7 @@ def main() -> None:
         )  # a GPU and its decoder take seconds to wake up
         backbone = build_backbone(settings, folders.classes)
         started = time.monotonic()
-        kit = prepare_training(
-            settings, folders, backbone, processes, Path(folder), Listener(), left_out=()
-        )
+        kit = prepare_training(context_of(settings, processes, Path(folder)), folders, backbone)
         synchronize(device)
         decoding = time.monotonic() - started
         photos = len(folders.train) + len(folders.val)
@@ -167,7 +166,11 @@ def make_kit(
     settings: TrainSettings, folders: object, processes: Processes, folder: Path
 ) -> TrainingSetup:
     backbone = build_backbone(settings, folders.classes)
-    return prepare_training(settings, folders, backbone, processes, folder, Listener(), left_out=())
+    return prepare_training(context_of(settings, processes, folder), folders, backbone)
+
+
+def context_of(settings: TrainSettings, processes: Processes, folder: Path) -> RunContext:
+    return RunContext(settings, folder, processes, RecordingListener(Listener()), time.monotonic())
 
 
 def report(name: str, rate: float, whole: float | None = None, remark: str = "") -> float:
@@ -197,7 +200,7 @@ def synchronize(device: torch.device) -> None:
 
 def learner_of(settings: TrainSettings, kit: TrainingSetup, processes: Processes) -> Learner:
     learner = Learner(kit.backbone, settings, None, kit.sampler.batches, processes)
-    learner.begin_training()
+    learner.train_mode()
     return learner
 
 

@@ -187,7 +187,7 @@ class Loop:
         A run that is killed before its state is saved does the epoch again, and writes this again.
         """
         state = self.state
-        lr, images_per_second = self._learner.last_lr, self._images_per_second()
+        lr, images_per_second = self._learner.last_lr, self.images_per_second()
         is_cut = state.step < self._steps_per_epoch
         state.epoch, state.step = state.epoch + 1, 0
         result = self._validate(self._learner.evaluated_network())
@@ -282,7 +282,7 @@ class Loop:
         self.state.right += right
         self.state.seen += seen
 
-    def _images_per_second(self) -> float:
+    def images_per_second(self) -> float:
         """Of the epoch so far, over all processes, without validation."""
         photos = self._setup.sampler.photos
         seen = photos(self.state.step) - photos(self._first_step)
@@ -291,7 +291,7 @@ class Loop:
     def _report(self) -> None:
         state, epochs = self.state, self._settings.epochs
         loss, right, seen = self._learner.sums.tolist()
-        images_per_second = self._images_per_second()
+        images_per_second = self.images_per_second()
         photos = self._setup.sampler.photos
         left = photos(self._steps_per_epoch) * (epochs - state.epoch) - photos(state.step)
         report = StepReport(

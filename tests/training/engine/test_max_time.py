@@ -75,4 +75,4 @@ def test_a_run_that_goes_on_knows_when_its_warm_up_is_over(
         assert not train(settings, tmp_path / "parts").finished
     assert resume(tmp_path / "parts", listener=notebook).finished
     assert slow_steps == pytest.approx(whole, rel=1e-9)
-    assert not [note for note in notebook.notes if note.startswith("To get ready took")]
+    assert not [note for note in notebook.notes if note.startswith("Preparing took")]

@@ -25,7 +25,7 @@ from edgetl.training.config.run_folder import BEST, LAST
 from edgetl.training.config.run_lock import lock_run_folder
 from edgetl.training.config.settings import TrainSettings
 from edgetl.training.engine import loop as loop_module
-from edgetl.training.engine import setup as preparation
+from edgetl.training.engine import setup as setup_module
 from edgetl.training.engine.learner import Learner
 from edgetl.training.engine.run import resume, train
 from edgetl.training.engine.train_state import read_state, write_state
@@ -46,14 +46,14 @@ def test_a_photo_that_changes_while_a_run_is_resumed_is_named(two_parts, tmp_pat
         signal_in_step(patch, 2, signal.SIGINT)
         assert not train(settings, run).finished
     photo, other = sorted((two_parts / "train").rglob("*.png"))[0::15]
-    before, plain = photo.read_bytes(), preparation.store
+    before, plain = photo.read_bytes(), setup_module.store
 
     def meanwhile(*arguments, **options):
         photo.write_bytes(other.read_bytes())
         return plain(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(preparation, "store", meanwhile)
+        patch.setattr(setup_module, "store", meanwhile)
         with pytest.raises(DataError, match=f"{photo.name}: it changed"):
             resume(run)
     photo.write_bytes(before)
@@ -82,7 +82,7 @@ def wait_for(condition, process: BaseProcess) -> None:
 
 def standing(folder: Path) -> tuple[int, int]:
     try:
-        values = read_state(folder)["standing"]
+        values = read_state(folder)["train_state"]
     except CheckpointError:
         return (-1, 0)
     return values["epoch"], values["step"]
@@ -270,7 +270,7 @@ def test_state_is_saved_every_so_many_seconds(two_parts, tmp_path, monkeypatch):
     monkeypatch.setattr(
         loop_module,
         "write_state",
-        lambda folder, state: (saved.append(state["standing"]["step"]), plain(folder, state)),
+        lambda folder, state: (saved.append(state["train_state"]["step"]), plain(folder, state)),
     )
     train(small(two_parts, epochs=1, save_every=1e-6), tmp_path / "often")
     assert saved == [0, 1, 2, 3, 0, 0]  # the start, three steps, the epoch's end, the run's end
@@ -323,12 +323,12 @@ def test_what_was_left_out_when_the_run_began_stays_left_out(two_parts, tmp_path
     with monkeypatch.context() as patch:
         signal_in_step(patch, 3, signal.SIGINT)
         assert not train(settings, tmp_path / "run").finished
-    plain = preparation._store_training
+    plain = setup_module._store_training
 
-    def otherwise(settings, samples, *rest):
-        return replace(plain(settings, samples, *rest), unreadable={})
+    def otherwise(*arguments):
+        return replace(plain(*arguments), unreadable={})
 
-    monkeypatch.setattr(preparation, "_store_training", otherwise)
+    monkeypatch.setattr(setup_module, "_store_training", otherwise)
     assert resume(tmp_path / "run").finished
     assert (tmp_path / "run" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
 
@@ -345,7 +345,7 @@ def test_a_run_that_ended_early_is_not_trained_on_when_its_last_words_were_cut_o
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("edgetl.training.engine.run.finalize", killed)
         train(settings, tmp_path / "killed")
-    assert not read_state(tmp_path / "killed")["standing"]["finished"]
+    assert not read_state(tmp_path / "killed")["train_state"]["finished"]
     assert resume(tmp_path / "killed").finished
     assert standing(tmp_path / "killed") == standing(tmp_path / "whole") != (9, 0)
     assert (tmp_path / "killed" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
@@ -392,12 +392,12 @@ def test_a_run_killed_around_a_save_has_no_row_or_note_too_few_or_too_many(
 def test_a_resumed_run_knows_when_it_last_gained(two_parts, tmp_path, monkeypatch):
     settings = small(two_parts, epochs=12, early_stop=3, lr=1e-9, ema=0.0)
     train(settings, tmp_path / "whole")
-    whole = read_state(tmp_path / "whole")["standing"]
+    whole = read_state(tmp_path / "whole")["train_state"]
     with monkeypatch.context() as patch:
         signal_in_step(patch, 4 * (whole["gain_epoch"] + 1) + 2, signal.SIGINT)
         assert not train(settings, tmp_path / "run").finished
     assert resume(tmp_path / "run").finished
-    resumed = read_state(tmp_path / "run")["standing"]
+    resumed = read_state(tmp_path / "run")["train_state"]
     assert (
         (resumed["epoch"], resumed["gain_epoch"])
         == (whole["epoch"], whole["gain_epoch"])
@@ -494,7 +494,7 @@ def test_the_report_counts_what_earlier_parts_took(two_parts, tmp_path, monkeypa
     signal_in_step(monkeypatch, 2, signal.SIGINT)
     assert not train(small(two_parts), run).finished
     state = read_state(run)
-    write_state(run, {**state, "standing": {**state["standing"], "seconds": 7200.0}})
+    write_state(run, {**state, "train_state": {**state["train_state"], "seconds": 7200.0}})
     assert resume(run).finished
     assert "2 h 0 min" in (run / "report.html").read_text()
 
@@ -531,7 +531,7 @@ def test_max_time_counts_what_earlier_parts_took(two_parts, tmp_path, monkeypatc
         signal_in_step(patch, 2, signal.SIGINT)
         assert not train(small(two_parts, epochs=50, max_time=60), tmp_path / "run").finished
     state = {key: value for key, value in read_state(tmp_path / "run").items() if key != "schema"}
-    state["standing"]["seconds"] = 3600.0
+    state["train_state"]["seconds"] = 3600.0
     write_state(tmp_path / "run", state)
     assert resume(tmp_path / "run").finished
     assert standing(tmp_path / "run") == (1, 0)

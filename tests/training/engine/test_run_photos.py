@@ -126,7 +126,7 @@ def test_a_worker_process_that_is_killed_while_something_is_written_disturbs_no_
     ):
         patch.setattr(loop_module, "write_state", write)
         train(small(two_parts, cache="off", epochs=5, save_every=1e-6), tmp_path / "run")
-    assert read_state(tmp_path / "run")["standing"]["step"] > 0
+    assert read_state(tmp_path / "run")["train_state"]["step"] > 0
     assert resume(tmp_path / "run").finished
 
 

@@ -84,4 +84,4 @@ def test_a_random_head_has_no_half_way_and_is_not_judged(two_parts, tmp_path):
     train(small(two_parts, **settings), tmp_path / "run")
     state = read_state(tmp_path / "run")
     assert state["learner"]["midway"] is None
-    assert [row["epoch"] for row in state["standing"]["history"]] == [1]
+    assert [row["epoch"] for row in state["train_state"]["history"]] == [1]

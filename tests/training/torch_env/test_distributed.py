@@ -23,7 +23,7 @@ from edgetl.errors import RuntimeUnavailableError, TrainingError
 from edgetl.training.config.recipes import resolve
 from edgetl.training.config.settings import TrainSettings, flag
 from edgetl.training.engine.run import resume, train
-from edgetl.training.engine.setup import look_ahead
+from edgetl.training.engine.setup import check_machine
 from edgetl.training.engine.train_state import read_state
 from edgetl.training.evaluation.validation import Validation, scores
 from edgetl.training.input.sampler import Sampler
@@ -99,9 +99,9 @@ def test_the_weights_are_the_same_within_rounding(runs):
 
 def test_compiled_code_is_refused_where_processes_measure_batch_norm_together():
     together = Processes(torch.device("cpu"), world_size=2)
-    look_ahead(TrainSettings(data="photos", compile=True, norm_statistics=False), together)
+    check_machine(TrainSettings(data="photos", compile=True, norm_statistics=False), together)
     with pytest.raises(TrainingError, match="--compile"):
-        look_ahead(TrainSettings(data="photos", compile=True, norm_statistics=True), together)
+        check_machine(TrainSettings(data="photos", compile=True, norm_statistics=True), together)
 
 
 def test_metrics_are_over_all_processes_each_photo_once(runs):
@@ -161,7 +161,7 @@ def test_one_process_writes(runs):
 
 
 def test_a_run_of_two_processes_can_be_looked_at_by_one(runs):
-    state = read_state(runs / "two")["standing"]
+    state = read_state(runs / "two")["train_state"]
     assert state["finished"] and state["epoch"] == 2
     with pytest.raises(Exception, match="is finished"):
         resume(runs / "two")
@@ -242,7 +242,7 @@ def test_two_processes_stop_together_and_go_on_as_if_they_had_not(runs, tmp_path
     )
     assert stopped.returncode != 0
     assert "edgetl train --resume" in stopped.stderr
-    standing = read_state(tmp_path / "run")["standing"]
+    standing = read_state(tmp_path / "run")["train_state"]
     assert not standing["finished"]
     run(*together[2:], "-m", "edgetl.cli.main", "train", "--resume", str(tmp_path / "run"))
     whole, resumed = weights_of(runs / "two"), weights_of(tmp_path / "run")

@@ -1,4 +1,4 @@
-"""``edgetl train``: photos in, a run folder out. Its options are the fields of ``TrainSettings``."""
+"""``edgetl train``: photos in, a run folder out. Its options are those of ``TrainSettings``."""
 
 from __future__ import annotations
 
@@ -133,7 +133,8 @@ def command(
 ) -> None:
     """Train a classifier on DATA, and write the best weights, metrics and a report to a run folder.
 
-    DATA holds train/CLASS/ and val/CLASS/ with photos, or just CLASS/ folders, which are then split.
+    DATA holds train/CLASS/ and val/CLASS/ with photos, or just CLASS/ folders, which are then
+    split.
     With a GPU the whole network is trained, else its head. An interrupted run with epochs continues
     with --resume as if it had never stopped; without epochs the same command begins again, with the
     features that it has. Under torchrun all processes train together.

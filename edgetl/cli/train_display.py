@@ -22,7 +22,7 @@ _MANY_CLASSES = 30  # above, only the sums are shown
 
 
 class _NeverFailing:
-    """A stream that ignores failed writes: a run outlives its terminal, and a full disk for logs."""
+    """A stream that ignores failed writes: a run outlives its terminal and a full log disk."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream

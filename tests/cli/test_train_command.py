@@ -1,4 +1,4 @@
-"""``edgetl train`` as it is typed: what it prints, its exit codes, and that nothing it takes is ignored."""
+"""``edgetl train`` as it is typed: what it prints, its exit codes, no option ignored."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from edgetl.training.engine.run_photos import find_photos
 from edgetl.training.engine.train_state import read_state
 
 SMALL = shlex.split(
-    "--backbone timm/test_resnet --weights none --strategy full --image-size 32 --batch-size 8 --epochs 1 "
+    "--backbone timm/test_resnet --weights none --strategy full --image-size 32 "
+    "--batch-size 8 --epochs 1 "
     "--no-warm-head --workers 1 --device cpu"
 )
 
@@ -156,7 +157,9 @@ from edgetl.cli.main import command
 
 result = CliRunner().invoke(command, sys.argv[1:])
 print(result.output)
-sys.exit("torch was imported" if "torch" in sys.modules else 0 if result.exit_code in (1, 2) else f"exit {result.exit_code}")
+if "torch" in sys.modules:
+    sys.exit("torch was imported")
+sys.exit(0 if result.exit_code in (1, 2) else f"exit {result.exit_code}")
 """
 
 

@@ -54,7 +54,7 @@ class Listener:
 
 
 class ProgressListener(Listener):
-    """Reports everything that takes time to one progress callback; an epoch is a step of its own."""
+    """Reports what takes time to one progress callback; an epoch is a step of its own."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress

@@ -40,7 +40,7 @@ class Learner:
     steps          optimizer steps in an epoch
 
     last_lr        the largest learning rate of the last step
-    sums           float64 [3]: loss, right answers and photos of this process, since last set to zero
+    sums           float64 [3]: loss, right answers and photos of this process, since last zeroed
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Learner:
         self._trainable.train()
 
     def evaluated_network(self) -> nn.Module:
-        """The network to validate and keep, in eval mode: the average of weights if there is one."""
+        """The network to validate and keep, in eval mode: the average if there is one."""
         network = self._average.network if self._average else self._network
         # Some layers, not batch norm, measure each process's own photos.
         self._processes.broadcast(network.buffers())
@@ -143,10 +143,10 @@ class Learner:
     ) -> None:
         """One optimizer step over this process's part of the next ``count`` batches.
 
-        photos  of the whole step, in all processes. The gradient is that of the summed loss, divided
-                by it, however the step is split into batches and processes. It is not divided by the
-                photos' weights, which have a mean of 1 over an epoch: a step without a rare photo
-                would count as much as one with it.
+        photos  of the whole step, in all processes. The gradient is that of the summed loss,
+                divided by it, however the step is split into batches and processes. It is not
+                divided by the photos' weights, which have a mean of 1 over an epoch: a step without
+                a rare photo would count as much as one with it.
         """
         torch.manual_seed(torch_seed(self._settings.seed, STEP, epoch, step, self._processes.rank))
         self.last_lr = self.lr
@@ -204,7 +204,7 @@ class Learner:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` returned for the same backbone and settings, on any device."""
+        """Restore what ``state_dict`` returned, for the same backbone and settings."""
         load_state(self._network, state["network"])
         # Fused kernels are for GPUs. torch would use them, and their state's device, as saved.
         groups = [
@@ -227,8 +227,8 @@ class _Compiled(nn.Module):
 
     size  of the largest batch so far
 
-    By default, torch would compile it again for any size at the first smaller batch, and only use that
-    slower code from then on.
+    By default, torch would compile it again for any size at the first smaller batch, and only use
+    that slower code from then on.
     """
 
     def __init__(self, network: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""The training loop: epochs of steps and validations, with the best weights kept and states saved."""
+"""The training loop: epochs of steps and validations, keeping the best weights, saving states."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ class Loop:
     def run(self) -> bool:
         """Train to the end → True; False if a signal came first. The state is saved either way.
 
-        Raises TrainingError if the loss is no longer a number, CheckpointError if something can't be
-        written.
+        Raises TrainingError if the loss is no longer a number, CheckpointError if something can't
+        be written.
         """
         try:
             return self._train()

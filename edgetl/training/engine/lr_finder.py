@@ -68,7 +68,7 @@ def find_learning_rate(
 
     folders  what ``find_photos`` returned, if it was called already
 
-    Raises TrainingError if the solver fits the head, without a rate, or if the loss diverges at once.
+    Raises TrainingError if the head is fitted without a rate, or if the loss diverges at once.
     """
     if settings.optimizer == SOLVER:
         raise TrainingError(

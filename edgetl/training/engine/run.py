@@ -1,4 +1,4 @@
-"""One training run, from resolved settings to a complete run folder, or resumed where it stopped."""
+"""One training run, from resolved settings to a complete run folder, or resumed."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def train(
 
     overwrite  replace an earlier run in ``folder``, once this one has something to save
     folders    what ``find_photos`` returned, if it was called already
-    started    ``time.monotonic()`` when the run began, which ``max_time`` counts from (default: now)
+    started    ``time.monotonic()`` when the run began; ``max_time`` counts from there (default: now)
 
     Raises EdgetlErrors of many kinds before the first epoch, few after.
     """
@@ -114,8 +114,8 @@ def resume(
     data    where the photos are now, if they were moved
     device  another one than the run began on
 
-    Raises CheckpointError if there is no run, or its folder can't be written any more; TrainingError
-    if its photos have changed; else as ``train``.
+    Raises CheckpointError if there is no run, or its folder can't be written any more;
+    TrainingError if its photos have changed; else as ``train``.
     """
     started = time.monotonic()
     saved = read_state(folder)
@@ -141,7 +141,8 @@ def resume(
         if not Path(settings.data).is_dir():
             raise DataError(
                 f"{settings.data}, the folder of the photos, does not exist any more.",
-                f"Put it back, or name its new place: edgetl train DATA --resume {shell_word(folder)}",
+                "Put it back, or name its new place: "
+                f"edgetl train DATA --resume {shell_word(folder)}",
             )
         folders = find_photos(settings, context.listener)
         require_same_photos(folders, processes)

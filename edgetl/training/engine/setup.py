@@ -62,7 +62,7 @@ def training_processes(settings: TrainSettings) -> Iterator[Processes]:
 
 
 def check_machine(settings: TrainSettings, processes: Processes) -> None:
-    """Raise the errors that would otherwise only come after minutes, when an earlier run is gone."""
+    """Raise early the errors that would come after minutes, when an earlier run is gone."""
     reduced_type(settings.precision, processes.device)
     if settings.batch_size < processes.world_size and settings.optimizer != SOLVER:
         raise TrainingError(
@@ -192,7 +192,8 @@ def prepare_training(
         backbone, unreadable = prepared.backbone, dict(prepared.unreadable)
     elif settings.warm_head:
         context.listener.note(
-            f"The head of {backbone.name} is not one linear layer: training starts from a random one."
+            f"The head of {backbone.name} is not one linear layer: "
+            "training starts from a random one."
         )
 
     stored_folders = folders.without(unreadable)

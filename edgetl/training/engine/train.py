@@ -62,9 +62,9 @@ def train(
     options    the command's options, with underscores: ``epochs=20``, ``class_weights=True``,
                ``scale=(0.5, 1.0)``. None means not given
 
-    Raises TypeError for an unknown option and for arguments that don't belong together; TrainingError
-    for a value that can't be used, or options that have no effect; DataError for photos that can't be
-    trained on; CheckpointError for a run folder that can't be used.
+    Raises TypeError for an unknown option and for arguments that don't belong together;
+    TrainingError for a value that can't be used, or options that have no effect; DataError for
+    photos that can't be trained on; CheckpointError for a run folder that can't be used.
     """
     started = time.monotonic()
     given = {name: _plain(value) for name, value in options.items() if value is not None}

@@ -125,7 +125,7 @@ def _soften(
 ) -> Head:
     """Divide the head's logits so that it is no surer than smoothed targets reward.
 
-    A surer head has large losses at first, and training undoes what the network knows to lower them.
+    A surer head has large losses at first; to lower them, training undoes what the network knows.
     """
     classes, width = head.weight.shape
     some = samples[:: 1 + len(samples) * classes // _ENOUGH_LOGITS]

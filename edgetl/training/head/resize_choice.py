@@ -1,8 +1,8 @@
 """How photos are resized to the network's input: cropped, as published with its weights, or whole.
 
-A crop shows the middle of a photo larger and loses the rest. Where the subject is in the middle, that
-is right more often; where it fills the photo, the end of a sleeve or the top of a bottle is lost. A
-head's cross-validated loss on some of the training photos tells which it is.
+A crop shows the middle of a photo larger and loses the rest. Where the subject is in the middle,
+that is right more often; where it fills the photo, the end of a sleeve or the top of a bottle is
+lost. A head's cross-validated loss on some of the training photos tells which it is.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _improvement(
     samples: Sequence[Sample],
     found: dict[str, Features],
 ) -> float:
-    """By how many standard errors whole photos lower the loss of a head on the backbone's features."""
+    """By how many standard errors whole photos lower the loss of a fitted head."""
     own = own_features(backbone)
     weights = class_weights(context.settings, folders)
     return gain(
@@ -115,9 +115,9 @@ def _squashed(backbone: Backbone, size: tuple[int, int]) -> Backbone:
 def _takes(backbone: Backbone, size: tuple[int, int]) -> bool:
     """Whether the network takes photos of another shape, in every runtime.
 
-    Many transformers take squares of one size. Some only count their patches, and would take 18 × 32
-    for 24 × 24: they refuse a neighbouring size. ONNX has no adaptive pooling to a size that does not
-    divide the map's.
+    Many transformers take squares of one size. Some only count their patches, and would take
+    18 × 32 for 24 × 24: they refuse a neighbouring size. ONNX has no adaptive pooling to a size
+    that does not divide the map's.
     """
     pools = (
         part

@@ -16,7 +16,7 @@ _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def make_optimizer(
     settings: TrainSettings, groups: list[dict[str, Any]], device: torch.device
 ) -> Optimizer:
-    """SGD with momentum, Adam or AdamW over groups with their own learning rate and weight decay."""
+    """SGD with momentum, Adam or AdamW; each group has its own learning rate and decay."""
     # Layer-wise rates make dozens of groups: one kernel for each of them, not a dozen.
     fused = device.type == "cuda"
     if settings.optimizer == "sgd":

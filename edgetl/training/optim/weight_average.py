@@ -15,8 +15,8 @@ class WeightAverage:
     """A second network, in eval mode, whose weights follow those of the trained one.
 
     network  the trained one, on its device, with its frozen parts frozen
-    decay    share of the average kept at each step, near 1. Early on less is kept, (1 + n) / (10 + n)
-             after n steps, or a short run would mostly average its own beginning.
+    decay    share of the average kept at each step, near 1. Early on less is kept,
+             (1 + n) / (10 + n) after n steps, or a short run would mostly average its beginning.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:

@@ -1,4 +1,4 @@
-"""A run where one has been before: not by accident, not before the new one is written, and nothing of it left."""
+"""A run replaces an earlier one: not by accident, not too early, and completely."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The weights that a run keeps are in step with where it stands, wherever it is killed, and are its own."""
+"""The kept weights fit the saved state, wherever a run is killed, and are its own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from edgetl.training.models import checkpoint
 def test_kept_weights_are_those_that_the_saved_state_knows_of_wherever_a_run_is_killed(
     two_parts, tmp_path, monkeypatch, where
 ):
-    """Killed at the end of an epoch that was better: before the state was saved, after it, and after all was in place."""
+    """Killed after a better epoch: before the state was saved, after it, and after all of it."""
     run, settings = (
         tmp_path / "run",
         small(two_parts, epochs=3, ema=0.9, mixup=0.3, optimizer="sgd", lr=0.05, save_every=1e-6),
@@ -166,7 +166,7 @@ def test_weights_that_are_not_those_that_were_kept_are_refused(
 def test_weights_of_another_run_that_did_not_come_to_its_end_are_not_taken(
     two_parts, tmp_path, monkeypatch, step
 ):
-    """A run of the head alone was to take the place of an interrupted one, and was killed when its weights were there."""
+    """A run of the head alone should replace an interrupted one, and was killed at its end."""
     run, settings = (
         tmp_path / "run",
         small(two_parts, warm_head=True, feature_cache="off", lr=1e-9, ema=0.0),

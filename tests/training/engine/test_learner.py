@@ -1,4 +1,4 @@
-"""The network under training: what a step computes with, compiled or not, and what its errors say."""
+"""The learner: what a step computes with, compiled or not, and what its errors say."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_the_last_smaller_batch_of_an_epoch_compiles_nothing_again(
 
 
 def test_clipping_bounds_the_whole_gradient_not_each_number(two_parts):
-    """One step of plain SGD at rate 1 moves the weights by the gradient, whose norm is the limit where it was larger."""
+    """One step of plain SGD at rate 1 moves the weights by the clipped gradient."""
     plain = {
         "optimizer": "sgd",
         "momentum": 0.0,
@@ -133,7 +133,7 @@ def test_clipping_bounds_the_whole_gradient_not_each_number(two_parts):
 
 
 def test_class_weights_mean_the_same_in_batches_of_any_size(two_parts):
-    """At a tiny rate an epoch's steps add up to the gradient of the weighted loss, though most hold no rare photo."""
+    """At a tiny rate an epoch's steps add up to the gradient of the weighted loss."""
     plain = {
         "optimizer": "sgd",
         "momentum": 0.0,

@@ -1,4 +1,4 @@
-"""Runs whose schedule ends when their time is up, and runs without an end, whose schedule is left alone."""
+"""With a time limit the schedule ends when the time is up; without one it is left alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Interrupted runs go on as if they had never stopped: bit for bit on the CPU, wherever they were killed."""
+"""Interrupted runs continue as if they had never stopped: bit for bit on the CPU."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def in_process(folder: Path, settings: TrainSettings | None) -> None:
 
 
 def start(folder: Path, settings: TrainSettings | None = None) -> BaseProcess:
-    """A process of its own that begins the run, or resumes it; forked, since importing torch takes seconds."""
+    """A process that begins the run, or resumes it; forked: importing torch takes seconds."""
     process = multiprocessing.get_context("fork").Process(
         target=in_process, args=(folder, settings)
     )
@@ -90,7 +90,7 @@ def standing(folder: Path) -> tuple[int, int]:
 
 @pytest.fixture
 def one_thread():
-    """A forked process can't use torch's other threads, and a sum cut into other parts rounds otherwise."""
+    """A forked process can't use torch's threads, and a sum split otherwise rounds otherwise."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -245,7 +245,7 @@ def test_photos_that_changed_are_noticed(two_parts, tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_an_error_and_the_earlier_state_stays(two_parts, tmp_path, monkeypatch):
-    """A limit on the size of files stands for the full disk: the write fails in the middle either way."""
+    """A limit on file size stands for the full disk: the write fails in the middle either way."""
     with monkeypatch.context() as patch:
         signal_in_step(patch, 2, signal.SIGINT)
         train(small(two_parts), tmp_path / "run")
@@ -316,7 +316,7 @@ def test_a_run_stopped_before_a_smaller_batch_compiles_for_the_larger_ones(
 
 
 def test_what_was_left_out_when_the_run_began_stays_left_out(two_parts, tmp_path, monkeypatch):
-    """Decoders differ in what they can read, and on a GPU chance decides which of two a photo meets."""
+    """Decoders differ in what they can read; on a GPU chance decides which one a photo meets."""
     (two_parts / "train/ash/bad.png").write_bytes(b"not a photo")
     settings = small(two_parts)
     train(settings, tmp_path / "whole")
@@ -421,7 +421,7 @@ def test_a_run_goes_on_in_as_many_batches_an_epoch_as_it_began_with(
 def test_a_signal_to_all_processes_of_a_run_is_the_first_ones_to_answer(
     two_parts, tmp_path, one_thread
 ):
-    """As a batch system stops a job; those that decode photos must not be gone before the last batches are there."""
+    """As a batch system stops a job: decoding processes must not end before the last batches."""
 
     def in_group(folder: Path, settings: TrainSettings) -> None:
         os.setpgid(0, 0)

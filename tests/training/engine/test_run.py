@@ -362,8 +362,8 @@ def test_early_stop_and_max_time_end_a_run_that_is_finished(two_parts, tmp_path)
     )
     state = read_state(tmp_path / "stalled")["train_state"]
     assert (
-        f"Ended after epoch {state['epoch']} of 30: no improvement since epoch {state['best_epoch']}."
-        in notebook.notes
+        f"Ended after epoch {state['epoch']} of 30: "
+        f"no improvement since epoch {state['best_epoch']}." in notebook.notes
     )
     assert state["finished"] and state["epoch"] < 30
     assert state["epoch"] - state["best_epoch"] == 2

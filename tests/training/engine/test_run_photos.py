@@ -45,7 +45,7 @@ def test_unreadable_photos_are_found_before_any_epoch(two_parts, tmp_path, chang
 def test_where_no_val_folder_says_otherwise_damaged_photos_are_left_out_of_both_parts(
     write_photos, tmp_path, monkeypatch, strategy, room
 ):
-    """The run is that of a folder without them. A photo's side is that of its bytes, so they are cut until it stays."""
+    """The run is that of a folder without them; they are truncated so that the split stays."""
     data = write_photos(tmp_path / "data", {"ash": 20, "brick": 20})
     shutil.copytree(data, tmp_path / "sound")
     sides = scan(data)

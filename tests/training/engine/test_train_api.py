@@ -16,20 +16,18 @@ from edgetl.training.engine import train as train_module
 from edgetl.training.engine.train import train
 from edgetl.training.torch_env import distributed
 
-TINY = {
-    "backbone": "timm/test_resnet",
-    "weights": "none",
-    "device": "cpu",
-    "workers": 1,
-    "feature_cache": "off",
-}
+TINY = {"backbone": "timm/test_resnet", "weights": "none", "device": "cpu", "workers": 1}
 EPOCHS = {**TINY, "strategy": "full", "image_size": 32, "batch_size": 4, "warm_head": False}
 
 
 def test_only_a_head_is_trained_on_a_cpu_and_the_metrics_are_those_of_the_file(two_parts, tmp_path):
     steps = []
     result = train(
-        str(two_parts), tmp_path / "run", progress=lambda *step: steps.append(step), **TINY
+        str(two_parts),
+        tmp_path / "run",
+        feature_cache="off",
+        progress=lambda *step: steps.append(step),
+        **TINY,
     )
     assert result.finished and result.folder == tmp_path / "run"
     assert (result.settings.strategy, result.settings.optimizer) == ("features", "solver")

@@ -41,7 +41,7 @@ NORMALIZATION = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def photos(root: Path, size: tuple[int, int], *, at_the_ends: bool) -> Path:
-    """40 photos of two classes of ``size`` (height, width), told apart by the colour at their ends, or of their middle.
+    """40 photos of ``size`` (height, width); the colour of their ends, or middle, tells the class.
 
     The other part has a colour that says nothing.
     """
@@ -160,9 +160,7 @@ def test_no_photo_is_computed_twice_in_one_way(tmp_path, monkeypatch):
         ([50] * 300, [[5] * 300]),
     ],
 )
-def test_some_photos_of_each_class_decide_and_more_where_they_do_not_the_same_ones_wherever_they_lie(
-    counts, decide
-):
+def test_some_photos_of_each_class_decide_and_more_if_they_are_unsure(counts, decide):
     random = np.random.default_rng(0)
     samples = [
         Sample(Path(f"{label}/{number}"), label, random.bytes(8).hex())

@@ -18,7 +18,7 @@ from edgetl.training.torch_env.distributed import Processes
 
 
 class Twice(nn.Module):
-    """One layer under two names, batch norm, and a bias that is kept from one evaluation to the next."""
+    """One layer under two names, batch norm, and a bias cached between evaluations."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -70,23 +70,25 @@ def main() -> None:
         folders = scan(settings.data, val_fraction=0.05)
         print(f"{len(folders.train):,} photos of {len(folders.classes)} classes in {settings.data}")
         few = replace(folders, train=folders.train[:WARM_UP_PHOTOS], val=folders.val[:1])
-        make_kit(
+        make_setup(
             settings, few, processes, Path(folder)
         )  # a GPU and its decoder take seconds to wake up
         backbone = build_backbone(settings, folders.classes)
         started = time.monotonic()
-        kit = prepare_training(context_of(settings, processes, Path(folder)), folders, backbone)
+        setup = prepare_training(context_of(settings, processes, Path(folder)), folders, backbone)
         synchronize(device)
         decoding = time.monotonic() - started
         photos = len(folders.train) + len(folders.val)
         print(f"decoded once       {photos / decoding:10,.1f} photos/s  ({decoding:.1f} s)")
         plain = 0.0
         if not options.only_cached:  # first, while memory is as a tutorial finds it
-            plain = plain_rate(settings, kit, Path(settings.data), processes, options.steps)
+            plain = plain_rate(settings, setup, Path(settings.data), processes, options.steps)
         with keep_freed_memory(device):
-            synthetic = report("synthetic", synthetic_rate(settings, kit, processes, options.steps))
+            synthetic = report(
+                "synthetic", synthetic_rate(settings, setup, processes, options.steps)
+            )
             stored = report(
-                "photos", loader_rate(settings, kit, processes, options.steps), synthetic
+                "photos", loader_rate(settings, setup, processes, options.steps), synthetic
             )
             epochs = EPOCHS * len(folders.train)
             report(
@@ -97,7 +99,7 @@ def main() -> None:
             )
             if not options.only_cached:
                 off = TrainSettings(**{**vars(settings), "cache": "off"})
-                again = make_kit(off, folders, processes, Path(folder))
+                again = make_setup(off, folders, processes, Path(folder))
                 report("files", loader_rate(off, again, processes, options.steps), synthetic)
         if plain:
             report("plain", plain, synthetic)
@@ -162,7 +164,7 @@ def make_photos(folder: Path, count: int) -> Path:
     return folder
 
 
-def make_kit(
+def make_setup(
     settings: TrainSettings, folders: object, processes: Processes, folder: Path
 ) -> TrainingSetup:
     backbone = build_backbone(settings, folders.classes)
@@ -198,25 +200,25 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def learner_of(settings: TrainSettings, kit: TrainingSetup, processes: Processes) -> Learner:
-    learner = Learner(kit.backbone, settings, None, kit.sampler.batches, processes)
+def learner_of(settings: TrainSettings, setup: TrainingSetup, processes: Processes) -> Learner:
+    learner = Learner(setup.backbone, settings, None, setup.sampler.batches, processes)
     learner.train_mode()
     return learner
 
 
 def synthetic_rate(
-    settings: TrainSettings, kit: TrainingSetup, processes: Processes, steps: int
+    settings: TrainSettings, setup: TrainingSetup, processes: Processes, steps: int
 ) -> float:
-    height, width = kit.backbone.spec.fixed_size
+    height, width = setup.backbone.spec.fixed_size
     size = settings.batch_size
     images = torch.randn(size, height, width, 3, device=processes.device).permute(0, 3, 1, 2)
     places = np.arange(size)
     batch = Batch(
         images,
-        torch.randint(len(kit.folders.classes), (size,), device=processes.device),
+        torch.randint(len(setup.folders.classes), (size,), device=processes.device),
         Share(0, 0, places, places),
     )
-    learner = learner_of(settings, kit, processes)
+    learner = learner_of(settings, setup, processes)
     return timed(
         lambda number: learner.step(0, number, iter([batch]), 1, size),
         size,
@@ -226,17 +228,17 @@ def synthetic_rate(
 
 
 def loader_rate(
-    settings: TrainSettings, kit: TrainingSetup, processes: Processes, steps: int
+    settings: TrainSettings, setup: TrainingSetup, processes: Processes, steps: int
 ) -> float:
     def endless() -> Iterator[Share]:
-        whole = len(kit.folders.train) // settings.batch_size  # full batches only
+        whole = len(setup.folders.train) // settings.batch_size  # full batches only
         number = 0
         while True:
-            yield kit.sampler.share(number // whole, number % whole, 0)
+            yield setup.sampler.share(number // whole, number % whole, 0)
             number += 1
 
-    learner = learner_of(settings, kit, processes)
-    batches = kit.loader.batches(endless())
+    learner = learner_of(settings, setup, processes)
+    batches = setup.loader.batches(endless())
     try:
         size = settings.batch_size
         return timed(
@@ -247,12 +249,12 @@ def loader_rate(
 
 
 def plain_rate(
-    settings: TrainSettings, kit: TrainingSetup, data: Path, processes: Processes, steps: int
+    settings: TrainSettings, setup: TrainingSetup, data: Path, processes: Processes, steps: int
 ) -> float:
     """What a tutorial writes, with the same network, augmentation of the same kind, and precision."""
     from torchvision import datasets, transforms
 
-    device, spec = processes.device, kit.backbone.spec
+    device, spec = processes.device, setup.backbone.spec
     view = transforms.Compose(
         [
             transforms.RandomRotation(settings.rotation),
@@ -273,7 +275,7 @@ def plain_rate(
         pin_memory=device.type == "cuda",
         persistent_workers=True,
     )
-    network = kit.backbone.module.requires_grad_(True).train()
+    network = setup.backbone.module.requires_grad_(True).train()
     model = torch.compile(network) if settings.compile else network
     optimizer = torch.optim.AdamW(network.parameters(), settings.lr)
     reduced = reduced_type(settings.precision, device)

@@ -17,11 +17,11 @@ from edgetl.cli.printable import counted, printable
 from edgetl.system.paths import real_path
 from edgetl.system.shell import shell_word
 from edgetl.training.config.listener import Listener
+from edgetl.training.config.option import Option
 from edgetl.training.config.run_folder import BEST, LAST, REPORT, can_go_on
 from edgetl.training.config.settings import (
     OPTIONS,
     SOLVER,
-    Option,
     defaults,
     field_types,
     flag,

@@ -15,39 +15,15 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from edgetl.data.layout import DEFAULT_VAL_FRACTION
 from edgetl.errors import TrainingError
 from edgetl.system.paths import is_there
+from edgetl.training.config.option import Option
 from edgetl.training.config.run_folder import BEST, LAST
 
 # The optimizer that fits the head to frozen features as one convex problem, without epochs.
 SOLVER = "solver"
-_KINDS = {str: "text", bool: "True or False", int: "a whole number", float: "a number"}
-_MOST = 1e9  # the limit of numbers without another one: far above, something overflows
 # The smallest values of options that 0 turns off. A smaller alpha of a Beta distribution blends
 # nothing, and torch can't draw from it; a photo of fewer pixels shows nothing.
 _LEAST = {"mixup": 1e-3, "cutmix": 1e-3, "image_size": 16}
 _MOST_SIDE = 2048  # larger photos would not fit into memory
-
-
-@dataclass(frozen=True)
-class Option:
-    """What a field of ``TrainSettings`` takes.
-
-    group    heading in the command's help
-    help     one line
-    choices  the strings it takes, or () for any value of its type
-    low      smallest number; ``above`` instead: every number must be larger than it
-    high     largest number
-    needs    (other field, values): it has an effect only where that field has one of these values
-    common   among the few that most people need
-    """
-
-    group: str
-    help: str
-    choices: tuple[str, ...] = ()
-    low: float | None = None
-    above: float | None = None
-    high: float = _MOST
-    needs: tuple[str, tuple[str, ...]] | None = None
-    common: bool = False
 
 
 _LOOP = ("optimizer", ("sgd", "adam", "adamw"))
@@ -316,22 +292,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         kinds, initial = field_types(), defaults()
         for name, option in OPTIONS.items():
-            value = getattr(self, name)
-            numbers = value if isinstance(value, tuple) else (value,)
             parts = len(initial[name]) if isinstance(initial[name], tuple) else 1
-            if len(numbers) != parts or not all(_is_a(kinds[name], number) for number in numbers):
-                pair = "a pair, each " if parts > 1 else ""
-                raise TrainingError(
-                    f"{flag(name)} is {value!r}; it takes {pair}{_KINDS[kinds[name]]}."
-                )
-            if option.choices and value not in option.choices:
-                raise TrainingError(
-                    f"{flag(name)} is {value!r}; it takes {', '.join(option.choices)}."
-                )
-            if not isinstance(value, (str, bool)) and not all(
-                _fits(number, option) for number in numbers
-            ):
-                raise TrainingError(f"{flag(name)} is {value}; {_range(option)}.")
+            option.check(flag(name), getattr(self, name), kinds[name], parts)
         for name, least in _LEAST.items():
             if 0 < getattr(self, name) < least:
                 raise TrainingError(
@@ -427,24 +389,3 @@ def flag(name: str, value: Any = None) -> str:
 def flags(given: Mapping[str, Any]) -> str:
     """Several options (name → value), for use in a sentence."""
     return ", ".join(flag(name, value) for name, value in given.items())
-
-
-def _is_a(kind: type, value: Any) -> bool:
-    """Whole numbers are taken as floats; True and False are not numbers."""
-    return isinstance(value, (int, float) if kind is float else kind) and isinstance(
-        value, bool
-    ) == (kind is bool)
-
-
-def _fits(number: float, option: Option) -> bool:
-    low, above = option.low, option.above
-    return (
-        (low is None or number >= low)
-        and (above is None or number > above)
-        and number <= option.high
-    )
-
-
-def _range(option: Option) -> str:
-    least = f"above {option.above:g}" if option.above is not None else f"at least {option.low:g}"
-    return f"it must be {least} and at most {option.high:g}"

@@ -199,7 +199,7 @@ class Learner:
             "schedule": self._schedule.state_dict(),
             "scaler": self._scaler.state_dict(),
             "average": self._average.state_dict() if self._average else None,
-            "midway": self._interpolation.state_dict() if self._interpolation else None,
+            "interpolation": self._interpolation.state_dict() if self._interpolation else None,
             "compiled": self._compiled.size if self._compiled else 0,
         }
 
@@ -217,7 +217,7 @@ class Learner:
         if self._average is not None:
             self._average.load_state_dict(state["average"])
         if self._interpolation is not None:
-            self._interpolation.load_state_dict(state["midway"])
+            self._interpolation.load_state_dict(state["interpolation"])
         if self._compiled is not None:
             self._compiled.size = state["compiled"]
 

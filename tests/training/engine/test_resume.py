@@ -80,7 +80,7 @@ def wait_for(condition, process: BaseProcess) -> None:
         time.sleep(0.005)
 
 
-def standing(folder: Path) -> tuple[int, int]:
+def position(folder: Path) -> tuple[int, int]:
     try:
         values = read_state(folder)["train_state"]
     except CheckpointError:
@@ -106,7 +106,7 @@ def test_a_run_killed_at_random_points_ends_with_the_same_bits(two_parts, tmp_pa
     process = start(target, settings)
     kills = 0
     for place in [(0, 2), (0, 6), (1, 1), (2, 3)]:
-        wait_for(lambda place=place: standing(target) >= place, process)
+        wait_for(lambda place=place: position(target) >= place, process)
         time.sleep(chance.random() * 0.02)
         process.kill()
         process.join()
@@ -152,7 +152,7 @@ def test_ctrl_c_stops_after_the_step_and_the_run_goes_on_from_there(
         outcome = train(settings, tmp_path / "stopped")
     assert not outcome.finished
     steps = 2 if "accumulate" in changes else 4
-    assert standing(tmp_path / "stopped") == divmod(number, steps)
+    assert position(tmp_path / "stopped") == divmod(number, steps)
     assert resume(tmp_path / "stopped").finished
     assert (tmp_path / "stopped" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
     rows = [
@@ -347,7 +347,7 @@ def test_a_run_that_ended_early_is_not_trained_on_when_its_last_words_were_cut_o
         train(settings, tmp_path / "killed")
     assert not read_state(tmp_path / "killed")["train_state"]["finished"]
     assert resume(tmp_path / "killed").finished
-    assert standing(tmp_path / "killed") == standing(tmp_path / "whole") != (9, 0)
+    assert position(tmp_path / "killed") == position(tmp_path / "whole") != (9, 0)
     assert (tmp_path / "killed" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
 
 
@@ -381,7 +381,7 @@ def test_a_run_killed_around_a_save_has_no_row_or_note_too_few_or_too_many(
     ).iterdir():  # read in the order of names: by the second, then by processes
         file.rename(file.with_name("events.out.tfevents.1000000000.first"))
     assert resume(tmp_path / "run").finished
-    epochs = standing(tmp_path / "run")[0]
+    epochs = position(tmp_path / "run")[0]
     rows = (tmp_path / "run" / "history.csv").read_text().splitlines()[1:]
     assert [row.split(",")[0] for row in rows] == [str(epoch) for epoch in range(epochs + 1)]
     events = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
@@ -389,18 +389,18 @@ def test_a_run_killed_around_a_save_has_no_row_or_note_too_few_or_too_many(
     assert f"Ended after epoch {epochs} of 9" in (tmp_path / "run" / "report.html").read_text()
 
 
-def test_a_resumed_run_knows_when_it_last_gained(two_parts, tmp_path, monkeypatch):
+def test_a_resumed_run_knows_when_it_last_improved(two_parts, tmp_path, monkeypatch):
     settings = small(two_parts, epochs=12, early_stop=3, lr=1e-9, ema=0.0)
     train(settings, tmp_path / "whole")
     whole = read_state(tmp_path / "whole")["train_state"]
     with monkeypatch.context() as patch:
-        signal_in_step(patch, 4 * (whole["gain_epoch"] + 1) + 2, signal.SIGINT)
+        signal_in_step(patch, 4 * (whole["best_trained_epoch"] + 1) + 2, signal.SIGINT)
         assert not train(settings, tmp_path / "run").finished
     assert resume(tmp_path / "run").finished
     resumed = read_state(tmp_path / "run")["train_state"]
     assert (
-        (resumed["epoch"], resumed["gain_epoch"])
-        == (whole["epoch"], whole["gain_epoch"])
+        (resumed["epoch"], resumed["best_trained_epoch"])
+        == (whole["epoch"], whole["best_trained_epoch"])
         != (12, 12)
     )
 
@@ -432,7 +432,7 @@ def test_a_signal_to_all_processes_of_a_run_is_the_first_ones_to_answer(
         target=in_group, args=(tmp_path / "run", settings)
     )
     process.start()
-    wait_for(lambda: standing(tmp_path / "run") >= (1, 0), process)
+    wait_for(lambda: position(tmp_path / "run") >= (1, 0), process)
     os.killpg(process.pid, signal.SIGTERM)
     process.join(60)
     assert process.exitcode == 130
@@ -534,7 +534,7 @@ def test_max_time_counts_what_earlier_parts_took(two_parts, tmp_path, monkeypatc
     state["train_state"]["seconds"] = 3600.0
     write_state(tmp_path / "run", state)
     assert resume(tmp_path / "run").finished
-    assert standing(tmp_path / "run") == (1, 0)
+    assert position(tmp_path / "run") == (1, 0)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

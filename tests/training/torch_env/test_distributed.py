@@ -242,8 +242,7 @@ def test_two_processes_stop_together_and_go_on_as_if_they_had_not(runs, tmp_path
     )
     assert stopped.returncode != 0
     assert "edgetl train --resume" in stopped.stderr
-    standing = read_state(tmp_path / "run")["train_state"]
-    assert not standing["finished"]
+    assert not read_state(tmp_path / "run")["train_state"]["finished"]
     run(*together[2:], "-m", "edgetl.cli.main", "train", "--resume", str(tmp_path / "run"))
     whole, resumed = weights_of(runs / "two"), weights_of(tmp_path / "run")
     for key in whole:

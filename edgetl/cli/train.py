@@ -135,9 +135,9 @@ def command(
 
     DATA holds train/CLASS/ and val/CLASS/ with photos, or just CLASS/ folders, which are then
     split.
-    With a GPU the whole network is trained, else its head. An interrupted run with epochs continues
-    with --resume as if it had never stopped; without epochs the same command begins again, with the
-    features that it has. Under torchrun all processes train together.
+    With a GPU the whole network is trained, else its head. Where there are epochs, an interrupted
+    run goes on with --resume as if it had never stopped; else the same command begins again, with
+    the features that it has. Under torchrun all processes train together.
 
     \b
     Example:

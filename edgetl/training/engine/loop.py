@@ -40,7 +40,8 @@ class Loop:
     """A run of ``settings.epochs`` epochs, from where ``state`` says.
 
     identity  plain values that are saved with each state; a resumed run is compared with them
-    state     changed as the run goes on
+    state     updated as the run goes on
+
     kept      the best weights; None before the first validation, and in a resumed run until an
               epoch is better
     """
@@ -59,10 +60,8 @@ class Loop:
         self.kept: KeptWeights | None = None
         self._steps_per_epoch = setup.sampler.steps
         self._budget = TimeBudget(context.started - state.seconds, self._settings.max_time)
-        self._save_timer, self._report_timer = (
-            Timer(self._settings.save_every),
-            Timer(_REPORT_SECONDS),
-        )
+        self._save_timer = Timer(self._settings.save_every)
+        self._report_timer = Timer(_REPORT_SECONDS)
         self._epoch_started, self._first_step = time.monotonic(), 0
         self._events: Events | None = None
 

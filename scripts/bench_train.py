@@ -37,8 +37,9 @@ import torch
 import torch.nn.functional as F
 
 from edgetl.data.image_folder import scan
-from edgetl.training.config.listener import Listener
+from edgetl.training.config.listener import Listener, RecordingListener
 from edgetl.training.config.recipes import resolve
+from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.settings import TrainSettings
 from edgetl.training.engine.learner import Learner
 from edgetl.training.engine.setup import TrainingSetup, build_backbone, prepare_training
@@ -75,23 +76,23 @@ def main() -> None:
         print(f"{len(folders.train):,} photos of {len(folders.classes)} classes in {settings.data}")
         few = replace(folders, train=folders.train[:WARM_UP_PHOTOS], val=folders.val[:1])
         # A GPU and its decoder take seconds to start.
-        make_kit(settings, few, processes, Path(folder))
+        make_setup(settings, few, processes, Path(folder))
         backbone = build_backbone(settings, folders.classes)
         started = time.monotonic()
-        kit = prepare_training(
-            settings, folders, backbone, processes, Path(folder), Listener(), left_out=()
-        )
+        setup = prepare_training(context_of(settings, processes, Path(folder)), folders, backbone)
         synchronize(device)
         decoding = time.monotonic() - started
         photos = len(folders.train) + len(folders.val)
         print(f"decoded once       {photos / decoding:10,.1f} photos/s  ({decoding:.1f} s)")
         plain = 0.0
         if not options.only_cached:  # first, before the memory allocator is set up
-            plain = plain_rate(settings, kit, Path(settings.data), processes, options.steps)
+            plain = plain_rate(settings, setup, Path(settings.data), processes, options.steps)
         with keep_freed_memory(device):
-            synthetic = report("synthetic", synthetic_rate(settings, kit, processes, options.steps))
+            synthetic = report(
+                "synthetic", synthetic_rate(settings, setup, processes, options.steps)
+            )
             stored = report(
-                "photos", loader_rate(settings, kit, processes, options.steps), synthetic
+                "photos", loader_rate(settings, setup, processes, options.steps), synthetic
             )
             epochs = EPOCHS * len(folders.train)
             report(
@@ -102,7 +103,7 @@ def main() -> None:
             )
             if not options.only_cached:
                 off = TrainSettings(**{**vars(settings), "cache": "off"})
-                again = make_kit(off, folders, processes, Path(folder))
+                again = make_setup(off, folders, processes, Path(folder))
                 report("files", loader_rate(off, again, processes, options.steps), synthetic)
         if plain:
             report("plain", plain, synthetic)
@@ -167,11 +168,15 @@ def make_photos(folder: Path, count: int) -> Path:
     return folder
 
 
-def make_kit(
+def make_setup(
     settings: TrainSettings, folders: object, processes: Processes, folder: Path
 ) -> TrainingSetup:
     backbone = build_backbone(settings, folders.classes)
-    return prepare_training(settings, folders, backbone, processes, folder, Listener(), left_out=())
+    return prepare_training(context_of(settings, processes, folder), folders, backbone)
+
+
+def context_of(settings: TrainSettings, processes: Processes, folder: Path) -> RunContext:
+    return RunContext(settings, folder, processes, RecordingListener(Listener()), time.monotonic())
 
 
 def report(name: str, rate: float, whole: float | None = None, remark: str = "") -> float:
@@ -199,25 +204,25 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def learner_of(settings: TrainSettings, kit: TrainingSetup, processes: Processes) -> Learner:
-    learner = Learner(kit.backbone, settings, None, kit.sampler.batches, processes)
-    learner.begin_training()
+def learner_of(settings: TrainSettings, setup: TrainingSetup, processes: Processes) -> Learner:
+    learner = Learner(setup.backbone, settings, None, setup.sampler.batches, processes)
+    learner.train_mode()
     return learner
 
 
 def synthetic_rate(
-    settings: TrainSettings, kit: TrainingSetup, processes: Processes, steps: int
+    settings: TrainSettings, setup: TrainingSetup, processes: Processes, steps: int
 ) -> float:
-    height, width = kit.backbone.spec.fixed_size
+    height, width = setup.backbone.spec.fixed_size
     size = settings.batch_size
     images = torch.randn(size, height, width, 3, device=processes.device).permute(0, 3, 1, 2)
     places = np.arange(size)
     batch = Batch(
         images,
-        torch.randint(len(kit.folders.classes), (size,), device=processes.device),
+        torch.randint(len(setup.folders.classes), (size,), device=processes.device),
         Share(0, 0, places, places),
     )
-    learner = learner_of(settings, kit, processes)
+    learner = learner_of(settings, setup, processes)
     return timed(
         lambda number: learner.step(0, number, iter([batch]), 1, size),
         size,
@@ -227,17 +232,17 @@ def synthetic_rate(
 
 
 def loader_rate(
-    settings: TrainSettings, kit: TrainingSetup, processes: Processes, steps: int
+    settings: TrainSettings, setup: TrainingSetup, processes: Processes, steps: int
 ) -> float:
     def endless() -> Iterator[Share]:
-        whole = len(kit.folders.train) // settings.batch_size  # full batches only
+        whole = len(setup.folders.train) // settings.batch_size  # full batches only
         number = 0
         while True:
-            yield kit.sampler.share(number // whole, number % whole, 0)
+            yield setup.sampler.share(number // whole, number % whole, 0)
             number += 1
 
-    learner = learner_of(settings, kit, processes)
-    batches = kit.loader.batches(endless())
+    learner = learner_of(settings, setup, processes)
+    batches = setup.loader.batches(endless())
     try:
         size = settings.batch_size
         return timed(
@@ -248,12 +253,12 @@ def loader_rate(
 
 
 def plain_rate(
-    settings: TrainSettings, kit: TrainingSetup, data: Path, processes: Processes, steps: int
+    settings: TrainSettings, setup: TrainingSetup, data: Path, processes: Processes, steps: int
 ) -> float:
     """A tutorial's loop, with the same network, kind of augmentation, and precision."""
     from torchvision import datasets, transforms
 
-    device, spec = processes.device, kit.backbone.spec
+    device, spec = processes.device, setup.backbone.spec
     view = transforms.Compose(
         [
             transforms.RandomRotation(settings.rotation),
@@ -274,7 +279,7 @@ def plain_rate(
         pin_memory=device.type == "cuda",
         persistent_workers=True,
     )
-    network = kit.backbone.module.requires_grad_(True).train()
+    network = setup.backbone.module.requires_grad_(True).train()
     model = torch.compile(network) if settings.compile else network
     optimizer = torch.optim.AdamW(network.parameters(), settings.lr)
     reduced = reduced_type(settings.precision, device)

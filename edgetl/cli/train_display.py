@@ -1,4 +1,4 @@
-"""What a training run looks like on a terminal: tables, a progress bar, a line for each epoch."""
+"""A training run on a terminal: a table of classes, a progress bar, a line for each epoch."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from edgetl.training.config.listener import Listener, StepReport
 _MANY_CLASSES = 30  # above, only the sums are shown
 
 
-class _Unfailing:
-    """A stream that takes what can't be written for written: a run must not end because its terminal or its log's disk did."""
+class _NeverFailing:
+    """A stream that ignores failed writes: a run outlives its terminal and a full log disk."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -44,9 +44,9 @@ class Display(Listener):
     """Writes to standard error; bars only where that is a terminal."""
 
     def __init__(self) -> None:
-        stream = cast("IO[str]", _Unfailing(sys.stderr)) if sys.stderr else None
+        stream = cast("IO[str]", _NeverFailing(sys.stderr)) if sys.stderr else None
         self._console = Console(file=stream, highlight=False, emoji=False)
-        self._progress = Progress(
+        self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[detail]}"),
@@ -56,10 +56,10 @@ class Display(Listener):
             disable=not self._console.is_terminal,
         )
         self._task: TaskID | None = None
-        self._what, self._began = "", (0.0, 0)
+        self._title, self._began = "", (0.0, 0)
 
     def __enter__(self) -> Display:
-        self._progress.start()
+        self._bar.start()
         return self
 
     def __exit__(
@@ -68,10 +68,10 @@ class Display(Listener):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._progress.stop()
+        self._bar.stop()
 
-    def found(self, folders: ImageFolders) -> None:
-        """The classes and their photos."""
+    def photos_found(self, folders: ImageFolders) -> None:
+        """The classes and how many photos they have."""
         table = Table("class", "train", "val", box=None, pad_edge=False)
         for column in table.columns[1:]:
             column.justify = "right"
@@ -94,22 +94,22 @@ class Display(Listener):
         self._console.print(f"[yellow]note:[/] {escape(lines)}", soft_wrap=True)
 
     def stopping(self, sentence: str) -> None:
-        """Where Ctrl-C seems to do nothing."""
+        """Ctrl-C takes effect later: what happens until then."""
         self._console.print(sentence)
 
-    def working(self, what: str, done: int, total: int) -> None:
+    def progress(self, step: str, done: int, total: int, /) -> None:
         """A step before or after training, as a bar."""
-        if what != self._what:
+        if step != self._title:
             self._began = time.monotonic(), done
         since, first = self._began
-        left = (time.monotonic() - since) / max(done - first, 1) * (total - done)
-        detail = f"{done:,} of {total:,}" + (
-            f"  {clock(left)} left" if first < done < total else ""
-        )
-        self._show(what, done, total, detail if total else "")
+        detail = f"{done:,} of {total:,}" if total else ""
+        if first < done < total:
+            left = (time.monotonic() - since) / (done - first) * (total - done)
+            detail += f"  {clock(left)} left"
+        self._show(step, done, total, detail)
 
     def step(self, report: StepReport) -> None:
-        """An epoch in the making, as a bar."""
+        """The current epoch, as a bar."""
         detail = (
             f"loss {report.loss:.3f}  accuracy {report.accuracy:.1%}  "
             f"{_rate(report.images_per_second)}  {clock(report.seconds_left)} left"
@@ -117,23 +117,23 @@ class Display(Listener):
         self._show(f"Epoch {report.epoch}/{report.epochs}", report.step, report.steps, detail)
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """One line for an epoch that is done, or for the solved head before them."""
-        judged = f"val loss {row['val_loss']:7.4f}  val accuracy {row['val_accuracy']:7.2%}"
-        line = f"{'solved head':<41}  {judged}"
+        """One line for an epoch that is done, or for the fitted head before the first."""
+        validated = f"val loss {row['val_loss']:7.4f}  val accuracy {row['val_accuracy']:7.2%}"
+        line = f"{'solved head':<41}  {validated}"
         if row["epoch"]:
             trained = f"loss {row['train_loss']:7.4f}  accuracy {row['train_accuracy']:7.2%}"
-            line = f"epoch {row['epoch']:>3}  {trained:>30}  {judged}  {_rate(row['images_per_second'])}"
+            rate = _rate(row["images_per_second"])
+            line = f"epoch {row['epoch']:>3}  {trained:>30}  {validated}  {rate}"
         self._console.print(line, soft_wrap=True)
 
-    def _show(self, what: str, done: int, total: int, detail: str) -> None:
-        if self._task is None or what != self._what:
-            if self._task is not None:
-                self._progress.remove_task(self._task)
-            self._task, self._what = (
-                self._progress.add_task(what, total=total or None, detail=detail),
-                what,
-            )
-        self._progress.update(self._task, completed=done, total=total or None, detail=detail)
+    def _show(self, title: str, done: int, total: int, detail: str) -> None:
+        if self._task is not None and title != self._title:
+            self._bar.remove_task(self._task)
+            self._task = None
+        if self._task is None:
+            self._task = self._bar.add_task(title, total=total or None, detail=detail)
+            self._title = title
+        self._bar.update(self._task, completed=done, total=total or None, detail=detail)
 
 
 def _rate(images_per_second: float) -> str:

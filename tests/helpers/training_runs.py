@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from edgetl.training.config.listener import Listener
+from edgetl.training.config.listener import Listener, RecordingListener
 from edgetl.training.config.recipes import resolve
+from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.run_folder import BEST
 from edgetl.training.config.settings import TrainSettings
 from edgetl.training.engine.learner import Learner
+from edgetl.training.torch_env.distributed import Processes
 
 SMALL: dict[str, Any] = {
     "backbone": "timm/test_resnet",
@@ -36,7 +39,7 @@ def small(data: Path, **changes: Any) -> TrainSettings:
 
 
 def features_of(data: Path, backbone: str = "timm/test_resnet") -> TrainSettings:
-    """Settings of a run that solves for the head, and keeps no features."""
+    """Settings of a run that only fits the head, and keeps no features."""
     given = {
         "backbone": backbone,
         "weights": "none",
@@ -47,13 +50,21 @@ def features_of(data: Path, backbone: str = "timm/test_resnet") -> TrainSettings
     return resolve(data, given, cuda=False)
 
 
+def context_of(
+    settings: TrainSettings, folder: Path, listener: Listener | None = None
+) -> RunContext:
+    """The context of a run in one process on the CPU."""
+    recording = RecordingListener(listener or Listener())
+    return RunContext(settings, folder, Processes(torch.device("cpu")), recording, time.monotonic())
+
+
 def weights_of(run: Path) -> dict[str, Tensor]:
     """The kept weights of a run folder."""
     return load_file(run / BEST)
 
 
 class Notebook(Listener):
-    """Writes down what it is told."""
+    """Records the notes and rows that it receives."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -72,7 +83,7 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 def signal_in_step(monkeypatch: pytest.MonkeyPatch, number: int, kind: signal.Signals) -> None:
-    """Have the signal arrive in the middle of step ``number``, counted over the run."""
+    """Raise the signal in the middle of step ``number``, counted over the run."""
     seen = 0
     plain = Learner.step
 

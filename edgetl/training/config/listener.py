@@ -1,18 +1,25 @@
-"""What a training run tells whoever watches it."""
+"""Callbacks of a training run."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from edgetl.data.image_folder import ImageFolders
+from edgetl.system.progress import Progress
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """Where a run stands within an epoch; ``loss`` and ``accuracy`` (0..1) are means over the epoch so far."""
+    """The position of a run within an epoch.
+
+    epoch, step    how many have begun or are done, from 1
+    epochs, steps  how many there are, of steps in an epoch
+    loss           mean over the photos of the epoch so far
+    accuracy       the same, 0..1
+    seconds_left   of the run
+    """
 
     epoch: int
     epochs: int
@@ -25,57 +32,60 @@ class StepReport:
 
 
 class Listener:
-    """Told what happens; this one keeps it to itself. Called by one thread at a time: be quick."""
+    """The callbacks of a run; these do nothing. Called by one thread at a time, and waited for."""
 
-    def found(self, folders: ImageFolders) -> None:
-        """Classes and photos, before any of them is decoded."""
+    def photos_found(self, folders: ImageFolders) -> None:
+        """Classes and photos were found; none is decoded yet."""
 
     def note(self, sentence: str) -> None:
         """Something that the user should know."""
 
     def stopping(self, sentence: str) -> None:
-        """Ctrl-C, or a polite kill, has come: what happens until the end. Called between any two things that happen."""
+        """Ctrl-C or SIGTERM arrived; ``sentence`` says what happens next. Called at any moment."""
 
-    def working(self, what: str, done: int, total: int) -> None:
-        """How far a step before or after training is; 0 of 0: not counted."""
+    def progress(self, step: str, done: int, total: int, /) -> None:
+        """The progress of a step before or after training; see ``edgetl.system.progress``."""
 
     def step(self, report: StepReport) -> None:
-        """A step is done; told a few times a second at most."""
+        """An optimizer step is done; called a few times a second at most."""
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """An epoch is done and validated; the values of one row of history.csv."""
+        """An epoch is done and validated; ``row`` is its row of history.csv."""
 
 
-class Remembering(Listener):
-    """Passes everything on, and remembers the notes for the report, with those of an interrupted run's earlier parts."""
+class ProgressListener(Listener):
+    """Reports what takes time to one progress callback; an epoch is a step of its own."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def progress(self, step: str, done: int, total: int, /) -> None:
+        """A step before or after training."""
+        self._progress(step, done, total)
+
+    def step(self, report: StepReport) -> None:
+        """Steps of one epoch."""
+        self._progress(f"Epoch {report.epoch}/{report.epochs}", report.step, report.steps)
+
+
+class RecordingListener(Listener):
+    """Passes everything on, and records the notes for the report.
+
+    notes  those of the interrupted run that this one resumes
+    """
 
     def __init__(self, listener: Listener, notes: Sequence[str] = ()) -> None:
         self.notes = list(notes)
-        self._told = set[str]()  # in this part of the run
-        self.found, self.working = listener.found, listener.working  # type: ignore[method-assign]
+        self._passed_on = set[str]()
+        self._listener = listener
+        self.photos_found, self.progress = listener.photos_found, listener.progress  # type: ignore[method-assign]
         self.step, self.epoch = listener.step, listener.epoch  # type: ignore[method-assign]
         self.stopping = listener.stopping  # type: ignore[method-assign]
-        self._listener = listener
 
     def note(self, sentence: str) -> None:
-        """Remember it, and pass it on if it is new."""
-        if sentence not in self._told:
-            self._told.add(sentence)
+        """Record it, and pass it on the first time."""
+        if sentence not in self._passed_on:
+            self._passed_on.add(sentence)
             self._listener.note(sentence)
         if sentence not in self.notes:
             self.notes.append(sentence)
-
-
-class Counter:
-    """Counts in one step before training, from any thread."""
-
-    def __init__(self, listener: Listener, what: str, total: int) -> None:
-        self._listener, self._what, self._total, self._done = listener, what, total, 0
-        self._one_at_a_time = threading.Lock()
-        listener.working(what, 0, total)
-
-    def __call__(self) -> None:
-        """One more."""
-        with self._one_at_a_time:
-            self._done += 1
-            self._listener.working(self._what, self._done, self._total)

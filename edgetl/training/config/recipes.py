@@ -1,4 +1,4 @@
-"""Recipes: which values the options have that nobody gave."""
+"""Recipes: the values of options that were not given."""
 
 from __future__ import annotations
 
@@ -46,44 +46,48 @@ CLASSIC: Mapping[str, Any] = {
     "ratio": (0.95, 1.05),
     "colour": 0.0,
 }
-"""The well-known transfer-learning recipe, part by part."""
+"""The well-known transfer-learning recipe, option by option."""
 
-_OTHER_OPTIMIZERS: Mapping[str, Mapping[str, float]] = {
+OTHER_OPTIMIZERS: Mapping[str, Mapping[str, float]] = {
     "sgd": {"lr": 2e-3, "weight_decay": 1e-4},
-    "adam": {
-        "weight_decay": 0.0
-    },  # which is part of its gradient, and is divided by the gradient's size with it
+    # Adam adds the decay to the gradient, and then divides it by the gradient's size.
+    "adam": {"weight_decay": 0.0},
 }
-"""What the defaults, which are AdamW's, don't suit; see scripts/experiments.md."""
+"""Values for the optimizers that AdamW's, the defaults, don't suit; see scripts/experiments.md."""
 
 
-def resolve(data: str | Path, given: Mapping[str, Any], *, cuda: bool) -> TrainSettings:
-    """Fill what was not given: from the recipe, then from the defaults.
+def resolve(data: str | Path, given: Mapping[str, Any], *, cuda: bool | None) -> TrainSettings:
+    """The settings of a run: what was given, completed from the recipe and the defaults.
 
-    given  field of ``TrainSettings`` → value, of the options that someone gave
-    cuda   whether the run is on a GPU, which decides ``--strategy auto``
+    given  field of ``TrainSettings`` → value, of the options that were given
+    cuda   whether the run is on a GPU, which decides ``--strategy auto``. None: not known yet; the
+           result is then for one or the other, and an error is an error on both
 
-    Raises TrainingError for options that would have no effect beside the others, and weights that are not there.
+    Raises TrainingError for a value that can't be used, for options that have no effect beside the
+    others, and for weights that don't exist.
     """
+    if cuda is None:
+        try:
+            return resolve(data, given, cuda=True)
+        except TrainingError:
+            return resolve(data, given, cuda=False)
+    folder = str(Path(data).absolute())
+    TrainSettings(**{"data": folder, **given})  # raises for what no recipe could make right
     recipe = dict(CLASSIC) if given.get("recipe") == "classic" else {}
     strategy = given.get("strategy", recipe.get("strategy", "auto"))
     if strategy == "auto":
         strategy = "full" if cuda else "features"
-    if not recipe and strategy == "features":
+    if strategy == "features" and not recipe:
         recipe["optimizer"] = SOLVER
-    if given.get("weights") == "none":  # then there are no pretrained statistics to keep
+    if given.get("weights") == "none":  # there are no pretrained statistics to keep
         recipe["norm_statistics"] = True
-    if strategy == "features":  # nothing of what measures them is trained
+    if strategy == "features":  # nothing that measures them is trained
         recipe.pop("norm_statistics", None)
     weights = given.get("weights", "auto")
-    if (
-        weights not in ("auto", "none") and (Path(weights) / BEST).is_file()
-    ):  # a run stands for its weights
+    if weights not in ("auto", "none") and (Path(weights) / BEST).is_file():  # a run's folder
         given = {**given, "weights": str(Path(weights) / BEST)}
-    suited = _OTHER_OPTIMIZERS.get({**recipe, **given}.get("optimizer", ""), {})
-    settings = TrainSettings(
-        **{"data": str(Path(data).absolute()), **suited, **recipe, **given, "strategy": strategy}
-    )
+    suited = OTHER_OPTIMIZERS.get({**recipe, **given}.get("optimizer", ""), {})
+    settings = TrainSettings(**{"data": folder, **suited, **recipe, **given, "strategy": strategy})
     _refuse_contradictions(settings, given)
     if settings.weights not in ("auto", "none"):
         require_weights_file(Path(settings.weights))
@@ -101,22 +105,22 @@ def _refuse_contradictions(settings: TrainSettings, given: Mapping[str, Any]) ->
         )
     if "feature_cache" in given and not settings.has_effect("feature_cache"):
         raise TrainingError(
-            "--feature-cache: no effect without --warm-head or --optimizer solver.",
-            "Leave it out, or add that.",
+            f"--feature-cache has no effect without --warm-head or --optimizer {SOLVER}.",
+            "Leave it out, or add one of them.",
         )
-    idle = {name: value for name, value in given.items() if not settings.has_effect(name)}
-    if not idle:
+    unused = {name: value for name, value in given.items() if not settings.has_effect(name)}
+    if not unused:
         return
-    needs = [needs for name in idle if (needs := OPTIONS[name].needs)]
-    if settings.optimizer == SOLVER and "optimizer" in {other for other, _ in needs} <= {
-        "optimizer",
-        "strategy",
-    }:
+    needs = [needs for name in unused if (needs := OPTIONS[name].needs)]
+    needed = {other for other, _ in needs}
+    if settings.optimizer == SOLVER and "optimizer" in needed <= {"optimizer", "strategy"}:
         raise TrainingError(
-            f"{flags(idle)}: no effect where the head is solved for, without epochs.",
-            "Train the head step by step with --optimizer adamw, or more of the network with --strategy full.",
+            f"{flags(unused)}: no effect where the head is solved for, without epochs.",
+            "Train the head step by step with --optimizer adamw, "
+            "or more of the network with --strategy full.",
         )
     wanted = sorted({f"{flag(other)} {' or '.join(values)}" for other, values in needs})
     raise TrainingError(
-        f"{flags(idle)}: no effect without {', '.join(wanted)}.", "Leave it out, or add that."
+        f"{flags(unused)}: no effect without {', '.join(wanted)}.",
+        "Leave it out, or add that.",
     )

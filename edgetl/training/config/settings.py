@@ -1,4 +1,7 @@
-"""Every knob of a training run: its default, what it takes, its help. The command's options are made from here."""
+"""Every option of a training run: its default, its values, its help.
+
+The options of the command ``edgetl train`` are made from these.
+"""
 
 from __future__ import annotations
 
@@ -12,38 +15,15 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from edgetl.data.layout import DEFAULT_VAL_FRACTION
 from edgetl.errors import TrainingError
 from edgetl.system.paths import is_there
+from edgetl.training.config.option import Option
 from edgetl.training.config.run_folder import BEST, LAST
 
-SOLVER = "solver"  # the optimizer that fits the head on frozen features as one convex problem, without epochs
-_KINDS = {str: "text", bool: "True or False", int: "a whole number", float: "a number"}
-_MOST = 1e9  # of every number without another limit: far above, something overflows
-# Of options that 0 turns off. A far smaller alpha of a Beta distribution blends nothing, and torch can't draw from it; a
-# photo of fewer pixels shows nothing, and one of more than _MOST_SIDE is enlarged past what a machine can hold.
+# The optimizer that fits the head to frozen features as one convex problem, without epochs.
+SOLVER = "solver"
+# The smallest values of options that 0 turns off. A smaller alpha of a Beta distribution blends
+# nothing, and torch can't draw from it; a photo of fewer pixels shows nothing.
 _LEAST = {"mixup": 1e-3, "cutmix": 1e-3, "image_size": 16}
-_MOST_SIDE = 2048
-
-
-@dataclass(frozen=True)
-class Option:
-    """What a field of ``TrainSettings`` takes.
-
-    group    heading in the command's help
-    help     one line
-    choices  the strings it takes, or () for any value of its type
-    low      smallest number; ``above`` instead: every number must be larger than it
-    high     largest number
-    needs    (other field, values): it has an effect only where that field has one of these values
-    common   among the few that most people need
-    """
-
-    group: str
-    help: str
-    choices: tuple[str, ...] = ()
-    low: float | None = None
-    above: float | None = None
-    high: float = _MOST
-    needs: tuple[str, tuple[str, ...]] | None = None
-    common: bool = False
+_MOST_SIDE = 2048  # larger photos would not fit into memory
 
 
 _LOOP = ("optimizer", ("sgd", "adam", "adamw"))
@@ -58,9 +38,11 @@ def _option(
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """One training run. Raises TrainingError for a value that can't be used. See ``recipes.resolve`` for recipes.
+    """The settings of one training run; ``recipes.resolve`` makes them from what a user gave.
 
     data  the photos' folder, absolute. Every other field is described by its ``Option``.
+
+    Raises TrainingError for a value that can't be used.
     """
 
     data: str
@@ -310,22 +292,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         kinds, initial = field_types(), defaults()
         for name, option in OPTIONS.items():
-            value = getattr(self, name)
-            numbers = value if isinstance(value, tuple) else (value,)
             parts = len(initial[name]) if isinstance(initial[name], tuple) else 1
-            if len(numbers) != parts or not all(_is_a(kinds[name], number) for number in numbers):
-                pair = "a pair, each " if parts > 1 else ""
-                raise TrainingError(
-                    f"{flag(name)} is {value!r}; it takes {pair}{_KINDS[kinds[name]]}."
-                )
-            if option.choices and value not in option.choices:
-                raise TrainingError(
-                    f"{flag(name)} is {value!r}; it takes {', '.join(option.choices)}."
-                )
-            if not isinstance(value, (str, bool)) and not all(
-                _fits(number, option) for number in numbers
-            ):
-                raise TrainingError(f"{flag(name)} is {value}; {_range(option)}.")
+            option.check(flag(name), getattr(self, name), kinds[name], parts)
         for name, least in _LEAST.items():
             if 0 < getattr(self, name) < least:
                 raise TrainingError(
@@ -354,7 +322,10 @@ class TrainSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainSettings:
-        """Read what ``to_dict`` wrote. Raises TrainingError for a missing, unknown or impossible value."""
+        """Read what ``to_dict`` returned.
+
+        Raises TrainingError for a missing, unknown or impossible value.
+        """
         names = {item.name for item in dataclasses.fields(cls)}
         if set(values) != names:
             raise TrainingError(
@@ -368,13 +339,13 @@ class TrainSettings:
 
 
 def require_weights_file(path: Path) -> None:
-    """Raises TrainingError if ``path``, which ``weights`` names, is no file, or one of another kind that edgetl writes."""
+    """Raise TrainingError if ``path``, named by ``weights``, can't be a file of weights."""
     best = path.parent / BEST if (path.parent / BEST).is_file() else None
     hint = f"Name a run's {BEST}." if best is None else f"Name {best}."
     if path.is_dir():
-        raise TrainingError(f"{path} is a folder, and no file of weights.", hint)
+        raise TrainingError(f"{path} is a folder, not a file of weights.", hint)
     if path.is_file() and (path.suffix == ".onnx" or (path.name == LAST and best)):
-        raise TrainingError(f"{path} is no file of weights.", hint)
+        raise TrainingError(f"{path} is not a file of weights.", hint)
     if not (is_there(path) and path.is_file()):
         raise TrainingError(
             f"There is no weights file {path}.",
@@ -411,31 +382,10 @@ def defaults() -> dict[str, Any]:
 
 
 def flag(name: str, value: Any = None) -> str:
-    """The command's option for field ``name``, where it was given as it was written for ``value``."""
+    """The command's option for field ``name``: ``--no-…`` where it was given as False."""
     return ("--no-" if value is False else "--") + name.replace("_", "-")
 
 
 def flags(given: Mapping[str, Any]) -> str:
-    """Several options (name → value), for a sentence."""
+    """Several options (name → value), for use in a sentence."""
     return ", ".join(flag(name, value) for name, value in given.items())
-
-
-def _is_a(kind: type, value: Any) -> bool:
-    """A whole number will do as a float; True and False are no numbers."""
-    return isinstance(value, (int, float) if kind is float else kind) and isinstance(
-        value, bool
-    ) == (kind is bool)
-
-
-def _fits(number: float, option: Option) -> bool:
-    low, above = option.low, option.above
-    return (
-        (low is None or number >= low)
-        and (above is None or number > above)
-        and number <= option.high
-    )
-
-
-def _range(option: Option) -> str:
-    least = f"above {option.above:g}" if option.above is not None else f"at least {option.low:g}"
-    return f"it must be {least} and at most {option.high:g}"

@@ -1,10 +1,10 @@
-"""The end of a run: the temperature, the final figures, the report, all about the weights that are kept."""
+"""The end of a run: the temperature, the final metrics and the report, all of the kept weights."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -12,53 +12,42 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from edgetl.data.image_folder import ImageFolders, Sample
-from edgetl.training.config.run_folder import BEST
-from edgetl.training.config.settings import OPTIONS, TrainSettings
+from edgetl.training.config.run_context import RunContext
+from edgetl.training.config.run_folder import BEST, clear
+from edgetl.training.config.settings import OPTIONS, SOLVER, TrainSettings
 from edgetl.training.evaluation.metrics import class_metrics, metrics_summary
 from edgetl.training.evaluation.report import ReportData, write_report
 from edgetl.training.evaluation.run_records import PhotoResult, write_metrics, write_photo_tables
+from edgetl.training.head.cross_validation import CVScore
 from edgetl.training.head.label_issues import LabelIssue
 from edgetl.training.head.temperature import fit_temperature
 from edgetl.training.models import checkpoint
-
-
-@dataclass(frozen=True)
-class ReportInputs:
-    """What the report tells of a run besides its results; the fields are those of ``ReportData``, but photos are rows."""
-
-    seconds: float
-    device: str
-    warnings: Sequence[str]
-    history: Sequence[Mapping[str, Any]] = ()
-    strengths: Sequence[tuple[float, float]] = ()
-    doubts: Sequence[LabelIssue] = ()
-
-
-def _effective(settings: TrainSettings, folders: ImageFolders) -> dict[str, Any]:
-    """Without those that changed nothing beside the others, or with these photos."""
-    idle = {name for name in OPTIONS if not settings.has_effect(name)} | (
-        {"val_fraction"} if folders.has_val_folder else set()
-    )
-    return {name: value for name, value in settings.to_dict().items() if name not in idle}
+from edgetl.training.models.checkpoint import Trained
+from edgetl.training.torch_env.distributed import describe
 
 
 def finalize(
-    folder: Path,
-    settings: TrainSettings,
+    context: RunContext,
+    trained: Trained,
     folders: ImageFolders,
     logits: NDArray[np.float32],
-    told: ReportInputs,
+    *,
+    label_issues: Sequence[LabelIssue],
+    scores: Sequence[CVScore] = (),
+    history: Sequence[Mapping[str, Any]] = (),
+    earlier_seconds: float = 0.0,
 ) -> dict[str, Any]:
-    """Complete the checkpoint in ``folder``, and write report.html, the tables of photos, and metrics.json, there by class,
-    too → the metrics.
+    """Write the checkpoint, report.html, the tables of photos and metrics.json → these metrics.
 
-    settings  as the run ends: the photos may have moved since its weights were kept
-    logits    float32 [N, classes], what the kept weights say of the validation photos
+    trained          the kept weights; their card knows the epoch
+    logits           float32 [N, classes] of ``trained`` for the validation photos
+    scores, history  for the report: a fitted head's, and the epochs'
+    earlier_seconds  that earlier parts of an interrupted run took
 
-    The metrics come last: where they are, the run is complete. Doing it twice, after an interruption, is doing it once.
-    Raises CheckpointError if something can't be written.
+    The metrics are written last: a run that has them is complete. After an interruption, this can
+    be done again. Raises CheckpointError if something can't be written.
     """
-    best = checkpoint.load(folder)
+    seconds = earlier_seconds + time.monotonic() - context.started
     labels = np.array([sample.label for sample in folders.val], np.int64)
     temperature = fit_temperature(logits, labels)
     untempered, probabilities = (
@@ -66,68 +55,74 @@ def finalize(
         for divisor in (1.0, temperature)
     )
     metrics = metrics_summary(probabilities, labels, untempered=untempered)
-    metrics |= {
-        "epoch": best.card.metrics["epoch"],
-        "midway": best.card.metrics.get("midway", False),
-    }
-    card = replace(best.card, metrics=metrics, temperature=temperature)
-    checkpoint.save(replace(best, card=card, settings=settings.to_dict()), folder / BEST)
-    made = "the folder val/"
-    if not folders.has_val_folder:
-        made = f"{100 * settings.val_fraction:g}% of the photos, by their content"
+    metrics |= {name: trained.card.metrics[name] for name in ("epoch", "midway")}
+    card = replace(trained.card, metrics=metrics, temperature=temperature)
+    # With the settings of now: the photos may have moved since these weights were kept.
+    trained = replace(trained, card=card, settings=context.settings.to_dict())
+    checkpoint.save(trained, context.folder / BEST)
+    if context.settings.optimizer == SOLVER:
+        # Of an earlier run. Only now that this one has written its weights, so that a full disk
+        # leaves that as it was; a run with epochs does it when its first state is saved.
+        clear(context.folder, but=BEST)
+
     classes = class_metrics(probabilities, labels, card.labels)
+    by_content = f"{100 * context.settings.val_fraction:g}% of the photos, by their content"
     report = ReportData(
         card=card,
         classes=classes,
-        validated_on=made,
+        validated_on="the folder val/" if folders.has_val_folder else by_content,
         probabilities=probabilities,
         untempered=untempered if temperature != 1 else None,
         targets=labels,
         paths=[sample.path for sample in folders.val],
-        seconds=told.seconds,
-        device=told.device,
+        seconds=seconds,
+        device=describe(context.processes),
         train_counts=folders.train_counts,
-        settings=_effective(settings, folders),
-        history=told.history,
-        head_trials=told.strengths,
-        label_issues=[
-            (folders.train[photo], predicted, sure) for photo, predicted, sure in told.doubts
-        ],
-        warnings=told.warnings,
+        settings=_effective(context.settings, folders),
+        history=history,
+        head_trials=[(score.C, score.loss) for score in scores],
+        label_issues=[(folders.train[row], label, sure) for row, label, sure in label_issues],
+        warnings=context.listener.notes,
     )
-    write_report(folder, report)
-    write_photo_tables(folder, _answers(folders, probabilities), _doubts(folders, told.doubts))
-    write_metrics(
-        folder,
-        {**metrics, "temperature": temperature, "classes": [asdict(found) for found in classes]},
+    write_report(context.folder, report)
+    write_photo_tables(
+        context.folder,
+        _validation_rows(folders, probabilities),
+        [_row(folders, folders.train[row], label, sure) for row, label, sure in label_issues],
     )
-    return metrics
+    complete = {
+        **metrics,
+        "temperature": temperature,
+        "classes": [asdict(found) for found in classes],
+    }
+    write_metrics(context.folder, complete)
+    return complete
 
 
-def _answers(folders: ImageFolders, probabilities: NDArray[np.float32]) -> list[PhotoResult]:
-    """Of every validation photo: the surest mistakes first, then what is right, the least sure first."""
-    found = [
-        _answer(folders, sample, int(answer), float(confidence))
-        for sample, answer, confidence in zip(
-            folders.val, probabilities.argmax(1), probabilities.max(1), strict=True
-        )
-    ]
-    wrong, right = (
-        [row for row in found if (row.answer == row.label) == is_right]
-        for is_right in (False, True)
-    )
-    return sorted(wrong, key=lambda row: -row.confidence) + sorted(
-        right, key=lambda row: row.confidence
-    )
+def _effective(settings: TrainSettings, folders: ImageFolders) -> dict[str, Any]:
+    """The settings that had an effect."""
+    unused = {name for name in OPTIONS if not settings.has_effect(name)}
+    if folders.has_val_folder:
+        unused.add("val_fraction")
+    return {name: value for name, value in settings.to_dict().items() if name not in unused}
 
 
-def _doubts(folders: ImageFolders, doubts: Sequence[LabelIssue]) -> list[PhotoResult]:
-    return [
-        _answer(folders, folders.train[doubt.photo], doubt.predicted, doubt.confidence)
-        for doubt in doubts
-    ]
+def _validation_rows(
+    folders: ImageFolders, probabilities: NDArray[np.float32]
+) -> Iterable[PhotoResult]:
+    """Every validation photo: the most confident mistakes first, the most confident hits last."""
+    answers = zip(folders.val, probabilities.argmax(1), probabilities.max(1), strict=True)
+    rows = [_row(folders, sample, *answer) for sample, *answer in answers]
+
+    def place(row: PhotoResult) -> tuple[bool, float]:
+        is_right = row.answer == row.label
+        return is_right, row.confidence if is_right else -row.confidence
+
+    return sorted(rows, key=place)
 
 
-def _answer(folders: ImageFolders, sample: Sample, answer: int, confidence: float) -> PhotoResult:
+def _row(folders: ImageFolders, sample: Sample, answer: int, confidence: float) -> PhotoResult:
     name = sample.path.relative_to(folders.root).as_posix()
-    return PhotoResult(name, folders.classes[sample.label], folders.classes[answer], confidence)
+    return PhotoResult(
+        name, folders.classes[sample.label], folders.classes[answer], float(confidence)
+    )

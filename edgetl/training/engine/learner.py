@@ -1,4 +1,4 @@
-"""The network under training: one optimizer step at a time, and everything that such a step changes."""
+"""The network that is trained, and everything that an optimizer step changes."""
 
 from __future__ import annotations
 
@@ -27,15 +27,19 @@ from edgetl.training.torch_env.distributed import Processes
 from edgetl.training.torch_env.oom_retry import is_out_of_memory
 from edgetl.training.torch_env.randomness import STEP, torch_seed
 
-# Activations whose gradient needs what went in: working in place, autograd would copy that first. ReLU6 is a Hardtanh.
-_COPYING = (nn.Hardtanh, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Mish)
+# Activations whose gradient needs their input: in place, autograd would copy that first. ReLU6 is a
+# Hardtanh.
+_COPIED_IN_PLACE = (nn.Hardtanh, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Mish)
 
 
 class Learner:
-    """A backbone on its device, with its optimizer, schedule, average of weights and loss.
+    """A backbone on its device, with its optimizer, schedule, weight average and loss.
 
     class_weights  float32 [classes], or None where every photo weighs the same
     steps          optimizer steps in an epoch
+
+    last_lr        the largest learning rate of the last step
+    sums           float64 [3]: loss, right answers and photos of this process, since last zeroed
     """
 
     def __init__(
@@ -58,9 +62,9 @@ class Learner:
         self._schedule = Schedule(self._optimizer, settings, steps)
         self._average = WeightAverage(self._network, settings.ema) if settings.ema else None
         for module in self._network.modules():
-            if isinstance(module, _COPYING):
+            if isinstance(module, _COPIED_IN_PLACE):
                 module.inplace = False
-        self._midway = (
+        self._interpolation = (
             WeightInterpolation(self._network)
             if settings.warm_head and backbone.has_linear_head
             else None
@@ -75,23 +79,19 @@ class Learner:
         self._compiled = _Compiled(self._network) if settings.compile else None
         self._model = self._wrapped()
         self.last_lr = self.lr
-        """The largest learning rate of the last step."""
         self.sums = torch.zeros(3, dtype=torch.float64, device=self._device)
-        """Since it was last set to zero, over this process's photos: loss, right answers, photos."""
 
     def _wrapped(self) -> Any:
-        """What is called in training: the network, compiled and made to share gradients if need be."""
+        """The network as it is called in training: compiled, and sharing gradients, if need be."""
         model: Any = self._compiled or self._network
         if self._processes.world_size == 1:
             return model
-        # Buffers stay as they are: they are frozen, or batch norm measures them over all processes.
-        renamed = (
-            "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
-        )  # in torch 2.13
-        options: dict[str, Any] = {
-            "gradient_as_bucket_view": True,
-            "forward_sync_buffers" if renamed else "broadcast_buffers": False,
-        }
+        # No buffers: they are frozen, or batch norm measures them over all processes.
+        parameters = inspect.signature(DistributedDataParallel).parameters
+        buffers = "forward_sync_buffers"  # the name since torch 2.13
+        if buffers not in parameters:
+            buffers = "broadcast_buffers"
+        options: dict[str, Any] = {"gradient_as_bucket_view": True, buffers: False}
         if self._device.type == "cuda":
             options["device_ids"] = [self._device]
         return DistributedDataParallel(model, **options)
@@ -101,52 +101,57 @@ class Learner:
         """The largest learning rate of the next step."""
         return max(float(group["lr"]) for group in self._optimizer.param_groups)
 
-    def set_rate(self, lr: float) -> None:
-        """Have the next step use ``lr`` at the head, and in proportion below. For a schedule that is constant."""
+    def set_lr(self, lr: float) -> None:
+        """Use ``lr`` at the head in the next step, and in proportion below.
+
+        For a constant schedule; others would overwrite it.
+        """
         factor = lr / self.lr
         for group in self._optimizer.param_groups:
             group["lr"] *= factor
 
-    def begin_training(self) -> None:
-        """Training mode for what is trained."""
+    def train_mode(self) -> None:
+        """Put what is trained into training mode."""
         self._trainable.train()
 
-    def judged(self) -> nn.Module:
-        """The network to validate and keep, in eval mode: the average of weights if there is one."""
+    def evaluated_network(self) -> nn.Module:
+        """The network to validate and keep, in eval mode: the average if there is one."""
         network = self._average.network if self._average else self._network
-        self._processes.broadcast(
-            network.buffers()
-        )  # some measure other things than batch norm does, on their own photos
-        return (
-            network.train().eval()
-        )  # some keep what they computed from older weights until they are trained again
+        # Some layers, not batch norm, measure each process's own photos.
+        self._processes.broadcast(network.buffers())
+        # Some layers cache what they computed from older weights until they are in training mode.
+        return network.train().eval()
 
-    def midway(self) -> nn.Module | None:
-        """A network half-way between what training began with and ``judged``; None where it began with a random head."""
-        return self._midway.to(self.judged()) if self._midway else None
+    def interpolated_network(self) -> nn.Module | None:
+        """A network half-way between the one at the start and ``evaluated_network``.
+
+        None where training started with a random head.
+        """
+        return self._interpolation.to(self.evaluated_network()) if self._interpolation else None
 
     def epoch_ended(self, val_loss: float) -> None:
         """After a validation."""
         self._schedule.epoch_ended(val_loss)
 
-    def hurry(self, share: float) -> None:
-        """See ``Schedule.hurry``."""
-        self._schedule.hurry(share)
+    def skip_ahead(self, share: float) -> None:
+        """See ``Schedule.skip_ahead``."""
+        self._schedule.skip_ahead(share)
 
     def step(
         self, epoch: int, step: int, batches: Iterator[Batch], count: int, photos: int
     ) -> None:
-        """One optimizer step over this process's part of the next ``count`` batches, one after the other.
+        """One optimizer step over this process's part of the next ``count`` batches.
 
-        photos  of the whole step, in all processes: the gradient is that of the loss summed over the step and divided by
-                it, however the step is cut into batches and processes. Not by their weights, which have a mean of 1 over
-                an epoch: a step without a rare photo would count as much as one with it.
+        photos  of the whole step, in all processes. The gradient is that of the summed loss,
+                divided by it, however the step is split into batches and processes. It is not
+                divided by the photos' weights, which have a mean of 1 over an epoch: a step without
+                a rare photo would count as much as one with it.
         """
         torch.manual_seed(torch_seed(self._settings.seed, STEP, epoch, step, self._processes.rank))
         self.last_lr = self.lr
         for number in range(count):
-            with self._gathering(last=number == count - 1), _explained():
-                # DDP averages gradients over processes, and a sum is wanted.
+            with self._gradient_exchange(last=number == count - 1), _explained():
+                # DDP averages gradients over processes; we want their sum.
                 loss = self._loss(next(batches)) * (self._processes.world_size / photos)
                 self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self._settings.clip:
@@ -159,8 +164,8 @@ class Learner:
         if self._average is not None:
             self._average.update()
 
-    def _gathering(self, last: bool) -> AbstractContextManager[Any]:
-        """Processes exchange gradients once a step, with the last batch."""
+    def _gradient_exchange(self, last: bool) -> AbstractContextManager[Any]:
+        """Processes exchange gradients once a step, with its last batch."""
         if isinstance(self._model, DistributedDataParallel) and not last:
             return self._model.no_sync()
         return nullcontext()
@@ -188,14 +193,14 @@ class Learner:
             "schedule": self._schedule.state_dict(),
             "scaler": self._scaler.state_dict(),
             "average": self._average.state_dict() if self._average else None,
-            "midway": self._midway.state_dict() if self._midway else None,
+            "interpolation": self._interpolation.state_dict() if self._interpolation else None,
             "compiled": self._compiled.size if self._compiled else 0,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """What ``state_dict`` gave, of the same backbone and settings, on this device or another."""
+        """Restore what ``state_dict`` returned, for the same backbone and settings."""
         load_state(self._network, state["network"])
-        # Fused kernels are the GPU's; torch takes from what is loaded whether they are used, and where their state lies.
+        # Fused kernels are for GPUs. torch would use them, and their state's device, as saved.
         groups = [
             {**group, "fused": self._device.type == "cuda"}
             for group in state["optimizer"]["param_groups"]
@@ -205,16 +210,19 @@ class Learner:
         self._scaler.load_state_dict(state["scaler"])
         if self._average is not None:
             self._average.load_state_dict(state["average"])
-        if self._midway is not None:
-            self._midway.load_state_dict(state["midway"])
+        if self._interpolation is not None:
+            self._interpolation.load_state_dict(state["interpolation"])
         if self._compiled is not None:
             self._compiled.size = state["compiled"]
 
 
 class _Compiled(nn.Module):
-    """A network that is compiled for one size of batch; the smaller last one of an epoch runs as it is.
+    """A network compiled for one batch size; an epoch's smaller last batch runs uncompiled.
 
-    Left alone, torch would compile again at the first smaller batch, for any size, and use that slower code ever after.
+    size  of the largest batch so far
+
+    By default, torch would compile it again for any size at the first smaller batch, and only use
+    that slower code from then on.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -222,7 +230,6 @@ class _Compiled(nn.Module):
         self._network = network
         self._fast = torch.compile(network, dynamic=False)
         self.size = 0
-        """Of the largest batch so far."""
 
     def forward(self, images: Tensor) -> Any:
         self.size = max(self.size, len(images))
@@ -231,7 +238,7 @@ class _Compiled(nn.Module):
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Says what to do about the errors that another option avoids."""
+    """Explain the errors that another option avoids."""
     try:
         yield
     except ValueError as error:

@@ -1,377 +1,331 @@
-"""The training loop: epochs of steps and validations, the best weights kept, where it stands saved as it goes."""
+"""The training loop: epochs of steps and validations, keeping the best weights, saving states."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 from torch import nn
 
 from edgetl.errors import TrainingError
 from edgetl.system.stop_signal import StopSignal
-from edgetl.training.config.listener import Listener, StepReport
-from edgetl.training.config.run_folder import LAST, candidate_name, promote_candidate
-from edgetl.training.config.settings import TrainSettings
+from edgetl.training.config.listener import StepReport
+from edgetl.training.config.run_context import RunContext
+from edgetl.training.config.run_folder import (
+    LAST,
+    candidate_name,
+    discard_candidates,
+    promote_candidate,
+)
+from edgetl.training.engine.agreement import Agreement
+from edgetl.training.engine.kept_weights import KeptWeights, snapshot
 from edgetl.training.engine.learner import Learner
 from edgetl.training.engine.setup import TrainingSetup
+from edgetl.training.engine.time_budget import TimeBudget, Timer
 from edgetl.training.engine.train_state import TrainState, write_state
 from edgetl.training.evaluation.run_records import COLUMNS, Events, write_history
 from edgetl.training.evaluation.validation import Scores, scores
 from edgetl.training.input.loader import Batch
+from edgetl.training.models import checkpoint
 from edgetl.training.optim.schedules import warmup_steps
-from edgetl.training.torch_env.distributed import Processes
 
-_LONG = 0.5  # of the time that a run may take, until it trains
+_SLOW_START = 0.5  # of the time limit spent before the first step: the user should know
 _REPORT_SECONDS = 0.2  # between two reports: reading the loss waits for the GPU
-# Between two questions among the processes whether to stop or save: each waits for the slowest. torchrun gives them 30 s.
-_AGREE_SECONDS, _MOST_AGREE_STEPS = 1.0, 10
-
-
-@dataclass(frozen=True)
-class LoopContext:
-    """What a loop works with.
-
-    started   ``time.monotonic()`` when the run began, or went on
-    identity  plain values that are saved beside the state, to know the run by when it is resumed
-    keep      writes weights that will be the best ones when where the run stands is saved: (network in eval mode,
-              where the run stands)
-    """
-
-    settings: TrainSettings
-    kit: TrainingSetup
-    processes: Processes
-    folder: Path
-    started: float
-    identity: dict[str, Any]
-    keep: Callable[[nn.Module, TrainState], None]
-    listener: Listener
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps in an epoch."""
-        return self.kit.sampler.steps
 
 
 class Loop:
-    """A run of ``course.settings.epochs`` epochs, from where ``standing`` says."""
+    """A run of ``settings.epochs`` epochs, from where ``state`` says.
 
-    def __init__(self, course: LoopContext, learner: Learner, standing: TrainState) -> None:
-        self._course, self._learner, self.standing = course, learner, standing
+    identity  plain values that are saved with each state; a resumed run is compared with them
+    state     updated as the run goes on
+
+    kept      the best weights; None before the first validation, and in a resumed run until an
+              epoch is better
+    """
+
+    def __init__(
+        self,
+        context: RunContext,
+        setup: TrainingSetup,
+        learner: Learner,
+        identity: Mapping[str, Any],
+        state: TrainState,
+    ) -> None:
+        self._context, self._setup, self._learner = context, setup, learner
+        self._settings, self._processes = context.settings, context.processes
+        self._identity, self.state = identity, state
+        self.kept: KeptWeights | None = None
+        self._steps_per_epoch = setup.sampler.steps
+        self._budget = TimeBudget(context.started - state.seconds, self._settings.max_time)
+        self._save_timer = Timer(self._settings.save_every)
+        self._report_timer = Timer(_REPORT_SECONDS)
+        self._epoch_started, self._first_step = time.monotonic(), 0
         self._events: Events | None = None
-        self._begun = 0.0  # seconds of the run, when its steps began or went on
 
     def run(self) -> bool:
-        """Train to the end → True; False if a signal came first. Either way, where it stands is saved.
+        """Train to the end → True; False if a signal came first. The state is saved either way.
 
-        Raises TrainingError if the loss is no longer a number, CheckpointError if something can't be written.
+        Raises TrainingError if the loss is no longer a number, CheckpointError if something can't
+        be written.
         """
         try:
             return self._train()
         except _DivergenceError as error:
-            raise self._with_what_was_kept(error) from error
+            raise self._keep_best_of_diverged(error) from error
 
-    def _with_what_was_kept(self, error: TrainingError) -> TrainingError:
-        """Make the best weights so far the kept ones also where no state was saved that knows of them. To go on from an
-        earlier one would come to the same end."""
-        course, kept = self._course, self.standing.kept
-        if course.processes.is_main and (course.folder / candidate_name(kept)).exists():
-            promote_candidate(course.folder, kept)
-            (course.folder / LAST).unlink(missing_ok=True)
-        if self.standing.best is None:
+    def _keep_best_of_diverged(self, error: TrainingError) -> TrainingError:
+        """Keep the best weights, and say so. A state to resume from would diverge again."""
+        folder, state = self._context.folder, self.state
+        if self._processes.is_main and (folder / candidate_name(state.candidate)).exists():
+            promote_candidate(folder, state.candidate)
+            (folder / LAST).unlink(missing_ok=True)
+        if state.best is None:
             return error
-        of = f"epoch {self.standing.best_epoch}" if self.standing.best_epoch else "the solved head"
+        source = f"epoch {state.best_epoch}" if state.best_epoch else "the solved head"
         return TrainingError(
-            f"{error.message} The weights of {of}, the best before, are in {course.folder}.",
+            f"{error.message} The weights of {source}, the best before, are in {folder}.",
             error.hint,
         )
 
     def _train(self) -> bool:
-        standing, settings, processes = self.standing, self._course.settings, self._course.processes
+        state, settings, processes = self.state, self._settings, self._processes
         if settings.tensorboard and processes.is_main:
-            self._events = Events(self._course.folder, standing.history)
-        first = standing.step * settings.accumulate
-        shards = self._course.kit.sampler.shards(
-            processes.rank, settings.epochs, epoch=standing.epoch, batch=first
+            self._events = Events(self._context.folder, state.history)
+        shards = self._setup.sampler.shards(
+            processes.rank,
+            settings.epochs,
+            epoch=state.epoch,
+            batch=state.step * settings.accumulate,
         )
-        clock = _Clock(self._course.started - standing.seconds, settings.max_time)
-        took, allowed = clock.seconds() - standing.seconds, 60 * settings.max_time
-        if took > _LONG * allowed > 0:
-            self._course.listener.note(
-                f"To get ready took {took:.0f} of the {allowed:.0f} seconds of --max-time."
+        preparation, limit = self._budget.seconds() - state.seconds, 60 * settings.max_time
+        if preparation > _SLOW_START * limit > 0:
+            self._context.listener.note(
+                f"Preparing took {preparation:.0f} of the {limit:.0f} seconds of --max-time."
             )
-        solved = settings.warm_head and self._course.kit.backbone.has_linear_head
-        if solved and standing.best is None:
-            # A solved head is hard to beat with few photos: then it is what is kept.
-            self._publish(self._row(clock, self._judge()))
-            self._save(clock)
-        standing.begun = clock.seconds() if standing.begun is None else standing.begun
+        if self._setup.fitted_head and state.best is None:
+            # A fitted head is hard to beat with few photos: then it is what is kept.
+            self._publish(self._new_row(self._validate(self._learner.evaluated_network())))
+            self._save()
+        if state.training_began is None:
+            state.training_began = self._budget.seconds()
         with (
-            StopSignal(self._tell_of_stopping) as stop,
-            closing(cast("Any", self._course.kit.loader.batches(shards))) as batches,
+            StopSignal(self._announce_stop) as stop,
+            closing(cast("Any", self._setup.loader.batches(shards))) as batches,
         ):
-            while not standing.ended:
-                if not self._steps(batches, stop, clock):
+            while not state.ended:
+                if not self._train_epoch(batches, stop):
                     return False
-                self._end_epoch(clock)
-                stopped, due = processes.all_reduce_max(
-                    stop.received, clock.time_to_save(settings.save_every)
-                )
-                if (
-                    standing.ended or stopped or due
-                ):  # a GPU may train a short epoch in less time than this takes
-                    self._save(clock)
+                self._end_epoch()
+                stopped, save = processes.all_reduce_max(stop.received, self._save_timer.is_due())
+                # Not after every epoch: a short one on a GPU takes less time than saving does.
+                if state.ended or stopped or save:
+                    self._save()
                 if stopped:
                     break
-        processes.barrier()  # what was kept is there for all
-        return standing.ended
+        processes.barrier()  # the files of the main process are complete
+        return state.ended
 
-    def _tell_of_stopping(self) -> None:
-        self._course.listener.stopping("Stopping soon; the state is saved first.")
+    def _announce_stop(self) -> None:
+        self._context.listener.stopping("Stopping soon; the state is saved first.")
 
-    def _steps(self, batches: Iterator[Batch], stop: StopSignal, clock: _Clock) -> bool:
+    def _train_epoch(self, batches: Iterator[Batch], stop: StopSignal) -> bool:
         """The rest of an epoch's steps → False if a signal ended it."""
-        standing, course = self.standing, self._course
-        self._learner.begin_training()
-        clock.begin_epoch(standing.step)
-        asked, steps, pause = (
-            time.monotonic(),
-            0,
-            0,
-        )  # steps since the last question, and from then to the next
-        while standing.step < course.steps:
-            self._step(batches)
-            standing.step += 1
-            steps += 1
-            if course.processes.is_main and clock.time_to_report():
-                self._report(clock)
-            if standing.step == course.steps or steps < pause:
+        state = self.state
+        self._learner.train_mode()
+        self._epoch_started, self._first_step = time.monotonic(), state.step
+        agreement = Agreement(self._processes)
+        while state.step < self._steps_per_epoch:
+            count, photos = self._setup.sampler.of_step(state.step)
+            self._learner.step(state.epoch, state.step, batches, count, photos)
+            state.step += 1
+            if self._processes.is_main and self._report_timer.is_due():
+                self._report_timer.restart()
+                self._report()
+            if not agreement.is_due() or state.step == self._steps_per_epoch:
                 continue
-            stopped, out_of_time, save, took, share = course.processes.all_reduce_max(
+            stopped, out_of_time, save, share = agreement.exchange(
                 stop.received,
-                clock.out_of_time(),
-                clock.time_to_save(course.settings.save_every),
-                (time.monotonic() - asked) / steps,
-                self._share_of_time(clock),
+                self._budget.is_up(),
+                self._save_timer.is_due(),
+                self._share_of_time(),
             )
-            self._learner.hurry(share)
-            pause = (
-                min(int(_AGREE_SECONDS / max(took, 1e-9)), _MOST_AGREE_STEPS)
-                if course.processes.world_size > 1
-                else 0
-            )
-            asked, steps = time.monotonic(), 0
+            self._learner.skip_ahead(share)
+            if stopped or (save and not out_of_time):
+                self._save()
             if stopped:
-                self._save(clock)
                 return False
             if out_of_time:
                 break
-            if save:
-                self._save(clock)
         return True
 
-    def _share_of_time(self, clock: _Clock) -> float:
-        """How much of the time that there is after warm-up is over, 0..1; 0 in warm-up, and where time has no end.
+    def _share_of_time(self) -> float:
+        """How much of the time after warm-up has passed, 0..1; 0 during it, and without a limit.
 
-        As of the steps, warm-up takes half of the time at most.
+        As with steps, warm-up takes half of the time at most.
         """
-        if clock.endless:
+        if not self._budget.is_limited:
             return 0.0
-        standing, course = self.standing, self._course
-        done = standing.epoch * course.steps + standing.step
-        warmup = warmup_steps(course.settings, course.steps)
-        if done < warmup and standing.begun is not None and clock.share_since(standing.begun) < 0.5:
+        state = self.state
+        done = state.epoch * self._steps_per_epoch + state.step
+        if (
+            done < warmup_steps(self._settings, self._steps_per_epoch)
+            and state.training_began is not None
+            and self._budget.share_since(state.training_began) < 0.5
+        ):
             return 0.0
-        standing.warm = clock.seconds() if standing.warm is None else standing.warm
-        return clock.share_since(standing.warm)
+        if state.warmup_ended is None:
+            state.warmup_ended = self._budget.seconds()
+        return self._budget.share_since(state.warmup_ended)
 
-    def _step(self, batches: Iterator[Batch]) -> None:
-        epoch, step = self.standing.epoch, self.standing.step
-        count, photos = self._course.kit.sampler.of_step(step)
-        self._learner.step(epoch, step, batches, count, photos)
+    def _end_epoch(self) -> None:
+        """Validate, keep the weights if they are the best, and write the history.
 
-    def _end_epoch(self, clock: _Clock) -> None:
-        """Validate, keep the weights if they are the best, write the history.
-
-        A run that is killed before it is saved does the epoch again, and writes again what it wrote.
+        A run that is killed before its state is saved does the epoch again, and writes this again.
         """
-        course, standing = self._course, self.standing
-        lr, rate = self._learner.last_lr, clock.images_per_second(course, standing.step)
-        cut = standing.step < course.steps
-        standing.epoch, standing.step = standing.epoch + 1, 0
-        result = self._judge()
-        if result.better_than(standing.gain):
-            standing.gain, standing.gain_epoch = result, standing.epoch
+        state = self.state
+        lr, images_per_second = self._learner.last_lr, self.images_per_second()
+        is_cut = state.step < self._steps_per_epoch
+        state.epoch, state.step = state.epoch + 1, 0
+        result = self._validate(self._learner.evaluated_network())
+        if result.better_than(state.best_trained):
+            state.best_trained, state.best_trained_epoch = result, state.epoch
         self._learner.epoch_ended(result.tempered)
-        self._learner.hurry(*course.processes.all_reduce_max(self._share_of_time(clock)))
-        self._take_sums()
-        row = self._row(
-            clock,
+        self._learner.skip_ahead(*self._processes.all_reduce_max(self._share_of_time()))
+        self._collect_sums()
+        row = self._new_row(
             result,
             lr=lr,
-            train_loss=_finite(standing.loss / standing.seen),
-            train_accuracy=standing.right / standing.seen,
-            images_per_second=rate,
+            train_loss=_require_finite(state.loss / state.seen),
+            train_accuracy=state.right / state.seen,
+            images_per_second=images_per_second,
         )
-        standing.loss = standing.right = standing.seen = 0.0
-        enough = self._enough(clock)
-        standing.ended = standing.epoch == course.settings.epochs or enough is not None
-        if standing.ended and (middle := self._learner.midway()) is not None:
-            self._judge(middle)
+        state.loss = state.right = state.seen = 0.0
+        reason = self._reason_to_end()
+        state.ended = state.epoch == self._settings.epochs or reason is not None
+        if state.ended and (network := self._learner.interpolated_network()) is not None:
+            self._validate(network, midway=True)
         self._publish(row)
-        if standing.ended and (cut or standing.epoch < course.settings.epochs):
-            course.listener.note(
-                f"Ended {'in' if cut else 'after'} epoch {standing.epoch} of {course.settings.epochs}: {enough}."
+        if state.ended and (is_cut or state.epoch < self._settings.epochs):
+            self._context.listener.note(
+                f"Ended {'in' if is_cut else 'after'} epoch {state.epoch} of "
+                f"{self._settings.epochs}: {reason}."
             )
 
-    def _row(self, clock: _Clock, result: Scores, **trained: float) -> dict[str, Any]:
-        """A row of the history, added to it. ``trained``: what is not known of the weights that training began with."""
-        self.standing.seconds = clock.seconds()
-        judged = {
-            "epoch": self.standing.epoch,
-            "val_loss": result.loss,
-            "val_accuracy": result.accuracy,
-            "seconds": self.standing.seconds,
-        }
-        self.standing.history.append(dict.fromkeys(COLUMNS) | judged | trained)
-        return self.standing.history[-1]
+    def _validate(self, network: nn.Module, *, midway: bool = False) -> Scores:
+        """Validate the network, and keep its weights if they are the best.
 
-    def _judge(self, middle: nn.Module | None = None) -> Scores:
-        """Validate the network, or one half-way to it, and keep it if it is the best."""
-        course, standing = self._course, self.standing
-        network = self._learner.judged() if middle is None else middle
-        result = scores(course.kit.validation.logits(network), course.kit.validation.labels)
-        _finite(result.loss)
-        if result.better_than(standing.best):
-            standing.best, standing.best_epoch, standing.midway = (
-                result,
-                standing.epoch,
-                middle is not None,
-            )
-            if course.processes.is_main:
-                course.keep(network, standing)
+        midway  it is the one half-way between the beginning and the end
+        """
+        state, validation = self.state, self._setup.validation
+        logits = validation.logits(network)
+        result = scores(logits, validation.labels)
+        _require_finite(result.loss)
+        if not result.better_than(state.best):
+            return result
+        state.best, state.best_epoch, state.midway = result, state.epoch, midway
+        trained = None
+        if self._processes.is_main:
+            metrics = {
+                "accuracy": result.accuracy,
+                "loss": result.loss,
+                "epoch": state.best_epoch,
+                "midway": midway,
+            }
+            setup, folder = self._setup, self._context.folder
+            trained = snapshot(self._context, setup.folders, setup.backbone, network, metrics)
+            discard_candidates(folder)  # of epochs since the last save
+            checkpoint.save(trained, folder / candidate_name(state.candidate))
+        self.kept = KeptWeights(trained, logits)
         return result
 
+    def _reason_to_end(self) -> str | None:
+        """Why the run ends before its last epoch, if it does."""
+        if self._processes.any(self._budget.is_up()):
+            return "the time was up"
+        # Nothing improves in warm-up.
+        warmup = warmup_steps(self._settings, self._steps_per_epoch)
+        warmup_epochs = math.ceil(warmup / self._steps_per_epoch)
+        waited = self.state.epoch - max(self.state.best_trained_epoch, warmup_epochs)
+        if self._settings.early_stop and waited >= self._settings.early_stop:
+            return f"no improvement since epoch {self.state.best_trained_epoch}"
+        return None
+
+    def _new_row(self, result: Scores, **trained: float) -> dict[str, Any]:
+        """Add a row to the history. ``trained``: values that a fitted head does not have."""
+        self.state.seconds = self._budget.seconds()
+        validated = {
+            "epoch": self.state.epoch,
+            "val_loss": result.loss,
+            "val_accuracy": result.accuracy,
+            "seconds": self.state.seconds,
+        }
+        self.state.history.append(dict.fromkeys(COLUMNS) | validated | trained)
+        return self.state.history[-1]
+
     def _publish(self, row: dict[str, Any]) -> None:
-        if not self._course.processes.is_main:
+        if not self._processes.is_main:
             return
-        write_history(self._course.folder, self.standing.history)
+        write_history(self._context.folder, self.state.history)
         if self._events is not None:
             self._events.epoch(row)
-        self._course.listener.epoch(row)
+        self._context.listener.epoch(row)
 
-    def _enough(self, clock: _Clock) -> str | None:
-        """Why no epoch is to come, if so."""
-        settings, steps = self._course.settings, self._course.steps
-        patience, warmup = settings.early_stop, math.ceil(warmup_steps(settings, steps) / steps)
-        begun = max(self.standing.gain_epoch, warmup)  # nothing is to be gained in warm-up
-        if self._course.processes.any(clock.out_of_time()):
-            return "the time was up"
-        stalled = patience and self.standing.epoch - begun >= patience
-        return f"no gain since epoch {self.standing.gain_epoch}" if stalled else None
-
-    def _take_sums(self) -> None:
-        """Move the sums since the last time, of all processes, to ``standing``."""
-        loss, right, seen = self._course.processes.all_reduce_sum(self._learner.sums).tolist()
+    def _collect_sums(self) -> None:
+        """Move the learner's sums, of all processes, to the state."""
+        loss, right, seen = self._processes.all_reduce_sum(self._learner.sums).tolist()
         self._learner.sums.zero_()
-        self.standing.loss += loss
-        self.standing.right += right
-        self.standing.seen += seen
+        self.state.loss += loss
+        self.state.right += right
+        self.state.seen += seen
 
-    def _report(self, clock: _Clock) -> None:
-        standing, course = self.standing, self._course
+    def images_per_second(self) -> float:
+        """Of the epoch so far, over all processes, without validation."""
+        photos = self._setup.sampler.photos
+        seen = photos(self.state.step) - photos(self._first_step)
+        return seen / max(time.monotonic() - self._epoch_started, 1e-9)
+
+    def _report(self) -> None:
+        state, epochs = self.state, self._settings.epochs
         loss, right, seen = self._learner.sums.tolist()
-        rate = clock.images_per_second(course, standing.step)
-        photos = course.kit.sampler.photos
-        left = photos(course.steps) * (course.settings.epochs - standing.epoch) - photos(
-            standing.step
-        )
+        images_per_second = self.images_per_second()
+        photos = self._setup.sampler.photos
+        left = photos(self._steps_per_epoch) * (epochs - state.epoch) - photos(state.step)
         report = StepReport(
-            epoch=standing.epoch + 1,
-            epochs=course.settings.epochs,
-            step=standing.step,
-            steps=course.steps,
-            loss=_finite((standing.loss + loss) / (standing.seen + seen)),
-            accuracy=(standing.right + right) / (standing.seen + seen),
-            images_per_second=rate,
-            seconds_left=min(left / rate, clock.seconds_left()),
+            epoch=state.epoch + 1,
+            epochs=epochs,
+            step=state.step,
+            steps=self._steps_per_epoch,
+            loss=_require_finite((state.loss + loss) / (state.seen + seen)),
+            accuracy=(state.right + right) / (state.seen + seen),
+            images_per_second=images_per_second,
+            seconds_left=min(left / images_per_second, self._budget.seconds_left()),
         )
-        course.listener.step(report)
+        self._context.listener.step(report)
 
-    def _save(self, clock: _Clock) -> None:
-        self._take_sums()
-        self.standing.seconds = clock.seconds()
+    def _save(self) -> None:
+        self._collect_sums()
+        self.state.seconds = self._budget.seconds()
         self.save()
-        clock.saved()
+        self._save_timer.restart()
 
     def save(self) -> None:
-        """Write where the run stands."""
-        if self._course.processes.is_main:
-            standing = {"standing": self.standing.to_dict(), "learner": self._learner.state_dict()}
-            write_state(self._course.folder, {**self._course.identity, **standing})
-            if self.standing.best is not None:
-                promote_candidate(self._course.folder, self.standing.kept)
-
-
-class _Clock:
-    """Time, as far as the loop asks for it, in seconds; ``max_time`` is in minutes, 0: no end."""
-
-    def __init__(self, start: float, max_time: float) -> None:
-        self._start = start
-        self._end = start + 60 * max_time if max_time else math.inf
-        self._saved = self._reported = self._epoch_start = time.monotonic()
-        self._first_step = 0
-
-    def begin_epoch(self, step: int) -> None:
-        self._epoch_start, self._first_step = time.monotonic(), step
-
-    def seconds(self) -> float:
-        return time.monotonic() - self._start
-
-    @property
-    def endless(self) -> bool:
-        return math.isinf(self._end)
-
-    def seconds_left(self) -> float:
-        return max(self._end - time.monotonic(), 0.0)
-
-    def out_of_time(self) -> bool:
-        return self.seconds_left() == 0
-
-    def share_since(self, seconds: float) -> float:
-        """Of the time from then to the end, which there is, how much is over, 0..1."""
-        passed = self.seconds() - seconds
-        return passed / max(passed + self.seconds_left(), 1e-9)
-
-    def time_to_save(self, every: float) -> bool:
-        return time.monotonic() - self._saved >= every
-
-    def saved(self) -> None:
-        self._saved = time.monotonic()
-
-    def time_to_report(self) -> bool:
-        now = time.monotonic()
-        if due := now - self._reported >= _REPORT_SECONDS:
-            self._reported = now
-        return due
-
-    def images_per_second(self, course: LoopContext, step: int) -> float:
-        """Of the epoch so far, over all processes; validation does not count."""
-        photos = course.kit.sampler.photos
-        return (photos(step) - photos(self._first_step)) / max(
-            time.monotonic() - self._epoch_start, 1e-9
-        )
+        """Write the state, and put the weights that it knows as the best in their place."""
+        if not self._processes.is_main:
+            return
+        saved = {"train_state": self.state.to_dict(), "learner": self._learner.state_dict()}
+        write_state(self._context.folder, {**self._identity, **saved})
+        if self.state.best is not None:
+            promote_candidate(self._context.folder, self.state.candidate)
 
 
 class _DivergenceError(TrainingError):
     """The loss is no longer a number."""
 
 
-def _finite(loss: float) -> float:
+def _require_finite(loss: float) -> float:
     if not math.isfinite(loss):
         raise _DivergenceError(
             "The loss is no longer a number.",

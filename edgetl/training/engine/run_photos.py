@@ -1,4 +1,7 @@
-"""The photos of a run, before anything is decoded. Imports nothing heavy: what is wrong with them is said at once."""
+"""The photos of a run, before any is decoded.
+
+Imports nothing heavy: these errors are raised before torch is loaded.
+"""
 
 from __future__ import annotations
 
@@ -18,30 +21,30 @@ if TYPE_CHECKING:
 
 
 def refuse_among_photos(folder: Path, settings: TrainSettings) -> None:
-    """Raises CheckpointError if the run's ``folder`` or the feature cache is among the photos, where it would be a class."""
+    """Raise CheckpointError if the run folder or the feature cache is inside the photos' folder."""
     refuse_photos_folder(folder, settings.data)
     if (cache := cache_folder(settings.feature_cache)) is not None:
         refuse_photos_folder(cache, settings.data, flag("feature_cache"))
 
 
 def find_photos(settings: TrainSettings, listener: Listener) -> ImageFolders:
-    """The data folder, told to ``listener``. Raises DataError for one that can't be trained on."""
+    """Scan the data folder. Raises DataError for one that can't be trained on."""
     folders = scan(settings.data, val_fraction=settings.val_fraction)
-    listener.found(folders)
+    listener.photos_found(folders)
     return folders
 
 
 def require_same_photos(folders: ImageFolders, processes: Processes) -> None:
-    """Raises DataError if other processes see others: each would wait for batches that the others don't have."""
+    """Raise DataError if processes see different photos: they would wait for batches of others."""
     if len(set(processes.all_gather(folders.fingerprint))) > 1:
         raise DataError(
             f"The processes do not see the same photos in {folders.root}.",
-            "Give each machine the same folder, or a whole copy.",
+            "Give each machine the same folder, or a complete copy.",
         )
 
 
 def warn_about(folders: ImageFolders, settings: TrainSettings, listener: Listener) -> None:
-    """Tell ``listener`` what is odd about the photos."""
+    """Note what is odd about the photos."""
     for sentence in folders.warnings:
         listener.note(sentence)
     counts = folders.train_counts
@@ -51,6 +54,7 @@ def warn_about(folders: ImageFolders, settings: TrainSettings, listener: Listene
         few, many = (folders.classes[counts.index(pick(counts))] for pick in (min, max))
         times = max(counts) / min(counts)
         listener.note(
-            f"Classes are uneven: {times:,.{0 if times >= 10 else 1}f} times as many photos of {many} as of {few}. "
-            "--class-weights (or --balanced, where the network is trained) makes rare classes count as much."
+            f"Classes are uneven: {times:,.{0 if times >= 10 else 1}f} times as many photos of "
+            f"{many} as of {few}. --class-weights (or --balanced, where the network is trained) "
+            "makes rare classes count as much."
         )

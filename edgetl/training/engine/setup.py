@@ -1,8 +1,9 @@
-"""From settings to everything that the loop needs: classes, backbone, decoded photos."""
+"""What the training loop works with: a backbone on its device, decoded photos, their order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,18 +11,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from edgetl.data.image_folder import PUT_BACK, ImageFolders, Sample, find_unreadable
+from edgetl.data.image_folder import PUT_BACK, ImageFolders, find_unreadable
 from edgetl.errors import DataError, TrainingError
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.system.machine import cores
-from edgetl.training.config.listener import Counter, Listener
+from edgetl.system.progress import ProgressCounter
+from edgetl.training.config.listener import Listener
+from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.settings import SOLVER, TrainSettings
 from edgetl.training.evaluation.run_records import summary_writer
 from edgetl.training.evaluation.validation import Validation
-from edgetl.training.head.features import Features
-from edgetl.training.head.head_solver import warm_head
+from edgetl.training.head.head_preparation import PreparedHead, prepare_shared_head
 from edgetl.training.head.label_issues import LabelIssue
-from edgetl.training.head.resize_choice import choose_resize
 from edgetl.training.input.augment import AugmentSettings, BatchAugmentation, Normalizer
 from edgetl.training.input.decoded_photos import (
     DecodedPhotos,
@@ -36,60 +37,81 @@ from edgetl.training.input.photo_storage import allocate
 from edgetl.training.input.sampler import Sampler
 from edgetl.training.models.backbones import Backbone, build, input_size, refusal
 from edgetl.training.models.batch_norm import require_sync_batch_norm, sync_batch_norm
+from edgetl.training.optim.losses import class_weights
 from edgetl.training.optim.optimizers import reduced_type
 from edgetl.training.torch_env.device_transfer import channels_last
-from edgetl.training.torch_env.distributed import Processes
+from edgetl.training.torch_env.distributed import Processes, join
+from edgetl.training.torch_env.malloc import keep_freed_memory
 from edgetl.training.torch_env.randomness import HEAD, torch_seed
+from edgetl.training.torch_env.torch_flags import reproducible
 
 
-def look_ahead(settings: TrainSettings, processes: Processes) -> None:
-    """Raises the errors that would only be found after minutes, when an earlier run is gone."""
+@contextmanager
+def training_processes(settings: TrainSettings) -> Iterator[Processes]:
+    """Join the processes that train together, with torch set up for training.
+
+    Raises the errors of settings that this machine can't run with, before anything is done.
+    """
+    with (
+        join(settings.device) as processes,
+        reproducible(processes.device),
+        keep_freed_memory(processes.device),
+    ):
+        check_machine(settings, processes)
+        yield processes
+
+
+def check_machine(settings: TrainSettings, processes: Processes) -> None:
+    """Raise early the errors that would come after minutes, when an earlier run is gone."""
     reduced_type(settings.precision, processes.device)
     if settings.batch_size < processes.world_size and settings.optimizer != SOLVER:
         raise TrainingError(
-            f"A batch of {settings.batch_size} can't be dealt out to {processes.world_size} processes.",
+            f"A batch of {settings.batch_size} can't be split over "
+            f"{processes.world_size} processes.",
             "Use a larger --batch-size.",
         )
     if settings.tensorboard:
         summary_writer()
 
 
-def readable(
-    folders: ImageFolders, unreadable: dict[Path, str], listener: Listener
-) -> ImageFolders:
-    """``folders`` without what can't be decoded, told to ``listener``. Raises as ``without`` does."""
-    left = folders.without(unreadable)
-    for sentence in left.warnings[len(folders.warnings) :]:
-        listener.note(sentence)
-    return left
-
-
 def build_backbone(
     settings: TrainSettings, classes: Sequence[str], *, weights: str | None = None
 ) -> Backbone:
-    """The backbone of ``settings`` with a head for ``classes``, random but the same each time, and the spec that they ask for.
+    """The backbone of ``settings`` and its preprocessing, with a new head for ``classes``.
 
-    Raises TrainingError if it can't be had, or not with these settings.
+    The head is random, but the same for the same seed.
+
+    weights  in place of those of ``settings``
+
+    Raises TrainingError if it can't be built, or not with these settings.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed(settings.seed, HEAD))
-        given = settings.weights if weights is None else weights
-        backbone = build(settings.backbone, len(classes), weights=given, labels=classes)
+        weights = settings.weights if weights is None else weights
+        backbone = build(settings.backbone, len(classes), weights=weights, labels=classes)
     if settings.strategy == "last-blocks" and settings.blocks > len(backbone.blocks):
-        there = len(backbone.blocks)
         raise TrainingError(
-            f"{backbone.name} has {there} blocks, not {settings.blocks}.",
+            f"{backbone.name} has {len(backbone.blocks)} blocks, not {settings.blocks}.",
             "Give a smaller --blocks.",
         )
-    spec = wanted_spec(settings, backbone.spec)
-    resized = replace(backbone, spec=spec)
-    if resized.size != backbone.size:
-        _require_size(resized, usual=backbone.size)
+    resized = replace(backbone, spec=wanted_spec(settings, backbone.spec))
+    if resized.size == backbone.size:
+        return resized
+    refused = refusal(resized)
+    if refused is not None:
+        height, width = resized.size
+        raise TrainingError(
+            f"{backbone.name} can't take photos of {height}×{width} pixels.",
+            f"Leave out --image-size; it takes {'×'.join(map(str, backbone.size))}.",
+        ) from refused
     return resized
 
 
 def wanted_spec(settings: TrainSettings, published: PreprocessSpec) -> PreprocessSpec:
-    """The published preprocessing, changed as ``settings`` say; all sizes keep their proportions. See ``framing``, too."""
+    """The published preprocessing, changed as ``settings`` say; all sizes keep their proportions.
+
+    With ``resize="auto"``, ``choose_resize`` may change it again.
+    """
     height, width = input_size(published)
     side = (settings.image_size, settings.image_size) if settings.image_size else (height, width)
     if settings.resize == "squash":
@@ -101,27 +123,25 @@ def wanted_spec(settings: TrainSettings, published: PreprocessSpec) -> Preproces
         return replace(published, size=round(published.size * factor), crop=side)
     if published.crop is None:
         return replace(published, size=side)
-    return replace(
-        published,
-        size=(round(published.size[0] * factor), round(published.size[1] * factor)),
-        crop=side,
-    )
+    rows, columns = published.size
+    return replace(published, size=(round(rows * factor), round(columns * factor)), crop=side)
 
 
-def class_weights(settings: TrainSettings, folders: ImageFolders) -> torch.Tensor | None:
-    """float32 [classes] with a mean of 1 over the training photos, or None if they are not asked for."""
-    if not settings.class_weights:
-        return None
-    counts = torch.tensor(folders.train_counts, dtype=torch.float32)
-    return counts.sum() / (len(counts) * counts)
+def note_left_out(folders: ImageFolders, left: ImageFolders, listener: Listener) -> None:
+    """Pass on the warnings that ``left``, ``folders`` without some photos, has gained."""
+    for sentence in left.warnings[len(folders.warnings) :]:
+        listener.note(sentence)
 
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """What the loop works with: a backbone on its device, photos without the unreadable ones.
+    """What a training loop works with.
 
+    folders        without the photos that can't be read
+    backbone       on its device
     class_weights  float32 [classes], or None where every photo weighs the same
-    doubts         training photos that the head was in doubt of when it was solved for
+    label_issues   training photos whose labels the fitted head doubts; their rows in the folders
+    fitted_head    whether training starts from a head fitted to frozen features
     """
 
     folders: ImageFolders
@@ -130,157 +150,131 @@ class TrainingSetup:
     loader: Loader
     sampler: Sampler
     class_weights: torch.Tensor | None
-    doubts: list[LabelIssue]
+    label_issues: list[LabelIssue]
+    fitted_head: bool
 
 
 def prepare_training(
-    settings: TrainSettings,
+    context: RunContext,
     folders: ImageFolders,
     backbone: Backbone,
-    processes: Processes,
-    folder: Path,
-    listener: Listener,
     *,
-    left_out: Collection[str] | None,
+    left_out: Collection[str] | None = None,
 ) -> TrainingSetup:
-    """Decode every photo once and set up what trains on them. Raises DataError for photos that must be read and can't be (see
-    ``ImageFolders.without``), and, where a run goes on, for training photos that could be read when it began.
+    """Fit the head that training starts from, and decode every photo once.
 
-    folder    where decoded photos go that don't fit into memory
-    left_out  None where a run begins. Where it goes on, no head is solved for, and these (digests of training photos) are
-              left out again, also where they can be read now: on a GPU, chance decides who decodes a photo, and decoders
-              differ in what they can
+    left_out  for a run that is resumed, the digests of the training photos that could not be read
+              when it began. They are left out again, even if they can be read now: decoders differ
+              in what they can read, and on a GPU chance decides which one a photo meets. No head is
+              fitted.
+
+    Raises DataError for photos that must be readable (see ``ImageFolders.without``), and, in a
+    resumed run, for training photos that were readable when it began.
     """
-    measured_together = settings.norm_statistics and processes.world_size > 1
-    if measured_together:
+    settings, processes = context.settings, context.processes
+    if settings.norm_statistics and processes.world_size > 1:
         require_sync_batch_norm(backbone, processes.device)
     channels_last(backbone.module, processes.device)
-    known = None
-    if settings.warm_head and left_out is None:
-        backbone, known = _framed(settings, folders, backbone, processes, listener)
-    decode = TrainingDecoder(
-        backbone.spec, stored_size(input_size(backbone.spec), typical_aspect(folders.train))
-    )
-    validation, stored = _decoded(settings, folders, decode, processes, folder, listener)
-    unreadable = (
-        dict(stored.unreadable)
-        if stored
-        else _unreadable(settings, folders.train, processes, listener)
-    )
-    if left_out is not None:
-        again = {sample.path for sample in folders.train if sample.digest in left_out}
-        for path in sorted(unreadable.keys() - again):
-            raise DataError(f"{path}: {unreadable[path]}.", PUT_BACK)
-        unreadable = {path: unreadable.get(path, "left out before") for path in again}
-    unreadable |= validation.unreadable
-    left = (
-        readable(folders, unreadable, listener) if left_out is None else folders.without(unreadable)
-    )
-    if len(left.train) < 2 * processes.world_size:
-        raise TrainingError(
-            f"{len(left.train)} training photos are too few for {processes.world_size} processes."
-        )
-    weights = class_weights(settings, left)
-    if measured_together and processes.device.type == "cuda":
+    if settings.norm_statistics and processes.world_size > 1:
         backbone = sync_batch_norm(backbone)
-    doubts: list[LabelIssue] = []
-    if settings.warm_head and left_out is None:
-        backbone, doubts = warm_head(
-            backbone, left.train, weights, processes, settings, listener, known
+    aspect = typical_aspect(folders.train)
+    fitted_head = settings.warm_head and backbone.has_linear_head
+    prepared: PreparedHead | None = None
+    unreadable: dict[Path, str] = {}
+    if left_out is not None:
+        again = (sample.path for sample in folders.train if sample.digest in left_out)
+        unreadable = dict.fromkeys(again, "left out before")
+    elif fitted_head:
+        prepared = prepare_shared_head(context, backbone, folders)
+        backbone, unreadable = prepared.backbone, dict(prepared.unreadable)
+    elif settings.warm_head:
+        context.listener.note(
+            f"The head of {backbone.name} is not one linear layer: "
+            "training starts from a random one."
         )
-    labels = [sample.label for sample in left.train]
-    mixed = settings.mixup > 0 or settings.cutmix > 0
-    sampler = Sampler(
-        labels,
+
+    stored_folders = folders.without(unreadable)
+    decode = TrainingDecoder(backbone.spec, stored_size(input_size(backbone.spec), aspect))
+    validation = _decode_validation(context, folders, backbone.spec)
+    stored = _store_training(context, stored_folders, decode)
+    found = stored.unreadable if stored else _find_unreadable(context, stored_folders)
+    if found and left_out is not None:
+        path = min(found)
+        raise DataError(f"{path}: {found[path]}.", PUT_BACK)
+    unreadable |= {**found, **validation.unreadable}
+    readable = folders.without(unreadable)
+    if left_out is None:
+        note_left_out(folders, readable, context.listener)
+    if len(readable.train) < 2 * processes.world_size:
+        raise TrainingError(
+            f"{len(readable.train)} training photos are too few for "
+            f"{processes.world_size} processes."
+        )
+    return TrainingSetup(
+        readable,
+        backbone,
+        validation,
+        _loader(context, stored_folders, readable, decode, stored),
+        _sampler(readable, settings, processes),
+        class_weights(settings, readable),
+        _label_issues(prepared, readable) if prepared else [],
+        fitted_head,
+    )
+
+
+def _label_issues(prepared: PreparedHead, readable: ImageFolders) -> list[LabelIssue]:
+    """Those of the fitted head, as rows of the photos that are left."""
+    rows = {sample.path: row for row, sample in enumerate(readable.train)}
+    photos = prepared.folders.train
+    return [
+        issue._replace(photo=rows[photos[issue.photo].path])
+        for issue in prepared.head.label_issues
+        if photos[issue.photo].path in rows
+    ]
+
+
+def _sampler(folders: ImageFolders, settings: TrainSettings, processes: Processes) -> Sampler:
+    return Sampler(
+        [sample.label for sample in folders.train],
         settings.batch_size,
         settings.seed,
         accumulate=settings.accumulate,
         balanced=settings.balanced,
         processes=processes.world_size,
-        mixed=mixed,
-        least=2
-        if settings.norm_statistics and processes.world_size == 1
-        else 1,  # which several measure together
+        mixed=settings.mixup > 0 or settings.cutmix > 0,
+        # Several processes measure batch norm together, one alone needs two photos to do so.
+        least=2 if settings.norm_statistics and processes.world_size == 1 else 1,
     )
-    rows = [row for row, sample in enumerate(folders.train) if sample.path not in unreadable]
-    loader = _loader(settings, left, decode, stored, rows, processes)
-    return TrainingSetup(left, backbone, validation, loader, sampler, weights, doubts)
 
 
-def _framed(
-    settings: TrainSettings,
-    folders: ImageFolders,
-    backbone: Backbone,
-    processes: Processes,
-    listener: Listener,
-) -> tuple[Backbone, Features | None]:
-    """What ``choose_resize`` gives, in the leading process; the others are given the spec."""
-    known = None
-    if processes.is_main:
-        weights = class_weights(settings, folders)
-        backbone, known = choose_resize(
-            backbone, folders.train, weights, processes.device, settings, listener
-        )
-    return replace(backbone, spec=processes.all_gather(backbone.spec)[0]), known
+def _threads(context: RunContext) -> int:
+    """Threads that decode photos: as asked for, or this process's share of the cores."""
+    return context.settings.workers or max(1, cores() // context.processes.local_world_size)
 
 
-def _threads(settings: TrainSettings, processes: Processes) -> int:
-    """For work on photos: those asked for, or this process's share of the cores."""
-    return settings.workers or max(1, cores() // processes.local_world_size)
-
-
-def _decoded(
-    settings: TrainSettings,
-    folders: ImageFolders,
-    decode: TrainingDecoder,
-    processes: Processes,
-    folder: Path,
-    listener: Listener,
-) -> tuple[Validation, DecodedPhotos | None]:
-    validation = Validation(
+def _decode_validation(
+    context: RunContext, folders: ImageFolders, spec: PreprocessSpec
+) -> Validation:
+    return Validation(
         folders.val,
-        decode.spec,
-        processes,
-        folder,
-        threads=_threads(settings, processes),
-        progress=listener.working,
+        spec,
+        context.processes,
+        context.folder,
+        threads=_threads(context),
+        progress=context.listener.progress,
     )
-    return validation, _store_training(settings, folders.train, decode, processes, folder, listener)
-
-
-def _loader(
-    settings: TrainSettings,
-    folders: ImageFolders,
-    decode: TrainingDecoder,
-    stored: DecodedPhotos | None,
-    rows: list[int],
-    processes: Processes,
-) -> Loader:
-    labels = np.array([sample.label for sample in folders.train], np.int64)
-    augment = AugmentSettings.from_settings(settings, decode.spec)
-    augmentation = BatchAugmentation(augment, settings.seed, len(labels))
-    builder = BatchBuilder(labels, augmentation, Normalizer(decode.spec, processes.device))
-    if stored is None:
-        return FileLoader(
-            folders.train, decode, builder, processes.device, _threads(settings, processes)
-        )
-    return CachedLoader(stored, np.array(rows, np.int64), builder, processes.device)
 
 
 def _store_training(
-    settings: TrainSettings,
-    samples: tuple[Sample, ...],
-    decode: TrainingDecoder,
-    processes: Processes,
-    folder: Path,
-    listener: Listener,
+    context: RunContext, folders: ImageFolders, decode: TrainingDecoder
 ) -> DecodedPhotos | None:
-    """Training photos, decoded and squashed; None if they are not to be kept, or there is no room."""
+    """Decode the training photos once; None if they are not to be kept, or don't fit anywhere."""
+    settings, processes, samples = context.settings, context.processes, folders.train
     if settings.cache == "off":
         return None
-    room = allocate((len(samples), *decode.size, 3), settings.cache, folder, processes)
+    room = allocate((len(samples), *decode.size, 3), settings.cache, context.folder, processes)
     if room is None:
-        listener.note(
+        context.listener.note(
             "Training photos are decoded in every epoch: there is no room to keep them decoded."
         )
         return None
@@ -293,35 +287,39 @@ def _store_training(
             device=processes.device,
             interpolation=decode.spec.interpolation,
         )
-    mine = decode_all(
+    decoded = decode_all(
         samples,
         decode,
         room,
         part=(processes.local_rank, processes.local_world_size),
-        threads=_threads(settings, processes),
+        threads=_threads(context),
         step="Decoding training photos",
-        progress=listener.working,
+        progress=context.listener.progress,
     )
-    return gather_decoded(mine, processes)
+    return gather_decoded(decoded, processes)
 
 
-def _unreadable(
-    settings: TrainSettings, samples: tuple[Sample, ...], processes: Processes, listener: Listener
-) -> dict[Path, str]:
-    mine = samples[processes.rank :: processes.world_size]
-    done = Counter(listener, "Checking training photos", len(mine))
-    found = processes.all_gather(
-        find_unreadable(mine, threads=_threads(settings, processes), done=done)
-    )
-    return {path: why for part in found for path, why in part.items()}
+def _find_unreadable(context: RunContext, folders: ImageFolders) -> Mapping[Path, str]:
+    processes = context.processes
+    mine = folders.train[processes.rank :: processes.world_size]
+    done = ProgressCounter(context.listener.progress, "Checking training photos", len(mine))
+    found = find_unreadable(mine, threads=_threads(context), done=done)
+    return {path: why for part in processes.all_gather(found) for path, why in part.items()}
 
 
-def _require_size(backbone: Backbone, usual: tuple[int, int]) -> None:
-    refused = refusal(backbone)
-    if refused is not None:
-        height, width = backbone.size
-        taken = "×".join(map(str, usual))
-        raise TrainingError(
-            f"{backbone.name} can't take photos of {height}×{width} pixels.",
-            f"Leave out --image-size; it takes {taken}.",
-        ) from refused
+def _loader(
+    context: RunContext,
+    stored_folders: ImageFolders,
+    readable: ImageFolders,
+    decode: TrainingDecoder,
+    stored: DecodedPhotos | None,
+) -> Loader:
+    labels = np.array([sample.label for sample in readable.train], np.int64)
+    augment = AugmentSettings.from_settings(context.settings, decode.spec)
+    augmentation = BatchAugmentation(augment, context.settings.seed, len(labels))
+    builder = BatchBuilder(labels, augmentation, Normalizer(decode.spec, context.device))
+    if stored is None:
+        return FileLoader(readable.train, decode, builder, context.device, _threads(context))
+    left = {sample.path for sample in readable.train}
+    rows = [row for row, sample in enumerate(stored_folders.train) if sample.path in left]
+    return CachedLoader(stored, np.array(rows, np.int64), builder, context.device)

@@ -1,4 +1,4 @@
-"""``last.pt``: where a run stands, so that it can go on as if it had never stopped."""
+"""``last.pt``: the state of a run, from which it can be resumed as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -15,40 +15,41 @@ from edgetl.training.config.run_files import write_atomically
 from edgetl.training.config.run_folder import LAST, require_resumable
 from edgetl.training.evaluation.validation import Scores
 
-_SCHEMA = 7
+_SCHEMA = 8
 _KEYS = {
-    *(
-        "settings",
-        "scanned",
-        "fingerprint",
-        "left_out",
-        "spec",
-        "levels",
-        "notes",
-        "threads",
-        "batches",
-        "doubts",
-    ),
-    *("standing", "learner"),
+    "settings",
+    "scanned",
+    "fingerprint",
+    "left_out",
+    "spec",
+    "levels",
+    "notes",
+    "threads",
+    "batches",
+    "label_issues",
+    "train_state",
+    "learner",
 }
 
 
 @dataclass
 class TrainState:
-    """Where a run stands, besides the weights.
+    """The position of a run, and what it has found so far, without the weights.
 
-    epoch, step       the next one to do; both count from 0, a step is one of the optimizer
-    loss, right, seen  sums over the photos of the epoch so far
-    seconds           spent on training so far, over all parts of an interrupted run
-    begun             how many of them before the first step; None before it
-    warm              how many when warm-up was over; None before
-    history           the rows of history.csv: one for each epoch done, and for a solved head before them
-    best, best_epoch  the scores of the kept weights, and the epoch that they are from (from 1; 0: the beginning)
-    midway            they are half-way between the beginning and that epoch
-    gain, gain_epoch  the best scores and their epoch without the beginning: training first loses some of what a solved head
-                      knows, and then gains
-    ended             no epoch is left to do
-    finished          nothing is left to do
+    epoch, step          the next to do, from 0; a step is one of the optimizer
+    loss, right, seen    sums over the photos of the epoch so far
+    seconds              spent so far, over all parts of an interrupted run
+    training_began       the seconds spent before the first step; None before it
+    warmup_ended         the seconds spent until warm-up was over; None before
+    history              the rows of history.csv: for a fitted head, and for each epoch done
+    best                 the scores of the kept weights
+    best_epoch           their epoch, from 1; 0: those that training began with
+    midway               they are half-way between the beginning and that epoch
+    best_trained         the best scores of an epoch, without the beginning: training first loses
+                         some of what a fitted head knows, and then improves
+    best_trained_epoch   the epoch of these, from 1
+    ended                no epoch is left to do
+    finished             nothing is left to do
     """
 
     epoch: int = 0
@@ -57,20 +58,20 @@ class TrainState:
     right: float = 0.0
     seen: float = 0.0
     seconds: float = 0.0
-    begun: float | None = None
-    warm: float | None = None
+    training_began: float | None = None
+    warmup_ended: float | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     best: Scores | None = None
     best_epoch: int = 0
     midway: bool = False
-    gain: Scores | None = None
-    gain_epoch: int = 0
+    best_trained: Scores | None = None
+    best_trained_epoch: int = 0
     ended: bool = False
     finished: bool = False
 
     @property
-    def kept(self) -> str:
-        """What the kept weights are told apart by."""
+    def candidate(self) -> str:
+        """The name of the kept weights' file while it waits for this state to be saved."""
         return f"{self.best_epoch}-midway" if self.midway else str(self.best_epoch)
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,44 +80,47 @@ class TrainState:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainState:
-        """What ``to_dict`` gave."""
+        """Read what ``to_dict`` returned."""
         found = {
-            name: Scores(**values[name]) if values[name] else None for name in ("best", "gain")
+            name: Scores(**values[name]) if values[name] else None
+            for name in ("best", "best_trained")
         }
         return cls(**{**values, **found})
 
 
-def write_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write tensors and plain values as ``folder/last.pt``, whole or not at all. Raises CheckpointError."""
+def write_state(folder: Path, saved: Mapping[str, Any]) -> None:
+    """Write tensors and plain values to ``folder/last.pt`` atomically. Raises CheckpointError."""
     write_atomically(
-        folder / LAST, lambda temporary: torch.save({"schema": _SCHEMA, **state}, temporary)
+        folder / LAST, lambda temporary: torch.save({"schema": _SCHEMA, **saved}, temporary)
     )
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """What ``write_state`` wrote, on the CPU. Raises CheckpointError if there is none, or it can't be read."""
+    """What ``write_state`` wrote, on the CPU.
+
+    Raises CheckpointError if there is none, or it can't be read.
+    """
     path = require_resumable(folder)
     try:
         if not path.is_file():
-            raise ValueError("it is no regular file")  # a pipe would be waited for
-        with zipfile.ZipFile(path) as archive:  # torch writes checksums into it and looks at none
+            raise ValueError("it is no regular file")  # reading a pipe would block
+        with zipfile.ZipFile(path) as archive:  # torch writes checksums, but checks none
             if archive.testzip() is not None:
                 raise ValueError("it is damaged, its checksums do not fit")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        saved = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(
-            f"{path} can't be read: {error.strerror or error}.", "See that it can be read."
+            f"{path} can't be read: {error.strerror or error}.", "Check that it can be read."
         ) from error
     except Exception as error:  # torch raises many kinds for a damaged file
-        # torch's advice would be to run what is in the file.
-        reason = (
-            "it holds what no run writes" if "weights_only" in str(error) else first_line(error)
-        )
+        # torch's own message advises to run the code in the file.
+        foreign = "weights_only" in str(error)
+        reason = "it was not written by edgetl" if foreign else first_line(error)
         raise CheckpointError(
             f"{path} can't be read: {reason}.", "Start again with --overwrite."
         ) from error
-    if not isinstance(state, dict) or state.get("schema") != _SCHEMA or not state.keys() >= _KEYS:
+    if not isinstance(saved, dict) or saved.get("schema") != _SCHEMA or not saved.keys() >= _KEYS:
         raise CheckpointError(
             f"{path} was written by another version of edgetl.", "Start again with --overwrite."
         )
-    return state
+    return saved

@@ -1,9 +1,21 @@
-"""The loss that a network is trained with: cross-entropy with smoothed targets, photos weighed by their classes."""
+"""The training loss: cross-entropy with smoothed targets, photos weighted by their classes."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from edgetl.data.image_folder import ImageFolders
+from edgetl.training.config.settings import TrainSettings
+
+
+def class_weights(settings: TrainSettings, folders: ImageFolders) -> Tensor | None:
+    """float32 [classes] with a mean of 1 over the training photos; None without --class-weights."""
+    if not settings.class_weights:
+        return None
+    counts = torch.tensor(folders.train_counts, dtype=torch.float32)
+    return counts.sum() / (len(counts) * counts)
 
 
 def photo_losses(
@@ -12,12 +24,13 @@ def photo_losses(
     """float32 [N]: the loss of each photo, times the weight of its class.
 
     logits         float32 [N, classes]
-    targets        int64 [N], or float32 [N, classes] of photos that are mixed
+    targets        int64 [N], or float32 [N, classes] for mixed photos
     class_weights  float32 [classes], or None for 1
-    smoothing      share of each target that is spread over all classes, 0..1
+    smoothing      share of each target spread over all classes, 0..1
 
-    torch's own weights go to what the smoothing gives to each class, too: with 20 times as many photos of one class as
-    of another, the rare class would be the best answer for every photo.
+    torch's own class weights would also weight what smoothing gives to the other classes: with
+    20 times as many photos of one class as of another, the rare class would be the best answer for
+    every photo.
     """
     if class_weights is None:
         return F.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)

@@ -1,148 +1,152 @@
-"""Learning-rate schedules: torch's own, stepped after every optimizer step, each after a linear warm-up."""
+"""The learning rate as a function of the optimizer step: a linear warm-up, then one of five curves.
+
+The curves are those of torch's schedulers. They are written as functions here because a run with a
+time limit skips steps, which torch's schedulers can't do.
+"""
 
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
-from torch.optim import Optimizer, lr_scheduler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from edgetl.training.config.settings import TrainSettings
 
-_WARMUP_START = (
-    0.01  # of the full rate; the optimizer's first steps know nothing of the gradients' size
-)
-_ONE_CYCLE_RISE = (
-    0.3  # share of the run in which one-cycle rises where warm-up is 0: torch's default
-)
+# Of the full rate: in its first steps the optimizer knows nothing about the gradients' size.
+_WARMUP_START = 0.01
+# The defaults of torch's OneCycleLR: the part of the run in which the rate rises (where warm-up
+# is 0), and what the largest rate is divided by at the start, and then again at the end.
+_ONE_CYCLE_RISE = 0.3
+_ONE_CYCLE_START, _ONE_CYCLE_END = 25.0, 1e4
 
 
 def warmup_steps(settings: TrainSettings, steps_per_epoch: int) -> int:
-    """Optimizer steps of warm-up: as many as asked for, but no more than half of the run, since a short one must fall, too."""
-    return min(math.ceil(settings.warmup * steps_per_epoch), settings.epochs * steps_per_epoch // 2)
+    """Optimizer steps of warm-up: at most half of the run, so that a short run decays too."""
+    total = settings.epochs * steps_per_epoch
+    return min(math.ceil(settings.warmup * steps_per_epoch), total // 2)
+
+
+def learning_rate(
+    step: int, base: float, previous: float | None, settings: TrainSettings, steps_per_epoch: int
+) -> float:
+    """The learning rate of one optimizer step of a run.
+
+    step      counted from 0; at most ``epochs`` × ``steps_per_epoch``
+    base      the full rate, which warm-up leads to
+    previous  the rate of the step before; None for step 0, and where steps were skipped, which
+              only cosine and one-cycle allow, after warm-up
+
+    A rate is computed from the previous one where torch does it that way: the closed form would
+    differ in the last bit, and so would the trained weights.
+    """
+    total, warmup = settings.epochs * steps_per_epoch, warmup_steps(settings, steps_per_epoch)
+    if settings.scheduler == "one-cycle" and total > 1:
+        return _one_cycle(step, base, total, warmup)
+    if step < warmup or (step == warmup > 0 and settings.scheduler == "plateau"):
+        if previous is None:
+            return base * _WARMUP_START
+        rise = 1.0 - _WARMUP_START
+        return previous * (1.0 + rise / (warmup * _WARMUP_START + (step - 1) * rise))
+    if step == warmup:
+        return base
+    if settings.scheduler == "cosine":
+        return _cosine(step - warmup, base, previous, max(total - warmup, 1))
+    if previous is None:
+        raise ValueError(f"Steps of {settings.scheduler} can't be skipped.")
+    interval = settings.step_size * steps_per_epoch
+    falls = settings.scheduler == "step" and (step - warmup) % interval == 0
+    return previous * settings.gamma if falls else previous
+
+
+def _cosine(step: int, base: float, previous: float | None, steps: int) -> float:
+    """From ``base`` to 0, as torch's CosineAnnealingLR."""
+    now = 1 + math.cos(math.pi * step / steps)
+    if previous is None:
+        return base * now / 2
+    return now / (1 + math.cos(math.pi * (step - 1) / steps)) * previous
+
+
+def _one_cycle(step: int, base: float, total: int, warmup: int) -> float:
+    """Up to ``base`` and down again, both as half a cosine, as torch's OneCycleLR."""
+    # At least two steps: the rise ends at the step before ``peak``, and is divided by.
+    share = max(warmup, 2) / total if warmup and total > 2 else _ONE_CYCLE_RISE
+    peak = share * total - 1
+    lowest = base / _ONE_CYCLE_START
+    if step <= peak:
+        start, end, done = lowest, base, step / peak
+    else:
+        start, end = base, lowest / _ONE_CYCLE_END
+        done = (step - peak) / (total - 1 - peak)
+    return end + (start - end) / 2.0 * (math.cos(math.pi * done) + 1)
 
 
 class Schedule:
-    """The learning rate over a run of ``epochs`` × ``steps_per_epoch`` optimizer steps.
+    """Sets the learning rates of an optimizer, from the first step of a run to the last.
 
-    ``step`` after each optimizer step, ``epoch_ended`` after each validation (which plateau listens to).
+    Call ``step`` after each optimizer step, and ``epoch_ended`` after each validation.
     """
 
     def __init__(self, optimizer: Optimizer, settings: TrainSettings, steps_per_epoch: int) -> None:
-        total = self._total = settings.epochs * steps_per_epoch
-        self._falls = settings.scheduler in ("cosine", "one-cycle")
-        warmup = self._warmup = warmup_steps(settings, steps_per_epoch)
-        self._plateau: lr_scheduler.ReduceLROnPlateau | None = None
-        self._stepwise: lr_scheduler.LRScheduler
-        if settings.scheduler == "plateau":
-            # Warm-up alone runs by steps here: its factor is applied to whatever rate stands, and ends at 1.
-            self._stepwise = _warm_up(optimizer, warmup)
-            if settings.gamma < 1:  # torch takes no other
-                self._plateau = lr_scheduler.ReduceLROnPlateau(
-                    optimizer, factor=settings.gamma, patience=settings.patience
-                )
-        elif settings.scheduler == "one-cycle" and total > 1:  # has a warm-up of its own
-            rise = (
-                max(warmup, 2) / total if warmup and total > 2 else _ONE_CYCLE_RISE
-            )  # torch divides by a rise of 1 less 1
-            rates = [group["lr"] for group in optimizer.param_groups]
-            # Momentum is left alone: the option that gives it means what it says.
-            self._stepwise = lr_scheduler.OneCycleLR(
-                optimizer, rates, total, pct_start=rise, cycle_momentum=False
+        self._optimizer, self._settings = optimizer, settings
+        self._steps_per_epoch = steps_per_epoch
+        self._total = settings.epochs * steps_per_epoch
+        self._warmup = warmup_steps(settings, steps_per_epoch)
+        self._decays_by_steps = settings.scheduler in ("cosine", "one-cycle")
+        self._base_rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self._step = 0
+        self._set_rates(from_previous=False)
+        self._plateau: ReduceLROnPlateau | None = None
+        if settings.scheduler == "plateau" and settings.gamma < 1:  # torch takes no other factor
+            self._plateau = ReduceLROnPlateau(
+                optimizer, factor=settings.gamma, patience=settings.patience
             )
-        elif not warmup:
-            self._stepwise = _main_part(optimizer, settings, total, steps_per_epoch)
-        else:
-            parts = [
-                _warm_up(optimizer, warmup),
-                _main_part(optimizer, settings, total - warmup, steps_per_epoch),
-            ]
-            self._stepwise = lr_scheduler.SequentialLR(optimizer, parts, [warmup])
+
+    def _set_rates(self, *, from_previous: bool) -> None:
+        for group, base in zip(self._optimizer.param_groups, self._base_rates, strict=True):
+            previous = group["lr"] if from_previous else None
+            group["lr"] = learning_rate(
+                self._step, base, previous, self._settings, self._steps_per_epoch
+            )
 
     def step(self) -> None:
-        """After an optimizer step."""
-        if (
-            not self._falls or self._stepwise.last_epoch < self._total
-        ):  # hurried to its end, it would rise again
-            self._advance()
+        """Go on to the next step."""
+        # After skipped steps a run may take more of them than the curve has; it would rise again.
+        if not self._decays_by_steps or self._step < self._total:
+            self._step += 1
+            self._set_rates(from_previous=True)
 
-    def hurry(self, share: float) -> None:
-        """Pass over steps, until as much of what follows warm-up is done as of the time that there is for it.
+    def skip_ahead(self, share: float) -> None:
+        """Skip steps until as much of the curve after warm-up is done as of the time for it.
 
         share  of that time, 0..1; 0 changes nothing
 
-        Only what falls by steps alone is hurried, cosine and one-cycle. A run whose time is up is then at its end, with
-        rates as small as they should be, and not somewhere at the top.
+        Only cosine and one-cycle, which depend on nothing but the step. A run that its time limit
+        ends is then at the end of its curve, with rates as small as they should be.
         """
-        if not self._falls or share == 0:
+        if not self._decays_by_steps or share == 0:
             return
         last = self._warmup + share * (self._total - self._warmup)
         step = max(math.ceil(min(last, self._total) - 1), self._warmup)
-        if self._stepwise.last_epoch < step:
-            self._pass_over_to(step)
-
-    def _pass_over_to(self, step: int) -> None:
-        """Where ``step`` after ``step`` would lead, at once: a run that time will end may have millions of them."""
-        fall: Any = self._stepwise
-        if isinstance(fall, lr_scheduler.SequentialLR):
-            if fall.last_epoch < self._warmup:
-                fall.last_epoch = self._warmup - 1
-                self._advance()
-            fall.last_epoch = step
-            fall = fall._schedulers[-1]
-            step -= self._warmup
-        fall.last_epoch = step
-        if isinstance(
-            fall, lr_scheduler.CosineAnnealingLR
-        ):  # whose own step goes on from the step before
-            rates = [
-                rate * (1 + math.cos(math.pi * step / fall.T_max)) / 2 for rate in fall.base_lrs
-            ]
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore", UserWarning
-                )  # it is meant to be asked by its own step
-                rates = fall.get_lr()
-        for group, rate in zip(fall.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
-
-    def _advance(self) -> None:
-        with warnings.catch_warnings():
-            # fp16's scaler may pass over the first step, which torch takes for a mistake; and torch 2.6 warns of what its
-            # own schedule does where warm-up ends.
-            warnings.simplefilter("ignore", UserWarning)
-            self._stepwise.step()
+        if self._step < step:
+            self._step = step
+            self._set_rates(from_previous=False)
 
     def epoch_ended(self, val_loss: float) -> None:
-        """After a validation. An epoch of warm-up says nothing of whether the full rate still helps."""
-        if self._plateau is not None and self._stepwise.last_epoch > self._warmup:
+        """After a validation. Plateau ignores the warm-up, which says nothing of the full rate."""
+        if self._plateau is not None and self._step > self._warmup:
             self._plateau.step(val_loss)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values, for a resumed run."""
+        """Plain values, for a resumed run; the rates themselves are in the optimizer's state."""
         return {
-            "stepwise": self._stepwise.state_dict(),
+            "step": self._step,
             "plateau": self._plateau.state_dict() if self._plateau else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """What ``state_dict`` gave, in a schedule of the same settings."""
-        self._stepwise.load_state_dict(state["stepwise"])
+        """Restore what ``state_dict`` returned, in a schedule of the same settings."""
+        self._step = int(state["step"])
         if self._plateau is not None:
             self._plateau.load_state_dict(state["plateau"])
-
-
-def _warm_up(optimizer: Optimizer, steps: int) -> lr_scheduler.LRScheduler:
-    return lr_scheduler.LinearLR(optimizer, _WARMUP_START if steps else 1.0, 1.0, max(steps, 1))
-
-
-def _main_part(
-    optimizer: Optimizer, settings: TrainSettings, steps: int, steps_per_epoch: int
-) -> lr_scheduler.LRScheduler:
-    if settings.scheduler == "step":
-        return lr_scheduler.StepLR(optimizer, settings.step_size * steps_per_epoch, settings.gamma)
-    if settings.scheduler == "cosine":
-        return lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
-    return lr_scheduler.ConstantLR(optimizer, 1.0)

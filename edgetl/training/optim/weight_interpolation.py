@@ -1,7 +1,8 @@
-"""The weights half-way between those that training began with and those that it ended with.
+"""The weights half-way between those at the start of training and those at its end.
 
-Fine-tuning learns the photos at hand and forgets some of what the backbone knew of all others. With few photos the mean of
-the two is often better than either (Wortsman et al., Robust fine-tuning of zero-shot models, 2022).
+Fine-tuning learns the photos at hand and forgets some of what the backbone knew about all others.
+With few photos the mean of the two is often better than either (Wortsman et al., Robust fine-tuning
+of zero-shot models, 2022).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 
 class WeightInterpolation:
-    """Remembers the weights of ``network`` as they are now, in the CPU's memory."""
+    """Keeps a copy of the weights of ``network`` as they are now, in the CPU's memory."""
 
     def __init__(self, network: nn.Module) -> None:
         self._start = {
@@ -23,20 +24,18 @@ class WeightInterpolation:
 
     @torch.no_grad()
     def to(self, end: nn.Module) -> nn.Module:
-        """A network half-way to ``end``, which stays as it is."""
+        """A network half-way to ``end``, which stays unchanged."""
         middle = copy.deepcopy(end)
-        for name, value in (
-            *middle.named_parameters(),
-            *middle.named_buffers(),
-        ):  # what has several names comes once
-            if name in self._start and value.is_floating_point():  # counters are no weights
+        # Not the state_dict's entries: shared tensors have several names there.
+        for name, value in (*middle.named_parameters(), *middle.named_buffers()):
+            if name in self._start and value.is_floating_point():  # no counters
                 value.lerp_(self._start[name].to(value), 0.5)
         return middle
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What is remembered, for a resumed run."""
+        """The copy, for a resumed run."""
         return self._start
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """What ``state_dict`` gave, of the same network."""
+        """Restore what ``state_dict`` returned, for the same network."""
         self._start = dict(state)

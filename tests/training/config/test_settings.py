@@ -9,7 +9,7 @@ import pytest
 
 from edgetl.errors import TrainingError
 from edgetl.runtime.images.spec import PreprocessSpec
-from edgetl.training.config.recipes import _OTHER_OPTIMIZERS, CLASSIC, resolve
+from edgetl.training.config.recipes import CLASSIC, OTHER_OPTIMIZERS, resolve
 from edgetl.training.config.settings import OPTIONS, SOLVER, TrainSettings
 from edgetl.training.engine.setup import wanted_spec
 
@@ -87,7 +87,7 @@ def test_each_optimizer_has_numbers_that_suit_it():
 
 
 def test_the_help_tells_the_numbers_of_other_optimizers():
-    for optimizer, numbers in _OTHER_OPTIMIZERS.items():
+    for optimizer, numbers in OTHER_OPTIMIZERS.items():
         for name, value in numbers.items():
             assert f"with {optimizer} {value:.5f}".rstrip("0").rstrip(".") in OPTIONS[name].help
 

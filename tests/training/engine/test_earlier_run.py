@@ -1,4 +1,4 @@
-"""A run where one has been before: not by accident, not before the new one is written, and nothing of it left."""
+"""A run replaces an earlier one: not by accident, not too early, and completely."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from helpers.training_runs import features_of, small
 
 from edgetl.errors import CheckpointError, DataError, MissingDependencyError
-from edgetl.training.engine import finalize as finish_module
+from edgetl.training.engine import finalize as finalize_module
 from edgetl.training.engine.learner import Learner
 from edgetl.training.engine.run import resume, train
 from edgetl.training.engine.setup import build_backbone
@@ -96,13 +96,13 @@ def test_a_missing_tensorboard_is_missed_while_an_earlier_run_is_still_there(
 def test_ctrl_c_while_the_report_is_written_changes_nothing(
     two_parts, tmp_path, monkeypatch, strategy
 ):
-    plain = finish_module.write_report
+    plain = finalize_module.write_report
 
     def interrupted(*arguments):
         signal.raise_signal(signal.SIGINT)
         return plain(*arguments)
 
-    monkeypatch.setattr(finish_module, "write_report", interrupted)
+    monkeypatch.setattr(finalize_module, "write_report", interrupted)
     settings = small(two_parts, epochs=1) if strategy == "full" else features_of(two_parts)
     assert train(settings, tmp_path / "run").finished
     assert {"report.html", "metrics.json"} <= {path.name for path in (tmp_path / "run").iterdir()}
@@ -112,7 +112,7 @@ def test_a_features_run_that_was_killed_at_its_end_says_how_to_begin_again(
     two_parts, tmp_path, monkeypatch
 ):
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr(finish_module, "write_report", lambda *_: 1 / 0)
+        patch.setattr(finalize_module, "write_report", lambda *_: 1 / 0)
         train(features_of(two_parts), tmp_path / "run")
     with pytest.raises(CheckpointError) as refused:
         resume(tmp_path / "run")

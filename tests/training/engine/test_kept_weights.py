@@ -1,4 +1,4 @@
-"""The weights that a run keeps are in step with where it stands, wherever it is killed, and are its own."""
+"""The kept weights fit the saved state, wherever a run is killed, and are its own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from edgetl.training.models import checkpoint
 def test_kept_weights_are_those_that_the_saved_state_knows_of_wherever_a_run_is_killed(
     two_parts, tmp_path, monkeypatch, where
 ):
-    """Killed at the end of an epoch that was better: before the state was saved, after it, and after all was in place."""
+    """Killed after a better epoch: before the state was saved, after it, and after all of it."""
     run, settings = (
         tmp_path / "run",
         small(two_parts, epochs=3, ema=0.9, mixup=0.3, optimizer="sgd", lr=0.05, save_every=1e-6),
@@ -32,16 +32,16 @@ def test_kept_weights_are_those_that_the_saved_state_knows_of_wherever_a_run_is_
     plain_write, plain_promote = loop_module.write_state, loop_module.promote_candidate
 
     def write(folder, state):
-        better = state["standing"]["best_epoch"] == 2
+        better = state["train_state"]["best_epoch"] == 2
         if better and where == "before":
             raise KeyboardInterrupt
         plain_write(folder, state)
         if better and where == "after":
             raise KeyboardInterrupt
 
-    def promote_candidate(folder, key):
-        plain_promote(folder, key)
-        if key == "2":
+    def promote_candidate(folder, what):
+        plain_promote(folder, what)
+        if what == "2":
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -50,12 +50,12 @@ def test_kept_weights_are_those_that_the_saved_state_knows_of_wherever_a_run_is_
         train(settings, run)
     expected = {"before": [1, 1], "after": [2, 1], "settled": [2, 2]}[where]
     assert [
-        read_state(run)["standing"]["best_epoch"],
+        read_state(run)["train_state"]["best_epoch"],
         checkpoint.load(run).card.metrics["epoch"],
     ] == expected
 
     def stop(*_):
-        known = read_state(run)["standing"]["best_epoch"]
+        known = read_state(run)["train_state"]["best_epoch"]
         assert checkpoint.load(run).card.metrics["epoch"] == known == expected[0]
         raise KeyboardInterrupt
 
@@ -82,7 +82,7 @@ def test_half_way_weights_are_in_step_too(two_parts, tmp_path, monkeypatch, save
     plain = loop_module.write_state
 
     def write(folder, state):
-        ended = state["standing"]["midway"]
+        ended = state["train_state"]["midway"]
         if saved or not ended:
             plain(folder, state)
         if ended:
@@ -153,7 +153,7 @@ def test_weights_that_are_not_those_that_were_kept_are_refused(
         assert not train(small(two_parts), run).finished
     state = read_state(run)
     if other == "epoch":
-        write_state(run, {**state, "standing": {**state["standing"], "best_epoch": 0}})
+        write_state(run, {**state, "train_state": {**state["train_state"], "best_epoch": 0}})
     elif other == "settings":
         write_state(run, {**state, "settings": {**state["settings"], "seed": 1}})
     else:
@@ -162,11 +162,11 @@ def test_weights_that_are_not_those_that_were_kept_are_refused(
         resume(run)
 
 
-@pytest.mark.parametrize("step", ["promote_candidate", "clear"])
+@pytest.mark.parametrize("step", ["checkpoint.save", "clear"])
 def test_weights_of_another_run_that_did_not_come_to_its_end_are_not_taken(
     two_parts, tmp_path, monkeypatch, step
 ):
-    """A run of the head alone was to take the place of an interrupted one, and was killed when its weights were there."""
+    """A run of the head alone should replace an interrupted one, and was killed at its end."""
     run, settings = (
         tmp_path / "run",
         small(two_parts, warm_head=True, feature_cache="off", lr=1e-9, ema=0.0),
@@ -176,7 +176,7 @@ def test_weights_of_another_run_that_did_not_come_to_its_end_are_not_taken(
         signal_in_step(patch, 2, signal.SIGINT)
         assert not train(settings, run).finished
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr(f"edgetl.training.engine.run.{step}", lambda *_, **__: 1 / 0)
+        patch.setattr(f"edgetl.training.engine.finalize.{step}", lambda *_, **__: 1 / 0)
         given = {
             "backbone": "timm/test_resnet",
             "weights": "none",
@@ -184,7 +184,7 @@ def test_weights_of_another_run_that_did_not_come_to_its_end_are_not_taken(
             "image_size": 32,
         }
         train(resolve(two_parts, given, cuda=False), run, overwrite=True)
-    if step == "promote_candidate":
+    if step == "checkpoint.save":
         assert resume(run).finished
         assert (run / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
     else:

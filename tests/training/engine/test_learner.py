@@ -1,4 +1,4 @@
-"""The network under training: what a step computes with, compiled or not, and what its errors say."""
+"""The learner: what a step computes with, compiled or not, and what its errors say."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from edgetl.errors import TrainingError
 from edgetl.training.engine.learner import Learner
 from edgetl.training.engine.run import train
-from edgetl.training.engine.setup import class_weights
 from edgetl.training.models.backbones import build
+from edgetl.training.optim.losses import class_weights
 from edgetl.training.torch_env.distributed import Processes
 
 
@@ -102,7 +102,7 @@ def test_the_last_smaller_batch_of_an_epoch_compiles_nothing_again(
 
 
 def test_clipping_bounds_the_whole_gradient_not_each_number(two_parts):
-    """One step of plain SGD at rate 1 moves the weights by the gradient, whose norm is the limit where it was larger."""
+    """One step of plain SGD at rate 1 moves the weights by the clipped gradient."""
     plain = {
         "optimizer": "sgd",
         "momentum": 0.0,
@@ -117,7 +117,7 @@ def test_clipping_bounds_the_whole_gradient_not_each_number(two_parts):
         backbone = build("timm/test_resnet", 2, weights="none")
         before = {name: value.clone() for name, value in backbone.module.named_parameters()}
         learner = Learner(backbone, settings, None, 4, Processes(torch.device("cpu")))
-        learner.begin_training()
+        learner.train_mode()
         batch = SimpleNamespace(
             images=torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)),
             labels=torch.tensor([0, 1, 0, 1]),
@@ -133,7 +133,7 @@ def test_clipping_bounds_the_whole_gradient_not_each_number(two_parts):
 
 
 def test_class_weights_mean_the_same_in_batches_of_any_size(two_parts):
-    """At a tiny rate an epoch's steps add up to the gradient of the weighted loss, though most hold no rare photo."""
+    """At a tiny rate an epoch's steps add up to the gradient of the weighted loss."""
     plain = {
         "optimizer": "sgd",
         "momentum": 0.0,
@@ -156,7 +156,7 @@ def test_class_weights_mean_the_same_in_batches_of_any_size(two_parts):
             8 // size,
             Processes(torch.device("cpu")),
         )
-        learner.begin_training()
+        learner.train_mode()
         for step, (pictures, classes) in enumerate(
             zip(images.split(size), labels.split(size), strict=True)
         ):

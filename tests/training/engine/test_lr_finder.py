@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from helpers.training_runs import context_of, small
 
 from edgetl.errors import TrainingError
-from edgetl.training.config.settings import TrainSettings
-from edgetl.training.engine.lr_finder import _sweep, half_fallen
-from edgetl.training.torch_env.distributed import Processes
+from edgetl.training.engine.lr_finder import half_fallen, try_rates
 
 RATES = np.geomspace(1e-6, 1, 61).tolist()
 
@@ -29,7 +29,7 @@ def test_a_loss_that_wavers_or_only_rises_suggests_nothing() -> None:
     wavering[:5] += np.linspace(0.2, 0, 5)  # as a running mean of few begins
     assert half_fallen(RATES, wavering.tolist()) is None
     assert half_fallen(RATES, np.linspace(1, 2, 61).tolist()) is None
-    with pytest.raises(TrainingError, match="broke at once"):
+    with pytest.raises(TrainingError, match="diverged at once"):
         half_fallen(RATES[:2], [1.0, 5.0])
 
 
@@ -39,10 +39,10 @@ class Exploding:
     def __init__(self) -> None:
         self.sums, self.rate, self.steps = torch.zeros(3), 0.0, 0
 
-    def begin_training(self) -> None:
+    def train_mode(self) -> None:
         pass
 
-    def set_rate(self, rate: float) -> None:
+    def set_lr(self, rate: float) -> None:
         self.rate = rate
 
     def step(self, *_: object) -> None:
@@ -50,13 +50,12 @@ class Exploding:
         self.sums += torch.tensor([4 * (1e6 if self.rate > 0.01 else 1 / self.steps), 0.0, 4.0])
 
 
-def test_rates_above_the_one_that_breaks_the_loss_are_not_tried() -> None:
+def test_rates_above_the_one_that_breaks_the_loss_are_not_tried(tmp_path: Path) -> None:
     learner = Exploding()
     sampler = SimpleNamespace(steps=5, shards=lambda *_: None, of_step=lambda *_: (1, 4))
-    kit = SimpleNamespace(
+    setup = SimpleNamespace(
         sampler=sampler, loader=SimpleNamespace(batches=lambda _: (nothing for nothing in ()))
     )
-    settings = TrainSettings("d", accumulate=1)
-    rates, losses = _sweep(settings, kit, learner, Processes(torch.device("cpu")), lambda: None)  # type: ignore[arg-type]
+    rates, losses = try_rates(context_of(small(tmp_path, accumulate=1), tmp_path), setup, learner)  # type: ignore[arg-type]
     assert 0.005 < max(rates) <= 0.01 and max(losses) <= 1
     assert learner.steps == len(rates) + 1

@@ -1,4 +1,4 @@
-"""Runs whose schedule ends when their time is up, and runs without an end, whose schedule is left alone."""
+"""With a time limit the schedule ends when the time is up; without one it is left alone."""
 
 from __future__ import annotations
 
@@ -75,4 +75,4 @@ def test_a_run_that_goes_on_knows_when_its_warm_up_is_over(
         assert not train(settings, tmp_path / "parts").finished
     assert resume(tmp_path / "parts", listener=notebook).finished
     assert slow_steps == pytest.approx(whole, rel=1e-9)
-    assert not [note for note in notebook.notes if note.startswith("To get ready took")]
+    assert not [note for note in notebook.notes if note.startswith("Preparing took")]

@@ -1,4 +1,4 @@
-"""Interrupted runs go on as if they had never stopped: bit for bit on the CPU, wherever they were killed."""
+"""Interrupted runs continue as if they had never stopped: bit for bit on the CPU."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from edgetl.training.config.run_folder import BEST, LAST
 from edgetl.training.config.run_lock import lock_run_folder
 from edgetl.training.config.settings import TrainSettings
 from edgetl.training.engine import loop as loop_module
-from edgetl.training.engine import setup as preparation
+from edgetl.training.engine import setup as setup_module
 from edgetl.training.engine.learner import Learner
 from edgetl.training.engine.run import resume, train
 from edgetl.training.engine.train_state import read_state, write_state
@@ -46,14 +46,14 @@ def test_a_photo_that_changes_while_a_run_is_resumed_is_named(two_parts, tmp_pat
         signal_in_step(patch, 2, signal.SIGINT)
         assert not train(settings, run).finished
     photo, other = sorted((two_parts / "train").rglob("*.png"))[0::15]
-    before, plain = photo.read_bytes(), preparation.store
+    before, plain = photo.read_bytes(), setup_module.store
 
     def meanwhile(*arguments, **options):
         photo.write_bytes(other.read_bytes())
         return plain(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(preparation, "store", meanwhile)
+        patch.setattr(setup_module, "store", meanwhile)
         with pytest.raises(DataError, match=f"{photo.name}: it changed"):
             resume(run)
     photo.write_bytes(before)
@@ -66,7 +66,7 @@ def in_process(folder: Path, settings: TrainSettings | None) -> None:
 
 
 def start(folder: Path, settings: TrainSettings | None = None) -> BaseProcess:
-    """A process of its own that begins the run, or resumes it; forked, since importing torch takes seconds."""
+    """A process that begins the run, or resumes it; forked: importing torch takes seconds."""
     process = multiprocessing.get_context("fork").Process(
         target=in_process, args=(folder, settings)
     )
@@ -80,9 +80,9 @@ def wait_for(condition, process: BaseProcess) -> None:
         time.sleep(0.005)
 
 
-def standing(folder: Path) -> tuple[int, int]:
+def position(folder: Path) -> tuple[int, int]:
     try:
-        values = read_state(folder)["standing"]
+        values = read_state(folder)["train_state"]
     except CheckpointError:
         return (-1, 0)
     return values["epoch"], values["step"]
@@ -90,7 +90,7 @@ def standing(folder: Path) -> tuple[int, int]:
 
 @pytest.fixture
 def one_thread():
-    """A forked process can't use torch's other threads, and a sum cut into other parts rounds otherwise."""
+    """A forked process can't use torch's threads, and a sum split otherwise rounds otherwise."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -106,7 +106,7 @@ def test_a_run_killed_at_random_points_ends_with_the_same_bits(two_parts, tmp_pa
     process = start(target, settings)
     kills = 0
     for place in [(0, 2), (0, 6), (1, 1), (2, 3)]:
-        wait_for(lambda place=place: standing(target) >= place, process)
+        wait_for(lambda place=place: position(target) >= place, process)
         time.sleep(chance.random() * 0.02)
         process.kill()
         process.join()
@@ -152,7 +152,7 @@ def test_ctrl_c_stops_after_the_step_and_the_run_goes_on_from_there(
         outcome = train(settings, tmp_path / "stopped")
     assert not outcome.finished
     steps = 2 if "accumulate" in changes else 4
-    assert standing(tmp_path / "stopped") == divmod(number, steps)
+    assert position(tmp_path / "stopped") == divmod(number, steps)
     assert resume(tmp_path / "stopped").finished
     assert (tmp_path / "stopped" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
     rows = [
@@ -245,7 +245,7 @@ def test_photos_that_changed_are_noticed(two_parts, tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_an_error_and_the_earlier_state_stays(two_parts, tmp_path, monkeypatch):
-    """A limit on the size of files stands for the full disk: the write fails in the middle either way."""
+    """A limit on file size stands for the full disk: the write fails in the middle either way."""
     with monkeypatch.context() as patch:
         signal_in_step(patch, 2, signal.SIGINT)
         train(small(two_parts), tmp_path / "run")
@@ -270,7 +270,7 @@ def test_state_is_saved_every_so_many_seconds(two_parts, tmp_path, monkeypatch):
     monkeypatch.setattr(
         loop_module,
         "write_state",
-        lambda folder, state: (saved.append(state["standing"]["step"]), plain(folder, state)),
+        lambda folder, state: (saved.append(state["train_state"]["step"]), plain(folder, state)),
     )
     train(small(two_parts, epochs=1, save_every=1e-6), tmp_path / "often")
     assert saved == [0, 1, 2, 3, 0, 0]  # the start, three steps, the epoch's end, the run's end
@@ -316,19 +316,19 @@ def test_a_run_stopped_before_a_smaller_batch_compiles_for_the_larger_ones(
 
 
 def test_what_was_left_out_when_the_run_began_stays_left_out(two_parts, tmp_path, monkeypatch):
-    """Decoders differ in what they can read, and on a GPU chance decides which of two a photo meets."""
+    """Decoders differ in what they can read; on a GPU chance decides which one a photo meets."""
     (two_parts / "train/ash/bad.png").write_bytes(b"not a photo")
     settings = small(two_parts)
     train(settings, tmp_path / "whole")
     with monkeypatch.context() as patch:
         signal_in_step(patch, 3, signal.SIGINT)
         assert not train(settings, tmp_path / "run").finished
-    plain = preparation._store_training
+    plain = setup_module._store_training
 
-    def otherwise(settings, samples, *rest):
-        return replace(plain(settings, samples, *rest), unreadable={})
+    def otherwise(*arguments):
+        return replace(plain(*arguments), unreadable={})
 
-    monkeypatch.setattr(preparation, "_store_training", otherwise)
+    monkeypatch.setattr(setup_module, "_store_training", otherwise)
     assert resume(tmp_path / "run").finished
     assert (tmp_path / "run" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
 
@@ -345,9 +345,9 @@ def test_a_run_that_ended_early_is_not_trained_on_when_its_last_words_were_cut_o
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("edgetl.training.engine.run.finalize", killed)
         train(settings, tmp_path / "killed")
-    assert not read_state(tmp_path / "killed")["standing"]["finished"]
+    assert not read_state(tmp_path / "killed")["train_state"]["finished"]
     assert resume(tmp_path / "killed").finished
-    assert standing(tmp_path / "killed") == standing(tmp_path / "whole") != (9, 0)
+    assert position(tmp_path / "killed") == position(tmp_path / "whole") != (9, 0)
     assert (tmp_path / "killed" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
 
 
@@ -381,7 +381,7 @@ def test_a_run_killed_around_a_save_has_no_row_or_note_too_few_or_too_many(
     ).iterdir():  # read in the order of names: by the second, then by processes
         file.rename(file.with_name("events.out.tfevents.1000000000.first"))
     assert resume(tmp_path / "run").finished
-    epochs = standing(tmp_path / "run")[0]
+    epochs = position(tmp_path / "run")[0]
     rows = (tmp_path / "run" / "history.csv").read_text().splitlines()[1:]
     assert [row.split(",")[0] for row in rows] == [str(epoch) for epoch in range(epochs + 1)]
     events = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
@@ -389,18 +389,18 @@ def test_a_run_killed_around_a_save_has_no_row_or_note_too_few_or_too_many(
     assert f"Ended after epoch {epochs} of 9" in (tmp_path / "run" / "report.html").read_text()
 
 
-def test_a_resumed_run_knows_when_it_last_gained(two_parts, tmp_path, monkeypatch):
+def test_a_resumed_run_knows_when_it_last_improved(two_parts, tmp_path, monkeypatch):
     settings = small(two_parts, epochs=12, early_stop=3, lr=1e-9, ema=0.0)
     train(settings, tmp_path / "whole")
-    whole = read_state(tmp_path / "whole")["standing"]
+    whole = read_state(tmp_path / "whole")["train_state"]
     with monkeypatch.context() as patch:
-        signal_in_step(patch, 4 * (whole["gain_epoch"] + 1) + 2, signal.SIGINT)
+        signal_in_step(patch, 4 * (whole["best_trained_epoch"] + 1) + 2, signal.SIGINT)
         assert not train(settings, tmp_path / "run").finished
     assert resume(tmp_path / "run").finished
-    resumed = read_state(tmp_path / "run")["standing"]
+    resumed = read_state(tmp_path / "run")["train_state"]
     assert (
-        (resumed["epoch"], resumed["gain_epoch"])
-        == (whole["epoch"], whole["gain_epoch"])
+        (resumed["epoch"], resumed["best_trained_epoch"])
+        == (whole["epoch"], whole["best_trained_epoch"])
         != (12, 12)
     )
 
@@ -421,7 +421,7 @@ def test_a_run_goes_on_in_as_many_batches_an_epoch_as_it_began_with(
 def test_a_signal_to_all_processes_of_a_run_is_the_first_ones_to_answer(
     two_parts, tmp_path, one_thread
 ):
-    """As a batch system stops a job; those that decode photos must not be gone before the last batches are there."""
+    """As a batch system stops a job: decoding processes must not end before the last batches."""
 
     def in_group(folder: Path, settings: TrainSettings) -> None:
         os.setpgid(0, 0)
@@ -432,7 +432,7 @@ def test_a_signal_to_all_processes_of_a_run_is_the_first_ones_to_answer(
         target=in_group, args=(tmp_path / "run", settings)
     )
     process.start()
-    wait_for(lambda: standing(tmp_path / "run") >= (1, 0), process)
+    wait_for(lambda: position(tmp_path / "run") >= (1, 0), process)
     os.killpg(process.pid, signal.SIGTERM)
     process.join(60)
     assert process.exitcode == 130
@@ -494,7 +494,7 @@ def test_the_report_counts_what_earlier_parts_took(two_parts, tmp_path, monkeypa
     signal_in_step(monkeypatch, 2, signal.SIGINT)
     assert not train(small(two_parts), run).finished
     state = read_state(run)
-    write_state(run, {**state, "standing": {**state["standing"], "seconds": 7200.0}})
+    write_state(run, {**state, "train_state": {**state["train_state"], "seconds": 7200.0}})
     assert resume(run).finished
     assert "2 h 0 min" in (run / "report.html").read_text()
 
@@ -531,10 +531,10 @@ def test_max_time_counts_what_earlier_parts_took(two_parts, tmp_path, monkeypatc
         signal_in_step(patch, 2, signal.SIGINT)
         assert not train(small(two_parts, epochs=50, max_time=60), tmp_path / "run").finished
     state = {key: value for key, value in read_state(tmp_path / "run").items() if key != "schema"}
-    state["standing"]["seconds"] = 3600.0
+    state["train_state"]["seconds"] = 3600.0
     write_state(tmp_path / "run", state)
     assert resume(tmp_path / "run").finished
-    assert standing(tmp_path / "run") == (1, 0)
+    assert position(tmp_path / "run") == (1, 0)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

@@ -16,7 +16,7 @@ import pytest
 import torch
 import torch._inductor.exc
 from helpers.pictures import COLOURS, write_photo
-from helpers.training_runs import Notebook, equal, features_of, small, weights_of
+from helpers.training_runs import Notebook, context_of, equal, features_of, small, weights_of
 
 from edgetl.data.image_folder import scan
 from edgetl.errors import CheckpointError, TrainingError
@@ -24,17 +24,18 @@ from edgetl.runtime.images.decode import read_image
 from edgetl.runtime.images.resize import normalize, resize_image
 from edgetl.training.config.recipes import resolve
 from edgetl.training.config.run_folder import require_free, require_resumable
-from edgetl.training.engine import finalize as finish_module
+from edgetl.training.engine import finalize as finalize_module
 from edgetl.training.engine import run as run_module
 from edgetl.training.engine.learner import Learner
-from edgetl.training.engine.loop import _Clock
+from edgetl.training.engine.loop import Loop
 from edgetl.training.engine.run import train
 from edgetl.training.engine.run_photos import warn_about
-from edgetl.training.engine.setup import look_ahead
-from edgetl.training.engine.train_state import read_state
+from edgetl.training.engine.setup import check_machine
+from edgetl.training.engine.time_budget import TimeBudget, Timer
+from edgetl.training.engine.train_state import TrainState, read_state
 from edgetl.training.evaluation.run_records import PhotoResult, write_photo_tables
 from edgetl.training.evaluation.validation import Scores
-from edgetl.training.head.head_solver import solve_head
+from edgetl.training.head.head_preparation import prepare_head
 from edgetl.training.input.sampler import Sampler
 from edgetl.training.models import checkpoint
 from edgetl.training.torch_env.distributed import Processes
@@ -52,13 +53,14 @@ def test_a_run_leaves_weights_card_history_and_metrics(two_parts, tmp_path):
     assert trained.settings["val_fraction"] == 0.2
     assert trained.card.spec.fixed_size == (32, 32)
     metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics == outcome.metrics
     classes = metrics.pop("classes")
     assert metrics.pop("temperature") == trained.card.temperature
     assert [(found["label"], found["photos"]) for found in classes] == list(
         zip(folders.classes, folders.val_counts, strict=True)
     )
     assert all(found["recall"] is None or 0 <= found["recall"] <= 1 for found in classes)
-    assert metrics == outcome.metrics == dict(trained.card.metrics)
+    assert metrics == dict(trained.card.metrics)
     rows = list(csv.DictReader((run / "history.csv").read_text().splitlines()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     best = rows[int(metrics["epoch"]) - 1]
@@ -67,7 +69,7 @@ def test_a_run_leaves_weights_card_history_and_metrics(two_parts, tmp_path):
     assert trained.card.temperature != 1.0
     report = (run / "report.html").read_text()
     assert "ash" in report and "brick" in report
-    assert read_state(run)["standing"]["finished"]
+    assert read_state(run)["train_state"]["finished"]
     assert {path.name for path in run.iterdir() if path.name.startswith(".")} == set()
 
 
@@ -221,7 +223,7 @@ def test_early_stop_waits_for_what_is_trained_to_have_its_chance(two_parts, tmp_
         tmp_path / "run",
         listener=notebook,
     )
-    assert "Ended after epoch 5 of 9: no gain since epoch 3." in notebook.notes
+    assert "Ended after epoch 5 of 9: no improvement since epoch 3." in notebook.notes
 
 
 def test_early_stop_knows_a_gain_where_the_kept_weights_do(two_parts, tmp_path, monkeypatch):
@@ -230,8 +232,8 @@ def test_early_stop_knows_a_gain_where_the_kept_weights_do(two_parts, tmp_path, 
     monkeypatch.setattr("edgetl.training.engine.loop.scores", lambda *_: next(found))
     notebook = Notebook()
     train(small(two_parts, epochs=9, early_stop=2, warmup=0.0), tmp_path / "run", listener=notebook)
-    assert "Ended after epoch 6 of 9: no gain since epoch 4." in notebook.notes
-    assert read_state(tmp_path / "run")["standing"]["best_epoch"] == 4
+    assert "Ended after epoch 6 of 9: no improvement since epoch 4." in notebook.notes
+    assert read_state(tmp_path / "run")["train_state"]["best_epoch"] == 4
 
 
 def test_early_stop_counts_from_where_the_warm_up_ends(two_parts, tmp_path, monkeypatch):
@@ -239,7 +241,7 @@ def test_early_stop_counts_from_where_the_warm_up_ends(two_parts, tmp_path, monk
     monkeypatch.setattr("edgetl.training.engine.loop.scores", lambda *_: Scores(0.5, 1.0, 1.0))
     notebook = Notebook()
     train(small(two_parts, epochs=6, early_stop=2, warmup=6.0), tmp_path / "run", listener=notebook)
-    assert "Ended after epoch 5 of 6: no gain since epoch 1." in notebook.notes
+    assert "Ended after epoch 5 of 6: no improvement since epoch 1." in notebook.notes
 
 
 def test_early_stop_does_not_count_the_warm_up(two_parts, tmp_path, monkeypatch):
@@ -249,7 +251,7 @@ def test_early_stop_does_not_count_the_warm_up(two_parts, tmp_path, monkeypatch)
     )
     notebook = Notebook()
     train(small(two_parts, epochs=9, early_stop=2, warmup=2.5), tmp_path / "run", listener=notebook)
-    assert "Ended after epoch 5 of 9: no gain since epoch 1." in notebook.notes
+    assert "Ended after epoch 5 of 9: no improvement since epoch 1." in notebook.notes
 
 
 def test_the_solved_head_is_the_row_before_the_first_epoch(two_parts, tmp_path):
@@ -266,22 +268,31 @@ def test_the_solved_head_is_the_row_before_the_first_epoch(two_parts, tmp_path):
     assert first["epoch"] == "1" and [row["epoch"] for row in notebook.rows] == [0, 1]
 
 
-def test_time_and_photos_are_counted_as_they_are(monkeypatch):
+def test_the_time_budget_counts_from_the_start_to_the_limit(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("edgetl.training.engine.time_budget.time.monotonic", lambda: now[0])
+    budget, timer = TimeBudget(started=950.0, max_time=2.0), Timer(69.0)
+    assert not timer.is_due()
+    now[0] = 1069.0
+    assert budget.seconds() == 119.0 and not budget.is_up() and timer.is_due()
+    assert budget.share_since(50.0) == pytest.approx(69 / 70) and budget.seconds_left() == 1.0
+    now[0] = 1070.0
+    assert budget.is_up() and budget.share_since(50.0) == 1.0
+    timer.restart()
+    assert not timer.is_due()
+    assert budget.is_limited and not TimeBudget(started=950.0, max_time=0.0).is_limited
+
+
+def test_images_per_second_count_the_photos_of_the_epochs_steps(two_parts, tmp_path, monkeypatch):
+    """10 photos in batches of 4, two to a step: the last of three batches has two photos."""
     now = [1000.0]
     monkeypatch.setattr("edgetl.training.engine.loop.time.monotonic", lambda: now[0])
-    clock = _Clock(start=950.0, max_time=2.0)
-    course = SimpleNamespace(kit=SimpleNamespace(sampler=Sampler([0] * 10, 4, 0, accumulate=2)))
-    clock.begin_epoch(0)
+    setup = SimpleNamespace(sampler=Sampler([0] * 10, 4, 0, accumulate=2))
+    loop = Loop(context_of(small(two_parts), tmp_path), setup, None, {}, TrainState())
     now[0] = 1069.0
-    assert clock.seconds() == 119.0 and not clock.out_of_time()
-    assert clock.images_per_second(course, 2) == pytest.approx(
-        10 / 69
-    )  # the last of three batches has two photos
-    assert clock.images_per_second(course, 1) == pytest.approx(8 / 69)
-    assert clock.share_since(50.0) == pytest.approx(69 / 70) and clock.seconds_left() == 1.0
-    now[0] = 1070.0
-    assert clock.out_of_time() and clock.share_since(50.0) == 1.0
-    assert _Clock(start=950.0, max_time=0.0).endless and not clock.endless
+    for step, photos in ((1, 8), (2, 10)):
+        loop.state.step = step
+        assert loop.images_per_second() == pytest.approx(photos / 69)
 
 
 def test_every_photo_judged_on_and_every_doubtful_one_is_in_a_table(two_parts, tmp_path):
@@ -349,17 +360,17 @@ def test_early_stop_and_max_time_end_a_run_that_is_finished(two_parts, tmp_path)
         tmp_path / "stalled",
         listener=notebook,
     )
-    state = read_state(tmp_path / "stalled")["standing"]
+    state = read_state(tmp_path / "stalled")["train_state"]
     assert (
-        f"Ended after epoch {state['epoch']} of 30: no gain since epoch {state['best_epoch']}."
-        in notebook.notes
+        f"Ended after epoch {state['epoch']} of 30: "
+        f"no improvement since epoch {state['best_epoch']}." in notebook.notes
     )
     assert state["finished"] and state["epoch"] < 30
     assert state["epoch"] - state["best_epoch"] == 2
     train(small(two_parts, epochs=1000, max_time=1e-6), tmp_path / "short", listener=notebook)
-    assert read_state(tmp_path / "short")["standing"]["epoch"] == 1
+    assert read_state(tmp_path / "short")["train_state"]["epoch"] == 1
     assert "Ended in epoch 1 of 1000: the time was up." in notebook.notes
-    assert [note for note in notebook.notes if note.startswith("To get ready took")]
+    assert [note for note in notebook.notes if note.startswith("Preparing took")]
 
 
 @pytest.mark.parametrize("backbone", ["squeezenet1_1", "timm/levit_128s"])
@@ -373,14 +384,14 @@ def test_a_head_that_can_not_be_solved_for_is_named(two_parts, tmp_path, backbon
 
 def test_the_figures_and_the_report_are_of_what_is_exported(two_parts, tmp_path, monkeypatch):
     told = []
-    monkeypatch.setattr(finish_module, "write_report", lambda _, data: told.append(data))
+    monkeypatch.setattr(finalize_module, "write_report", lambda _, data: told.append(data))
     monkeypatch.setattr(
-        run_module, "solve_head", lambda *_: heads.append(solve_head(*_)) or heads[-1]
+        run_module, "prepare_head", lambda *_: heads.append(prepare_head(*_)) or heads[-1]
     )
-    monkeypatch.setattr(finish_module, "fit_temperature", lambda *_: 2.0)
+    monkeypatch.setattr(finalize_module, "fit_temperature", lambda *_: 2.0)
     heads: list = []
     train(features_of(two_parts), tmp_path / "run")
-    (report,), ((_, head),) = told, heads
+    (report,), (head,) = told, [prepared.head for prepared in heads]
     trained, metrics = (
         checkpoint.load(tmp_path / "run"),
         json.loads((tmp_path / "run/metrics.json").read_text()),
@@ -408,7 +419,7 @@ def test_of_a_folder_that_was_not_parted_the_report_tells_how_and_only_what_had_
     two_parts, tmp_path, monkeypatch
 ):
     told = []
-    monkeypatch.setattr(finish_module, "write_report", lambda _, data: told.append(data))
+    monkeypatch.setattr(finalize_module, "write_report", lambda _, data: told.append(data))
     train(replace(features_of(two_parts / "train"), val_fraction=0.3), tmp_path / "run")
     assert told[0].validated_on == "30% of the photos, by their content"
     assert told[0].settings["optimizer"] == "solver" and "momentum" not in told[0].settings
@@ -574,8 +585,8 @@ def test_a_batch_that_batch_norm_can_not_measure_is_an_error(two_parts, tmp_path
 
 
 def test_a_batch_that_is_smaller_than_the_number_of_processes_is_refused():
-    with pytest.raises(TrainingError, match="A batch of 3 can't be dealt out to 4 processes"):
-        look_ahead(
+    with pytest.raises(TrainingError, match="A batch of 3 can't be split over 4 processes"):
+        check_machine(
             small(Path("photos"), batch_size=3), Processes(torch.device("cpu"), world_size=4)
         )
 

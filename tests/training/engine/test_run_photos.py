@@ -45,7 +45,7 @@ def test_unreadable_photos_are_found_before_any_epoch(two_parts, tmp_path, chang
 def test_where_no_val_folder_says_otherwise_damaged_photos_are_left_out_of_both_parts(
     write_photos, tmp_path, monkeypatch, strategy, room
 ):
-    """The run is that of a folder without them. A photo's side is that of its bytes, so they are cut until it stays."""
+    """The run is that of a folder without them; they are truncated so that the split stays."""
     data = write_photos(tmp_path / "data", {"ash": 20, "brick": 20})
     shutil.copytree(data, tmp_path / "sound")
     sides = scan(data)
@@ -126,7 +126,7 @@ def test_a_worker_process_that_is_killed_while_something_is_written_disturbs_no_
     ):
         patch.setattr(loop_module, "write_state", write)
         train(small(two_parts, cache="off", epochs=5, save_every=1e-6), tmp_path / "run")
-    assert read_state(tmp_path / "run")["standing"]["step"] > 0
+    assert read_state(tmp_path / "run")["train_state"]["step"] > 0
     assert resume(tmp_path / "run").finished
 
 

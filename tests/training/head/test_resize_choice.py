@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.training_runs import Notebook, equal, signal_in_step, small, weights_of
+from helpers.training_runs import (
+    Notebook,
+    context_of,
+    equal,
+    signal_in_step,
+    small,
+    weights_of,
+)
 from PIL import Image
 from torch import nn
 
@@ -21,7 +28,7 @@ from edgetl.training.config.recipes import resolve
 from edgetl.training.engine.run import resume, train
 from edgetl.training.engine.setup import build_backbone
 from edgetl.training.head import features as features_module
-from edgetl.training.head import resize_choice as framing_module
+from edgetl.training.head import resize_choice
 from edgetl.training.head.resize_choice import choose_resize
 from edgetl.training.models import checkpoint
 from edgetl.training.models.backbones import Backbone, build
@@ -34,7 +41,7 @@ NORMALIZATION = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def photos(root: Path, size: tuple[int, int], *, at_the_ends: bool) -> Path:
-    """40 photos of two classes of ``size`` (height, width), told apart by the colour at their ends, or of their middle.
+    """40 photos of ``size`` (height, width); the colour of their ends, or middle, tells the class.
 
     The other part has a colour that says nothing.
     """
@@ -114,17 +121,15 @@ def test_what_was_asked_for_and_what_the_network_takes_holds(tmp_path, changes, 
 
 
 def test_where_a_crop_loses_nothing_there_is_nothing_to_choose(tmp_path, monkeypatch):
-    monkeypatch.setattr(framing_module, "compute_features", None)
+    monkeypatch.setattr(resize_choice, "compute_features", None)
     settings = features(photos(tmp_path / "data", (33, 32), at_the_ends=True), image_size=64)
     backbone = build_backbone(settings, ("ash", "brick"))
     backbone = replace(
         backbone, spec=PreprocessSpec("shorter_side", 64, "bicubic", (64, 64), *NORMALIZATION)
     )
-    framed, known = choose_resize(
-        backbone, scan(settings.data).train, None, torch.device("cpu"), settings, Notebook()
-    )
-    assert (framed.spec, known) == (backbone.spec, None)
-    assert framed.levels == find_levels(build_backbone(settings, ("ash", "brick")))
+    chosen, known = choose_resize(context_of(settings, tmp_path), backbone, scan(settings.data))
+    assert (chosen.spec, known) == (backbone.spec, None)
+    assert chosen.levels == find_levels(build_backbone(settings, ("ash", "brick")))
 
 
 def test_no_photo_is_computed_twice_in_one_way(tmp_path, monkeypatch):
@@ -136,9 +141,9 @@ def test_no_photo_is_computed_twice_in_one_way(tmp_path, monkeypatch):
 
     resized = features_module.resize_image
     monkeypatch.setattr(features_module, "resize_image", resize)
-    monkeypatch.setattr(framing_module, "_FEWEST", 10)
-    monkeypatch.setattr(framing_module, "_MOST", 20)
-    monkeypatch.setattr(framing_module, "_SURE", 100.0)
+    monkeypatch.setattr(resize_choice, "_FEWEST", 10)
+    monkeypatch.setattr(resize_choice, "_MOST", 20)
+    monkeypatch.setattr(resize_choice, "_SURE", 100.0)
     train(features(photos(tmp_path / "data", TALL, at_the_ends=True)), tmp_path / "run")
     assert len(seen) == len(set(seen)) == 20 + 40
 
@@ -155,22 +160,20 @@ def test_no_photo_is_computed_twice_in_one_way(tmp_path, monkeypatch):
         ([50] * 300, [[5] * 300]),
     ],
 )
-def test_some_photos_of_each_class_decide_and_more_where_they_do_not_the_same_ones_wherever_they_lie(
-    counts, decide
-):
+def test_some_photos_of_each_class_decide_and_more_if_they_are_unsure(counts, decide):
     random = np.random.default_rng(0)
     samples = [
         Sample(Path(f"{label}/{number}"), label, random.bytes(8).hex())
         for label, count in enumerate(counts)
         for number in range(count)
     ]
-    looks = framing_module._few_and_more(samples)
+    looks = resize_choice._growing_subsets(samples)
     assert len(looks) == len(decide)
     for some, expected, before in zip(looks, decide, [[], *looks], strict=False):
         np.testing.assert_allclose(np.bincount([sample.label for sample in some]), expected, atol=3)
         assert min(np.bincount([sample.label for sample in some])) >= min(5, *counts)
         assert some[: len(before)] == before
-    assert framing_module._few_and_more(samples[::-1]) == looks
+    assert resize_choice._growing_subsets(samples[::-1]) == looks
 
 
 @pytest.mark.parametrize(
@@ -184,15 +187,13 @@ def test_more_photos_are_asked_until_they_are_sure(gains, whole, tmp_path, monke
         asked.append(len(labels))
         return gains[len(asked) - 1]
 
-    monkeypatch.setattr(framing_module, "improvement", improvement)
-    monkeypatch.setattr(framing_module, "_FEWEST", 10)
+    monkeypatch.setattr(resize_choice, "improvement", improvement)
+    monkeypatch.setattr(resize_choice, "_FEWEST", 10)
     settings = features(photos(tmp_path / "data", TALL, at_the_ends=True))
     backbone = build_backbone(settings, ("ash", "brick"))
-    framed, known = choose_resize(
-        backbone, scan(settings.data).train, None, torch.device("cpu"), settings, Notebook()
-    )
+    chosen, known = choose_resize(context_of(settings, tmp_path), backbone, scan(settings.data))
     assert asked == [10, 32][: len(gains)]
-    assert (framed.spec != backbone.spec) == whole
+    assert (chosen.spec != backbone.spec) == whole
     assert known is not None and not known.unreadable
 
 
@@ -209,7 +210,7 @@ def test_a_network_that_only_counts_its_patches_gets_a_square():
             return self.fc((F.avg_pool2d(x, 16).flatten(2).transpose(1, 2) + self.places).mean(1))
 
     spec = PreprocessSpec("shorter_side", 384, "bicubic", (384, 384), *NORMALIZATION)
-    whole = framing_module._whole(Backbone("counts", Counts(), spec, ("fc",), ()), [16 / 9])
+    whole = resize_choice._uncropped(Backbone("counts", Counts(), spec, ("fc",), ()), [16 / 9])
     assert whole.size == (384, 384)
 
 

@@ -277,7 +277,7 @@ def test_an_interrupted_run_with_levels_resumes_with_the_same_bits(
         return False
 
     with monkeypatch.context() as patch:
-        patch.setattr("edgetl.training.engine.loop._Clock.out_of_time", killed)
+        patch.setattr("edgetl.training.engine.time_budget.TimeBudget.is_up", killed)
         with pytest.raises(KeyboardInterrupt):
             train(settings, tmp_path / "stopped")
     resume(tmp_path / "stopped")

@@ -1,4 +1,4 @@
-"""The loss of training: torch's where it says what is meant, and weights that weigh photos, not what smoothing gives."""
+"""The training loss: torch's, with weights of photos, not of what smoothing adds."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_whole_and_mixed_targets_are_one_formula():
 
 @pytest.mark.parametrize("ratio", [1, 5, 100])
 def test_weights_change_no_photos_best_answer(ratio):
-    """For one photo alone the least loss is at its smoothed target, however rare the other class is."""
+    """For one photo the least loss is at its smoothed target, however rare the other class."""
     weights = torch.tensor([1.0, float(ratio)])
     chances = torch.linspace(0.005, 0.995, 199)
     logits = torch.stack([chances, 1 - chances], 1).log()

@@ -18,7 +18,7 @@ from edgetl.training.torch_env.distributed import Processes
 
 
 class Twice(nn.Module):
-    """One layer under two names, batch norm, and a bias that is kept from one evaluation to the next."""
+    """One layer under two names, batch norm, and a bias cached between evaluations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,24 +64,24 @@ def test_every_weight_is_half_way_and_counters_are_the_last(
     assert int(middle["norm.num_batches_tracked"]) == 1
 
 
-def test_what_a_network_keeps_from_one_evaluation_is_not_taken_for_the_next() -> None:
+def test_what_a_network_caches_in_one_evaluation_is_not_used_in_the_next() -> None:
     network = Twice().eval()
     values = torch.randn(4, 3)
     with torch.no_grad():
         before = network(values)
         network.bias.add_(1.0)
         assert torch.equal(network(values), before)
-        judged = Learner.judged(
+        evaluated = Learner.evaluated_network(
             SimpleNamespace(
                 _average=None, _network=network, _processes=Processes(torch.device("cpu"))
             )
         )  # type: ignore[arg-type]
-        torch.testing.assert_close(judged(values), before + 1.0)
+        torch.testing.assert_close(evaluated(values), before + 1.0)
 
 
-def test_a_random_head_has_no_half_way_and_is_not_judged(two_parts, tmp_path):
+def test_with_a_random_head_no_interpolation_is_validated(two_parts, tmp_path):
     settings = {"backbone": "squeezenet1_1", "image_size": 48, "epochs": 1, "warm_head": True}
     train(small(two_parts, **settings), tmp_path / "run")
     state = read_state(tmp_path / "run")
-    assert state["learner"]["midway"] is None
-    assert [row["epoch"] for row in state["standing"]["history"]] == [1]
+    assert state["learner"]["interpolation"] is None
+    assert [row["epoch"] for row in state["train_state"]["history"]] == [1]

@@ -21,8 +21,9 @@ from helpers.training_runs import weights_of
 from edgetl.data.image_folder import scan
 from edgetl.data.layout import falls_into_val
 from edgetl.errors import RuntimeUnavailableError, TrainingError
-from edgetl.training.config.listener import Listener
+from edgetl.training.config.listener import Listener, RecordingListener
 from edgetl.training.config.recipes import resolve
+from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.settings import flag
 from edgetl.training.engine.run import resume, train
 from edgetl.training.engine.setup import build_backbone, prepare_training
@@ -106,10 +107,14 @@ def test_batch_norm_over_processes_on_cpus_is_refused_before_photos_are_decoded(
     together = Processes(torch.device("cpu"), world_size=2)
 
     def prepare(backbone: str) -> None:
-        network = build_backbone(replace(settings, backbone=backbone), folders.classes)
-        prepare_training(
-            settings, folders, network, together, tmp_path, Listener(), left_out=frozenset()
+        context = RunContext(
+            replace(settings, backbone=backbone),
+            tmp_path,
+            together,
+            RecordingListener(Listener()),
+            0.0,
         )
+        prepare_training(context, folders, build_backbone(context.settings, folders.classes))
 
     with pytest.raises(TrainingError, match="on GPUs only") as refused:
         prepare("timm/test_resnet")
@@ -167,7 +172,7 @@ def test_one_process_writes(runs):
 
 
 def test_a_run_of_two_processes_can_be_looked_at_by_one(runs):
-    state = read_state(runs / "two")["standing"]
+    state = read_state(runs / "two")["train_state"]
     assert state["finished"] and state["epoch"] == 2
     with pytest.raises(Exception, match="is finished"):
         resume(runs / "two")
@@ -243,8 +248,7 @@ def test_two_processes_stop_together_and_resume_with_the_same_result(runs, tmp_p
     )
     assert stopped.returncode != 0
     assert "edgetl train --resume" in stopped.stderr
-    standing = read_state(tmp_path / "run")["standing"]
-    assert not standing["finished"]
+    assert not read_state(tmp_path / "run")["train_state"]["finished"]
     run_two("train", "--resume", str(tmp_path / "run"))
     whole, resumed = weights_of(runs / "two"), weights_of(tmp_path / "run")
     for key in whole:

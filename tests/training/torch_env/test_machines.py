@@ -16,8 +16,7 @@ import pytest
 import torch
 
 from edgetl.errors import TrainingError
-from edgetl.training.engine.loop import Loop, _Clock
-from edgetl.training.engine.train_state import TrainState
+from edgetl.training.engine.agreement import Agreement
 from edgetl.training.torch_env import distributed
 from edgetl.training.torch_env.distributed import Processes, join
 
@@ -204,19 +203,10 @@ def test_processes_agree_to_stop_in_time_if_steps_are_slow(monkeypatch, seconds,
     """torchrun kills what has not ended half a minute after Ctrl-C."""
     now, found = [0.0], []
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-
-    def largest(*values):
-        found.append(loop.standing.step)
-        return values
-
-    loop = Loop.__new__(Loop)
-    loop.standing = TrainState()
-    loop._learner = SimpleNamespace(begin_training=lambda: None, hurry=lambda share: None)
-    loop._course = SimpleNamespace(
-        steps=40,
-        processes=SimpleNamespace(world_size=2, is_main=False, all_reduce_max=largest),
-        settings=SimpleNamespace(save_every=1e9),
-    )
-    loop._step = lambda batches: now.__setitem__(0, now[0] + seconds)
-    assert loop._steps(iter(()), SimpleNamespace(received=False), _Clock(0.0, 0.0))
+    agreement = Agreement(SimpleNamespace(world_size=2, all_reduce_max=lambda *values: values))
+    for step in range(1, 40):
+        now[0] += seconds
+        if agreement.is_due():
+            found.append(step)
+            assert agreement.exchange(True) == [True]
     assert found[: len(asked)] == asked

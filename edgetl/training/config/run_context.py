@@ -1,0 +1,38 @@
+"""What every part of a training run needs to know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgetl.training.config.listener import RecordingListener
+from edgetl.training.config.settings import TrainSettings
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgetl.training.torch_env.distributed import Processes
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """One run, or one part of a run that was resumed.
+
+    settings   what to do
+    folder     the run folder
+    processes  this process among those that train together, and its device
+    listener   what it is told reaches the user from the main process only
+    started    ``time.monotonic()`` when the run, or this part of it, began
+    """
+
+    settings: TrainSettings
+    folder: Path
+    processes: Processes
+    listener: RecordingListener
+    started: float
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return self.processes.device

@@ -1,0 +1,64 @@
+"""The weights that a run keeps: the best so far, in memory and in the run folder."""
+
+from __future__ import annotations
+
+import copy
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from edgetl._version import __version__
+from edgetl.data.image_folder import ImageFolders
+from edgetl.runtime.bundle.model_card import ModelCard
+from edgetl.training.config.run_context import RunContext
+from edgetl.training.models.backbones import Backbone
+from edgetl.training.models.checkpoint import Trained
+
+_PACKAGES = ("torch", "torchvision", "timm")
+
+
+@dataclass(frozen=True)
+class KeptWeights:
+    """Weights, and what they answer.
+
+    trained  a copy on the CPU; None in other processes than the main one
+    logits   float32 [N, classes] of the validation photos
+    """
+
+    trained: Trained | None
+    logits: NDArray[np.float32]
+
+
+def snapshot(
+    context: RunContext,
+    folders: ImageFolders,
+    backbone: Backbone,
+    network: nn.Module,
+    metrics: Mapping[str, Any],
+) -> Trained:
+    """A copy of ``network``'s weights on the CPU, with everything that its checkpoint says of them.
+
+    network  ``backbone``'s, or one averaged from it
+    """
+    # edgetl may run from a checkout, which has no package metadata.
+    versions = {"edgetl": __version__, "python": platform.python_version()}
+    card = ModelCard(
+        labels=folders.classes,
+        spec=backbone.spec,
+        backbone=backbone.name,
+        metrics=dict(metrics),
+        data={
+            "fingerprint": folders.fingerprint,
+            "train": len(folders.train),
+            "val": len(folders.val),
+        },
+        versions=versions | {name: version(name) for name in _PACKAGES},
+    )
+    kept = copy.deepcopy(network).to("cpu").eval()
+    return Trained(kept, card, context.settings.to_dict(), backbone.levels)

@@ -1,0 +1,151 @@
+"""The public function ``edgetl.train``: what the command ``edgetl train`` does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from edgetl.data.image_folder import ImageFolders
+from edgetl.data.layout import VAL, data_parts
+from edgetl.errors import TrainingError
+from edgetl.system.progress import Progress
+from edgetl.training.config.listener import Listener, ProgressListener
+from edgetl.training.config.recipes import resolve
+from edgetl.training.config.run_folder import require_free, require_resumable
+from edgetl.training.config.settings import OPTIONS, TrainSettings, flag
+from edgetl.training.engine.run_photos import find_photos, refuse_among_photos
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a training run ended.
+
+    folder    the run folder: best.safetensors, report.html, metrics.json and more
+    finished  False if Ctrl-C or SIGTERM stopped the run; ``train(resume=folder)`` continues it
+    metrics   the content of metrics.json: accuracy, loss, epoch, temperature, classes and more.
+              Empty if the run is not finished, and in torchrun's processes other than the first
+    settings  the value of every option, as the recipe, the device and the defaults completed them
+    """
+
+    folder: Path
+    finished: bool
+    metrics: Mapping[str, Any]
+    settings: TrainSettings
+
+
+def train(
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    *,
+    resume: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | Listener | None = None,
+    **options: Any,
+) -> TrainResult:
+    """Train a classifier on folders of photos, and write a run folder.
+
+    >>> result = edgetl.train("photos", "runs/pets", strategy="full", epochs=20)
+    >>> result.metrics["accuracy"]
+    0.97
+
+    data       a folder with ``train/CLASS/`` and ``val/CLASS/``, or ``CLASS/`` folders to split
+    out        the run folder to write
+    resume     the folder of an interrupted run to continue, in place of ``out``; then ``data`` says
+               where its photos are now, if they were moved, and only ``device`` may be among the
+               options
+    overwrite  replace an earlier run in ``out``
+    progress   called with (step, done, total); a ``Listener`` also receives notes and epochs
+    options    the command's options, with underscores: ``epochs=20``, ``class_weights=True``,
+               ``scale=(0.5, 1.0)``. None means not given
+
+    Raises TypeError for an unknown option and for arguments that don't belong together;
+    TrainingError for a value that can't be used, or options that have no effect; DataError for
+    photos that can't be trained on; CheckpointError for a run folder that can't be used.
+    """
+    started = time.monotonic()
+    given = {name: _plain(value) for name, value in options.items() if value is not None}
+    for name in given:
+        if name not in OPTIONS:
+            close = get_close_matches(name, OPTIONS, 1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise TypeError(f"train() got an unexpected option {name!r}.{hint}")
+    listener = as_listener(progress)
+    if resume is not None:
+        others = sorted(given.keys() - {"device"})
+        others += [name for name, value in (("out", out), ("overwrite", overwrite)) if value]
+        if others:
+            raise TypeError(
+                f"resume continues with the run's own settings; leave out {', '.join(others)}."
+            )
+        require_resumable(Path(resume))
+        from edgetl.training.engine import run
+
+        moved = Path(data) if data is not None else None
+        return run.resume(Path(resume), data=moved, device=given.get("device"), listener=listener)
+    if data is None or out is None:
+        raise TypeError("train() needs data and out, or resume.")
+    settings, folders = resolve_run(data, Path(out), given, listener, overwrite=overwrite)
+    from edgetl.training.engine import run
+
+    return run.train(
+        settings,
+        Path(out),
+        overwrite=overwrite,
+        listener=listener,
+        folders=folders,
+        started=started,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A path as text, and a pair as a tuple, as the command's options are."""
+    if isinstance(value, Path):
+        return str(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def as_listener(progress: Progress | Listener | None) -> Listener:
+    """A listener that reports to ``progress``, or ``progress`` itself if it is one."""
+    if isinstance(progress, Listener):
+        return progress
+    return Listener() if progress is None else ProgressListener(progress)
+
+
+def resolve_run(
+    data: str | Path,
+    out: Path,
+    given: Mapping[str, Any],
+    listener: Listener,
+    *,
+    overwrite: bool = False,
+    keeps_run: bool = False,
+) -> tuple[TrainSettings, ImageFolders]:
+    """The settings of a new run, and its photos.
+
+    Whatever can be wrong with the call is reported before torch is imported, which takes seconds.
+
+    given      option → value, without the options that were not given
+    keeps_run  a run in ``out`` may stay there: it is not written over
+
+    Raises as ``train``.
+    """
+    device = str(given.get("device", "auto"))
+    on_gpu = None if device == "auto" else device.startswith("cuda")
+    settings = resolve(data, given, cuda=on_gpu)
+    refuse_among_photos(out, settings)
+    if not keeps_run:
+        require_free(out, overwrite)
+    if "val_fraction" in given and VAL in data_parts(Path(data)):
+        raise TrainingError(
+            f"{flag('val_fraction')}: no effect where there is a folder {VAL}/.", "Leave it out."
+        )
+    folders = find_photos(settings, listener)
+    if on_gpu is None:
+        from edgetl.training.torch_env.distributed import choose_device
+
+        settings = resolve(data, given, cuda=choose_device(device).type == "cuda")
+    return settings, folders

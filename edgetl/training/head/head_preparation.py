@@ -1,0 +1,147 @@
+"""A linear head fitted to the features of the frozen backbone.
+
+It is all that is trained in a run without epochs, and what a run with epochs starts from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+from edgetl.data.image_folder import ImageFolders, Sample
+from edgetl.training.config.run_context import RunContext
+from edgetl.training.config.settings import SOLVER
+from edgetl.training.head.features import Features
+from edgetl.training.head.linear_head import Head, fit_head
+from edgetl.training.head.resize_choice import choose_resize
+from edgetl.training.head.run_features import compute_features
+from edgetl.training.models.backbones import Backbone
+from edgetl.training.models.multi_level import own_features, with_levels, without_levels
+from edgetl.training.optim.losses import class_weights, photo_losses
+
+_ENOUGH_LOGITS = 1_000_000  # photos × classes from which the softening is fitted
+_MAX_SOFTENING = 1000.0  # largest temperature that a head's logits are divided by
+
+
+@dataclass(frozen=True)
+class PreparedHead:
+    """A fitted head, in its backbone.
+
+    backbone    with the chosen preprocessing, and the levels that the head sees
+    folders     without the photos that can't be read
+    unreadable  these photos → why
+    head        its label issues are rows of ``folders.train``
+    val_logits  float32 [N, classes] of the validation photos in a run without epochs, else None
+    """
+
+    backbone: Backbone
+    folders: ImageFolders
+    unreadable: Mapping[Path, str]
+    head: Head
+    val_logits: NDArray[np.float32] | None
+
+
+def prepare_head(context: RunContext, backbone: Backbone, folders: ImageFolders) -> PreparedHead:
+    """Choose the resize, compute features, leave out unreadable photos, fit the head.
+
+    The head is put into the backbone, which is changed in place.
+
+    Raises DataError for photos that must be readable; see ``ImageFolders.without``. TrainingError
+    if the backbone's head is not one linear layer.
+    """
+    settings, listener = context.settings, context.listener
+    trains_head_only = settings.optimizer == SOLVER
+    backbone, known = choose_resize(context, backbone, folders)
+    samples = folders.train + folders.val if trains_head_only else folders.train
+    features = compute_features(context, backbone, samples, known)
+    for sentence in features.notes:
+        listener.note(sentence)
+    readable = folders.without(features.unreadable)
+    weights = class_weights(settings, readable)
+
+    listener.progress("Solving the head", 0, 0)
+    own = own_features(backbone)
+    layer: Any = backbone.module.get_submodule(backbone.head)
+    head = fit_head(
+        features.of(readable.train),
+        [sample.label for sample in readable.train],
+        int(layer.out_features),
+        digests=[sample.digest for sample in readable.train],
+        class_weights=weights.tolist() if weights is not None else None,
+        widths=(own, int(layer.in_features)) if backbone.levels else (),
+        device=context.device,
+    )
+    if head.weight.shape[1] == own:
+        backbone = without_levels(backbone)
+    else:
+        stages = ", ".join(path for path, _ in backbone.levels)
+        listener.note(
+            f"The head also sees earlier stages of {backbone.name} ({stages}): "
+            "cross-validation preferred it."
+        )
+    if settings.label_smoothing and not trains_head_only:
+        head = _soften(head, features, readable.train, weights, settings.label_smoothing)
+    _put_into(backbone, head)
+    val_logits = None
+    if trains_head_only:
+        val_features = features.of(readable.val)[:, : head.weight.shape[1]]
+        val_logits = head.logits(np.ascontiguousarray(val_features))
+    return PreparedHead(backbone, readable, features.unreadable, head, val_logits)
+
+
+def prepare_shared_head(
+    context: RunContext, backbone: Backbone, folders: ImageFolders
+) -> PreparedHead:
+    """``prepare_head`` in the main process, its result in all. Every process must call it."""
+    prepared, shared = None, None
+    if context.processes.is_main:
+        prepared = prepare_head(context, backbone, folders)
+        chosen = prepared.backbone
+        shared = chosen.spec, chosen.levels, prepared.head, dict(prepared.unreadable)
+    shared = context.processes.all_gather(shared)[0]
+    if prepared is not None:
+        return prepared
+    assert shared is not None
+    spec, levels, head, unreadable = shared
+    backbone = replace(with_levels(backbone, levels), spec=spec)
+    _put_into(backbone, head)
+    return PreparedHead(backbone, folders.without(unreadable), unreadable, head, None)
+
+
+def _soften(
+    head: Head,
+    features: Features,
+    samples: Sequence[Sample],
+    class_weights: torch.Tensor | None,
+    smoothing: float,
+) -> Head:
+    """Divide the head's logits so that it is no surer than smoothed targets reward.
+
+    A surer head has large losses at first; to lower them, training undoes what the network knows.
+    """
+    classes, width = head.weight.shape
+    some = samples[:: 1 + len(samples) * classes // _ENOUGH_LOGITS]
+    logits = torch.from_numpy(head.logits(features.of(some)[:, :width]))
+    targets = torch.tensor([sample.label for sample in some])
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits / math.exp(log_temperature)
+        return float(photo_losses(scaled, targets, class_weights, smoothing).mean())
+
+    found = minimize_scalar(loss, bounds=(0.0, math.log(_MAX_SOFTENING)), method="bounded")
+    return head.with_temperature(math.exp(found.x))
+
+
+@torch.no_grad()
+def _put_into(backbone: Backbone, head: Head) -> None:
+    layer: Any = backbone.module.get_submodule(backbone.head)
+    layer.weight.copy_(torch.from_numpy(head.weight))
+    layer.bias.copy_(torch.from_numpy(head.bias))

@@ -1,7 +1,11 @@
-"""edgetl: a folder of labelled photos in, an image classifier out that answers the same on the device as in training.
+"""A folder of labelled photos in, an image classifier out that answers the same on the device.
 
->>> from edgetl import Predictor
->>> predictor = Predictor("exported/pets")
+>>> import edgetl
+>>> edgetl.train("photos", "runs/pets")
+>>> edgetl.export("runs/pets", "exported/pets")
+>>> edgetl.check("exported/pets", "photos/val").passed
+True
+>>> predictor = edgetl.Predictor("exported/pets")
 >>> predictor("photo.jpg").label
 'cat'
 """
@@ -30,19 +34,27 @@ from edgetl.errors import (
 )
 
 if TYPE_CHECKING:
+    from edgetl.exporting.export_result import ExportResult
+    from edgetl.exporting.export_run import export
+    from edgetl.parity.check_model import check
+    from edgetl.parity.results import AgainstResult, CheckResult
     from edgetl.runtime.images.spec import PreprocessSpec
     from edgetl.runtime.inference.prediction import Prediction
     from edgetl.runtime.inference.predictor import Predictor
+    from edgetl.training.engine.train import TrainResult, train
 
 # onnxruntime's wheels report their use to Microsoft unless this is set before they are imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
+    "AgainstResult",
     "BundleError",
+    "CheckResult",
     "CheckpointError",
     "DataError",
     "EdgetlError",
     "ExportError",
+    "ExportResult",
     "ImageError",
     "MissingDependencyError",
     "ParityError",
@@ -53,15 +65,26 @@ __all__ = [
     "ResultsError",
     "RuntimeUnavailableError",
     "SpecError",
+    "TrainResult",
     "TrainingError",
     "__version__",
+    "check",
+    "export",
+    "train",
 ]
 
 # Loaded at first use, so that `edgetl --help` costs no numpy and no onnxruntime.
 _LAZY = {
+    "AgainstResult": "edgetl.parity.results",
+    "CheckResult": "edgetl.parity.results",
+    "ExportResult": "edgetl.exporting.export_result",
     "Prediction": "edgetl.runtime.inference.prediction",
     "Predictor": "edgetl.runtime.inference.predictor",
     "PreprocessSpec": "edgetl.runtime.images.spec",
+    "TrainResult": "edgetl.training.engine.train",
+    "check": "edgetl.parity.check_model",
+    "export": "edgetl.exporting.export_run",
+    "train": "edgetl.training.engine.train",
 }
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgetl.cli.missing_package import missing_package
 from edgetl.cli.option_types import PRECISIONS, Number, SomePath
 from edgetl.cli.progress_bar import show_progress
 from edgetl.cli.report_file import ReportFile
@@ -21,6 +20,7 @@ from edgetl.errors import (
     NoSuchModelError,
     ParityError,
 )
+from edgetl.system.missing_package import missing_package
 from edgetl.system.paths import real_path
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def command(
     ) as error:
         raise NothingCompared(str(error)) from error
     except ModuleNotFoundError as error:
-        raise NothingCompared(str(missing_package(error, "check"))) from error
+        raise NothingCompared(str(missing_package(error, "edgetl check"))) from error
     _report(result, files)
     sys.exit(0 if result.passed else 1)
 

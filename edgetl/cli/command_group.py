@@ -8,9 +8,9 @@ from importlib import import_module
 
 import click
 
-from edgetl.cli.missing_package import missing_package
 from edgetl.cli.printable import printable
 from edgetl.errors import EdgetlError
+from edgetl.system.missing_package import missing_package
 
 COMMANDS = ("bench", "check", "data", "export", "info", "predict", "selftest", "train")
 """``edgetl NAME`` is ``command`` in ``edgetl/cli/NAME.py``."""
@@ -41,5 +41,5 @@ class CommandGroup(click.Group):
         except EdgetlError as error:  # its text may come from an untrusted bundle
             raise click.ClickException("\n".join(map(printable, str(error).split("\n")))) from error
         except ModuleNotFoundError as error:
-            missing = missing_package(error, ctx.invoked_subcommand or "")
+            missing = missing_package(error, f"edgetl {ctx.invoked_subcommand}")
             raise click.ClickException(str(missing)) from error

@@ -18,6 +18,7 @@ from edgetl.exporting.photo_selection import (
 )
 from edgetl.runtime.bundle.bundle_folder import DEFAULT_FORMATS, DEFAULT_PRECISION
 from edgetl.runtime.images.discovery import find_images
+from edgetl.system.missing_package import explain_missing_packages
 from edgetl.system.progress import Progress, no_progress
 from edgetl.training.config.run_folder import BEST, METRICS, refuse_photos_folder
 
@@ -35,6 +36,7 @@ SMALL_NETWORK = 30_000_000
 _FP32_ALONE = "Put the data back where it was, or export with --precision fp32 alone."
 
 
+@explain_missing_packages("Exporting")
 def export(
     run: str | os.PathLike[str],
     out: str | os.PathLike[str],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, overload
 
 from edgetl.errors import BundleError, CheckpointError, NoSuchModelError, ParityError
 from edgetl.parity.results import AgainstResult, CheckResult, Finding, error_text
+from edgetl.system.missing_package import explain_missing_packages
 from edgetl.system.paths import real_path
 from edgetl.system.progress import Progress, no_progress
 from edgetl.system.shell import shell_word
@@ -48,6 +49,7 @@ def check(
 ) -> AgainstResult: ...
 
 
+@explain_missing_packages("Comparing with the trained network")
 def check(
     model: str | Path,
     images: str | Path | None = None,
@@ -84,8 +86,8 @@ def check(
     progress           called after each photo
 
     A model that differs or is damaged is a result that has not passed, not an exception. Raises
-    ParityError, DataError, CheckpointError, NoSuchModelError, MissingDependencyError or
-    ModuleNotFoundError if nothing could be compared.
+    ParityError, DataError, CheckpointError, NoSuchModelError or MissingDependencyError
+    if nothing could be compared.
     """
     if isinstance(runtimes, str):
         raise TypeError(f"runtimes takes a list of names: [{runtimes!r}]")

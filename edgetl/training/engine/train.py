@@ -12,6 +12,7 @@ from typing import Any
 from edgetl.data.image_folder import ImageFolders
 from edgetl.data.layout import VAL, data_parts
 from edgetl.errors import TrainingError
+from edgetl.system.missing_package import explain_missing_packages
 from edgetl.system.progress import Progress
 from edgetl.training.config.listener import Listener, ProgressListener
 from edgetl.training.config.recipes import resolve
@@ -37,6 +38,7 @@ class TrainResult:
     settings: TrainSettings
 
 
+@explain_missing_packages("Training")
 def train(
     data: str | Path | None = None,
     out: str | Path | None = None,
@@ -64,7 +66,8 @@ def train(
 
     Raises TypeError for an unknown option and for arguments that don't belong together;
     TrainingError for a value that can't be used, or options that have no effect; DataError for
-    photos that can't be trained on; CheckpointError for a run folder that can't be used.
+    photos that can't be trained on; CheckpointError for a run folder that can't be used;
+    MissingDependencyError if torch or another package of the extra ``train`` is missing.
     """
     started = time.monotonic()
     given = {name: _plain(value) for name, value in options.items() if value is not None}

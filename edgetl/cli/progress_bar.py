@@ -36,11 +36,14 @@ def _is_terminal() -> bool:
 
 
 class _ProgressLine:
-    """Drawn at most ten times a second, with the rate and the time left of the current step."""
+    """Drawn at most ten times a second.
+
+    A step that is counted shows its rate and the time left, others the time since the beginning.
+    """
 
     def __init__(self) -> None:
         self._step, self._first = "", 0
-        self._start = self._drawn = time.monotonic()
+        self._began = self._start = self._drawn = time.monotonic()
 
     def __call__(self, step: str, done: int, total: int, /) -> None:
         now = time.monotonic()
@@ -50,7 +53,7 @@ class _ProgressLine:
             return
         self._drawn = now
         rate = (done - self._first) / max(now - self._start, 1e-9)
-        text = f"{step}  {done:,}/{total:,}" if total else f"{step} …"
+        text = f"{step}  {done:,}/{total:,}" if total else f"{step} …  {clock(now - self._began)}"
         if rate:
             text += f"  {rate:,.{0 if rate >= 10 else 1}f}/s  {clock((total - done) / rate)} left"
         sys.stderr.write(f"\r{text}\x1b[K")

@@ -33,7 +33,7 @@ def test_a_line_shows_steps_counts_and_the_time_left(
         progress("Reading", 2000, 2000)  # the last one always is
     lines = re.findall(r"\r([^\r\x1b]+)\x1b\[K", capsys.readouterr().err)
     assert lines == [
-        "Loading …",
+        "Loading …  0:00",
         "Reading  10/2,000",
         "Reading  50/2,000  10/s  3:15 left",
         "Reading  2,000/2,000  496/s  0:00 left",

@@ -120,7 +120,9 @@ class Page:
         before = Path.cwd()
         os.chdir(self.folder)
         try:
-            done = CliRunner().invoke(program, kept_small(words[1:]), catch_exceptions=False)
+            # xdist sets COLUMNS, which cuts tables that a pipe or a log shows whole.
+            runner = CliRunner(env={"COLUMNS": None})
+            done = runner.invoke(program, kept_small(words[1:]), catch_exceptions=False)
         finally:
             os.chdir(before)
         assert done.exit_code == 0, f"{command}\n{done.output}"

@@ -14,7 +14,7 @@ from edgetl.training.models.backbones import Backbone, build
 
 @pytest.fixture
 def compiled_sizes(monkeypatch: pytest.MonkeyPatch) -> list[set[int]]:
-    """The sizes of the batches that ``torch.compile`` compiled for, one entry a time. Photos of 32 × 32 pixels."""
+    """The batch sizes that ``torch.compile`` compiled for, one entry each time; 32 × 32 pixels."""
     sizes = []
 
     def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
@@ -33,7 +33,7 @@ def compiled_sizes(monkeypatch: pytest.MonkeyPatch) -> list[set[int]]:
 
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """Every request is refused at once, and the caches of pretrained weights are empty folders below the one given."""
+    """Refuse every request; the caches of pretrained weights are empty, below the folder given."""
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     caches = tmp_path / "caches"

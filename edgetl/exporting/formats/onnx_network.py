@@ -103,7 +103,7 @@ def _export(
     opset: int,
     hint: str | None = None,
 ) -> onnx.ModelProto:
-    """Raises ExportError with ``hint`` if ``exporter`` fails, OSError if it can't write its file."""
+    """Raises ExportError with ``hint`` if ``exporter`` fails, OSError if it can't write."""
     try:
         with quiet(), torch.no_grad(), plain_attention():
             # eval() on the wrapper, too: the exporter puts all parts into the mode of the whole.

@@ -72,7 +72,7 @@ def train(
 
     overwrite  replace an earlier run in ``folder``, once this one has something to save
     folders    what ``find_photos`` returned, if it was called already
-    started    ``time.monotonic()`` when the run began; ``max_time`` counts from there (default: now)
+    started    ``time.monotonic()`` of the start that ``max_time`` counts from (default: now)
 
     Raises EdgetlErrors of many kinds before the first epoch, few after.
     """

@@ -53,8 +53,8 @@ class CalibrationCurve:
     photos: NDArray[np.int64]
 
 
-# Where torch is asked to be deterministic, torchmetrics counts in a table of photos × classes²: 8 GB
-# for a thousand photos of a thousand classes. Integers have the same sum in any order.
+# In torch's deterministic mode, torchmetrics counts in a table of photos × classes²: 8 GB for a
+# thousand photos of a thousand classes. Integers have the same sum in any order.
 _counting = partial(deterministic_algorithms, False)
 
 

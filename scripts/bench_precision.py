@@ -1,12 +1,13 @@
 """Size, speed and accuracy of fp32, fp16 and int8 for trained runs, as a Markdown table.
 
-    python scripts/bench_precision.py runs/pets [runs/other …] [--threads 2] [--rounds 50] [--precision int8]
+    python scripts/bench_precision.py runs/pets [runs/other …] [--threads 2] [--precision int8]
 
-Each run is exported into a temporary folder and judged on all its validation photos, whatever it loses. Latency is the
-model alone, one resized picture at a time: the least over many rounds, in each of which every precision runs a few
-times in a row, its weights in the processor's cache as on a device that runs nothing else. Size and speed are the same
-for any weights; what was trained from random ones (--weights none) has no accuracy worth a line, so those columns stay
-empty.
+Each run is exported into a temporary folder and judged on all its validation photos, whatever
+accuracy it loses. Latency is that of the model alone, one resized picture at a time: the minimum
+over many rounds. In each round every precision runs a few times in a row, its weights in the
+processor's cache, as on a device that runs nothing else. Size and speed are the same for any
+weights. For networks trained from random weights (--weights none) the accuracy says nothing, so
+those columns stay empty.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import onnxruntime
 from edgetl import Predictor
 from edgetl.exporting.bundle_writer import export_bundle
 from edgetl.exporting.photo_selection import calibration_photos, run_data
-from edgetl.exporting.precision.reduced_precision import JudgedBy
+from edgetl.exporting.precision.reduced_precision import PrecisionSettings
 from edgetl.training.models import checkpoint
 from edgetl.training.models.checkpoint import Trained
 
@@ -51,23 +52,23 @@ def export(trained: Trained, folder: Path, precisions: Sequence[str]) -> dict[st
         trained.settings, trained.card, "smaller precisions", "Put the data back where it was."
     )
     validation = [(sample.path, sample.label) for sample in data.val]
-    judged_by = JudgedBy(calibration_photos(data, 100), validation, max_accuracy_drop=100)
-    bundle = export_bundle(
+    settings = PrecisionSettings(calibration_photos(data, 100), validation, max_accuracy_drop=100)
+    result = export_bundle(
         trained.network,
         trained.card,
         folder,
         golden=[],
         formats=["onnx"],
         precisions=["fp32", *precisions],
-        judged_by=judged_by,
+        precision_settings=settings,
     )
-    return dict(json.loads((bundle / "manifest.json").read_bytes()))
+    return dict(json.loads((result.folder / "manifest.json").read_bytes()))
 
 
 def latencies(
     folder: Path, precisions: Iterable[str], threads: int, rounds: int
 ) -> dict[str, float]:
-    """Least seconds of one run of each model, as the predictor runs it, on a picture that is resized already."""
+    """Minimum seconds of one run of each model, in the predictor, on a picture already resized."""
     predictors = {
         name: Predictor(folder, providers="cpu", threads=threads, precision=name)
         for name in precisions
@@ -137,7 +138,8 @@ def main(words: Sequence[str] | None = None) -> None:
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     vnni = "with VNNI" if "vnni" in flags else "without VNNI"
     print(
-        f"onnxruntime {onnxruntime.__version__}, {arguments.threads} threads, {platform.machine()} {vnni}\n"
+        f"onnxruntime {onnxruntime.__version__}, {arguments.threads} threads, "
+        f"{platform.machine()} {vnni}\n"
     )
     print("| " + " | ".join(HEADER) + " |\n" + "|---" * len(HEADER) + "|")
     for run in arguments.runs:

@@ -1,11 +1,12 @@
-"""What the predictor adds to the bare runtime, as ratios, every pair of alternatives measured in turn.
+"""What the predictor adds to the bare runtime, as ratios; alternatives are measured in turn.
 
 python scripts/bench_predict.py exported/pets photos/
-python scripts/bench_predict.py exported/pets photos/ --size        also pip install edgetl[cpu] and weigh it
+python scripts/bench_predict.py exported/pets photos/ --size    also the size of edgetl[cpu]
 
-"Bare" is what a careful programmer would write by hand: Pillow decodes and resizes (one call for both axes), and the
-network alone, cut out of the same ONNX file, takes the normalized array. Needs the train extra, to cut it. Alternatives
-are run in turn, photo by photo; a photo's figure is the least of its rounds, so that other programs disturb all alike.
+"Bare" is what a careful programmer would write by hand: Pillow decodes and resizes (one call for
+both axes), and the network alone, cut out of the same ONNX file, takes the normalized array. To cut
+it, the train extra is needed. Alternatives are run in turn, photo by photo; a photo's figure is the
+minimum of its rounds, so that other programs disturb all of them alike.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ from edgetl import Predictor
 
 print(Predictor(sys.argv[1])(sys.argv[2]))
 """
-PEAK = '\nprint(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])\n'
+PEAK = """
+print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+"""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ class Row:
 
     def __str__(self) -> str:
         ratio = self.ours / self.other
-        return f"{self.what:<62}{self.ours:>10.3f}{self.other:>10.3f} {self.unit:<4} {ratio:>6.2f}  {self.target}".rstrip()
+        figures = f"{self.ours:>10.3f}{self.other:>10.3f} {self.unit:<4} {ratio:>6.2f}"
+        return f"{self.what:<62}{figures}  {self.target}".rstrip()
 
 
 class Bare:
@@ -82,7 +86,8 @@ class Bare:
 
     def __init__(self, spec: PreprocessSpec, network: Path, threads: int | None = None) -> None:
         self.spec = spec
-        # With our options: the threads of a session as it comes spin on after a run, into what is measured next.
+        # With our options: the threads of a default session spin after a run, during what is
+        # measured next.
         self.session = open_session(network, providers="cpu", threads=threads)
 
     def decode(self, path: Path) -> Image.Image:
@@ -122,7 +127,7 @@ def cut(model: Path, inputs: list[str], outputs: list[str], destination: Path) -
 def in_turn(
     alternatives: dict[str, Callable[[Any], object]], items: Sequence[Any], rounds: int = ROUNDS
 ) -> dict[str, float]:
-    """Milliseconds of each alternative: an item's least over the rounds, averaged over the items."""
+    """Milliseconds of each alternative: minimum over the rounds, then mean over the items."""
     best = {name: [float("inf")] * len(items) for name in alternatives}
     for _ in range(rounds):
         for i, item in enumerate(items):
@@ -175,7 +180,7 @@ def rate(run: Callable[[], Iterable[object]], count: int) -> float:
 def folder(
     predictor: Predictor, network: Path, photos: Sequence[Path], rounds: int = 5
 ) -> Iterator[Row]:
-    """Many photos on all cores, against what decoding alone and the model alone reach on all cores."""
+    """Many photos on all cores, against decoding alone and the model alone on all cores."""
     many = [photos[i % len(photos)] for i in range(max(200, len(photos)))]
     one_thread, all_threads = (
         Bare(predictor.card.spec, network, 1),
@@ -217,7 +222,8 @@ def processes(predictor: Predictor, bare: Bare, network: Path, photo: Path) -> I
         "command": ["-m", "edgetl", "predict", predictor.path, photo],
     }
     seconds, memory = dict.fromkeys(commands, float("inf")), dict.fromkeys(commands, float("inf"))
-    # pip compiles what it installs, as all of the bare script's packages are; a checkout is compiled at the first start.
+    # pip compiles what it installs, such as the packages of the bare script; a checkout is
+    # compiled at the first start.
     environment = {
         name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
     }
@@ -323,7 +329,7 @@ def ultralytics_pipeline() -> Callable[[Path], object]:
 
 
 def installed_size(scratch: Path) -> Iterator[Row]:
-    """site-packages of ``pip install edgetl[cpu]`` against onnxruntime, numpy and Pillow with what those need."""
+    """Size of site-packages: ``edgetl[cpu]`` against onnxruntime, numpy and Pillow."""
     root = Path(__file__).parent.parent
     sizes = {}
     for name, packages in (

@@ -1,8 +1,9 @@
-"""Times the exact resize inside an ONNX graph against Pillow's, side by side in one run, and checks that the bits agree.
+"""Times the exact resize in an ONNX graph against Pillow's, and checks that the bits are equal.
 
     python scripts/bench_resize.py [--threads 2] [--seconds 2] [--torch]
 
-Rounds alternate between the two, so that whatever else the machine does hits both; the median ratio is what counts.
+Rounds alternate between the two, so that other load on the machine affects both; the median ratio
+counts.
 """
 
 from __future__ import annotations
@@ -33,12 +34,7 @@ SPECS = {
     ),
     "squash 224, bilinear": PreprocessSpec("squash", (224, 224), "bilinear", None, HALF, HALF),
 }
-SIZES = (
-    (375, 500),
-    (500, 375),
-    (1080, 1920),
-    (3000, 4000),
-)  # height, width; the last one: 12 megapixels
+SIZES = ((375, 500), (500, 375), (1080, 1920), (3000, 4000))  # height, width
 TARGET = 2.0  # times Pillow's time
 
 
@@ -89,7 +85,8 @@ def main() -> None:
     parser.add_argument("--torch", action="store_true", help="also the torch module")
     arguments = parser.parse_args()
     print(
-        f"onnxruntime {onnxruntime.__version__}, {arguments.threads} threads; Pillow {PIL.__version__}; {platform.machine()}"
+        f"onnxruntime {onnxruntime.__version__}, {arguments.threads} threads; "
+        f"Pillow {PIL.__version__}; {platform.machine()}"
     )
     for label, spec in SPECS.items():
         session = open_session(
@@ -120,7 +117,8 @@ def report(label: str, times: dict[str, list[float]], equal: bool) -> None:
     ratio = statistics.median(other / own for other, own in zip(times["ONNX"], pillow, strict=True))
     met = "" if ratio <= TARGET else f", above the target of {TARGET:g}"
     print(
-        f"{label}: {', '.join(figures)}; ONNX/Pillow {ratio:.2f}{met}; {'bits equal' if equal else 'BITS DIFFER'}"
+        f"{label}: {', '.join(figures)}; ONNX/Pillow {ratio:.2f}{met}; "
+        f"{'bits equal' if equal else 'BITS DIFFER'}"
     )
 
 

@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
-"""How fast training is, and whether it waits for its photos. Prints, all from one run on this machine:
+"""How fast training is, and whether it waits for its photos.
+
+Prints, all from one run on this machine:
 
     synthetic   the training step alone, on one batch that stays on the device
-    photos      the same step on photos from JPEG files, decoded once into a cache, augmented in every epoch
-    files       the same step on photos decoded again in every epoch by worker processes (--cache off)
-    plain       a usual loop beside it: ImageFolder, DataLoader workers, torchvision transforms, the same network
+    photos      the same step on photos decoded once into a cache, augmented in every epoch
+    files       the same step on photos decoded in every epoch by worker processes (--cache off)
+    plain       a usual loop for comparison: ImageFolder, DataLoader workers, torchvision
+                transforms, the same network
 
 Example:
   python3 scripts/bench_train.py --backbone resnet50 --batch-size 256 --compile
 """
 
-# ruff: noqa: E402  how threads wait is set before torch is imported
+# ruff: noqa: E402  how long threads spin is set before torch is imported
 from __future__ import annotations
 
 import argparse
@@ -27,7 +30,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from edgetl.cli.main import spin_less
+from edgetl.cli.process import spin_less
 
 spin_less()  # as the program does, before it imports torch
 import torch
@@ -45,10 +48,10 @@ from edgetl.training.input.sampler import Share
 from edgetl.training.optim.optimizers import reduced_type
 from edgetl.training.torch_env.distributed import Processes, describe, join
 from edgetl.training.torch_env.malloc import keep_freed_memory
-from edgetl.training.torch_env.randomness import reproducible
+from edgetl.training.torch_env.torch_flags import reproducible
 
 PHOTO_SIZE = (400, 530)  # height, width of the made-up photos
-WARM_UP = 5  # steps before the clock starts: allocation, choice of kernels; compiling takes the first of them
+WARM_UP = 5  # steps before the clock starts: allocation, choice of kernels, compilation
 WARM_UP_PHOTOS = 32  # decoded before the clock starts
 EPOCHS = 12  # over which decoding once is spread in the last line
 
@@ -64,15 +67,16 @@ def main() -> None:
         data = options.data or make_photos(Path(folder) / "photos", options.photos)
         settings = settings_of(options, data, device)
         print(
-            f"{describe(processes)}, torch {torch.__version__}, {os.cpu_count()} cores; {settings.backbone}, batch "
-            f"{settings.batch_size}, {reduced_type(settings.precision, device) or torch.float32}, compile {settings.compile}"
+            f"{describe(processes)}, torch {torch.__version__}, {os.cpu_count()} cores; "
+            f"{settings.backbone}, batch {settings.batch_size}, "
+            f"{reduced_type(settings.precision, device) or torch.float32}, "
+            f"compile {settings.compile}"
         )
         folders = scan(settings.data, val_fraction=0.05)
         print(f"{len(folders.train):,} photos of {len(folders.classes)} classes in {settings.data}")
         few = replace(folders, train=folders.train[:WARM_UP_PHOTOS], val=folders.val[:1])
-        make_setup(
-            settings, few, processes, Path(folder)
-        )  # a GPU and its decoder take seconds to wake up
+        # A GPU and its decoder take seconds to start.
+        make_setup(settings, few, processes, Path(folder))
         backbone = build_backbone(settings, folders.classes)
         started = time.monotonic()
         setup = prepare_training(context_of(settings, processes, Path(folder)), folders, backbone)
@@ -81,7 +85,7 @@ def main() -> None:
         photos = len(folders.train) + len(folders.val)
         print(f"decoded once       {photos / decoding:10,.1f} photos/s  ({decoding:.1f} s)")
         plain = 0.0
-        if not options.only_cached:  # first, while memory is as a tutorial finds it
+        if not options.only_cached:  # first, before the memory allocator is set up
             plain = plain_rate(settings, setup, Path(settings.data), processes, options.steps)
         with keep_freed_memory(device):
             synthetic = report(
@@ -172,7 +176,8 @@ def make_setup(
 
 
 def context_of(settings: TrainSettings, processes: Processes, folder: Path) -> RunContext:
-    return RunContext(settings, folder, processes, RecordingListener(Listener()), time.monotonic())
+    listener = RecordingListener(Listener())
+    return RunContext(settings, folder, processes, listener, time.monotonic())
 
 
 def report(name: str, rate: float, whole: float | None = None, remark: str = "") -> float:
@@ -184,7 +189,7 @@ def report(name: str, rate: float, whole: float | None = None, remark: str = "")
 def timed(
     step: Callable[[int], object], batch_size: int, steps: int, device: torch.device
 ) -> float:
-    """Photos a second of ``step``, called with the step's number, after some steps that do not count."""
+    """Photos a second of ``step``, called with the step's number, after a warm-up."""
     for number in range(WARM_UP):
         step(number)
     synchronize(device)
@@ -251,7 +256,7 @@ def loader_rate(
 def plain_rate(
     settings: TrainSettings, setup: TrainingSetup, data: Path, processes: Processes, steps: int
 ) -> float:
-    """What a tutorial writes, with the same network, augmentation of the same kind, and precision."""
+    """A tutorial's loop, with the same network, kind of augmentation, and precision."""
     from torchvision import datasets, transforms
 
     device, spec = processes.device, setup.backbone.spec

@@ -4,8 +4,9 @@ Example:
     python scripts/experiment_full.py DATA --seeds 3
     python scripts/experiment_full.py DATA --only base "lr 2e-4" --seeds 5 --given epochs=20
 
-DATA is a folder as ``edgetl train`` takes it. Each setting is judged on the validation photos at the end of training,
-with the weights that the run kept; the spread over seeds says which differences mean something.
+DATA is a folder as for ``edgetl train``. Each setting is judged on the validation photos at the end
+of training, with the weights that the run kept; the spread over seeds tells which differences
+are meaningful.
 """
 
 from __future__ import annotations
@@ -72,7 +73,10 @@ def run(data: Path, given: dict[str, Any], seed: int) -> tuple[float, float, flo
 def row(name: str, results: list[tuple[float, float, float]]) -> str:
     accuracy, loss, seconds = np.array(results).T
     spread = accuracy.std(ddof=1) if len(accuracy) > 1 else float("nan")
-    return f"{name:20s} {accuracy.mean():6.2f} ± {spread:4.2f}   {loss.mean():.4f}   {np.median(seconds):6.1f}"
+    figures = (
+        f"{accuracy.mean():6.2f} ± {spread:4.2f}   {loss.mean():.4f}   {np.median(seconds):6.1f}"
+    )
+    return f"{name:20s} {figures}"
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
-"""Look for a file that takes the device side down, guided by the code that each try reaches.
+"""Coverage-guided fuzzing of what a device reads: photos and bundles.
 
-python scripts/fuzz.py photo --seconds 600        photos, into the decoder and the resize
-python scripts/fuzz.py manifest --seconds 600     manifests and model descriptions, into the reader of bundles
+python scripts/fuzz.py photo --seconds 600        photos, for the decoder and the resize
+python scripts/fuzz.py manifest --seconds 600     manifests and metadata, for the bundle reader
 
-Needs atheris (pip install atheris; Linux and macOS). Exit 0: nothing found; otherwise the file that did it is kept in
-the folder of --findings. What belongs into an answer is an EdgetlError; everything else counts, as do a hang of 20
-seconds and 2 GB of memory.
+Needs atheris (pip install atheris; Linux and macOS). Exit 0: nothing found; otherwise the input is
+kept in the folder of --findings. An EdgetlError is the right answer to a bad input; any other error
+is a finding, and so are a hang of 20 seconds and 2 GB of memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-MAX_PIXELS = 1_000_000  # small pictures: thousands of tries a second, and the same code
+MAX_PIXELS = 1_000_000  # small pictures: thousands of inputs a second, and the same code
 SECONDS_A_TRY, MEGABYTES = 20, 2_000
 
 
@@ -84,17 +84,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("target", choices=TARGETS)
-    parser.add_argument("--seconds", type=int, default=60, help="how long to look")
+    parser.add_argument("--seconds", type=int, default=60, help="duration")
     parser.add_argument(
         "--corpus",
         type=Path,
-        help="a folder of files to start from, which what is found interesting joins",
+        help="folder of files to start from; inputs that reach new code are added",
     )
     parser.add_argument(
         "--findings",
         type=Path,
         default=Path(tempfile.gettempdir()),
-        help="where a file that did it is kept",
+        help="where an input that fails is kept",
     )
     arguments = parser.parse_args()
     try:

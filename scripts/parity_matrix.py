@@ -1,12 +1,13 @@
 #!/usr/bin/env python
-"""Export backbones of every family with random weights, check them, and print the largest differences as Markdown.
+"""Export backbones of every family, check them, and print the largest differences as Markdown.
 
     python scripts/parity_matrix.py                              # all of them, on made-up photos
     python scripts/parity_matrix.py --images DIR resnet18 swin_t
 
-Random weights alone would give nearly the same answer to every photo. So the statistics of the batch norms are taken
-from the photos, as training would, and the head is centred and scaled until its logits have mean 0 over the photos and
-standard deviation 3: probabilities then range from nearly 0 to nearly 1. Exit code 1 if any check fails.
+The weights are random. By themselves, they would give nearly the same answer to every photo. So the
+statistics of the batch norms are taken from the photos, as in training, and the head is centred and
+scaled until its logits have mean 0 over the photos and standard deviation 3: probabilities then
+range from nearly 0 to nearly 1. Exit code 1 if any check fails.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from torch import nn
 from edgetl.errors import EdgetlError
 from edgetl.exporting.bundle_writer import export_bundle
 from edgetl.parity.check_photos import find_photos
-from edgetl.parity.comparison import check, threads_each
+from edgetl.parity.comparison.runtime_comparison import compare_runtimes, threads_each
 from edgetl.parity.results import CheckResult, RuntimeResult
 from edgetl.parity.runtimes import Subject
 from edgetl.runtime.bundle.model_card import ModelCard
@@ -96,7 +97,9 @@ def parse() -> argparse.Namespace:
         "backbones", nargs="*", default=BACKBONES, help="names as in `edgetl train --backbone`"
     )
     parser.add_argument("--images", type=Path, help="folder of photos; none: photos are made up")
-    parser.add_argument("--photos", type=int, default=16, help="use at most so many (16)")
+    parser.add_argument(
+        "--photos", type=int, default=16, help="use at most this many (%(default)s)"
+    )
     return parser.parse_args()
 
 
@@ -110,8 +113,9 @@ def check_backbone(name: str, photos: Sequence[Path], root: Path, scratch: Path)
     pixels = [resize_image(read_image(path), card.spec) for path in photos[:CALIBRATION_PHOTOS]]
     calibrate(backbone, torch.from_numpy(normalize(np.stack(pixels), card.spec)))
     network = backbone.module.eval()
-    bundle = export_bundle(network, card, scratch / name.replace("/", "-"), golden=())
-    return check(Subject.open(bundle, network, card, threads=threads_each()), photos, root)
+    bundle = export_bundle(network, card, scratch / name.replace("/", "-"), golden=()).folder
+    subject = Subject.open(bundle, network, card, threads=threads_each())
+    return compare_runtimes(subject, photos, root)
 
 
 def calibrate(backbone: backbones.Backbone, inputs: torch.Tensor) -> None:
@@ -120,7 +124,7 @@ def calibrate(backbone: backbones.Backbone, inputs: torch.Tensor) -> None:
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.momentum = None  # the plain average of what it sees
+                module.momentum = None  # the mean over all batches
         network.train()(inputs)
         logits = network.eval()(inputs)
         head = network.get_submodule(backbone.head)

@@ -1,7 +1,7 @@
-"""Many predictions with one predictor: does memory stay flat, and do threads get the serial answers?
+"""Many predictions with one predictor: is memory constant, are threads' answers the serial ones?
 
 python scripts/soak.py exported/pets photos/ --predictions 10000
-python scripts/soak.py exported/pets photos/ --bulk 100000      one `edgetl predict --out` over so many, memory watched
+python scripts/soak.py exported/pets photos/ --bulk 100000      memory of one `edgetl predict --out`
 """
 
 from __future__ import annotations
@@ -50,13 +50,14 @@ def soak(predictor: Predictor, photos: list[Path], predictions: int) -> float:
     growth = resident() / before - 1
     rate = predictions / (time.perf_counter() - start)
     print(
-        f"{predictions} predictions, {rate:.0f} a second: {before / 1e6:.1f} MB, growth {growth:+.2%}"
+        f"{predictions} predictions, {rate:.0f} a second: "
+        f"{before / 1e6:.1f} MB, growth {growth:+.2%}"
     )
     return growth
 
 
 def differences(predictor: Predictor, photos: list[Path], calls: int, threads: int = 8) -> int:
-    """How many of ``calls`` made by ``threads`` at once are answered otherwise than one after the other."""
+    """How many of ``calls`` from ``threads`` at once get another answer than one by one."""
     expected = [answer(predictor, photo) for photo in photos]
     with ThreadPoolExecutor(threads) as pool:
         same = pool.map(
@@ -64,12 +65,12 @@ def differences(predictor: Predictor, photos: list[Path], calls: int, threads: i
             range(calls),
         )
         different = calls - sum(same)
-    print(f"{calls} calls from {threads} threads: {different} answered otherwise than serially")
+    print(f"{calls} calls from {threads} threads: {different} differ from the serial answers")
     return different
 
 
 def bulk(bundle: Path, photos: list[Path], count: int, scratch: Path) -> float:
-    """Growth of a program's memory over ``count`` photos, hard links to ``photos``, after the first fifth of the time."""
+    """Growth of memory over ``count`` hard links to ``photos``, after a fifth of the time."""
     folder = scratch / "photos"
     for number in range(count):
         place = folder / f"{number // 1000:04}"
@@ -126,12 +127,10 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     if arguments.bulk:
-        with tempfile.TemporaryDirectory(
-            dir="."
-        ) as scratch:  # on the photos' disk, if that is where one stands
-            grown = bulk(
-                arguments.bundle, find_images(arguments.photos), arguments.bulk, Path(scratch)
-            )
+        # Hard links need the photos' disk: run this from there.
+        with tempfile.TemporaryDirectory(dir=".") as scratch:
+            photos = find_images(arguments.photos)
+            grown = bulk(arguments.bundle, photos, arguments.bulk, Path(scratch))
         sys.exit(0 if grown <= MOST_BULK_GROWTH else 1)
     predictor = Predictor(arguments.bundle, threads=arguments.threads)
     photos = find_images(arguments.photos)

@@ -1,4 +1,4 @@
-"""Write scikit-learn's handwritten digits (1,797 real ones, 8×8) as PNG files: FOLDER/{train,val}/<digit>/<n>.png."""
+"""Write scikit-learn's 1,797 digits as PNG files: FOLDER/{train,val}/<digit>/<n>.png."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 VAL_EVERY = 5
-SCALE = 8  # 8×8 becomes 64×64, so that a person can see them too
+SCALE = 8  # 8×8 becomes 64×64, so that people can see them, too
 
 
 def main(folder: Path) -> None:

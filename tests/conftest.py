@@ -1,4 +1,4 @@
-"""Small photos and data sets, made on the spot; nothing here needs a file that is not in the repository."""
+"""Small photos and data sets, made by the tests; no other file is needed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from edgetl.data.image_folder import Sample, scan
 WritePhotos = Callable[..., Path]
 NOBODY = 65534
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # before torch is imported: the test processes share the cores
+# Before torch is imported: the test processes share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
@@ -61,7 +60,10 @@ def class_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of one matrix with odd labels and three golden photos; see tiny_bundle.py. Copy it to change it."""
+    """A bundle of one matrix with odd labels and three golden photos; see tiny_bundle.py.
+
+    Copy it to change it.
+    """
     from helpers import tiny_bundle
 
     photos = (photo(1, 40, 30), photo(2, 30, 50), photo(3, 12, 12))
@@ -76,7 +78,7 @@ def bundle_copy(tiny_bundle: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def write_photos() -> WritePhotos:
-    """A function: folder and class → number of photos, which writes them as ``folder/<class>/<n>.png``."""
+    """A function that writes photos, given their number by class, as ``folder/<class>/<n>.png``."""
 
     def write(
         folder: Path, counts: dict[str, int], *, first: int = 0, suffix: str = ".png"

@@ -1,4 +1,4 @@
-"""The whole path as a user types it, each step a process of its own, the last ones without torch."""
+"""The whole path as a user types it, each step in its own process, the last without torch."""
 
 from __future__ import annotations
 
@@ -39,14 +39,12 @@ def exported(class_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     work = tmp_path_factory.mktemp("work")
     trained = edgetl("train", class_folder, "-o", work / "run")
     assert str(work / "run" / "best.safetensors") in succeeded(trained)
-    assert (
-        "green, leaf" in trained.stderr
-    )  # the classes and their counts, before anything long begins
+    assert "green, leaf" in trained.stderr  # classes are shown before the training
     succeeded(edgetl("export", work / "run", "-o", work / "bundle", "--golden", 3))
     return work / "bundle"
 
 
-def test_the_bundle_holds_what_the_design_says(exported: Path) -> None:
+def test_the_bundle_has_all_its_files(exported: Path) -> None:
     names = {path.name for path in exported.iterdir()}
     assert {"model.onnx", "model.ts.pt", "manifest.json", "golden"} <= names
     assert len(list((exported / "golden").iterdir())) == 3
@@ -83,9 +81,7 @@ def test_info_names_the_labels_and_sizes(exported: Path) -> None:
     assert "model.onnx" in shown
 
 
-def test_every_way_to_hand_in_a_photo_gives_the_same_answer(
-    exported: Path, photo_folder: Path
-) -> None:
+def test_paths_bytes_and_files_give_the_same_answer(exported: Path, photo_folder: Path) -> None:
     predictor, lone = Predictor(exported), Predictor(exported / "model.onnx")
     path = sorted(photo_folder.iterdir())[0]
     from_path = predictor(path)

@@ -1,4 +1,4 @@
 """The ``edgetl`` command; one file a subcommand."""
 
 INTERRUPTED = 130
-"""The exit code after Ctrl-C: what a shell reports for it."""
+"""The exit code after Ctrl-C, as shells report it."""

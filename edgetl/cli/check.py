@@ -1,21 +1,19 @@
-"""``edgetl check``: does the export answer as the trained network does, on real photos, in every runtime?"""
+"""``edgetl check``: does an export answer as the trained network does, in every runtime?"""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgetl.cli.missing_package import missing_package
 from edgetl.cli.option_types import PRECISIONS, Number, SomePath
-from edgetl.cli.progress_bar import counting
+from edgetl.cli.progress_bar import show_progress
 from edgetl.cli.report_file import ReportFile
 from edgetl.errors import (
-    BundleError,
     CheckpointError,
     DataError,
     EdgetlError,
@@ -24,21 +22,15 @@ from edgetl.errors import (
     ParityError,
 )
 from edgetl.system.paths import real_path
-from edgetl.system.shell import shell_word
 
 if TYPE_CHECKING:
     from edgetl.parity.results import AgainstResult, CheckResult
-    from edgetl.runtime.bundle.bundle_folder import Bundle
-    from edgetl.training.models.checkpoint import Trained
 
-    Result = CheckResult | AgainstResult
+_FILE_WIDTH = 120  # characters of the table where no terminal sets a width: a pipe, a CI log
 
 
-_FILE_WIDTH = 120  # characters of the table where no window sets a width: a pipe, a CI log
-
-
-class WrongUse(click.ClickException):
-    """The question can't be put like this; nothing was compared."""
+class NothingCompared(click.ClickException):
+    """Wrong arguments, or nothing that could be compared."""
 
     exit_code = 2
 
@@ -52,7 +44,9 @@ class WrongUse(click.ClickException):
     help="Photos: a folder or a file.",
 )
 @click.option(
-    "--checkpoint", type=SomePath(), help="The trained run. [default: the one BUNDLE names]"
+    "--checkpoint",
+    type=SomePath(),
+    help="The trained run. [default: the one that BUNDLE names]",
 )
 @click.option(
     "--runtime",
@@ -85,32 +79,26 @@ class WrongUse(click.ClickException):
     metavar="POINTS",
     help="With --against: fail if more accuracy is lost.",
 )
-@click.option("--json", "json_file", type=ReportFile(), help="Write every figure to FILE as JSON.")
-@click.option(
-    "--junit", "junit_file", type=ReportFile(), help="Write JUnit XML for a CI system to FILE."
-)
-@click.option("--html", "html_file", type=ReportFile(), help="Write a report to look at to FILE.")
+@click.option("--json", type=ReportFile(), help="Write every figure to FILE as JSON.")
+@click.option("--junit", type=ReportFile(), help="Write JUnit XML for a CI system to FILE.")
+@click.option("--html", type=ReportFile(), help="Write an HTML report with photos to FILE.")
 def command(
     bundle: Path,
     images: Path,
-    checkpoint: Path | None,
-    runtimes: tuple[str, ...],
-    precision: str | None,
-    tolerance: float | None,
-    limit: int | None,
-    against: Path | None,
-    max_accuracy_drop: float | None,
-    json_file: Path | None,
-    junit_file: Path | None,
-    html_file: Path | None,
+    json: Path | None,
+    junit: Path | None,
+    html: Path | None,
+    **options: Any,
 ) -> None:
-    """Compare BUNDLE with the network that it was exported from, stage by stage, in every runtime installed here.
+    """Compare BUNDLE with the network that it was exported from, stage by stage, in every runtime
+    that is installed.
 
-    BUNDLE is a bundle folder or a lone model.onnx. Exit code 0 if all that was asked for ran and passed, 1 if
-    something differs or a bundle is damaged, 2 if the question can't be put.
+    BUNDLE is a bundle folder or a lone model.onnx. Exit code 0 if everything that was asked for ran
+    and passed, 1 if something differs or a bundle is damaged, 2 for wrong arguments or nothing to
+    compare.
 
-    Runtimes: torchscript, torchscript-fresh, pt2, onnxruntime-cpu, onnxruntime-unoptimized, batch, onnxruntime-cuda,
-    onnxruntime-cuda-tf32 (shown, not judged), openvino, predictor.
+    Runtimes: torchscript, torchscript-fresh, pt2, onnxruntime-cpu, onnxruntime-unoptimized, batch,
+    onnxruntime-cuda, onnxruntime-cuda-tf32 (shown, not judged), openvino, predictor.
 
     \b
     Example:
@@ -118,130 +106,40 @@ def command(
       edgetl check exported/pets --images photos/ --html report.html --junit report.xml
       edgetl check exported/new --against exported/old --images DATA/val --max-accuracy-drop 0.5
     """
-    if against and (runtimes or checkpoint):
+    if options["against"] and (options["runtimes"] or options["checkpoint"]):
         raise click.UsageError(
             "--against compares two bundles: it takes no --runtime and no --checkpoint."
         )
-    named = [real_path(path) for path in (json_file, junit_file, html_file) if path]
-    if len(set(named)) < len(named):
+    files = {
+        kind: path for kind, path in (("json", json), ("junit", junit), ("html", html)) if path
+    }
+    if len(set(map(real_path, files.values()))) < len(files):
         raise click.UsageError("--json, --junit and --html each need a file of their own.")
-    if max_accuracy_drop is not None and not against:
-        raise click.UsageError(
-            "--max-accuracy-drop needs --against: an accuracy falls from something."
-        )
+    if options["max_accuracy_drop"] is not None and not options["against"]:
+        raise click.UsageError("--max-accuracy-drop needs --against, the bundle to compare with.")
     try:
-        import rich.console  # noqa: F401  what it takes to tell the result must not be missed in the end
+        import rich.console  # noqa: F401  if it is missing, say so before the comparison
 
-        root, photos = _photos(images, limit)
-        with counting(done=0, total=lambda: len(photos)) as progress:
-            if against:
-                result: Result = _against(
-                    bundle, against, root, photos, precision, max_accuracy_drop, tolerance, progress
-                )
-            else:
-                result = _check(
-                    bundle, checkpoint, root, photos, precision, runtimes, tolerance, progress
-                )
-    except (ParityError, DataError, MissingDependencyError, NoSuchModelError) as error:
-        raise WrongUse(str(error)) from error
+        from edgetl.parity.check_model import check
+
+        with show_progress() as progress:
+            result = check(bundle, images, progress=progress, **options)
+    except (
+        CheckpointError,
+        DataError,
+        MissingDependencyError,
+        NoSuchModelError,
+        ParityError,
+    ) as error:
+        raise NothingCompared(str(error)) from error
     except ModuleNotFoundError as error:
-        raise WrongUse(str(missing_package(error, "check"))) from error
-    _report(result, {"json": json_file, "junit": junit_file, "html": html_file})
+        raise NothingCompared(str(missing_package(error, "check"))) from error
+    _report(result, files)
     sys.exit(0 if result.passed else 1)
 
 
-def _photos(images: Path, limit: int | None) -> tuple[Path, list[Path]]:
-    from edgetl.parity.check_photos import find_photos
-
-    root, photos = find_photos(images)
-    if limit is not None and limit < len(photos):
-        photos = [photos[i * len(photos) // limit] for i in range(limit)]
-    return root, photos
-
-
-def _against(
-    bundle: Path,
-    against: Path,
-    root: Path,
-    photos: list[Path],
-    precision: str | None,
-    max_accuracy_drop: float | None,
-    tolerance: float | None,
-    progress: Callable[[], None],
-) -> AgainstResult:
-    from edgetl.parity.against import compare_bundles, unopened
-    from edgetl.runtime.inference.predictor import Predictor
-
-    limits = {"max_accuracy_drop": max_accuracy_drop, "tolerance": tolerance}
-    try:
-        new, old = (
-            Predictor(bundle, precision=precision if bundle.is_dir() else None),
-            Predictor(against),
-        )
-        return compare_bundles(new, old, photos, root, progress=progress, **limits)
-    except NoSuchModelError:
-        raise
-    except BundleError as error:
-        return unopened(bundle, against, root, error)
-
-
-def _check(
-    bundle: Path,
-    checkpoint: Path | None,
-    root: Path,
-    photos: list[Path],
-    precision: str | None,
-    runtimes: tuple[str, ...],
-    tolerance: float | None,
-    progress: Callable[[], None],
-) -> CheckResult:
-    from edgetl.parity.comparison import check, threads_each, unopened
-    from edgetl.parity.runtimes import Subject
-    from edgetl.runtime.bundle.bundle_folder import Bundle
-
-    try:
-        opened = Bundle.open(bundle) if bundle.is_dir() else None
-        trained = _trained(bundle, opened, checkpoint)
-        subject = Subject.open(
-            bundle, trained.network, trained.card, precision=precision, threads=threads_each()
-        )
-    except NoSuchModelError:
-        raise
-    except BundleError as error:
-        return unopened(bundle, root, error)
-    return check(subject, photos, root, runtimes=runtimes, tolerance=tolerance, progress=progress)
-
-
-def _trained(path: Path, bundle: Bundle | None, checkpoint: Path | None) -> Trained:
-    """The network to compare with: the one asked for, or the one recorded in the manifest, if it still is the same file."""
-    from edgetl.training.models.checkpoint import load
-
-    recorded = bundle.manifest["checkpoint"] if bundle else None
-    way_out = "Name the run that it was exported from with --checkpoint RUN."
-    if checkpoint is None:
-        if not recorded or not recorded["path"]:
-            raise WrongUse(f"{path} does not say which checkpoint it was exported from.\n{way_out}")
-        checkpoint = real_path(
-            real_path(path) / recorded["path"]
-        )  # as it was recorded: no way back leads through a link
-        if not checkpoint.is_file():
-            raise WrongUse(f"The checkpoint that was exported is gone: {checkpoint}.\n{way_out}")
-    else:
-        recorded = None
-    try:
-        trained = load(checkpoint)
-    except CheckpointError as error:
-        raise WrongUse(f"{error.message}\n{error.hint or way_out}") from error
-    if recorded and recorded["sha256"] != trained.sha256:
-        raise WrongUse(
-            f"{checkpoint} is no longer the checkpoint that was exported (trained again?).\n"
-            f"Export it again, or compare with it all the same with --checkpoint {shell_word(checkpoint)}"
-        )
-    return trained
-
-
-def _report(result: Result, files: dict[str, Path | None]) -> None:
-    """On the terminal, and into every file asked for."""
+def _report(result: CheckResult | AgainstResult, files: dict[str, Path]) -> None:
+    """Write ``files`` (kind → path), and print the result."""
     from rich.console import Console
 
     from edgetl.cli.check_terminal import show
@@ -252,15 +150,11 @@ def _report(result: Result, files: dict[str, Path | None]) -> None:
 
     writers = {"json": as_json, "junit": as_junit, "html": as_html}
     unwritten: list[EdgetlError] = []
-    for (
-        kind,
-        path,
-    ) in files.items():  # before the terminal: a pipe that is closed must not cost them
-        if path is not None:
-            try:
-                write_report_file(path, writers[kind](result))
-            except EdgetlError as error:  # nor one of them the others, and what was compared
-                unwritten.append(error)
+    for kind, path in files.items():  # before printing, which a closed pipe would end
+        try:
+            write_report_file(path, writers[kind](result))
+        except EdgetlError as error:  # must not keep the other reports from being written
+            unwritten.append(error)
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _FILE_WIDTH
@@ -268,5 +162,4 @@ def _report(result: Result, files: dict[str, Path | None]) -> None:
     if unwritten:
         raise unwritten[0]
     for kind, path in files.items():
-        if path is not None:
-            click.echo(f"{kind}: {path}", err=True)
+        click.echo(f"{kind}: {path}", err=True)

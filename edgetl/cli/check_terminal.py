@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rich.console import Console
-from rich.markup import escape as escape_markup
+from rich.markup import escape
 from rich.table import Table
 
 from edgetl.cli.printable import printable
 from edgetl.parity.reports.table_cells import figures, minor_figures
-from edgetl.parity.results import AgainstResult, CheckResult
+from edgetl.parity.results import Accuracy, AgainstResult, CheckResult, Disagreement
 
 _COLOURS = {"passed": "green", "failed": "bold red", "skipped": "dim", "shown": "cyan"}
-_MOST_LISTED = 10
+_MAX_LISTED = 10
 _WIDE = 100  # characters
 
 
@@ -26,12 +26,15 @@ def show(result: CheckResult | AgainstResult, console: Console) -> None:
 
 
 def _show_check(result: CheckResult, console: Console) -> None:
-    """The table of runtimes, what is wrong, and the verdict."""
     if result.runtimes:
-        console.print(_runtimes(result, console))
-        _show_worst(result, console)
-    for name, reason in result.failures:
-        console.print(f"[bold red]{name}[/]: {_text(reason)}")
+        console.print(_runtime_table(result, console.width >= _WIDE))
+    measured = [run for run in result.runtimes if run.status != "shown" and run.decisions.worst]
+    if measured:
+        run = max(measured, key=lambda run: run.decisions.worst[0].distance)
+        worst = run.decisions.worst[0]
+        distance = f"a probability off by {worst.distance:.2g}"
+        console.print(f"furthest: {_text(worst.photo)} in {run.name}, {distance}")
+    _show_failures(result, console)
     causes = {
         run.cause: run.departure for run in result.runtimes if run.cause and run.status == "failed"
     }
@@ -41,117 +44,98 @@ def _show_check(result: CheckResult, console: Console) -> None:
         if run.status == "skipped":
             console.print(f"[dim]{run.name} skipped: {_text(run.reason)}[/]")
     _show_unreadable(result.unreadable, console)
-    facts = f"{result.photos} photos, {result.precision}, tolerance {result.tolerance:g}, {result.seconds:.1f} s"
-    if not result.photos:
-        facts = "nothing compared"
-    _show_verdict(result.passed, facts, console)
-
-
-def _show_worst(result: CheckResult, console: Console) -> None:
-    """The photo whose probabilities are furthest from the reference's anywhere."""
-    judged = [run for run in result.runtimes if run.status != "shown" and run.decisions.worst]
-    if judged:
-        run = max(judged, key=lambda run: run.decisions.worst[0].distance)
-        worst = run.decisions.worst[0]
-        console.print(
-            f"furthest: {_text(worst.photo)} in {run.name}, a probability off by {worst.distance:.2g}"
-        )
+    facts = "nothing compared"
+    if result.photos:
+        facts = f"{result.photos} photos, {result.precision}, tolerance {result.tolerance:g}"
+        facts += f", {result.seconds:.1f} s"
+    console.print(f"{_verdict(result.passed)}  {facts}")
 
 
 def _show_against(result: AgainstResult, console: Console) -> None:
-    """Agreement, accuracy where it is known, and the photos on which the two disagree."""
     if result.photos:
-        others = len(result.disagreements)
-        console.print(
-            f"agreement {result.agreement:.2%}: {others} of {result.photos} photos get another label"
-        )
+        differing = f"{len(result.disagreements)} of {result.photos} photos get another label"
+        console.print(f"agreement {result.agreement:.2%}: {differing}")
     if result.largest is not None and result.kl_mean is not None:
-        difference = f"largest difference of a probability {result.largest:.3g}, mean KL divergence {result.kl_mean:.3g}"
-        console.print(difference)
+        largest = f"largest difference of a probability {result.largest:.3g}"
+        console.print(f"{largest}, mean KL divergence {result.kl_mean:.3g}")
     if result.accuracy:
-        console.print(_accuracy(result))
+        console.print(_accuracy_table(result.accuracy))
     if result.disagreements:
-        console.print(_disagreements(result))
-    for name, reason in result.failures:
-        console.print(f"[bold red]{name}[/]: {_text(reason)}")
+        console.print(_disagreement_table(result.disagreements))
+    _show_failures(result, console)
     _show_unreadable(result.unreadable, console)
     if result.photos and result.largest is None:
         console.print("the two models have different labels")
-    facts = (
-        f"{result.photos} photos, {result.seconds:.1f} s" if result.photos else "nothing compared"
-    )
+    facts = "nothing compared"
+    if result.photos:
+        facts = f"{result.photos} photos, {result.seconds:.1f} s"
     if result.limited or not result.passed:
-        _show_verdict(result.passed, facts, console)
+        console.print(f"{_verdict(result.passed)}  {facts}")
     else:
         console.print(f"COMPARED  {facts}; no limit was given: --max-accuracy-drop or --tolerance")
 
 
-def _runtimes(result: CheckResult, console: Console) -> Table:
-    """Where the window is narrow, the figures that decide nothing are left to the files."""
-    wide = console.width >= _WIDE
+def _runtime_table(result: CheckResult, wide: bool) -> Table:
+    """A narrow one leaves out the figures that decide nothing; the report files hold them."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("runtime", "verdict", *(("first off",) if wide else ())):
         table.add_column(column, no_wrap=True)
-    for column in (
-        "resized",
-        "normalized",
-        "logits",
-        "prob.",
-        "flips",
-        *(("99.9 %", "KL", "s") if wide else ()),
-    ):
+    numbers = ("resized", "normalized", "logits", "prob.", "flips")
+    for column in (*numbers, *(("99.9 %", "KL", "s") if wide else ())):
         table.add_column(column, justify="right", no_wrap=True)
     for run in result.runtimes:
-        verdict = f"[{_COLOURS[run.status]}]{run.status}[/]"
-        minor = (*minor_figures(run), f"{run.seconds:.1f}" if run.stages else "") if wide else ()
-        table.add_row(
-            run.name, verdict, *((run.departure or "",) if wide else ()), *figures(run), *minor
-        )
+        cells = [run.name, f"[{_COLOURS[run.status]}]{run.status}[/]"]
+        if wide:
+            seconds = f"{run.seconds:.1f}" if run.stages else ""
+            cells += [run.departure or "", *figures(run), *minor_figures(run), seconds]
+        else:
+            cells += figures(run)
+        table.add_row(*cells)
     return table
 
 
-def _accuracy(result: AgainstResult) -> Table:
-    assert result.accuracy is not None
+def _accuracy_table(accuracy: Accuracy) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("class")
     for column in ("photos", "old", "new", "change"):
         table.add_column(column, justify="right")
-    rows: list[tuple[str, int, float, float]] = [
-        (c.label, c.photos, c.old, c.new) for c in result.accuracy.classes
-    ]
-    rows.append(("all", result.accuracy.photos, result.accuracy.old, result.accuracy.new))
+    rows = [(one.label, one.photos, one.old, one.new) for one in accuracy.classes]
+    rows.append(("all", accuracy.photos, accuracy.old, accuracy.new))
     for label, photos, old, new in rows:
-        table.add_row(
-            _text(label), f"{photos}", f"{old:.2%}", f"{new:.2%}", f"{100 * (new - old):+.2f}"
-        )
+        change = f"{100 * (new - old):+.2f}"
+        table.add_row(_text(label), f"{photos}", f"{old:.2%}", f"{new:.2%}", change)
     return table
 
 
-def _disagreements(result: AgainstResult) -> Table:
+def _disagreement_table(disagreements: tuple[Disagreement, ...]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("photo", "old", "new", "in folder"):
         table.add_column(column)
-    for one in result.disagreements[:_MOST_LISTED]:
+    for one in disagreements[:_MAX_LISTED]:
         old, new = f"{one.old} {one.old_confidence:.1%}", f"{one.new} {one.new_confidence:.1%}"
         table.add_row(*map(_text, (one.photo, old, new, one.truth or "")))
-    if len(result.disagreements) > _MOST_LISTED:
-        table.add_row(f"… and {len(result.disagreements) - _MOST_LISTED} more")
+    if len(disagreements) > _MAX_LISTED:
+        table.add_row(f"… and {len(disagreements) - _MAX_LISTED} more")
     return table
+
+
+def _show_failures(result: CheckResult | AgainstResult, console: Console) -> None:
+    for name, reason in result.failures:
+        console.print(f"[bold red]{name}[/]: {_text(reason)}")
 
 
 def _show_unreadable(unreadable: Mapping[str, str], console: Console) -> None:
     items = list(unreadable.items())
-    for name, reason in items[:_MOST_LISTED]:
+    for name, reason in items[:_MAX_LISTED]:
         console.print(f"[yellow]not compared[/] {_text(name)}: {_text(reason)}")
-    if len(items) > _MOST_LISTED:
-        console.print(f"[yellow]not compared[/] … and {len(items) - _MOST_LISTED} more")
+    if len(items) > _MAX_LISTED:
+        console.print(f"[yellow]not compared[/] … and {len(items) - _MAX_LISTED} more")
 
 
-def _show_verdict(passed: bool, facts: str, console: Console) -> None:
-    verdict = "[bold green]PASSED[/]" if passed else "[bold red]FAILED[/]"
-    console.print(f"{verdict}  {facts}")
+def _verdict(passed: bool) -> str:
+    return "[bold green]PASSED[/]" if passed else "[bold red]FAILED[/]"
 
 
 def _text(text: str) -> str:
-    """``text`` as rich shows it unchanged, on one line."""
-    return escape_markup(printable(text))
+    """``text`` on one line, with rich's markup escaped."""
+    return escape(printable(text))

@@ -1,4 +1,4 @@
-"""``edgetl data``: look at a data folder before training on it, or make one."""
+"""``edgetl data``: check a folder of labelled photos before training, or split one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ import click
 
 from edgetl.cli.option_types import SomePath
 from edgetl.cli.printable import counted, printable
-from edgetl.cli.progress_bar import steps
+from edgetl.cli.progress_bar import show_progress
 from edgetl.cli.report_file import ReportFile
 from edgetl.data.layout import DEFAULT_VAL_FRACTION
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from edgetl.data.audit import AuditResult, DataIssue
-    from edgetl.data.split import Split
+    from edgetl.data.split import SplitResult
 
 _SHOWN_FINDINGS = 5  # of one kind; --json has them all
 _SHOWN_PATHS = 4  # of one finding
@@ -52,12 +51,14 @@ def command() -> None:
 @_json_option
 @_threads_option
 def check(data: Path, json_file: Path | None, threads: int | None) -> None:
-    """Look for what would spoil training on DATA; nothing is changed.
+    """Look for what would harm training on DATA; nothing is changed.
 
-    Unreadable, truncated and empty files, wrong suffixes, exact and near duplicates inside and across train, val and
-    the classes (inside one, also mirrored or turned by quarters), tiny, huge, blank and dark photos, missing, empty and uneven
-    classes. The exit code is 1 if there is an error: something that makes training fail, leaves photos out of it, or
-    makes its metrics untrue. What only looks the same is a warning, also across train and val: looks can deceive.
+    It finds unreadable, truncated and empty files, wrong suffixes, exact and near duplicates within
+    and across train, val and the classes (within one class, also mirrored or rotated ones), tiny,
+    huge, blank and dark photos, and missing, empty and uneven classes. The exit code is 1 if there
+    is an error: something that makes training fail, leaves photos out of it, or makes its metrics
+    wrong. Near duplicates are only warnings, also across train and val: they may be different
+    photos.
 
     \b
     Example:
@@ -66,11 +67,11 @@ def check(data: Path, json_file: Path | None, threads: int | None) -> None:
     """
     from edgetl.data.audit import audit_folder
 
-    with steps() as working:
-        diagnosis = audit_folder(data, threads=threads, progress=partial(working, "Reading photos"))
-    _show_diagnosis(diagnosis)
-    _write_json(json_file, diagnosis.to_dict())
-    if diagnosis.errors:
+    with show_progress() as progress:
+        result = audit_folder(data, threads=threads, progress=progress)
+    _print_audit(result)
+    _write_json(json_file, result.to_dict())
+    if result.errors:
         sys.exit(1)
 
 
@@ -100,21 +101,21 @@ def split(
 ) -> None:
     """Split SRC, a folder of class folders, into DST/train and DST/val.
 
-    SRC may be what the cats-and-dogs archive unpacks to. The sides follow from the photos' contents; duplicates and
-    photos that look the same stay on one side. Files that can't be read are listed and left out, which is no failure.
-    Hard links take no space, and stay whole when SRC is removed; but a photo edited in place is edited in both. DST must
-    be new or empty, and appears complete or not at all.
+    SRC may be what the cats-and-dogs archive unpacks to. The split depends on the photos' contents;
+    duplicates and near duplicates stay in one part. Files that can't be read are listed and left
+    out, which is not a failure. Hard links take no space, and survive the removal of SRC; but a
+    photo edited in place changes in both. DST must be new or empty, and appears complete or not at
+    all.
 
     \b
     Example:
       edgetl data split PetImages DATA
       edgetl data split PetImages DATA --val-fraction 0.1 --copy
     """
-    from edgetl.data import split as splitting
+    from edgetl.data.split import split_folder
 
-    with steps() as working:
-        progress = partial(working, "Reading photos")
-        done = splitting.split(
+    with show_progress() as progress:
+        result = split_folder(
             source,
             destination,
             val_fraction=val_fraction,
@@ -122,8 +123,8 @@ def split(
             threads=threads,
             progress=progress,
         )
-    _show_split(done)
-    _write_json(json_file, done.to_dict())
+    _print_split(result)
+    _write_json(json_file, result.to_dict())
 
 
 def _write_json(file: Path | None, values: dict[str, Any]) -> None:
@@ -133,36 +134,33 @@ def _write_json(file: Path | None, values: dict[str, Any]) -> None:
         write_report_file(file, json.dumps(values, ensure_ascii=False, indent=1) + "\n")
 
 
-def _show_diagnosis(diagnosis: AuditResult) -> None:
-    usable = sum(sum(classes.values()) for classes in diagnosis.counts.values())
-    notes = [f"{usable:,} photos to use of {diagnosis.files:,} files"]
-    if diagnosis.median_size is not None:
-        notes.append(f"median size {diagnosis.median_size[0]}×{diagnosis.median_size[1]}")
-        notes.append(f"{diagnosis.rotated:.1%} turned by EXIF")
-    warnings = len(diagnosis.findings) - diagnosis.errors
-    _print(
-        _counts_table(diagnosis.counts),
-        ", ".join(notes) + ".",
-        *_finding_tables(diagnosis.findings),
-    )
-    _print(f"{counted(diagnosis.errors, 'error')}, {counted(warnings, 'warning')}.")
+def _print_audit(result: AuditResult) -> None:
+    summary = f"{_total(result.counts):,} photos to use of {result.files:,} files"
+    if result.median_size is not None:
+        width, height = result.median_size
+        summary += f", median size {width}×{height}, {result.rotated:.1%} rotated by EXIF"
+    warnings = len(result.findings) - result.errors
+    _print(_counts_table(result.counts), f"{summary}.", *_finding_tables(result.findings))
+    _print(f"{counted(result.errors, 'error')}, {counted(warnings, 'warning')}.")
 
 
-def _show_split(done: Split) -> None:
-    place = printable(str(done.destination))
+def _print_split(result: SplitResult) -> None:
+    destination = printable(str(result.destination))
+    notes = list(result.notes)
+    if result.clashes:
+        notes.append(f"Remove the photos with wrong labels and {destination}, and split again.")
     _print(
-        _counts_table(done.counts),
-        *_finding_tables((*done.left_out, *done.clashes)),
-        f"{sum(sum(classes.values()) for classes in done.counts.values()):,} photos in {place}, "
-        f"{counted(len(done.left_out), 'file')} left out, "
-        f"{counted(done.groups, 'group')} of duplicates kept on one side.",
-        *done.notes,
-        *(
-            [f"Remove the photos with wrong labels and {place}, and split again."]
-            if done.clashes
-            else []
-        ),
+        _counts_table(result.counts),
+        *_finding_tables((*result.left_out, *result.clashes)),
+        f"{_total(result.counts):,} photos in {destination}, "
+        f"{counted(len(result.left_out), 'file')} left out, "
+        f"{counted(result.groups, 'group')} of duplicates kept together.",
+        *notes,
     )
+
+
+def _total(counts: Mapping[str, Mapping[str, int]]) -> int:
+    return sum(sum(classes.values()) for classes in counts.values())
 
 
 def _counts_table(counts: Mapping[str, Mapping[str, int]]) -> Table:
@@ -175,40 +173,37 @@ def _counts_table(counts: Mapping[str, Mapping[str, int]]) -> Table:
         table.add_column(part or "photos", justify="right")
     names = sorted({name for classes in counts.values() for name in classes})
     for name in names[:_SHOWN_CLASSES]:
-        table.add_row(
-            Text(printable(name)), *(f"{classes.get(name, 0):,}" for classes in counts.values())
-        )
+        numbers = [f"{classes.get(name, 0):,}" for classes in counts.values()]
+        table.add_row(Text(printable(name)), *numbers)
     if len(names) > _SHOWN_CLASSES:
         table.add_row(f"and {len(names) - _SHOWN_CLASSES} more classes")
     table.add_section()
-    table.add_row(
-        "all", *(f"{sum(classes.values()):,}" for classes in counts.values()), style="bold"
-    )
+    totals = [f"{sum(classes.values()):,}" for classes in counts.values()]
+    table.add_row("all", *totals, style="bold")
     return table
 
 
 def _finding_tables(findings: Iterable[DataIssue]) -> Iterator[Table]:
-    """One table a level, errors first, with a few findings of each kind."""
+    """One table for each level, errors first, with a few findings of each kind."""
     from rich.table import Table
     from rich.text import Text
 
-    kinds: dict[str, dict[str, list[DataIssue]]] = {
-        "error": defaultdict(list),
-        "warning": defaultdict(list),
-    }
-    for finding in findings:
-        kinds[finding.level][finding.kind].append(finding)
+    findings = list(findings)
     for level, style in (("error", "red"), ("warning", "yellow")):
+        kinds: dict[str, list[DataIssue]] = defaultdict(list)
+        for finding in findings:
+            if finding.level == level:
+                kinds[finding.kind].append(finding)
         table = Table(box=None, pad_edge=False, header_style=f"bold {style}")
         table.add_column(f"{level}s", no_wrap=True)
         table.add_column("", justify="right")
         table.add_column("", overflow="fold")
-        for kind, found in kinds[level].items():
+        for kind, found in kinds.items():
             shown = [_finding_text(finding) for finding in found[:_SHOWN_FINDINGS]]
             if len(found) > _SHOWN_FINDINGS:
                 shown.append(f"and {len(found) - _SHOWN_FINDINGS:,} more")
             table.add_row(kind, f"{len(found):,}", Text("\n".join(shown)))
-        if table.rows:
+        if kinds:
             yield table
 
 

@@ -1,4 +1,4 @@
-"""What to install where a package is missing that a command imports."""
+"""What to install when a package is missing that a command imports."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from edgetl.errors import MissingDependencyError
 
 
 def missing_package(error: ModuleNotFoundError, command: str) -> MissingDependencyError:
-    """The error to tell. Raises ``error`` again where what is missing is Python's or edgetl's own."""
+    """The error to show. Raises ``error`` again if the module is Python's or edgetl's own."""
     package = (error.name or "").partition(".")[0]
     if package in {"", "edgetl", *sys.stdlib_module_names}:
         raise error
-    # Whoever has onnxruntime-gpu must not be told to install onnxruntime beside it.
-    return MissingDependencyError(
-        package, f"edgetl {command}", "train" if find_spec("onnxruntime") else "train,cpu"
-    )
+    # onnxruntime must not be installed beside onnxruntime-gpu, which find_spec finds too.
+    extra = "train" if find_spec("onnxruntime") else "train,cpu"
+    return MissingDependencyError(package, f"edgetl {command}", extra)

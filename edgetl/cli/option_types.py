@@ -1,4 +1,4 @@
-"""What options and arguments take, where click's own types would let a mistake through."""
+"""Types of options and arguments, stricter than click's own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PRECISIONS = click.Choice(list(ONNX_FILES))
 
 
 class Number(click.FloatRange):
-    """A ``FloatRange`` that also refuses "nan", which passes every comparison with its ends."""
+    """A ``FloatRange`` that refuses "nan", too, which click's comparisons let through."""
 
     def convert(
         self, value: Any, parameter: click.Parameter | None, context: click.Context | None
@@ -26,7 +26,10 @@ class Number(click.FloatRange):
 
 
 class SomePath(click.Path):
-    """A ``Path``, there or not; an empty one, as from a variable that nobody set, would mean the current folder."""
+    """A ``Path`` that need not exist, but is not empty.
+
+    An empty one, as from a shell variable that is not set, would mean the current folder.
+    """
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)

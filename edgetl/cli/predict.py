@@ -158,9 +158,10 @@ def _write_all(
     predictor: Predictor, photos: tuple[str, ...], shard: Shard, right: _RightByFolder, out: str
 ) -> tuple[int, int]:
     """(photos, failures), those of earlier runs included."""
-    from edgetl.cli.progress_bar import counting
+    from edgetl.cli.progress_bar import show_progress
     from edgetl.runtime.results.result_files import open_results
     from edgetl.runtime.results.sharding import photos_of
+    from edgetl.system.progress import no_progress
 
     if "-" in photos:
         raise click.UsageError("--out takes files and folders, not standard input.")
@@ -177,12 +178,14 @@ def _write_all(
                 elif written and (_modified(photo) or 0) > written:
                     changed, first = changed + 1, first or str(photo)
 
-        with counting(done=total, total=lambda: sum(1 for _ in photos_of(photos, shard))) as count:
+        with show_progress() as progress:
+            # Counting walks through all folders, which only a progress line needs.
+            all_photos = 0 if progress is no_progress else sum(1 for _ in photos_of(photos, shard))
             for result in predictor.batch(unanswered()):
                 results.append(result)
                 total += 1
                 right.count(result)
-                count()
+                progress("Classifying photos", total, max(all_photos, total))
     if changed:
         click.echo(
             f"Warning: the old answers stand, though {counted(changed, 'photo')} changed since {out} was written, "

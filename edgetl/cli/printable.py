@@ -1,4 +1,4 @@
-"""Names of photos and classes, and numbers of things, fit for one line of a terminal."""
+"""Text for one line of a terminal, and JSON for standard output."""
 
 from __future__ import annotations
 
@@ -9,22 +9,26 @@ from typing import Any
 
 
 def printable(text: str) -> str:
-    """One line, whatever a label or file name holds: control characters and stray bytes are shown as escapes."""
+    """Any label or file name in one line: control characters and invalid bytes become escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def json_text(values: Any, *, indent: int | None = None) -> str:
-    """JSON for standard output; escaped where what it writes is not UTF-8, which JSON is, or where a name is no Unicode."""
+    """JSON for standard output.
+
+    All but ASCII is escaped if stdout's encoding is not UTF-8, as JSON must be, or if a file name
+    is not valid Unicode.
+    """
     text = json.dumps(values, ensure_ascii=False, indent=indent)
     try:
-        plain = text.encode() == text.encode(sys.stdout.encoding or "utf-8")
+        is_utf8 = text.encode() == text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
-        plain = False
-    return text if plain else json.dumps(values, indent=indent)
+        is_utf8 = False
+    return text if is_utf8 else json.dumps(values, indent=indent)
 
 
 def width(text: str) -> int:
-    """Columns that printable ``text`` takes in a terminal: two for wide characters, none for combining ones."""
+    """Terminal columns of printable ``text``: 2 for wide characters, 0 for combining ones."""
     return sum(
         0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF")
         for c in text

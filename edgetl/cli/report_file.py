@@ -1,4 +1,4 @@
-"""The option type of a report's file, which must not replace a photo, a model or a run's own files."""
+"""The option type of a report's file, which must not replace a photo, a model or a run's file."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import click
 from edgetl.runtime.bundle.bundle_folder import MANIFEST
 from edgetl.training.config.run_folder import BEST, LAST, METRICS, REPORT
 
-_REPORTS = (".json", ".xml", ".html", ".htm")
+_SUFFIXES = (".json", ".xml", ".html", ".htm")
 
 
 class ReportFile(click.Path):
-    """A path that is free or holds an earlier report: not a photo, a model, or part of a bundle or a run."""
+    """A path that is free or holds an earlier report."""
 
     def __init__(self) -> None:
         super().__init__(dir_okay=False, path_type=Path)
@@ -27,10 +27,11 @@ class ReportFile(click.Path):
         in_bundle = (path.parent / MANIFEST).exists()
         is_run = any((path.parent / name).exists() for name in (BEST, LAST))
         in_run = is_run and path.name in (METRICS, REPORT)
-        if in_bundle or in_run or (path.is_file() and path.suffix.lower() not in _REPORTS):
+        if in_bundle or in_run or (path.is_file() and path.suffix.lower() not in _SUFFIXES):
+            reason = "exists and is not a report"
             if in_bundle:
-                what = "lies in a bundle"
-            else:
-                what = "is a run's own" if in_run else "exists and is no report"
-            self.fail(f"{path} {what}; name another file.", parameter, context)
+                reason = "lies in a bundle"
+            elif in_run:
+                reason = "belongs to a training run"
+            self.fail(f"{path} {reason}; name another file.", parameter, context)
         return path

@@ -18,7 +18,7 @@ from edgetl.system.paths import real_path
 from edgetl.system.shell import shell_word
 from edgetl.training.config.listener import Listener
 from edgetl.training.config.option import Option
-from edgetl.training.config.run_folder import BEST, LAST, REPORT, can_go_on
+from edgetl.training.config.run_folder import BEST, LAST, REPORT, is_resumable
 from edgetl.training.config.settings import (
     OPTIONS,
     SOLVER,
@@ -223,7 +223,7 @@ def _explain_ctrl_c(folder: Path, *, is_resumed: bool, cached: bool) -> Iterator
     except KeyboardInterrupt:
         kept = "; what is in the feature cache is not computed again" if cached else ""
         said = f"The same command begins again{kept}."
-        if can_go_on(folder) and _state_in(folder) != before:
+        if is_resumable(folder) and _state_in(folder) != before:
             said = _how_to_resume(folder)
         raise Stopped(said) from None
 

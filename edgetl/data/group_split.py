@@ -1,48 +1,51 @@
-"""Which photos validate: of each class its share, and some on either side, though copies must stay together."""
+"""A group split: photos of one group go to the same part, and each class keeps its share."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
 
-_TURNS = 200_000  # before the search for a side for everything is given up
-_NOISE = 0.5  # share of the turns that move any group, where each would strand a class
+_MAX_MOVES = 200_000  # of the search for an assignment with every class in both parts
+_NOISE = 0.5  # share of the moves of a random group, where each move would cost a class a part
 
 
-def deal(groups: Sequence[Mapping[str, int]], share: float) -> list[bool]:
-    """For each group, whether it validates; the same for the same groups.
+def assign_groups(groups: Sequence[Mapping[str, int]], val_fraction: float) -> list[bool]:
+    """For each group, whether it is for validation. Deterministic.
 
-    groups  how many photos of which classes each holds. Which come first decides who validates
-    share   of the photos of each class that shall validate, between 0 and 1
+    groups        the number of photos of each class in it; earlier groups validate first
+    val_fraction  share of each class's photos for validation, between 0 and 1
 
-    Where groups hold one class each, the share of each class is met to within one group; those of several classes count
-    for all of them at once, which may then miss it by more. Groups are left on both sides where that can be found. It can
-    be hard where they hold several classes (set splitting, problem SP4 of Garey and Johnson, 1979), so that it is searched
-    for, as by WalkSAT (Selman, Kautz and Cohen, 1994): while a class is on one side, one of its groups moves, the one that
-    strands the fewest classes, of those the smallest, or now and then any.
+    If each group holds a single class, the share of each class is met to within one group. A group
+    of several classes counts for all of them, which may then miss their shares by more. Every class
+    of two or more groups is in both parts, if such an assignment is found. Finding it can be hard
+    (set splitting, problem SP4 of Garey and Johnson, 1979), so this is a local search, similar to
+    WalkSAT (Selman, Kautz and Cohen, 1994): while a class is in one part only, one of its groups is
+    moved. It is the one that leaves the fewest classes in one part only, and of these the smallest,
+    or sometimes a random one.
     """
-    table = _Table(groups)
-    for name in sorted(
-        table.of_class, key=table.photos
-    ):  # large ones can make up for what their parts have taken
-        table.fill(name, share)
-    chance = random.Random(0)
-    for _ in range(_TURNS):
-        if not table.stranded:
+    assignment = _Assignment(groups)
+    # Large classes come last: they can make up for groups that they share with small ones.
+    for name in sorted(assignment.of_class, key=assignment.photos):
+        assignment.fill(name, val_fraction)
+    generator = random.Random(0)
+    for _ in range(_MAX_MOVES):
+        if not assignment.one_sided:
             break
-        candidates = table.of_class[next(iter(table.stranded))]
-        group = min(candidates, key=lambda group: (table.strands(group), table.size(group)))
-        if table.strands(group) and chance.random() < _NOISE:
-            group = chance.choice(candidates)
-        table.move(group)
-    return table.validates
+        candidates = assignment.of_class[next(iter(assignment.one_sided))]
+        group = min(candidates, key=lambda group: (assignment.cost(group), assignment.size(group)))
+        if assignment.cost(group) and generator.random() < _NOISE:
+            group = generator.choice(candidates)
+        assignment.move(group)
+    return assignment.validates
 
 
-class _Table:
-    """Where each group lies.
+class _Assignment:
+    """Which groups are for validation.
 
-    of_class  class → its groups
-    stranded  classes that could be on both sides, and are on one: a set in the order in which they became so
+    validates  for each group
+    of_class   class → its groups
+    one_sided  classes of two or more groups that are in one part only, the oldest first (a dict as
+               an ordered set)
     """
 
     def __init__(self, groups: Sequence[Mapping[str, int]]) -> None:
@@ -53,7 +56,9 @@ class _Table:
             for name in group:
                 self.of_class.setdefault(name, []).append(number)
         self._validating = dict.fromkeys(self.of_class, 0)  # class → groups
-        self.stranded = dict.fromkeys(name for name in self.of_class if self._one_sided(name, 0))
+        self.one_sided = dict.fromkeys(
+            name for name in self.of_class if self._is_one_sided(name, 0)
+        )
 
     def photos(self, name: str) -> int:
         return sum(self._groups[group][name] for group in self.of_class[name])
@@ -65,15 +70,16 @@ class _Table:
         self.validates[group] = not self.validates[group]
         for name in self._groups[group]:
             self._validating[name] += 1 if self.validates[group] else -1
-            if self._one_sided(name, self._validating[name]):
-                self.stranded[name] = None
+            if self._is_one_sided(name, self._validating[name]):
+                self.one_sided[name] = None
             else:
-                self.stranded.pop(name, None)
+                self.one_sided.pop(name, None)
 
     def fill(self, name: str, share: float) -> None:
-        """Have the first groups of a class validate that fit into its share, and of the rest one that comes nearer to it.
+        """Move groups of a class to validation, in order, while they fit into its share.
 
-        Those that hold no other class come first: they change no other's share.
+        Then also the smallest of the others, if that comes nearer to the share. Groups without
+        another class come first, since they change no other's share.
         """
         mine = sorted(self.of_class[name], key=lambda group: len(self._groups[group]))
         sizes = {group: self._groups[group][name] for group in mine}
@@ -90,14 +96,15 @@ class _Table:
             if left[smallest] <= 2 * wanted:
                 self.move(smallest)
 
-    def strands(self, group: int) -> int:
-        """How many classes would be on one side only if ``group`` moved."""
+    def cost(self, group: int) -> int:
+        """How many of its classes would be in one part only if ``group`` were moved."""
         change = -1 if self.validates[group] else 1
         return sum(
-            self._one_sided(name, self._validating[name] + change) for name in self._groups[group]
+            self._is_one_sided(name, self._validating[name] + change)
+            for name in self._groups[group]
         )
 
-    def _one_sided(self, name: str, validating: int) -> bool:
-        """Whether a class that could be on both sides is not, with so many of its groups validating."""
+    def _is_one_sided(self, name: str, validating: int) -> bool:
+        """Whether a class of two or more groups is in one part only, given how many validate."""
         groups = len(self.of_class[name])
         return groups > 1 and validating in (0, groups)

@@ -1,14 +1,13 @@
-"""A folder of labelled photos, read as classes and two parts: what is trained on and what is judged on."""
+"""A folder of labelled photos, read as classes, training photos and validation photos."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -17,15 +16,15 @@ from edgetl.data.layout import (
     DEFAULT_VAL_FRACTION,
     TEST,
     TRAIN,
+    UNSPLIT,
     VAL,
-    WHOLE,
     check_val_fraction,
     class_names,
     content_digest,
     data_parts,
-    look_of,
-    no_text,
-    oddities,
+    layout_warnings,
+    name_error,
+    normalized_name,
     too_few_classes,
     validation_digests,
 )
@@ -34,7 +33,10 @@ from edgetl.runtime.images.decode import read_image
 from edgetl.runtime.images.discovery import find_images
 from edgetl.system.machine import cores
 
-_NOTHING = hashlib.sha256().hexdigest()  # of empty files, which are no copies of one photo
+PUT_BACK = "It could be read when the run began: put it back, then go on with --resume."
+"""What to do about a photo that can no longer be read."""
+
+_EMPTY_DIGEST = hashlib.sha256().hexdigest()  # of empty files, which are no duplicates of a photo
 _LISTED = 10  # names in a message before "and N more"
 
 
@@ -66,7 +68,7 @@ class ImageFolders:
 
     @property
     def has_val_folder(self) -> bool:
-        """Whether ``val`` are the photos of a folder, and no share of all photos."""
+        """Whether ``val`` is a folder of its own, not a share of all photos."""
         return self.val[0].path.is_relative_to(self.root / VAL)
 
     @property
@@ -82,8 +84,8 @@ class ImageFolders:
     def without(self, unreadable: Mapping[Path, str]) -> ImageFolders:
         """Leave out photos that can't be decoded (path → reason), with a warning that lists them.
 
-        Raises DataError if one of a ``val`` folder is among them: leaving it out would change what the metrics mean. And if
-        a class has no training photo left, or nothing is left to validate on.
+        Raises DataError if one of them is in a ``val`` folder, since the metrics would then mean
+        something else; if a class has no training photo left; or if no validation photo is left.
         """
         if not unreadable:
             return self
@@ -91,11 +93,13 @@ class ImageFolders:
             tuple(sample for sample in part if sample.path not in unreadable)
             for part in (self.train, self.val)
         )
-        lost = [sample.path for sample in self.val if sample.path in unreadable]
-        if lost and self.has_val_folder:
+        if self.has_val_folder and len(val) < len(self.val):
+            lost = [sample.path for sample in self.val if sample.path in unreadable]
             raise DataError(
-                f"{_photos(len(lost))} to validate on can't be read:\n{_listed(self.root, lost, unreadable)}",
-                "Repair or remove these files, then run again. Metrics must cover every photo of val/.",
+                f"{_photos(len(lost))} to validate on can't be read:\n"
+                f"{_listed(self.root, lost, unreadable)}",
+                "Repair or remove these files, then run again. "
+                "Metrics must cover every photo of val/.",
             )
         _require_photos(
             self.classes, (sample.label for sample in train), "no training photo that can be read"
@@ -106,81 +110,93 @@ class ImageFolders:
                 "Add photos.",
             )
         left_out = [sample.path for sample in self.train + self.val if sample.path in unreadable]
-        what = (
-            "to train on can't be read and left out"
-            if self.has_val_folder
-            else "can't be read and left out"
+        purpose = "to train on " if self.has_val_folder else ""
+        warning = (
+            f"{_photos(len(left_out))} {purpose}can't be read and left out:\n"
+            f"{_listed(self.root, left_out, unreadable)}"
         )
-        warning = f"{_photos(len(left_out))} {what}:\n{_listed(self.root, left_out, unreadable)}"
-        fingerprint = _fingerprint(self.root, train + val)
         left = replace(
-            self, train=train, val=val, warnings=(*self.warnings, warning), fingerprint=fingerprint
+            self,
+            train=train,
+            val=val,
+            warnings=(*self.warnings, warning),
+            fingerprint=_fingerprint(self.root, train + val),
         )
-        newly = [sentence for sentence in _unjudged(left) if sentence not in self.warnings]
-        return replace(left, warnings=(*left.warnings, *newly))
+        new = [text for text in _unvalidated_classes(left) if text not in self.warnings]
+        return replace(left, warnings=(*left.warnings, *new))
 
 
 def scan(root: str | Path, *, val_fraction: float = DEFAULT_VAL_FRACTION) -> ImageFolders:
     """Read ``root/train/<class>/…`` with ``root/val/<class>/…``, or split one ``root/<class>/…``.
 
-    The split puts a photo into validation by the hash of its bytes, and sees that each class has photos on both sides (see
-    ``validation_digests``). Adding, removing or renaming photos moves no other one, but in tiny classes, and copies of a
-    photo fall on one side, so that none is both trained and judged on. Hashing runs at the disk's speed (SHA-256: 1.5 GB/s
-    a core), and leaves the files in the page cache for the decoder.
+    The split chooses validation photos by the hash of their bytes, and gives each class photos in
+    both parts (see ``validation_digests``). Adding, removing or renaming photos moves no other one,
+    except in tiny classes, and duplicates are in the same part, so that no validation photo is
+    trained on. Hashing runs at the disk's speed (SHA-256: 1.5 GB/s a core), and leaves the files in
+    the page cache for the decoder.
 
-    val_fraction  share of photos to validate on, above 0 and below 1; used only where there is no ``val`` folder
+    val_fraction  share of photos to validate on, above 0 and below 1; unused if ``root/val`` exists
 
-    No photo is decoded here: see ``find_unreadable``. Raises DataError for a layout that can't be trained on.
+    No photo is decoded here: see ``find_unreadable``. Raises DataError for a layout that can't be
+    trained on.
     """
     root = Path(root).absolute()
     check_val_fraction(val_fraction)
     parts = data_parts(root)
-    if WHOLE not in parts:
-        return _read_parts(root, parts)
-    classes, found = _read_classes(root)
-    samples = _hashed(root, found)
-    by_class: list[list[str]] = [[] for _ in classes]
-    for sample in samples:
-        by_class[sample.label].append(sample.digest)
-    validating = validation_digests(by_class, val_fraction)
-    train = tuple(sample for sample in samples if sample.digest not in validating)
-    val = tuple(sample for sample in samples if sample.digest in validating)
-    fix = "Add photos, or make train/ and val/ folders."
-    _require_photos(
-        classes,
-        (sample.label for sample in train),
-        "photos, but none of them fell into the training part",
-        fix,
-    )
-    if not val:
-        raise DataError(f"{root}: no photo fell into the validation part.", fix)
-    return _folders(root, parts, classes, train, val)
-
-
-PUT_BACK = "It could be read when the run began: put it back, then go on with --resume."
-"""What to do about a photo that can't be read any more."""
+    if UNSPLIT in parts:
+        classes, samples = _read_classes(root, root)
+        digests: list[list[str]] = [[] for _ in classes]
+        for sample in samples:
+            digests[sample.label].append(sample.digest)
+        validating = validation_digests(digests, val_fraction)
+        train = tuple(sample for sample in samples if sample.digest not in validating)
+        val = tuple(sample for sample in samples if sample.digest in validating)
+        hint = "Add photos, or make train/ and val/ folders."
+        labels = (sample.label for sample in train)
+        _require_photos(
+            classes, labels, "photos, but none of them fell into the training part", hint
+        )
+        if not val:
+            raise DataError(f"{root}: no photo fell into the validation part.", hint)
+    else:
+        _require_same_classes(root, class_names(parts[TRAIN]), class_names(parts[VAL]))
+        classes, train = _read_classes(root, parts[TRAIN])
+        _, val = _read_classes(root, parts[VAL])
+    for name in (str(root), *classes):
+        if (error := name_error(name)) is not None:
+            raise error
+    folders = ImageFolders(root, classes, train, val, (), _fingerprint(root, train + val))
+    photos = [sample.path for sample in train + val]
+    warnings = (*_warnings(folders, parts), *layout_warnings(parts, photos))
+    return replace(folders, warnings=warnings)
 
 
 def read_sample(sample: Sample) -> Image.Image:
-    """The photo, as ``read_image`` gives it. Raises ImageError also for a file that is no longer what was scanned: what
-    is said of the photos, their fingerprint and their features, would be of others."""
+    """The photo, as ``read_image`` returns it.
+
+    Raises ImageError, also if the file has changed since the scan: the data's fingerprint and the
+    cached features would belong to another photo.
+    """
     picture = read_image(sample.path)
     try:
-        same = content_digest(sample.path) == sample.digest
-    except OSError as error:  # it is gone by now
+        unchanged = content_digest(sample.path) == sample.digest
+    except OSError as error:  # removed meanwhile
         raise ImageError(str(sample.path), (error.strerror or str(error)).lower()) from error
-    if not same:
+    if not unchanged:
         raise ImageError(str(sample.path), "it changed while it was read")
     return picture
 
 
 def find_unreadable(
-    samples: Iterable[Sample], *, threads: int | None = None, done: Callable[[], None] | None = None
+    samples: Iterable[Sample],
+    *,
+    threads: int | None = None,
+    done: Callable[[], object] | None = None,
 ) -> dict[Path, str]:
-    """Decode every photo once → those that can't be, with the reason.
+    """Decode every photo once, and return those that can't be decoded: path → reason.
 
-    threads  how many photos at a time (default: one for each core); Pillow decodes outside the interpreter's lock
-    done     called after each photo, for a progress bar
+    threads  photos at a time (default: one for each core); Pillow decodes outside Python's GIL
+    done     called after each photo, e.g. a ``ProgressCounter``
     """
 
     def problem(sample: Sample) -> str | None:
@@ -201,29 +217,28 @@ def find_unreadable(
     return unreadable
 
 
-def _read_parts(root: Path, parts: Mapping[str, Path]) -> ImageFolders:
-    names = {part: set(class_names(parts[part])) for part in (TRAIN, VAL)}
-    if len(names[TRAIN]) > 1 and names[TRAIN] != names[VAL]:
-        lone = {TRAIN: names[TRAIN] - names[VAL], VAL: names[VAL] - names[TRAIN]}
-        alike = set(map(look_of, lone[TRAIN])) & set(map(look_of, lone[VAL]))
-        shown = {
-            part: ", ".join(map(ascii if alike else str, sorted(held)))
-            for part, held in lone.items()
-        }
-        raise DataError(
-            f"{root}: the classes of train/ and val/ differ; "
-            f"{'; '.join(f'only in {part}/: {held}' for part, held in shown.items() if held)}.",
-            "Names that look the same must be of the same letters, too."
-            if alike
-            else "Each class needs a folder of the same name in both.",
-        )
-    classes, train = _read_classes(parts[TRAIN])
-    _, val = _read_classes(parts[VAL])
-    return _folders(root, parts, classes, _hashed(root, train), _hashed(root, val))
+def _require_same_classes(root: Path, train: Collection[str], val: Collection[str]) -> None:
+    """Raises DataError if classes are in one part only; too few classes are reported elsewhere."""
+    only_in = {TRAIN: set(train) - set(val), VAL: set(val) - set(train)}
+    if len(train) < 2 or not any(only_in.values()):
+        return
+    similar = set(map(normalized_name, only_in[TRAIN])) & set(map(normalized_name, only_in[VAL]))
+    shown = ascii if similar else str
+    differences = [
+        f"only in {part}/: {', '.join(map(shown, sorted(names)))}"
+        for part, names in only_in.items()
+        if names
+    ]
+    raise DataError(
+        f"{root}: the classes of train/ and val/ differ; {'; '.join(differences)}.",
+        "Names that look the same must consist of the same characters, too."
+        if similar
+        else "Each class needs a folder of the same name in both.",
+    )
 
 
-def _read_classes(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]]]:
-    """Class names of one folder of class folders, and its photos with their labels."""
+def _read_classes(root: Path, folder: Path) -> tuple[tuple[str, ...], tuple[Sample, ...]]:
+    """The class names and the photos of one folder of class folders."""
     names = class_names(folder)
     if (error := too_few_classes(folder, names)) is not None:
         raise error
@@ -231,85 +246,66 @@ def _read_classes(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]]
         (path, label) for label, name in enumerate(names) for path in find_images(folder / name)
     ]
     _require_photos(names, (label for _, label in found), f"no photo in {folder}")
-    return tuple(names), found
+
+    def read(photo: tuple[Path, int]) -> Sample:
+        path, label = photo
+        try:
+            return Sample(path, label, content_digest(path))
+        except OSError:  # decoding it fails, too, and reports why
+            name = os.fsencode(path.relative_to(root))
+            return Sample(path, label, hashlib.sha256(name).hexdigest())
+
+    with ThreadPoolExecutor() as pool:
+        return tuple(names), tuple(pool.map(read, found))
 
 
 def _require_photos(
-    classes: Sequence[str], labels: Iterable[int], what: str, hint: str | None = None
+    classes: Sequence[str], labels: Iterable[int], problem: str, hint: str | None = None
 ) -> None:
+    """Raises DataError if ``labels`` lack a class."""
     present = set(labels)
     empty = [name for label, name in enumerate(classes) if label not in present]
     if empty:
         noun = "Class" if len(empty) == 1 else "Classes"
         raise DataError(
-            f"{noun} {', '.join(map(repr, empty))}: {what}.",
+            f"{noun} {', '.join(map(repr, empty))}: {problem}.",
             hint
-            or "Add photos to the folder, or remove the class, from train/ and val/ where there are these.",
+            or "Add photos to the folder, or remove the class (from train/ and val/, if split).",
         )
 
 
-def _hashed(root: Path, found: Sequence[tuple[Path, int]]) -> tuple[Sample, ...]:
-    with ThreadPoolExecutor() as pool:
-        digests = pool.map(partial(_digest, root), (path for path, _ in found))
-        return tuple(
-            Sample(path, label, digest)
-            for (path, label), digest in zip(found, digests, strict=True)
-        )
-
-
-def _digest(root: Path, path: Path) -> str:
-    try:
-        return content_digest(path)
-    except OSError:  # it can't be decoded either, and is reported then, with its reason
-        return hashlib.sha256(os.fsencode(path.relative_to(root))).hexdigest()
-
-
-def _folders(
-    root: Path,
-    parts: Mapping[str, Path],
-    classes: tuple[str, ...],
-    train: tuple[Sample, ...],
-    val: tuple[Sample, ...],
-) -> ImageFolders:
-    for name in (str(root), *classes):
-        if (error := no_text(name)) is not None:
-            raise error
-    folders = ImageFolders(root, classes, train, val, (), _fingerprint(root, train + val))
-    return replace(
-        folders,
-        warnings=(
-            *_warnings(folders, parts),
-            *oddities(parts, [sample.path for sample in train + val]),
-        ),
-    )
-
-
-def _unjudged(folders: ImageFolders) -> Iterable[str]:
-    unjudged = [
+def _unvalidated_classes(folders: ImageFolders) -> Iterator[str]:
+    missing = [
         name for name, count in zip(folders.classes, folders.val_counts, strict=True) if not count
     ]
-    if unjudged:
-        said = f"No photo of {', '.join(unjudged)} fell into the validation part: the metrics say nothing about it."
-        yield f"{said} Add photos of it, or make a val/ folder."
+    if missing:
+        yield (
+            f"No photo of {', '.join(missing)} fell into the validation part: "
+            "the metrics say nothing about it. Add photos of it, or make a val/ folder."
+        )
 
 
-def _warnings(folders: ImageFolders, parts: Mapping[str, Path]) -> Iterable[str]:
-    yield from _unjudged(folders)
-    shared = {sample.digest for sample in folders.train} & {
-        sample.digest for sample in folders.val
-    } - {_NOTHING}
-    if WHOLE not in parts and (folders.root / TEST).is_dir():
-        yield f"{TEST}/ is left alone: neither trained nor judged on."
-    labels = {
-        (sample.digest, sample.label)
-        for sample in folders.train + folders.val
-        if sample.digest != _NOTHING
-    }
-    torn = sum(count > 1 for count in Counter(digest for digest, _ in labels).values())
-    if torn:
-        yield f"{_photos(torn)} in several classes at once, where all labels but one are wrong: edgetl data check names them."
+def _warnings(folders: ImageFolders, parts: Mapping[str, Path]) -> Iterator[str]:
+    yield from _unvalidated_classes(folders)
+    if UNSPLIT not in parts and (folders.root / TEST).is_dir():
+        yield f"{TEST}/ is left alone: it is used neither to train nor to validate."
+    train, val = (
+        {(sample.digest, sample.label) for sample in part if sample.digest != _EMPTY_DIGEST}
+        for part in (folders.train, folders.val)
+    )
+    labels = Counter(digest for digest, _ in train | val)
+    ambiguous = sum(count > 1 for count in labels.values())
+    if ambiguous:
+        yield (
+            f"{_photos(ambiguous)} in several classes at once, where all labels but one are wrong: "
+            "edgetl data check names them."
+        )
+    shared = {digest for digest, _ in train} & {digest for digest, _ in val}
     if shared:
-        yield f"{_photos(len(shared))} in train/ and val/ at once: the metrics will look better than they are."
+        yield (
+            f"{_photos(len(shared))} in train/ and val/ at once: "
+            "the metrics will look better than they are."
+        )
 
 
 def _fingerprint(root: Path, samples: Collection[Sample]) -> str:
@@ -330,8 +326,11 @@ def _photos(count: int) -> str:
 
 
 def _listed(root: Path, paths: Sequence[Path], reasons: Mapping[Path, str]) -> str:
-    names = [str(path.relative_to(root)).replace("\n", "\\n") for path in paths[:_LISTED]]
-    lines = [f"  {name}: {reasons[path]}" for name, path in zip(names, paths, strict=False)]
-    return "\n".join(
-        [*lines, f"  and {len(paths) - _LISTED:,} more"] if len(paths) > _LISTED else lines
-    )
+    """One line for each of the first photos, whatever their names hold, and how many more."""
+    lines = []
+    for path in paths[:_LISTED]:
+        name = str(path.relative_to(root)).replace("\n", "\\n")
+        lines.append(f"  {name}: {reasons[path]}")
+    if len(paths) > _LISTED:
+        lines.append(f"  and {len(paths) - _LISTED:,} more")
+    return "\n".join(lines)

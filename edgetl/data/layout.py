@@ -1,4 +1,4 @@
-"""How a data folder is laid out: its parts, its classes, and into which part a photo falls."""
+"""The layout of a data folder: its parts, its classes, and the part that each photo belongs to."""
 
 from __future__ import annotations
 
@@ -16,16 +16,13 @@ from edgetl.runtime.images.discovery import is_folder
 from edgetl.system.paths import is_there
 from edgetl.system.shell import shell_word
 
-TRAIN, VAL, TEST = (
-    "train",
-    "val",
-    "test",
-)  # the last is left alone, but for what it has in common with the others
-WHOLE = ""  # the name of the one part of a folder that is not split yet
+TRAIN, VAL = "train", "val"
+TEST = "test"  # not used in training; only searched for photos that it shares with the others
+UNSPLIT = ""  # the name of the only part of a folder without train/ and val/
 DEFAULT_VAL_FRACTION = 0.2
-UNEVEN_RATIO = (
-    3.0  # most photos of a class to fewest, from which accuracy hides what becomes of the small one
-)
+# Photos of the largest class to those of the smallest. From here on, the accuracy can look good
+# though the smallest class is hardly recognised.
+UNEVEN_RATIO = 3.0
 
 _OTHER_VAL_NAMES = ("valid", "validation", TEST)
 _PART_NAMES = frozenset({TRAIN, "training", VAL, *_OTHER_VAL_NAMES, "testing"})  # in any case
@@ -34,9 +31,12 @@ _LISTED = 5  # names in a sentence
 
 
 def data_parts(root: Path) -> dict[str, Path]:
-    """The folders that hold class folders: ``train`` and ``val`` below ``root``, or ``root`` itself under WHOLE.
+    """The folders that hold class folders, by part.
 
-    Raises DataError if ``root`` is not a folder, has only one of the two, or holds parts where classes should be.
+    ``train`` and ``val`` below ``root``, or ``root`` itself as UNSPLIT.
+
+    Raises DataError if ``root`` is not a folder, has only one of the two, or holds parts where
+    classes should be.
     """
     if not (is_there(root) and root.is_dir()):
         raise DataError(
@@ -45,22 +45,22 @@ def data_parts(root: Path) -> dict[str, Path]:
         )
     present = [name for name in (TRAIN, VAL) if (root / name).is_dir()]
     if len(present) == 1:
-        raise _half_a_layout(root, present[0])
+        raise _missing_part(root, present[0])
     if not present:
-        _refuse_parts_for_classes(root)
-    return {name: root / name for name in present} or {WHOLE: root}
+        _refuse_parts_as_classes(root)
+    return {name: root / name for name in present} or {UNSPLIT: root}
 
 
 def class_names(folder: Path) -> list[str]:
-    """The class folders' names, sorted; hidden folders and macOS's additions to archives are none.
+    """The sorted names of the class folders: all but hidden ones and macOS's additions to archives.
 
-    Raises DataError for a folder that can't be read."""
+    Raises DataError for a folder that can't be read.
+    """
     try:
-        with os.scandir(
-            folder
-        ) as entries:  # knows folders from files without a look at each of a million photos
+        # scandir tells folders from files without a stat call for each of a million photos.
+        with os.scandir(folder) as entries:
             return sorted(
-                entry.name for entry in entries if is_folder(entry) and not passed_over(entry.name)
+                entry.name for entry in entries if is_folder(entry) and not is_ignored(entry.name)
             )
     except OSError as error:
         raise DataError(
@@ -68,13 +68,13 @@ def class_names(folder: Path) -> list[str]:
         ) from error
 
 
-def passed_over(name: str) -> bool:
-    """Whether a folder of this name holds no photos, whatever lies in it."""
+def is_ignored(name: str) -> bool:
+    """Whether a folder of this name is not searched for photos."""
     return name.startswith(".") or name == _ADDED_BY_MACOS
 
 
-def no_text(name: str) -> DataError | None:
-    """Why a folder of this name can't be a class, or hold one, or None: labels and settings are text, in every file."""
+def name_error(name: str) -> DataError | None:
+    """Why a folder of this name can't be a class or hold classes: labels must be valid Unicode."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -93,83 +93,79 @@ def too_few_classes(folder: Path, names: Sequence[str]) -> DataError | None:
     return DataError(f"{folder} holds {held}; a classifier needs two classes or more.", hint)
 
 
-def oddities(parts: Mapping[str, Path], photos: Iterable[Path]) -> Iterator[str]:
-    """Sentences on class folders that may not be what was meant. parts: of ``data_parts``; photos: those in class folders."""
-    below: dict[
-        Path, set[str]
-    ] = {}  # class folder → its own folders that hold photos, "" for itself
-    homes = sorted({path.parent for path in photos})
-    for folder in parts.values():
-        for name, *inner in (
-            home.relative_to(folder).parts for home in homes if home.is_relative_to(folder)
-        ):
-            below.setdefault(folder / name, set()).add(inner[0] if inner else "")
-    deep = [folder for folder, inner in below.items() if len(inner) > 1 and "" not in inner]
+def layout_warnings(parts: Mapping[str, Path], photos: Iterable[Path]) -> Iterator[str]:
+    """Sentences about class folders that may be a mistake.
+
+    parts   what ``data_parts`` returned
+    photos  the photos in class folders
+    """
+    # Class folder → its own subfolders that hold photos, "" for the class folder itself.
+    subfolders: dict[Path, set[str]] = {}
+    parents = sorted({path.parent for path in photos})
+    for part in parts.values():
+        for parent in parents:
+            if parent.is_relative_to(part):
+                name, *below = parent.relative_to(part).parts
+                subfolders.setdefault(part / name, set()).add(below[0] if below else "")
+
+    deep = [folder for folder, below in subfolders.items() if len(below) > 1 and "" not in below]
     if deep:
-        names = list(dict.fromkeys(folder.name for folder in deep))
-        inner_names = _shown(sorted(below[deep[0]]))
-        yield f"All photos of {_shown(names)} lie in folders further below ({inner_names}): each counts as one of its class."
-    alike: dict[str, set[str]] = {}
-    for class_folder in below:
-        alike.setdefault(look_of(class_folder.name), set()).add(class_folder.name)
-    for twins in (sorted(names) for names in alike.values() if len(names) > 1):
+        names = _enumerated(list(dict.fromkeys(folder.name for folder in deep)))
+        yield (
+            f"All photos of {names} lie in folders further below "
+            f"({_enumerated(sorted(subfolders[deep[0]]))}): each counts as one of its class."
+        )
+    similar: dict[str, set[str]] = {}
+    for folder in subfolders:
+        similar.setdefault(normalized_name(folder.name), set()).add(folder.name)
+    for twins in (sorted(names) for names in similar.values() if len(names) > 1):
         yield f"Classes {', '.join(map(ascii, twins))} have names that look the same: are they one?"
-    linked = sorted(
-        link.relative_to(folder.parent).as_posix()
-        for folder in below
-        for link in _linked_folders(folder)
+    links = sorted(
+        Path(parent, name).relative_to(folder.parent).as_posix()
+        for folder in subfolders
+        for parent, inner, _ in os.walk(folder)
+        for name in inner
+        if Path(parent, name).is_symlink() and not name.startswith(".")
     )
-    if linked:
-        yield f"Links to folders below a class are not followed: {_shown(linked)}."
+    if links:
+        yield f"Links to folders below a class are not followed: {_enumerated(links)}."
 
 
-def look_of(name: str) -> str:
-    """The same for names that a person takes for one, as of accents that a Mac writes as letters of their own."""
+def normalized_name(name: str) -> str:
+    """Equal for names that look the same, as with accents, which macOS writes as two characters."""
     return unicodedata.normalize("NFC", name).casefold().strip()
 
 
-def _linked_folders(folder: Path) -> Iterator[Path]:
-    for parent, folders, _ in os.walk(folder):
-        yield from (
-            Path(parent, name)
-            for name in folders
-            if Path(parent, name).is_symlink() and not name.startswith(".")
-        )
-
-
-def _shown(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
-
-
 def falls_into_val(digest: str, val_fraction: float) -> bool:
-    """Whether the photo with this SHA-256 (hex) is one of the ``val_fraction`` to validate on: by its content alone,
-    so that other photos coming, going or being renamed never move it."""
+    """Whether the photo with this SHA-256 (hex) is in the ``val_fraction`` used for validation.
+
+    It depends on the photo alone, so that adding, removing or renaming others never moves it.
+    """
     return int(digest[:16], 16) < val_fraction * 2**64
 
 
 def validation_digests(classes: Iterable[Collection[str]], val_fraction: float) -> set[str]:
-    """Which photos of a folder that is not split validate: those that ``falls_into_val`` says, and a few more or fewer.
+    """The validation photos of an unsplit folder: those of ``falls_into_val``, with few exceptions.
 
     classes  the digests of each class's photos
 
-    Of each class one photo is trained on, and, if it has two, one is judged on: the ones that their content brings
-    closest to that. (Where classes share photos, there may be no such thing: then training comes first.) They may change
-    sides again when photos of a tiny class are added; no other photo ever does.
+    Each class keeps a photo to train on and, if it has two, one to validate on: those whose digests
+    are nearest to that. (Where classes share photos, that can be impossible; then training comes
+    first.) These exceptions may move again when photos of a tiny class are added; no others do.
     """
-    parts = [set(digests) for digests in classes if digests]
-    val = {digest for part in parts for digest in part if falls_into_val(digest, val_fraction)}
-    for part in parts:
-        if part <= val:
-            val.remove(max(part))
-    for part in parts:
-        if len(part) > 1 and val.isdisjoint(part):
-            free = (
-                one
-                for one in sorted(part)
-                if all(other - val - {one} for other in parts if one in other)
+    digests = [set(found) for found in classes if found]
+    val = {digest for found in digests for digest in found if falls_into_val(digest, val_fraction)}
+    for found in digests:
+        if found <= val:
+            val.remove(max(found))
+    for found in digests:
+        if len(found) > 1 and val.isdisjoint(found):
+            movable = (
+                digest
+                for digest in sorted(found)
+                if all(other - val - {digest} for other in digests if digest in other)
             )
-            val.update(islice(free, 1))
+            val.update(islice(movable, 1))
     return val
 
 
@@ -179,8 +175,24 @@ def check_val_fraction(val_fraction: float) -> None:
         raise DataError(f"The validation share is {val_fraction}; it must be above 0 and below 1.")
 
 
-def _refuse_parts_for_classes(root: Path) -> None:
-    """Raises DataError where training would take train and val for classes, under whatever names."""
+def content_digest(path: Path) -> str:
+    """SHA-256 of a regular file, hexadecimal.
+
+    Raises OSError, also for what is not a regular file: reading a pipe could wait forever.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _enumerated(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
+
+
+def _refuse_parts_as_classes(root: Path) -> None:
+    """Raises DataError where parts with other names, or one level too deep, look like classes."""
     names = class_names(root)
     if len(names) > 1 and _PART_NAMES.issuperset(name.lower() for name in names):
         raise DataError(
@@ -188,40 +200,33 @@ def _refuse_parts_for_classes(root: Path) -> None:
             "Rename them to train/ and val/.",
         )
     for name in names:
-        parts = [f"{inner}/" for inner in class_names(root / name) if inner.lower() in _PART_NAMES]
+        folder = root / name
+        parts = [f"{inner}/" for inner in class_names(folder) if inner.lower() in _PART_NAMES]
         if len(parts) > 1:
             raise DataError(
-                f"{root / name} holds {', '.join(parts)}: it is a data folder, not a class.",
-                f"Name {root / name}; or, if {name} is a class, make train/ and val/ the outer folders.",
+                f"{folder} holds {', '.join(parts)}: it is a data folder, not a class.",
+                f"Name {folder}; or, if {name} is a class, make train/ and val/ the outer folders.",
             )
 
 
-def _half_a_layout(root: Path, present: str) -> DataError:
+def _missing_part(root: Path, present: str) -> DataError:
     missing = VAL if present == TRAIN else TRAIN
     other = next((name for name in _OTHER_VAL_NAMES if (root / name).is_dir()), None)
-    if (
-        missing == VAL and other == TEST
-    ):  # weights are chosen on val/, and a test that they were chosen on is none
-        hint = f"Keep test/ for the end, and split train/: edgetl data split {shell_word(root / TRAIN)} NEW"
-        return DataError(f"{root} has train/ and test/, but no val/.", hint)
     if missing == VAL and other:
-        return DataError(
-            f"{root} has train/ and {other}/, but no val/.", f"Rename {other}/ to val/."
-        )
+        hint = f"Rename {other}/ to val/."
+        if other == TEST:  # the best weights are chosen by val/, which would spoil the test
+            split = f"edgetl data split {shell_word(root / TRAIN)} NEW"
+            hint = f"Keep test/ for the end, and split train/: {split}"
+        return DataError(f"{root} has train/ and {other}/, but no val/.", hint)
     if not class_names(root / present):
         return DataError(
-            f"{root / present} holds no class folder; {present}/ and {missing}/ are the parts of the data.",
-            f"If {present} is a class, call it otherwise, or make train/ and val/ folders around all classes.",
+            f"{root / present} holds no class folder; "
+            f"{present}/ and {missing}/ are the parts of the data.",
+            f"If {present} is a class, rename it, "
+            "or make train/ and val/ folders around all classes.",
         )
     return DataError(
         f"{root} has {present}/, but no {missing}/.",
-        f"Make {root / missing} with the same class folders, or give {root / present} to have it split.",
+        f"Make {root / missing} with the same class folders, "
+        f"or give {root / present} to have it split.",
     )
-
-
-def content_digest(path: Path) -> str:
-    """SHA-256 of a regular file, hexadecimal. Raises OSError: a pipe would be waited for, for ever."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

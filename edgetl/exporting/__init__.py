@@ -1,1 +1,1 @@
-"""From a trained classifier to files that run elsewhere: TorchScript and ONNX with the preprocessing inside."""
+"""From a trained classifier to a bundle: ONNX, TorchScript, torch.export; preprocessing inside."""

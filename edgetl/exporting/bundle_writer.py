@@ -1,4 +1,4 @@
-"""Writes a bundle: the models, the golden photos and the manifest, verified first and put in place at once."""
+"""Writing a bundle: models, golden photos and manifest, verified first and put in place at once."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import hashlib
 import json
 import math
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,23 +20,25 @@ import PIL
 import torch
 from torch import nn
 
-from edgetl._version import __version__
 from edgetl.errors import ExportError
+from edgetl.exporting.export_result import AccuracyComparison, ExportResult, Verification
 from edgetl.exporting.formats.deployed_classifier import DeployedClassifier
 from edgetl.exporting.formats.onnx_model import assemble, opset_of
 from edgetl.exporting.formats.onnx_network import export_network
-from edgetl.exporting.formats.torch_program import build_program, straight_classifier
+from edgetl.exporting.formats.torch_program import branch_free_classifier, build_program
 from edgetl.exporting.formats.torchscript import build_torchscript
 from edgetl.exporting.golden_photos import photo_references, synthetic_references
-from edgetl.exporting.precision.judge import Judgement
 from edgetl.exporting.precision.quantize import MIN_OPSET as INT8_MIN_OPSET
-from edgetl.exporting.precision.reduced_precision import JudgedBy, to_half, to_int8
+from edgetl.exporting.precision.reduced_precision import (
+    PrecisionSettings,
+    convert_to_fp16,
+    convert_to_int8,
+)
 from edgetl.exporting.verification import (
     MAX_PROBABILITY_DIFFERENCE,
-    Run,
-    run_onnx,
-    run_program,
-    run_torchscript,
+    open_onnx,
+    open_program,
+    open_torchscript,
     verify,
 )
 from edgetl.runtime.bundle.bundle_folder import (
@@ -50,12 +52,12 @@ from edgetl.runtime.bundle.bundle_folder import (
 )
 from edgetl.runtime.bundle.embedded_checksum import embed_checksum
 from edgetl.runtime.bundle.model_card import ModelCard
-from edgetl.system.atomic_folder import replace_folder, require_place
+from edgetl.system.atomic_folder import replace_folder, require_writable
+from edgetl.system.environment import package_versions
 from edgetl.system.paths import real_path
 from edgetl.system.progress import Progress, no_progress
 
 TORCHSCRIPT_FILE, PROGRAM_FILE = "model.ts.pt", "model.pt2"
-_VERSIONED: tuple[Any, ...] = (torch, onnx, onnxruntime, numpy, PIL)
 
 
 def export_bundle(
@@ -69,171 +71,192 @@ def export_bundle(
     checkpoint: Path | None = None,
     checkpoint_sha256: str | None = None,
     precisions: Sequence[str] = (DEFAULT_PRECISION,),
-    judged_by: JudgedBy | None = None,
-    working: Progress = no_progress,
-) -> Path:
-    """Write ``destination``, replacing an earlier bundle there → its path.
+    precision_settings: PrecisionSettings | None = None,
+    progress: Progress = no_progress,
+) -> ExportResult:
+    """Write a bundle to ``destination``, replacing an earlier one.
 
-    network      in eval mode, on the CPU: normalized float32 [N, 3, h, w] → logits float32 [N, classes]
-    card         its labels, preprocessing and temperature
-    golden       photos to go along, copied as they are; empty: none
-    opset        None: the lowest that the network's operators allow
-    formats      out of FORMATS
-    checkpoint   where the network came from, for the manifest
-    checkpoint_sha256  of that file when the network was read (hex), since a run may go on; None: of what is there now
-    precisions   of the ONNX models, out of ONNX_FILES; any but fp32 needs ``judged_by``
-    judged_by    photos that smaller precisions are fitted to and judged by, and what they may lose
-    working      told what is being done
+    network             in eval mode, on the CPU: normalized float32 [N, 3, h, w] → logits float32
+                        [N, classes]
+    card                its labels, preprocessing and temperature
+    golden              photos to include, copied unchanged
+    opset               None: the lowest that the network's operators allow
+    formats             out of FORMATS
+    checkpoint          file that the network came from, for the manifest
+    checkpoint_sha256   hex digest of that file when it was read; None: of its present content
+    precisions          of the ONNX models, out of ONNX_FILES; any but fp32 needs
+                        ``precision_settings``
+    precision_settings  photos and limits for reduced precisions
 
-    Raises ValueError for an unknown format or precision, ExportError if a format can't be written, if its answers are
-    not the network's, if a smaller model loses too much accuracy, or if ``destination`` is something else than a bundle;
-    ImageError for a photo that can't be read. Nothing is changed then.
+    Raises ValueError for an unknown format or precision; ExportError if a golden photo can't be
+    read, if a format can't be written or its answers are not the network's, if a reduced precision
+    loses too much accuracy, or if ``destination`` is anything but a bundle; ImageError for another
+    photo that can't be read. ``destination`` is then unchanged.
     """
     if unknown := sorted({*formats} - {*FORMATS} | {*precisions} - {*ONNX_FILES}):
         raise ValueError(f"{unknown[0]!r} is none of {', '.join((*FORMATS, *ONNX_FILES))}")
     destination = Path(destination)
     refuse_other_folders(destination)
-    require_place(destination)
+    require_writable(destination)
     origin = _checkpoint_entry(checkpoint, checkpoint_sha256, destination)
-    writing = _Writing(network, card, golden, working)
+    contents = _BundleContents(network, card, golden, progress)
     if "onnx" in formats:
-        writing.add_onnx(opset, precisions, judged_by)
+        contents.add_onnx(opset, precisions, precision_settings)
     if "torchscript" in formats:
-        writing.add_torchscript()
+        contents.add_torchscript()
     if "pt2" in formats:
-        writing.add_program()
+        contents.add_program()
     manifest = {
         "schema": SCHEMA,
         "name": real_path(destination).name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "card": card.to_dict(),
         "checkpoint": origin,
-        "versions": _versions(),
+        # A module knows its version whatever its distribution is called: onnxruntime may have been
+        # installed as onnxruntime-gpu.
+        "versions": package_versions()
+        | {
+            module.__name__: module.__version__ for module in (torch, onnx, onnxruntime, numpy, PIL)
+        },
         "files": {
             name: {"sha256": _sha256(content), "bytes": len(content)}
-            for name, content in writing.files.items()
+            for name, content in contents.files.items()
         },
-        **writing.manifest,
+        "verification": {name: asdict(found) for name, found in contents.verification.items()},
+        "precisions": {name: asdict(found) for name, found in contents.precisions.items()},
+        **contents.manifest,
     }
     refuse_other_folders(destination)  # again: minutes have passed
-    replace_folder(destination, {**writing.files, MANIFEST: manifest_bytes(manifest)})
-    return destination
+    replace_folder(destination, {**contents.files, MANIFEST: manifest_bytes(manifest)})
+    return ExportResult(
+        folder=destination,
+        files={name: len(content) for name, content in contents.files.items()},
+        opsets=contents.manifest["opset"],
+        golden=len(golden),
+        verification=contents.verification,
+        precisions=contents.precisions,
+    )
 
 
-class _Writing:
-    """A bundle that grows: ``files`` (name → content) and the part of the manifest that speaks of them."""
+class _BundleContents:
+    """The files of a bundle being written, and what its manifest says about them.
+
+    files         name → content
+    verification  format, or precision of an ONNX model → its differences from the network
+    precisions    reduced precision → its accuracy
+    manifest      further entries of the manifest
+    """
 
     def __init__(
-        self, network: nn.Module, card: ModelCard, golden: Sequence[Path], working: Progress
+        self, network: nn.Module, card: ModelCard, golden: Sequence[Path], progress: Progress
     ) -> None:
-        self._network, self._card, self._working = network, card, working
+        self._network, self._card, self._progress = network, card, progress
+        progress("Running the trained network", 0, 0)
         classifier = DeployedClassifier(network, card)
-        working("Asking the trained network", 0, 0)
         self._photos = photo_references(classifier, golden)
         self._references = [*self._photos, *synthetic_references(classifier)]
         names = [f"golden/{number:03}{path.suffix.lower()}" for number, path in enumerate(golden)]
         self.files = {name: path.read_bytes() for name, path in zip(names, golden, strict=True)}
-        self._golden = [
-            photo.manifest_entry(name) for photo, name in zip(self._photos, names, strict=True)
-        ]
+        self.verification: dict[str, Verification] = {}
+        self.precisions: dict[str, AccuracyComparison] = {}
         self.manifest: dict[str, Any] = {
             "models": {},
             "torchscript": None,
             "pt2": None,
             "opset": {},
-            "precisions": {},
-            "verification": {},
-            "golden": self._golden,
+            "golden": [
+                photo.manifest_entry(name) for photo, name in zip(self._photos, names, strict=True)
+            ],
         }
 
     def add_onnx(
-        self, opset: int | None, precisions: Sequence[str], judged_by: JudgedBy | None
+        self,
+        opset: int | None,
+        precisions: Sequence[str],
+        precision_settings: PrecisionSettings | None,
     ) -> None:
-        """One ONNX model a precision."""
+        """One ONNX model for each precision."""
         if opset is not None and opset < INT8_MIN_OPSET and "int8" in precisions:
             raise ExportError(f"int8 needs opset {INT8_MIN_OPSET} or later.", "Leave out --opset.")
-        self._working("Writing the network as ONNX", 0, 0)
+        self._progress("Writing the network as ONNX", 0, 0)
         network = export_network(self._network, self._card.spec, opset)
-        for precision in dict.fromkeys(precisions):  # given twice, it is still one
-            judgement, limit = None, MAX_PROBABILITY_DIFFERENCE
-            smaller = network
+        for precision in dict.fromkeys(precisions):  # without repetitions
+            converted, max_difference = network, MAX_PROBABILITY_DIFFERENCE
             if precision != DEFAULT_PRECISION:
-                smaller, judgement = self._smaller(precision, network, judged_by)
-                limit = math.inf  # it is held to its accuracy instead
-            self._working(f"Verifying {precision} ONNX", 0, 0)
-            model = assemble(smaller, self._card)
-            run = run_onnx(model)
-            self.manifest["verification"][precision] = verify(
-                f"{precision} ONNX", run, self._references, limit
-            ).to_dict()
-            if judgement is not None:
-                self.manifest["precisions"][precision] = judgement.to_dict()
-                self._keep_own_answers(precision, run)
+                converted, self.precisions[precision] = self._reduce(
+                    precision, network, precision_settings
+                )
+                max_difference = math.inf  # its accuracy is the criterion
+            self._progress(f"Verifying {precision} ONNX", 0, 0)
+            model = assemble(converted, self._card)
+            run_model = open_onnx(model)
+            self.verification[precision] = verify(
+                f"{precision} ONNX", run_model, self._references, max_difference
+            )
+            if precision != DEFAULT_PRECISION:
+                # The device's self-test compares a reduced model with its own answers, since they
+                # are not the network's.
+                for entry, photo in zip(self.manifest["golden"], self._photos, strict=True):
+                    _, logits, probabilities = run_model(photo.pixels[None])
+                    entry.setdefault("own_answers", {})[precision] = {
+                        "logits": logits[0].astype(float).tolist(),
+                        "probabilities": probabilities[0].astype(float).tolist(),
+                    }
             self.manifest["models"][precision] = ONNX_FILES[precision]
             self.manifest["opset"][precision] = opset_of(model)
             self.files[ONNX_FILES[precision]] = embed_checksum(model.SerializeToString())
 
+    def _reduce(
+        self, precision: str, network: onnx.ModelProto, settings: PrecisionSettings | None
+    ) -> tuple[onnx.ModelProto, AccuracyComparison]:
+        if settings is None:
+            raise ExportError(
+                f"There are no photos to measure the {precision} model's accuracy on."
+            )
+        if precision == "fp16":
+            return convert_to_fp16(network, self._card, settings, self._progress)
+        if opset_of(network) < INT8_MIN_OPSET:
+            network = export_network(self._network, self._card.spec, INT8_MIN_OPSET)
+        return convert_to_int8(network, self._card, settings, self._progress)
+
     def add_torchscript(self) -> None:
         """The TorchScript file."""
-        self._working("Writing and verifying TorchScript", 0, 0)
+        self._progress("Writing and verifying TorchScript", 0, 0)
         content = build_torchscript(self._network, self._card)
-        figures = verify("TorchScript", run_torchscript(content), self._references)
-        self.manifest["verification"]["torchscript"] = figures.to_dict()
+        self.verification["torchscript"] = verify(
+            "TorchScript", open_torchscript(content), self._references
+        )
         self.manifest["torchscript"] = TORCHSCRIPT_FILE
         self.files[TORCHSCRIPT_FILE] = content
 
     def add_program(self) -> None:
         """The torch.export program."""
-        self._working("Writing and verifying the torch.export program", 0, 0)
-        classifier = straight_classifier(self._network, self._card)
+        self._progress("Writing and verifying the torch.export program", 0, 0)
+        classifier = branch_free_classifier(self._network, self._card)
         content = build_program(classifier)
-        figures = verify("torch.export", run_program(content, classifier), self._references)
-        self.manifest["verification"]["pt2"] = figures.to_dict()
+        self.verification["pt2"] = verify(
+            "torch.export", open_program(content, classifier), self._references
+        )
         self.manifest["pt2"] = PROGRAM_FILE
         self.files[PROGRAM_FILE] = content
 
-    def _smaller(
-        self, precision: str, network: onnx.ModelProto, judged_by: JudgedBy | None
-    ) -> tuple[onnx.ModelProto, Judgement]:
-        if judged_by is None:
-            raise ExportError(f"There are no photos to judge the {precision} model by.")
-        if precision == "fp16":
-            return to_half(network, self._card, judged_by, self._working)
-        if opset_of(network) < INT8_MIN_OPSET:
-            network = export_network(self._network, self._card.spec, INT8_MIN_OPSET)
-        return to_int8(network, self._card, judged_by, self._working)
-
-    def _keep_own_answers(self, precision: str, run: Run) -> None:
-        """A device's self-test holds a smaller model to its own answers, since they are not the network's."""
-        for entry, photo in zip(self._golden, self._photos, strict=True):
-            _, logits, probabilities = run(photo.pixels[None])
-            answer = {
-                "logits": logits[0].astype(float).tolist(),
-                "probabilities": probabilities[0].astype(float).tolist(),
-            }
-            entry.setdefault("own_answers", {})[precision] = answer
-
 
 def refuse_other_folders(destination: Path) -> None:
-    """Raises ExportError unless ``destination`` is free, or holds a bundle and nothing else: that may be replaced."""
+    """Raises ExportError unless ``destination`` is free, or is a bundle that holds nothing else."""
     hint = "Choose another place with -o, or move it away."
     if destination.exists() and destination.samefile(os.curdir):
         raise ExportError(
-            f"{destination} is the current folder, and would be replaced under your feet.", hint
+            f"{destination} is the current folder, which an export would replace.", hint
         )
     if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
         return
     try:
         manifest = json.loads((destination / MANIFEST).read_bytes())
-        known = (
-            {MANIFEST, *manifest["files"]}
-            if {"schema", "card", "golden"} <= set(manifest)
-            else None
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        known = None
-    if known is None:
-        raise ExportError(f"{destination} exists and is not a bundle.", hint)
+        if not {"schema", "card", "golden"} <= set(manifest):
+            raise KeyError
+        known = {MANIFEST, *manifest["files"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExportError(f"{destination} exists and is not a bundle.", hint) from error
     present = {
         path.relative_to(destination).as_posix()
         for path in destination.rglob("*")
@@ -241,7 +264,8 @@ def refuse_other_folders(destination: Path) -> None:
     }
     if foreign := sorted(present - known):
         raise ExportError(
-            f"{destination} holds {foreign[0]!r}, which is not of the bundle and would be lost.",
+            f"{destination} holds {foreign[0]!r}, which is not part of the bundle "
+            "and would be lost.",
             hint,
         )
 
@@ -252,15 +276,9 @@ def _checkpoint_entry(
     if checkpoint is None:
         return {"path": None, "sha256": None}
     origin = real_path(checkpoint)
-    with suppress(ValueError):  # on Windows, it may lie on another disk
+    with suppress(ValueError):  # on Windows, it may be on another drive
         origin = Path(os.path.relpath(origin, real_path(destination)))
     return {"path": origin.as_posix(), "sha256": sha256 or _sha256(checkpoint.read_bytes())}
-
-
-def _versions() -> Mapping[str, str]:
-    # A module knows its version whatever its distribution is called: onnxruntime may have come as onnxruntime-gpu.
-    own = {"edgetl": __version__, "python": platform.python_version()}
-    return own | {module.__name__: module.__version__ for module in _VERSIONED}
 
 
 def _sha256(content: bytes) -> str:

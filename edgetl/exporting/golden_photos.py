@@ -1,4 +1,4 @@
-"""The photos that go along with a model, and the trained network's own answers for them."""
+"""The photos included in a bundle, and the trained network's own answers for them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgetl.errors import ExportError
+from edgetl.errors import ExportError, ImageError
 from edgetl.exporting.formats.deployed_classifier import DeployedClassifier
+from edgetl.exporting.photo_selection import OTHER_GOLDEN
 from edgetl.runtime.bundle.bundle_folder import pixels_sha256
 from edgetl.runtime.images.decode import read_image
 
@@ -21,7 +22,7 @@ SYNTHETIC_SIZES = ((48, 64), (131, 70), (1, 9))  # height, width in pixels: wide
 
 @dataclass(frozen=True)
 class GoldenReference:
-    """One photo and what eager torch makes of it.
+    """One photo and its results in eager torch.
 
     source         how messages name it
     pixels         uint8 [H, W, 3]
@@ -36,7 +37,7 @@ class GoldenReference:
     probabilities: NDArray[np.float32]
 
     def manifest_entry(self, file: str) -> dict[str, Any]:
-        """What the manifest says of this photo, kept in the bundle as ``file``."""
+        """The manifest's entry for this photo, which is ``file`` in the bundle."""
         return {
             "file": file,
             "source": self.source,
@@ -50,22 +51,28 @@ class GoldenReference:
 def photo_references(
     classifier: DeployedClassifier, photos: Sequence[Path]
 ) -> list[GoldenReference]:
-    """One reference a photo, named by its folder and file. Raises ImageError for one that can't be read."""
-    named = [(f"{path.parent.name}/{path.name}", np.asarray(read_image(path))) for path in photos]
-    return [_reference(classifier, source, pixels) for source, pixels in named]
+    """One reference per photo, named by its folder and file.
+
+    Raises ExportError for a photo that can't be read.
+    """
+    try:
+        pictures = [np.asarray(read_image(path)) for path in photos]
+    except ImageError as error:
+        raise ExportError(f"A golden photo can't be used: {error.message}", OTHER_GOLDEN) from error
+    return [
+        _reference(classifier, f"{path.parent.name}/{path.name}", pixels)
+        for path, pixels in zip(photos, pictures, strict=True)
+    ]
 
 
 def synthetic_references(classifier: DeployedClassifier) -> list[GoldenReference]:
-    """References for pictures of noise, of sizes that photos seldom have."""
+    """References for pictures of noise, in sizes that photos seldom have."""
     rng = np.random.default_rng(0)
-    return [
-        _reference(
-            classifier,
-            f"noise {height}×{width}",
-            rng.integers(0, 256, (height, width, 3), np.uint8),
-        )
-        for height, width in SYNTHETIC_SIZES
-    ]
+    references = []
+    for height, width in SYNTHETIC_SIZES:
+        pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
+        references.append(_reference(classifier, f"noise {height}×{width}", pixels))
+    return references
 
 
 def _reference(
@@ -76,7 +83,7 @@ def _reference(
     if not torch.isfinite(logits).all():
         raise ExportError(
             f"The trained network's answer for {source} is not finite.",
-            "Train again with a smaller rate.",
+            "Train again with a lower learning rate.",
         )
     return GoldenReference(
         source, pixels, resized[0].numpy(), logits[0].numpy(), probabilities[0].numpy()

@@ -1,4 +1,4 @@
-"""The photos behind a run: what its settings say it was trained and judged on."""
+"""Photos for an export, chosen from the data that its run was trained on."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ if TYPE_CHECKING:
     from edgetl.data.image_folder import ImageFolders
     from edgetl.runtime.bundle.model_card import ModelCard
 
+OTHER_GOLDEN = "Give other photos with --golden DIR, or leave them out with --golden 0."
 
-def run_data(
-    settings: Mapping[str, Any], card: ModelCard, needed_for: str, hint: str
-) -> ImageFolders:
-    """The data folder of a run, read again, without validation photos that the run had to leave out, too.
 
-    Raises ExportError, with ``hint``, if it is gone, was never named, or has other classes than ``card`` by now.
+def run_data(settings: Mapping[str, Any], card: ModelCard, purpose: str, hint: str) -> ImageFolders:
+    """The data folder of a run, scanned again, without validation photos that the run left out.
+
+    purpose  what needs it, in the plural, for messages
+
+    Raises ExportError, with ``hint``, if the settings don't name a data folder, if it is gone, or
+    if it now has other classes than ``card``.
     """
     from edgetl.data.image_folder import find_unreadable, scan
 
@@ -30,43 +33,43 @@ def run_data(
         data = scan(settings["data"], val_fraction=settings["val_fraction"])
     except KeyError as error:
         raise ExportError(
-            f"The run does not say what it was trained on, which {needed_for} need.", hint
+            f"The run does not name the data it was trained on, which {purpose} need.", hint
         ) from error
     except DataError as error:
         raise ExportError(
-            f"{needed_for[0].upper()}{needed_for[1:]} need the run's data: {error.message}", hint
+            f"{purpose[0].upper()}{purpose[1:]} need the run's data: {error.message}", hint
         ) from error
-    if data.classes != card.labels:  # then a class has another number than in the network's outputs
+    if data.classes != card.labels:  # then their indices are not those of the network's outputs
         raise ExportError(
-            f"{data.root} has other classes than the run was trained on, so {needed_for} can't use it.",
+            f"{data.root} has other classes than the run was trained on, "
+            f"so {purpose} can't use it.",
             hint,
         )
     if not data.has_val_folder and data.fingerprint != card.data.get("fingerprint"):
         unreadable = find_unreadable(data.val)
-        data = replace(
-            data, val=tuple(sample for sample in data.val if sample.path not in unreadable)
-        )
+        val = tuple(sample for sample in data.val if sample.path not in unreadable)
+        data = replace(data, val=val)
     return data
 
 
 def golden_photos(data: ImageFolders, count: int) -> list[Path]:
-    """``count`` validation photos, one class after the other in turn."""
+    """``count`` validation photos: the first of each class, then the second of each, and so on."""
     by_class: list[list[Path]] = [[] for _ in data.classes]
     for sample in data.val:
         by_class[sample.label].append(sample.path)
-    turns = sorted(
-        (turn, label, path)
+    ranked = sorted(
+        (rank, label, path)
         for label, paths in enumerate(by_class)
-        for turn, path in enumerate(paths)
+        for rank, path in enumerate(paths)
     )
-    return [path for _, _, path in turns[:count]]
+    return [path for _, _, path in ranked[:count]]
 
 
 def calibration_photos(data: ImageFolders, count: int) -> list[Path]:
-    """``count`` training photos drawn evenly at random, the same ones each time; training left out the unreadable ones, too."""
+    """``count`` readable training photos, drawn uniformly at random, always the same ones."""
     paths = [sample.path for sample in data.train]
     random.Random(0).shuffle(paths)
-    return list(islice((path for path in paths if _is_readable(path)), count))
+    return list(islice(filter(_is_readable, paths), count))
 
 
 def _is_readable(path: Path) -> bool:

@@ -1,10 +1,9 @@
-"""An exported model must answer as the trained network does before it is put in place."""
+"""Verifying that an exported model gives the trained network's answers."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,53 +12,34 @@ import torch
 from numpy.typing import NDArray
 
 from edgetl.errors import ExportError
+from edgetl.exporting.export_result import Verification
 from edgetl.exporting.formats.deployed_classifier import DeployedClassifier
-from edgetl.exporting.formats.onnx_model import named_value
 from edgetl.exporting.golden_photos import GoldenReference
+from edgetl.onnx_graph.graph_editing import with_outputs
 from edgetl.onnx_graph.tracing import quiet
 from edgetl.runtime.bundle.probability_tolerances import PROBABILITY_TOLERANCES
 from edgetl.runtime.bundle.tensor_names import IMAGES, LOGITS, PROBABILITIES, RESIZED
 from edgetl.runtime.inference.session import open_session
 
-MAX_PROBABILITY_DIFFERENCE = PROBABILITY_TOLERANCES[
-    "fp32"
-]  # sums in another order; measured 1e-7 to 1e-5
+# Sums in another order differ by 1e-7 to 1e-5, as measured.
+MAX_PROBABILITY_DIFFERENCE = PROBABILITY_TOLERANCES["fp32"]
 
-# uint8 [N, H, W, 3] → resized uint8 [N, h, w, 3], logits and probabilities float32 [N, classes]
+# resized uint8 [N, h, w, 3], logits and probabilities float32 [N, classes]
 Outputs = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
-Run = Callable[[NDArray[np.uint8]], Outputs]
+ExportedModel = Callable[[NDArray[np.uint8]], Outputs]  # takes uint8 [N, H, W, 3]
 
 
-@dataclass(frozen=True)
-class Verification:
-    """How far an exported model was from the trained network: the largest absolute differences over ``photos`` pictures.
-
-    probabilities  0..1
-    """
-
-    photos: int
-    logits: float
-    probabilities: float
-
-    def to_dict(self) -> Mapping[str, Any]:
-        return asdict(self)
-
-
-def run_onnx(model: onnx.ModelProto) -> Run:
+def open_onnx(model: onnx.ModelProto) -> ExportedModel:
     """``model`` in onnxruntime on the CPU."""
-    shown = onnx.ModelProto()
-    shown.CopyFrom(model)
-    shown.graph.output.append(named_value(model, RESIZED))
-    session = open_session(
-        shown.SerializeToString(), providers="cpu", name="the exported ONNX model"
-    )
+    content = with_outputs(model, [RESIZED]).SerializeToString()
+    session = open_session(content, providers="cpu", name="the exported ONNX model")
     names = [RESIZED, LOGITS, PROBABILITIES]
     return lambda images: tuple(session.run(names, {IMAGES: images}))
 
 
-def run_torchscript(content: bytes) -> Run:
-    """A TorchScript file, read back."""
-    with quiet():  # it is deprecated, and said to be so
+def open_torchscript(content: bytes) -> ExportedModel:
+    """A TorchScript file in torch."""
+    with quiet():  # torch warns that it is deprecated
         module = torch.jit.load(io.BytesIO(content), map_location="cpu")  # type: ignore[no-untyped-call]
 
     def run(images: NDArray[np.uint8]) -> Outputs:
@@ -70,8 +50,11 @@ def run_torchscript(content: bytes) -> Run:
     return run
 
 
-def run_program(content: bytes, classifier: DeployedClassifier) -> Run:
-    """A torch.export program, read back. It shows its answers only; ``resized`` is from what it was recorded from."""
+def open_program(content: bytes, classifier: DeployedClassifier) -> ExportedModel:
+    """A torch.export program in torch.
+
+    It has no output ``resized``, which is computed by ``classifier``, its source.
+    """
     module = torch.export.load(io.BytesIO(content)).module()
 
     def run(images: NDArray[np.uint8]) -> Outputs:
@@ -86,37 +69,37 @@ def run_program(content: bytes, classifier: DeployedClassifier) -> Run:
 
 def verify(
     name: str,
-    run: Run,
+    model: ExportedModel,
     references: Sequence[GoldenReference],
-    limit: float = MAX_PROBABILITY_DIFFERENCE,
+    max_difference: float = MAX_PROBABILITY_DIFFERENCE,
 ) -> Verification:
-    """Compare ``run`` with the references, each photo alone and in a batch with its negative, which must not sway it.
+    """Compare ``model`` with the references, each photo alone and in a batch with its negative.
 
-    Raises ExportError naming the photo and the stage if a resized pixel differs, or a probability by more than ``limit``.
+    The batch shows whether outputs depend on batch composition. Raises ExportError naming the photo
+    and the stage if a resized pixel differs, or a probability by more than ``max_difference``.
     """
-    logits, probabilities = 0.0, 0.0
+    largest_logits, largest_probabilities = 0.0, 0.0
     for reference in references:
-        alone = np.array(reference.pixels)[
-            np.newaxis
-        ]  # a copy: torch warns of arrays that it may not write to
+        alone = np.array(reference.pixels)[None]  # a copy: torch warns of read-only arrays
         for images in (alone, np.concatenate([alone, ~alone])):
-            resized, its_logits, its_probabilities = (rows[0] for rows in run(images))
+            resized, logits, probabilities = (rows[0] for rows in model(images))
             if not np.array_equal(resized, reference.resized):
                 raise _mismatch(name, reference, "resized pixels differ")
-            logits = max(logits, _distance(its_logits, reference.logits))
-            distance = _distance(its_probabilities, reference.probabilities)
-            if not distance <= limit:  # NaN fails
-                raise _mismatch(name, reference, f"a probability differs by {distance:.2g}")
-            probabilities = max(probabilities, distance)
-    return Verification(len(references), logits, probabilities)
+            difference = _max_difference(probabilities, reference.probabilities)
+            if not difference <= max_difference:  # NaN fails
+                raise _mismatch(name, reference, f"a probability differs by {difference:.2g}")
+            largest_probabilities = max(largest_probabilities, difference)
+            largest_logits = max(largest_logits, _max_difference(logits, reference.logits))
+    return Verification(len(references), largest_logits, largest_probabilities)
 
 
-def _distance(values: NDArray[Any], expected: NDArray[Any]) -> float:
+def _max_difference(values: NDArray[Any], expected: NDArray[Any]) -> float:
     return float(np.abs(values.astype(np.float64) - expected).max())
 
 
 def _mismatch(name: str, reference: GoldenReference, what: str) -> ExportError:
     return ExportError(
-        f"The exported {name} model does not answer as the trained network: {what} on {reference.source}.",
+        f"The exported {name} model does not give the trained network's answers: "
+        f"{what} on {reference.source}.",
         "Nothing was written. Try another --opset, or another --format.",
     )

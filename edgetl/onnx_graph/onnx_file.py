@@ -1,22 +1,22 @@
-"""Reading an ONNX file and cutting it, in memory, at its named values. The file itself is never changed."""
+"""Reading an ONNX file, and cutting it at its named values in memory; the file never changes."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgetl.errors import BundleError, MissingDependencyError
 from edgetl.runtime.bundle.tensor_names import NORMALIZED, RESIZED
 
-# Values that the exporter names inside the graph, with their element type and shape.
-PREPROCESSED: dict[str, tuple[str, list[str | int | None]]] = {
-    RESIZED: ("UINT8", ["N", "h", "w", 3]),
-    NORMALIZED: ("FLOAT", ["N", 3, "h", "w"]),
-}
+if TYPE_CHECKING:
+    import onnx
 
 
-def load(path: Path) -> Any:
-    """The ``onnx.ModelProto`` in ``path``. Raises BundleError if it is none, MissingDependencyError without onnx."""
+def load_model(path: Path) -> onnx.ModelProto:
+    """The model in ``path``.
+
+    Raises BundleError if it is not an ONNX file, MissingDependencyError without onnx.
+    """
     try:
         import onnx
     except ImportError as error:
@@ -31,39 +31,31 @@ def load(path: Path) -> Any:
         raise BundleError(path, f"it is not an ONNX file ({error})") from error
 
 
-def metadata(path: Path) -> dict[str, str]:
-    """The metadata of the ONNX file in ``path``. Raises what ``load`` raises."""
-    return {entry.key: entry.value for entry in load(path).metadata_props}
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of the ONNX file ``path``. Raises what ``load_model`` raises."""
+    return {entry.key: entry.value for entry in load_model(path).metadata_props}
 
 
 def cut_at_preprocessing(path: Path) -> bytes:
-    """The part of the model in ``path`` that makes ``resized`` and ``normalized`` out of ``images``, as a model.
+    """The part of the model in ``path`` from ``images`` to ``resized`` and ``normalized``.
 
-    The network behind is left out, so that showing these stages doesn't cost another run of it.
-    Raises BundleError if the graph doesn't name those values.
+    Without the network, so that comparing these stages doesn't run it once more.
+    Raises BundleError if the graph has no values of these names.
     """
-    import onnx
+    model = load_model(path)
+    from onnx import ValueInfoProto
 
-    from edgetl.onnx_graph.pruning import needed
+    from edgetl.onnx_graph.graph_editing import prune
 
-    model = load(path)
-    graph = model.graph
-    nodes, used = needed(graph.node, PREPROCESSED)
-    made = {name for node in nodes for name in node.output}
-    missing = [name for name in PREPROCESSED if name not in made]
-    if missing:
+    names = (RESIZED, NORMALIZED)
+    computed = {name for node in model.graph.node for name in node.output}
+    if missing := [name for name in names if name not in computed]:
         raise BundleError(
             path,
             f"its graph doesn't name the value {missing[0]!r}",
             "Export it again with `edgetl export`.",
         )
-    initializers = [tensor for tensor in graph.initializer if tensor.name in used]
-    for field, values in (("node", nodes), ("initializer", initializers)):
-        del getattr(graph, field)[:]
-        getattr(graph, field).extend(values)
-    del graph.output[:]
-    for name, (element, shape) in PREPROCESSED.items():
-        kind = getattr(onnx.TensorProto, element)
-        graph.output.append(onnx.helper.make_tensor_value_info(name, kind, shape))
-    content: bytes = model.SerializeToString()
-    return content
+    del model.graph.output[:]
+    model.graph.output.extend(ValueInfoProto(name=name) for name in names)
+    prune(model.graph)
+    return bytes(model.SerializeToString())

@@ -1,4 +1,4 @@
-"""What every use of torch's exporters needs: their chatter kept off the terminal, and operators that ONNX has."""
+"""Running torch's exporters: quietly, and with attention in operators that ONNX has."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import torch
 
-_CHATTY = (
+_LOGGERS = (
     "torch",
     "torch._guards",
     "torch.fx.experimental.symbolic_shapes",
@@ -20,13 +20,13 @@ _CHATTY = (
     "onnx_ir",
     "root",
 )
-_STDOUT = 1  # the file descriptor: the C++ side of the exporter writes there, past sys.stdout
+_STDOUT = 1  # file descriptor, which the exporter's C++ code writes to, past sys.stdout
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Swallow warnings, prints and log lines of the block, whole graphs among them; its exceptions pass."""
-    levels = {name: logging.getLogger(name).level for name in _CHATTY}
+    """Discard warnings, output and log messages (whole graphs, sometimes); exceptions pass."""
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
@@ -34,7 +34,7 @@ def quiet() -> Iterator[None]:
         _no_native_stdout(),
     ):
         warnings.simplefilter("ignore")
-        for name in _CHATTY:
+        for name in _LOGGERS:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
             yield
@@ -45,7 +45,7 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def plain_attention() -> Iterator[None]:
-    """torch's fused attention, which it chooses in eval mode, has no ONNX operator; its single steps have."""
+    """Without torch's fused attention: it is chosen in eval mode, and has no ONNX operator."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -57,15 +57,15 @@ def plain_attention() -> Iterator[None]:
 @contextlib.contextmanager
 def _no_native_stdout() -> Iterator[None]:
     try:
-        kept = os.dup(_STDOUT)
-    except OSError:  # a program without a standard output has nothing to keep clean
+        saved = os.dup(_STDOUT)
+    except OSError:  # the process has no standard output
         yield
         return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    devnull = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, _STDOUT)
+        os.dup2(devnull, _STDOUT)
         yield
     finally:
-        os.dup2(kept, _STDOUT)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(saved, _STDOUT)
+        os.close(saved)
+        os.close(devnull)

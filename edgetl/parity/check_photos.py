@@ -23,7 +23,7 @@ CHUNK_PIXELS = 16_000_000  # 48 MB of decoded photos at a time, whatever their n
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """One photo, by the name that reports give it, decoded by ``read_image``."""
+    """One photo, decoded by ``read_image``. ``name``: what the reports call it."""
 
     path: Path
     name: str
@@ -32,7 +32,7 @@ class Photo:
     @cached_property
     def pixels(self) -> NDArray[np.uint8]:
         """uint8 [H, W, 3], upright RGB."""
-        return np.array(self.image)  # a copy: torch warns of arrays that it may not write to
+        return np.array(self.image)  # a copy, since torch warns about read-only arrays
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,10 @@ class Unreadable:
 
 
 def find_photos(images: str | Path) -> tuple[Path, list[Path]]:
-    """(root, photos) of a folder, or of a single file. Raises ParityError if there is none."""
+    """(root, photos) of a folder, or of a single file.
+
+    Raises ParityError if there is none, DataError if the folder can't be read.
+    """
     images = Path(images)
     if images.is_file():
         return images.parent, [images]
@@ -61,7 +64,10 @@ def find_photos(images: str | Path) -> tuple[Path, list[Path]]:
 def read_chunks(
     paths: Sequence[Path], root: Path, spec: PreprocessSpec
 ) -> Iterator[list[Photo | Unreadable]]:
-    """Decode ``paths`` in order, a bounded number of pixels at a time. Names are relative to ``root``."""
+    """Decode ``paths`` in order, a bounded number of pixels at a time.
+
+    The photos' names are relative to ``root``.
+    """
     chunk: list[Photo | Unreadable] = []
     pixels = 0
     for path in paths:

@@ -1,4 +1,4 @@
-"""What a check found: small frozen records, judged here and written out by the reports."""
+"""What a check found: small frozen records with their verdicts; the reports write them out."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-Status = Literal[
-    "passed", "failed", "skipped", "shown"
-]  # "shown": measured for information, never judged
+from edgetl.errors import EdgetlError
+from edgetl.system.environment import describe_machine
+
+Status = Literal["passed", "failed", "skipped", "shown"]
+"""The verdict on a runtime; "shown": measured for information, without a verdict."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Gap:
 
     @property
     def excess(self) -> float:
-        """The difference in units of its limit; where everything must be equal, above 1 for any difference at all."""
+        """The difference in units of its limit; with a limit of 0, above 1 for any difference."""
         if self.limit > 0:
             return self.largest / self.limit
         return 1.0 + self.largest if self.largest > 0 else 0.0
@@ -51,7 +53,7 @@ class Gap:
 class StageResult:
     """One stage of one runtime over all photos.
 
-    worst            the gap of the photo that is furthest from the reference, measured in its limit
+    worst            the gap of the photo that is furthest from the reference, relative to its limit
     differing, size  values that differ at all, and values compared
     p999             99.9th percentile of the absolute differences (logits and probabilities only)
     """
@@ -73,14 +75,19 @@ class StageResult:
         share = f"{self.differing:,} of {self.size:,} values differ, " if self.differing else ""
         digits = 9 if f"{gap.found:.6g}" == f"{gap.expected:.6g}" else 6
         return (
-            f"{self.stage}: {share}most by {gap.largest:.3g} (limit {gap.limit:.3g}) in {gap.photo} "
-            f"at {list(gap.position)}: {gap.found:.{digits}g} where the reference has {gap.expected:.{digits}g}"
+            f"{self.stage}: {share}most by {gap.largest:.3g} (limit {gap.limit:.3g}) "
+            f"in {gap.photo} at {list(gap.position)}: {gap.found:.{digits}g} "
+            f"where the reference has {gap.expected:.{digits}g}"
         )
 
 
 @dataclass(frozen=True)
 class Flip:
-    """A photo whose best class is not the reference's. ``margin``: how far the reference's two best lie apart, 0..1."""
+    """A photo whose best class is not the reference's.
+
+    margin  distance between the reference's two best probabilities, 0..1
+    tie     the margin is within the tolerance, so that the flip does not count as a failure
+    """
 
     photo: str
     expected: str
@@ -91,7 +98,7 @@ class Flip:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The reference's best class for a photo beside a runtime's, with their probabilities, 0..1.
+    """The reference's best class for a photo and a runtime's, with their probabilities, 0..1.
 
     distance  largest difference of a probability; infinite where it could not be computed
     """
@@ -106,9 +113,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Decisions:
-    """The answers of one runtime. KL divergences of its probabilities from the reference's are in nats.
+    """The predictions of one runtime.
 
-    worst  the few photos whose probabilities are furthest from the reference's, furthest first
+    compared         photos with probabilities from both the runtime and the reference
+    worst            the photos whose probabilities are furthest from the reference's, in order
+    kl_mean, kl_max  KL(reference || runtime) of the probabilities, in nats
     """
 
     compared: int
@@ -131,8 +140,8 @@ class RuntimeResult:
     """One runtime.
 
     reason     why it was skipped or failed
-    departure  the first stage that is off: one of STAGES, or "decision"
-    cause      the mistake that would explain it (see diagnose.py); empty if none fits
+    departure  the first stage beyond its limit: one of STAGES, or "decision"
+    cause      the mistake that would explain it (see comparison/diagnosis.py); empty if none fits
     """
 
     name: str
@@ -156,18 +165,22 @@ class RuntimeResult:
         *,
         judged: bool = True,
     ) -> RuntimeResult:
-        """The verdict: every stage within its limit, and no decision flipped that was not a tie."""
-        off = next((stage for stage in stages if not stage.passed), None)
-        departure, reason = (off.stage, str(off)) if off else (None, "")
-        if off is None and decisions.compared < photos:
-            departure, reason = (
-                "probabilities",
-                f"It gave no probabilities for {photos - decisions.compared} photos.",
-            )
-        elif off is None and decisions.real_flips:
+        """The result with its verdict: passed if every stage is within its limit, every photo has
+        probabilities, and every flip is a tie. ``judged=False``: shown, without a verdict."""
+        beyond = next((stage for stage in stages if not stage.passed), None)
+        departure, reason = None, ""
+        if beyond:
+            departure, reason = beyond.stage, str(beyond)
+        elif decisions.compared < photos:
+            departure = "probabilities"
+            reason = f"It gave no probabilities for {photos - decisions.compared} photos."
+        elif decisions.real_flips:
             flip = decisions.real_flips[0]
             departure = "decision"
-            reason = f"decision: {flip.photo} is {flip.found!r}, by the reference {flip.expected!r} (margin {flip.margin:.3g})"
+            reason = (
+                f"decision: {flip.photo} is {flip.found!r}, "
+                f"by the reference {flip.expected!r} (margin {flip.margin:.3g})"
+            )
         status: Status = "shown" if not judged else "failed" if departure else "passed"
         return cls(name, status, reason, photos, tuple(stages), decisions, departure, seconds)
 
@@ -178,34 +191,35 @@ class RuntimeResult:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that holds or not for a bundle as a whole: its files, its labels, a gate."""
+    """A condition on a bundle as a whole that holds or not: its files, its labels, a limit."""
 
     name: str
     passed: bool
     message: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """One run of ``check``.
+    """The comparison of an export with the trained network.
 
     bundle      as the user named it
     root        folder that the photos' names are relative to
-    photos      how many photos were compared
+    tolerance   on probabilities, 0..1
+    photos      how many photos were compared; 0 if the bundle can't be opened
     unreadable  name → why, of photos that can't be decoded; every runtime has to refuse them
     machine     packages and processor, name → text
     """
 
     bundle: str
     root: Path
-    precision: str
-    tolerance: float
+    precision: str = ""
+    tolerance: float = math.nan
     findings: tuple[Finding, ...]
-    runtimes: tuple[RuntimeResult, ...]
-    photos: int
-    unreadable: Mapping[str, str]
-    seconds: float
-    machine: Mapping[str, str]
+    runtimes: tuple[RuntimeResult, ...] = ()
+    photos: int = 0
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    machine: Mapping[str, str] = field(default_factory=describe_machine)
 
     @property
     def passed(self) -> bool:
@@ -213,10 +227,9 @@ class CheckResult:
 
     @property
     def relabelled(self) -> int:
-        """Photos to which the runtime that is furthest off gives another label than the reference, ties included."""
-        return max(
-            (len(run.decisions.flips) for run in self.runtimes if run.status == "passed"), default=0
-        )
+        """The most photos to which a passed runtime gives another label, ties included."""
+        passed = (run for run in self.runtimes if run.status == "passed")
+        return max((len(run.decisions.flips) for run in passed), default=0)
 
     @property
     def failures(self) -> list[tuple[str, str]]:
@@ -237,7 +250,11 @@ class ClassAccuracy:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A photo to which two bundles give different labels; probabilities in 0..1; ``truth`` where the folder says it."""
+    """A photo to which two bundles give different labels.
+
+    new_confidence, old_confidence  probability of each one's label, 0..1
+    truth                           the label that its folder names, else None
+    """
 
     photo: str
     new: str
@@ -249,7 +266,7 @@ class Disagreement:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Accuracy of both bundles, 0..1, over the photos that lie in a folder named like a label."""
+    """Accuracy of both bundles, 0..1, over the photos in folders that are named like a label."""
 
     photos: int
     new: float
@@ -258,34 +275,39 @@ class Accuracy:
 
     @property
     def drop(self) -> float:
-        """Points (hundredths) lost from old to new; negative where new is better. 1 of 200 photos is 0.5, not a hair more."""
+        """Percentage points lost from old to new; negative where new is better.
+
+        Computed from whole photos: 1 of 200 photos is 0.5 exactly, whatever the floats round to.
+        """
         return 100.0 * round((self.old - self.new) * self.photos) / self.photos
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AgainstResult:
-    """One run of ``check --against``.
+    """The comparison of two bundles.
 
-    largest        largest difference of a probability, where both have the same labels, else None
-    kl_mean        mean KL(old || new) in nats, where both have the same labels, else None
-    unlabelled     photos whose folder is no label, so that they don't count for the accuracy
-    gates          what had to hold: "photos" always, "accuracy" and "probabilities" where they were asked for; "bundle"
-                   alone where one is damaged
+    photos       how many photos were compared; 0 if one of the bundles is damaged
+    unreadable   name → why, of photos that can't be decoded
+    largest      largest difference of a probability, where both have the same labels, else None
+    kl_mean      mean KL(old || new) in nats, where both have the same labels, else None
+    unlabelled   photos whose folder is no label, so that they don't count for the accuracy
+    gates        conditions: "photos" always, "accuracy" and "probabilities" where a limit was
+                 given; only "bundle" where a bundle is damaged
     """
 
     new: str
     old: str
     root: Path
-    photos: int
-    unreadable: Mapping[str, str]
-    disagreements: tuple[Disagreement, ...]
-    largest: float | None
-    kl_mean: float | None
-    accuracy: Accuracy | None
-    unlabelled: int
+    photos: int = 0
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    disagreements: tuple[Disagreement, ...] = ()
+    largest: float | None = None
+    kl_mean: float | None = None
+    accuracy: Accuracy | None = None
+    unlabelled: int = 0
     gates: tuple[Finding, ...]
-    seconds: float
-    machine: Mapping[str, str]
+    seconds: float = 0.0
+    machine: Mapping[str, str] = field(default_factory=describe_machine)
 
     @property
     def passed(self) -> bool:
@@ -303,5 +325,13 @@ class AgainstResult:
 
     @property
     def agreement(self) -> float:
-        """Share of photos with the same label from both, 0..1."""
+        """Share of photos with the same label from both, 0..1; NaN if none was compared."""
         return 1.0 - len(self.disagreements) / self.photos if self.photos else math.nan
+
+
+def error_text(error: Exception) -> str:
+    """An exception on one line, with its type unless it is one of edgetl's own."""
+    if isinstance(error, EdgetlError):
+        return f"{error.message.rstrip('.')}. {error.hint}" if error.hint else error.message
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,4 +1,4 @@
-"""What a photo looks like on its way from the file to the answer; every runtime is compared at these points."""
+"""A photo's values on the way from the file to the prediction, where the runtimes are compared."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-# In the order of the data flow: the first one that differs is where a runtime goes wrong.
+# In the order of the data flow: the first that differs is where a runtime goes wrong.
 STAGES = ("decoded", "resized", "normalized", "logits", "probabilities")
 
 
 @dataclass(frozen=True, eq=False)
 class Stages:
-    """One photo's values in one runtime; None where the runtime doesn't show them, or shares them with the reference.
+    """One photo's values in one runtime.
+
+    None where the runtime doesn't show them, or shares that stage with the reference.
 
     decoded        uint8 [H, W, 3], upright RGB
     resized        uint8 [h, w, 3], after resize and crop
@@ -36,6 +38,6 @@ class Stages:
 
 @dataclass(frozen=True)
 class Refusal:
-    """What a runtime gives in place of Stages for a photo that it refuses to decode."""
+    """What a runtime returns instead of Stages for a photo that it refuses to decode."""
 
     reason: str

@@ -1,27 +1,33 @@
-"""How far a runtime may be from the trained network, and why just so far.
+"""How far a runtime may be from the trained network, and why that far.
 
-The tolerance is stated on probabilities. The other stages follow from it or are exact:
+The tolerance is a limit on probabilities. The limits of the other stages follow from it or are 0:
 
 decoded, resized   0: the contract is integer arithmetic, every value must be the same
-normalized         1e-5: one product and one sum of float32 numbers below 3, of which a few last bits (2.4e-7 each)
-                   may differ where a compiler fuses the two; a thousandth of one gray level
+normalized         1e-5, a thousandth of a gray level: one product and one sum of float32 numbers
+                   below 3, whose last bits (2.4e-7 each) may differ where a compiler fuses the two
 logits             2 × tolerance × max(temperature, largest logit of the photo in the reference).
-                   For softmax(z / T), |Δp| ≤ max|Δz| / 2T, so 2 × tolerance × T on logits guarantees the tolerance on
-                   probabilities; the rounding of floats is relative, so large logits may differ by more.
-                   Without this limit a changed weight would hide behind probabilities that are saturated at 1.
+                   For softmax(z / T), |Δp| ≤ max|Δz| / 2T, so 2 × tolerance × T on logits
+                   guarantees the tolerance on probabilities; rounding errors of floats are
+                   relative, so large logits may differ by more. Without this limit, a changed
+                   weight would not show where the probabilities are saturated at 1.
 probabilities      the tolerance
 
-Where the tolerances come from, for about 100 layers and logits of about 10; u is half the spacing of numbers near 1:
+Where the default tolerances come from, for about 100 layers and logits of about 10; u is half the
+spacing of numbers near 1:
 
-fp32   u = 2^-24. A sum of 1,000 products errs like √1000 u = 2e-6 of its size, 100 layers like √100 times that: 2e-5
-       of the logits, 2e-4, so 1e-4 on probabilities. Holds for CUDA with TF32 off. With TF32 on, the CUDA provider's
-       default, u = 2^-11 in every product: three digits less, which is why that figure is shown but not judged.
-fp16   u = 2^-11 on every stored activation (sums are kept in float32): √100 u = 5e-3 of the logits, 0.05: 2.5e-2.
-int8   255 steps over a range that has to hold the outliers as well: on a single photo there is no useful bound. 0.25
-       catches what is broken; judge int8 by its decisions over many photos, with --against and --max-accuracy-drop.
+fp32   u = 2^-24. The rounding error of a sum of 1,000 products is about √1000 u = 2e-6 of its size,
+       that of 100 layers √100 times as much: 2e-5 of the logits, 2e-4, so 1e-4 on probabilities.
+       Holds for CUDA with TF32 off. With TF32 on, the CUDA provider's default, u = 2^-11 in every
+       product: three digits less, which is why that figure is shown but not judged.
+fp16   u = 2^-11 on every stored activation (sums are kept in float32): √100 u = 5e-3 of the logits,
+       0.05, so 2.5e-2 on probabilities.
+int8   255 steps over a range that has to include the outliers: there is no useful bound for a
+       single photo. 0.25 detects what is broken; judge int8 by its decisions over many photos, with
+       --against and --max-accuracy-drop.
 
-A decision that flips although the reference's two best classes lie further apart than the tolerance fails whatever the
-other numbers say; a flip between two that lie closer is a tie, which is reported and does not fail.
+A flip, where the best class is not the reference's, fails if the reference's two best probabilities
+lie further apart than the tolerance, whatever the other numbers are. If they lie closer it is a
+tie, which is reported and does not fail.
 """
 
 from __future__ import annotations
@@ -36,11 +42,14 @@ NORMALIZED_TOLERANCE = 1e-5
 
 
 def default_tolerance(precision: str) -> float:
-    """Largest difference of a probability for a model of ``precision``. Raises ParityError for one that is not known."""
+    """Largest difference of a probability for a model of ``precision``.
+
+    Raises ParityError if the precision is unknown.
+    """
     if precision not in PROBABILITY_TOLERANCES:
         raise ParityError(
             f"There is no default tolerance for precision {precision!r}.",
-            "Say one with --tolerance.",
+            "Choose one with --tolerance.",
         )
     return PROBABILITY_TOLERANCES[precision]
 
@@ -57,7 +66,7 @@ class Tolerance:
     temperature: float = 1.0
 
     def limit(self, stage: str, reference: Stages) -> float:
-        """The largest absolute difference allowed at ``stage`` for a photo whose reference values are given."""
+        """Largest absolute difference at ``stage``, for a photo with the values ``reference``."""
         if stage == "normalized":
             return NORMALIZED_TOLERANCE
         if stage == "probabilities":

@@ -1,7 +1,7 @@
-"""Puts a whole folder in place at once: whoever looks, and whenever the writer is killed, it is the old or the new one.
+"""Replace a whole folder at once: readers see the old one or the new one, also after a crash.
 
-The new folder is written beside the old one under a hidden name, synced to the disk, and the two names are swapped in
-one system call. What a killed writer leaves behind is removed by the next one.
+The new folder is written beside the old one under a hidden name and synced to the disk; then the
+two names are exchanged in one system call. The next call removes what a killed process left behind.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from pathlib import Path
 
 from edgetl.errors import ExportError
 from edgetl.system.paths import real_path
-from edgetl.system.temporary_folder import abandoned_folders, temporary_folder
+from edgetl.system.temporary_folder import abandoned_folders, open_folder, temporary_folder
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # from Linux's fcntl.h
-_OLD = ".old"  # ends the name of a bundle on its way out, where two names can't be swapped
+_OLD = ".old"  # suffix of the old folder where two names can't be exchanged
 
 
 def replace_folder(destination: Path, files: Mapping[str, bytes]) -> None:
-    """Make ``destination`` a folder of exactly ``files`` (name with "/" between its parts → content).
+    """Make ``destination`` a folder of exactly ``files`` (relative path with "/" → content).
 
     Raises ExportError if that fails; what was at ``destination`` is then still there.
     """
-    destination = real_path(destination)  # behind a link, the folder is what gets replaced
+    destination = real_path(destination)  # a link stays; the folder it leads to is replaced
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(destination)
+        remove_leftovers(destination)
         with temporary_folder(destination.parent, _name(destination)) as new:
             for name, content in files.items():
                 _write(new / name, content)
@@ -44,8 +44,8 @@ def replace_folder(destination: Path, files: Mapping[str, bytes]) -> None:
         ) from error
 
 
-def require_place(destination: Path) -> None:
-    """Raises ExportError, before there is work to lose, where ``replace_folder`` could put nothing."""
+def require_writable(destination: Path) -> None:
+    """Raises ExportError if ``replace_folder`` could not write there: asked before long work."""
     destination = real_path(destination)
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -58,8 +58,8 @@ def require_place(destination: Path) -> None:
         ) from error
 
 
-def _remove_leftovers(destination: Path) -> None:
-    """Remove what killed writers left; if one was killed while nothing was in place, put the old folder back first."""
+def remove_leftovers(destination: Path) -> None:
+    """Remove what killed processes left; if there is no folder in place, put the old one back."""
     for leftover in abandoned_folders(destination.parent, _name(destination)):
         if leftover.name.endswith(_OLD) and not destination.exists():
             leftover.rename(destination)
@@ -70,8 +70,8 @@ def _remove_leftovers(destination: Path) -> None:
 def _put_in_place(new: Path, destination: Path) -> None:
     if not destination.exists():
         new.rename(destination)
-    elif not _swap(new, destination):
-        # No swap on this system or disk: for a moment there is neither; the next writer would put the old one back.
+    elif not _exchange(new, destination):
+        # For a moment there is neither; if killed then, the next call puts the old one back.
         old = new.with_name(new.name + _OLD)
         destination.rename(old)
         try:
@@ -82,13 +82,11 @@ def _put_in_place(new: Path, destination: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _swap(first: Path, second: Path) -> bool:
-    """Exchange the two names in one step; False where the system or the file system can't."""
-    rename = (
-        getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-        if os.name == "posix"
-        else None
-    )
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two names in one step; False where the system or the file system can't."""
+    if os.name != "posix":
+        return False
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
         return False
     if rename(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
@@ -108,13 +106,9 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _sync(folder: Path) -> None:
-    if os.name != "posix":  # elsewhere a folder can't be opened
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    if os.name == "posix":  # elsewhere, a folder can't be opened
+        with open_folder(folder) as handle:
+            os.fsync(handle)
 
 
 def _name(destination: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 from edgetl._version import __version__
@@ -12,21 +13,17 @@ _PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "onnx", "num
 
 
 def package_versions(*packages: str) -> dict[str, str]:
-    """Versions of edgetl, Python and those ``packages`` (names of distributions) that are installed."""
-    found = {
-        "edgetl": __version__,
-        "python": platform.python_version(),
-    }  # edgetl may run from a checkout
+    """Versions of edgetl, Python, and the ``packages`` (distribution names) that are installed."""
+    # Not asked of importlib: edgetl may run from a checkout.
+    found = {"edgetl": __version__, "python": platform.python_version()}
     for package in packages:
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 
 def describe_machine() -> dict[str, str]:
-    """Operating system, processor, and versions of everything that can change an answer; name → text."""
+    """Operating system, processor, and versions of all that can change an answer; name → text."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": f"{processor()}, {cores()} cores",

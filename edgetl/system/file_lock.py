@@ -1,4 +1,4 @@
-"""Locks on files and folders, of which the system lets go however their holder ends."""
+"""Locks on open files and folders, which the system releases however the process ends."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ except ImportError:  # Windows
 
 
 def try_lock(descriptor: int) -> bool | None:
-    """Lock an open file or folder for as long as it is open, without waiting.
+    """Lock an open file or folder until it is closed, without waiting.
 
-    True: done. False: another process holds it. None: this system or this disk has no locks, as some network disks
-    don't; then it is the user's to keep two processes from one place.
+    True: locked. False: another process holds the lock. None: this system or file system has no
+    locks, as some network file systems don't; then it is up to the user to start only one process.
     """
     if _fcntl is None:
         return None

@@ -1,4 +1,4 @@
-"""What the processor is, and how much of it this process may use."""
+"""The processor, and how many of its cores this process may use."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-_QUOTA = Path(
-    "/sys/fs/cgroup/cpu.max"
-)  # of a container (cgroup v2): "max 100000", or microseconds in so many of them
+# A container's limit (cgroup v2): "max 100000", or microseconds of processor time and the period.
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def cores() -> int:
-    """At least 1; those that the process is pinned to, and no more than its container may keep busy, where the system tells."""
-    pinned = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    """Cores this process may use, at least 1: its affinity, limited by the container's quota."""
+    if hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
     with suppress(OSError, ValueError):
         allowed, period = map(int, _QUOTA.read_text().split())
-        return max(1, min(pinned, math.ceil(allowed / period)))
-    return pinned
+        return max(1, min(count, math.ceil(allowed / period)))
+    return count
 
 
 def processor() -> str:
-    """The processor's name, or at least its kind."""
-    import platform  # takes milliseconds, which a predictor needn't wait for
+    """The processor's model name, or its architecture where the system has no name for it."""
+    import platform  # takes milliseconds that a prediction needn't wait for
 
     try:  # platform.processor() is empty on most Linux systems
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    names = [
-        line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))
-    ]
-    return names[0] if names else platform.processor() or platform.machine()
+    for line in lines:
+        if line.startswith(("model name", "Model")):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

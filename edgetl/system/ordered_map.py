@@ -1,4 +1,4 @@
-"""Work on many things at once, results in order."""
+"""``Executor.map`` with a limited look-ahead (Python 3.14 has it as ``buffersize``)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
-if TYPE_CHECKING:  # it takes some milliseconds to import, which one photo needn't wait for
+if TYPE_CHECKING:  # takes milliseconds to import that a single prediction needn't wait for
     from concurrent.futures import Future, ThreadPoolExecutor
 
 Item = TypeVar("Item")
@@ -16,10 +16,11 @@ Result = TypeVar("Result")
 def ordered_map(
     pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int
 ) -> Generator[Result, None, None]:
-    """``pool.map``, with no more than ``ahead`` items in work or waiting, and taken from ``items`` no sooner.
+    """Map ``work`` over ``items`` in ``pool``, results in order, at most ``ahead`` items at a time.
 
-    A result comes as soon as it and those before it are there, and all of them before an error of ``items``. What has not
-    begun is dropped when this is closed, which the pool should not be left without.
+    A result is yielded as soon as it and those before it are done. An error raised by ``items`` is
+    raised after the results of the items before it. Close the generator before the pool: that
+    cancels what has not begun.
     """
     waiting: deque[Future[Result]] = deque()
     failure: Exception | None = None

@@ -1,4 +1,4 @@
-"""Questions about paths that Python answers in other ways from one version to the next."""
+"""Questions about paths that Python's versions answer differently."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is something at ``path``. Raises OSError where that can't be told, as in a closed folder.
+    """Whether ``path`` exists. Raises OSError where that can't be told, for lack of permission.
 
-    There, ``Path.exists`` and its like say no from Python 3.14 on, and what nobody may see would be called missing.
+    ``Path.exists`` returns False there from Python 3.14 on, and messages would call it missing.
     """
     try:
         path.stat()
@@ -19,5 +19,5 @@ def is_there(path: Path) -> bool:
 
 
 def real_path(path: str | Path) -> Path:
-    """``path``, absolute and without links. For links that lead in a circle ``Path.resolve`` raises up to Python 3.12."""
+    """``path``, absolute, links followed; ``Path.resolve`` raises for loops up to Python 3.12."""
     return Path(os.path.realpath(path))

@@ -1,4 +1,4 @@
-"""How long-running functions report their progress: one callback, whatever shows it."""
+"""How long-running functions report their progress: one callback, however it is shown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ T = TypeVar("T")
 
 
 class Progress(Protocol):
-    """Called with the step being done, how much of it is done, and of how much (0 of 0: a step that is not counted)."""
+    """Called with the name of the step, how many items are done, and of how many.
+
+    0 of 0: the step is not counted.
+    """
 
     def __call__(self, step: str, done: int, total: int, /) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Commands that are shown to be pasted."""
+"""Shell commands shown to the user."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import shlex
 
 
 def shell_word(value: object) -> str:
-    """A path, or any other value, as one word of a POSIX shell's command line: in quotes where it holds a space, say."""
+    """A path or another value as one word of a POSIX shell command, quoted where necessary."""
     return shlex.quote(str(value))

@@ -1,4 +1,4 @@
-"""Ctrl-C, a polite kill and a closed terminal end a run after the step it is in, so that its state can be saved."""
+"""Stop a run after its current step on Ctrl-C, SIGTERM or SIGHUP, to save its state."""
 
 from __future__ import annotations
 
@@ -14,25 +14,21 @@ _SIGNALS = tuple(number for number in (signal.SIGINT, signal.SIGTERM, HANGUP) if
 
 
 class StopSignal:
-    """Within ``with``, the first such signal only sets ``received``; a second one does what it always does.
+    """A context in which the first such signal only sets ``received``; a second one acts as usual.
 
-    A terminal's end that is ignored stays so: whoever begins a run with nohup wants it to go on.
-
-    told  called with the first one: what it brings about may take a while
+    SIGHUP stays ignored where it is ignored: a run started with nohup is meant to go on.
     """
 
-    def __init__(self, told: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, on_signal: Callable[[], object] = lambda: None) -> None:
+        """on_signal: called at the first signal, e.g. to say that stopping takes a while."""
         self.received = False
-        self._told = told
+        self._on_signal = on_signal
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():  # only there may handlers be set
-            caught = [
-                number
-                for number in _SIGNALS
-                if number != HANGUP or signal.getsignal(number) != signal.SIG_IGN
-            ]
+            ignored = HANGUP is not None and signal.getsignal(HANGUP) == signal.SIG_IGN
+            caught = [number for number in _SIGNALS if not (number == HANGUP and ignored)]
             self._before = {number: signal.signal(number, self._handle) for number in caught}
         return self
 
@@ -46,16 +42,13 @@ class StopSignal:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received = True
-        if number != HANGUP:  # a terminal's end comes twice, from the shell and from the system
+        if number != HANGUP:  # SIGHUP comes twice, from the shell and from the system
             self._restore()
-        with suppress(
-            Exception
-        ):  # whoever watched may be gone; what counts is that the state is saved
-            self._told()
+        with suppress(Exception):  # the terminal may be gone; the state must be saved all the same
+            self._on_signal()
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
-            signal.signal(
-                number, signal.SIG_DFL if handler is None else handler
-            )  # None: it was not Python's
+            # None: the handler was not set from Python.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._before = {}

@@ -1,4 +1,8 @@
-"""A folder to work in that takes its place when all is done, and that the next one removes if its maker was killed."""
+"""Temporary folders, locked while in use, so that those of killed processes can be removed.
+
+``tempfile.TemporaryDirectory`` leaves its folder behind when the process is killed, and nothing
+tells such a folder from one in use. These are locked; the system releases a dead process's lock.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +21,16 @@ from edgetl.system.file_lock import try_lock
 
 @contextmanager
 def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
-    """A new empty folder in ``parent``, hidden, locked while in use and gone afterwards. Raises OSError.
+    """A new, empty, hidden folder in ``parent``, locked while in use and removed afterwards.
 
     name  what ``abandoned_folders`` finds it by
+
+    Raises OSError.
     """
     folder, lock = _locked_folder(parent, name)
     try:
-        with suppress(OSError):  # not every disk has rights
-            # mkdtemp's folders are for their owner alone; what the folder above gives to all in it stays.
+        with suppress(OSError):  # some file systems have no permissions
+            # mkdtemp makes it private; give it the permissions of any new folder, and keep setgid.
             folder.chmod(stat.S_IMODE(folder.stat().st_mode) & ~0o777 | 0o777 & ~umask())
         yield folder
     finally:
@@ -34,38 +40,23 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
 
 
 def abandoned_folders(parent: Path, name: str) -> Iterator[Path]:
-    """Workplaces, and what lies beside them under a longer name, whose makers were killed; in the order of their names.
+    """Temporary folders of this ``name`` whose processes were killed, sorted by name.
 
-    Each is locked while it is looked at. None where there are no locks: then they can't be told from those in use.
+    So are folders with a suffix after the whole name (".old", say). Each is locked while it is
+    yielded. Nothing is yielded where there are no locks, since it could be in use.
     """
     made = re.compile(re.escape(_prefix(name)) + r"[a-z0-9_]{8}(\.\w+)?")  # by mkdtemp
     for folder in sorted(parent.glob(f"{glob.escape(_prefix(name))}*")):
-        if (
-            made.fullmatch(folder.name)
-            and not folder.is_symlink()
-            and folder.is_dir()
-            and os.name == "posix"
-        ):
-            with suppress(OSError), _opened(folder) as handle:
+        is_ours = made.fullmatch(folder.name) and not folder.is_symlink() and folder.is_dir()
+        if is_ours and os.name == "posix":
+            with suppress(OSError), open_folder(folder) as handle:
                 if try_lock(handle):
                     yield folder
 
 
-def _locked_folder(parent: Path, name: str) -> tuple[Path, int | None]:
-    """A new folder, and the open handle that locks it. Until it is locked, another may take it for a leftover."""
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=_prefix(name), dir=parent))
-        if os.name != "posix":  # elsewhere a folder can't be opened
-            return folder, None
-        with suppress(FileNotFoundError):
-            lock = os.open(folder, os.O_RDONLY)
-            if try_lock(lock) is not False and folder.exists():
-                return folder, lock
-            os.close(lock)
-
-
 @contextmanager
-def _opened(folder: Path) -> Iterator[int]:
+def open_folder(folder: Path) -> Iterator[int]:
+    """The file descriptor of a folder, to lock or to sync. POSIX only. Raises OSError."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         yield handle
@@ -73,12 +64,26 @@ def _opened(folder: Path) -> Iterator[int]:
         os.close(handle)
 
 
-def _prefix(name: str) -> str:
-    return f".{name}-"
-
-
 def umask() -> int:
-    """What the rights of new files lack. What ``tempfile`` makes is for its owner alone, whatever this is."""
+    """The permissions that new files lack; ``tempfile`` makes private files whatever it is."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def _locked_folder(parent: Path, name: str) -> tuple[Path, int | None]:
+    """A new folder, and the file descriptor that holds its lock."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_prefix(name), dir=parent))
+        if os.name != "posix":  # elsewhere, a folder can't be opened
+            return folder, None
+        with suppress(FileNotFoundError):
+            lock = os.open(folder, os.O_RDONLY)
+            # Until it is locked, another process may take it for an abandoned one and remove it.
+            if try_lock(lock) is not False and folder.exists():
+                return folder, lock
+            os.close(lock)
+
+
+def _prefix(name: str) -> str:
+    return f".{name}-"

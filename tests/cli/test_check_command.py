@@ -20,7 +20,6 @@ from onnx import numpy_helper
 from PIL import Image
 from torch import nn
 
-from edgetl.cli import check as check_module
 from edgetl.cli.main import command
 from edgetl.exporting.bundle_writer import export_bundle
 from edgetl.parity.runtimes import RUNTIMES
@@ -107,7 +106,7 @@ def test_an_export_that_agrees_exits_0(project: Project) -> None:
     assert "PASSED" in result.stdout and "4 photos" in result.stdout
 
 
-def test_one_that_does_not_exits_1_names_the_stage_and_still_writes_every_report(
+def test_an_export_that_differs_exits_1_names_the_stage_and_writes_every_report(
     project: Project,
 ) -> None:
     damage_the_model(project)
@@ -161,26 +160,17 @@ def test_a_bundle_that_was_written_through_a_link_knows_its_checkpoint(
     )
     assert project.check().exit_code == 0
     (project.folder / "way").symlink_to(project.bundle)
-    result = CliRunner().invoke(
-        command,
-        [
-            "check",
-            str(project.folder / "way"),
-            "--images",
-            str(project.photos),
-            "--runtime",
-            "onnxruntime-cpu",
-        ],
-    )
+    line = ["check", project.folder / "way", "--images", project.photos]
+    result = CliRunner().invoke(command, [*map(str, line), "--runtime", "onnxruntime-cpu"])
     assert result.exit_code == 0, result.output
 
 
-def test_a_report_that_can_not_be_written_is_no_wrong_use(project: Project) -> None:
+def test_a_report_that_cant_be_written_exits_1(project: Project) -> None:
     result = project.check("--json", project.bundle / "model.onnx" / "report.json")
     assert result.exit_code == 1 and "can't be written" in result.output
 
 
-def test_a_report_that_can_not_be_written_costs_neither_the_others_nor_the_verdict(
+def test_a_report_that_cant_be_written_keeps_neither_the_others_nor_the_verdict_back(
     project: Project, tmp_path: Path
 ) -> None:
     result = project.check(
@@ -199,7 +189,7 @@ def test_a_torchscript_model_outside_the_bundle_is_not_opened(project: Project) 
     assert result.exit_code == 1 and "does not name it" in " ".join(result.output.split())
 
 
-def test_a_checkpoint_that_has_gone_is_named(project: Project) -> None:
+def test_a_missing_checkpoint_is_named(project: Project) -> None:
     shutil.move(project.run, project.folder / "elsewhere")
     result = project.check()
     assert result.exit_code == 2
@@ -247,13 +237,13 @@ def test_a_lone_model_needs_the_checkpoint_named(project: Project) -> None:
         ("--limit", "0"),
     ],
 )
-def test_wrong_use_exits_2(project: Project, wrong: tuple[str, str]) -> None:
+def test_wrong_arguments_exit_2(project: Project, wrong: tuple[str, str]) -> None:
     result = project.check(*wrong)
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
 
 
-def test_a_closed_pipe_costs_no_report(
+def test_reports_are_written_though_the_pipe_is_closed(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def closed(*_: object) -> None:
@@ -264,7 +254,7 @@ def test_a_closed_pipe_costs_no_report(
     assert json.loads((tmp_path / "r.json").read_text())["passed"]
 
 
-def test_two_reports_in_one_file_are_wrong_use(project: Project, tmp_path: Path) -> None:
+def test_two_reports_in_one_file_exit_2(project: Project, tmp_path: Path) -> None:
     result = project.check(
         "--json", tmp_path / "r.json", "--html", tmp_path / "../" / tmp_path.name / "r.json"
     )
@@ -280,7 +270,7 @@ def test_no_photos_exits_2(project: Project) -> None:
     assert "no photos" in result.output
 
 
-def test_photos_that_can_not_be_found_and_a_missing_package_exit_2(
+def test_an_unreadable_folder_and_a_missing_package_exit_2(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scandir = os.scandir
@@ -295,15 +285,15 @@ def test_photos_that_can_not_be_found_and_a_missing_package_exit_2(
         closed = project.check()
     assert closed.exit_code == 2 and "Permission denied" in closed.output
 
-    def without_torch(*_: object) -> object:
+    def without_torch(*_: object, **__: object) -> object:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
-    monkeypatch.setattr(check_module, "_check", without_torch)
+    monkeypatch.setattr("edgetl.parity.check_model.check", without_torch)
     missing = project.check()
     assert missing.exit_code == 2 and "edgetl check needs torch" in missing.output
 
 
-def test_a_model_that_there_is_not_exits_2(project: Project, tmp_path: Path) -> None:
+def test_a_missing_model_exits_2(project: Project, tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     for line in (
         [project.bundle, "--precision", "int8"],
@@ -317,7 +307,7 @@ def test_a_model_that_there_is_not_exits_2(project: Project, tmp_path: Path) -> 
         assert (done.exit_code, done.stdout) == (2, ""), done.output
 
 
-def test_a_runtime_that_was_asked_for_and_cant_run_exits_1(project: Project) -> None:
+def test_a_requested_runtime_that_cant_run_exits_1(project: Project) -> None:
     result = project.check("--runtime", "onnxruntime-cuda", "--runtime", "onnxruntime-cpu")
     assert result.exit_code == 1
     assert "onnxruntime-cuda" in result.stdout
@@ -327,11 +317,6 @@ def test_limit_and_tolerance(project: Project) -> None:
     result = project.check("--limit", 2, "--tolerance", 0.01)
     assert result.exit_code == 0
     assert "2 photos" in result.stdout and "tolerance 0.01" in result.stdout
-
-
-def test_a_limit_spreads_evenly(project: Project) -> None:
-    _, photos = check_module._photos(project.photos, 2)
-    assert [path.name for path in photos] == ["0.png", "1.png"]
 
 
 def test_against_another_bundle_needs_no_checkpoint(project: Project) -> None:
@@ -348,7 +333,7 @@ def test_against_another_bundle_needs_no_checkpoint(project: Project) -> None:
 
 
 def test_against_a_worse_bundle_exits_1(project: Project) -> None:
-    """The same network with its labels swapped, on photos in the folders that the old one puts them in."""
+    """The same network with its labels swapped, on photos in folders named by the old one."""
     trained, worse = checkpoint.load(project.run), project.folder / "worse"
     export_bundle(trained.network, replace(trained.card, labels=LABELS[::-1]), worse, golden=())
     predictor = Predictor(project.bundle)
@@ -356,41 +341,24 @@ def test_against_a_worse_bundle_exits_1(project: Project) -> None:
         target = project.folder / "sorted" / predictor(photo).label / photo.name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(photo, target)
-    line = [
-        "check",
-        worse,
-        "--against",
-        project.bundle,
-        "--images",
-        project.folder / "sorted",
-        "--max-accuracy-drop",
+    line = ["check", worse, "--against", project.bundle, "--images", project.folder / "sorted"]
+    results = [
+        CliRunner().invoke(command, [*map(str, line), "--max-accuracy-drop", limit])
+        for limit in ("99", "100")
     ]
-    results = [CliRunner().invoke(command, [*map(str, line), limit]) for limit in ("99", "100")]
     assert [result.exit_code for result in results] == [1, 0]
     assert "100.00 points lost, 99 allowed" in results[0].stdout
 
 
-def test_against_with_a_tolerance_the_probabilities_are_held_to_it(project: Project) -> None:
+def test_against_with_a_tolerance_limits_the_probabilities(project: Project) -> None:
     """The same network at another temperature: every label stays, every probability moves."""
-    trained, other, report = (
-        checkpoint.load(project.run),
-        project.folder / "other",
-        project.folder / "check.json",
-    )
+    trained = checkpoint.load(project.run)
+    other, report = project.folder / "other", project.folder / "check.json"
     export_bundle(trained.network, replace(trained.card, temperature=2.0), other, golden=())
-    line = [
-        "check",
-        other,
-        "--against",
-        project.bundle,
-        "--images",
-        project.photos,
-        "--json",
-        report,
-        "--tolerance",
-    ]
+    line = ["check", other, "--against", project.bundle, "--images", project.photos]
     for limit, passed in (("1e-9", False), ("1", True)):
-        result = CliRunner().invoke(command, [*map(str, line), limit])
+        options = ["--json", str(report), "--tolerance", limit]
+        result = CliRunner().invoke(command, [*map(str, line), *options])
         assert result.exit_code == (0 if passed else 1), result.output
         gates = {
             gate["name"]: gate["passed"]
@@ -420,21 +388,14 @@ def test_against_a_damaged_bundle_is_a_failure_with_its_reports(
     assert "Nothing could be compared" in page and "nan" not in page and "model.onnx" in page
 
 
-def test_a_lone_model_is_judged_as_what_it_is_said_to_be(project: Project) -> None:
-    line = [
-        "check",
-        project.bundle / "model.onnx",
-        "--checkpoint",
-        project.run,
-        "--images",
-        project.photos,
-        "--runtime",
-    ]
-    said = [
-        CliRunner().invoke(command, [*map(str, line), "predictor", *more])
+def test_a_lone_model_has_the_tolerance_of_the_given_precision(project: Project) -> None:
+    model = str(project.bundle / "model.onnx")
+    line = ["check", model, "--checkpoint", str(project.run), "--images", str(project.photos)]
+    float32, int8 = (
+        CliRunner().invoke(command, [*line, "--runtime", "predictor", *more])
         for more in ([], ["--precision", "int8"])
-    ]
-    assert "fp32, tolerance 0.0001" in said[0].stdout and "int8, tolerance 0.25" in said[1].stdout
+    )
+    assert "fp32, tolerance 0.0001" in float32.stdout and "int8, tolerance 0.25" in int8.stdout
 
 
 def test_the_help_names_every_runtime(project: Project) -> None:

@@ -59,7 +59,7 @@ def test_check_exits_0_on_warnings(photos):
     assert "0 errors, 1 warning." in result.output
 
 
-def test_file_names_that_are_not_unicode(photos, tmp_path):
+def test_a_file_name_that_is_not_unicode(photos, tmp_path):
     try:
         (photos / "cat/\udcff.jpg").write_bytes(b"")
     except OSError:
@@ -83,7 +83,7 @@ def test_split_says_what_it_did(photos, tmp_path):
     )
     assert result.exit_code == 0, result.output
     assert "17 photos in" in result.output
-    assert "1 file left out, 1 group of duplicates kept on one side." in result.output
+    assert "1 file left out, 1 group of duplicates kept together." in result.output
     values = json.loads((tmp_path / "split.json").read_text(encoding="utf-8"))
     assert [finding["paths"] for finding in values["left_out"]] == [["cat/Thumbs.db"]]
     assert sum(values["counts"]["train"].values()) + sum(values["counts"]["val"].values()) == 17
@@ -105,7 +105,7 @@ def test_a_json_file_that_can_not_be_written(photos, tmp_path):
     assert "can't be written" in result.output
 
 
-def test_split_tells_of_a_photo_in_two_classes(photos, tmp_path):
+def test_split_reports_a_photo_in_two_classes(photos, tmp_path):
     other = next(folder for folder in photos.iterdir() if folder.name != "cat")
     shutil.copy(photos / "cat/0.png", other / "copy.png")
     result = run("split", photos, tmp_path / "data", "--json", tmp_path / "split.json")

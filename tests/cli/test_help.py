@@ -1,11 +1,10 @@
-"""Every command explains itself, and the README says the same."""
+"""Every command explains itself, and the reference in the documentation says the same."""
 
 from __future__ import annotations
 
+import html
 import re
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import click
@@ -14,9 +13,8 @@ import pytest
 from edgetl.cli.main import command as program
 from edgetl.parity.runtimes import RUNTIMES
 
-ROOT = Path(__file__).parents[2]
-WRITER = runpy.run_path(str(ROOT / "scripts" / "write_help.py"))
-COMMANDS = dict(WRITER["commands"](program, "edgetl"))
+REFERENCE = runpy.run_path(str(Path(__file__).parents[2] / "scripts/site/pages.py"))
+COMMANDS = dict(REFERENCE["commands"](program, "edgetl"))
 
 
 def test_the_main_path_is_all_there() -> None:
@@ -59,10 +57,33 @@ def test_every_runtime_is_named() -> None:
     assert re.findall(r"[a-z][\w-]+", re.sub(r"\(.*?\)", "", listed[1])) == list(RUNTIMES)
 
 
-def test_the_readme_holds_the_help_texts() -> None:
-    written = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "write_help.py", "--check"],
-        capture_output=True,
-        text=True,
-    )
-    assert written.returncode == 0, written.stderr
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_reference_lists_every_option(name: str) -> None:
+    page: str = REFERENCE["command_reference"]()
+    section = page.split(f"## {name}\n")[1].split("\n## ")[0]
+    listed = re.findall(r"^`(-.*)`\n:   (.+)$", section, re.MULTILINE)
+    names = {
+        option
+        for spelling, _ in listed
+        for option in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", spelling)
+    }
+    expected = {
+        option
+        for parameter in COMMANDS[name].params
+        if isinstance(parameter, click.Option)
+        for option in (*parameter.opts, *parameter.secondary_opts)
+    }
+    assert names == expected | {"-h", "--help"}
+    texts = html.unescape(" ".join(text for _, text in listed)).replace("\\", "")
+    for parameter in COMMANDS[name].params:
+        if isinstance(parameter, click.Option) and parameter.help:
+            assert parameter.help.split("  [")[0] in texts
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_reference_explains_every_command(name: str) -> None:
+    page: str = REFERENCE["command_reference"]()
+    first_sentence = (COMMANDS[name].help or "").split(".")[0].split("\n")[0]
+    section = page.split(f"## {name}\n")[1].split("\n## ")[0]
+    assert first_sentence in section
+    assert section.count("```text") == 2  # how it is called, and an example

@@ -1,4 +1,4 @@
-"""The data doctor, on a folder with one of each fault."""
+"""The audit of a data folder, on folders with one fault each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgetl.data import audit as doctor
+from edgetl.data import audit
 from edgetl.data.audit import DataIssue, audit_folder
 from edgetl.data.image_folder import scan
 from edgetl.data.layout import class_names
@@ -49,11 +49,11 @@ def found(root: Path, kind: str) -> list[DataIssue]:
 
 
 def test_a_healthy_folder_has_no_findings(healthy):
-    diagnosis = audit_folder(healthy)
-    assert diagnosis.findings == ()
-    assert diagnosis.errors == 0
-    assert diagnosis.counts == {"train": {"cat": 3, "dog": 3}, "val": {"cat": 2, "dog": 2}}
-    assert (diagnosis.files, diagnosis.median_size, diagnosis.rotated) == (10, (80, 60), 0.0)
+    result = audit_folder(healthy)
+    assert result.findings == ()
+    assert result.errors == 0
+    assert result.counts == {"train": {"cat": 3, "dog": 3}, "val": {"cat": 2, "dog": 2}}
+    assert (result.files, result.median_size, result.rotated) == (10, (80, 60), 0.0)
 
 
 def test_a_folder_not_yet_split_is_read_as_one_part(healthy):
@@ -125,7 +125,7 @@ def test_a_file_that_may_not_be_read_is_an_error(healthy):
     assert "no such file" in finding.message
 
 
-def test_wrong_and_unusual_suffixes_and_files_that_are_no_photos(healthy):
+def test_wrong_and_unusual_suffixes_and_files_that_are_not_photos(healthy):
     save(healthy / "train/cat/really_png.jpg", scene(60), format="PNG")
     save(healthy / "train/cat/photo.bak", scene(61), format="JPEG")
     (healthy / "train/cat/Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0 catalogue")
@@ -138,9 +138,8 @@ def test_wrong_and_unusual_suffixes_and_files_that_are_no_photos(healthy):
     assert [finding.paths for finding in found(healthy, "not a photo")] == [
         ("train/cat/Thumbs.db",)
     ]
-    assert (
-        audit_folder(healthy).counts["train"]["cat"] == 4
-    )  # the PNG can be trained on, the others are not seen
+    # Training reads the PNG, but not the others.
+    assert audit_folder(healthy).counts["train"]["cat"] == 4
 
 
 def test_suffixes_of_any_case_and_spelling_are_right(healthy):
@@ -149,7 +148,7 @@ def test_suffixes_of_any_case_and_spelling_are_right(healthy):
     assert not found(healthy, "wrong suffix")
 
 
-def test_hidden_files_are_passed_over(healthy):
+def test_hidden_files_are_ignored(healthy):
     (healthy / "train/cat/.DS_Store").write_bytes(b"x")
     (healthy / "train/.cache").mkdir()
     (healthy / "train/.cache/x.jpg").write_bytes(b"x")
@@ -178,7 +177,7 @@ def test_the_same_bytes_within_one_class_are_a_warning(healthy):
     assert not found(healthy, "near duplicate")
 
 
-def test_a_lookalike_across_parts_is_a_warning_that_names_both(healthy):
+def test_a_near_duplicate_across_parts_is_a_warning_that_names_both(healthy):
     with Image.open(healthy / "train/cat/0.jpg") as original:
         save(healthy / "val/cat/smaller.png", original.resize((64, 48)))
     (finding,) = found(healthy, "near duplicate")
@@ -187,7 +186,7 @@ def test_a_lookalike_across_parts_is_a_warning_that_names_both(healthy):
     assert finding.paths == ("train/cat/0.jpg", "val/cat/smaller.png")
 
 
-def test_copies_of_a_lookalike_are_listed_with_it(healthy):
+def test_copies_of_a_near_duplicate_are_listed_with_it(healthy):
     with Image.open(healthy / "train/cat/0.jpg") as original:
         save(healthy / "train/cat/smaller.png", original.resize((64, 48)))
     shutil.copy(healthy / "train/cat/smaller.png", healthy / "val/dog/copy.png")
@@ -196,7 +195,7 @@ def test_copies_of_a_lookalike_are_listed_with_it(healthy):
 
 
 def test_tiny_and_huge_photos(healthy, monkeypatch):
-    monkeypatch.setattr(doctor, "HUGE_PIXELS", 100 * 100)
+    monkeypatch.setattr(audit, "HUGE_PIXELS", 100 * 100)
     save(healthy / "train/cat/thumb.png", scene(80, 16, 90))
     save(healthy / "train/cat/poster.png", scene(81, 101, 100))
     assert [(f.paths, f.message) for f in found(healthy, "tiny")] == [
@@ -211,9 +210,9 @@ def test_sizes_are_those_of_the_upright_photo_and_turned_ones_are_counted(tmp_pa
             exif = Image.Exif()
             exif[0x0112] = 6 if name == "a" else 1
             save(tmp_path / name / f"{number}.jpg", scene(90 + 10 * number + ord(name)), exif=exif)
-    diagnosis = audit_folder(tmp_path)
-    assert diagnosis.rotated == 0.5
-    assert sorted({diagnosis.median_size}) in ([(60, 80)], [(80, 60)])
+    result = audit_folder(tmp_path)
+    assert result.rotated == 0.5
+    assert sorted({result.median_size}) in ([(60, 80)], [(80, 60)])
 
 
 def test_uneven_classes(tmp_path):
@@ -249,19 +248,19 @@ def test_photos_outside_the_classes(healthy):
     ]
 
 
-def test_what_training_can_not_split_is_said_before_it_does(tmp_path):
-    for name in ("a", "b"):  # the same photo: whichever side it is on, it is missed on the other
+def test_a_folder_that_training_can_not_split_is_an_error(tmp_path):
+    for name in ("a", "b"):  # the same photo, which is missing in one of the parts
         for label in (name, f"{name}2"):
             save(tmp_path / label / "0.jpg", scene(ord(name)))
     findings = found(tmp_path, "classes")
     assert [finding.message.split(",")[0] for finding in findings] == [
-        "no photo would be there to validate on"
+        "there would be no photo to validate on"
     ]
     with pytest.raises(DataError, match="no photo fell into the validation part"):
         scan(tmp_path)
 
 
-def test_a_single_photo_is_trained_on_and_of_two_one_is_judged_on(tmp_path):
+def test_a_single_photo_is_for_training_and_one_of_two_for_validation(tmp_path):
     for seed in range(40):
         save(
             tmp_path / {0: "lone", 1: "two", 2: "two"}.get(seed, "many") / f"{seed}.jpg",
@@ -277,7 +276,7 @@ def test_a_single_photo_is_trained_on_and_of_two_one_is_judged_on(tmp_path):
     assert (folders.train_counts[2], folders.val_counts[2]) == (1, 1)
 
 
-def test_photos_with_nothing_to_see_are_told(healthy):
+def test_blank_and_dark_photos_are_warnings(healthy):
     save(healthy / "train/cat/blank.jpg", Image.new("RGB", (80, 60), (200, 10, 10)))
     plate = np.full((600, 800, 3), 128, np.uint8)
     plate[300:303, 100:400] = 0
@@ -299,7 +298,7 @@ def test_photos_with_nothing_to_see_are_told(healthy):
 
 
 def test_a_mirrored_or_turned_copy_of_the_same_class_is_a_leak(healthy):
-    """In two classes it may be what tells them apart, as with arrows."""
+    """In two classes, the orientation may be what tells them apart, as with arrows."""
     save(healthy / "train/cat/new.jpg", scene(50))
     save(
         healthy / "val/cat/mirrored.jpg",
@@ -309,7 +308,7 @@ def test_a_mirrored_or_turned_copy_of_the_same_class_is_a_leak(healthy):
     save(healthy / "val/cat/turned.jpg", scene(50).transpose(Image.Transpose.ROTATE_90), quality=80)
     save(healthy / "val/dog/turned.jpg", scene(50).transpose(Image.Transpose.ROTATE_180))
     (finding,) = found(healthy, "near duplicate")
-    assert finding.message == "3 photos that look the same, mirrored or turned, in train and val"
+    assert finding.message == "3 photos that look the same, mirrored or rotated, in train and val"
     assert finding.paths == ("train/cat/new.jpg", "val/cat/mirrored.jpg", "val/cat/turned.jpg")
 
 
@@ -328,11 +327,11 @@ def test_a_cropped_copy_is_not_called_turned(tmp_path, share):
         save(tmp_path / "b" / f"{seed}.jpg", scene(seed + 100, 400, 300))
     findings = found(tmp_path, "near duplicate")
     assert len(findings) > 10 and not [
-        finding for finding in findings if "turned" in finding.message
+        finding for finding in findings if "rotated" in finding.message
     ]
 
 
-def test_a_copy_and_a_mirrored_one_are_told_together(healthy):
+def test_a_copy_and_a_mirrored_one_are_one_finding(healthy):
     save(healthy / "train/cat/new.jpg", scene(50))
     save(healthy / "train/dog/copy.jpg", scene(50), quality=60)
     save(
@@ -343,12 +342,12 @@ def test_a_copy_and_a_mirrored_one_are_told_together(healthy):
     (finding,) = found(healthy, "near duplicate")
     assert (
         finding.message
-        == "3 photos that look the same, mirrored or turned, labelled 'cat' and 'dog'"
+        == "3 photos that look the same, mirrored or rotated, labelled 'cat' and 'dog'"
     )
 
 
-def test_many_things_of_one_form_lying_this_way_or_that_are_no_copies(healthy):
-    """Each looks nearly like the next one, turned; of one photo there are eight positions."""
+def test_many_objects_of_one_shape_in_any_orientation_are_not_copies(healthy):
+    """Each looks nearly like the next one, rotated; one photo has eight orientations."""
     for number in range(12):
         photo = Image.blend(scene(50), scene(51), 0.04 * number)
         turns = [None, *Image.Transpose]
@@ -368,7 +367,7 @@ def test_many_things_of_one_form_lying_this_way_or_that_are_no_copies(healthy):
     assert len(found(healthy, "near duplicate")[0].paths) == 8
 
 
-def test_lookalikes_that_training_would_tear_apart_are_a_leak(tmp_path):
+def test_near_duplicates_that_training_would_separate_are_a_leak(tmp_path):
     for seed in range(12):
         for quality in (95, 80, 60, 40):
             save(
@@ -391,7 +390,7 @@ def test_lookalikes_that_training_would_tear_apart_are_a_leak(tmp_path):
     assert {leak.paths[0].split("/")[1].split()[0] for leak in leaks} == torn
 
 
-def test_a_folder_that_is_no_text_is_an_error_as_in_training(healthy):
+def test_a_folder_name_that_is_not_unicode_is_an_error_as_in_training(healthy):
     for part in ("train", "val"):
         save(
             Path(os.fsdecode(os.fsencode(healthy / part) + b"/b\xff")) / "1.jpg",
@@ -402,13 +401,13 @@ def test_a_folder_that_is_no_text_is_an_error_as_in_training(healthy):
         scan(healthy)
 
 
-def test_what_is_too_long_and_thin_to_be_resized_is_an_error(healthy):
+def test_a_photo_too_long_and_thin_to_be_resized_is_an_error(healthy):
     save(healthy / "val/cat/line.png", Image.new("RGB", (1600, 1)))
     (finding,) = found(healthy, "unreadable")
     assert finding.level == "error" and "too long and thin" in finding.message
 
 
-def test_a_photo_that_another_format_trips_over_is_looked_at_all_the_same(healthy):
+def test_a_photo_that_confuses_another_format_is_read(healthy):
     """Pillow's own look at this whole TGA file ends in an error of its IPTC reader."""
     header = (
         bytes([0x1C, 1, 1])
@@ -420,19 +419,19 @@ def test_a_photo_that_another_format_trips_over_is_looked_at_all_the_same(health
     assert audit_folder(healthy).counts["train"]["cat"] == 4
 
 
-def test_a_test_part_is_searched_for_what_it_shares_and_for_nothing_else(healthy):
+def test_the_test_part_is_searched_only_for_duplicates(healthy):
     save(healthy / "test/cat/new.jpg", scene(90))
     shutil.copy(healthy / "train/cat/0.jpg", healthy / "test/cat/copy.jpg")
-    diagnosis = audit_folder(healthy)
-    assert diagnosis.counts["test"] == {"cat": 2}
-    assert [finding.message for finding in diagnosis.findings] == [
+    result = audit_folder(healthy)
+    assert result.counts["test"] == {"cat": 2}
+    assert [finding.message for finding in result.findings] == [
         "the same bytes 2 times, in test and train"
     ]
     assert any("is left alone" in warning for warning in scan(healthy).warnings)
 
 
 @pytest.mark.parametrize("kind", ["through a file", "to itself"])
-def test_a_link_that_can_not_be_followed_spoils_only_itself(healthy, kind):
+def test_a_broken_link_affects_only_itself(healthy, kind):
     link = healthy / "train/cat/lost.jpg"
     link.symlink_to(healthy / "train/cat/0.jpg/x.jpg" if kind == "through a file" else "lost.jpg")
     assert [finding.paths for finding in found(healthy, "unreadable")] == [("train/cat/lost.jpg",)]
@@ -441,14 +440,14 @@ def test_a_link_that_can_not_be_followed_spoils_only_itself(healthy, kind):
     assert class_names(healthy / "train") == ["cat", "dog"]
 
 
-def test_without_val_a_test_part_is_not_taken_for_it(healthy):
+def test_a_test_part_is_not_used_as_val(healthy):
     (healthy / "val").rename(healthy / "test")
     with pytest.raises(DataError, match=r"has train/ and test/, but no val/") as refused:
         audit_folder(healthy)
     assert "edgetl data split" in str(refused.value.hint)
 
 
-def test_half_a_layout_and_no_folder_are_refused(healthy, tmp_path):
+def test_one_part_without_the_other_and_no_folder_are_refused(healthy, tmp_path):
     shutil.rmtree(healthy / "val")
     with pytest.raises(DataError, match=r"has train/, but no val/"):
         audit_folder(healthy)
@@ -456,11 +455,11 @@ def test_half_a_layout_and_no_folder_are_refused(healthy, tmp_path):
         audit_folder(tmp_path / "nowhere")
 
 
-def test_the_answer_does_not_depend_on_threads_and_is_json(healthy):
+def test_the_result_does_not_depend_on_threads_and_is_json(healthy):
     shutil.copy(healthy / "train/cat/0.jpg", healthy / "val/cat/花.jpg")
-    calls: list[tuple[int, int]] = []
-    one = audit_folder(healthy, threads=1, progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(done, 11) for done in range(1, 12)]
+    calls: list[tuple[str, int, int]] = []
+    one = audit_folder(healthy, threads=1, progress=lambda *call: calls.append(call))
+    assert calls == [("Reading photos", done, 11) for done in range(12)]
     assert one == audit_folder(healthy, threads=5)
     values = json.loads(json.dumps(one.to_dict()))
     assert (values["errors"], values["findings"][0]["paths"]) == (

@@ -1,4 +1,7 @@
-"""Photos that look the same: found after every usual change, and not among photos that differ."""
+"""Near duplicates: found after every usual change, and not among photos that differ.
+
+Private names are used to reach all code paths of the search with few photos, and to count its work.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,13 @@ from PIL import Image, ImageEnhance, ImageFilter
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from edgetl.data import fingerprints as duplicates
-from edgetl.data.fingerprints import Fingerprint, fingerprint, near_groups, turned_groups
+from edgetl.data import fingerprints
+from edgetl.data.fingerprints import (
+    Fingerprint,
+    fingerprint,
+    near_duplicate_groups,
+    rotated_duplicate_groups,
+)
 
 
 def scene(seed: int, width: int = 160, height: int = 120) -> Image.Image:
@@ -46,28 +54,30 @@ CHANGES = {
 def test_a_changed_copy_is_found_among_other_photos(change):
     others = [fingerprint(scene(seed)) for seed in range(40)]
     copy = fingerprint(CHANGES[change](scene(7)))
-    assert near_groups([*others, copy]) == [[7, 40]]
+    assert near_duplicate_groups([*others, copy]) == [[7, 40]]
 
 
-@pytest.mark.parametrize("find", [near_groups, turned_groups])
+@pytest.mark.parametrize("find", [near_duplicate_groups, rotated_duplicate_groups])
 def test_different_photos_are_not_near(find):
     assert find([fingerprint(scene(seed)) for seed in range(400)]) == []
 
 
 @pytest.mark.parametrize("turn", [None, *Image.Transpose])
-def test_a_copy_is_found_in_each_of_the_eight_positions(turn):
+def test_a_copy_is_found_in_each_of_the_eight_orientations(turn):
     photos = [scene(seed) for seed in range(40)]
     copies = [reencoded(photo if turn is None else photo.transpose(turn)) for photo in photos]
     prints = [fingerprint(photo) for photo in (*photos, *copies)]
-    assert turned_groups(prints) == [[number, number + 40] for number in range(40)]
-    assert near_groups(prints) == ([] if turn is not None else turned_groups(prints))
+    assert rotated_duplicate_groups(prints) == [[number, number + 40] for number in range(40)]
+    assert near_duplicate_groups(prints) == (
+        [] if turn is not None else rotated_duplicate_groups(prints)
+    )
 
 
-def test_like_hashes_of_unlike_thumbnails_are_refused():
+def test_similar_hashes_of_different_thumbnails_are_refused():
     print_ = fingerprint(scene(1))
     other = fingerprint(scene(2))
-    assert near_groups([print_, Fingerprint(print_.hash, other.thumbnail)]) == []
-    assert near_groups([print_, Fingerprint(other.hash, print_.thumbnail)]) == []
+    assert near_duplicate_groups([print_, Fingerprint(print_.hash, other.thumbnail)]) == []
+    assert near_duplicate_groups([print_, Fingerprint(other.hash, print_.thumbnail)]) == []
 
 
 def test_flat_photos_have_no_fingerprint():
@@ -79,11 +89,11 @@ def bits_apart(a: int, b: int) -> int:
     return (a ^ b).bit_count()
 
 
-@pytest.mark.parametrize("partners", [duplicates._FEW_PARTNERS, 0])
-@pytest.mark.parametrize("block", [duplicates._BLOCK, 50])
+@pytest.mark.parametrize("partners", [fingerprints._FEW_PARTNERS, 0])
+@pytest.mark.parametrize("block", [fingerprints._BLOCK, 50])
 def test_multi_index_hashing_finds_what_comparing_all_pairs_finds(monkeypatch, block, partners):
-    monkeypatch.setattr(duplicates, "_BLOCK", block)
-    monkeypatch.setattr(duplicates, "_FEW_PARTNERS", partners)
+    monkeypatch.setattr(fingerprints, "_BLOCK", block)
+    monkeypatch.setattr(fingerprints, "_FEW_PARTNERS", partners)
     rng = np.random.default_rng(0)
     hashes = [int(value) for value in rng.integers(0, 2**64, 300, np.uint64)]
     for number in range(300):  # copies with 0 to 11 bits flipped, anywhere
@@ -93,19 +103,19 @@ def test_multi_index_hashing_finds_what_comparing_all_pairs_finds(monkeypatch, b
         [i, j]
         for i in range(len(hashes))
         for j in range(i + 1, len(hashes))
-        if bits_apart(hashes[i], hashes[j]) <= duplicates.MAX_DISTANCE
+        if bits_apart(hashes[i], hashes[j]) <= fingerprints.MAX_DISTANCE
     ]
     thumbnail = rng.integers(0, 256, (16, 16), np.uint8)
     assert len(expected) >= 200
-    assert near_groups([Fingerprint(value, thumbnail) for value in hashes]) == expected
+    assert near_duplicate_groups([Fingerprint(value, thumbnail) for value in hashes]) == expected
 
 
-def test_crowds_are_tied_together_and_stay_affordable(monkeypatch):
-    """2,000 photos of one camera, and 2,000 of another: compared with a few of their like, and with the others."""
+def test_photos_of_fixed_cameras_are_grouped_without_comparing_all_pairs(monkeypatch):
+    """1,000 photos of one camera, and 1,000 of another."""
     compared = []
-    distances = duplicates._distances
+    distances = fingerprints._distances
     monkeypatch.setattr(
-        duplicates,
+        fingerprints,
         "_distances",
         lambda left, right: compared.append(len(left)) or distances(left, right),
     )
@@ -113,19 +123,19 @@ def test_crowds_are_tied_together_and_stay_affordable(monkeypatch):
     prints = []
     for seed in (1, 2):
         print_ = fingerprint(scene(seed))
-        for _ in range(2000):
+        for _ in range(1000):
             flipped = sum(1 << int(bit) for bit in rng.choice(64, 2, replace=False))
             prints.append(Fingerprint(print_.hash ^ flipped, print_.thumbnail))
     order = rng.permutation(len(prints))
-    groups = near_groups([prints[place] for place in order])
+    groups = near_duplicate_groups([prints[place] for place in order])
     assert groups == sorted(
-        (np.flatnonzero(order // 2000 == camera).tolist() for camera in (0, 1)), key=min
+        (np.flatnonzero(order // 1000 == camera).tolist() for camera in (0, 1)), key=min
     )
-    assert sum(compared) < 64 * duplicates._FEW_PARTNERS * len(prints) / 2
+    assert sum(compared) < 64 * fingerprints._FEW_PARTNERS * len(prints) / 2
 
 
-def test_a_crowd_does_not_hide_a_copy():
-    """In buckets of many unlike photos, all are compared: these two share nothing but such a bucket."""
+def test_a_crowded_bucket_does_not_hide_a_copy():
+    """In buckets of many different photos, all are compared: these two share only such a bucket."""
     rng = np.random.default_rng(0)
     for place in range(60):
         thumbnails = rng.integers(0, 256, (60, 16, 16), np.uint8)
@@ -135,11 +145,11 @@ def test_a_crowd_does_not_hide_a_copy():
         ]
         changed = sum(0b11 << 16 * part for part in (1, 2, 3))
         prints.insert(place, Fingerprint(prints[-1].hash ^ changed, thumbnails[-1]))
-        assert near_groups(prints) == [[place, 60]]
+        assert near_duplicate_groups(prints) == [[place, 60]]
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_crowded_clusters_are_grouped_as_comparing_all_pairs_does(seed):
+def test_clusters_are_grouped_as_by_comparing_all_pairs(seed):
     rng = np.random.default_rng(seed)
     centres = [int(rng.integers(1 << 63)) for _ in range(rng.integers(1, 5))]
     thumbnails = rng.integers(0, 256, (3, 16, 16), np.uint8)
@@ -152,14 +162,14 @@ def test_crowded_clusters_are_grouped_as_comparing_all_pairs_does(seed):
         Fingerprint(value, thumbnails[look]) for value, look in zip(hashes, looks, strict=True)
     ]
     near = [
-        [bits_apart(one, other) <= duplicates.MAX_DISTANCE for other in hashes] for one in hashes
+        [bits_apart(one, other) <= fingerprints.MAX_DISTANCE for other in hashes] for one in hashes
     ]
     same = np.array(near) & (np.array(looks)[:, None] == np.array(looks))
     _, names = connected_components(csr_array(same), directed=False)
     groups = [np.flatnonzero(names == name).tolist() for name in dict.fromkeys(names.tolist())]
-    assert near_groups(prints) == [group for group in groups if len(group) > 1]
+    assert near_duplicate_groups(prints) == [group for group in groups if len(group) > 1]
 
 
 @pytest.mark.parametrize("prints", [[], [fingerprint(scene(1))]])
 def test_fewer_than_two_photos_have_no_group(prints):
-    assert near_groups(prints) == turned_groups(prints) == []
+    assert near_duplicate_groups(prints) == rotated_duplicate_groups(prints) == []

@@ -1,4 +1,4 @@
-"""Dealing groups of photos to train and val: shares met, nobody stranded who need not be."""
+"""Assigning groups of photos to train and val: shares are met, classes are in both parts."""
 
 from __future__ import annotations
 
@@ -8,21 +8,19 @@ from collections import Counter
 
 import pytest
 
-from edgetl.data.group_split import deal
+from edgetl.data.group_split import assign_groups
 
 
-def sides_of(groups, dealt, name):
-    return {side for group, side in zip(groups, dealt, strict=True) if name in group}
+def parts_of(groups, assigned, name):
+    return {side for group, side in zip(groups, assigned, strict=True) if name in group}
 
 
 @pytest.mark.parametrize(
     ("photos", "share", "validating"),
     [(10, 0.2, 2), (13, 0.2, 3), (12, 0.2, 2), (5, 0.5, 3), (7, 0.9, 6)],
 )
-def test_photos_of_one_class_are_dealt_by_the_share_the_first_ones_validating(
-    photos, share, validating
-):
-    assert deal([{"cat": 1}] * photos, share) == [True] * validating + [False] * (
+def test_the_first_photos_of_a_class_validate_up_to_its_share(photos, share, validating):
+    assert assign_groups([{"cat": 1}] * photos, share) == [True] * validating + [False] * (
         photos - validating
     )
 
@@ -40,57 +38,64 @@ def test_photos_of_one_class_are_dealt_by_the_share_the_first_ones_validating(
     ],
 )
 def test_groups_come_as_near_to_the_share_as_one_group_allows(sizes, validating):
-    dealt = deal([{"cat": size} for size in sizes], 0.2)
-    assert [number for number, side in enumerate(dealt) if side] == validating
+    assigned = assign_groups([{"cat": size} for size in sizes], 0.2)
+    assert [number for number, side in enumerate(assigned) if side] == validating
 
 
 def test_what_validates_for_one_class_counts_for_the_next():
     groups = [{"cat": 1, "dog": 1}, {"cat": 1, "dog": 1}, *[{"dog": 1}] * 8]
-    assert deal(groups, 0.5) == [True, False] + [True] * 4 + [False] * 4
+    assert assign_groups(groups, 0.5) == [True, False] + [True] * 4 + [False] * 4
 
 
-def test_photos_of_one_class_alone_come_first():
+def test_groups_of_a_single_class_come_first():
     groups = [{"cat": 2, "dog": 2}, *[{"cat": 1}] * 8, *[{"dog": 1}] * 8]
-    assert deal(groups, 0.2) == [False, *[True] * 2, *[False] * 6, *[True] * 2, *[False] * 6]
+    assert assign_groups(groups, 0.2) == [
+        False,
+        *[True] * 2,
+        *[False] * 6,
+        *[True] * 2,
+        *[False] * 6,
+    ]
 
 
 @pytest.mark.parametrize("share", [0.001, 0.999])
-def test_each_class_is_on_both_sides_however_small_the_share(share):
+def test_each_class_is_in_both_parts_however_small_the_share(share):
     groups = [{"cat": 5}, {"cat": 2}, {"cat": 3}, {"dog": 1}, {"dog": 1}]
-    dealt = deal(groups, share)
-    assert sides_of(groups, dealt, "cat") == sides_of(groups, dealt, "dog") == {True, False}
-    assert dealt[:3] in (
-        [False, True, False],
-        [True, False, True],
-    )  # the smallest of those that could move
+    assigned = assign_groups(groups, share)
+    assert parts_of(groups, assigned, "cat") == parts_of(groups, assigned, "dog") == {True, False}
+    # The smallest group that could move is in the other part.
+    assert assigned[:3] in ([False, True, False], [True, False, True])
 
 
-def test_a_class_of_one_group_stays_where_it_fell():
-    assert deal([{"cat": 1}, {"dog": 1}, {"dog": 1}], 0.5)[1:] in ([True, False], [False, True])
+def test_a_class_of_one_group_does_not_disturb_the_others():
+    assert assign_groups([{"cat": 1}, {"dog": 1}, {"dog": 1}], 0.5)[1:] in (
+        [True, False],
+        [False, True],
+    )
 
 
-def test_classes_in_a_long_chain_end_on_both_sides():
-    """Each of two groups, which it shares with the classes beside it: from the first one's sides all others follow."""
+def test_classes_in_a_long_chain_end_in_both_parts():
+    """Each class has two groups, shared with its neighbours: the first one decides all others."""
     for seed in range(20):
         order = random.Random(seed)
         chain = [{str(number): 1, str(number + 1): 1} for number in range(200)]
         order.shuffle(chain)
-        dealt = deal(chain, 0.2)
+        assigned = assign_groups(chain, 0.2)
         for number in range(1, 200):
-            assert sides_of(chain, dealt, str(number)) == {True, False}
+            assert parts_of(chain, assigned, str(number)) == {True, False}
 
 
-def test_classes_of_two_groups_that_hang_together_as_a_tree_end_on_both_sides():
+def test_classes_of_two_groups_that_form_a_tree_end_in_both_parts():
     order = random.Random(3)
     groups: list[dict[str, int]] = [{} for _ in range(300)]
     for number in range(1, 300):
         for group in (number, order.randrange(number)):
             groups[group][str(number)] = 1
-    dealt = deal(groups, 0.2)
-    assert all(sides_of(groups, dealt, str(number)) == {True, False} for number in range(1, 300))
+    assigned = assign_groups(groups, 0.2)
+    assert all(parts_of(groups, assigned, str(number)) == {True, False} for number in range(1, 300))
 
 
-def test_a_side_for_everything_is_found_wherever_there_is_one():
+def test_an_assignment_with_all_classes_in_both_parts_is_found_if_there_is_one():
     order = random.Random(7)
     possible = 0
     for _ in range(1500):
@@ -102,40 +107,40 @@ def test_a_side_for_everything_is_found_wherever_there_is_one():
         spread = [name for name in names if sum(name in group for group in groups) > 1]
         ways = itertools.product([False, True], repeat=len(groups))
         if not any(
-            all(sides_of(groups, way, name) == {True, False} for name in spread) for way in ways
+            all(parts_of(groups, way, name) == {True, False} for name in spread) for way in ways
         ):
             continue
         possible += 1
-        dealt = deal(groups, order.choice([0.2, 0.5, 0.8]))
-        assert all(sides_of(groups, dealt, name) == {True, False} for name in spread), groups
+        assigned = assign_groups(groups, order.choice([0.2, 0.5, 0.8]))
+        assert all(parts_of(groups, assigned, name) == {True, False} for name in spread), groups
     assert possible > 1000
 
 
-def test_the_search_ends_where_there_is_none():
+def test_the_search_ends_if_there_is_none():
     triangle = [{"a": 1, "b": 1}, {"b": 1, "c": 1}, {"c": 1, "a": 1}]
-    dealt = deal(triangle, 0.5)
-    assert sum(sides_of(triangle, dealt, name) == {True, False} for name in "abc") == 2
+    assigned = assign_groups(triangle, 0.5)
+    assert sum(parts_of(triangle, assigned, name) == {True, False} for name in "abc") == 2
 
 
-def test_thousands_of_classes_are_no_matter():
-    """Of two photos each, both would be on one side at first."""
+def test_thousands_of_classes_are_fast():
+    """Of two photos each, both would be in one part at first."""
     groups = [{str(number // 2): 1} for number in range(40_000)]
-    dealt = deal(groups, 0.2)
-    assert sum(dealt) == 20_000 and all(
-        one != other for one, other in zip(dealt[::2], dealt[1::2], strict=True)
+    assigned = assign_groups(groups, 0.2)
+    assert sum(assigned) == 20_000 and all(
+        one != other for one, other in zip(assigned[::2], assigned[1::2], strict=True)
     )
 
 
-def test_a_class_that_holds_photos_of_others_leaves_them_their_shares():
-    """As a class for everything would: it makes up for them with photos of its own."""
+def test_a_class_with_the_photos_of_others_leaves_them_their_shares():
+    """It makes up for them with photos of its own."""
     groups = (
         [{"all": 1, "dog": 1} for _ in range(10)]
         + [{"all": 1, "cat": 1} for _ in range(20)]
         + [{"all": 1}] * 70
     )
     random.Random(0).shuffle(groups)
-    dealt = deal(groups, 0.2)
+    assigned = assign_groups(groups, 0.2)
     validating = Counter(
-        name for group, side in zip(groups, dealt, strict=True) if side for name in group
+        name for group, side in zip(groups, assigned, strict=True) if side for name in group
     )
     assert validating == {"dog": 2, "cat": 4, "all": 20}

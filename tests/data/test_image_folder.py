@@ -1,4 +1,4 @@
-"""Reading data folders: layouts, the split, and what is said about folders that can't be trained on."""
+"""Reading data folders: layouts, the split, and errors for folders that can't be trained on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgetl.data.audit import audit_folder
-from edgetl.data.image_folder import _listed, find_unreadable, scan
+from edgetl.data.image_folder import find_unreadable, scan
 from edgetl.data.layout import falls_into_val, validation_digests
 from edgetl.errors import DataError
 
@@ -62,7 +62,7 @@ def test_a_larger_share_only_moves_photos_into_validation(one_folder):
     )
 
 
-def test_renamed_photos_and_copies_stay_on_their_side(one_folder):
+def test_renamed_photos_and_copies_stay_in_their_part(one_folder):
     before = scan(one_folder)
     judged = before.val[0].path
     judged.rename(judged.with_name("zzz.png"))
@@ -105,24 +105,24 @@ def test_classes_that_differ_between_the_parts_are_named(two_parts, write_photos
         scan(two_parts)
 
 
-def test_a_class_that_is_missing_on_one_side_is_named(tmp_path, write_photos):
+def test_a_class_that_is_missing_in_one_part_is_named(tmp_path, write_photos):
     write_photos(tmp_path / "train", {"cat": 1, "dog": 1})
     write_photos(tmp_path / "val", {"cat": 1}, first=1)
     with pytest.raises(DataError, match="differ; only in train/: dog"):
         scan(tmp_path)
 
 
-def test_names_that_only_look_the_same_are_spelled_out(tmp_path, write_photos):
+def test_class_names_that_only_look_the_same_are_shown_with_escapes(tmp_path, write_photos):
     write_photos(tmp_path / "train", {"caf\u00e9": 1, "dog": 1})
     write_photos(tmp_path / "val", {"cafe\u0301": 1, "dog": 1}, first=1)
     with pytest.raises(
         DataError, match=r"only in train/: 'caf\\xe9'; only in val/: 'cafe\\u0301'\."
     ) as caught:
         scan(tmp_path)
-    assert "of the same letters" in caught.value.hint
+    assert "of the same characters" in caught.value.hint
 
 
-def test_half_a_layout_is_not_taken_for_classes(two_parts):
+def test_one_part_without_the_other_is_refused(two_parts):
     (two_parts / "val").rename(two_parts / "validation")
     with pytest.raises(DataError, match=r"Rename validation/ to val/"):
         scan(two_parts)
@@ -139,17 +139,15 @@ def test_a_missing_folder_and_an_impossible_share_are_refused(two_parts, tmp_pat
 
 
 @pytest.mark.parametrize(("share", "train", "val"), [(0.999999, 1, 2), (0.000001, 2, 1)])
-def test_of_each_class_there_is_something_to_train_on_and_to_judge_by(
-    tmp_path, write_photos, share, train, val
-):
+def test_each_class_has_photos_in_both_parts(tmp_path, write_photos, share, train, val):
     write_photos(tmp_path, {"ash": 3, "brick": 3})
     folders = scan(tmp_path, val_fraction=share)
     assert (folders.train_counts, folders.val_counts) == ([train] * 2, [val] * 2)
     assert not folders.warnings
 
 
-def test_classes_that_share_photos_keep_something_to_train_on():
-    """Digests that validate by themselves, at a share of a half: those below 8."""
+def test_classes_that_share_photos_keep_training_photos():
+    """At a share of a half, digests below 8 are for validation."""
     low, high, higher = ("0" * 64, "8" * 64, "f" * 64)
     for classes, validates in [
         ([[low], [low, high]], {high}),  # the first class has nothing else to train on
@@ -162,7 +160,7 @@ def test_classes_that_share_photos_keep_something_to_train_on():
         assert validation_digests(classes, 0.5) == validates
 
 
-def test_only_in_tiny_classes_a_new_photo_moves_another(tmp_path, write_photos):
+def test_new_photos_move_others_only_in_tiny_classes(tmp_path, write_photos):
     write_photos(tmp_path, {"ash": 3, "brick": 60})
     before = scan(tmp_path, val_fraction=0.2)
     write_photos(tmp_path, {"ash": 60, "brick": 30}, first=200)
@@ -174,7 +172,7 @@ def test_only_in_tiny_classes_a_new_photo_moves_another(tmp_path, write_photos):
         assert (sample in after.val) == falls_into_val(sample.digest, 0.2)
 
 
-def test_a_copy_in_both_parts_is_warned_of(two_parts):
+def test_a_warning_names_copies_in_both_parts(two_parts):
     shutil.copy(two_parts / "train/ash/000.png", two_parts / "val/ash/copy.png")
     assert "1 photo in train/ and val/ at once" in scan(two_parts).warnings[0]
 
@@ -199,7 +197,7 @@ def test_an_unreadable_validation_photo_is_an_error_that_names_it(two_parts):
         folders.without({two_parts / "val/brick/100.png": "cut short"})
 
 
-def test_without_a_val_folder_photos_on_either_side_are_left_out(tmp_path, write_photos):
+def test_without_a_val_folder_unreadable_photos_of_both_parts_are_left_out(tmp_path, write_photos):
     write_photos(tmp_path, {"ash": 12, "brick": 12})
     folders = scan(tmp_path)
     broken = (folders.train[0].path, folders.val[0].path)
@@ -213,7 +211,7 @@ def test_without_a_val_folder_photos_on_either_side_are_left_out(tmp_path, write
         folders.without({sample.path: "cut short" for sample in folders.val})
 
 
-def test_a_class_that_can_only_be_judged_by_unreadable_photos_is_told_of(tmp_path, write_photos):
+def test_a_warning_names_a_class_without_readable_validation_photos(tmp_path, write_photos):
     write_photos(tmp_path, {"ash": 12, "brick": 12})
     folders = scan(tmp_path)
     assert not folders.warnings
@@ -225,7 +223,7 @@ def test_a_class_that_can_only_be_judged_by_unreadable_photos_is_told_of(tmp_pat
     )
 
 
-def test_empty_files_are_no_copies_of_one_photo(two_parts):
+def test_empty_files_are_not_duplicates(two_parts):
     for name in ("train/ash", "train/brick", "val/ash"):
         (two_parts / name / "empty.jpg").touch()
     assert not scan(two_parts).warnings
@@ -240,7 +238,7 @@ def test_a_class_left_without_readable_photos_is_an_error(two_parts):
 @pytest.mark.parametrize(
     "names", [("Train", "Val"), ("training", "validation"), ("TRAIN", "Test", "valid")]
 )
-def test_parts_under_other_names_are_no_classes(tmp_path, write_photos, names):
+def test_parts_with_other_names_are_not_classes(tmp_path, write_photos, names):
     for name in names:
         write_photos(tmp_path / name, {"ash": 3, "brick": 3})
     with pytest.raises(DataError, match="parts of data, not classes") as caught:
@@ -249,7 +247,7 @@ def test_parts_under_other_names_are_no_classes(tmp_path, write_photos, names):
 
 
 @pytest.mark.parametrize("inner", [("train", "val"), ("Train", "test")])
-def test_a_data_folder_is_no_class(tmp_path, write_photos, inner):
+def test_a_data_folder_is_not_a_class(tmp_path, write_photos, inner):
     for name in inner:
         write_photos(tmp_path / "pets" / name, {"ash": 3, "brick": 3})
     write_photos(tmp_path, {"other": 4})
@@ -258,7 +256,7 @@ def test_a_data_folder_is_no_class(tmp_path, write_photos, inner):
     assert f"Name {tmp_path / 'pets'}" in caught.value.hint
 
 
-def test_a_folder_too_high_is_told_where_to_look(tmp_path, write_photos):
+def test_the_hint_for_a_parent_folder_names_the_data_folder(tmp_path, write_photos):
     write_photos(tmp_path / "archive", {"ash": 3, "brick": 3})
     with pytest.raises(DataError, match="one class folder only, archive") as caught:
         scan(tmp_path)
@@ -267,9 +265,9 @@ def test_a_folder_too_high_is_told_where_to_look(tmp_path, write_photos):
     (warning,) = [
         text for text in scan(tmp_path, val_fraction=0.4).warnings if "further below" in text
     ]
-    assert (
-        warning
-        == "All photos of archive lie in folders further below (ash, brick): each counts as one of its class."
+    assert warning == (
+        "All photos of archive lie in folders further below (ash, brick): "
+        "each counts as one of its class."
     )
     write_photos(tmp_path, {"archive": 20})
     assert not [
@@ -277,13 +275,13 @@ def test_a_folder_too_high_is_told_where_to_look(tmp_path, write_photos):
     ]
 
 
-def test_a_linked_folder_below_a_class_is_told_of(two_parts, tmp_path):
+def test_a_warning_names_links_below_a_class(two_parts, tmp_path):
     (two_parts / "train" / "ash" / "more").symlink_to(two_parts / "val" / "ash")
     assert "Links to folders below a class are not followed: ash/more." in scan(two_parts).warnings
     assert any("ash/more" in finding.message for finding in audit_folder(two_parts).findings)
 
 
-def test_what_macos_adds_to_archives_is_no_class(tmp_path, write_photos):
+def test_what_macos_adds_to_archives_is_not_a_class(tmp_path, write_photos):
     write_photos(tmp_path / "zip/photos", {"ash": 20, "brick": 20})
     (tmp_path / "zip/__MACOSX/photos/ash").mkdir(parents=True)
     (tmp_path / "zip/__MACOSX/photos/ash/._000.png").write_bytes(b"\0\5\x16\7")
@@ -294,7 +292,7 @@ def test_what_macos_adds_to_archives_is_no_class(tmp_path, write_photos):
     assert scan(tmp_path / "zip/photos", val_fraction=0.4).classes == ("ash", "brick")
 
 
-def test_classes_whose_names_look_the_same_are_told_of(tmp_path, write_photos):
+def test_a_warning_names_classes_whose_names_look_the_same(tmp_path, write_photos):
     write_photos(tmp_path, {"cafe\u0301": 20, "caf\u00e9": 20, "Dog": 20, "dog": 20, "cat": 20})
     warnings = scan(tmp_path, val_fraction=0.4).warnings
     assert sorted(text for text in warnings if "look the same" in text) == [
@@ -306,11 +304,11 @@ def test_classes_whose_names_look_the_same_are_told_of(tmp_path, write_photos):
     )
 
 
-def test_a_class_called_train_is_told_that_the_name_is_taken(tmp_path, write_photos):
+def test_train_and_val_are_not_class_names(tmp_path, write_photos):
     write_photos(tmp_path, {"train": 3, "plane": 3})
     with pytest.raises(DataError, match="train holds no class folder") as caught:
         scan(tmp_path)
-    assert "If train is a class, call it otherwise" in str(caught.value.hint)
+    assert "If train is a class, rename it" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("where", [".", "ash"])
@@ -351,7 +349,7 @@ def test_a_photo_in_three_classes_is_one_photo(tmp_path, write_photos):
     assert warning.startswith("1 photo in several")
 
 
-def test_a_photo_in_several_classes_is_told_of(two_parts):
+def test_a_warning_counts_photos_in_several_classes(two_parts):
     photo = next((two_parts / "train/ash").iterdir())
     assert not [sentence for sentence in scan(two_parts).warnings if "classes at once" in sentence]
     shutil.copy(photo, two_parts / "train/ash/again.png")
@@ -364,6 +362,8 @@ def test_a_photo_in_several_classes_is_told_of(two_parts):
     )
 
 
-def test_a_name_of_two_lines_is_told_in_one(tmp_path: Path) -> None:
-    photo = tmp_path / "cat" / "one\ntwo.jpg"
-    assert _listed(tmp_path, [photo], {photo: "it is empty"}) == "  cat/one\\ntwo.jpg: it is empty"
+def test_a_name_with_a_line_break_is_shown_in_one_line(two_parts):
+    photo = two_parts / "train/ash/one\ntwo.jpg"
+    photo.write_bytes(b"")
+    left = scan(two_parts).without({photo: "it is empty"})
+    assert left.warnings[-1].endswith("\n  train/ash/one\\ntwo.jpg: it is empty")

@@ -1,11 +1,13 @@
-"""What a bundle holds, and what is never put in place."""
+"""What a bundle holds, and what an export never replaces or puts in place."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import json
+import multiprocessing
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +15,16 @@ import onnx
 import pytest
 import torch
 from helpers.tiny_network import tiny_card, tiny_network
+from torch import nn
 
 from edgetl import Predictor
-from edgetl.errors import BundleError, ExportError, ImageError
+from edgetl.errors import BundleError, ExportError
 from edgetl.exporting import bundle_writer
 from edgetl.exporting.bundle_writer import export_bundle
 from edgetl.exporting.formats.deployed_classifier import DeployedClassifier
-from edgetl.exporting.verification import Outputs, Run, verify
+from edgetl.exporting.verification import ExportedModel, Outputs, verify
 from edgetl.runtime.bundle.bundle_folder import Bundle
+from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.images.decode import read_image
 
 
@@ -38,7 +42,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, photo_folder: Path) -> Pa
         folder / "bundles/tiny",
         golden=photos(photo_folder),
         checkpoint=folder / "best.safetensors",
-    )
+    ).folder
 
 
 def test_every_file_is_in_the_manifest_with_its_checksum(exported: Path) -> None:
@@ -70,7 +74,7 @@ def test_the_manifest_says_where_it_came_from(exported: Path) -> None:
 
 
 @pytest.mark.parametrize("asked", [{"formats": ("onxx",)}, {"precisions": ("fp32", "int4")}])
-def test_what_there_is_not_is_refused_at_once(
+def test_an_unknown_format_or_precision_is_refused_at_once(
     tmp_path: Path, asked: dict[str, tuple[str, ...]]
 ) -> None:
     with pytest.raises(
@@ -103,7 +107,7 @@ def test_the_predictor_answers_as_the_trained_network(exported: Path) -> None:
             )
 
 
-def test_a_copy_of_the_model_alone_notices_damage(exported: Path, tmp_path: Path) -> None:
+def test_damage_to_a_copy_of_the_model_alone_is_detected(exported: Path, tmp_path: Path) -> None:
     lone = Path(shutil.copy(exported / "model.onnx", tmp_path))
     onnx.checker.check_model(str(lone), full_check=True)
     content = lone.read_bytes()
@@ -117,7 +121,7 @@ def test_a_copy_of_the_model_alone_notices_damage(exported: Path, tmp_path: Path
 
 def test_the_same_network_gives_the_same_bytes(exported: Path, tmp_path: Path) -> None:
     again = export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=[], formats=("onnx",))
-    assert (again / "model.onnx").read_bytes() == (exported / "model.onnx").read_bytes()
+    assert (again.folder / "model.onnx").read_bytes() == (exported / "model.onnx").read_bytes()
 
 
 def test_a_second_export_replaces_the_first(tmp_path: Path, photo_folder: Path) -> None:
@@ -130,7 +134,9 @@ def test_a_second_export_replaces_the_first(tmp_path: Path, photo_folder: Path) 
 @pytest.mark.parametrize(
     "content", [{"notes.txt": "mine"}, {"manifest.json": '{"name": "a web page"}'}]
 )
-def test_a_folder_that_is_no_bundle_is_left_alone(tmp_path: Path, content: dict[str, str]) -> None:
+def test_a_folder_that_is_not_a_bundle_is_left_unchanged(
+    tmp_path: Path, content: dict[str, str]
+) -> None:
     for name, text in content.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(ExportError, match="is not a bundle"):
@@ -141,7 +147,7 @@ def test_a_folder_that_is_no_bundle_is_left_alone(tmp_path: Path, content: dict[
 def test_a_place_that_can_not_be_written_is_found_before_the_work(
     tmp_path: Path, photo_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgetl.exporting.bundle_writer._Writing", None)
+    monkeypatch.setattr("edgetl.exporting.bundle_writer.DeployedClassifier", None)
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="can't be written: Not a directory"):
         export_bundle(
@@ -149,19 +155,27 @@ def test_a_place_that_can_not_be_written_is_found_before_the_work(
         )
 
 
-def test_a_checkpoint_on_another_disk_than_the_bundles_is_named_whole(
+def test_the_path_of_a_checkpoint_on_another_drive_is_absolute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As Windows has them, where no way leads from C: to D:."""
+    """On Windows, there is no relative path from C: to D:."""
 
-    def apart(*_: object) -> str:
+    def fail(*_: object) -> str:
         raise ValueError("path is on mount 'C:', start on mount 'D:'")
 
-    monkeypatch.setattr("os.path.relpath", apart)
-    entry = bundle_writer._checkpoint_entry(
-        tmp_path / "best.safetensors", "ab", tmp_path / "bundle"
+    monkeypatch.setattr("os.path.relpath", fail)
+    checkpoint = tmp_path / "best.safetensors"
+    export_bundle(
+        tiny_network(),
+        tiny_card(),
+        tmp_path / "b",
+        golden=[],
+        formats=[],
+        checkpoint=checkpoint,
+        checkpoint_sha256="ab",
     )
-    assert entry == {"path": (tmp_path / "best.safetensors").as_posix(), "sha256": "ab"}
+    manifest = Bundle.open(tmp_path / "b").manifest
+    assert manifest["checkpoint"] == {"path": checkpoint.as_posix(), "sha256": "ab"}
 
 
 def test_a_file_that_someone_put_into_a_bundle_is_not_lost(tmp_path: Path) -> None:
@@ -174,12 +188,12 @@ def test_a_file_that_someone_put_into_a_bundle_is_not_lost(tmp_path: Path) -> No
 
 def test_an_unreadable_golden_photo_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(ImageError, match=r"broken\.jpg"):
+    with pytest.raises(ExportError, match=r"golden photo .*broken\.jpg"):
         export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=[tmp_path / "broken.jpg"])
     assert not (tmp_path / "b").exists()
 
 
-def test_a_network_that_answers_nan_is_not_exported(tmp_path: Path) -> None:
+def test_a_network_whose_answers_are_nan_is_not_exported(tmp_path: Path) -> None:
     network = tiny_network()
     with torch.no_grad():
         network.head.bias[1] = float("nan")
@@ -187,7 +201,7 @@ def test_a_network_that_answers_nan_is_not_exported(tmp_path: Path) -> None:
         export_bundle(network, tiny_card(), tmp_path / "b", golden=[])
 
 
-def test_an_export_that_answers_otherwise_is_not_put_in_place(
+def test_an_export_with_other_answers_is_not_put_in_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photo_folder: Path
 ) -> None:
     export = bundle_writer.export_network
@@ -196,28 +210,28 @@ def test_an_export_that_answers_otherwise_is_not_put_in_place(
         "export_network",
         lambda _, spec, opset: export(tiny_network(seed=1), spec, opset),
     )
-    with pytest.raises(ExportError, match="ONNX model does not answer"):
+    with pytest.raises(ExportError, match="ONNX model does not give the trained network's answers"):
         export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=photos(photo_folder))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_was_put_there_meanwhile_is_not_lost(
+def test_a_file_that_was_put_there_during_the_export_is_not_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = bundle_writer._Writing.add_torchscript
+    build = bundle_writer.build_torchscript
 
-    def slow(writing: bundle_writer._Writing) -> None:
-        program(writing)
+    def slow_build(network: nn.Module, card: ModelCard) -> bytes:
         (tmp_path / "b").mkdir()
         (tmp_path / "b" / "mine.txt").write_text("mine")
+        return build(network, card)
 
-    monkeypatch.setattr(bundle_writer._Writing, "add_torchscript", slow)
+    monkeypatch.setattr(bundle_writer, "build_torchscript", slow_build)
     with pytest.raises(ExportError, match="is not a bundle"):
         export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=())
     assert (tmp_path / "b" / "mine.txt").read_text() == "mine"
 
 
-def test_the_current_folder_is_not_replaced_under_ones_feet(
+def test_the_current_folder_is_not_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -240,11 +254,11 @@ def test_a_full_folder_for_temporary_files_is_named(
 @pytest.mark.parametrize("photos", [1, 2])
 @pytest.mark.parametrize("stage", ["resized", "probabilities", "nan"])
 def test_verification_names_the_stage_and_the_photo(stage: str, photos: int) -> None:
-    """Also where it is wrong only alone, or only in a batch."""
+    """Also if the model is wrong only for one photo alone, or only for a batch."""
     classifier = DeployedClassifier(tiny_network(), tiny_card())
     references = bundle_writer.synthetic_references(classifier)
 
-    def spoilt(images: np.ndarray) -> Outputs:
+    def broken(images: np.ndarray) -> Outputs:
         with torch.inference_mode():
             resized, _, logits, probabilities = (
                 v.numpy() for v in classifier.stages(torch.from_numpy(images))
@@ -257,13 +271,13 @@ def test_verification_names_the_stage_and_the_photo(stage: str, photos: int) -> 
             probabilities[0, 0] += np.nan if stage == "nan" else 2e-4
         return resized, logits, probabilities
 
-    run: Run = spoilt
+    model: ExportedModel = broken
     expected = "resized pixels differ" if stage == "resized" else "a probability differs"
     with pytest.raises(ExportError, match=f"{expected}.* on noise 48×64"):
-        verify("spoilt", run, references)
+        verify("broken", model, references)
 
 
-def test_verification_sees_photos_that_sway_each_other() -> None:
+def test_verification_detects_outputs_that_depend_on_batch_composition() -> None:
     classifier = DeployedClassifier(tiny_network(), tiny_card())
 
     def mixed(images: np.ndarray) -> Outputs:
@@ -278,3 +292,47 @@ def test_verification_sees_photos_that_sway_each_other() -> None:
 
     with pytest.raises(ExportError, match="a probability differs"):
         verify("mixed", mixed, bundle_writer.synthetic_references(classifier))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_an_export_killed_at_any_moment_leaves_the_old_bundle_or_the_new_one(
+    tmp_path: Path, photo_folder: Path
+) -> None:
+    bundle = tmp_path / "out" / "bundle"
+
+    def write(golden: int) -> None:
+        torch.set_num_threads(1)  # a forked process has lost the others
+        export_bundle(
+            tiny_network(),
+            tiny_card(),
+            bundle,
+            golden=photos(photo_folder, golden),
+            formats=["onnx"],
+        )
+
+    def start() -> multiprocessing.process.BaseProcess:
+        process = multiprocessing.get_context("fork").Process(target=write, args=(2,))
+        process.start()
+        return process
+
+    write(1)
+    old = Bundle.open(bundle).manifest
+    started = time.monotonic()
+    start().join()
+    seconds = time.monotonic() - started
+    assert len(Bundle.open(bundle).golden) == 2
+    killed = 0
+    for number in range(12):
+        process = start()
+        process.join(seconds * (number + 0.5) / 12)
+        killed += process.is_alive()
+        process.kill()
+        process.join()
+        assert Bundle.open(bundle).damage() == []
+        assert len(Bundle.open(bundle).golden) in (1, 2)
+        if number % 2:
+            write(1)
+    assert killed >= 6
+    write(1)
+    assert Bundle.open(bundle).manifest["files"] == old["files"]
+    assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]

@@ -1,8 +1,8 @@
-"""Replaces a folder in forked children, each killed at another line of the code that does it. Run as a script.
+"""Replace a folder in forked children, each killed at another line of the code. Run as a script.
 
     python kill_points.py FOLDER swap|rename
 
-Prints one line of JSON for each child: the content of FOLDER right after the kill, and after the next writer.
+Prints one line of JSON per child: the content of FOLDER after the kill, and after the next write.
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from edgetl.system import atomic_folder
-from edgetl.system import temporary_folder as workplace
+from edgetl.system import atomic_folder, temporary_folder
 
 OLD = {"model.onnx": b"old", "golden/0.jpg": b"old photo", "only-old": b"x"}
 NEW = {"model.onnx": b"new", "golden/0.jpg": b"new photo", "manifest.json": b"new"}
 
 
 def kill_after(lines: int) -> None:
-    """From now on, die at the ``lines``-th line run in atomic_folder.py or workplace.py."""
+    """From now on, die at the ``lines``-th line run in atomic_folder.py or temporary_folder.py."""
     left = lines
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal left
-        if frame.f_code.co_filename not in (atomic_folder.__file__, workplace.__file__):
+        if frame.f_code.co_filename not in (atomic_folder.__file__, temporary_folder.__file__):
             return None
         left -= event == "line"
         if left == 0:
@@ -60,7 +59,7 @@ def main(folder: Path) -> None:
         atomic_folder.replace_folder(folder, OLD)
         died = killed_while_writing(folder, lines)
         seen = content(folder)
-        atomic_folder._remove_leftovers(folder)
+        atomic_folder.remove_leftovers(folder)
         left = sorted(path.name for path in folder.parent.iterdir())
         print(json.dumps({"died": died, "seen": seen, "recovered": content(folder), "left": left}))
         if not died:
@@ -69,5 +68,6 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     if sys.argv[2] == "rename":
-        atomic_folder._swap = lambda first, second: False
+        # Private: as on a file system that can't exchange two names.
+        atomic_folder._exchange = lambda first, second: False
     main(Path(sys.argv[1]))

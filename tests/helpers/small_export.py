@@ -1,4 +1,4 @@
-"""What the fixtures of this folder hand out."""
+"""The types and constants that the parity fixtures share."""
 
 from __future__ import annotations
 

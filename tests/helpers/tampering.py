@@ -1,4 +1,4 @@
-"""Ways to change one thing in an exported model, as a wrong exporter would. Each leaves the rest of the file alone."""
+"""Mistakes that an exporter could make: each function changes one thing in an exported model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Tamper = Callable[[onnx.ModelProto, PreprocessSpec], None]
 
 
 def tamper_with_onnx(bundle: Path, spec: PreprocessSpec, tamper: Tamper) -> None:
-    """Change model.onnx in ``bundle`` and sign it anew, so that only its answers tell."""
+    """Change model.onnx in ``bundle`` and its checksum, so that only the predictions show it."""
     file = bundle / "model.onnx"
     model = onnx.load(file)
     tamper(model, spec)
@@ -32,7 +32,7 @@ def tamper_with_onnx(bundle: Path, spec: PreprocessSpec, tamper: Tamper) -> None
 
 
 def sign(bundle: Path, **changes: object) -> None:
-    """Write the manifest again, with the checksums of the files as they are now and ``changes`` to its entries."""
+    """Rewrite the manifest with new checksums of the models, and ``changes`` to its entries."""
     manifest = {**json.loads((bundle / MANIFEST).read_bytes()), **changes}
     contents = {path.name: path.read_bytes() for path in bundle.glob("model.*")}
     manifest["files"] = {
@@ -84,7 +84,7 @@ def crop_moved(model: onnx.ModelProto, spec: PreprocessSpec) -> None:
 
 
 def vertical_first(model: onnx.ModelProto, spec: PreprocessSpec) -> None:
-    """The same resize of the picture on its side, turned back."""
+    """The resize of the transposed picture, transposed back."""
     assert spec.crop is not None and isinstance(spec.size, tuple)
     turned = replace(spec, size=spec.size[::-1], crop=spec.crop[::-1])
 
@@ -103,7 +103,7 @@ def bgr(model: onnx.ModelProto, spec: PreprocessSpec) -> None:
 
 
 def plain_resize(model: onnx.ModelProto, spec: PreprocessSpec) -> None:
-    """The Resize operator of opset 16, which knows no antialiasing."""
+    """The Resize operator of opset 16, which has no antialiasing."""
     assert spec.crop is not None and isinstance(spec.size, tuple)
     start = np.array(spec.crop_origin(*spec.size))
 
@@ -166,7 +166,7 @@ def _change_constant(model: onnx.ModelProto, before: np.ndarray, after: np.ndarr
 
 
 def _replace_resize(model: onnx.ModelProto, write: Callable[[GraphWriter], str]) -> None:
-    """Put other nodes in the place of those that make ``resized``; what nobody uses any more stays, unused."""
+    """Replace the nodes that make ``resized``; those that are no longer used stay in the graph."""
     for node in model.graph.node:
         node.output[:] = ["resized before" if name == "resized" else name for name in node.output]
     graph = GraphWriter("tampered")
@@ -178,7 +178,7 @@ def _replace_resize(model: onnx.ModelProto, write: Callable[[GraphWriter], str])
 
 
 def _renamed_resize(graph: GraphWriter, spec: PreprocessSpec, images: str) -> str:
-    """``write_resize`` with another name for its result than the one that the graph will use."""
+    """``write_resize`` with another name for its output, so that ``resized`` stays free."""
     write_resize(graph, spec, images)
     last = graph.nodes[-1]
     last.output[:] = ["tampered/resized"]

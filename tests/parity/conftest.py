@@ -13,7 +13,7 @@ from PIL import Image
 
 from edgetl.exporting.bundle_writer import export_bundle
 from edgetl.parity.check_photos import find_photos
-from edgetl.parity.comparison import check
+from edgetl.parity.comparison.runtime_comparison import compare_runtimes
 from edgetl.parity.results import CheckResult
 from edgetl.parity.runtimes import Subject
 from edgetl.runtime.bundle.model_card import ModelCard
@@ -23,7 +23,7 @@ from edgetl.training.models import backbones, checkpoint
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """A network with random weights, its head scaled so that probabilities are neither all equal nor all 0 and 1."""
+    """A network with random weights, its head scaled so that the probabilities vary."""
     folder = tmp_path_factory.mktemp("exported")
     torch.manual_seed(3)
     backbone = backbones.build("timm/test_resnet", len(LABELS), weights="none")
@@ -37,7 +37,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     checkpoint.save(trained, run)
     bundle = export_bundle(
         trained.network, card, folder / "bundle", golden=(), opset=17, checkpoint=run
-    )
+    ).folder
     return Exported(bundle, run, trained.network, card)
 
 
@@ -74,6 +74,6 @@ def run_check(photos: Path) -> Check:
         subject: Subject, *runtimes: str, images: Path = photos, tolerance: float | None = None
     ) -> CheckResult:
         root, paths = find_photos(images)
-        return check(subject, paths, root, runtimes=runtimes, tolerance=tolerance)
+        return compare_runtimes(subject, paths, root, runtimes=runtimes, tolerance=tolerance)
 
     return run

@@ -1,4 +1,7 @@
-"""A folder is replaced whole or not at all, wherever the writer is killed."""
+"""A folder is replaced whole or not at all, wherever the process is killed.
+
+Private functions are replaced here to make single steps fail.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,9 @@ OLD = {"model.onnx": "old", "golden/0.jpg": "old photo", "only-old": "x"}
 NEW = {"model.onnx": "new", "golden/0.jpg": "new photo", "manifest.json": "new"}
 
 
-def killed_at_every_line(folder: Path, way: str) -> list[dict[str, Any]]:
+def killed_at_every_line(folder: Path, how: str) -> list[dict[str, Any]]:
     done = subprocess.run(
-        [sys.executable, KILL_POINTS, folder, way], capture_output=True, text=True, timeout=120
+        [sys.executable, KILL_POINTS, folder, how], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     outcomes = [json.loads(line) for line in done.stdout.splitlines()]
@@ -32,7 +35,7 @@ def killed_at_every_line(folder: Path, way: str) -> list[dict[str, Any]]:
     return outcomes
 
 
-def test_killed_at_any_line_the_old_or_the_new_folder_is_there(tmp_path: Path) -> None:
+def test_killed_at_any_line_there_is_the_old_or_the_new_folder(tmp_path: Path) -> None:
     outcomes = killed_at_every_line(tmp_path / "bundle", "swap")
     for outcome in outcomes:
         assert outcome["seen"] in (OLD, NEW)
@@ -41,21 +44,20 @@ def test_killed_at_any_line_the_old_or_the_new_folder_is_there(tmp_path: Path) -
     assert {outcome["seen"]["model.onnx"] for outcome in outcomes} == {"old", "new"}
 
 
-def test_where_names_cannot_be_swapped_the_next_writer_puts_the_old_folder_back(
+def test_without_an_exchange_of_names_the_next_call_puts_the_old_folder_back(
     tmp_path: Path,
 ) -> None:
     outcomes = killed_at_every_line(tmp_path / "bundle", "rename")
     for outcome in outcomes:
         assert outcome["recovered"] in (OLD, NEW)
         assert outcome["left"] == ["bundle"]
-    assert {} in [
-        outcome["seen"] for outcome in outcomes
-    ]  # the moment between the two renames was hit
+    seen = [outcome["seen"] for outcome in outcomes]
+    assert {} in seen  # one was killed between the two renames
 
 
-def test_a_writer_at_work_is_left_alone(tmp_path: Path) -> None:
+def test_another_process_at_work_is_left_alone(tmp_path: Path) -> None:
     destination = tmp_path / "bundle"
-    with temporary_folder(tmp_path, atomic_folder._name(destination)) as theirs:
+    with temporary_folder(tmp_path, "bundle.export") as theirs:
         (theirs / "half").write_bytes(b"half")
         replace_folder(destination, {"whole": b"whole"})
         assert (theirs / "half").exists()
@@ -96,13 +98,13 @@ def test_a_folder_is_on_the_disk_before_its_name_points_to_it(
 
     monkeypatch.setattr(os, "fsync", record)
     monkeypatch.setattr(atomic_folder, "_put_in_place", look)
-    for content in (OLD, NEW):  # by a rename, and by a swap
+    for content in (OLD, NEW):  # by a rename, and by an exchange
         replace_folder(tmp_path / "bundle", {name: text.encode() for name, text in content.items()})
         assert set(synced) == {tmp_path.stat().st_ino}  # the name itself
     assert unsynced == [[], []]
 
 
-def test_where_the_new_folder_cant_take_the_place_the_old_one_is_put_back(
+def test_if_the_new_folder_can_not_be_renamed_the_old_one_is_put_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replace_folder(tmp_path / "bundle", {"a": b"old"})
@@ -113,7 +115,7 @@ def test_where_the_new_folder_cant_take_the_place_the_old_one_is_put_back(
             raise OSError(5, "Input/output error")
         return rename(path, target)
 
-    monkeypatch.setattr(atomic_folder, "_swap", lambda first, second: False)
+    monkeypatch.setattr(atomic_folder, "_exchange", lambda first, second: False)
     monkeypatch.setattr(Path, "rename", fails)
     with pytest.raises(ExportError, match="Input/output error"):
         replace_folder(tmp_path / "bundle", {"a": b"new"})

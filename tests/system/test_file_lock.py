@@ -1,4 +1,4 @@
-"""One at a time where there are locks; where there are none, work goes on and nothing of another's is removed."""
+"""Locks keep two processes apart; without them, work goes on and nothing in use is removed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from edgetl.runtime.results.result_files import open_results
-from edgetl.system import file_lock as locking
+from edgetl.system import file_lock
 from edgetl.system.atomic_folder import replace_folder
 from edgetl.system.file_lock import try_lock
 from edgetl.system.temporary_folder import abandoned_folders, temporary_folder
@@ -26,10 +26,9 @@ def flock_that_fails(code: int) -> SimpleNamespace:
 
 @pytest.fixture(params=[errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, None])
 def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that has no locks, or a system (None)."""
-    monkeypatch.setattr(
-        locking, "_fcntl", flock_that_fails(request.param) if request.param else None
-    )
+    """A file system without locks, or an operating system without them (None)."""
+    flock = flock_that_fails(request.param) if request.param else None
+    monkeypatch.setattr(file_lock, "_fcntl", flock)  # private: there is no such system here
 
 
 def test_a_lock_is_held_until_it_is_closed(tmp_path: Path) -> None:
@@ -54,16 +53,16 @@ def test_without_locks_work_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_locks")
-def test_without_locks_a_workplace_is_never_taken_for_a_leftover(tmp_path: Path) -> None:
+def test_without_locks_no_temporary_folder_counts_as_abandoned(tmp_path: Path) -> None:
     with temporary_folder(tmp_path, "x") as theirs:
         assert list(abandoned_folders(tmp_path, "x")) == []
         assert theirs.is_dir()
 
 
-def test_what_is_being_removed_is_not_taken_for_a_workplace(
+def test_a_new_folder_that_another_process_has_locked_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between its making and its locking another process may have found a new folder, and hold it to remove it."""
+    """Between creation and lock, another process may take it for an abandoned one and remove it."""
     answers = iter([False, True])
     monkeypatch.setattr("edgetl.system.temporary_folder.try_lock", lambda descriptor: next(answers))
     with temporary_folder(tmp_path, "x") as mine:
@@ -71,10 +70,10 @@ def test_what_is_being_removed_is_not_taken_for_a_workplace(
         assert mine.is_dir()
 
 
-def test_a_leftover_is_held_while_it_is_looked_at(tmp_path: Path) -> None:
+def test_an_abandoned_folder_is_locked_while_it_is_yielded(tmp_path: Path) -> None:
     (tmp_path / ".x-abcdefgh").mkdir()
-    for leftover in abandoned_folders(tmp_path, "x"):
-        handle = os.open(leftover, os.O_RDONLY)
+    for folder in abandoned_folders(tmp_path, "x"):
+        handle = os.open(folder, os.O_RDONLY)
         assert try_lock(handle) is False
         os.close(handle)
     (found,) = abandoned_folders(tmp_path, "x")

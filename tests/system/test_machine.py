@@ -1,4 +1,4 @@
-"""How many photos to work on at a time."""
+"""How many cores a process may use."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgetl.system import machine as module
+from edgetl.system import machine
 from edgetl.system.machine import cores
 
 
@@ -22,18 +22,18 @@ from edgetl.system.machine import cores
         ("", 8),
     ],
 )
-def test_a_containers_quota_counts(
+def test_a_containers_quota_limits_the_cores(
     quota: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cpu.max").write_text(f"{quota}\n")
-    monkeypatch.setattr(module, "_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(machine, "_QUOTA", tmp_path / "cpu.max")  # private: a file of the system
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
     assert cores() == count
 
 
-def test_without_a_container_those_count_that_the_process_is_pinned_to(
+def test_without_a_container_the_affinity_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_QUOTA", tmp_path / "missing")
+    monkeypatch.setattr(machine, "_QUOTA", tmp_path / "missing")
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5})
     assert cores() == 2

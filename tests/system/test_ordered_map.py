@@ -1,4 +1,4 @@
-"""Work on many things at once, results in order."""
+"""``Executor.map`` with a limited look-ahead."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from edgetl.system.ordered_map import ordered_map
 
 
-def test_results_come_in_order_and_no_more_is_taken_than_was_asked_for():
+def test_results_come_in_order_and_no_more_items_are_taken_than_allowed():
     taken = []
 
     def numbers():
@@ -29,13 +29,13 @@ def test_results_come_in_order_and_no_more_is_taken_than_was_asked_for():
         assert list(squares) == [number * number for number in range(1, 20)]
 
 
-def test_a_result_is_not_held_back_for_those_behind_it():
+def test_a_result_does_not_wait_for_later_items():
     there, seen = threading.Event(), []
 
     def slowly():
         yield 0
         assert there.wait(10)
-        time.sleep(0.1)  # the pool knows of it, too
+        time.sleep(0.1)  # until the future is done, too
         yield 1
         assert seen == [0]
         yield 2
@@ -46,7 +46,7 @@ def test_a_result_is_not_held_back_for_those_behind_it():
     assert seen == [0, 1, 2]
 
 
-def test_what_came_before_an_error_of_the_items_is_there():
+def test_results_before_an_error_of_the_items_are_yielded():
     def broken():
         yield from range(3)
         raise ZeroDivisionError
@@ -58,7 +58,7 @@ def test_what_came_before_an_error_of_the_items_is_there():
     assert seen == [0, 1, 2]
 
 
-def test_what_has_not_begun_is_dropped_when_it_is_closed():
+def test_closing_cancels_what_has_not_begun():
     begun, go_on = [], threading.Event()
 
     def work(number):

@@ -1,4 +1,4 @@
-"""Signals that end a run: the first is told of and waits for the state to be saved."""
+"""Signals that end a run: the first one lets it save its state."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from edgetl.system.stop_signal import StopSignal
 
 @pytest.fixture
 def as_in_a_terminal():
-    """A job in the background inherits a Ctrl-C that is ignored."""
+    """Ctrl-C is ignored in a job that runs in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-def test_the_first_signal_is_told_of_and_the_second_does_what_it_always_does(as_in_a_terminal):
+def test_the_first_signal_is_reported_and_the_second_acts_as_usual(as_in_a_terminal):
     said = []
     with StopSignal(lambda: said.append("stopping")) as stop:
         signal.raise_signal(signal.SIGINT)
@@ -27,7 +27,7 @@ def test_the_first_signal_is_told_of_and_the_second_does_what_it_always_does(as_
     assert said == ["stopping"]
 
 
-def test_who_can_not_be_told_of_a_signal_keeps_nothing_from_being_saved():
+def test_an_error_while_reporting_a_signal_is_ignored():
     def gone():
         raise BrokenPipeError
 
@@ -36,14 +36,14 @@ def test_who_can_not_be_told_of_a_signal_keeps_nothing_from_being_saved():
         assert stop.received
 
 
-def test_a_terminals_end_may_come_twice():
+def test_sighup_may_come_twice():
     with StopSignal() as stop:
         signal.raise_signal(signal.SIGHUP)
         signal.raise_signal(signal.SIGHUP)
         assert stop.received
 
 
-def test_a_run_that_outlives_its_terminal_is_not_stopped_by_its_end():
+def test_sighup_stays_ignored_where_it_was_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
         with StopSignal() as stop:

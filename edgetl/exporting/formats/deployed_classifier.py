@@ -1,4 +1,4 @@
-"""The trained network with its preprocessing in front and its probabilities behind: what every export is made from."""
+"""The trained network with its preprocessing and probabilities: the source of every export."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from edgetl.runtime.bundle.model_card import ModelCard
 
 
 class DeployedClassifier(nn.Module):
-    """Raw photos in, probabilities out. Always in eval mode; its gradients are never needed.
+    """From raw photos to probabilities; in eval mode.
 
     network  normalized float32 [N, 3, h, w] → logits float32 [N, classes]
     """
@@ -27,7 +27,7 @@ class DeployedClassifier(nn.Module):
 
     @torch.jit.export
     def stages(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The same with everything in between: resized uint8 [N, h, w, 3], normalized float32 [N, 3, h, w], …"""
+        """Resized uint8 [N, h, w, 3], normalized float32 [N, 3, h, w], logits, probabilities."""
         resized = self.preprocess.resize(images)
         normalized = self.preprocess.normalize(resized)
         logits = self.network(normalized)

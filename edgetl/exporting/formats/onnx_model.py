@@ -1,4 +1,4 @@
-"""The whole classifier as one ONNX model: preprocessing, network, probabilities, and its description."""
+"""The whole classifier as one ONNX model: preprocessing, network, probabilities and metadata."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.bundle.tensor_names import IMAGES, LOGITS, NORMALIZED, PROBABILITIES, RESIZED
 from edgetl.runtime.images.spec import PreprocessSpec
 
-PREFIX = "edgetl"  # of all names that are not the network's own
+PREFIX = "edgetl"  # of all names that are not the network's
 
 
 def assemble(network: onnx.ModelProto, card: ModelCard) -> onnx.ModelProto:
-    """Put the preprocessing before an exported network and the probabilities behind it.
+    """Put the preprocessing before an exported network and the probabilities after it.
 
-    ``images`` uint8 [N, H, W, 3] → ``logits`` and ``probabilities`` float32 [N, classes]; ``resized`` (uint8
-    [N, h, w, 3]) and ``normalized`` (float32 [N, 3, h, w]) are values of the main graph.
-    Raises ExportError if the result is not valid ONNX.
+    ``images`` uint8 [N, H, W, 3] → ``logits`` and ``probabilities`` float32 [N, classes];
+    ``resized`` (uint8 [N, h, w, 3]) and ``normalized`` (float32 [N, 3, h, w]) are values of the
+    main graph. Raises ExportError if the result is not valid ONNX.
     """
     graph = GraphWriter(PREFIX)
     write_preprocessing(graph, card.spec, IMAGES)
     graph.nodes.extend(network.graph.node)
-    tempered = graph.op("Div", LOGITS, np.float32(card.temperature))
-    graph.op("Softmax", tempered, output=PROBABILITIES, axis=1)
+    scaled = graph.op("Div", LOGITS, np.float32(card.temperature))
+    graph.op("Softmax", scaled, output=PROBABILITIES, axis=1)
     height, width = card.spec.fixed_size or ("h", "w")
     classes = len(card.labels)
     whole = helper.make_graph(
@@ -57,32 +57,32 @@ def assemble(network: onnx.ModelProto, card: ModelCard) -> onnx.ModelProto:
         producer_version=__version__,
     )
     helper.set_model_props(model, {METADATA_KEY: card_metadata(card)})
-    check(model)
+    _check(model)
     return model
 
 
 def resize_model(spec: PreprocessSpec, opset: int = MIN_OPSET) -> onnx.ModelProto:
-    """The resize alone, ``images`` → ``resized``: to measure it, and to hold it to its reference."""
+    """The resize alone, ``images`` → ``resized``, for benchmarks and tests."""
     graph = GraphWriter(PREFIX)
     write_resize(graph, spec, IMAGES)
     height, width = spec.fixed_size or ("h", "w")
-    described = [
-        _value(IMAGES, np.uint8, ["N", "H", "W", 3]),
-        _value(RESIZED, np.uint8, ["N", height, width, 3]),
-    ]
     whole = helper.make_graph(
-        graph.nodes, PREFIX, described[:1], described[1:], list(graph.initializers.values())
+        graph.nodes,
+        PREFIX,
+        [_value(IMAGES, np.uint8, ["N", "H", "W", 3])],
+        [_value(RESIZED, np.uint8, ["N", height, width, 3])],
+        list(graph.initializers.values()),
     )
     opsets = [helper.make_opsetid("", opset)]
     model = helper.make_model(
         whole, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets)
     )
-    check(model)
+    _check(model)
     return model
 
 
-def check(model: onnx.ModelProto) -> None:
-    """Raises ExportError unless onnx's full checker takes ``model``."""
+def _check(model: onnx.ModelProto) -> None:
+    """Raises ExportError unless ``model`` passes onnx's full check."""
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # its own errors and protobuf's
@@ -96,15 +96,6 @@ def opset_of(model: onnx.ModelProto) -> int:
     )
 
 
-def named_value(model: onnx.ModelProto, name: str) -> onnx.ValueInfoProto:
-    """Type and shape of the value ``name`` inside ``model``'s main graph."""
-    value: onnx.ValueInfoProto = next(
-        value for value in model.graph.value_info if value.name == name
-    )
-    return value
-
-
 def _value(name: str, dtype: type, shape: Sequence[str | int]) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(
-        name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape
-    )
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    return helper.make_tensor_value_info(name, element, shape)

@@ -1,4 +1,4 @@
-"""The trained network alone as an ONNX graph, of the lowest opset that its operators allow."""
+"""The trained network alone as an ONNX model, of the lowest opset that its operators allow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from edgetl.errors import ExportError, first_line
 from edgetl.exporting.formats.onnx_preprocess import MIN_OPSET
-from edgetl.onnx_graph.fold_shapes import fold_shapes
+from edgetl.onnx_graph.constant_folding import fold_shape_constants
 from edgetl.onnx_graph.tracing import plain_attention, quiet
 from edgetl.runtime.bundle.tensor_names import LOGITS, NORMALIZED
 from edgetl.runtime.images.spec import PreprocessSpec
@@ -33,18 +33,20 @@ def example_input(spec: PreprocessSpec, photos: int = 2) -> torch.Tensor:
 def export_network(
     network: nn.Module, spec: PreprocessSpec, opset: int | None = None
 ) -> onnx.ModelProto:
-    """``network`` (in eval mode) → a model from ``normalized`` to ``logits``, weights inside.
+    """``network`` (in eval mode) as a model from ``normalized`` to ``logits``, weights inside.
 
-    opset  exactly that one; None: the lowest from 12 on that works
+    opset  exactly this one; None: the lowest from 12 on that works
 
-    What can't be traced is recorded by torch.export, which knows more operators, but takes several times as long.
+    What can't be traced is recorded by torch.export, which knows more operators, but takes several
+    times as long.
 
-    Raises ExportError if no opset works, if ``opset`` is out of range, or if the file would be larger than 2 GB.
+    Raises ExportError if no opset works, if ``opset`` is out of range, or if the file would be
+    larger than 2 GB.
     """
     size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     if size > MAX_BYTES:
         raise ExportError(
-            f"The network's weights take {size / 1e9:.1f} GB; one ONNX file holds 2 GB at most."
+            f"The network's weights take {size / 1e9:.1f} GB; one ONNX file holds at most 2 GB."
         )
     if opset is not None and not MIN_OPSET <= opset <= MAX_OPSET:
         raise ExportError(
@@ -52,42 +54,38 @@ def export_network(
             f"Choose one from {MIN_OPSET} to {MAX_OPSET}, or none.",
         )
     try:
-        return _trace(network, spec, opset)
+        return _trace_in_lowest_opset(network, spec, opset)
     except ExportError:
         if opset is None or opset >= RECORDED_OPSET:
             with suppress(ExportError, OSError):
-                return _write(_recorded, network, spec, opset or RECORDED_OPSET)
+                return _export(record_network, network, spec, opset or RECORDED_OPSET)
         raise
     except OSError as error:
         raise ExportError(
             f"The network can't be written as ONNX: {error.strerror or error} in {gettempdir()}.",
-            "Free some space there, or have TMPDIR name another folder.",
+            "Free some space there, or set TMPDIR to another folder.",
         ) from error
 
 
-def _trace(network: nn.Module, spec: PreprocessSpec, opset: int | None) -> onnx.ModelProto:
+def _trace_in_lowest_opset(
+    network: nn.Module, spec: PreprocessSpec, opset: int | None
+) -> onnx.ModelProto:
     if opset is not None:
-        return _write(
-            _traced,
-            network,
-            spec,
-            opset,
-            "A later opset may know the operator: try without --opset.",
-        )
+        hint = "A later opset may have the operator: try without --opset."
+        return _export(trace_network, network, spec, opset, hint)
     with suppress(ExportError):
-        return _write(_traced, network, spec, MIN_OPSET)
-    # What the last one can't write either, none can: on a large network, each takes many seconds.
-    latest = _write(
-        _traced, network, spec, MAX_OPSET, "Choose another backbone, or --format torchscript."
-    )
+        return _export(trace_network, network, spec, MIN_OPSET)
+    # What the last one can't express either, none can: each takes many seconds on a large network.
+    hint = "Choose another backbone, or --format torchscript."
+    latest = _export(trace_network, network, spec, MAX_OPSET, hint)
     for candidate in range(MIN_OPSET + 1, MAX_OPSET):
         with suppress(ExportError):
-            return _write(_traced, network, spec, candidate)
+            return _export(trace_network, network, spec, candidate)
     return latest
 
 
-class _OfPixels(nn.Module):
-    """``network``, asked for nothing but the logits: the exporter takes what ``forward`` has defaults for as inputs, too."""
+class _OneInput(nn.Module):
+    """``network`` without optional inputs, which the exporter would make inputs of the graph."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -98,30 +96,30 @@ class _OfPixels(nn.Module):
         return logits
 
 
-def _write(
-    way: Callable[[nn.Module, PreprocessSpec, int], onnx.ModelProto],
+def _export(
+    exporter: Callable[[nn.Module, PreprocessSpec, int], onnx.ModelProto],
     network: nn.Module,
     spec: PreprocessSpec,
     opset: int,
     hint: str | None = None,
 ) -> onnx.ModelProto:
-    """Raises ExportError with ``hint`` if the network can't be written in ``opset``, OSError if there is no room for it."""
+    """Raises ExportError with ``hint`` if ``exporter`` fails, OSError if it can't write its file."""
     try:
         with quiet(), torch.no_grad(), plain_attention():
-            exported = way(
-                _OfPixels(network).eval(), spec, opset
-            )  # the exporter gives all parts the mode of the whole
-        return fold_shapes(exported, (3, *spec.fixed_size)) if spec.fixed_size else exported
+            # eval() on the wrapper, too: the exporter puts all parts into the mode of the whole.
+            exported = exporter(_OneInput(network).eval(), spec, opset)
+        if spec.fixed_size:
+            exported = fold_shape_constants(exported, (3, *spec.fixed_size))
+        return exported
     except OSError:
         raise
-    except (
-        Exception
-    ) as error:  # whatever the exporter meets: an operator that this opset lacks, mostly
+    except Exception as error:  # often an operator that the opset lacks; there is no base class
         what, *_ = first_line(error).split("  [Caused by ")  # pages of values
         raise ExportError(f"The network can't be written as ONNX: {what}", hint) from error
 
 
-def _traced(network: nn.Module, spec: PreprocessSpec, opset: int) -> onnx.ModelProto:
+def trace_network(network: nn.Module, spec: PreprocessSpec, opset: int) -> onnx.ModelProto:
+    """By torch's exporter that is based on TorchScript's trace."""
     sides = {} if spec.fixed_size else {2: "h", 3: "w"}
     with TemporaryDirectory() as folder:
         file = Path(folder, "network.onnx")
@@ -138,10 +136,13 @@ def _traced(network: nn.Module, spec: PreprocessSpec, opset: int) -> onnx.ModelP
         return onnx.load_model(file)
 
 
-def _recorded(network: nn.Module, spec: PreprocessSpec, opset: int) -> onnx.ModelProto:
-    """Raises, among others, ValueError if it only holds for some batch sizes; old versions of torch and onnxscript raise
-    for many a network."""
-    free = dict.fromkeys([0] if spec.fixed_size else [0, 2, 3], torch.export.Dim.DYNAMIC)
+def record_network(network: nn.Module, spec: PreprocessSpec, opset: int) -> onnx.ModelProto:
+    """By torch's exporter that is based on torch.export.
+
+    Raises ValueError if the model only holds for some batch sizes, and whatever the exporter
+    raises; old versions of torch and onnxscript fail on many networks.
+    """
+    dynamic = dict.fromkeys([0] if spec.fixed_size else [0, 2, 3], torch.export.Dim.DYNAMIC)
     program = torch.onnx.export(
         network,
         (example_input(spec),),
@@ -149,26 +150,26 @@ def _recorded(network: nn.Module, spec: PreprocessSpec, opset: int) -> onnx.Mode
         opset_version=opset,
         input_names=[NORMALIZED],
         output_names=[LOGITS],
-        dynamic_shapes=(free,),
+        dynamic_shapes=(dynamic,),
         verbose=False,
     )
-    assert program is not None  # as it is where a file is named
-    exported = program.model_proto
+    assert program is not None  # it is only where a file is named
+    model = program.model_proto
     batch, answers = (
         values[0].type.tensor_type.shape.dim[0]
-        for values in (exported.graph.input, exported.graph.output)
+        for values in (model.graph.input, model.graph.output)
     )
     if not batch.dim_param or answers.dim_param != batch.dim_param:
-        raise ValueError("it gives other numbers of answers than of photos")
-    _forget_the_source(exported.graph)
-    return exported
+        raise ValueError("the number of its answers is not the number of photos")
+    _remove_source_locations(model.graph)
+    return model
 
 
-def _forget_the_source(graph: onnx.GraphProto) -> None:
-    """Each node says in which line of which file it was computed: a device needs none, and paths are private."""
+def _remove_source_locations(graph: onnx.GraphProto) -> None:
+    """Remove the file and line that each node came from: paths are private."""
     del graph.value_info[:]
     for node in graph.node:
         del node.metadata_props[:]
         for attribute in node.attribute:
             for inner in (*[attribute.g] * attribute.HasField("g"), *attribute.graphs):
-                _forget_the_source(inner)
+                _remove_source_locations(inner)

@@ -1,7 +1,8 @@
-"""The whole classifier as a torch.export program (.pt2), which takes the place of TorchScript.
+"""The whole classifier as a torch.export program (.pt2), the successor of TorchScript.
 
-torch.export records one path of operators for photos of every size, so this resize has no branch and no loop: each
-axis is one product with all its weights, most of them 0. Same bits, but slow on large photos.
+torch.export records one path of operators for photos of every size, so this resize has no branch
+and no loop: each axis is one product with all its weights, most of them 0. It gives the same bits,
+but is slow on large photos.
 """
 
 import io
@@ -15,15 +16,10 @@ from edgetl.exporting.formats.torch_preprocess import Preprocess
 from edgetl.onnx_graph.tracing import quiet
 from edgetl.runtime.bundle.model_card import ModelCard
 
-EXAMPLE_SHAPE = (
-    2,
-    50,
-    70,
-    3,
-)  # of the photos that are recorded; every dimension but the last stays free
+EXAMPLE_SHAPE = (2, 50, 70, 3)  # of the photos recorded; all dimensions but the last are dynamic
 
 
-class StraightPreprocess(Preprocess):
+class BranchFreePreprocess(Preprocess):
     """``Preprocess`` for a fixed output size, without a branch on the photo's size."""
 
     def resize(self, images: Tensor) -> Tensor:
@@ -37,14 +33,14 @@ class StraightPreprocess(Preprocess):
             short = torch.minimum(height, width)
             targets = [torch.trunc(self.size[0] * length / short) for length in (height, width)]
         counts = self.crop if self.crop[0] > 0 else self.size
-        columns = self.resize_fully(images, width, targets[1], counts[1])
-        rows = self.resize_fully(columns, height, targets[0], counts[0])
+        columns = self.resize_densely(images, width, targets[1], counts[1])
+        rows = self.resize_densely(columns, height, targets[0], counts[0])
         return rows.permute(2, 0, 1, 3).contiguous()
 
-    def resize_fully(self, pixels: Tensor, length: Tensor, target: Tensor, count: int) -> Tensor:
-        """uint8 [a, b, length, 3] → uint8 [count, a, b, 3], the middle of ``target`` outputs; an equal axis stays as it is.
+    def resize_densely(self, pixels: Tensor, length: Tensor, target: Tensor, count: int) -> Tensor:
+        """uint8 [a, b, length, 3] → uint8 [count, a, b, 3], the middle of ``target`` outputs.
 
-        length, target  float64 scalars
+        An axis of unchanged length is copied. ``length`` and ``target`` are float64 scalars.
         """
         rows = pixels.permute(2, 0, 1, 3)
         origin = torch.round((target - count) * 0.5)  # half to even
@@ -54,39 +50,40 @@ class StraightPreprocess(Preprocess):
         first = (centres - support + 0.5).to(torch.int64).unsqueeze(1)
         after = (centres + support + 0.5).to(torch.int64).unsqueeze(1)
         taps = torch.arange(rows.shape[0], dtype=torch.int64).unsqueeze(0)
-        distance = (
-            (taps.to(torch.float64) - centres.unsqueeze(1) + 0.5) * (1.0 / filter_scale)
-        ).abs()
-        weights = self.whole_weights(
-            self.filter(distance) * torch.logical_and(taps >= first, taps < after)
-        )
+        offset = taps.to(torch.float64) - centres.unsqueeze(1) + 0.5
+        values = self.filter((offset * (1.0 / filter_scale)).abs())
+        weights = self.integer_weights(values * torch.logical_and(taps >= first, taps < after))
         sums = weights.to(pixels.device) @ rows.reshape(rows.shape[0], -1).to(torch.float64)
         return self.rounded(sums).reshape(count, pixels.shape[0], pixels.shape[1], 3)
 
 
-def straight_classifier(network: nn.Module, card: ModelCard) -> DeployedClassifier:
-    """The classifier that the program is recorded from. Raises ExportError if its pictures have no fixed size."""
+def branch_free_classifier(network: nn.Module, card: ModelCard) -> DeployedClassifier:
+    """The classifier that a program is recorded from.
+
+    Raises ExportError if the preprocessing has no fixed output size.
+    """
     if card.spec.fixed_size is None:
         raise ExportError(
-            "A torch.export program needs pictures of one size, which this model's preprocessing does not give.",
-            "Leave --format pt2 out.",
+            "A torch.export program needs pictures of one size, "
+            "which this model's preprocessing does not give.",
+            "Leave out --format pt2.",
         )
     classifier = DeployedClassifier(network, card)
-    classifier.preprocess = StraightPreprocess(card.spec)
+    classifier.preprocess = BranchFreePreprocess(card.spec)
     return classifier.eval()
 
 
 def build_program(classifier: DeployedClassifier) -> bytes:
-    """Bytes of a file for ``torch.export.load``: images uint8 [N, H, W, 3] → (logits, probabilities).
+    """A file for ``torch.export.load``: images uint8 [N, H, W, 3] → (logits, probabilities).
 
     Raises ExportError if torch.export can't record the network.
     """
-    free = dict.fromkeys(range(3), torch.export.Dim.DYNAMIC)
+    dynamic = dict.fromkeys(range(3), torch.export.Dim.DYNAMIC)
     file = io.BytesIO()
     try:
         with quiet(), torch.no_grad():
             example = torch.zeros(EXAMPLE_SHAPE, dtype=torch.uint8)
-            program = torch.export.export(classifier, (example,), dynamic_shapes=(free,))
+            program = torch.export.export(classifier, (example,), dynamic_shapes=(dynamic,))
             torch.export.save(program, file)
     except Exception as error:  # torch.export's errors share no base class
         raise ExportError(

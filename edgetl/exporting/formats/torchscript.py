@@ -1,4 +1,4 @@
-"""The whole classifier as one TorchScript file, which runs in a process that has torch and nothing of ours."""
+"""The whole classifier as one TorchScript file, which runs where torch is but edgetl is not."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from edgetl.exporting.formats.onnx_network import example_input
 from edgetl.onnx_graph.tracing import quiet
 from edgetl.runtime.bundle.model_card import ModelCard
 
-BATCH, OTHER_BATCH = 2, 3  # photos in the example, and in the one that the result is tried on
+BATCH, OTHER_BATCH = 2, 3  # photos in the example traced, and in the one that checks the result
 
 
 def build_torchscript(network: nn.Module, card: ModelCard) -> bytes:
-    """Bytes of a file for ``torch.jit.load``: ``forward`` and ``stages`` as DeployedClassifier has them.
+    """A file for ``torch.jit.load`` with DeployedClassifier's ``forward`` and ``stages``.
 
-    The preprocessing is compiled, since it depends on the photo's size; the network is traced, or compiled where
-    its trace does not hold for another batch size. Raises ExportError if neither works.
+    The preprocessing is compiled, since it depends on the photo's size. The network is traced, or
+    compiled if its trace does not hold for another batch size. Raises ExportError if neither works.
     """
     example, other = example_input(card.spec, BATCH), example_input(card.spec, OTHER_BATCH)
     failure = Exception()
@@ -29,14 +29,12 @@ def build_torchscript(network: nn.Module, card: ModelCard) -> bytes:
             try:
                 converted = convert(network, example)
                 torch.testing.assert_close(converted(other), network(other))
+                # Without gradients, or each answer would keep what they need.
+                classifier = DeployedClassifier(converted, card).requires_grad_(False)
                 file = io.BytesIO()
-                # Who loads it only asks; each answer would otherwise keep what a gradient needs.
-                torch.jit.save(
-                    torch.jit.script(DeployedClassifier(converted, card).requires_grad_(False)),
-                    file,
-                )
+                torch.jit.save(torch.jit.script(classifier), file)
                 return file.getvalue()
-            except Exception as error:  # whatever the compiler meets; then the other way is tried
+            except Exception as error:  # the compiler's errors share no base class
                 failure = error
     raise ExportError(
         f"The network can't be written as TorchScript: {first_line(failure)}"

@@ -1,1 +1,1 @@
-"""Smaller precisions, fp16 and int8, and the accuracy that they must keep."""
+"""Reduced precisions, fp16 and int8, and the accuracy that they must keep."""

@@ -1,10 +1,11 @@
-"""The network in 8-bit integers, by onnxruntime's static quantizer; the preprocessing in front of it stays exact.
+"""The network in 8-bit integers, by onnxruntime's static quantizer; the preprocessing stays exact.
 
-Activations are unsigned 8-bit; weights are signed, one scale a channel, and keep to 7 bits. CPUs without VNNI add
-pairs of products in 16 bits, where 255 × 127 × 2 saturates and 255 × 64 × 2 does not: with 7 bits every CPU gives
-the same sums. Other ways to them cost speed: measured without VNNI, unsigned weights are also exact and half again as
-slow, and signed activations exact and five times as slow. Depthwise convolutions have a kernel of their own, which
-widens before it adds: their weights keep 8 bits, which they, having few of them a channel, need most.
+Activations are unsigned 8-bit integers. Weights are signed, have one scale per channel, and use
+7 bits: CPUs without VNNI add pairs of products in 16 bits, where 255 × 127 × 2 saturates and
+255 × 64 × 2 does not, so that with 7 bits every CPU gives the same sums. Other ways to exact sums
+are slower: measured without VNNI, unsigned weights by half, signed activations five times.
+Depthwise convolutions have a kernel of their own, which widens before it adds: their weights use
+8 bits, which they need most, having few weights per channel.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from edgetl.errors import ExportError
-from edgetl.exporting.precision.judge import run_network
+from edgetl.exporting.precision.accuracy import run_network
 from edgetl.exporting.precision.pad_channels import pad_channels
 from edgetl.onnx_graph.tracing import quiet
 from edgetl.runtime.bundle.tensor_names import NORMALIZED
@@ -27,57 +28,54 @@ from edgetl.runtime.inference.session import import_onnxruntime
 from edgetl.system.progress import Progress, no_progress, track
 
 MIN_OPSET = 13  # the first whose QuantizeLinear takes one scale a channel
-_OLDEST = (1, 18)  # onnxruntime: before, its quantizer took other arguments
+_MIN_ONNXRUNTIME = (1, 18)  # before, its quantizer had other arguments
 _EIGHT_BITS = {"axis": 0, "symmetric": True, "reduce_range": False}
-LAYERS = (
-    "Conv",
-    "ConvTranspose",
-    "Gemm",
-    "MatMul",
-)  # what is put back to float, one by one, where int8 falls short
+# Operators with weights, which return to float one by one where int8 is not accurate enough.
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 class Quantizer:
-    """Quantizes one network as often as needed, some of its layers left in float.
+    """Quantizes one network repeatedly, with some of its layers in float.
 
     network      ``normalized`` → ``logits``, of opset 13 or later
     calibration  photos that show the range of every value: normalized float32 [1, 3, h, w] each
 
-    Raises ExportError where onnxruntime is too old.
+    Raises ExportError if onnxruntime is too old.
     """
 
     def __init__(
         self, network: onnx.ModelProto, calibration: Iterable[NDArray[np.float32]]
     ) -> None:
         version = import_onnxruntime().__version__
-        if tuple(map(int, version.split(".")[:2])) < _OLDEST:
-            needed = ".".join(map(str, _OLDEST))
+        if tuple(map(int, version.split(".")[:2])) < _MIN_ONNXRUNTIME:
+            minimum = ".".join(map(str, _MIN_ONNXRUNTIME))
             raise ExportError(
-                f"To write int8 needs onnxruntime {needed} or newer; this is {version}.",
-                "Upgrade it.",
+                f"int8 needs onnxruntime {minimum} or newer; this is {version}.", "Upgrade it."
             )
         from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
         with TemporaryDirectory() as folder, quiet():
-            plain, prepared, observed = (
-                Path(folder, f"{name}.onnx") for name in ("plain", "prepared", "observed")
+            original, prepared, augmented = (
+                Path(folder, f"{name}.onnx") for name in ("original", "prepared", "augmented")
             )
-            onnx.save_model(network, plain)
-            quant_pre_process(plain, prepared, skip_symbolic_shape=True)
+            onnx.save_model(network, original)
+            quant_pre_process(original, prepared, skip_symbolic_shape=True)
             self._network = onnx.load_model(prepared)
             calibrator = create_calibrator(
                 prepared,
                 _op_types(),
-                augmented_model_path=str(observed),
+                augmented_model_path=str(augmented),
                 calibrate_method=CalibrationMethod.MinMax,
             )
-            calibrator.collect_data(_Reader(iter(calibration)))
+            # What onnxruntime calls a CalibrationDataReader: get_next() gives inputs, finally None.
+            inputs = ({NORMALIZED: photo} for photo in calibration)
+            calibrator.collect_data(SimpleNamespace(get_next=lambda: next(inputs, None)))
             self._ranges = calibrator.compute_data()
 
     @property
     def layers(self) -> list[str]:
-        """Names of the nodes that hold weights, in order."""
+        """Names of the nodes with weights, in order."""
         return [node.name for node in self._network.graph.node if node.op_type in LAYERS]
 
     def quantize(
@@ -87,10 +85,11 @@ class Quantizer:
         only: Collection[str] = (),
         layers_only: bool = False,
     ) -> onnx.ModelProto:
-        """The network in int8 but for ``float_layers``.
+        """The network in int8, except for ``float_layers``.
 
-        only         just these nodes in int8
-        layers_only  just layers, so that what is between them (sums, gates, normalizations) stays in float
+        only         these nodes alone in int8
+        layers_only  layers alone, so that what is between them (sums, gates, normalizations) stays
+                     in float
         """
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
         from onnxruntime.quantization.quant_utils import QuantType
@@ -108,7 +107,7 @@ class Quantizer:
                 nodes_to_quantize=list(only),
                 nodes_to_exclude=list(float_layers),
                 op_types_to_quantize=list(LAYERS) if layers_only else _op_types(),
-                # The head's answers stay float: in 256 steps, labels close to each other would tie.
+                # Logits stay float: in 256 steps, classes close to each other would tie.
                 extra_options={
                     "OpTypesToExcludeOutputQuantization": ["Gemm"],
                     "TensorQuantOverrides": {
@@ -122,39 +121,21 @@ class Quantizer:
         pad_channels(quantized.graph)
         return quantized
 
-    def worst_layers(
-        self, samples: Iterable[NDArray[np.float32]], working: Progress = no_progress
+    def rank_layers(
+        self, samples: Iterable[NDArray[np.float32]], progress: Progress = no_progress
     ) -> list[str]:
-        """``layers``, those first whose quantization alone moves the logits of ``samples`` most."""
+        """``layers``, those first whose quantization alone changes the samples' logits most."""
         inputs = list(samples)
         expected = run_network(self._network, inputs)
-        damage = {
-            layer: float(
-                np.square(run_network(self.quantize(only=[layer]), inputs) - expected).mean()
-            )
-            for layer in track(self.layers, len(self.layers), "Trying each layer in int8", working)
-        }
-        return sorted(damage, key=lambda layer: damage[layer], reverse=True)
-
-
-class _Reader:
-    """The calibration photos as onnxruntime's calibrator asks for them."""
-
-    def __init__(self, photos: Iterator[NDArray[np.float32]]) -> None:
-        self._photos = photos
-
-    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-        photo = next(self._photos, None)
-        return None if photo is None else {NORMALIZED: photo}
-
-    def __iter__(self) -> Iterator[dict[str, NDArray[np.float32]]]:
-        return ({NORMALIZED: photo} for photo in self._photos)
-
-    __next__: Any = get_next
+        errors = {}
+        for layer in track(self.layers, len(self.layers), "Trying each layer in int8", progress):
+            logits = run_network(self.quantize(only=[layer]), inputs)
+            errors[layer] = float(np.square(logits - expected).mean())
+        return sorted(errors, key=lambda layer: errors[layer], reverse=True)
 
 
 def _depthwise_weights(graph: onnx.GraphProto) -> Iterator[str]:
-    """Names of the weights of convolutions that see one channel for each that they make."""
+    """Names of the weights of convolutions with one input channel per output channel."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for node in graph.node:
         groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)

@@ -1,4 +1,4 @@
-"""Smaller versions of the network, none of which may cost more accuracy than allowed."""
+"""Networks in fp16 and int8 that keep the accuracy of the float32 one."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ import onnx
 from numpy.typing import NDArray
 
 from edgetl.errors import ExportError
-from edgetl.exporting.precision.judge import LEAST_AGREEMENT, Judge, Judgement
-from edgetl.exporting.precision.photo_inputs import Pictures
+from edgetl.exporting.export_result import MIN_AGREEMENT, AccuracyComparison
+from edgetl.exporting.precision.accuracy import AccuracyEvaluator
+from edgetl.exporting.precision.normalized_photos import NormalizedPhotos
 from edgetl.exporting.precision.quantize import Quantizer
 from edgetl.onnx_graph.tracing import quiet
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.system.progress import Progress, no_progress, track
 
-RANKING_PHOTOS = 8  # that tell which layer suffers most from int8
+RANKING_PHOTOS = 8  # on which layers are ranked by how much int8 harms them
 
 
 @dataclass(frozen=True)
-class JudgedBy:
-    """The photos that a smaller model is made and judged with.
+class PrecisionSettings:
+    """Photos and limits for reduced precisions.
 
-    calibration        training photos, for the range of each value in int8
-    validation         every validation photo with the index of its label
+    calibration        training photos that show int8 the range of each value
+    validation         all validation photos with the indices of their labels
     max_accuracy_drop  percentage points of validation accuracy that may be lost
     """
 
@@ -36,78 +37,88 @@ class JudgedBy:
     max_accuracy_drop: float
 
 
-def to_half(
-    network: onnx.ModelProto, card: ModelCard, judged_by: JudgedBy, working: Progress = no_progress
-) -> tuple[onnx.ModelProto, Judgement]:
-    """``network`` in 16-bit floats, its input and output still float32. Raises ExportError if it loses too much."""
+def convert_to_fp16(
+    network: onnx.ModelProto,
+    card: ModelCard,
+    settings: PrecisionSettings,
+    progress: Progress = no_progress,
+) -> tuple[onnx.ModelProto, AccuracyComparison]:
+    """``network`` in 16-bit floats, its input and output still float32.
+
+    Raises ExportError if it loses too much accuracy.
+    """
     from onnxruntime.quantization.onnx_model import ONNXModel
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     copy = onnx.ModelProto()
     copy.CopyFrom(network)
     with quiet():
-        half: onnx.ModelProto = convert_float_to_float16(copy, keep_io_types=True)
-    ONNXModel(half).topological_sort()  # the converter appends the input's cast at the end
-    judgement = Judge(network, card, judged_by.validation, working).judge(half, "fp16")
-    if not judgement.drop <= judged_by.max_accuracy_drop:
-        raise _refusal("fp16", judgement, judged_by)
-    return half, judgement
+        converted: onnx.ModelProto = convert_float_to_float16(copy, keep_io_types=True)
+    ONNXModel(converted).topological_sort()  # the converter appends the input's cast at the end
+    evaluator = AccuracyEvaluator(network, card, settings.validation, progress)
+    compared = evaluator.evaluate(converted, "fp16")
+    if not compared.drop <= settings.max_accuracy_drop:
+        raise _too_inaccurate("fp16", compared, settings)
+    return converted, compared
 
 
-def to_int8(
-    network: onnx.ModelProto, card: ModelCard, judged_by: JudgedBy, working: Progress = no_progress
-) -> tuple[onnx.ModelProto, Judgement]:
-    """``network`` (opset 13 or later) in 8-bit integers, but for what would cost too much accuracy.
+def convert_to_int8(
+    network: onnx.ModelProto,
+    card: ModelCard,
+    settings: PrecisionSettings,
+    progress: Progress = no_progress,
+) -> tuple[onnx.ModelProto, AccuracyComparison]:
+    """``network`` (opset 13 or later) in 8-bit integers, except where that loses too much.
 
-    First what is between the layers goes back to float, then layers, those first that suffer most, in steps that
-    double. So it does while it answers many photos otherwise than ``network``, beyond the accuracy that it may lose: what
-    agrees most is taken. Raises ExportError if half of the layers in float is not enough.
+    While too much accuracy is lost, or more labels change than MIN_AGREEMENT and the accuracy that
+    may be lost explain, parts return to float: first what is between the layers, then layers, those
+    that int8 harms most first, in steps that double. Of the models that are accurate enough, the
+    one that agrees most with ``network`` is taken.
+
+    Raises ExportError if none is accurate enough with half of the layers in float.
     """
-    if not judged_by.calibration:
+    if not settings.calibration:
         raise ExportError("There are no training photos to calibrate int8 with.")
-    calibration = Pictures(judged_by.calibration, card.spec)
-    quantizer = Quantizer(
-        network, track(calibration, len(calibration), "Calibrating int8", working)
-    )
-    judge = Judge(network, card, judged_by.validation, working)
-    best: tuple[onnx.ModelProto, Judgement] | None = None
-    for name, quantized, float_layers in _attempts(
-        quantizer, islice(calibration, RANKING_PHOTOS), working
+    photos = NormalizedPhotos(settings.calibration, card.spec)
+    quantizer = Quantizer(network, track(photos, len(photos), "Calibrating int8", progress))
+    evaluator = AccuracyEvaluator(network, card, settings.validation, progress)
+    best: tuple[onnx.ModelProto, AccuracyComparison] | None = None
+    for name, quantized, float_layers in _candidates(
+        quantizer, islice(photos, RANKING_PHOTOS), progress
     ):
-        judgement = judge.judge(quantized, name, float_layers)
-        if judgement.drop <= judged_by.max_accuracy_drop and (
-            best is None or judgement.agreement > best[1].agreement
+        compared = evaluator.evaluate(quantized, name, float_layers)
+        if compared.drop <= settings.max_accuracy_drop and (
+            best is None or compared.agreement > best[1].agreement
         ):
-            best = quantized, judgement
-        if (
-            best is not None
-            and best[1].agreement >= LEAST_AGREEMENT - judged_by.max_accuracy_drop / 100
-        ):
+            best = quantized, compared
+        if best and best[1].agreement >= MIN_AGREEMENT - settings.max_accuracy_drop / 100:
             break
     if best is None:
-        raise _refusal("int8", judgement, judged_by)
+        raise _too_inaccurate("int8", compared, settings)
     return best
 
 
-def _attempts(
-    quantizer: Quantizer, samples: Iterable[NDArray[np.float32]], working: Progress
+def _candidates(
+    quantizer: Quantizer, samples: Iterable[NDArray[np.float32]], progress: Progress
 ) -> Iterator[tuple[str, onnx.ModelProto, list[str]]]:
-    """Models with more and more in float: what to call each, and its layers in float."""
+    """(name, model, layers in float), with more and more in float."""
     yield "int8", quantizer.quantize(), []
     yield "int8 of the layers alone", quantizer.quantize(layers_only=True), []
-    ranking = quantizer.worst_layers(samples, working)
+    ranking = quantizer.rank_layers(samples, progress)
     half = (len(ranking) + 1) // 2
     for count in [*takewhile(half.__gt__, (2**step for step in range(half))), half]:
         name = f"int8, {count} of {len(ranking)} layers in float"
         yield name, quantizer.quantize(ranking[:count], layers_only=True), ranking[:count]
 
 
-def _refusal(precision: str, judgement: Judgement, judged_by: JudgedBy) -> ExportError:
-    floats = (
-        f", with {len(judgement.float_layers)} layers in float" if judgement.float_layers else ""
-    )
+def _too_inaccurate(
+    precision: str, compared: AccuracyComparison, settings: PrecisionSettings
+) -> ExportError:
+    layers = len(compared.float_layers)
     return ExportError(
-        f"The {precision} model loses {judgement.drop:.2f} points of accuracy on {judgement.photos} validation photos "
-        f"({judgement.fp32_accuracy:.1%} → {judgement.accuracy:.1%}{floats}); {judged_by.max_accuracy_drop:g} are allowed.",
+        f"The {precision} model loses {compared.drop:.2f} points of accuracy on {compared.photos} "
+        f"validation photos ({compared.fp32_accuracy:.1%} → {compared.accuracy:.1%}"
+        f"{f', with {layers} layers in float' if layers else ''}); "
+        f"{settings.max_accuracy_drop:g} are allowed.",
         "Nothing was written. Allow more with --max-accuracy-drop, or leave this precision out.",
     )

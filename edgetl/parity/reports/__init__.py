@@ -1,1 +1,1 @@
-"""What a check found, as files for people and for machines: HTML, JSON, JUnit."""
+"""A check's result as a file: HTML for people, JSON for programs, JUnit XML for CI systems."""

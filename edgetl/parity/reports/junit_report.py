@@ -1,4 +1,7 @@
-"""The report as JUnit XML, which CI systems show as tests: one case a finding, and one a stage of each runtime."""
+"""The report as JUnit XML, which CI systems show as tests.
+
+There is one test case for each finding, and one for each stage of each runtime.
+"""
 
 from __future__ import annotations
 
@@ -8,35 +11,43 @@ from dataclasses import dataclass
 from typing import Literal
 from xml.etree import ElementTree
 
-from edgetl.parity.results import AgainstResult, CheckResult, RuntimeResult
+from edgetl.parity.results import AgainstResult, CheckResult, Finding, RuntimeResult
 
 _NOT_XML = re.compile("[^\\t\\n\\r -\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 _PLURALS = {"failure": "failures", "error": "errors", "skipped": "skipped"}
 
+Outcome = Literal["failure", "error", "skipped"]
+
 
 @dataclass(frozen=True)
-class _Case:
+class JUnitCase:
+    """One test case; ``outcome`` None: it passed."""
+
     group: str
     name: str
-    seconds: float = 0.0
-    outcome: Literal["failure", "error", "skipped"] | None = None
+    outcome: Outcome | None = None
     message: str = ""
+    seconds: float = 0.0
 
 
 def as_junit(result: CheckResult | AgainstResult) -> str:
-    """An XML document of one test suite. Runtimes that are shown for information are no tests, and left out."""
-    cases = list(
-        _check_cases(result) if isinstance(result, CheckResult) else _against_cases(result)
-    )
-    name = f"edgetl check {result.bundle if isinstance(result, CheckResult) else f'{result.new} against {result.old}'}"
+    """An XML document with one test suite, without the runtimes that only give information."""
+    if isinstance(result, CheckResult):
+        name = f"edgetl check {result.bundle}"
+        cases = [_finding_case("bundle", finding) for finding in result.findings]
+        for run in result.runtimes:
+            if run.status != "shown":
+                cases += _runtime_cases(run)
+    else:
+        name = f"edgetl check {result.new} against {result.old}"
+        cases = [_finding_case("against", gate) for gate in result.gates]
     counts = {"tests": str(len(cases))} | {
         plural: str(sum(case.outcome == outcome for case in cases))
         for outcome, plural in _PLURALS.items()
     }
     root = ElementTree.Element("testsuites", {"name": "edgetl", **counts})
-    suite = ElementTree.SubElement(
-        root, "testsuite", {"name": _xml_text(name), **counts, "time": f"{result.seconds:.3f}"}
-    )
+    facts = {"name": _xml_text(name), **counts, "time": f"{result.seconds:.3f}"}
+    suite = ElementTree.SubElement(root, "testsuite", facts)
     properties = ElementTree.SubElement(suite, "properties")
     for key, value in result.machine.items():
         ElementTree.SubElement(properties, "property", {"name": key, "value": _xml_text(value)})
@@ -50,61 +61,35 @@ def as_junit(result: CheckResult | AgainstResult) -> str:
         if case.outcome:
             ElementTree.SubElement(element, case.outcome, {"message": _xml_text(case.message)})
     ElementTree.indent(root, " ")
-    return (
-        '<?xml version="1.0" encoding="utf-8"?>\n'
-        + ElementTree.tostring(root, encoding="unicode")
-        + "\n"
-    )
+    document = ElementTree.tostring(root, encoding="unicode")
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{document}\n'
 
 
-def _check_cases(result: CheckResult) -> Iterator[_Case]:
-    for finding in result.findings:
-        yield _Case(
-            "bundle",
-            finding.name,
-            outcome=None if finding.passed else "failure",
-            message=finding.message,
-        )
-    for run in result.runtimes:
-        if run.status != "shown":
-            yield from _runtime_cases(run)
+def _finding_case(group: str, finding: Finding) -> JUnitCase:
+    return JUnitCase(group, finding.name, _failure_unless(finding.passed), finding.message)
 
 
-def _runtime_cases(run: RuntimeResult) -> Iterator[_Case]:
+def _runtime_cases(run: RuntimeResult) -> Iterator[JUnitCase]:
     if not run.stages:
-        yield _Case(
-            run.name,
-            "run",
-            run.seconds,
-            "skipped" if run.status == "skipped" else "error",
-            run.reason,
-        )
+        outcome: Outcome = "skipped" if run.status == "skipped" else "error"
+        yield JUnitCase(run.name, "run", outcome, run.reason, run.seconds)
         return
-    yield _Case(run.name, "run", run.seconds)
+    yield JUnitCase(run.name, "run", seconds=run.seconds)
     for stage in run.stages:
         cause = f"; likely cause: {run.cause}" if run.cause and run.departure == stage.stage else ""
-        yield _Case(
-            run.name,
-            stage.stage,
-            outcome=None if stage.passed else "failure",
-            message=f"{stage}{cause}",
-        )
+        yield JUnitCase(run.name, stage.stage, _failure_unless(stage.passed), f"{stage}{cause}")
     flips = run.decisions.real_flips
     message = "; ".join(
         f"{flip.photo}: {flip.found!r} instead of {flip.expected!r}" for flip in flips
     )
-    yield _Case(run.name, "decision", outcome="failure" if flips else None, message=message)
-    if run.departure == "probabilities" and all(
-        stage.passed for stage in run.stages
-    ):  # answers are missing
-        yield _Case(run.name, "answers", outcome="failure", message=run.reason)
+    yield JUnitCase(run.name, "decision", _failure_unless(not flips), message)
+    if run.departure == "probabilities" and all(stage.passed for stage in run.stages):
+        # Some photos have no probabilities at all, which no stage shows.
+        yield JUnitCase(run.name, "answers", "failure", run.reason)
 
 
-def _against_cases(result: AgainstResult) -> Iterator[_Case]:
-    for gate in result.gates:
-        yield _Case(
-            "against", gate.name, outcome=None if gate.passed else "failure", message=gate.message
-        )
+def _failure_unless(passed: bool) -> Outcome | None:
+    return None if passed else "failure"
 
 
 def _xml_text(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Every way to run the model that is checked. A new one is one class (see base.py) and one line here."""
+"""Every way to run the checked model. To add one, write a class (see base.py) and list it here."""
 
 from __future__ import annotations
 

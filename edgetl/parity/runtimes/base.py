@@ -1,4 +1,4 @@
-"""What a runtime is: one small class that shows a photo's stages."""
+"""The base class of all runtimes, and the model that they run."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ from edgetl.runtime.bundle.model_card import ModelCard
 if TYPE_CHECKING:
     from torch import nn
 
-LONE_PRECISION = DEFAULT_PRECISION  # what a model outside a bundle is taken for, unless one says otherwise: it does not
+# A model file outside a bundle does not record its precision; this is assumed unless one is given.
+LONE_PRECISION = DEFAULT_PRECISION
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is checked, and the trained network that it is checked against.
+    """The exported model to check, and the trained network to compare it with.
 
     path       the bundle's folder, or a lone .onnx file
     bundle     None for a lone file
-    card       the bundle's own description of its model
+    card       the export's model card
     model      its ONNX file of ``precision``; None if it has none
-    network    the trained network in eval mode, on the CPU: float32 [N, 3, h, w], normalized → logits float32 [N, classes]
-    reference  the description that came with the network
+    network    the trained network in eval mode, on the CPU: float32 [N, 3, h, w], normalized →
+               logits float32 [N, classes]
+    reference  the network's model card
     threads    threads for each runtime
     """
 
@@ -52,22 +54,17 @@ class Subject:
         precision: str | None = None,
         threads: int = 1,
     ) -> Subject:
-        """Read a bundle or a lone model's description. Raises BundleError; a damaged file inside is found later.
+        """Read the model card of a bundle or a lone model; a bundle's files aren't checked yet.
 
-        precision  which of a bundle's models, None for its default; what a lone model is, None for LONE_PRECISION
+        precision  which of a bundle's models, None for its default; what a lone model is, None for
+                   LONE_PRECISION
+
+        Raises BundleError.
         """
         path = Path(path)
         if path.is_file():
-            return cls(
-                path,
-                None,
-                lone_card(path),
-                path,
-                precision or LONE_PRECISION,
-                network,
-                reference,
-                threads,
-            )
+            card, chosen = lone_card(path), precision or LONE_PRECISION
+            return cls(path, None, card, path, chosen, network, reference, threads)
         bundle = Bundle.open(path)
         model, chosen = None, precision or LONE_PRECISION
         if bundle.precisions or precision:
@@ -76,8 +73,10 @@ class Subject:
         return cls(path, bundle, bundle.card, model, chosen, network, reference, threads)
 
     def file(self, kind: str) -> Path:
-        """Path of the bundle's file of a ``--format``. Raises RuntimeUnavailableError if it has none, BundleError for one
-        that is not of the bundle."""
+        """Path of the bundle's file of a ``--format``.
+
+        Raises RuntimeUnavailableError if it has none, BundleError if the file is not the bundle's.
+        """
         name = self.bundle.manifest.get(kind) if self.bundle else None
         if not name:
             raise RuntimeUnavailableError(
@@ -96,35 +95,35 @@ class Subject:
 
 
 def lone_card(model: Path) -> ModelCard:
-    """The description inside an ONNX file's metadata, read without running the model. Raises BundleError."""
-    from edgetl.onnx_graph.onnx_file import metadata
+    """The model card in an ONNX file's metadata, read without running it. Raises BundleError."""
+    from edgetl.onnx_graph.onnx_file import read_metadata
 
-    return read_card(model, metadata(model))
+    return read_card(model, read_metadata(model))
 
 
 class Runtime(ABC):
-    """One way to run the model. Subclass it and add the class to RUNTIMES: that is all a new runtime needs.
+    """One way to run the model. To add a runtime, subclass it and add the class to RUNTIMES.
 
-    The constructor loads the model. It raises RuntimeUnavailableError or MissingDependencyError where this machine or
-    this bundle doesn't have what the runtime needs (it is skipped, unless it was asked for); any other exception, then
-    or later, is a failure.
+    The constructor loads the model. It raises RuntimeUnavailableError or MissingDependencyError
+    where this machine or this bundle lacks what the runtime needs; the runtime is then skipped,
+    unless it was asked for. Any other exception, from any method, is a failure of the runtime.
     """
 
     name: ClassVar[str]
     decodes: ClassVar[bool] = False
-    """It reads the photo's file itself, so it is given the unreadable ones as well."""
+    """It reads the photos' files itself, and is therefore given the unreadable ones, too."""
     judged: ClassVar[bool] = True
-    """False: its figures are shown for information."""
+    """False: its figures are shown for information, without a verdict."""
     follows_precision: ClassVar[bool] = False
-    """It runs the file of the precision that is checked; the others are float32."""
+    """It runs the file of the chosen precision; the others run float32."""
 
     @abstractmethod
     def __init__(self, subject: Subject) -> None: ...
 
     @abstractmethod
     def run(self, photos: Sequence[Photo | Unreadable]) -> Sequence[Stages | Refusal]:
-        """One result a photo, in order. Unreadable ones come only where ``decodes``."""
+        """One result a photo, in order. There are unreadable photos only if ``decodes``."""
 
     def close(self) -> None:
-        """Give back what outlives the object: a process, a folder."""
+        """Release what outlives the object: a process, a folder."""
         return

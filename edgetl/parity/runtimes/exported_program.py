@@ -1,4 +1,4 @@
-"""The torch.export file (.pt2) in torch: as it is for the answers, cut in memory for the stages before."""
+"""The torch.export file (.pt2) in torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgetl.parity.stages import Refusal, Stages
 
 
 class ExportedProgram(Runtime):
-    """The recorded graph has no named values; the resize is where it last holds photos of whole numbers."""
+    """Predictions come from the file as it is, the stages before from a copy cut in memory."""
 
     name = "pt2"
 
@@ -27,11 +27,8 @@ class ExportedProgram(Runtime):
     def run(self, photos: Sequence[Photo | Unreadable]) -> Sequence[Stages | Refusal]:
         self._torch.set_num_threads(self._threads)
         with self._torch.inference_mode():
-            return [
-                self._classify(photo.pixels[np.newaxis])
-                for photo in photos
-                if isinstance(photo, Photo)
-            ]
+            pixels = [photo.pixels for photo in photos if isinstance(photo, Photo)]
+            return [self._classify(image[np.newaxis]) for image in pixels]
 
     def _classify(self, pixels: Any) -> Stages:
         images = self._torch.from_numpy(pixels)
@@ -43,23 +40,22 @@ class ExportedProgram(Runtime):
 
 
 def _cut_at_preprocessing(torch: Any, module: Any) -> Any:
-    """``module`` (torch.fx.GraphModule), changed to give (resized, normalized) in place of its two outputs.
+    """Make ``module``, a torch.fx.GraphModule, return (resized, normalized) instead of its outputs.
 
-    Raises ValueError if the graph holds no such values.
+    The values in the graph have no names: the last uint8 tensor with 3 channels is the resized
+    photo, the first sum after it the normalized one. Raises ValueError if there are none.
     """
+
+    def is_photo(value: Any) -> bool:
+        is_uint8 = isinstance(value, torch.Tensor) and value.dtype == torch.uint8
+        return is_uint8 and value.shape[-1:] == (3,)
+
     nodes = list(module.graph.nodes)
-    values = {
-        node: node.meta["val"] for node in nodes if isinstance(node.meta.get("val"), torch.Tensor)
-    }
-    photos = [
-        n
-        for n, v in values.items()
-        if n.op != "placeholder" and v.dtype == torch.uint8 and v.shape[-1:] == (3,)
-    ]
+    photos = [n for n in nodes if n.op != "placeholder" and is_photo(n.meta.get("val"))]
     after = nodes[nodes.index(photos[-1]) :] if photos else []
     sums = [node for node in after if node.target == torch.ops.aten.add.Tensor]
     if not sums:
-        raise ValueError("its graph holds no resized photos")
+        raise ValueError("its graph has no resized photos")
     output = nodes[-1]
     output.args = ((photos[-1], sums[0]),)
     module.graph.eliminate_dead_code()

@@ -1,9 +1,10 @@
-"""Runs a TorchScript file for another process, as a script, in an interpreter where edgetl can't be imported.
+"""A script that runs a TorchScript file for another process, where edgetl can't be imported.
 
     python -P fresh_worker.py MODEL FOLDER THREADS
 
-Reads a count n from each line of stdin, runs FOLDER/0.npy … n−1.npy (uint8 [H, W, 3]), writes FOLDER/0.resized.npy and
-so on, and answers with one line of JSON: {"error": null, …} or why not, and whether "disk" is to blame.
+For each line of stdin, a count n, it runs FOLDER/0.npy … n−1.npy (uint8 [H, W, 3]), writes
+FOLDER/0.resized.npy and so on, and prints one line of JSON: "error" is null or the reason why it
+failed, "disk" whether reading or writing the files did.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ STAGES = ("resized", "normalized", "logits", "probabilities")
 
 
 def stages(torch: Any, module: Any, pixels: Any) -> dict[str, Any]:
-    """uint8 [H, W, 3] → the named stages as arrays, without the batch's axis."""
+    """uint8 [H, W, 3] → the named stages as arrays, without a batch axis."""
     with torch.inference_mode():
         images = torch.from_numpy(pixels)[None]
         resized = module.preprocess.resize(images)
@@ -26,13 +27,13 @@ def stages(torch: Any, module: Any, pixels: Any) -> dict[str, Any]:
 
 
 def main(model: str, folder: str, threads: str) -> None:
-    sys.modules["edgetl"] = None  # type: ignore[assignment]  # from here on, importing it raises
+    sys.modules["edgetl"] = None  # type: ignore[assignment]  # makes importing it raise
     import warnings
 
     import numpy as np
     import torch
 
-    warnings.simplefilter("ignore")  # stderr is kept for what goes wrong
+    warnings.simplefilter("ignore")  # stderr is for errors only
     torch.set_num_threads(int(threads))
     module = torch.jit.load(model, map_location="cpu")  # type: ignore[no-untyped-call]
     for line in sys.stdin:
@@ -43,10 +44,8 @@ def main(model: str, folder: str, threads: str) -> None:
                 for stage, value in values.items():
                     np.save(Path(folder, f"{index}.{stage}.npy"), value)
         except Exception as problem:
-            error, disk = (
-                f"{type(problem).__name__}: {problem}",
-                isinstance(problem, OSError),
-            )  # a network touches no files
+            error = f"{type(problem).__name__}: {problem}"
+            disk = isinstance(problem, OSError)  # the network itself opens no files
         print(json.dumps({"error": error, "disk": disk}), flush=True)
 
 

@@ -1,4 +1,4 @@
-"""The ONNX file in onnxruntime: as it is shipped, on CUDA, unoptimized, and in batches."""
+"""The ONNX file in onnxruntime: on the CPU, on CUDA, without optimization, and in batches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from edgetl.runtime.inference.session import open_session
 
 
 class OnnxRuntimeCpu(Runtime):
-    """The shipped file, unchanged, for the answers; its preprocessing alone, cut off in memory, for the stages before."""
+    """Predictions come from the unchanged file, the stages before from its preprocessing alone,
+    cut off in memory."""
 
     name = "onnxruntime-cpu"
     follows_precision = True
@@ -45,11 +46,8 @@ class OnnxRuntimeCpu(Runtime):
         )
 
     def run(self, photos: Sequence[Photo | Unreadable]) -> Sequence[Stages | Refusal]:
-        return [
-            self._stages(photo.pixels[np.newaxis])[0]
-            for photo in photos
-            if isinstance(photo, Photo)
-        ]
+        pixels = [photo.pixels for photo in photos if isinstance(photo, Photo)]
+        return [self._stages(image[np.newaxis])[0] for image in pixels]
 
     def _stages(self, images: NDArray[np.uint8]) -> list[Stages]:
         """uint8 [N, H, W, 3] → the stages of each of the N."""
@@ -61,26 +59,26 @@ class OnnxRuntimeCpu(Runtime):
 
 
 class OnnxRuntimeUnoptimized(OnnxRuntimeCpu):
-    """As other engines see the graph: no node fused, folded or laid out anew by onnxruntime."""
+    """The graph as written, as other engines see it: onnxruntime fuses and folds no node."""
 
     name = "onnxruntime-unoptimized"
     optimize = False
 
 
 class OnnxRuntimeCuda(OnnxRuntimeCpu):
-    """TF32 is off, as in the shipped predictor."""
+    """With TF32 off, as in ``edgetl.Predictor``."""
 
     name = "onnxruntime-cuda"
     provider = "cuda"
 
     def __init__(self, subject: Subject) -> None:
         if subject.precision != "fp32" and self.tf32:
-            raise RuntimeUnavailableError("TF32 only concerns float32 models.")
+            raise RuntimeUnavailableError("TF32 only matters for float32 models.")
         super().__init__(subject)
 
 
 class OnnxRuntimeCudaTf32(OnnxRuntimeCuda):
-    """What programs get that leave the provider's default on. Not judged: it is not what we ship."""
+    """For information: what other programs get, if they leave the provider's default on."""
 
     name = "onnxruntime-cuda-tf32"
     tf32 = True
@@ -88,9 +86,10 @@ class OnnxRuntimeCudaTf32(OnnxRuntimeCuda):
 
 
 class OnnxRuntimeBatch(OnnxRuntimeCpu):
-    """Photos of one size together, the resize in the graph; odd ones resized first, then together.
+    """Detects outputs that depend on batch composition.
 
-    One that is left alone goes with its own negative: what a photo is told must not depend on who is beside it.
+    Photos of the same size are run together. Those with a size of their own are resized first, and
+    then run together; a single one is run beside its own negative.
     """
 
     name = "batch"

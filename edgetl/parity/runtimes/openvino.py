@@ -1,4 +1,4 @@
-"""The ONNX file in OpenVINO, fed with photos that already have their target size."""
+"""The ONNX file in OpenVINO, with photos that are resized outside."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from edgetl.runtime.images.resize import resize_for_graph, resize_image
 
 
 class OpenVino(Runtime):
-    """OpenVINO computes float64 as float32, and everything in bf16 on CPUs that have it unless told otherwise: the
-    resize would not stay exact, so it happens outside, and full precision is asked for. The model is compiled for the
-    shape that it gets: with both batch and size left open, OpenVINO 2026.4 gave wrong answers.
+    """OpenVINO computes float64 as float32, so that the resize in the graph would not be exact.
+
+    On CPUs with bf16 it also uses that by default; full precision is set here. The model is
+    compiled for each shape: with batch and size dynamic, OpenVINO 2026.4 gave wrong answers.
     """
 
     name = "openvino"

@@ -1,4 +1,4 @@
-"""The predictor that ships, from the photo's file: its own decoder, its own resize, its own session."""
+"""``edgetl.Predictor``, which decodes the photo's file itself."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from edgetl.runtime.inference.predictor import Predictor
 
 
 class ShippedPredictor(Runtime):
-    """The answer comes from ``Predictor`` alone; the stages before it from the two functions that it calls."""
+    """Predictions come from ``Predictor``, the stages before from the two functions it calls."""
 
     name = "predictor"
     decodes = True
     follows_precision = True
 
     def __init__(self, subject: Subject) -> None:
-        subject.onnx()  # a bundle without one has nothing that it could run
+        subject.onnx()  # raises if the bundle has none: the predictor runs nothing else
         precision = subject.precision if subject.bundle else None
         self._predictor = Predictor(subject.path, threads=subject.threads, precision=precision)
 

@@ -1,4 +1,4 @@
-"""The trained network itself: what every other runtime is compared with."""
+"""The trained network itself, with which every runtime is compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The TorchScript file: loaded here, and in a process that has no edgetl."""
+"""The TorchScript file, in this process and in one without edgetl."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FORMAT = "torchscript"
 
 
 class TorchScript(Runtime):
-    """Its ``forward``, as users call it, for the answers; the methods of its preprocessing for the stages before."""
+    """Predictions come from the module's ``forward``, the stages before from its preprocessing."""
 
     name = "torchscript"
 
@@ -31,9 +31,8 @@ class TorchScript(Runtime):
 
         path = subject.file(_FORMAT)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # it is deprecated, and said to be so in ways that change with torch
+            # Deprecated, with a warning that differs between versions of torch.
+            warnings.simplefilter("ignore")
             self._module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
         self._torch, self._threads = torch, subject.threads
 
@@ -44,29 +43,23 @@ class TorchScript(Runtime):
 
 
 class TorchScriptFresh(Runtime):
-    """What someone gets who has the file and torch, and nothing of ours. Arrays travel as .npy files."""
+    """The file as used with torch alone, without edgetl; arrays are exchanged as .npy files."""
 
     name = "torchscript-fresh"
 
     def __init__(self, subject: Subject) -> None:
         path = subject.file(_FORMAT)
         self._folder = tempfile.TemporaryDirectory(prefix="edgetl-parity-")
-        # -P: the worker's own folder, which is inside edgetl, is not where its imports are looked for.
-        command = [
-            sys.executable,
-            "-P",
-            fresh_worker.__file__,
-            str(path),
-            self._folder.name,
-            str(subject.threads),
-        ]
-        self._words = Path(self._folder.name) / "stderr"  # a file: nobody would empty a pipe
-        with self._words.open("w") as words:
+        # -P: don't import from the script's own folder, which is inside edgetl.
+        command = [sys.executable, "-P", fresh_worker.__file__]
+        arguments = [str(path), self._folder.name, str(subject.threads)]
+        self._errors = Path(self._folder.name) / "stderr"  # a pipe could fill up
+        with self._errors.open("w") as errors:
             self._process = subprocess.Popen(
-                command,
+                [*command, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=words,
+                stderr=errors,
                 text=True,
                 encoding="utf-8",
             )
@@ -78,8 +71,8 @@ class TorchScriptFresh(Runtime):
             for index, pixels in enumerate(images):
                 np.save(folder / f"{index}.npy", pixels)
         except OSError as error:
-            raise self._no_room(f"{type(error).__name__}: {error}") from error
-        self._ask(len(images))
+            raise self._disk_error(f"{type(error).__name__}: {error}") from error
+        self._run_worker(len(images))
         return [
             Stages(
                 **{stage: np.load(folder / f"{index}.{stage}.npy") for stage in fresh_worker.STAGES}
@@ -92,9 +85,11 @@ class TorchScriptFresh(Runtime):
         self._process.communicate()  # also closes the pipes
         self._folder.cleanup()
 
-    def _ask(self, count: int) -> None:
-        """Have the worker compute images 0 … count − 1. Raises RuntimeError with the worker's own last words, or ParityError
-        where it could not write."""
+    def _run_worker(self, count: int) -> None:
+        """Let the worker process images 0 … count − 1.
+
+        Raises RuntimeError with the worker's error, or ParityError where it could not write.
+        """
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             print(count, file=self._process.stdin, flush=True)
@@ -103,19 +98,17 @@ class TorchScriptFresh(Runtime):
             answer = ""
         if not answer:
             self._process.wait()
-            words = self._words.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            raise RuntimeError(f"the process ended: {words[-1] if words else 'it said nothing'}")
-        answered = json.loads(answer)
-        if answered["error"] is not None:
-            raise (
-                self._no_room(answered["error"])
-                if answered["disk"]
-                else RuntimeError(answered["error"])
-            )
+            lines = self._errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            raise RuntimeError(f"the process ended: {lines[-1] if lines else 'without a message'}")
+        values = json.loads(answer)
+        if values["error"] is not None:
+            if values["disk"]:
+                raise self._disk_error(values["error"])
+            raise RuntimeError(values["error"])
 
-    def _no_room(self, reason: str) -> ParityError:
-        """Says nothing about the model."""
+    def _disk_error(self, reason: str) -> ParityError:
+        """Not a failure of the model, so the check as a whole can't be made."""
         return ParityError(
             f"{self._folder.name} can't be written: {reason}.",
-            "Free some space, or have TMPDIR name a folder with more.",
+            "Free some space, or set TMPDIR to a folder with more.",
         )

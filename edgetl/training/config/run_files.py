@@ -1,8 +1,7 @@
-"""Files of a run folder, written whole or not at all."""
+"""Making a run folder, and writing its files whole or not at all."""
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -11,25 +10,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetl.errors import CheckpointError, first_line
+from edgetl.system.atomic_write import atomic_write
 
 if TYPE_CHECKING:
     from edgetl.training.torch_env.distributed import Processes
 
-_SECONDS_TO_APPEAR = 10
+_SECONDS_TO_APPEAR = 10  # until a new file must be visible on every machine
 
 
 def make_folder(folder: Path) -> None:
-    """Make a run folder, or see that files can be written to the one that is there. Raises CheckpointError."""
+    """Create a run folder, or check that the existing one is writable. Raises CheckpointError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckpointError(
-            f"{folder} can't be made: {error.strerror}.", "Choose another folder with -o."
+            f"{folder} can't be created: {error.strerror}.", "Choose another folder with -o."
         ) from error
-    probe = folder / ".writable"  # now, not when there are weights to lose
+    probe = folder / ".writable"  # find out now, not when there are weights to lose
     try:
         probe.touch()
-        probe.unlink(missing_ok=True)  # another process may have tried, too
+        probe.unlink(missing_ok=True)  # another process may have probed at the same time
     except OSError as error:
         raise CheckpointError(
             f"{folder} can't be written: {error.strerror}.", "Choose another folder with -o."
@@ -37,7 +37,10 @@ def make_folder(folder: Path) -> None:
 
 
 def require_seen_by_all(folder: Path, processes: Processes) -> None:
-    """Raises CheckpointError in every process if one, on another machine, sees another run folder than the leading one."""
+    """Check that ``folder`` is the same one in all processes, also on other machines.
+
+    Raises CheckpointError, in every process, if one of them does not see the main process's files.
+    """
     if processes.world_size == 1:
         return
     with (
@@ -54,46 +57,31 @@ def require_seen_by_all(folder: Path, processes: Processes) -> None:
 
 
 def _appears(path: Path) -> bool:
-    """Whether it is there, or soon: a network disk believes for a while that a folder is not there, until it is listed."""
+    """Whether ``path`` exists, or soon does: a network disk caches what is in a folder."""
     until = time.monotonic() + _SECONDS_TO_APPEAR
     while not path.exists():
         if time.monotonic() > until:
             return False
-        for folder in (path.parent.parent, path.parent):
+        for folder in (path.parent.parent, path.parent):  # listing a folder refreshes its cache
             with suppress(OSError):
                 list(folder.iterdir())
         time.sleep(0.1)
     return True
 
 
-def part_of(name: str) -> str:
-    """What a file is called while it is written. Always the same: what a killed run left is written over."""
-    return f".{name}.part"
-
-
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then put it in place: a reader sees the old or the new one.
+    """``atomic_write`` for the files of a run: readers see the old content or the new one.
 
-    Raises CheckpointError naming ``path`` if the disk is full or the folder can't be written; what was there stays.
+    Raises CheckpointError naming ``path`` if the disk is full or the folder can't be written;
+    ``path`` is then unchanged.
     """
-    temporary = path.with_name(part_of(path.name))
     try:
-        temporary.touch()  # torch would not say what is wrong with the folder
-        write(temporary)
-        with temporary.open(
-            "rb+"
-        ) as file:  # on the disk before the name points to it, or a power cut leaves it empty
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        atomic_write(path, write)
     except (OSError, RuntimeError) as error:  # torch.save reports a failed write as RuntimeError
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        reason = (
-            error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
-        )
-        if "inline_container" in reason:  # torch's name for a write that wrote less
+        reason = (isinstance(error, OSError) and error.strerror) or first_line(error)
+        if "inline_container" in reason:  # where torch notices that less was written
             reason = "the disk took only a part of it"
         raise CheckpointError(
             f"{path} can't be written: {reason}.",
-            "Free some space, or see that files can be written there.",
+            "Free some disk space, and check that files can be written there.",
         ) from error

@@ -1,4 +1,7 @@
-"""What lies in a run's folder, and whether a run may begin there or go on. Imports nothing heavy: these errors come first."""
+"""The files of a run folder, and whether a run may start or resume there.
+
+Imports nothing heavy: these errors are raised before torch is loaded.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ import shutil
 from pathlib import Path
 
 from edgetl.errors import CheckpointError
+from edgetl.system.atomic_write import unfinished_writes
 from edgetl.system.paths import is_there, real_path
 from edgetl.system.shell import shell_word
-from edgetl.training.config.run_files import part_of
 
 BEST = "best.safetensors"
 LAST = "last.pt"
@@ -18,42 +21,44 @@ REPORT = "report.html"
 VALIDATION_TABLE = "validation.csv"
 LABEL_ISSUES_TABLE = "doubtful.csv"
 EVENTS = "tensorboard"
-HEAD_ONLY = "solved"
+RATES, RATES_PLOT = "lr.csv", "lr.png"  # of --find-lr; a run may start beside them
 _FILES = (BEST, LAST, HISTORY, METRICS, REPORT, VALIDATION_TABLE, LABEL_ISSUES_TABLE)
-_MEND = "See that files can be written there."
-RATES, RATES_PLOT = "lr.csv", "lr.png"  # of --find-lr, beside which a run may begin
 
 
 def require_free(folder: Path, overwrite: bool) -> None:
-    """Raises CheckpointError if a run would write over what is in ``folder``, unless it may, or between other things."""
+    """Check that a new run may be written into ``folder``.
+
+    Raises CheckpointError if it holds a run and ``overwrite`` is False, or files of other programs.
+    """
     present = _present(folder)
     if folder.is_file():
         raise CheckpointError(f"{folder} is a file.", "Choose another folder with -o.")
-    if not present and (other := _other_things(folder)):
+    if not present and (other := _other_file(folder)):
         raise CheckpointError(
             f"{folder} holds {other!r} and no run.", "Choose a new or an empty folder with -o."
         )
     if overwrite:
         return
     if {BEST, LAST} & present:
-        go_on = (
-            f"Go on with it: edgetl train --resume {shell_word(folder)}\n"
-            if can_go_on(folder)
-            else ""
-        )
+        resume = ""
+        if is_resumable(folder):
+            resume = f"Go on with it: edgetl train --resume {shell_word(folder)}\n"
         raise CheckpointError(
             f"{folder} holds a run already.",
-            f"{go_on}Throw it away with --overwrite, or choose another folder with -o.",
+            f"{resume}Replace it with --overwrite, or choose another folder with -o.",
         )
     if present:
         raise CheckpointError(
             f"{folder} holds {min(present)} already, which a run would write.",
-            "Choose another folder with -o, or throw it away with --overwrite.",
+            "Choose another folder with -o, or replace it with --overwrite.",
         )
 
 
 def refuse_photos_folder(folder: Path, data: str | Path, option: str = "-o") -> None:
-    """Raises CheckpointError if ``folder`` is the photos' own, or inside it: what is written there is no class."""
+    """Raise CheckpointError if ``folder`` is the folder of the photos or inside it.
+
+    The next run would take what is written there for a class of photos.
+    """
     if real_path(folder).is_relative_to(real_path(data)):
         raise CheckpointError(
             f"{folder} lies inside the folder of the photos.",
@@ -61,37 +66,14 @@ def refuse_photos_folder(folder: Path, data: str | Path, option: str = "-o") -> 
         )
 
 
-def _other_things(folder: Path) -> str | None:
-    """Something that is neither hidden nor written by edgetl."""
-    try:
-        names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    except OSError as error:
-        raise CheckpointError(
-            f"{folder} can't be read: {error.strerror}.", "Choose another folder with -o."
-        ) from error
-    return next(
-        (name for name in names if not name.startswith(".") and name not in (RATES, RATES_PLOT)),
-        None,
-    )
-
-
-def can_go_on(folder: Path) -> bool:
-    """Whether ``folder`` holds a run that was interrupted and can be resumed. Raises CheckpointError."""
+def is_resumable(folder: Path) -> bool:
+    """Whether ``folder`` holds an interrupted run. Raises CheckpointError if it can't be read."""
     present = _present(folder)
     return LAST in present and METRICS not in present
 
 
-def _present(folder: Path) -> set[str]:
-    try:
-        return {name for name in (*_FILES, EVENTS) if is_there(folder / name)}
-    except OSError as error:
-        raise CheckpointError(
-            f"{folder} can't be read: {error.strerror}.", "Choose another folder with -o."
-        ) from error
-
-
-def require_begun(folder: Path) -> Path:
-    """Where a run stands, as a file. Raises CheckpointError if there is none in ``folder``."""
+def require_resumable(folder: Path) -> Path:
+    """The path of the saved state of the run in ``folder``. Raises CheckpointError without one."""
     present = _present(folder)
     if folder.is_file():
         hint = f"Name the run's folder: edgetl train --resume {shell_word(folder.parent)}"
@@ -99,58 +81,102 @@ def require_begun(folder: Path) -> Path:
     if LAST not in present and METRICS in present:
         raise CheckpointError(f"The run in {folder} is finished.", how_to_train_further(folder))
     if LAST not in present:
-        again = " --overwrite" if present else ""
-        begin = f"Start it with edgetl train DATA -o {shell_word(folder)}{again}"
-        no_run = not present and _other_things(folder)
+        overwrite = " --overwrite" if present else ""
+        start = f"Start it with edgetl train DATA -o {shell_word(folder)}{overwrite}"
+        holds_no_run = not present and _other_file(folder)
         raise CheckpointError(
-            f"There is nothing to resume in {folder}.", "Name a run's folder." if no_run else begin
+            f"There is nothing to resume in {folder}.",
+            "Name a run's folder." if holds_no_run else start,
         )
     return folder / LAST
 
 
 def how_to_train_further(folder: Path) -> str:
-    """For a run that is finished."""
-    return f"To train its network further, begin another run: edgetl train DATA -o NEW --weights {shell_word(folder / BEST)}"
+    """The hint for a run that is finished."""
+    weights = shell_word(folder / BEST)
+    return (
+        "To train its network further, start another run: "
+        f"edgetl train DATA -o NEW --weights {weights}"
+    )
+
+
+def _present(folder: Path) -> set[str]:
+    """Names of the files of a run that are in ``folder``."""
+    try:
+        return {name for name in (*_FILES, EVENTS) if is_there(folder / name)}
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def _other_file(folder: Path) -> str | None:
+    """The name of a file that is not hidden and not written by edgetl, if there is one."""
+    try:
+        names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    others = (name for name in names if name[0] != "." and name not in (RATES, RATES_PLOT))
+    return next(others, None)
 
 
 def clear(folder: Path, *, but: str) -> None:
-    """What an earlier run left in the folder goes, nothing else; ``but`` is the new one's. Raises CheckpointError."""
+    """Delete all that earlier runs left in ``folder``, except the file named ``but``.
+
+    Files not written by edgetl stay. Raises CheckpointError.
+    """
     try:
         for name in _FILES:
-            for path in (folder / name, folder / part_of(name)):
-                if path.name != but:
-                    path.unlink(missing_ok=True)
+            if name != but:
+                (folder / name).unlink(missing_ok=True)
     except OSError as error:
-        raise CheckpointError(f"{folder} can't be written: {error.strerror}.", _MEND) from error
+        raise _unwritable(folder, error) from error
     discard_candidates(folder)
     shutil.rmtree(folder / EVENTS, ignore_errors=True)
 
 
-def candidate_name(what: str) -> str:
-    """What weights are called that will be the best ones as soon as ``promote_candidate`` is told of them.
+def candidate_name(key: str) -> str:
+    """The file name of weights that become the best ones when ``promote_candidate`` is called.
 
-    what  ``Standing.kept``, or ``HEAD_ONLY`` in a run without epochs: none with epochs takes them for its own
+    Until then, the state in ``LAST`` does not know of them, and a killed run goes on without them.
+
+    key  tells candidates apart: ``TrainState.candidate``
     """
-    return f".{BEST}.{what}"
+    return f".{BEST}.{key}"
 
 
-def promote_candidate(folder: Path, what: str) -> None:
-    """Make the weights that wait under this name the best ones, if there are any, and let others that wait go: of a run
-    that was killed before ``LAST`` knew of them, and that will do their epoch again. Raises CheckpointError.
+def promote_candidate(folder: Path, key: str) -> None:
+    """Rename the candidate ``key``, if there is one, to ``BEST``, and discard all others.
+
+    Those are of a run that was killed before it saved its state, and that repeats their epoch.
+    Raises CheckpointError.
     """
     try:
-        if (folder / candidate_name(what)).exists():
-            (folder / candidate_name(what)).replace(folder / BEST)
+        if (folder / candidate_name(key)).exists():
+            (folder / candidate_name(key)).replace(folder / BEST)
     except OSError as error:
-        raise CheckpointError(f"{folder} can't be written: {error.strerror}.", _MEND) from error
+        raise _unwritable(folder, error) from error
     discard_candidates(folder)
 
 
 def discard_candidates(folder: Path) -> None:
-    """Let all weights that wait go. Raises CheckpointError."""
+    """Delete all candidates, and the temporary files of killed runs. Raises CheckpointError."""
+    candidates = candidate_name("*")
     try:
-        for pattern in (candidate_name("*"), part_of(candidate_name("*"))):
-            for path in folder.glob(pattern):
+        for path in (*folder.glob(candidates), *folder.glob(f".{candidates}.part")):
+            path.unlink()
+        for name in (*_FILES, RATES, RATES_PLOT):
+            for path in unfinished_writes(folder / name):
                 path.unlink()
     except OSError as error:
-        raise CheckpointError(f"{folder} can't be written: {error.strerror}.", _MEND) from error
+        raise _unwritable(folder, error) from error
+
+
+def _unreadable(folder: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"{folder} can't be read: {error.strerror}.", "Choose another folder with -o."
+    )
+
+
+def _unwritable(folder: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"{folder} can't be written: {error.strerror}.", "Check that files can be written there."
+    )

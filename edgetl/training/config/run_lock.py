@@ -1,4 +1,4 @@
-"""One run a folder at a time."""
+"""A lock on a run folder, so that only one process at a time trains in it."""
 
 from __future__ import annotations
 
@@ -11,27 +11,29 @@ from pathlib import Path
 from edgetl.errors import CheckpointError
 from edgetl.system.file_lock import try_lock
 
-_held: set[int] = set()
+_descriptors: set[int] = set()
 
 
-def _let_go() -> None:
-    """In a forked process: a lock is held as long as anyone has its descriptor, and who decodes photos may live longer."""
-    for descriptor in _held:
+def _close_all() -> None:
+    # A lock lasts as long as any process has its descriptor, and a data loader's worker,
+    # which inherits it, may outlive the run.
+    for descriptor in _descriptors:
         os.close(descriptor)
-    _held.clear()
+    _descriptors.clear()
 
 
 if sys.platform != "win32":
-    os.register_at_fork(after_in_child=_let_go)
+    os.register_at_fork(after_in_child=_close_all)
 
 
 @contextmanager
 def lock_run_folder(folder: Path) -> Iterator[None]:
-    """Hold an existing run folder; the system lets go of it however the process ends.
+    """Lock an existing run folder; the system releases the lock however the process ends.
 
-    Raises CheckpointError if another process holds it, or it may not be read.
+    Does nothing on Windows, where a folder can't be opened.
+    Raises CheckpointError if another process holds the lock, or ``folder`` can't be read.
     """
-    if sys.platform == "win32":  # there, a folder can't be opened
+    if sys.platform == "win32":
         yield
         return
     try:
@@ -46,10 +48,10 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
             f"Another process is training in {folder}.",
             "Wait for it or stop it, or choose another folder with -o.",
         )
-    _held.add(descriptor)
+    _descriptors.add(descriptor)
     try:
         yield
     finally:
-        if descriptor in _held:  # not in a forked process
-            _held.remove(descriptor)
+        if descriptor in _descriptors:  # not in a forked process
+            _descriptors.remove(descriptor)
             os.close(descriptor)

@@ -18,7 +18,8 @@ from edgetl.training.config.settings import OPTIONS, SOLVER, TrainSettings
 from edgetl.training.evaluation.metrics import class_metrics, metrics_summary
 from edgetl.training.evaluation.report import ReportData, write_report
 from edgetl.training.evaluation.run_records import PhotoResult, write_metrics, write_photo_tables
-from edgetl.training.head.linear_head import LabelIssue, Trial
+from edgetl.training.head.cross_validation import CVScore
+from edgetl.training.head.label_issues import LabelIssue
 from edgetl.training.head.temperature import fit_temperature
 from edgetl.training.models import checkpoint
 from edgetl.training.models.checkpoint import Trained
@@ -32,7 +33,7 @@ def finalize(
     logits: NDArray[np.float32],
     *,
     label_issues: Sequence[LabelIssue],
-    trials: Sequence[Trial] = (),
+    head_scores: Sequence[CVScore] = (),
     history: Sequence[Mapping[str, Any]] = (),
     earlier_seconds: float = 0.0,
 ) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def finalize(
 
     trained          the kept weights; their card knows the epoch
     logits           float32 [N, classes] of ``trained`` for the validation photos
-    trials, history  for the report: a fitted head's, and the epochs'
+    head_scores, history  for the report: a fitted head's, and the epochs'
     earlier_seconds  that earlier parts of an interrupted run took
 
     The metrics are written last: a run that has them is complete. After an interruption, this can
@@ -79,8 +80,8 @@ def finalize(
         train_counts=folders.train_counts,
         settings=_effective(context.settings, folders),
         history=history,
-        strengths=[(trial.strength, trial.loss) for trial in trials],
-        doubts=[(folders.train[row], label, sure) for row, label, sure in label_issues],
+        head_trials=[(score.C, score.loss) for score in head_scores],
+        label_issues=[(folders.train[row], label, sure) for row, label, sure in label_issues],
         warnings=context.listener.notes,
     )
     write_report(context.folder, report)

@@ -23,7 +23,6 @@ from edgetl.training.optim.optimizers import make_optimizer, reduced_type
 from edgetl.training.optim.schedules import Schedule
 from edgetl.training.optim.weight_average import WeightAverage
 from edgetl.training.optim.weight_interpolation import WeightInterpolation
-from edgetl.training.torch_env.cpu_batch_norm import SharedBatchNorm, is_needed
 from edgetl.training.torch_env.distributed import Processes
 from edgetl.training.torch_env.oom_retry import is_out_of_memory
 from edgetl.training.torch_env.randomness import STEP, torch_seed
@@ -172,20 +171,15 @@ class Learner:
         return nullcontext()
 
     def _loss(self, batch: Batch) -> Tensor:
-        images, targets = self._mixing(batch.images, batch.labels, batch.share)
-        # On CPUs; on GPUs, layers that do so are in the network.
-        shares_norm = is_needed(self._settings, self._processes)
-        with (
-            torch.autocast(self._device.type, self._reduced, enabled=self._reduced is not None),
-            SharedBatchNorm() if shares_norm else nullcontext(),
-        ):
+        images, targets = self._mixing(batch.images, batch.labels, batch.shard)
+        with torch.autocast(self._device.type, self._reduced, enabled=self._reduced is not None):
             logits = self._model(images)
         logits = logits.float()
         loss = photo_losses(
             logits, targets, self._class_weights, self._settings.label_smoothing
         ).sum()
         with torch.no_grad():
-            right = (logits.argmax(1) == batch.labels[batch.share.borrowed :]).sum()
+            right = (logits.argmax(1) == batch.labels[batch.shard.borrowed :]).sum()
             self.sums += torch.stack(
                 [loss.detach(), right, torch.full_like(right, len(logits))]
             ).double()

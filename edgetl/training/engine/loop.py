@@ -94,7 +94,7 @@ class Loop:
         state, settings, processes = self.state, self._settings, self._processes
         if settings.tensorboard and processes.is_main:
             self._events = Events(self._context.folder, state.history)
-        shares = self._setup.sampler.shares(
+        shards = self._setup.sampler.shards(
             processes.rank,
             settings.epochs,
             epoch=state.epoch,
@@ -113,7 +113,7 @@ class Loop:
             state.training_began = self._budget.seconds()
         with (
             StopSignal(self._announce_stop) as stop,
-            closing(cast("Any", self._setup.loader.batches(shares))) as batches,
+            closing(cast("Any", self._setup.loader.batches(shards))) as batches,
         ):
             while not state.ended:
                 if not self._train_epoch(batches, stop):

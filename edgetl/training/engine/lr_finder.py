@@ -107,8 +107,8 @@ def try_rates(
     losses: list[float] = []
     mean = 0.0
     learner.train_mode()
-    shares = setup.sampler.shares(processes.rank, context.settings.epochs)
-    with closing(cast("Any", setup.loader.batches(shares))) as batches:
+    shards = setup.sampler.shards(processes.rank, context.settings.epochs)
+    with closing(cast("Any", setup.loader.batches(shards))) as batches:
         for number in range(STEPS):
             rate = LOWEST * (HIGHEST / LOWEST) ** (number / (STEPS - 1))
             learner.set_lr(rate)

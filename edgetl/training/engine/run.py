@@ -49,14 +49,14 @@ from edgetl.training.engine.setup import (
 from edgetl.training.engine.train import TrainResult
 from edgetl.training.engine.train_state import TrainState, read_state
 from edgetl.training.head.head_preparation import prepare_head
-from edgetl.training.head.linear_head import LabelIssue
+from edgetl.training.head.label_issues import LabelIssue
 from edgetl.training.input.photo_storage import remove_leftovers
 from edgetl.training.models import checkpoint
 from edgetl.training.models.backbones import Backbone
 from edgetl.training.models.multi_level import with_levels
 from edgetl.training.torch_env.device_transfer import channels_last
 from edgetl.training.torch_env.distributed import Processes
-from edgetl.training.torch_env.threads import torch_threads
+from edgetl.training.torch_env.torch_flags import torch_threads
 
 
 def train(
@@ -185,8 +185,8 @@ def _train_head(context: RunContext, folders: ImageFolders, backbone: Backbone) 
             trained,
             prepared.folders,
             prepared.val_logits,
-            label_issues=prepared.head.doubts,
-            trials=prepared.head.trials,
+            label_issues=prepared.head.label_issues,
+            head_scores=prepared.head.scores,
         )
     return TrainResult(context.folder, True, metrics, context.settings)
 

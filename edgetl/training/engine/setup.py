@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from timm.layers.norm_act import convert_sync_batchnorm
 
 from edgetl.data.image_folder import PUT_BACK, ImageFolders, find_unreadable
 from edgetl.errors import DataError, TrainingError
@@ -22,28 +22,28 @@ from edgetl.training.config.settings import SOLVER, TrainSettings
 from edgetl.training.evaluation.run_records import summary_writer
 from edgetl.training.evaluation.validation import Validation
 from edgetl.training.head.head_preparation import PreparedHead, prepare_shared_head
-from edgetl.training.head.linear_head import LabelIssue
-from edgetl.training.input.augment import BatchView, Normalizer, View
+from edgetl.training.head.label_issues import LabelIssue
+from edgetl.training.input.augment import AugmentSettings, BatchAugmentation, Normalizer
 from edgetl.training.input.decoded_photos import (
-    Decoder,
-    StoredPhotos,
-    joined,
-    store,
-    stored_size,
-    typical_aspect,
+    DecodedPhotos,
+    TrainingDecoder,
+    decode_photos,
+    gather_decoded,
 )
-from edgetl.training.input.loader import Augmenter, FileLoader, Loader, StoredLoader
+from edgetl.training.input.file_loader import FileLoader
+from edgetl.training.input.loader import BatchBuilder, CachedLoader, Loader
+from edgetl.training.input.photo_shape import stored_size, typical_aspect
 from edgetl.training.input.photo_storage import allocate
 from edgetl.training.input.sampler import Sampler
 from edgetl.training.models.backbones import Backbone, build, input_size, refusal
-from edgetl.training.models.multi_level import with_levels, without_levels
+from edgetl.training.models.batch_norm import require_sync_batch_norm, sync_batch_norm
 from edgetl.training.optim.losses import class_weights
 from edgetl.training.optim.optimizers import reduced_type
-from edgetl.training.torch_env import cpu_batch_norm
 from edgetl.training.torch_env.device_transfer import channels_last
 from edgetl.training.torch_env.distributed import Processes, join
 from edgetl.training.torch_env.malloc import keep_freed_memory
-from edgetl.training.torch_env.randomness import HEAD, reproducible, torch_seed
+from edgetl.training.torch_env.randomness import HEAD, torch_seed
+from edgetl.training.torch_env.torch_flags import reproducible
 
 
 @contextmanager
@@ -69,12 +69,6 @@ def check_machine(settings: TrainSettings, processes: Processes) -> None:
             f"A batch of {settings.batch_size} can't be split over "
             f"{processes.world_size} processes.",
             "Use a larger --batch-size.",
-        )
-    # Compiled, the processes would exchange statistics in different orders.
-    if settings.compile and cpu_batch_norm.is_needed(settings, processes):
-        raise TrainingError(
-            "--compile can't be used where several CPU processes share batch norm statistics.",
-            "Leave it out.",
         )
     if settings.tensorboard:
         summary_writer()
@@ -179,7 +173,11 @@ def prepare_training(
     """
     settings, processes = context.settings, context.processes
     channels_last(backbone.module, processes.device)
-    backbone = _share_batch_norm(backbone, settings, processes)
+    if settings.norm_statistics and processes.world_size > 1:
+        require_sync_batch_norm(backbone, processes.device)
+        if processes.device.type == "cuda":
+            # Now, since the new head is random until a fitted or a saved one is put into it.
+            backbone = sync_batch_norm(backbone)
     aspect = typical_aspect(folders.train)
     fitted_head = settings.warm_head and backbone.has_linear_head
     prepared: PreparedHead | None = None
@@ -197,7 +195,7 @@ def prepare_training(
         )
 
     stored_folders = folders.without(unreadable)
-    decode = Decoder(backbone.spec, stored_size(input_size(backbone.spec), aspect))
+    decode = TrainingDecoder(backbone.spec, stored_size(input_size(backbone.spec), aspect))
     validation = _decode_validation(context, folders, backbone.spec)
     stored = _store_training(context, stored_folders, decode)
     found = stored.unreadable if stored else _find_unreadable(context, stored_folders)
@@ -231,24 +229,9 @@ def _label_issues(prepared: PreparedHead, readable: ImageFolders) -> list[LabelI
     photos = prepared.folders.train
     return [
         issue._replace(photo=rows[photos[issue.photo].path])
-        for issue in prepared.head.doubts
+        for issue in prepared.head.label_issues
         if photos[issue.photo].path in rows
     ]
-
-
-def _share_batch_norm(
-    backbone: Backbone, settings: TrainSettings, processes: Processes
-) -> Backbone:
-    """On several GPUs, let batch norm measure the photos of all processes."""
-    if not (
-        settings.norm_statistics and processes.world_size > 1 and processes.device.type == "cuda"
-    ):
-        return backbone
-    # timm's conversion, since torch's loses timm's activations. It loses the hooks through which a
-    # head sees earlier levels; the new head is random until a fitted or a saved one is put into it.
-    bare = without_levels(backbone)
-    converted = convert_sync_batchnorm(bare.module)  # type: ignore[no-untyped-call]
-    return with_levels(replace(bare, module=converted), backbone.levels)
 
 
 def _sampler(folders: ImageFolders, settings: TrainSettings, processes: Processes) -> Sampler:
@@ -273,21 +256,19 @@ def _threads(context: RunContext) -> int:
 def _decode_validation(
     context: RunContext, folders: ImageFolders, spec: PreprocessSpec
 ) -> Validation:
-    processes = context.processes
-    mine = len(folders.val[processes.rank :: processes.world_size])
     return Validation(
         folders.val,
         spec,
-        processes,
+        context.processes,
         context.folder,
         threads=_threads(context),
-        done=ProgressCounter(context.listener.progress, "Decoding validation photos", mine),
+        progress=context.listener.progress,
     )
 
 
 def _store_training(
-    context: RunContext, folders: ImageFolders, decode: Decoder
-) -> StoredPhotos | None:
+    context: RunContext, folders: ImageFolders, decode: TrainingDecoder
+) -> DecodedPhotos | None:
     """Decode the training photos once; None if they are not to be kept, or don't fit anywhere."""
     settings, processes, samples = context.settings, context.processes, folders.train
     if settings.cache == "off":
@@ -298,26 +279,25 @@ def _store_training(
             "Training photos are decoded in every epoch: there is no room to keep them decoded."
         )
         return None
-    part = (processes.local_rank, processes.local_world_size)
-    mine = len(range(part[0], len(samples), part[1]))
-    done = ProgressCounter(context.listener.progress, "Decoding training photos", mine)
-    threads = _threads(context)
+    decode_all: Callable[..., DecodedPhotos] = decode_photos
     if processes.device.type == "cuda":
-        from edgetl.training.input.gpu_decode import store_on_gpu
+        from edgetl.training.input.gpu_decode import decode_photos_on_gpu
 
-        stored = store_on_gpu(
-            samples,
-            decode,
-            room,
-            processes.device,
-            decode.spec.interpolation,
-            part=part,
-            threads=threads,
-            done=done,
+        decode_all = partial(
+            decode_photos_on_gpu,
+            device=processes.device,
+            interpolation=decode.spec.interpolation,
         )
-    else:
-        stored = store(samples, decode, room, part=part, threads=threads, done=done)
-    return joined(stored, processes)
+    mine = decode_all(
+        samples,
+        decode,
+        room,
+        part=(processes.local_rank, processes.local_world_size),
+        threads=_threads(context),
+        step="Decoding training photos",
+        progress=context.listener.progress,
+    )
+    return gather_decoded(mine, processes)
 
 
 def _find_unreadable(context: RunContext, folders: ImageFolders) -> Mapping[Path, str]:
@@ -332,14 +312,15 @@ def _loader(
     context: RunContext,
     stored_folders: ImageFolders,
     readable: ImageFolders,
-    decode: Decoder,
-    stored: StoredPhotos | None,
+    decode: TrainingDecoder,
+    stored: DecodedPhotos | None,
 ) -> Loader:
     labels = np.array([sample.label for sample in readable.train], np.int64)
-    view = BatchView(View.of(context.settings, decode.spec), context.settings.seed, len(labels))
-    augment = Augmenter(labels, view, Normalizer(decode.spec, context.device))
+    augment = AugmentSettings.from_settings(context.settings, decode.spec)
+    augmentation = BatchAugmentation(augment, context.settings.seed, len(labels))
+    builder = BatchBuilder(labels, augmentation, Normalizer(decode.spec, context.device))
     if stored is None:
-        return FileLoader(readable.train, decode, augment, context.device, _threads(context))
+        return FileLoader(readable.train, decode, builder, context.device, _threads(context))
     left = {sample.path for sample in readable.train}
     rows = [row for row, sample in enumerate(stored_folders.train) if sample.path in left]
-    return StoredLoader(stored, np.array(rows, np.int64), augment, context.device)
+    return CachedLoader(stored, np.array(rows, np.int64), builder, context.device)

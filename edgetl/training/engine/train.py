@@ -15,7 +15,7 @@ from edgetl.errors import TrainingError
 from edgetl.system.progress import Progress
 from edgetl.training.config.listener import Listener, ProgressListener
 from edgetl.training.config.recipes import resolve
-from edgetl.training.config.run_folder import require_begun, require_free
+from edgetl.training.config.run_folder import require_free, require_resumable
 from edgetl.training.config.settings import OPTIONS, TrainSettings, flag
 from edgetl.training.engine.run_photos import find_photos, refuse_among_photos
 
@@ -81,7 +81,7 @@ def train(
             raise TypeError(
                 f"resume continues with the run's own settings; leave out {', '.join(others)}."
             )
-        require_begun(Path(resume))
+        require_resumable(Path(resume))
         from edgetl.training.engine import run
 
         moved = Path(data) if data is not None else None

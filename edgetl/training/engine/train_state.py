@@ -12,7 +12,7 @@ import torch
 
 from edgetl.errors import CheckpointError, first_line
 from edgetl.training.config.run_files import write_atomically
-from edgetl.training.config.run_folder import LAST, require_begun
+from edgetl.training.config.run_folder import LAST, require_resumable
 from edgetl.training.evaluation.validation import Scores
 
 _SCHEMA = 8
@@ -100,7 +100,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 
     Raises CheckpointError if there is none, or it can't be read.
     """
-    path = require_begun(folder)
+    path = require_resumable(folder)
     try:
         if not path.is_file():
             raise ValueError("it is no regular file")  # reading a pipe would block

@@ -1,4 +1,4 @@
-"""Where the cells and labels of a confusion matrix go in a drawing, for two classes or for hundreds."""
+"""The layout of a drawn confusion matrix, for two classes or for hundreds."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_DRAWN = 150  # classes; of more, only those with the most mistakes
+MAX_DRAWN = 150  # classes; of more, only the _SELECTED with the most mistakes are drawn
+_SELECTED = 60
 
-_KEPT = 60  # classes drawn where there are more than MOST_DRAWN
-_SIDE = 600.0  # pixels that the cells share, as long as each stays within:
-_CELL = (8.0, 104.0)
-_COUNTED_CELL = 24.0  # smallest cell that a number fits into
-_LONGEST_LABEL = 22  # letters
+# All in pixels. The cells share a square of this side, as long as each stays within the limits.
+_SIDE, _NARROW_SIDE = 600.0, 230.0
+_CELL_LIMITS = (8.0, 104.0)
+_MIN_NUMBERED_CELL = 24.0  # smallest cell that a number fits into
+_MIN_SLANTED_CELL = 20.0  # smaller columns have upright labels
+_NARROW_WIDTH = 400.0  # of what still can be read when it is scaled to the screen of a phone
+_MAX_LABEL = 22  # letters
 _LETTER = 0.6  # mean width of a letter, in font sizes
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number that is not 0. ``share``: of the photos that are of the row's class, 0..1."""
+    """A number that is not 0. share: of the photos of the row's class, 0..1."""
 
     row: int
     column: int
@@ -31,7 +34,7 @@ class Cell:
 
     @property
     def opacity(self) -> float:
-        """Of its colour; rises fast, so that a few mistakes among hundreds of photos can be seen."""
+        """Of its colour; rises fast, to make a few mistakes among hundreds of photos visible."""
         return float(0.18 + 0.82 * self.share**0.6)
 
 
@@ -39,12 +42,13 @@ class Cell:
 class Drawing:
     """A confusion matrix, in pixels at its natural size.
 
-    cell         side of a cell
-    left, top    room for the labels of rows and columns; ``right``: what slanted column labels jut out
-    angle        of the column labels, degrees
-    font         size of the labels
-    labels       short enough to draw; ``names``: in full
-    drawn, all   number of classes drawn, and that there are
+    cell       side of a cell
+    left, top  room for the labels of rows and columns
+    right      how far slanted column labels extend beyond the cells
+    angle      of the column labels, degrees
+    font       size of the labels
+    labels     of the classes drawn, short enough to draw; ``names``: in full
+    all        number of classes that there are
     """
 
     cell: float
@@ -69,39 +73,48 @@ class Drawing:
         return self.cell * self.drawn
 
     @property
-    def counted(self) -> bool:
+    def numbered(self) -> bool:
         """Whether numbers fit into the cells."""
-        return self.cell >= _COUNTED_CELL
+        return self.cell >= _MIN_NUMBERED_CELL
+
+    @property
+    def fits_narrow_screen(self) -> bool:
+        """Whether it can be read on a phone without scrolling sideways."""
+        return self.left + self.side + self.right <= _NARROW_WIDTH
 
 
-def draw(matrix: NDArray[np.int64], labels: Sequence[str]) -> Drawing:
-    """Lay out ``matrix`` [C, C], row = truth, column = prediction."""
-    shown = _shown(matrix)
-    names = tuple(labels[index] for index in shown)
-    cell = float(np.clip(_SIDE / len(shown), *_CELL))
+def draw(matrix: NDArray[np.int64], labels: Sequence[str], *, narrow: bool = False) -> Drawing:
+    """Lay out ``matrix`` [C, C], row = true class, column = prediction; ``narrow``: for a phone."""
+    selected = _select(matrix)
+    names = tuple(labels[index] for index in selected)
+    side = max(_NARROW_SIDE, _MIN_NUMBERED_CELL * len(selected)) if narrow else _SIDE
+    cell = float(np.clip(side / len(selected), *_CELL_LIMITS))
     font = min(12.5, max(cell * 0.95, 7.5))
-    short = tuple(_shortened(name) for name in names)
-    length = max(map(_width, short)) * font * _LETTER + 12
-    angle = 0 if max(map(_width, short)) * font * _LETTER < cell else -45 if cell > 20 else -90
-    top, right = {
-        0: (font * 2, 0.0),
-        -45: (length * 0.72 + font, length * 0.72),
-        -90: (length, 0.0),
-    }[angle]
-    cells = tuple(_cells(matrix[np.ix_(shown, shown)], matrix.sum(1)[shown], names))
+    short = tuple(_shorten(name) for name in names)
+    text = max(map(_letters, short)) * font * _LETTER
+    length = text + 12
+    if text < cell:
+        angle, top, right = 0, font * 2, 0.0
+    elif cell > _MIN_SLANTED_CELL and not narrow:
+        angle, top, right = -45, length * 0.72 + font, length * 0.72
+    else:
+        angle, top, right = -90, length, 0.0
+    cells = tuple(_cells(matrix[np.ix_(selected, selected)], matrix.sum(1)[selected], names))
     return Drawing(cell, length, top, right, angle, font, short, names, cells, len(labels))
 
 
-def _shown(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
-    if len(matrix) <= MOST_DRAWN:
+def _select(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Indices of the classes to draw."""
+    if len(matrix) <= MAX_DRAWN:
         return np.arange(len(matrix))
     wrong = matrix - np.diag(np.diag(matrix))
-    return np.sort(np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")[:_KEPT])
+    return np.sort(np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")[:_SELECTED])
 
 
 def _cells(
     matrix: NDArray[np.int64], photos: NDArray[np.int64], names: Sequence[str]
 ) -> list[Cell]:
+    """The cells of ``matrix``. photos: int64 [C], of each row's class, in all columns."""
     cells = []
     for row, column in np.argwhere(matrix).tolist():
         count, of = int(matrix[row, column]), int(photos[row])
@@ -111,13 +124,18 @@ def _cells(
     return cells
 
 
-def _width(text: str) -> int:
-    """In letters; East Asian ones count twice."""
+def _letters(text: str) -> int:
+    """Width of ``text`` in letters; East Asian ones count twice."""
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
-def _shortened(name: str) -> str:
+def _shorten(name: str) -> str:
+    """Leave out the middle of a long name; many class names differ only at their ends."""
     name = " ".join(name.split()) or "␣"
-    while _width(name) > _LONGEST_LABEL:
-        name = name[:-2] + "…"
-    return name
+    if _letters(name) <= _MAX_LABEL:
+        return name
+    while _letters(name) >= _MAX_LABEL:  # the ellipsis takes one letter
+        middle = len(name) // 2
+        name = name[:middle] + name[middle + 1 :]
+    middle = (len(name) + 1) // 2
+    return f"{name[:middle]}…{name[middle:]}"

@@ -1,4 +1,4 @@
-"""Curves as SVG that takes its colours from the page around it, so that they fit a light and a dark one."""
+"""Plots as SVG elements that take their colours from the page, light or dark."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# matplotlib knows no CSS: it draws in colours that nothing else has, and the page's variables replace them.
+# matplotlib knows no CSS: it draws in placeholder colours, which the page's variables replace.
 _INK, _FAINT = "#010203", "#010204"
 _SERIES = ("#010205", "#010206", "#010207", "#010208")
 _VARIABLES = {
@@ -21,12 +21,11 @@ _VARIABLES = {
     _FAINT: "var(--line)",
     **{colour: f"var(--series-{number})" for number, colour in enumerate(_SERIES, 1)},
 }
-_ALL = 1.004  # 100 %, with room for its line
-_DOT, _ALL_PHOTOS = (
-    6.0,
-    200.0,
-)  # square points: the area of the smallest dot, and of one that stands for all photos
-_SIZE = (5.2, 3.3)  # inches; scales with the page, so only the ratio to the 9-point text matters
+_AXIS_TOP = 1.004  # of accuracies: 100 %, with room for the line
+_MIN_DOT, _MAX_DOT = 6.0, 200.0  # areas in square points; the largest stands for all photos
+# Inches. The page scales plots to its width, so only the ratio to the 9-point text matters.
+_SIZE, _SQUARE = (4.8, 3.1), (4.8, 4.1)
+_DASHED = (0, (3, 3))
 
 Points = tuple[Sequence[float], Sequence[float]]  # x, y
 
@@ -42,60 +41,47 @@ def line_plot(
     percent: bool = False,
     chosen: float | None = None,
 ) -> str:
-    """An SVG element.
+    """Lines, as an SVG element.
 
+    name     sets the element's ids apart from those of the page's other plots
     series   legend → points
+    x, y     labels of the axes
     percent  y values of 0..1 are labelled 0 %..100 %
-    chosen   x where a line marks what was taken
+    chosen   x of a dashed vertical line
     """
     from matplotlib.ticker import MaxNLocator, NullLocator
 
-    figure, axes = _figure(x, y)
-    for (legend, (across, up)), colour in zip(series.items(), _SERIES, strict=False):
-        only_one = len(across) == 1
-        axes.plot(
-            across,
-            up,
-            color=colour,
-            label=legend,
-            linewidth=1.8,
-            marker="o" if only_one else marker,
-            markersize=4,
-        )
+    figure, axes = _figure(x, y, _SIZE)
+    for (legend, (xs, ys)), colour in zip(series.items(), _SERIES, strict=False):
+        single = "o" if len(xs) == 1 else marker  # a line through one point would be invisible
+        axes.plot(xs, ys, color=colour, label=legend, linewidth=1.8, marker=single, markersize=4)
     if log_x:
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
-    elif all(float(value).is_integer() for across, _ in series.values() for value in across):
+    elif all(float(value).is_integer() for xs, _ in series.values() for value in xs):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if percent:
-        axes.set_ylim(top=min(axes.get_ylim()[1], _ALL))
+        axes.set_ylim(top=min(axes.get_ylim()[1], _AXIS_TOP))
         axes.yaxis.set_major_formatter(_percent())
     if chosen is not None:
-        axes.axvline(chosen, color=_INK, linewidth=1, linestyle=(0, (3, 3)))
+        axes.axvline(chosen, color=_INK, linewidth=1, linestyle=_DASHED)
     if len(series) > 1:
         axes.legend(frameon=False, labelcolor=_INK, fontsize=9)
     return _svg(figure, name)
 
 
 def calibration_plot(name: str, curves: Mapping[str, CalibrationCurve]) -> str:
-    """An SVG element: accuracy against confidence, with the diagonal of a classifier that is as good as it says.
+    """A reliability diagram, as an SVG element: accuracy against confidence, and the diagonal.
 
-    A dot's area is the share of the photos that it stands for.
+    The area of a dot is its share of the photos.
     """
-    figure, axes = _figure("confidence", "accuracy", size=(4.2, 3.9))
-    axes.plot([0, 1], [0, 1], color=_INK, linewidth=1, linestyle=(0, (3, 3)))
+    figure, axes = _figure("confidence", "accuracy", _SQUARE)
+    axes.plot([0, 1], [0, 1], color=_INK, linewidth=1, linestyle=_DASHED)
     for (legend, curve), colour in zip(curves.items(), _SERIES, strict=False):
-        axes.plot(curve.confidence, curve.accuracy, color=colour, label=legend, linewidth=1.8)
-        areas = _DOT + (_ALL_PHOTOS - _DOT) * curve.photos / curve.photos.sum()
-        axes.scatter(
-            curve.confidence,
-            curve.accuracy,
-            areas,
-            color=colour,
-            linewidths=0,
-            zorder=3,
-            clip_on=False,
-        )
+        points = (curve.confidence, curve.accuracy)
+        axes.plot(*points, color=colour, label=legend, linewidth=1.8)
+        areas = _MIN_DOT + (_MAX_DOT - _MIN_DOT) * curve.photos / curve.photos.sum()
+        axes.scatter(*points, areas, color=colour, linewidths=0, zorder=3, clip_on=False)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(_percent())
@@ -105,10 +91,9 @@ def calibration_plot(name: str, curves: Mapping[str, CalibrationCurve]) -> str:
     return _svg(figure, name)
 
 
-def _figure(x: str, y: str, size: tuple[float, float] = _SIZE) -> tuple[Figure, Axes]:
-    from matplotlib.figure import (
-        Figure,  # not pyplot, which keeps figures and a backend for the whole program
-    )
+def _figure(x: str, y: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
+    # Not pyplot, which keeps figures and a backend for the whole program.
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
     figure.patch.set_alpha(0)
@@ -130,20 +115,16 @@ def _percent() -> Any:
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """``figure`` as an element; ``name`` sets its ids apart from those of the page's other plots."""
+    """``figure`` as an element without a fixed size; ``name`` is put before its ids."""
     buffer = io.StringIO()
-    figure.savefig(
-        buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-    )
+    metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    figure.savefig(buffer, format="svg", metadata=metadata)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, variable)
     text = re.sub(r'\b(id=")', rf"\g<1>{name}-", text)
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", text)
-    return re.sub(
-        r'(<svg[^>]*?) width="[^"]*"',
-        r"\1",
-        re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1),
-        count=1,
-    )
+    for attribute in ("width", "height"):  # of the first element; the page sets the size
+        text = re.sub(rf'(<svg[^>]*?) {attribute}="[^"]*"', r"\1", text, count=1)
+    return text

@@ -1,4 +1,4 @@
-"""What a run leaves to read besides the weights: rows for epochs and for photos, the final figures, TensorBoard events."""
+"""What a run records besides its weights: epochs, photos, final metrics, TensorBoard events."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ _TAGS = {name: name.replace("_", "/", 1) for name in COLUMNS if name.startswith(
 
 
 class PhotoResult(NamedTuple):
-    """What a photo is called below the data folder, its label, what it was taken for, and how surely, 0..1."""
+    """A photo's path below the data folder, its label, the predicted label, its confidence 0..1.
+
+    The names of the fields are the columns of the CSV files.
+    """
 
     file: str
     label: str
@@ -42,24 +45,23 @@ class PhotoResult(NamedTuple):
 
 
 def write_history(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """All epochs so far, as CSV; epoch 0 is the solved head, of which nothing was trained yet."""
+    """Write all epochs so far as CSV; epoch 0 is a fitted head, before any training."""
     write_table(folder / HISTORY, COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
-    """The final figures, as JSON."""
+    """Write the final metrics as JSON."""
     text = json.dumps(dict(metrics), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     write_atomically(folder / METRICS, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def write_photo_tables(
-    folder: Path, answers: Iterable[PhotoResult], doubts: Sequence[PhotoResult]
+    folder: Path, validation: Iterable[PhotoResult], label_issues: Sequence[PhotoResult]
 ) -> None:
-    """Tables of every validation photo, and of every training photo whose label is doubtful if there are any, in the order
-    that they come."""
-    write_table(folder / VALIDATION_TABLE, PhotoResult._fields, map(_cells, answers))
-    if doubts:
-        write_table(folder / LABEL_ISSUES_TABLE, PhotoResult._fields, map(_cells, doubts))
+    """Write tables of all validation photos, and of training photos with label issues, if any."""
+    write_table(folder / VALIDATION_TABLE, PhotoResult._fields, map(_cells, validation))
+    if label_issues:
+        write_table(folder / LABEL_ISSUES_TABLE, PhotoResult._fields, map(_cells, label_issues))
 
 
 def _cells(row: PhotoResult) -> list[str]:
@@ -67,13 +69,13 @@ def _cells(row: PhotoResult) -> list[str]:
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Rows below the names of their columns, as CSV."""
+    """Write a CSV file with a header. Raises CheckpointError."""
     content = b"".join(map(csv_line, (columns, *rows)))
     write_atomically(path, lambda part: part.write_bytes(content))
 
 
 def summary_writer() -> Any:
-    """torch's class that writes TensorBoard's events. Raises MissingDependencyError where TensorBoard isn't installed."""
+    """torch's SummaryWriter class. Raises MissingDependencyError without TensorBoard."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -82,16 +84,15 @@ def summary_writer() -> Any:
 
 
 class Events:
-    """TensorBoard events below ``folder/tensorboard``. Raises MissingDependencyError where it isn't installed."""
+    """TensorBoard events in ``folder/tensorboard``. Raises MissingDependencyError without it."""
 
     def __init__(self, folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
-        """history: rows whose events are there already; later ones, of a run that was killed, are taken back."""
-        self._writer = summary_writer()(
-            str(folder / EVENTS), purge_step=history[-1]["epoch"] + 1 if history else 0
-        )
+        """history: rows written before; later events, of a run that was killed, are hidden."""
+        next_epoch = history[-1]["epoch"] + 1 if history else 0
+        self._writer = summary_writer()(str(folder / EVENTS), purge_step=next_epoch)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        """One row of the history."""
+        """Write one row of the history."""
         for name in COLUMNS[1:]:
             if row[name] is not None:
                 self._writer.add_scalar(_TAGS.get(name, name), row[name], row["epoch"])

@@ -1,4 +1,4 @@
-"""The validation photos: decoded once through the exact path, each judged once, over all processes."""
+"""The validation photos: decoded once as the predictor does, and classified over all processes."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from torch import Tensor, nn
 
 from edgetl.data.image_folder import Sample, find_unreadable
 from edgetl.runtime.images.spec import PreprocessSpec
+from edgetl.system.progress import Progress, ProgressCounter, no_progress
 from edgetl.training.head.temperature import fit_temperature
 from edgetl.training.input.augment import Normalizer
-from edgetl.training.input.decoded_photos import Done, exact_decoder, store
+from edgetl.training.input.decoded_photos import decode_photos, validation_decoder
 from edgetl.training.input.photo_storage import allocate
 from edgetl.training.models.backbones import input_size
 from edgetl.training.torch_env.device_transfer import to_device
 from edgetl.training.torch_env.distributed import Processes
-from edgetl.training.torch_env.full_precision import full_precision
 from edgetl.training.torch_env.oom_retry import halve_on_oom
+from edgetl.training.torch_env.torch_flags import full_precision
 
-_BATCH = (
-    16,
-    64,
-)  # on a CPU, on a GPU: in float32, which takes more memory than a training batch in 16 bits
+# In float32 a batch takes more memory than a training batch in 16 bits.
+_BATCH_CPU, _BATCH_GPU = 16, 64
+_STEP = "Decoding validation photos"
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What logits are worth.
+    """How good logits are.
 
     accuracy  0..1
-    loss      mean of −ln p of the right class, in nats
-    tempered  the same at the temperature of the least loss, which is what is exported: label smoothing and a solved
-              head differ in how sure they are, and that says nothing about which is better
+    loss      mean of −ln p of the true class, in nats
+    tempered  the same at the temperature with the least loss, which is what is exported: label
+              smoothing and a linear head fitted alone differ in confidence, not in quality
     """
 
     accuracy: float
@@ -46,14 +46,14 @@ class Scores:
     tempered: float
 
     def better_than(self, other: Scores | None) -> bool:
-        """More accurate, or as accurate with a smaller tempered loss."""
+        """Whether it is more accurate, or as accurate with a smaller tempered loss."""
         return other is None or (self.accuracy, -self.tempered) > (other.accuracy, -other.tempered)
 
 
 class Validation:
-    """The validation photos that can be read; each process keeps its share of them.
+    """The validation photos that can be read; each process decodes and classifies its share.
 
-    labels      int64 [N], in the photos' order
+    labels      int64 [N], in the order of the photos
     unreadable  path → reason, of all processes
     """
 
@@ -65,47 +65,49 @@ class Validation:
         folder: Path,
         *,
         threads: int,
-        done: Done = lambda: None,
+        progress: Progress = no_progress,
     ) -> None:
-        """folder: where decoded photos go that don't fit into memory."""
+        """folder: where decoded photos are stored that don't fit into memory."""
         self._processes = processes
         self._mine = list(samples)[processes.rank :: processes.world_size]
         self._normalizer = Normalizer(spec, processes.device)
-        self._decode, self._threads = exact_decoder(spec), threads
-        self._room = allocate((len(self._mine), *input_size(spec), 3), "auto", folder)
-        if self._room is None:
-            found = find_unreadable(self._mine, threads=threads, done=done)
+        self._decode, self._threads = validation_decoder(spec), threads
+        self._pixels = allocate((len(self._mine), *input_size(spec), 3), "auto", folder)
+        if self._pixels is None:
+            count = ProgressCounter(progress, _STEP, len(self._mine))
+            found = find_unreadable(self._mine, threads=threads, done=count)
         else:
-            found = store(
-                self._mine, self._decode, self._room, threads=threads, done=done
+            found = decode_photos(
+                self._mine,
+                self._decode,
+                self._pixels,
+                threads=threads,
+                step=_STEP,
+                progress=progress,
             ).unreadable
         self.unreadable = {
-            path: why for part in processes.all_gather(found) for path, why in part.items()
+            path: reason for part in processes.all_gather(found) for path, reason in part.items()
         }
         self._leave_out(found)
-        shares = [samples[rank :: processes.world_size] for rank in range(processes.world_size)]
-        places = {
-            sample.path: place
-            for place, sample in enumerate(s for s in samples if s.path not in self.unreadable)
-        }
-        self._places = [
-            [places[sample.path] for sample in share if sample.path in places] for share in shares
-        ]
-        self.labels = np.array(
-            [sample.label for sample in samples if sample.path in places], np.int64
-        )
+        readable = [sample for sample in samples if sample.path not in self.unreadable]
+        self.labels = np.array([sample.label for sample in readable], np.int64)
+        rows = {sample.path: row for row, sample in enumerate(readable)}
+        shares = (samples[rank :: processes.world_size] for rank in range(processes.world_size))
+        self._rows = [
+            [rows[sample.path] for sample in share if sample.path in rows] for share in shares
+        ]  # of each process, in ``labels``
 
     def _leave_out(self, unreadable: Collection[Path]) -> None:
         kept = [row for row, sample in enumerate(self._mine) if sample.path not in unreadable]
         if len(kept) < len(self._mine):
             self._mine = [self._mine[row] for row in kept]
-            if self._room is not None:
-                for new, old in enumerate(kept):  # in place: there may not be room for it twice
-                    self._room[new] = self._room[old]
+            if self._pixels is not None:
+                for new, old in enumerate(kept):  # in place: there may be no room for a copy
+                    self._pixels[new] = self._pixels[old]
 
     @torch.inference_mode()
     def logits(self, network: nn.Module) -> NDArray[np.float32]:
-        """float32 [N, classes], of all photos in their order, in every process. ``network`` must be in eval mode."""
+        """float32 [N, classes] of all photos, in every process. ``network`` is in eval mode."""
         device = self._processes.device
 
         def compute(pixels: NDArray[np.uint8]) -> Tensor:
@@ -114,43 +116,35 @@ class Validation:
 
         with full_precision():
             parts = [halve_on_oom(compute, pixels) for pixels in self._batches()]
-            mine = (
-                torch.cat(parts).cpu().numpy() if parts else None
-            )  # once: each time would wait for the GPU
-        gathered = zip(self._places, self._processes.all_gather(mine), strict=True)
-        shares = [(places, share) for places, share in gathered if share is not None]
+            # Copied once: each copy would wait for the GPU.
+            mine = torch.cat(parts).cpu().numpy() if parts else None
+        gathered = zip(self._rows, self._processes.all_gather(mine), strict=True)
+        shares = [(rows, share) for rows, share in gathered if share is not None]
         logits = np.empty((len(self.labels), shares[0][1].shape[1]), np.float32)
-        for places, share in shares:
-            logits[places] = share
+        for rows, share in shares:
+            logits[rows] = share
         return logits
 
     def _batches(self) -> Iterator[NDArray[np.uint8]]:
-        size = _BATCH[self._processes.device.type == "cuda"]
-        if self._room is not None:
-            room = self._room[: len(self._mine)]
-            yield from (room[start : start + size] for start in range(0, len(room), size))
+        size = _BATCH_GPU if self._processes.device.type == "cuda" else _BATCH_CPU
+        starts = range(0, len(self._mine), size)
+        if self._pixels is not None:
+            pixels = self._pixels[: len(self._mine)]
+            yield from (pixels[start : start + size] for start in starts)
             return
         with ThreadPoolExecutor(self._threads) as pool:
-            for start in range(0, len(self._mine), size):
-                yield np.stack(
-                    [
-                        pixels
-                        for pixels, _ in pool.map(self._decode, self._mine[start : start + size])
-                    ]
-                )
+            for start in starts:
+                decoded = pool.map(self._decode, self._mine[start : start + size])
+                yield np.stack([pixels for pixels, _ in decoded])
 
 
 def scores(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Scores:
-    """The scores of float [N, classes] logits for int64 [N] labels, computed in double precision."""
-    losses = [
-        float(
-            -log_softmax(logits.astype(np.float64) / temperature, axis=1)[
-                np.arange(len(labels)), labels
-            ].mean()
-        )
-        for temperature in (
-            1.0,
-            fit_temperature(logits, labels) if np.isfinite(logits).all() else 1.0,
-        )
-    ]
-    return Scores(float((logits.argmax(1) == labels).mean()), *losses)
+    """The scores of float [N, classes] logits for int64 [N] labels, in double precision."""
+
+    def loss(temperature: float) -> float:
+        log_probabilities = log_softmax(logits.astype(np.float64) / temperature, axis=1)
+        return float(-log_probabilities[np.arange(len(labels)), labels].mean())
+
+    temperature = fit_temperature(logits, labels) if np.isfinite(logits).all() else 1.0
+    accuracy = float((logits.argmax(1) == labels).mean())
+    return Scores(accuracy, loss(1.0), loss(temperature))

@@ -1,4 +1,4 @@
-"""A frozen backbone without its classifier layer, through the fastest runtime at hand: pixels → features."""
+"""A frozen backbone without its classifier layer, run by the fastest runtime there is."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from edgetl.runtime.images.resize import normalization
 from edgetl.runtime.inference.session import import_onnxruntime, open_session
 from edgetl.training.models.backbones import Backbone
 from edgetl.training.torch_env.device_transfer import channels_last
-from edgetl.training.torch_env.full_precision import full_precision
 from edgetl.training.torch_env.oom_retry import halve_on_oom
-from edgetl.training.torch_env.threads import one_thread
+from edgetl.training.torch_env.torch_flags import full_precision, one_thread
 
 _OPSET = 17
-_AGREEMENT = 1e-3  # largest difference between the two runtimes, as a share of the largest feature
+_TOLERANCE = 1e-3  # largest difference between the two runtimes, as a share of the largest feature
 _GPU_BATCH = 64
 
 
@@ -31,7 +30,7 @@ class FeatureExtractor(Protocol):
 
     name        what runs it ("onnxruntime 1.32.0")
     note        why it is not the fastest runtime, or None
-    batch       how many photos to give it at once
+    batch       how many photos to pass at once
     concurrent  whether several threads may call it at the same time, each call using one core
     """
 
@@ -41,11 +40,14 @@ class FeatureExtractor(Protocol):
     concurrent: bool
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 [N, h, w, 3], resized and cropped → float32 [N, features], the input of the classifier layer."""
+        """Uint8 [N, h, w, 3], resized and cropped → float32 [N, features].
+
+        The features are the input of the classifier layer.
+        """
 
 
 class _Headless(nn.Module):
-    """uint8 [N, h, w, 3] → normalized → the backbone up to the input of its classifier layer [N, features]."""
+    """Uint8 [N, h, w, 3] → normalized → the input of the classifier layer, [N, features]."""
 
     scale: torch.Tensor
     bias: torch.Tensor
@@ -59,15 +61,17 @@ class _Headless(nn.Module):
         self.register_buffer("bias", torch.from_numpy(bias)[:, None, None])
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        planes = pixels.permute(
-            0, 3, 1, 2
-        )  # first: a quarter of the bytes, and the sums below run along rows
+        # Permuted first: uint8 is a quarter of the bytes, and the sums below run along rows.
+        planes = pixels.permute(0, 3, 1, 2)
         features: torch.Tensor = self.network(planes.float() * self.scale + self.bias)
         return features
 
 
-class _OnnxTrunk:
-    """One photo a call, one core a call: faster than batches, whose activations fall out of the cores' caches."""
+class OnnxExtractor:
+    """By onnxruntime on the CPU, one photo a call and one core a call.
+
+    Faster than batches, whose activations do not fit into the cores' caches.
+    """
 
     batch = 1
     concurrent = True
@@ -78,19 +82,21 @@ class _OnnxTrunk:
         self._session = open_session(_to_onnx(network, example), providers="cpu", threads=1)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See ``FeatureExtractor``."""
         (features,) = self._session.run(None, {"pixels": pixels})
         return np.asarray(features, np.float32)
 
 
-class _TorchTrunk:
-    """Eager torch in float32, channels-last."""
+class _TorchExtractor:
+    """By eager torch in float32, channels-last."""
 
     concurrent = False
 
     def __init__(self, network: _Headless, device: torch.device) -> None:
         self.name = f"torch {torch.__version__}"
         self.note: str | None = None
-        # On the CPU, others in a batch would move the last bits of a feature, and who they are depends on the cache.
+        # On the CPU, the other photos of a batch change the last bits of a feature, and which
+        # photos these are depends on the cache.
         self.batch = 1 if device.type == "cpu" else _GPU_BATCH
         self._device = device
         self._network = channels_last(network, device)
@@ -104,48 +110,45 @@ class _TorchTrunk:
 
 
 def open_feature_extractor(backbone: Backbone, device: torch.device) -> FeatureExtractor:
-    """The backbone's frozen part on ``device``: onnxruntime on the CPU where that works, else torch.
+    """The backbone's frozen part on ``device``: onnxruntime on the CPU if that works, else torch.
 
     Raises TrainingError for a backbone whose logits are not a linear layer's output.
     """
+    hint = "Train it with --strategy last-blocks or full."
     if not backbone.has_linear_head:
         raise TrainingError(
-            f"The head of {backbone.name} is not one linear layer on a vector of features.",
-            "Train it with --strategy last-blocks or full.",
+            f"The head of {backbone.name} is not one linear layer on a vector of features.", hint
         )
     network = _Headless(backbone).eval().requires_grad_(False)
-    plain = _TorchTrunk(network, device)
+    eager = _TorchExtractor(network, device)
+    noise = np.random.default_rng(0).integers(0, 256, (1, *backbone.size, 3), np.uint8)
     with one_thread():
-        probe = _probe(backbone)
-        expected = plain(probe)
+        expected = eager(noise)
         if expected.ndim != 2:
+            shape = list(expected.shape)
             raise TrainingError(
-                f"The head of {backbone.name} takes {list(expected.shape)}, not one vector a photo.",
-                "Train it with --strategy last-blocks or full.",
+                f"The head of {backbone.name} takes {shape}, not one vector per photo.", hint
             )
         if device.type != "cpu":
-            return plain
+            return eager
         try:
-            fast = _OnnxTrunk(network, probe)
-            difference = float(np.abs(fast(probe) - expected).max())
-        except Exception as error:  # an operator the exporter or onnxruntime lacks, a graph over 2 GB, no onnxruntime
-            plain.note = f"Features are computed by torch, more slowly: onnxruntime can't ({first_line(error)})."
-            return plain
-    if difference <= _AGREEMENT * max(1.0, float(np.abs(expected).max())):
-        return fast
-    plain.note = (
-        f"Features are computed by torch, more slowly: onnxruntime's differ by {difference:.1e}."
-    )
-    return plain
-
-
-def _probe(backbone: Backbone) -> NDArray[np.uint8]:
-    """One picture of noise of the size that the network takes, the same every time."""
-    return np.random.default_rng(0).integers(0, 256, (1, *backbone.size, 3), np.uint8)
+            fast = OnnxExtractor(network, noise)
+            difference = float(np.abs(fast(noise) - expected).max())
+        except Exception as error:  # an operator is missing, the graph is over 2 GB, no onnxruntime
+            reason = f"onnxruntime can't ({first_line(error)})"
+        else:
+            if difference <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):
+                return fast
+            reason = f"onnxruntime's differ by {difference:.1e}"
+    eager.note = f"Features are computed by torch, more slowly: {reason}."
+    return eager
 
 
 def _to_onnx(network: _Headless, example: NDArray[np.uint8]) -> bytes:
-    """Of one size alone: onnxruntime then computes paddings beforehand and melts them into the convolutions."""
+    """An ONNX model for one size of photo.
+
+    For a fixed size, onnxruntime computes paddings once and folds them into the convolutions.
+    """
     buffer = io.BytesIO()
     with quiet(), plain_attention():
         torch.onnx.export(

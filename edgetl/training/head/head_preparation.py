@@ -137,7 +137,7 @@ def _soften(
         return float(photo_losses(scaled, targets, class_weights, smoothing).mean())
 
     found = minimize_scalar(loss, bounds=(0.0, math.log(_MAX_SOFTENING)), method="bounded")
-    return head.divided(math.exp(found.x))
+    return head.with_temperature(math.exp(found.x))
 
 
 @torch.no_grad()

@@ -19,9 +19,9 @@ from edgetl.data.image_folder import ImageFolders, Sample
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.training.config.run_context import RunContext
 from edgetl.training.head.features import Features
-from edgetl.training.head.linear_head import gain
+from edgetl.training.head.linear_head import improvement
 from edgetl.training.head.run_features import compute_features
-from edgetl.training.input.decoded_photos import STEP, shaped, some_aspects
+from edgetl.training.input.photo_shape import SIZE_STEP, sample_aspects, size_of_aspect
 from edgetl.training.models.backbones import Backbone, refusal
 from edgetl.training.models.multi_level import find_levels, own_features, with_levels
 from edgetl.training.optim.losses import class_weights
@@ -46,12 +46,12 @@ def choose_resize(
     backbone = with_levels(backbone, find_levels(backbone))
     whole = None
     if context.settings.resize == "auto" and backbone.has_linear_head:
-        whole = _uncropped(backbone, some_aspects(folders.train))
+        whole = _uncropped(backbone, sample_aspects(folders.train))
     if whole is None:
         return backbone, None
     candidates = {"cropped": backbone, "whole": whole}
     found: dict[str, Features] = {}
-    improvement = 0.0
+    better_by = 0.0
     for some in _growing_subsets(folders.train):
         for name, candidate in candidates.items():
             found[name] = compute_features(
@@ -61,10 +61,10 @@ def choose_resize(
         readable = [sample for sample in some if sample.path not in unreadable]
         if not readable:
             continue
-        improvement = _improvement(context, backbone, folders, readable, found)
-        if abs(improvement) > _SURE:
+        better_by = _improvement(context, backbone, folders, readable, found)
+        if abs(better_by) > _SURE:
             break
-    if not improvement > _ENOUGH:  # also if it is NaN
+    if not better_by > _ENOUGH:  # also if it is NaN
         return backbone, found["cropped"]
     height, width = whole.size
     context.listener.note(
@@ -84,7 +84,7 @@ def _improvement(
     """By how many standard errors whole photos lower the loss of a fitted head."""
     own = own_features(backbone)
     weights = class_weights(context.settings, folders)
-    return gain(
+    return improvement(
         found["whole"].of(samples)[:, :own],
         found["cropped"].of(samples)[:, :own],
         [sample.label for sample in samples],
@@ -103,7 +103,7 @@ def _uncropped(backbone: Backbone, aspects: Sequence[float]) -> Backbone | None:
     spec = backbone.spec
     if np.mean([_cropped_area(spec, aspect) for aspect in aspects]) < _NEGLIGIBLE_LOSS:
         return None
-    shape = shaped(math.sqrt(math.prod(backbone.size)), float(np.median(aspects)))
+    shape = size_of_aspect(math.sqrt(math.prod(backbone.size)), float(np.median(aspects)))
     is_square = shape[0] == shape[1]
     return _squashed(backbone, backbone.size if is_square or not _takes(backbone, shape) else shape)
 
@@ -126,7 +126,7 @@ def _takes(backbone: Backbone, size: tuple[int, int]) -> bool:
     )
     if any(pool.output_size not in (1, (1, 1)) for pool in pools):
         return False
-    neighbour = (size[0], size[1] + STEP)
+    neighbour = (size[0], size[1] + SIZE_STEP)
     return all(refusal(_squashed(backbone, shape)) is None for shape in (size, neighbour))
 
 

@@ -28,6 +28,7 @@ def compute_features(
         cache=cache_folder(context.settings.feature_cache),
         device=context.device,
         threads=context.settings.workers or None,
-        progress=lambda done, total: context.listener.progress(step, done, total),
+        step=step,
+        progress=context.listener.progress,
         known=known,
     )

@@ -1,4 +1,4 @@
-"""One temperature for all logits, so that of the predictions made with 80 % confidence about 80 % are right."""
+"""Temperature scaling: of the predictions made with 80 % confidence, about 80 % should be right."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from scipy.special import log_softmax
 
 from edgetl.errors import TrainingError
 
-LIMITS = (0.05, 20.0)  # smallest and largest temperature
+LIMITS = (0.05, 20.0)
+"""Smallest and largest temperature."""
 
 
 def fit_temperature(
@@ -19,26 +20,28 @@ def fit_temperature(
     labels: Sequence[int] | NDArray[np.int64],
     weights: NDArray[np.float32] | None = None,
 ) -> float:
-    """The temperature, within ``LIMITS``, of the least log loss of softmax(logits / temperature).
+    """The temperature, within ``LIMITS``, that minimises the log loss of softmax(logits / T).
 
     logits   float [N, classes] of photos that were not trained on
-    labels   N whole numbers in 0..classes-1
+    labels   N integers in 0..classes-1
     weights  float [N], how much each photo counts (default: all the same)
 
-    Where every photo is right, ever more confidence would lower the loss for ever. So the photos are taken together
-    with one more of which nothing is known (every class is as likely): the fewer photos, the more it weighs. Never
-    worse on the photos than temperature 1. Raises TrainingError for no photos or logits that are not finite.
+    If every photo is right, more confidence always lowers the loss. So one more photo is added of
+    which nothing is known (all classes are equally likely): the fewer photos, the more it weighs.
+    Never worse on the photos than temperature 1. Raises TrainingError for no photos or logits
+    that are not finite.
     """
     values, targets = np.asarray(logits, np.float64), np.asarray(labels)
     if not len(targets) or values.shape[:1] != targets.shape or not np.isfinite(values).all():
+        shape = list(values.shape)
         raise TrainingError(
-            f"A temperature can't be fitted to logits {list(values.shape)} that are not all finite numbers."
+            f"A temperature can't be fitted to logits {shape} that are not all finite numbers."
         )
     counts = np.ones(len(targets)) if weights is None else np.asarray(weights, np.float64)
     share = 1 / (len(targets) + 1)
 
     def losses(log_temperature: float) -> tuple[float, float]:
-        """(mean log loss, mean log loss if every class were as likely)."""
+        """(mean log loss, mean log loss if all classes were equally likely)."""
         log_probabilities = log_softmax(values / np.exp(log_temperature), axis=1)
         own = np.average(log_probabilities[np.arange(len(targets)), targets], weights=counts)
         return -own, -log_probabilities.mean()
@@ -47,7 +50,7 @@ def fit_temperature(
         own, unknown = losses(log_temperature)
         return (1 - share) * own + share * unknown
 
-    # Convex in 1 / temperature, so with one valley on this scale too.
+    # Convex in 1 / temperature, so on this scale, too, there is only one minimum.
     found = minimize_scalar(
         smoothed, bounds=np.log(LIMITS), method="bounded", options={"xatol": 1e-6}
     )

@@ -1,4 +1,4 @@
-"""Random views of training photos: whole batches on the device in one warp."""
+"""Random augmentation of training photos: whole batches on the device, in one affine warp."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ from edgetl.training.config.settings import TrainSettings
 from edgetl.training.models.backbones import input_size
 from edgetl.training.torch_env.randomness import WARP, numpy_generator
 
-_TRIES = 10  # shapes drawn until one fits into the photo, as torchvision does
-_ANGLE, _FLIP, _LEFT, _TOP, _COLOUR, _SHAPES = 0, 1, 2, 3, 4, 7  # columns of the random numbers
-_COLUMNS = _SHAPES + 2 * _TRIES
-_GREY = (0.299, 0.587, 0.114)  # what the eye makes of R, G, B
+_TRIES = 10  # crops drawn until one fits into the photo, as torchvision does
+# Columns of the random numbers; colour takes three, crops take area and ratio of each try.
+_ANGLE, _FLIP, _LEFT, _TOP, _COLOUR, _CROPS = 0, 1, 2, 3, 4, 7
+_COLUMNS = _CROPS + 2 * _TRIES
+_GREY = (0.299, 0.587, 0.114)  # luma of R, G, B (ITU-R BT.601)
 
 
 @dataclass(frozen=True)
-class View:
-    """What may be done to a training photo; see the options of the same names.
+class AugmentSettings:
+    """How training photos are augmented; see the options of the same names.
 
-    whole  cut-outs have the photo's aspect, but for ``ratio``, as validation squashes it whole; else a square's
+    size         (height, width) of the result
+    keep_aspect  ``ratio`` is relative to the photo's aspect, since validation squashes photos
+                 whole; else to a square
     """
 
     size: tuple[int, int]
@@ -37,28 +40,25 @@ class View:
     scale: tuple[float, float]
     ratio: tuple[float, float]
     colour: float
-    whole: bool = False
+    keep_aspect: bool = False
 
     @classmethod
-    def of(cls, settings: TrainSettings, spec: PreprocessSpec) -> View:
+    def from_settings(cls, settings: TrainSettings, spec: PreprocessSpec) -> AugmentSettings:
         """What ``settings`` ask for, at the size that ``spec`` gives to the network."""
-        whole = (
-            spec.resize == "squash" and settings.resize != "squash"
-        )  # who asks for squares gets torchvision's cut-outs
-        size = input_size(spec)
         return cls(
-            size,
-            settings.flip,
-            settings.rotation,
-            settings.scale,
-            settings.ratio,
-            settings.colour,
-            whole,
+            size=input_size(spec),
+            flip=settings.flip,
+            rotation=settings.rotation,
+            scale=settings.scale,
+            ratio=settings.ratio,
+            colour=settings.colour,
+            # With --resize squash, the user gets torchvision's crops.
+            keep_aspect=spec.resize == "squash" and settings.resize != "squash",
         )
 
 
 class Normalizer:
-    """uint8 or float [N, h, w, 3], 0..255 → float32 [N, 3, h, w], channels last in memory, on ``device``."""
+    """uint8 or float [N, h, w, 3], 0..255 → float32 [N, 3, h, w], channels last, on ``device``."""
 
     def __init__(self, spec: PreprocessSpec, device: torch.device) -> None:
         self._scale, self._bias = (
@@ -70,98 +70,103 @@ class Normalizer:
         return planes.contiguous(memory_format=torch.channels_last)
 
 
-class BatchView:
-    """Whole batches on a device: turn, mirror, cut out and resize in one affine warp, then colour."""
+class BatchAugmentation:
+    """Rotates, flips, crops and resizes a batch in one affine warp, then changes its colours.
 
-    def __init__(self, view: View, seed: int, photos: int) -> None:
-        self._view = view
+    Random numbers depend on the seed, the epoch, and the photo's position in the epoch's order.
+    """
+
+    def __init__(self, settings: AugmentSettings, seed: int, photos: int) -> None:
+        """photos: number of training photos."""
+        self._settings = settings
         self._seed = seed
         self._photos = photos
-        self._numbers = lru_cache(maxsize=2)(self._draw)
+        self._numbers = lru_cache(maxsize=2)(self._draw_epoch)
 
-    def _draw(self, epoch: int) -> NDArray[np.float32]:
+    def _draw_epoch(self, epoch: int) -> NDArray[np.float32]:
         return numpy_generator(self._seed, WARP, epoch).random((self._photos, _COLUMNS), np.float32)
 
-    def chances(
+    def draw(
         self, epoch: int, positions: NDArray[np.int64], aspects: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What happens to these photos in this epoch, for ``__call__``: (warps, colours), float32 [n, 2, 3] and [n, 3].
+        """The random transforms of some photos, to be given to ``__call__``.
 
-        aspects  float32 [n], width / height that the photos had before they were squashed
+        positions  int64 [n], in the epoch's order
+        aspects    float32 [n], width / height of the original photos
+        → (warps float32 [n, 2, 3], colours float32 [n, 3]), on the CPU, which is faster than
+          launching a hundred tiny kernels on a GPU
         """
         numbers = torch.from_numpy(self._numbers(epoch)[positions])
-        # Here, in the processor's memory, since a GPU would be given a hundred tiny things to do.
-        return _affine(self._view, aspects, numbers), numbers[:, _COLOUR : _COLOUR + 3].contiguous()
+        colours = numbers[:, _COLOUR : _COLOUR + 3].contiguous()
+        return _affine(self._settings, aspects, numbers), colours
 
     def __call__(self, pixels: Tensor, warps: Tensor, colours: Tensor) -> Tensor:
-        """Cut views out of photos.
+        """Augment photos.
 
         pixels   uint8 [N, S, S', 3], photos squashed to one size
-        warps    float32 [N, 2, 3] from ``chances``, on the same device
+        warps    float32 [N, 2, 3] from ``draw``, on the same device
         colours  float32 [N, 3], likewise
         → float32 [N, h, w, 3], 0..255
         """
-        view = self._view
-        grid = F.affine_grid(warps, [len(pixels), 3, *view.size], align_corners=False)
+        settings = self._settings
+        grid = F.affine_grid(warps, [len(pixels), 3, *settings.size], align_corners=False)
         images = pixels.permute(0, 3, 1, 2).float()
-        # Beyond the edge the photo is mirrored: black corners would be something to learn.
+        # Beyond its edge the photo is reflected: the network would learn from black corners.
         images = F.grid_sample(images, grid, "bilinear", "reflection", align_corners=False)
-        if view.colour:
-            images = _coloured(images, view.colour, colours)
+        if settings.colour:
+            images = _jitter_colour(images, settings.colour, colours)
         return images.permute(0, 2, 3, 1)
 
 
-def _affine(view: View, aspects: Tensor, numbers: Tensor) -> Tensor:
-    """float32 [N, 2, 3]: from a place in the view to the place in the squashed photo, both in −1..1.
+def _affine(settings: AugmentSettings, aspects: Tensor, numbers: Tensor) -> Tensor:
+    """float32 [N, 2, 3]: from coordinates in the result to those in the squashed photo, −1..1.
 
-    In between, lengths are in units of the photo's height, so that turning keeps right angles.
+    In between, lengths are in units of the photo's height, so that rotation keeps right angles.
     """
-    width, height = _crop(view, aspects, numbers[:, _SHAPES:])
+    width, height = _crop(settings, aspects, numbers[:, _CROPS:])
     left = (aspects - width) * (numbers[:, _LEFT] - 0.5)
     top = (1.0 - height) * (numbers[:, _TOP] - 0.5)
-    angle = torch.deg2rad((2.0 * numbers[:, _ANGLE] - 1.0) * view.rotation)
-    mirror = torch.where(numbers[:, _FLIP] < 0.5, -1.0, 1.0) if view.flip else torch.ones_like(left)
+    angle = torch.deg2rad((2.0 * numbers[:, _ANGLE] - 1.0) * settings.rotation)
+    mirror = torch.ones_like(left)
+    if settings.flip:
+        mirror = torch.where(numbers[:, _FLIP] < 0.5, -1.0, 1.0)
     cos, sin, half, zero = torch.cos(angle), torch.sin(angle), width / 2, torch.zeros_like(left)
-    in_photo = torch.stack(
-        [
-            torch.stack([mirror * half, zero, mirror * left], 1),
-            torch.stack([zero, height / 2, top], 1),
-        ],
-        1,
-    )
-    turned = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1) @ in_photo
-    return turned * 2.0 / torch.stack([aspects, torch.ones_like(aspects)], 1)[:, :, None]
+    across = torch.stack([mirror * half, zero, mirror * left], 1)
+    down = torch.stack([zero, height / 2, top], 1)
+    rotation = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
+    rotated = rotation @ torch.stack([across, down], 1)
+    return rotated * 2.0 / torch.stack([aspects, torch.ones_like(aspects)], 1)[:, :, None]
 
 
-def _crop(view: View, aspects: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """(width, height) of each cut-out, in units of the photo's height: the first shape drawn that fits.
+def _crop(settings: AugmentSettings, aspects: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """(width, height) of each crop, in units of the photo's height: the first one drawn that fits.
 
-    Where none fits, the largest with an allowed aspect: torchvision's rule.
+    Where none fits, the largest with an allowed aspect. This is torchvision's RandomResizedCrop.
     """
-    area = view.scale[0] + (view.scale[1] - view.scale[0]) * numbers[:, :_TRIES]
-    low, high = math.log(view.ratio[0]), math.log(view.ratio[1])
-    usual = aspects if view.whole else torch.ones_like(aspects)
-    ratio = torch.exp(low + (high - low) * numbers[:, _TRIES:]) * usual[:, None]
-    width, height = (
-        torch.sqrt(area * aspects[:, None] * ratio),
-        torch.sqrt(area * aspects[:, None] / ratio),
-    )
-    fallback = (aspects / usual).clamp(*view.ratio) * usual
+    (smallest, largest), (low, high) = settings.scale, map(math.log, settings.ratio)
+    area = smallest + (largest - smallest) * numbers[:, :_TRIES]
+    base = aspects if settings.keep_aspect else torch.ones_like(aspects)
+    ratio = torch.exp(low + (high - low) * numbers[:, _TRIES:]) * base[:, None]
+    width = torch.sqrt(area * aspects[:, None] * ratio)
+    height = torch.sqrt(area * aspects[:, None] / ratio)
+    fallback = (aspects / base).clamp(*settings.ratio) * base
+    fallback_height = torch.minimum(torch.ones_like(aspects), aspects / fallback)
     width = torch.cat([width, torch.minimum(aspects, fallback)[:, None]], 1)
-    height = torch.cat(
-        [height, torch.minimum(torch.ones_like(aspects), aspects / fallback)[:, None]], 1
-    )
+    height = torch.cat([height, fallback_height[:, None]], 1)
     fits = (width <= aspects[:, None]) & (height <= 1.0)
     fits[:, -1] = True
     first = fits.int().argmax(1, keepdim=True)
     return width.gather(1, first)[:, 0], height.gather(1, first)[:, 0]
 
 
-def _coloured(images: Tensor, strength: float, numbers: Tensor) -> Tensor:
-    """Brightness, then contrast, then saturation, each by a factor of 1 ± strength. float32 [N, 3, h, w], 0..255."""
-    brightness, contrast, saturation = ((1.0 + strength * (2.0 * numbers - 1.0)).T)[
-        :, :, None, None, None
-    ]
+def _jitter_colour(images: Tensor, strength: float, numbers: Tensor) -> Tensor:
+    """Change brightness, contrast, saturation, in this order, each by a factor of 1 ± strength.
+
+    images   float32 [N, 3, h, w], 0..255
+    numbers  float32 [N, 3], 0..1
+    """
+    factors = 1.0 + strength * (2.0 * numbers - 1.0)
+    brightness, contrast, saturation = factors.T[:, :, None, None, None]
     images = (images * brightness).clamp(0, 255)
     mean = _grey(images).mean((2, 3), keepdim=True)
     images = (mean + contrast * (images - mean)).clamp(0, 255)
@@ -169,6 +174,6 @@ def _coloured(images: Tensor, strength: float, numbers: Tensor) -> Tensor:
 
 
 def _grey(images: Tensor) -> Tensor:
-    """[N, 3, h, w] → [N, 1, h, w]. By plain numbers: a tensor of weights would have the GPU waited for."""
+    """[N, 3, h, w] → [N, 1, h, w]. With Python floats: a tensor of weights would sync the GPU."""
     red, green, blue = _GREY
     return red * images[:, :1] + green * images[:, 1:2] + blue * images[:, 2:]

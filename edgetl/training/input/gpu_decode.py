@@ -1,6 +1,7 @@
-"""Training photos decoded and squashed on the GPU and the cores. What nvJPEG can't be trusted with goes the ordinary way.
+"""Training photos decoded and squashed by nvJPEG on the GPU and by Pillow on the cores, together.
 
-Only for training photos: another decoder gives slightly other pixels, and validation must see what the device will.
+Only for training photos: nvJPEG's pixels differ slightly from Pillow's, and validation must see
+exactly what the device will. Files that nvJPEG would decode otherwise are left to the cores.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from edgetl.data.image_folder import Sample
 from edgetl.runtime.images.decode import MAX_PIXELS
 from edgetl.runtime.images.spec import Interpolation
 from edgetl.system.ordered_map import ordered_map
-from edgetl.training.input.decoded_photos import Decode, Done, StoredPhotos
+from edgetl.system.progress import Progress, ProgressCounter, no_progress
+from edgetl.training.input.decoded_photos import Decode, DecodedPhotos
 
-_BATCH = 128  # photos given to nvJPEG at once: its units work side by side, and each call waits for the slowest
-_BATCH_PIXELS = (
-    1 << 26
-)  # of all of them together: decoded and as float32 they take 15 bytes each on the GPU
+# Photos in a call of nvJPEG, whose units work in parallel; the call waits for the slowest.
+_BATCH = 128
+_BATCH_PIXELS = 1 << 26  # in a call; decoded and as float32 they take 15 bytes each on the GPU
 _AHEAD = _BATCH  # files read before they are decoded
-_HELPERS = 4  # threads that read and put for the GPU
+_HELPER_THREADS = 4  # read files for the GPU and store what it decoded
 _END_OF_IMAGE = b"\xff\xd9"
 
 
@@ -47,76 +48,81 @@ class PlainJpeg:
     height: int
 
 
-def store_on_gpu(
+Row = tuple[int, PlainJpeg | None]  # row of a photo; None if the cores must decode it
+
+
+def decode_photos_on_gpu(
     samples: Sequence[Sample],
     decode: Decode,
-    room: NDArray[np.uint8],
+    out: NDArray[np.uint8],
     device: torch.device,
     interpolation: Interpolation,
     *,
     part: tuple[int, int] = (0, 1),
     threads: int,
-    done: Done = lambda: None,
-) -> StoredPhotos:
-    """As ``pixels.store``, by nvJPEG on ``device`` from the first photo on and by ``decode`` from the last, until they meet.
+    step: str = "Decoding photos",
+    progress: Progress = no_progress,
+) -> DecodedPhotos:
+    """``decode_photos``, by nvJPEG from the first photo on and by ``decode`` from the last one.
 
-    So whichever is faster on this machine does more, and no core waits for the GPU. While the GPU decodes a batch, the next
-    one's files are read and the last one's pixels are put into ``room``. Which of the two decodes a photo is chance.
+    Both work until they meet, so the faster of the two does more. While the GPU decodes a batch,
+    the files of the next one are read and the pixels of the last one are stored. Which of the two
+    decodes a photo is left to chance.
 
-    interpolation  how ``decode`` squashes photos, so that it does not matter who does
+    interpolation  how ``decode`` squashes photos
     """
-    stored = StoredPhotos.none_yet(room)
-    left = _Left(range(part[0], len(samples), part[1]))
+    photos = DecodedPhotos.empty(out)
+    rows = range(part[0], len(samples), part[1])
+    queue, count = _WorkQueue(rows), ProgressCounter(progress, step, len(rows))
 
-    def fill() -> None:
-        for row in left.for_cores():
-            stored.fill(row, samples[row], decode)
-            done()
+    def decode_on_cores() -> None:
+        for row in queue.for_cores():
+            photos.fill(row, samples[row], decode)
+            count()
 
-    def look(row: int) -> Found:
+    def read(row: int) -> Row:
         return row, plain_jpeg(samples[row])
 
-    def put(jpegs: dict[int, PlainJpeg], pixels: Tensor) -> None:
-        rows = list(jpegs)
-        room[rows] = pixels.cpu().numpy()
-        stored.aspects[rows] = [jpeg.width / jpeg.height for jpeg in jpegs.values()]
-        for _ in rows:
-            done()
+    def store(jpegs: dict[int, PlainJpeg], pixels: Tensor) -> None:
+        stored = list(jpegs)
+        out[stored] = pixels.cpu().numpy()
+        photos.aspects[stored] = [jpeg.width / jpeg.height for jpeg in jpegs.values()]
+        for _ in stored:
+            count()
 
     with (
-        ThreadPoolExecutor(threads + _HELPERS) as pool,
-        left,
-        closing(ordered_map(pool, look, left.for_gpu(), _AHEAD)) as seen,
+        ThreadPoolExecutor(threads + _HELPER_THREADS) as pool,
+        queue,
+        closing(ordered_map(pool, read, queue.for_gpu(), _AHEAD)) as found,
     ):
-        filling = [pool.submit(fill) for _ in range(threads)]
-        placing: list[Future[None]] = []
-        _wake(device)
-        for batch in _batches(seen):
-            jpegs = dict(sorted(_jpegs(batch), key=lambda item: (item[1].height, item[1].width)))
-            pixels = _decoded(list(jpegs.values()), room.shape[1:3], interpolation, device)
-            for future in placing:  # at most two batches are on the GPU
+        on_cores = [pool.submit(decode_on_cores) for _ in range(threads)]
+        storing: list[Future[None]] = []
+        _warm_up(device)
+        for batch in _batches(found):
+            jpegs = _by_shape(batch)
+            pixels = _decode_batch(list(jpegs.values()), out.shape[1:3], interpolation, device)
+            for future in storing:  # at most two batches are on the GPU
                 future.result()
-            placing = [] if pixels is None else [pool.submit(put, jpegs, pixels)]
-            left.refuse(row for row, _ in batch if row not in jpegs or pixels is None)
-        filling += [
-            pool.submit(fill) for _ in range(threads)
-        ]  # the others may have ended before the last was refused
-        for future in filling + placing:
+            storing = [] if pixels is None else [pool.submit(store, jpegs, pixels)]
+            queue.refuse(row for row, _ in batch if row not in jpegs or pixels is None)
+        # The others may have ended before the last photo was refused.
+        on_cores += [pool.submit(decode_on_cores) for _ in range(threads)]
+        for future in on_cores + storing:
             future.result()
-    return stored
+    return photos
 
 
-def _wake(device: torch.device) -> None:
-    """Have nvJPEG begin, which takes seconds, before any photo is waiting for it instead of for a core."""
+def _warm_up(device: torch.device) -> None:
+    """Initialise nvJPEG, which takes seconds, while the cores are free to take any photo."""
     buffer = io.BytesIO()
     Image.new("RGB", (256, 256)).save(buffer, "JPEG")
-    _decoded([PlainJpeg(_tensor(buffer.getvalue()), 256, 256)], (8, 8), "bilinear", device)
+    _decode_batch([PlainJpeg(_tensor(buffer.getvalue()), 256, 256)], (8, 8), "bilinear", device)
 
 
-class _Left:
-    """Rows that nobody has begun, for any thread: the GPU takes the first, cores what it refused, then the last.
+class _WorkQueue:
+    """Rows not begun yet: the GPU takes the first, cores what it refused, then the last.
 
-    Leaving the context empties it: after an error or Ctrl-C nothing more is begun.
+    Thread-safe. Leaving the context empties it: after an error or Ctrl-C nothing more is begun.
     """
 
     def __init__(self, rows: Iterable[int]) -> None:
@@ -147,16 +153,20 @@ class _Left:
 
 
 def plain_jpeg(sample: Sample) -> PlainJpeg | None:
-    """An upright, whole RGB or grey JPEG within the limit on pixels; None for anything else, and for a changed file."""
+    """The file of ``sample`` if it is a whole, upright RGB or grey JPEG within the pixel limit.
+
+    None for anything else, and for a file that has changed since it was scanned.
+    """
     try:
         content = sample.path.read_bytes()
         with Image.open(io.BytesIO(content)) as image:
+            # Transform 0 stores RGB itself, not brightness and colour. A progressive file is
+            # decoded alone, while the rest of its batch waits.
             plain = (
                 image.format == "JPEG"
                 and image.mode in ("RGB", "L")
-                and image.info.get("adobe_transform", 1)
-                != 0  # else it holds RGB as it is, not brightness and colour
-                and not image.info.get("progressive")  # decoded alone, while its whole batch waits
+                and image.info.get("adobe_transform", 1) != 0
+                and not image.info.get("progressive")
                 and image.width * image.height <= MAX_PIXELS
                 and image.getexif().get(Base.Orientation, 1) == 1
                 and content.rstrip(b"\0").endswith(_END_OF_IMAGE)
@@ -171,13 +181,11 @@ def _tensor(content: bytes) -> Tensor:
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)
 
 
-Found = tuple[int, PlainJpeg | None]  # row, what is there
-
-
-def _batches(found: Iterable[Found]) -> Iterator[list[Found]]:
-    batch: list[Found] = []
+def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Groups of at most _BATCH photos and, but for a single larger one, _BATCH_PIXELS pixels."""
+    batch: list[Row] = []
     pixels = 0
-    for row, jpeg in found:
+    for row, jpeg in rows:
         size = jpeg.width * jpeg.height if jpeg else 0
         if batch and (len(batch) == _BATCH or pixels + size > _BATCH_PIXELS):
             yield batch
@@ -188,40 +196,43 @@ def _batches(found: Iterable[Found]) -> Iterator[list[Found]]:
         yield batch
 
 
-def _jpegs(batch: list[Found]) -> Iterator[tuple[int, PlainJpeg]]:
-    return ((row, jpeg) for row, jpeg in batch if jpeg is not None)
+def _by_shape(batch: list[Row]) -> dict[int, PlainJpeg]:
+    """The JPEGs of a batch, those of one shape next to each other."""
+    jpegs = [(row, jpeg) for row, jpeg in batch if jpeg is not None]
+    return dict(sorted(jpegs, key=lambda item: (item[1].height, item[1].width)))
 
 
-def _decoded(
+def _decode_batch(
     jpegs: Sequence[PlainJpeg],
     size: tuple[int, ...],
     interpolation: Interpolation,
     device: torch.device,
 ) -> Tensor | None:
-    """uint8 [N, h, w, 3], squashed; None if there are none, or nvJPEG refuses one of them, or memory is short."""
+    """Decode and squash photos → uint8 [N, h, w, 3] on ``device``.
+
+    None if there are none, nvJPEG refuses one of them, or memory is short.
+    """
     if not jpegs:
         return None
     squashed = None
     with suppress(RuntimeError):
-        pictures = decode_jpeg(
-            [jpeg.content for jpeg in jpegs], mode=ImageReadMode.RGB, device=device
-        )
-        squashed = _squashed(pictures, size, interpolation)
+        contents = [jpeg.content for jpeg in jpegs]
+        pictures = decode_jpeg(contents, mode=ImageReadMode.RGB, device=device)
+        squashed = _squash(pictures, size, interpolation)
     if device.type == "cuda":
-        # nvJPEG writes on a stream of its own: memory must not go back while either stream still uses it.
+        # nvJPEG has a stream of its own: no memory may be freed while either stream uses it.
         torch.cuda.synchronize(device)
     return squashed
 
 
-def _squashed(
+def _squash(
     pictures: Sequence[Tensor], size: tuple[int, ...], interpolation: Interpolation
 ) -> Tensor:
-    """uint8 [3, H, W] each, those of one shape side by side → uint8 [N, h, w, 3], contiguous."""
+    """uint8 [3, H, W] each, those of one shape next to each other → uint8 [N, h, w, 3]."""
     resized = [
         F.interpolate(torch.stack(list(alike)).float(), size, mode=interpolation, antialias=True)
         for _, alike in itertools.groupby(pictures, key=lambda picture: picture.shape)
     ]
-    # Turned on the device: in the processor's memory, bytes that lie far apart are copied one by one, 50 times slower.
-    return (
-        torch.cat(resized).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-    )
+    pixels = torch.cat(resized).round_().clamp_(0, 255).to(torch.uint8)
+    # Contiguous on the device: copying permuted bytes to the CPU would be 50 times slower.
+    return pixels.permute(0, 2, 3, 1).contiguous()

@@ -1,4 +1,4 @@
-"""Networks to start from: the embedded one, torchvision's and timm's, each with a new head and its own preprocessing."""
+"""Networks to start from, each with a new head and the preprocessing published with its weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast
 
-import torch
 from timm.layers.linear import Linear as TimmLinear
 from torch import Tensor, nn
 from torchvision import models
@@ -18,36 +17,37 @@ from torchvision.transforms import InterpolationMode
 
 from edgetl.errors import SpecError, TrainingError, first_line
 from edgetl.runtime.images.spec import PreprocessSpec
-from edgetl.training.models.blocks import Block, find_blocks
+from edgetl.training.models.blocks import Block, find_blocks, run_once
 from edgetl.training.models.pretrained_weights import (
     embedded_weights_file,
     load_by_name,
     load_in_order,
+    read_card,
     read_weights,
-    written_card,
 )
 
 EMBEDDED = "efficientnet_lite0"
 TIMM_PREFIX = "timm/"
 _IMAGENET_CLASSES = 1000
 _EMBEDDED_ARCHITECTURE = "tf_efficientnet_lite0"
-# It was trained at 224 on enlarged random crops, so it knows objects at a larger scale than the usual centre crop at 224
-# shows them. The whole shorter side at 256 costs a third more time and was right more often: scripts/experiments.md.
+# It was trained at 224 on enlarged random crops, so it knows objects at a larger scale than the
+# usual centre crop at 224 shows. The whole shorter side at 256 costs a third more time and is more
+# accurate: see scripts/experiments.md.
 _EMBEDDED_SPEC = PreprocessSpec(
     "shorter_side", 256, "bicubic", (256, 256), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 )
-# Pretrained GoogLeNet and Inception carry a change of normalization inside; it must be there with or without weights,
-# since a checkpoint is rebuilt without them. Their auxiliary heads only serve training from nothing.
+# Pretrained GoogLeNet and Inception change the normalization inside the network. Without weights
+# they must, too, since that is how a checkpoint is rebuilt. Their auxiliary heads only help
+# training from random weights.
 _TORCHVISION_EXTRAS: dict[str, dict[str, Any]] = {
     "googlenet": {"transform_input": True, "aux_logits": False, "init_weights": True},
     "inception_v3": {"transform_input": True, "aux_logits": False, "init_weights": True},
 }
 
-
 T = TypeVar("T")
 
 Level: TypeAlias = tuple[str, int]
-"""The attribute path of a layer whose maps a head sees, and its channels."""
+"""The attribute path of a layer whose feature maps a multi-level head uses, and its channels."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Backbone:
     spec    the validation preprocessing published with its weights
     heads   attribute paths of the classifier layers (two for distilled transformers, else one)
     blocks  everything else in forward order; see ``edgetl.training.models.blocks``
-    levels  earlier layers that the head sees too; see ``edgetl.training.models.multi_level``
+    levels  earlier layers that the head uses too; see ``edgetl.training.models.multi_level``
     """
 
     name: str
@@ -80,7 +80,7 @@ class Backbone:
 
     @property
     def has_linear_head(self) -> bool:
-        """Whether the logits are the output of one ``nn.Linear`` with a bias, which a convex solver can fit."""
+        """Whether the logits are the output of one ``nn.Linear`` with a bias: a convex problem."""
         layer = self.module.get_submodule(self.head)
         return (
             len(self.heads) == 1
@@ -90,38 +90,35 @@ class Backbone:
 
 
 def input_size(spec: PreprocessSpec) -> tuple[int, int]:
-    """(height, width) of the network's input: every backbone's spec gives one, as batches of photos need it."""
+    """(height, width) of the network's input, which the spec of every backbone fixes."""
     assert spec.fixed_size is not None
     return spec.fixed_size
 
 
-@torch.no_grad()
 def refusal(backbone: Backbone) -> Exception | None:
-    """What the network says to photos of its spec's size, each library in its own way; None if it takes them."""
-    training = backbone.module.training
-    device = next(backbone.module.parameters()).device
+    """The error that the network raises for photos of its spec's size; None if it accepts them."""
     try:
-        backbone.module.eval()(torch.zeros(1, 3, *backbone.size, device=device))
-    except Exception as error:
+        run_once(backbone.module, backbone.size)
+    except Exception as error:  # of another type in each library
         return error
-    finally:
-        backbone.module.train(training)
     return None
 
 
 def build(
     name: str, classes: int, *, weights: str | Path = "auto", labels: Sequence[str] | None = None
 ) -> Backbone:
-    """A backbone with a random head for ``classes`` classes, or that of a file for as many, in training mode, on the CPU.
+    """A backbone with a head for ``classes`` classes, in training mode, on the CPU.
 
     name     "efficientnet_lite0", a torchvision classifier's name, or "timm/<name>"
-    weights  "auto": pretrained, through the library's own loader; "none": random; else a file (see ``read_weights``)
-    labels   what the classes are called: a file's head for others, as edgetl wrote it, is not taken
+    weights  "auto": pretrained, through the library's own loader; "none": random; else a file
+             (see ``read_weights``)
+    labels   names of the classes: a file's head is not used if edgetl wrote it for other labels
 
-    Raises TrainingError for an unknown name, and for weights that can't be had or don't fit.
+    The head is random, or that of a file for as many classes. Raises TrainingError for an unknown
+    name, and for weights that can't be loaded or don't fit.
     """
     if classes < 1:
-        raise TrainingError(f"A classifier needs classes, not {classes}.")
+        raise TrainingError(f"A classifier needs at least one class, not {classes}.")
     pretrained = weights == "auto"
     if name == EMBEDDED:
         backbone = _build_embedded(classes, pretrained)
@@ -130,34 +127,39 @@ def build(
     else:
         backbone = _build_torchvision(name, classes, pretrained)
     if weights not in ("auto", "none"):
-        _fill_from(Path(weights), backbone, labels)
+        _load_file(Path(weights), backbone, labels)
     return backbone
 
 
-def _fill_from(path: Path, backbone: Backbone, labels: Sequence[str] | None) -> None:
-    tensors = read_weights(path)
-    if labels is not None and written_card(path).get("labels", list(labels)) != list(labels):
+def _load_file(path: Path, backbone: Backbone, labels: Sequence[str] | None) -> None:
+    tensors, card = read_weights(path), read_card(path)
+    if labels is not None and card.get("labels", list(labels)) != list(labels):
         heads = tuple(f"{head}." for head in backbone.heads)
         tensors = {key: value for key, value in tensors.items() if not key.startswith(heads)}
     try:
         load_by_name(backbone.module, tensors, backbone.heads, str(path))
     except TrainingError as error:
-        other = written_card(path).get("backbone")
+        other = card.get("backbone")
         if other not in (None, backbone.name):
-            said = f"{path} holds weights of {other}, not of {backbone.name}."
-            raise TrainingError(said, f"Add --backbone {other}.") from error
-        translated = _translated(tensors, backbone) if backbone.name.startswith(TIMM_PREFIX) else {}
+            raise TrainingError(
+                f"{path} holds weights of {other}, not of {backbone.name}.",
+                f"Add --backbone {other}.",
+            ) from error
+        converted = _converted_by_timm(tensors, backbone)
         try:
-            load_by_name(backbone.module, translated, backbone.heads, str(path))
+            load_by_name(backbone.module, converted, backbone.heads, str(path))
         except TrainingError:
             raise error from None
 
 
-def _translated(tensors: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
-    """What timm's own loader makes of a published file: other names, position embeddings of another size. {}: nothing.
+def _converted_by_timm(tensors: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
+    """A published file as timm's own loader converts it; {} if it can't.
 
-    It would bring the filters of another network into shape, too: whoever named the wrong backbone must be told.
+    It knows the authors' names of tensors, and resizes position embeddings. It would also reshape
+    the filters of another network; these are refused, since the wrong backbone was named.
     """
+    if not backbone.name.startswith(TIMM_PREFIX):
+        return {}
     import timm
 
     own = backbone.module.state_dict()
@@ -171,12 +173,16 @@ def _translated(tensors: Mapping[str, Tensor], backbone: Backbone) -> dict[str, 
         for name in filters
     ):
         return {}
-    name, overlay = backbone.name.removeprefix(TIMM_PREFIX), {"state_dict": dict(tensors)}
-    try:  # with as many classes as were published: for another number, timm would take any file, and leave out what it lacks
+    try:
+        # With the published number of classes: for another one, timm accepts any file, and leaves
+        # out what is missing.
         loaded = timm.create_model(
-            name, pretrained=True, pretrained_cfg_overlay=overlay, pretrained_strict=True
+            backbone.name.removeprefix(TIMM_PREFIX),
+            pretrained=True,
+            pretrained_cfg_overlay={"state_dict": dict(tensors)},
+            pretrained_strict=True,
         )
-    except Exception:  # many kinds, for a file that it does not know
+    except Exception:  # of many types, for a file that it does not know
         return {}
     return {
         name: value for name, value in loaded.state_dict().items() if not name.startswith(of_heads)
@@ -204,17 +210,17 @@ def _build_timm(name: str, classes: int, pretrained: bool) -> Backbone:
     create = partial(timm.create_model, timm_name, pretrained=pretrained, num_classes=classes)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Mapping deprecated model name")
-        module: Any = _fetched(name, create) if pretrained else create()
+        module: Any = _download(name, create) if pretrained else create()
     config: dict[str, Any] = resolve_model_data_config(module)  # type: ignore[no-untyped-call]
     heads = module.default_cfg.get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
     if config["input_size"][0] != 3 or not heads or getattr(module, "num_classes", None) != classes:
-        raise TrainingError(f"{name} does not classify RGB pictures.", "Choose another backbone.")
-    return _backbone(name, module, _timm_spec(name, config), heads)
+        raise TrainingError(f"{name} does not classify RGB photos.", "Choose another backbone.")
+    return _backbone(name, module, timm_spec(name, config), heads)
 
 
 def _require_in_timm(name: str, pretrained: bool) -> None:
-    """Raises TrainingError for a model, a tag or weights that timm does not have; otherwise it would ask the hub."""
+    """Raise TrainingError for a model, a tag or weights that timm lacks; it would ask the hub."""
     import timm
 
     if not timm.is_model(name):
@@ -222,15 +228,15 @@ def _require_in_timm(name: str, pretrained: bool) -> None:
             f"timm has no model {name!r}.", _suggest(name, timm.list_models(), TIMM_PREFIX)
         )
     base, _, tag = name.partition(".")
-    if base not in timm.list_models():  # a name of earlier versions, which timm translates
+    if base not in timm.list_models():  # an earlier name, which timm translates
         return
     tagged = timm.list_models(f"{base}.*", pretrained=True)
     if tag and name not in tagged:
-        there = (
-            ", ".join(f"{TIMM_PREFIX}{other}" for other in tagged)
-            or f"{TIMM_PREFIX}{base}, without weights"
+        names = ", ".join(TIMM_PREFIX + other for other in tagged)
+        raise TrainingError(
+            f"timm has no weights {tag!r} of {base}.",
+            f"There is {names or f'{TIMM_PREFIX}{base}, without weights'}.",
         )
-        raise TrainingError(f"timm has no weights {tag!r} of {base}.", f"There is {there}.")
     if pretrained and not tagged:
         raise TrainingError(
             f"timm has no pretrained weights of {base}.",
@@ -241,18 +247,19 @@ def _require_in_timm(name: str, pretrained: bool) -> None:
 def _build_torchvision(name: str, classes: int, pretrained: bool) -> Backbone:
     names = models.list_models(module=models)
     if name not in names:
-        raise TrainingError(
-            f"There is no backbone {name!r}.", _suggest_any(name, [EMBEDDED, *names])
-        )
+        import timm
+
+        hint = _suggest(name, [EMBEDDED, *names])
+        if timm.is_model(name):
+            hint = f"Did you mean {TIMM_PREFIX}{name}?"
+        raise TrainingError(f"There is no backbone {name!r}.", hint)
     published = models.get_model_weights(name).DEFAULT
     module = models.get_model(name, weights=None, **_TORCHVISION_EXTRAS.get(name, {}))
     head = _replace_classifier(module, classes)
     if pretrained:
-        # The builder would read the same file as a pickle; its loader takes weights_only.
-        tensors = _fetched(
-            name,
-            partial(published.get_state_dict, progress=True, check_hash=True, weights_only=True),
-        )
+        # The builder would unpickle the same file; this loader knows weights_only.
+        options = {"progress": True, "check_hash": True, "weights_only": True}
+        tensors = _download(name, partial(published.get_state_dict, **options))
         load_by_name(module, tensors, (head,), name)
     preset = published.transforms()
     (crop,), (resize,) = preset.crop_size, preset.resize_size
@@ -269,23 +276,21 @@ def _backbone(
     return Backbone(name, module.train(), spec, heads, find_blocks(module, heads, input_size(spec)))
 
 
-def _fetched(name: str, fetch: Callable[[], T]) -> T:
-    """What a library's own loader of pretrained weights gives; says what to do where it gets none."""
+def _download(name: str, fetch: Callable[[], T]) -> T:
+    """Call a library's own loader of pretrained weights. Raises TrainingError where that fails."""
     try:
         return fetch()
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-    ) as error:  # URLError and every Hugging Face hub error are OSErrors
+    except (OSError, RuntimeError, ValueError) as error:  # URLError and hub errors are OSErrors
         raise TrainingError(
-            f"The pretrained weights of {name} are neither on this machine nor could they be fetched: {first_line(error)}",
-            "Connect to the internet and run again, or give a file with --weights FILE (--weights none starts from random).",
+            f"The pretrained weights of {name} are neither on this machine nor could they be "
+            f"fetched: {first_line(error)}",
+            "Connect to the internet and run again, or give a file with --weights FILE "
+            "(--weights none starts from random weights).",
         ) from error
 
 
 def _replace_classifier(module: nn.Module, classes: int) -> str:
-    """Put a fresh layer in place of torchvision's 1000-class one, whatever it is called → its attribute path."""
+    """Replace torchvision's layer of 1000 classes, by whatever name → its attribute path."""
     for path, layer in reversed(list(module.named_modules())):
         fresh: nn.Module
         if isinstance(layer, nn.Linear) and layer.out_features == _IMAGENET_CLASSES:
@@ -304,21 +309,18 @@ def _replace_classifier(module: nn.Module, classes: int) -> str:
     raise TrainingError(f"No classifier layer was found in {type(module).__name__}.")
 
 
-def _timm_spec(name: str, config: dict[str, Any]) -> PreprocessSpec:
+def timm_spec(name: str, config: dict[str, Any]) -> PreprocessSpec:
     """timm's evaluation transform: resize to the input's size / crop_pct, then a centre crop."""
     _, height, width = config["input_size"]
-    share = min(config["crop_pct"], 1.0)  # above, timm sets the photo into a black frame
+    share = min(config["crop_pct"], 1.0)  # above 1, timm pads the photo with black
     full = (math.floor(height / share), math.floor(width / share))
     squash = config["crop_mode"] == "squash" or height != width
-    interpolation = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"
-    crop = None if squash and full == (height, width) else (height, width)
-    size = full if squash else full[0]
     return _published_spec(
         name,
         "squash" if squash else "shorter_side",
-        size,
-        interpolation,
-        crop,
+        full if squash else full[0],
+        "bilinear" if config["interpolation"] == "bilinear" else "bicubic",
+        None if squash and full == (height, width) else (height, width),
         config["mean"],
         config["std"],
     )
@@ -343,17 +345,12 @@ def _published_spec(
         ) from error
 
 
-def _suggest_any(name: str, known: list[str]) -> str:
-    import timm
-
-    return f"Did you mean {TIMM_PREFIX}{name}?" if timm.is_model(name) else _suggest(name, known)
-
-
 def _suggest(name: str, known: list[str], prefix: str = "") -> str:
     import difflib
 
     close = difflib.get_close_matches(name, known, n=3)
-    also = f"Did you mean {', '.join(prefix + match for match in close)}? " if close else ""
+    question = f"Did you mean {', '.join(prefix + match for match in close)}? " if close else ""
     return (
-        f"{also}Backbones: {EMBEDDED}, any torchvision classifier, any timm model as timm/<name>."
+        f"{question}Backbones: {EMBEDDED}, any torchvision classifier, any timm model as "
+        "timm/<name>."
     )

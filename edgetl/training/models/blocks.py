@@ -1,4 +1,7 @@
-"""Cutting any network into its blocks, in forward order: what ``last-blocks`` unfreezes and learning rates fall over."""
+"""The blocks of a network, in forward order.
+
+``last-blocks`` unfreezes some of them, and the learning rate decays from block to block.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,13 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 def find_blocks(
     network: nn.Module, heads: tuple[str, ...], size: tuple[int, int]
 ) -> tuple[Block, ...]:
-    """Cut ``network``, less its head layers, into blocks from input to output.
+    """Divide ``network`` without its head layers into blocks, from input to output.
 
-    size  (height, width) of a photo that it takes
+    size  (height, width) of its input
 
-    Plain containers and stages (modules that hold a row of blocks) are opened, a block is kept whole, and a module
-    without a weight matrix of its own (a norm, a pooling layer) belongs to the block before it.
+    Plain containers and stages (modules that hold a sequence of blocks) are divided further, a
+    block is not, and a module without a weight matrix of its own (a norm, a pooling layer) belongs
+    to the block before it.
     """
     blocks: list[list[str]] = []
     leading: list[str] = []
@@ -37,26 +41,38 @@ def find_blocks(
 
 
 @torch.no_grad()
-def _in_forward_order(network: nn.Module, paths: list[str], size: tuple[int, int]) -> list[str]:
-    """``paths`` as one photo meets them; modules that are not called stay behind the one registered before them.
+def run_once(network: nn.Module, size: tuple[int, int]) -> None:
+    """Call ``network`` in eval mode with one black photo of ``size``, for the hooks set on it.
 
-    They are registered in that order nearly always, but not in Twins, whose position encodings come last.
+    Raises what the network raises for a size that it does not accept.
     """
-    met: list[str] = []
+    training = network.training
+    device = next(network.parameters()).device
+    try:
+        network.eval()(torch.zeros(1, 3, *size, device=device))
+    finally:
+        network.train(training)
+
+
+def _in_forward_order(network: nn.Module, paths: list[str], size: tuple[int, int]) -> list[str]:
+    """Sort ``paths`` in the order in which the modules are called.
+
+    A module that is not called follows the one registered before it. Nearly all networks register
+    their modules in this order, but Twins registers its position encodings last.
+    """
+    called: list[str] = []
     hooks = [
         network.get_submodule(path).register_forward_pre_hook(
-            lambda *_, path=path: met.append(path)
+            lambda *_, path=path: called.append(path)
         )
         for path in paths
     ]
-    training = network.training
     try:
-        network.eval()(torch.zeros(1, 3, *size))
+        run_once(network, size)
     finally:
-        network.train(training)
         for hook in hooks:
             hook.remove()
-    first = {path: place for place, path in reversed(list(enumerate(met)))}
+    first = {path: place for place, path in reversed(list(enumerate(called)))}
     places, place = [], -1
     for path in paths:
         place = first.get(path, place)
@@ -65,22 +81,19 @@ def _in_forward_order(network: nn.Module, paths: list[str], size: tuple[int, int
 
 
 def _pieces(network: nn.Module, path: str, heads: tuple[str, ...]) -> list[str]:
-    """Paths of the modules with parameters or buffers below ``path``, opened as far as ``find_blocks`` says."""
+    """Paths of the modules below ``path`` that have parameters or buffers; see ``find_blocks``."""
     if path in heads:
         return []
     module = network.get_submodule(path)
     holds_head = any(head.startswith(f"{path}.") for head in heads)
     if path and not holds_head and type(module) not in _CONTAINERS and not _is_stage(module):
-        has_state = (
-            next(module.parameters(), None) is not None or next(module.buffers(), None) is not None
-        )
-        return [path] if has_state else []
+        return [path] if [*module.parameters(), *module.buffers()] else []
     children = [f"{path}.{name}" if path else name for name, _ in module.named_children()]
     return [piece for child in children for piece in _pieces(network, child, heads)]
 
 
 def _is_stage(module: nn.Module) -> bool:
-    """Whether it is, or directly holds, a container with two blocks or more."""
+    """Whether it is, or directly holds, a container of at least two blocks."""
     containers = [part for part in (module, *module.children()) if isinstance(part, _CONTAINERS)]
     return any(
         sum(_is_block(child) for child in container.children()) >= 2 for container in containers

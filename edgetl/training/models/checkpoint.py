@@ -1,15 +1,13 @@
-"""The checkpoint: a run folder's ``best.safetensors``, with everything needed to rebuild the network inside it."""
+"""The checkpoint, ``best.safetensors``: tensors, and all it takes to rebuild the network."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
@@ -24,6 +22,7 @@ from edgetl.training.config.run_folder import BEST, LAST
 from edgetl.training.models.backbones import Level, build
 from edgetl.training.models.multi_level import with_levels
 from edgetl.training.models.pretrained_weights import METADATA_KEY, load_state
+from edgetl.training.models.tensor_hash import hash_tensors
 
 _CHECKSUM = "sha256"  # of the description without it, and of the tensors
 _SCHEMA = 1
@@ -31,11 +30,11 @@ _SCHEMA = 1
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained classifier: ``network`` in eval mode on the CPU, its card, and what else it takes to build it again.
+    """A trained classifier: ``network`` in eval mode on the CPU, and all it takes to rebuild it.
 
     settings  what it was trained with (JSON)
-    levels    earlier layers that its head sees; see ``edgetl.training.models.multi_level``
-    sha256    of the file that it was read from (hex); "" where it was not
+    levels    earlier layers that its head uses; see ``edgetl.training.models.multi_level``
+    sha256    of the file that it was read from (hex), or ""
     """
 
     network: nn.Module
@@ -46,7 +45,7 @@ class Trained:
 
 
 def save(trained: Trained, path: Path) -> None:
-    """Write one safetensors file, whole or not at all. Raises CheckpointError if that fails; an earlier file stays."""
+    """Write one safetensors file, atomically. Raises CheckpointError; an old file then stays."""
     description = {
         "schema": _SCHEMA,
         "card": trained.card.to_dict(),
@@ -58,14 +57,16 @@ def save(trained: Trained, path: Path) -> None:
         name: tensor.detach().cpu().contiguous().clone()
         for name, tensor in trained.network.state_dict().items()
     }
-    # One entry: the format puts several into any order, and the same network should give the same bytes.
-    text = _as_json({**description, _CHECKSUM: _digest(description, tensors)})
+    checksum = hash_tensors(tensors, _as_json(description))
+    # One entry: the format does not keep the order of several, and the same network should give
+    # the same bytes.
+    text = _as_json({**description, _CHECKSUM: checksum})
     content = to_bytes(tensors, {METADATA_KEY: text})
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def load(source: str | Path) -> Trained:
-    """Read a run folder's best checkpoint, or one ``.safetensors`` file; nothing is fetched.
+    """Read a run folder's best checkpoint, or one ``.safetensors`` file. Downloads nothing.
 
     Raises CheckpointError if it is missing, damaged, or not a checkpoint of this version.
     """
@@ -73,13 +74,16 @@ def load(source: str | Path) -> Trained:
     path = path / BEST if path.is_dir() else path
     if path.name == LAST:
         raise CheckpointError(
-            f"{path} says where a run stands; it is no checkpoint.",
+            f"{path} is the state of a run, not a checkpoint.",
             f"Name the run's folder, {path.parent}.",
         )
     if not (is_there(path) and path.is_file()):
         hint = "Name a folder that edgetl train wrote, or train first."
         if path.name == BEST and (path.parent / LAST).is_file():
-            hint = f"The run was ended before it kept one; go on with edgetl train --resume {shell_word(path.parent)}"
+            hint = (
+                "The run ended before it kept one; continue it with "
+                f"edgetl train --resume {shell_word(path.parent)}"
+            )
         raise CheckpointError(f"There is no checkpoint {path}.", hint)
     tensors, description, sha256 = _read(path)
     try:
@@ -104,32 +108,23 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
         with safe_open(path, framework="pt") as file:
             description = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        if content_digest(path) != sha256:  # a run that goes on has put a better one in its place
-            raise CheckpointError(f"{path} changed while it was read.", "Do it again.")
+        if content_digest(path) != sha256:  # a run has just replaced it with a better one
+            raise CheckpointError(f"{path} changed while it was read.", "Try again.")
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} can't be read: {error}.", "Is the file damaged? Train again, or take a copy."
+            f"{path} can't be read: {error}.", "Is the file damaged? Train again, or use a copy."
         ) from error
     if not isinstance(description, dict) or description.get("schema") != _SCHEMA:
         raise CheckpointError(
-            f"{path} is not a checkpoint of edgetl, or of a later version.",
+            f"{path} is not a checkpoint of edgetl, or one of a later version.",
             "Name a folder that edgetl train wrote.",
         )
-    if description.pop(_CHECKSUM, None) != _digest(description, tensors):
+    if description.pop(_CHECKSUM, None) != hash_tensors(tensors, _as_json(description)):
         raise CheckpointError(
-            f"{path} is damaged: its checksum does not fit.", "Train again, or take a copy."
+            f"{path} is damaged: its checksum does not match.", "Train again, or use a copy."
         )
     return tensors, description, sha256
 
 
 def _as_json(description: Mapping[str, Any]) -> str:
     return json.dumps(description, ensure_ascii=False, sort_keys=True)
-
-
-def _digest(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hex) over the description and every name, shape and value: the format itself has no checksum."""
-    digest = hashlib.sha256(_as_json(description).encode())
-    for name, value in sorted(tensors.items()):
-        digest.update(f"\n{name} {value.dtype} {list(value.shape)}\n".encode())
-        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

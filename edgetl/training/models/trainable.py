@@ -1,4 +1,4 @@
-"""What is trained and what stays exactly as it came, statistics included."""
+"""The trained part of a backbone; the rest is frozen, batch norm statistics included."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import Any
 from torch import nn
 
 from edgetl.training.models.backbones import Backbone
+from edgetl.training.models.batch_norm import batch_norm_layers
 
 
 class Trainable:
     """The part of a backbone that a strategy trains. Making one freezes the rest.
 
-    norm_statistics  batch norm in the trained part measures its statistics again. A few hundred photos of a few classes
-                     have other statistics than the photos that the backbone learned from: measuring them batch by
-                     batch undoes much of what it knows (a solved head's 100 % fell to 77 %) and has to be learned again.
+    norm_statistics  whether batch norm in the trained part measures its statistics again. A few
+                     hundred photos of a few classes have other statistics than the photos of the
+                     pretraining: measuring them batch by batch undoes much of what the backbone
+                     knows (the accuracy of a solved head fell from 100 % to 77 %).
     """
 
     def __init__(
@@ -32,30 +34,28 @@ class Trainable:
             part.requires_grad_(True)
 
     def train(self) -> None:
-        """Training mode for what is trained; eval mode for the rest, so that batch norm keeps its statistics."""
+        """Training mode for the trained part; eval mode, which keeps statistics, for the rest."""
         self._backbone.module.train(self._everything)
         for part in self._parts():
             part.train()
         if not self._norm_statistics:
-            for module in self._backbone.module.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+            for layer in batch_norm_layers(self._backbone.module):
+                layer.eval()
 
     def _parts(self) -> list[nn.Module]:
-        paths = [path for block in self._trained_blocks for path in block] + list(
-            self._backbone.heads
-        )
-        return [self._backbone.module.get_submodule(path) for path in paths]
+        module = self._backbone.module
+        blocks = [*self._trained_blocks, self._backbone.heads]
+        return [module.get_submodule(path) for block in blocks for path in block]
 
     def parameter_groups(
         self, lr: float, weight_decay: float, layer_decay: float
     ) -> list[dict[str, Any]]:
-        """The trained parameters for an optimizer: ``lr`` at the head, ``layer_decay`` of it in the lowest block.
+        """The trained parameters for an optimizer.
 
-        In between it falls by the same factor from block to block, so that a network cut into many is trained as deep
-        down as one cut into few.
-        Vectors (biases, norms, scales, whatever axes of 1 they have) are not decayed: pulling them to zero hurts and
-        regularizes nothing.
+        The learning rate is ``lr`` at the head and ``layer_decay`` times that in the first block;
+        in between it falls by the same factor from block to block, so the number of blocks makes
+        no difference. Vectors (biases, norms, scales, with any axes of 1) have no weight decay:
+        it would hurt and regularise nothing.
         """
         groups: dict[tuple[int, bool], dict[str, Any]] = {}
         for depth, parameter in self._by_depth():
@@ -69,18 +69,15 @@ class Trainable:
         return [groups[key] for key in sorted(groups)]
 
     def _by_depth(self) -> Iterator[tuple[int, nn.Parameter]]:
-        """(blocks between it and the head: 0 for the head, 1 for the last block, …; parameter)."""
+        """(depth: 0 for the head, 1 for the last block, …; parameter)."""
         module = self._backbone.module
         depths = {
-            id(p): 0
-            for path in self._backbone.heads
-            for p in module.get_submodule(path).parameters()
+            id(parameter): depth
+            for depth, paths in enumerate([self._backbone.heads, *reversed(self._backbone.blocks)])
+            for path in paths
+            for parameter in module.get_submodule(path).parameters()
         }
-        for depth, block in enumerate(reversed(self._backbone.blocks), start=1):
-            for path in block:
-                depths.update({id(p): depth for p in module.get_submodule(path).parameters()})
         for parameter in module.parameters():
-            if (
-                parameter.requires_grad
-            ):  # position embeddings and class tokens are in no block: they come first
+            if parameter.requires_grad:
+                # Position embeddings and class tokens are in no block: they are the deepest.
                 yield depths.get(id(parameter), len(self._backbone.blocks)), parameter

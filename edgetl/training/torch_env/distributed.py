@@ -1,4 +1,4 @@
-"""One process or many: started by torchrun, each trains on its share of every batch."""
+"""Training in one process, or in several started by torchrun, each on its share of the batch."""
 
 from __future__ import annotations
 
@@ -16,21 +16,20 @@ from torch.distributed.rendezvous import rendezvous
 
 from edgetl.errors import RuntimeUnavailableError, TrainingError, first_line
 
-# One process may decode, solve a head or write a report for long while the others wait: torch's 10 minutes would end
-# such a run. A process that dies is torchrun's to notice, on its own machine; one that never came is noticed here.
-_PATIENCE = timedelta(days=1)
-_MEETING = timedelta(
-    hours=1
-)  # each looks at all photos before it, some from slower disks than others
+# One process may decode, solve a head or write a report for long while the others wait: torch's
+# default of 10 minutes would end such a run. torchrun notices processes that die.
+_TIMEOUT = timedelta(days=1)
+# For processes that never start. Each scans all photos first, some from slower disks than others.
+RENDEZVOUS_TIMEOUT = timedelta(hours=1)
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train together.
+    """This process among those that train together; the names are torch.distributed's.
 
-    rank        0 writes files and talks to the user
+    rank        0 for the main process, which writes files and prints
     local_rank  among the ``local_world_size`` processes on this machine
     """
 
@@ -42,7 +41,7 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes and prints."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def all_gather(self, value: T) -> list[T]:
@@ -54,25 +53,25 @@ class Processes:
         return values
 
     def all_reduce_sum(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum over all processes of a small tensor."""
+        """The sum of a tensor over all processes, in place."""
         if self.world_size > 1:
             dist.all_reduce(values)
         return values
 
     def broadcast(self, values: Iterable[torch.Tensor]) -> None:
-        """Have every process hold the first one's values."""
+        """Copy the main process's values to all processes, in place."""
         if self.world_size > 1:
             for value in values:
                 dist.broadcast(value, 0)
 
     def any(self, condition: bool) -> bool:
-        """Whether it holds in at least one process. Every process must ask at the same point."""
+        """Whether it is true in at least one process. Every process must call it."""
         if self.world_size == 1:
             return condition
         return bool(self.all_reduce_max(float(condition))[0])
 
     def all_reduce_max(self, *values: float) -> list[float]:
-        """The largest of each value over all processes. Every process must ask at the same point."""
+        """The largest of each value over all processes. Every process must call it."""
         if self.world_size == 1:
             return list(values)
         largest = torch.tensor(values, dtype=torch.float32, device=self.device)
@@ -80,13 +79,16 @@ class Processes:
         return [float(value) for value in largest.tolist()]
 
     def barrier(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every process has called it."""
         if self.world_size > 1:
             dist.barrier()
 
 
 def choose_device(name: str) -> torch.device:
-    """auto, cpu, cuda or cuda:N → a device that is here. Raises RuntimeUnavailableError if it isn't."""
+    """The device that ``name`` (auto, cpu, cuda or cuda:N) means.
+
+    Raises RuntimeUnavailableError if this machine does not have it.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -96,20 +98,21 @@ def choose_device(name: str) -> torch.device:
             f"There is no device {name!r}.", "--device takes auto, cpu, cuda or cuda:N."
         ) from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        found = torch.cuda.device_count()
+        count = torch.cuda.device_count()
+        plural = "" if count == 1 else "s"
         raise RuntimeUnavailableError(
-            f"torch sees {found} CUDA device{'' if found == 1 else 's'} here; {name} is not among them.",
+            f"torch finds {count} CUDA device{plural}; {name} is not one of them.",
             "Use --device cpu, or install a torch built for your CUDA.",
         )
     if device.type not in ("cpu", "cuda"):
         raise RuntimeUnavailableError(
-            f"--device {name} can't be trained on.", "It takes auto, cpu, cuda or cuda:N."
+            f"edgetl does not train on {name}.", "--device takes auto, cpu, cuda or cuda:N."
         )
     return device
 
 
 def describe(processes: Processes) -> str:
-    """What trains, in words."""
+    """The processes' devices, for the report."""
     if processes.device.type == "cuda":
         return f"{processes.world_size} × {torch.cuda.get_device_name(processes.device)}"
     threads = torch.get_num_threads()
@@ -118,20 +121,21 @@ def describe(processes: Processes) -> str:
 
 @contextmanager
 def join(device_name: str) -> Iterator[Processes]:
-    """Meet the other processes if torchrun started this one, and part from them at the end.
+    """Join the other processes if torchrun started this one, and leave them at the end.
 
-    Raises TrainingError if they don't come, or are gone before that.
+    Raises TrainingError if some don't start or the connection is lost, RuntimeUnavailableError for
+    a device that is missing or if torchrun's environment variables are wrong.
     """
     device = choose_device(device_name)
     size = os.environ.get("WORLD_SIZE") or "1"
     if not size.isdecimal():
         raise RuntimeUnavailableError(
-            f"WORLD_SIZE is {size!r}, no number.",
+            f"WORLD_SIZE is {size!r}, not a number.",
             "Start edgetl with torchrun, or unset WORLD_SIZE.",
         )
     count = int(size)
     if count == 1:
-        # What asks for no device gets the current one: pinned memory, or whether bf16 is there.
+        # Pinned memory, and the check for bf16, use the current device.
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
             yield Processes(device)
         return
@@ -145,14 +149,14 @@ def join(device_name: str) -> Iterator[Processes]:
         device = choose_device(f"cuda:{local_rank}")
         torch.cuda.set_device(device)
     on_gpu = device.type == "cuda"
-    store, rank = _meet()
+    store, rank = _rendezvous()
     try:
         dist.init_process_group(
             "nccl" if on_gpu else "gloo",
             store=store,
             rank=rank,
             world_size=count,
-            timeout=_PATIENCE,
+            timeout=_TIMEOUT,
             device_id=device if on_gpu else None,
         )
         yield Processes(device, rank, count, local_rank, int(os.environ["LOCAL_WORLD_SIZE"]))
@@ -160,31 +164,29 @@ def join(device_name: str) -> Iterator[Processes]:
         if not isinstance(error, dist.DistError) and "/gloo/" not in str(error):
             raise
         raise TrainingError(
-            f"The connection to another process is lost: {_plain(error)}.",
-            "If that has ended, it says why; where it was killed, go on with edgetl train --resume.",
+            f"The connection to another process is lost: {_without_source(error)}.",
+            "Its output says why it ended; if it was killed, continue with edgetl train --resume.",
         ) from error
-    # Not after an error: NCCL would wait here for processes that wait for this one, and torchrun see none of them end.
+    # Not after an error: NCCL would wait here for processes that wait for this one, and torchrun
+    # would see none of them end.
     dist.destroy_process_group()
 
 
-def _plain(error: Exception) -> str:
-    """What went wrong, without the place in gloo's source before it and its advice behind."""
-    return (
-        re.sub(r"^\[\S*/gloo/\S*\] ", "", first_line(error))
-        .partition(". This is typically")[0]
-        .rstrip(".")
-    )
+def _without_source(error: Exception) -> str:
+    """The message without the place in gloo's source and without gloo's advice."""
+    message = re.sub(r"^\[\S*/gloo/\S*\] ", "", first_line(error))
+    return message.partition(". This is typically")[0].rstrip(".")
 
 
-def _meet() -> tuple[Any, int]:
-    """(where all processes find each other, this one's rank)."""
+def _rendezvous() -> tuple[Any, int]:
+    """(the store that all processes share, the rank of this one)."""
     try:
-        store, rank, count = next(rendezvous("env://", timeout=_MEETING))
-        store.set(f"here/{rank}", "")
-        store.wait([f"here/{other}" for other in range(count)], _MEETING)
+        store, rank, count = next(rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT))
+        store.set(f"joined/{rank}", "")
+        store.wait([f"joined/{other}" for other in range(count)], RENDEZVOUS_TIMEOUT)
     except dist.DistError as error:
         raise TrainingError(
-            f"Not all {os.environ['WORLD_SIZE']} processes of this run have come.",
-            "See what the others say where they were started, and start all again.",
+            f"Not all {os.environ['WORLD_SIZE']} processes of this run have started.",
+            "See the output of the others, and start all of them again.",
         ) from error
     return store, rank

@@ -1,4 +1,4 @@
-"""Keeps memory between the steps of a training run, where the C library would give it back and fetch it again."""
+"""Settings of glibc's malloc that keep freed memory between the steps of a training run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-# Of glibc's mallopt. It raises its thresholds as large blocks are freed, but never again once it was told any: so it is
-# left where it would have ended.
+# Parameters and values of glibc's mallopt. glibc raises its thresholds as large blocks are freed,
+# but no longer once one of them was set: so they are left where they would have ended.
 _TRIM_THRESHOLD, _NEVER, _TRIM_LARGEST = -1, -1, 64 << 20
 _MMAP_THRESHOLD, _MMAP_LARGEST = -3, 32 << 20
 _MMAP_MAX, _MMAP_DEFAULT = -4, 65536
@@ -18,10 +18,11 @@ _MMAP_MAX, _MMAP_DEFAULT = -4, 65536
 
 @contextmanager
 def keep_freed_memory(device: torch.device) -> Iterator[None]:
-    """Have freed memory stay with the process while a network is trained on the CPU.
+    """Keep freed memory in the process while a network is trained on the CPU.
 
-    A step makes and frees gigabytes of activations. glibc maps every large block anew, page by page and each page zeroed
-    first, which took two thirds of a step's time and more. Other C libraries and allocators are left as they are.
+    A step allocates and frees gigabytes of activations. glibc maps every large block anew, and the
+    kernel zeroes each of its pages, which took two thirds of a step's time and more. Other C
+    libraries and allocators are not changed.
     """
     mallopt = _mallopt() if device.type == "cpu" else None
     if mallopt is None:
@@ -43,5 +44,5 @@ def _mallopt() -> Any:
     try:
         library = ctypes.CDLL(None)
         return library.mallopt if hasattr(library, "gnu_get_libc_version") else None
-    except (TypeError, OSError, AttributeError):  # Windows has no library of the process itself
+    except (TypeError, OSError, AttributeError):  # as on Windows
         return None

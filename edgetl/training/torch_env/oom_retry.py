@@ -1,4 +1,4 @@
-"""As many photos at once as the GPU's memory holds."""
+"""Retrying a batch in smaller parts when the GPU runs out of memory."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from edgetl.errors import TrainingError
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether ``error`` says that a GPU's memory is too small. torch has another one where cuDNN has room for no algorithm."""
+    """Whether ``error`` means that the GPU's memory is full; cuDNN has its own way to say so."""
     return isinstance(error, torch.OutOfMemoryError) or "unable to find an engine" in str(error)
 
 
 def halve_on_oom(
     compute: Callable[[NDArray[np.uint8]], Tensor], pixels: NDArray[np.uint8]
 ) -> Tensor:
-    """``compute(pixels)``, where memory is too small for it in two halves, and so on. pixels: uint8 [N, h, w, 3].
+    """``compute(pixels)``; if memory is too small, in two halves, each halved again if need be.
 
-    ``compute`` must treat every photo by itself. Raises TrainingError if there is no room for a single one.
+    compute  treats every photo independently of the others
+    pixels   uint8 [N, h, w, 3]
+
+    Raises TrainingError if there is not enough memory for a single photo.
     """
     try:
         return compute(pixels)
@@ -32,8 +35,9 @@ def halve_on_oom(
         if len(pixels) == 1:
             raise TrainingError(
                 "The GPU's memory is too small for one photo.",
-                "End what else runs there, or give a smaller --image-size.",
+                "Stop other programs on the GPU, or choose a smaller --image-size.",
             ) from error
-    torch.cuda.empty_cache()  # not before the error is gone: it holds on to what the attempt had computed
+    # Only now, since the exception kept alive what the attempt had computed.
+    torch.cuda.empty_cache()
     half = len(pixels) // 2
     return torch.cat([halve_on_oom(compute, pixels[:half]), halve_on_oom(compute, pixels[half:])])

@@ -1,4 +1,4 @@
-"""Networks with attention: torch runs them through a fused kernel in eval mode, which ONNX doesn't know."""
+"""Networks with attention: in eval mode torch uses a fused kernel, which ONNX doesn't have."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgetl.runtime.inference.session import open_session
 SPEC = PreprocessSpec("squash", (4, 6), "bilinear", None, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
-class Attentive(nn.Module):
+class AttentionNetwork(nn.Module):
     """Each pixel attends to the others."""
 
     def __init__(self) -> None:
@@ -28,9 +28,9 @@ class Attentive(nn.Module):
         return self.head(mixed.mean(1))
 
 
-def test_attention_is_exported_and_answers_alike() -> None:
+def test_attention_is_exported_with_the_same_answers() -> None:
     torch.manual_seed(0)
-    network = Attentive().eval()
+    network = AttentionNetwork().eval()
     before = torch.backends.mha.get_fastpath_enabled()
     session = open_session(export_network(network, SPEC).SerializeToString(), providers="cpu")
     assert torch.backends.mha.get_fastpath_enabled() == before

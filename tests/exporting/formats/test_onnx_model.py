@@ -101,7 +101,9 @@ def test_the_file_describes_itself(model: onnx.ModelProto) -> None:
     assert tuple(metadata["edgetl"]["card"]["labels"]) == LABELS
 
 
-def test_the_lowest_opset_is_the_default_and_a_higher_one_is_obeyed(model: onnx.ModelProto) -> None:
+def test_the_lowest_opset_is_the_default_and_a_higher_one_is_used_on_request(
+    model: onnx.ModelProto,
+) -> None:
     assert opset_of(model) == 12
     assert model.ir_version == 7
     raised = build_onnx(tiny_network(), tiny_card(), opset=17)
@@ -119,7 +121,7 @@ def test_an_opset_out_of_range_is_refused(opset: int) -> None:
 
 @pytest.mark.parametrize("spec", [CROPPED, FREE], ids=["fixed size", "any size"])
 @pytest.mark.parametrize("size", [(1, 1), (36, 36), (24, 24), (90, 70), (30, 101)])
-def test_every_stage_is_eager_torchs(spec: PreprocessSpec, size: tuple[int, int]) -> None:
+def test_every_stage_equals_eager_torch(spec: PreprocessSpec, size: tuple[int, int]) -> None:
     network, card = tiny_network(), tiny_card(spec)
     images = noise(3, *size)
     with torch.inference_mode():
@@ -140,7 +142,7 @@ def test_an_operator_that_needs_a_later_opset_gets_it(capfd: pytest.CaptureFixtu
     card = tiny_card(PreprocessSpec("squash", (160, 160), "bilinear", None, (0.5,) * 3, (0.5,) * 3))
     model = build_onnx(network, card)
     assert opset_of(model) == 14
-    assert capfd.readouterr() == ("", "")  # the failed tries are not the user's business
+    assert capfd.readouterr() == ("", "")  # failed tries are not shown
 
 
 def test_a_network_that_cannot_be_written_is_an_error_that_says_why() -> None:

@@ -1,4 +1,4 @@
-"""Which networks torch's exporter writes, and how long it tries."""
+"""Which networks can be exported, and in which opsets it is tried."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.runtime.inference.session import open_session
 
 
-class WithSwitches(nn.Module):
-    """As timm's newer transformers: ``forward`` takes more than pixels, and dropout follows the mode."""
+class OptionalInputs(nn.Module):
+    """Like timm's newer transformers: ``forward`` takes more than pixels, and has dropout."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,12 +30,12 @@ class WithSwitches(nn.Module):
         self.drop = nn.Dropout(0.9)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-        assert causal is False, "a tensor is no switch"
+        assert causal is False, "a tensor is not a switch"
         return self.drop(self.linear(x.mean((2, 3))))
 
 
-def test_what_forward_has_defaults_for_is_no_input() -> None:
-    network = WithSwitches().eval()
+def test_optional_arguments_of_forward_are_not_inputs() -> None:
+    network = OptionalInputs().eval()
     model = export_network(network, FREE)
     assert [value.name for value in model.graph.input] == ["normalized"]
     pixels = torch.randn(2, 3, 9, 8)
@@ -59,32 +59,32 @@ def test_what_forward_has_defaults_for_is_no_input() -> None:
         (99, [12, 20, RECORDED_OPSET]),
     ],
 )
-def test_the_lowest_opset_is_found_and_what_none_can_write_is_told_soon(
+def test_the_lowest_opset_is_found_and_a_network_that_none_can_express_fails_early(
     monkeypatch, lowest, tried
 ) -> None:
     asked: list[int] = []
 
-    def traced(network, spec, opset):
+    def fake_export(network, spec, opset):
         asked.append(opset)
         if opset < lowest:
             raise RuntimeError("no such operator")
         return opset
 
-    monkeypatch.setattr(onnx_network, "_traced", traced)
-    monkeypatch.setattr(onnx_network, "_recorded", traced)
+    monkeypatch.setattr(onnx_network, "trace_network", fake_export)
+    monkeypatch.setattr(onnx_network, "record_network", fake_export)
     if lowest <= MAX_OPSET:
-        assert export_network(WithSwitches(), FREE) == max(lowest, MIN_OPSET)
+        assert export_network(OptionalInputs(), FREE) == max(lowest, MIN_OPSET)
     else:
         with pytest.raises(ExportError, match="no such operator") as caught:
-            export_network(WithSwitches(), FREE)
+            export_network(OptionalInputs(), FREE)
         assert "--format torchscript" in caught.value.hint
     assert asked == tried
 
 
 class Uneven(nn.Module):
-    """Pools to places that differ in size, which torch's tracing exporter can't write.
+    """Pools to areas of different sizes, which torch's tracing exporter can't write.
 
-    pixels  how many of each side it looks at
+    pixels  how many of each side it uses
     """
 
     def __init__(self, pixels: int | None) -> None:
@@ -103,7 +103,9 @@ class Uneven(nn.Module):
 @pytest.mark.parametrize(
     ("spec", "pixels"), [(CROPPED, None), (FREE, 12)], ids=["fixed size", "any size"]
 )
-def test_what_cannot_be_traced_is_recorded(spec: PreprocessSpec, pixels: int | None) -> None:
+def test_a_network_that_cannot_be_traced_is_recorded(
+    spec: PreprocessSpec, pixels: int | None
+) -> None:
     network = Uneven(pixels).eval()
     model = export_network(network, spec)
     assert opset_of(model) == RECORDED_OPSET
@@ -122,21 +124,21 @@ def test_what_cannot_be_traced_is_recorded(spec: PreprocessSpec, pixels: int | N
         )
 
 
-class Halves(Uneven):
-    """Answers by pairs of photos."""
+class Pairs(Uneven):
+    """Its answers depend on pairs of photos."""
 
     def forward(self, normalized: Tensor) -> Tensor:
         pairs = self.pool(torch.relu(self.conv(normalized))).flatten(1).unflatten(0, (-1, 2))
         return self.head((pairs - pairs.mean(1, keepdim=True)).flatten(0, 1))
 
 
-def test_what_only_holds_for_some_batch_sizes_is_refused() -> None:
+def test_a_network_that_holds_for_some_batch_sizes_only_is_refused() -> None:
     with pytest.raises(ExportError, match="can't be written as ONNX"):
-        export_network(Halves(None).eval(), CROPPED)
+        export_network(Pairs(None).eval(), CROPPED)
 
 
-class Choosing(Uneven):
-    """Holds graphs inside its graph."""
+class Conditional(Uneven):
+    """Has subgraphs in its graph."""
 
     def forward(self, normalized: Tensor) -> Tensor:
         features = self.pool(torch.relu(self.conv(normalized))).flatten(1)
@@ -147,14 +149,14 @@ class Choosing(Uneven):
         )
 
 
-def test_no_path_of_this_machine_is_in_a_graph_inside_the_graph() -> None:
-    model = export_network(Choosing(None).eval(), CROPPED)
+def test_no_path_of_this_machine_is_in_a_subgraph() -> None:
+    model = export_network(Conditional(None).eval(), CROPPED)
     assert any(attribute.HasField("g") for node in model.graph.node for attribute in node.attribute)
     assert b".py" not in assemble(model, tiny_card(CROPPED)).SerializeToString()
 
 
-class Counting(nn.Module):
-    """Bakes its batch size in where it is traced, and not where it is recorded."""
+class FixedBatch(nn.Module):
+    """Its trace holds for one batch size only; its recording holds for all."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -167,8 +169,8 @@ class Counting(nn.Module):
         )
 
 
-def test_what_tracing_writes_for_one_batch_size_is_recorded() -> None:
-    model = export_network(Counting().eval(), CROPPED)
+def test_a_network_whose_trace_holds_for_one_batch_size_is_recorded() -> None:
+    model = export_network(FixedBatch().eval(), CROPPED)
     session = open_session(model.SerializeToString(), providers="cpu", threads=1)
     assert opset_of(model) == RECORDED_OPSET
     assert session.run(None, {"normalized": np.zeros((5, 3, *CROPPED.fixed_size), np.float32)})[
@@ -176,7 +178,7 @@ def test_what_tracing_writes_for_one_batch_size_is_recorded() -> None:
     ].shape == (5, 3)
 
 
-def test_an_opset_that_is_too_low_to_record_in_is_obeyed() -> None:
+def test_no_other_opset_is_used_than_the_one_asked_for() -> None:
     with pytest.raises(
         ExportError, match=r"can't be written as ONNX: .*adaptive_avg_pool2d"
     ) as caught:

@@ -1,4 +1,4 @@
-"""The resize as a torch module, as TorchScript and as ONNX operators, against the slow reference."""
+"""The resize in torch, in TorchScript and in ONNX operators, against the slow reference."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def noise(height: int, width: int, seed: int = 0, photos: int = 1) -> np.ndarray
 @example(height=55, width=32, photos=2)
 @example(height=1200, width=26, photos=1)  # 50× downscaling, tall: where Pillow swaps its passes
 @example(height=26, width=1600, photos=1)
-def test_every_bit_is_the_reference(
+def test_every_bit_equals_the_reference(
     form: str, spec: str, height: int, width: int, photos: int
 ) -> None:
     images = noise(height, width, photos=photos)
@@ -111,7 +111,7 @@ def test_the_graph_needs_no_optimizer() -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_contrasts_that_overshoot_are_clipped(form: str) -> None:
-    """Bicubic weights are negative in places; stripes of black and white drive the sums out of 0..255 both ways."""
+    """Bicubic weights may be negative: black and white stripes give sums below 0 and above 255."""
     spec = PreprocessSpec("squash", (40, 40), "bicubic", None, HALF, HALF)
     stripes = np.zeros((1, 16, 16, 3), np.uint8)
     stripes[:, ::3, :, :] = 255
@@ -121,7 +121,7 @@ def test_contrasts_that_overshoot_are_clipped(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_resized_picture_passes_unchanged(form: str) -> None:
+def test_a_resized_picture_is_not_changed_again(form: str) -> None:
     spec = SPECS["shorter side"]
     once = resize_of(form, "shorter side")(noise(50, 77))
     np.testing.assert_array_equal(resize_of(form, "shorter side")(once), once)

@@ -16,9 +16,9 @@ from edgetl.errors import ExportError
 from edgetl.exporting.bundle_writer import export_bundle
 from edgetl.exporting.formats.deployed_classifier import DeployedClassifier
 from edgetl.exporting.formats.torch_program import (
-    StraightPreprocess,
+    BranchFreePreprocess,
+    branch_free_classifier,
     build_program,
-    straight_classifier,
 )
 from edgetl.runtime.bundle.bundle_folder import Bundle
 from edgetl.runtime.images.spec import PreprocessSpec
@@ -30,17 +30,17 @@ SIZES = [(1, 1), (1, 50), (21, 30), (36, 36), (36, 90), (70, 50), (301, 33), (33
 
 @pytest.mark.parametrize("spec", [CROPPED, SQUASHED], ids=["cropped", "squashed"])
 @pytest.mark.parametrize("size", SIZES)
-def test_its_resize_is_the_reference(spec: PreprocessSpec, size: tuple[int, int]) -> None:
+def test_its_resize_equals_the_reference(spec: PreprocessSpec, size: tuple[int, int]) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
-    resized = StraightPreprocess(spec).resize(torch.from_numpy(images)).numpy()
+    resized = BranchFreePreprocess(spec).resize(torch.from_numpy(images)).numpy()
     for picture, its_resized in zip(images, resized, strict=True):
         np.testing.assert_array_equal(its_resized, resize_oracle.resize(picture, spec))
 
 
-def test_the_file_answers_as_the_network_for_every_size_and_batch() -> None:
+def test_the_file_gives_the_networks_answers_for_every_size_and_batch() -> None:
     network, card = tiny_network(), tiny_card()
     module = torch.export.load(
-        io.BytesIO(build_program(straight_classifier(network, card)))
+        io.BytesIO(build_program(branch_free_classifier(network, card)))
     ).module()
     expected = DeployedClassifier(network, card)
     for photos, (height, width) in zip((1, 2, 3, 1, 2, 3, 1, 2), SIZES, strict=True):
@@ -49,10 +49,10 @@ def test_the_file_answers_as_the_network_for_every_size_and_batch() -> None:
             torch.testing.assert_close(module(images), expected(images))
 
 
-def test_a_bundle_holds_it_where_it_is_asked_for(tmp_path: Path) -> None:
+def test_a_bundle_holds_it_on_request(tmp_path: Path) -> None:
     bundle = export_bundle(
         tiny_network(), tiny_card(SQUASHED), tmp_path / "b", golden=[], formats=["onnx", "pt2"]
-    )
+    ).folder
     manifest = Bundle.open(bundle).manifest
     assert manifest["pt2"] == "model.pt2"
     assert manifest["verification"]["pt2"]["photos"] == 3
@@ -61,7 +61,7 @@ def test_a_bundle_holds_it_where_it_is_asked_for(tmp_path: Path) -> None:
 
 def test_pictures_without_a_fixed_size_are_refused() -> None:
     with pytest.raises(ExportError, match="one size"):
-        straight_classifier(tiny_network(), tiny_card(FREE))
+        branch_free_classifier(tiny_network(), tiny_card(FREE))
 
 
 def test_a_network_that_cannot_be_recorded_is_an_error() -> None:
@@ -71,4 +71,4 @@ def test_a_network_that_cannot_be_recorded_is_an_error() -> None:
             return means if means.sum() > 0 else -means
 
     with pytest.raises(ExportError, match=r"can't be written as a torch\.export program"):
-        build_program(straight_classifier(Branching(), tiny_card()))
+        build_program(branch_free_classifier(Branching(), tiny_card()))

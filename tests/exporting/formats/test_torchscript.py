@@ -1,4 +1,4 @@
-"""The TorchScript file: it runs where nothing of ours is installed."""
+"""The TorchScript file: it runs where edgetl is not installed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ sys.modules["edgetl"] = None
 import numpy as np, torch
 module = torch.jit.load(sys.argv[1])
 images = torch.from_numpy(np.load(sys.argv[2]))
-np.savez(sys.argv[3], *(value.numpy() for value in (*module.stages(images), *module(images))))  # no gradient is kept
+outputs = (*module.stages(images), *module(images))
+np.savez(sys.argv[3], *(value.numpy() for value in outputs))  # fails if gradients are kept
 """
 
 

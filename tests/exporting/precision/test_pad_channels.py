@@ -11,38 +11,38 @@ from helpers.tiny_network import CROPPED, tiny_network
 
 from edgetl.exporting.formats.onnx_network import export_network
 from edgetl.exporting.precision import quantize
-from edgetl.exporting.precision.judge import run_network
+from edgetl.exporting.precision.accuracy import run_network
+from edgetl.exporting.precision.normalized_photos import NormalizedPhotos
 from edgetl.exporting.precision.pad_channels import pad_channels
-from edgetl.exporting.precision.photo_inputs import Pictures
 from edgetl.exporting.precision.quantize import Quantizer
 
 
 @pytest.fixture(scope="module")
-def pictures(photo_folder: Path) -> Pictures:
-    return Pictures(sorted(photo_folder.iterdir()), CROPPED)
+def photos(photo_folder: Path) -> NormalizedPhotos:
+    return NormalizedPhotos(sorted(photo_folder.iterdir()), CROPPED)
 
 
 @pytest.fixture(scope="module")
-def quantizer(pictures: Pictures) -> Quantizer:
-    return Quantizer(export_network(tiny_network(), CROPPED, 13), pictures)
+def quantizer(photos: NormalizedPhotos) -> Quantizer:
+    return Quantizer(export_network(tiny_network(), CROPPED, 13), photos)
 
 
 def input_channels(model: onnx.ModelProto) -> list[int]:
     return [tensor.dims[1] for tensor in model.graph.initializer if len(tensor.dims) == 4]
 
 
-def test_the_first_layer_sees_a_fourth_channel_and_answers_the_same(
-    quantizer: Quantizer, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+def test_the_first_layer_gets_a_fourth_channel_and_gives_the_same_answers(
+    quantizer: Quantizer, photos: NormalizedPhotos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     padded = quantizer.quantize()
     monkeypatch.setattr(quantize, "pad_channels", lambda graph: None)
     plain = quantizer.quantize()
     assert (input_channels(padded), input_channels(plain)) == ([4, 8], [3, 8])
     onnx.checker.check_model(padded, full_check=True)
-    assert np.array_equal(run_network(padded, pictures), run_network(plain, pictures))
+    assert np.array_equal(run_network(padded, photos), run_network(plain, photos))
 
 
-def test_nothing_is_left_behind_that_no_node_uses(quantizer: Quantizer) -> None:
+def test_no_unused_node_remains(quantizer: Quantizer) -> None:
     graph = quantizer.quantize().graph
     used = {name for node in graph.node for name in node.input} | {
         value.name for value in graph.output
@@ -71,13 +71,13 @@ def test_weights_that_two_layers_share_stay_as_they_are(
 
 
 def test_layers_without_names_are_padded(
-    quantizer: Quantizer, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+    quantizer: Quantizer, photos: NormalizedPhotos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quantize, "pad_channels", lambda graph: None)
     model = quantizer.quantize()
-    expected = run_network(model, pictures)
+    expected = run_network(model, photos)
     for node in model.graph.node:
         node.name = ""
     pad_channels(model.graph)
     assert input_channels(model) == [4, 8]
-    assert np.array_equal(run_network(model, pictures), expected)
+    assert np.array_equal(run_network(model, photos), expected)

@@ -1,4 +1,4 @@
-"""Smaller models: what they may lose, and what happens when they would lose more."""
+"""Reduced precisions: what they may lose, and what happens when they would lose more."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ from edgetl.errors import ExportError
 from edgetl.exporting.bundle_writer import export_bundle
 from edgetl.exporting.formats.onnx_model import opset_of
 from edgetl.exporting.formats.onnx_network import export_network
-from edgetl.exporting.precision.judge import Judge, run_network
-from edgetl.exporting.precision.photo_inputs import Pictures
+from edgetl.exporting.precision.accuracy import AccuracyEvaluator, run_network
+from edgetl.exporting.precision.normalized_photos import NormalizedPhotos
 from edgetl.exporting.precision.quantize import Quantizer
-from edgetl.exporting.precision.reduced_precision import JudgedBy, to_half, to_int8
+from edgetl.exporting.precision.reduced_precision import (
+    PrecisionSettings,
+    convert_to_fp16,
+    convert_to_int8,
+)
 from edgetl.runtime.bundle.bundle_folder import Bundle
 from edgetl.runtime.bundle.embedded_checksum import verify_checksum
 from edgetl.runtime.inference.self_test import selftest
@@ -35,16 +39,20 @@ def network() -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="module")
-def pictures(photo_folder: Path) -> Pictures:
-    return Pictures(sorted(photo_folder.iterdir()), CROPPED)
+def photos(photo_folder: Path) -> NormalizedPhotos:
+    return NormalizedPhotos(sorted(photo_folder.iterdir()), CROPPED)
 
 
 @pytest.fixture(scope="module")
-def judged_by(photo_folder: Path, network: onnx.ModelProto, pictures: Pictures) -> JudgedBy:
-    """Photos labelled with the float network's own answers, so that any change of mind is a loss."""
-    labels = run_network(network, pictures).argmax(axis=1)
+def settings(
+    photo_folder: Path, network: onnx.ModelProto, photos: NormalizedPhotos
+) -> PrecisionSettings:
+    """Photos labelled with the float network's answers, so that any other answer is a loss."""
+    labels = run_network(network, photos).argmax(axis=1)
     paths = sorted(photo_folder.iterdir())
-    return JudgedBy(paths, list(zip(paths, labels.tolist(), strict=True)), max_accuracy_drop=0.0)
+    return PrecisionSettings(
+        paths, list(zip(paths, labels.tolist(), strict=True)), max_accuracy_drop=0.0
+    )
 
 
 def weights(model: onnx.ModelProto) -> list[np.ndarray]:
@@ -53,10 +61,10 @@ def weights(model: onnx.ModelProto) -> list[np.ndarray]:
     return [array for array in arrays if array.dtype == np.int8 and array.ndim >= 2]
 
 
-def test_int8_weights_keep_to_seven_bits_with_a_scale_a_channel(
-    network: onnx.ModelProto, pictures: Pictures
+def test_int8_weights_use_seven_bits_and_one_scale_per_channel(
+    network: onnx.ModelProto, photos: NormalizedPhotos
 ) -> None:
-    quantized = Quantizer(network, pictures).quantize()
+    quantized = Quantizer(network, photos).quantize()
     arrays = weights(quantized)
     assert len(arrays) == 3
     assert all(np.abs(array.astype(int)).max() <= 64 for array in arrays)
@@ -68,7 +76,7 @@ def test_int8_weights_keep_to_seven_bits_with_a_scale_a_channel(
 
 
 class DepthwiseNetwork(nn.Module):
-    """Every weight as large as the largest of its channel, so that sums are as large as they can get."""
+    """All weights of a channel are equal, so that sums are as large as they can be."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,53 +102,56 @@ def full_range() -> onnx.ModelProto:
     return export_network(module.eval(), CROPPED, 13)
 
 
-def test_depthwise_weights_keep_eight_bits_and_others_seven(
-    full_range: onnx.ModelProto, pictures: Pictures
+def test_depthwise_weights_use_eight_bits_and_others_seven(
+    full_range: onnx.ModelProto, photos: NormalizedPhotos
 ) -> None:
     largest = {
         array.shape: int(np.abs(array.astype(int)).max())
-        for array in weights(Quantizer(full_range, pictures).quantize())
+        for array in weights(Quantizer(full_range, photos).quantize())
     }
     assert largest[16, 1, 3, 3] == 127
     assert largest[16, 16, 3, 3] == 64
 
 
-def test_integer_kernels_do_not_saturate(full_range: onnx.ModelProto, pictures: Pictures) -> None:
+def test_integer_kernels_do_not_saturate(
+    full_range: onnx.ModelProto, photos: NormalizedPhotos
+) -> None:
     white = [np.full((1, 3, *CROPPED.crop), 2.5, np.float32)]
-    model = Quantizer(full_range, [*pictures, *white]).quantize().SerializeToString()
+    model = Quantizer(full_range, [*photos, *white]).quantize().SerializeToString()
     integers, floats = (
         open_session(model, providers="cpu", optimize=optimize) for optimize in (True, False)
     )
-    for photo in [*white, *pictures]:
-        exact = floats.run(None, {"normalized": photo})[
-            0
-        ]  # each operator by itself, on numbers that were rounded
-        assert integers.run(None, {"normalized": photo})[0] == pytest.approx(
-            exact, abs=0.02 * float(np.abs(exact).max())
-        )
+    for photo in [*white, *photos]:
+        # Each operator by itself, on numbers that were rounded.
+        exact = floats.run(None, {"normalized": photo})[0]
+        tolerance = 0.02 * float(np.abs(exact).max())
+        logits = integers.run(None, {"normalized": photo})[0]
+        assert logits == pytest.approx(exact, abs=tolerance)
 
 
-def test_int8_answers_are_near_the_float_ones(network: onnx.ModelProto, pictures: Pictures) -> None:
-    expected = run_network(network, pictures)
-    got = run_network(Quantizer(network, pictures).quantize(), pictures)
+def test_int8_answers_are_near_the_float_ones(
+    network: onnx.ModelProto, photos: NormalizedPhotos
+) -> None:
+    expected = run_network(network, photos)
+    got = run_network(Quantizer(network, photos).quantize(), photos)
     assert 0 < np.abs(got - expected).max() < 0.1 * np.ptp(expected)
 
 
-def test_layers_named_stay_in_float(network: onnx.ModelProto, pictures: Pictures) -> None:
-    quantizer = Quantizer(network, pictures)
+def test_layers_named_stay_in_float(network: onnx.ModelProto, photos: NormalizedPhotos) -> None:
+    quantizer = Quantizer(network, photos)
     assert len(weights(quantizer.quantize(float_layers=quantizer.layers[:1]))) == 2
     assert len(weights(quantizer.quantize(only=quantizer.layers[:1]))) == 1
 
 
 def test_the_worst_layer_is_the_one_whose_rounding_hurts_most(
-    network: onnx.ModelProto, pictures: Pictures
+    network: onnx.ModelProto, photos: NormalizedPhotos
 ) -> None:
-    quantizer = Quantizer(network, pictures)
-    ranking = quantizer.worst_layers(pictures)
+    quantizer = Quantizer(network, photos)
+    ranking = quantizer.rank_layers(photos)
     assert sorted(ranking) == sorted(quantizer.layers)
-    expected = run_network(network, pictures)
+    expected = run_network(network, photos)
     errors = [
-        np.square(run_network(quantizer.quantize(only=[layer]), pictures) - expected).mean()
+        np.square(run_network(quantizer.quantize(only=[layer]), photos) - expected).mean()
         for layer in ranking
     ]
     assert errors == sorted(errors, reverse=True)
@@ -148,105 +159,116 @@ def test_the_worst_layer_is_the_one_whose_rounding_hurts_most(
 
 
 def test_what_is_between_the_layers_can_stay_in_float(
-    network: onnx.ModelProto, pictures: Pictures
+    network: onnx.ModelProto, photos: NormalizedPhotos
 ) -> None:
     def operators(model: onnx.ModelProto) -> set[str]:
         return {node.op_type for node in model.graph.node}
 
-    quantizer = Quantizer(network, pictures)
+    quantizer = Quantizer(network, photos)
     assert "Relu" not in operators(quantizer.quantize())  # rounding to 0..255 does its work
     layers_only = quantizer.quantize(layers_only=True)
     assert "Relu" in operators(layers_only)
     assert len(weights(layers_only)) == 3
 
 
-@pytest.mark.parametrize("spoilt_tries", [1, 2, 3])
+@pytest.mark.parametrize("wrong_tries", [1, 2, 3])
 def test_parts_go_back_to_float_until_the_accuracy_holds(
     network: onnx.ModelProto,
-    judged_by: JudgedBy,
+    settings: PrecisionSettings,
     monkeypatch: pytest.MonkeyPatch,
-    spoilt_tries: int,
+    wrong_tries: int,
 ) -> None:
     quantize = Quantizer.quantize
     tries = []
 
-    def spoilt(self: Quantizer, *layers: Sequence[str], **options: Any) -> onnx.ModelProto:
+    def sometimes_wrong(self: Quantizer, *layers: Sequence[str], **options: Any) -> onnx.ModelProto:
         if "only" in options:
             return quantize(self, *layers, **options)
         tries.append((layers, options))
-        return wrong if len(tries) <= spoilt_tries else quantize(self, *layers, **options)
+        return wrong if len(tries) <= wrong_tries else quantize(self, *layers, **options)
 
     wrong = export_network(tiny_network(seed=3), CROPPED, 13)
-    monkeypatch.setattr(Quantizer, "quantize", spoilt)
-    quantized, judgement = to_int8(network, tiny_card(), replace(judged_by, max_accuracy_drop=15))
-    assert len(tries) == spoilt_tries + 1
-    assert len(judgement.float_layers) == spoilt_tries - 1
-    assert len(weights(quantized)) == 3 - len(judgement.float_layers)
-    assert judgement.drop <= 15
+    monkeypatch.setattr(Quantizer, "quantize", sometimes_wrong)
+    quantized, compared = convert_to_int8(
+        network, tiny_card(), replace(settings, max_accuracy_drop=15)
+    )
+    assert len(tries) == wrong_tries + 1
+    assert len(compared.float_layers) == wrong_tries - 1
+    assert len(weights(quantized)) == 3 - len(compared.float_layers)
+    assert compared.drop <= 15
 
 
 def test_a_model_that_loses_too_much_is_refused_with_figures(
-    network: onnx.ModelProto, judged_by: JudgedBy, monkeypatch: pytest.MonkeyPatch
+    network: onnx.ModelProto, settings: PrecisionSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = export_network(tiny_network(seed=3), CROPPED, 13)
     monkeypatch.setattr(Quantizer, "quantize", lambda *_, **__: wrong)
-    monkeypatch.setattr(Quantizer, "worst_layers", lambda self, *_: self.layers)
+    monkeypatch.setattr(Quantizer, "rank_layers", lambda self, *_: self.layers)
     with pytest.raises(ExportError, match=r"loses .* points of accuracy on 8 validation photos"):
-        to_int8(network, tiny_card(), judged_by)
+        convert_to_int8(network, tiny_card(), settings)
 
 
-def test_an_export_says_what_it_is_doing(judged_by: JudgedBy, network: onnx.ModelProto) -> None:
-    told: list[tuple[str, int, int]] = []
-    impossible = replace(judged_by, max_accuracy_drop=-1.0)
+def test_an_export_reports_its_progress(
+    settings: PrecisionSettings, network: onnx.ModelProto
+) -> None:
+    reported: list[tuple[str, int, int]] = []
+    impossible = replace(settings, max_accuracy_drop=-1.0)
     with pytest.raises(ExportError):
-        to_int8(network, tiny_card(), impossible, lambda *step: told.append(step))
-    photos = len(judged_by.validation)
-    whats = list(dict.fromkeys(what for what, _, _ in told))
-    assert whats == [
-        "Calibrating int8", "Judging fp32", "Judging int8", "Judging int8 of the layers alone", "Trying each layer in int8",
-        "Judging int8, 1 of 3 layers in float", "Judging int8, 2 of 3 layers in float",
-    ]  # fmt: skip
-    for what in whats:
-        of = 3 if what.startswith("Trying") else photos
-        assert {step for step in told if step[0] == what} == {
-            (what, done, of) for done in range(of + 1)
-        }
+        convert_to_int8(network, tiny_card(), impossible, lambda *report: reported.append(report))
+    steps = list(dict.fromkeys(step for step, _, _ in reported))
+    assert steps == [
+        "Calibrating int8",
+        "Measuring the accuracy of fp32",
+        "Measuring the accuracy of int8",
+        "Measuring the accuracy of int8 of the layers alone",
+        "Trying each layer in int8",
+        "Measuring the accuracy of int8, 1 of 3 layers in float",
+        "Measuring the accuracy of int8, 2 of 3 layers in float",
+    ]
+    for step in steps:
+        total = 3 if step.startswith("Trying") else len(settings.validation)
+        expected = {(step, done, total) for done in range(total + 1)}
+        assert {report for report in reported if report[0] == step} == expected
 
 
-def test_fp16_is_judged_too(network: onnx.ModelProto, judged_by: JudgedBy) -> None:
-    half, judgement = to_half(network, tiny_card(), judged_by)
-    assert judgement.drop == 0
+def test_fp16_must_keep_the_accuracy_too(
+    network: onnx.ModelProto, settings: PrecisionSettings
+) -> None:
+    half, compared = convert_to_fp16(network, tiny_card(), settings)
+    assert compared.drop == 0
     assert sum(t.data_type == onnx.TensorProto.FLOAT16 for t in half.graph.initializer) >= 6
-    impossible = JudgedBy([], judged_by.validation, max_accuracy_drop=-1.0)
+    impossible = PrecisionSettings([], settings.validation, max_accuracy_drop=-1.0)
     with pytest.raises(ExportError, match="fp16"):
-        to_half(network, tiny_card(), impossible)
+        convert_to_fp16(network, tiny_card(), impossible)
 
 
-def test_judgement_counts_by_class(network: onnx.ModelProto, photo_folder: Path) -> None:
+def test_accuracy_is_compared_by_class(network: onnx.ModelProto, photo_folder: Path) -> None:
     paths = sorted(photo_folder.iterdir())
-    judge = Judge(network, tiny_card(), [(path, number % 2) for number, path in enumerate(paths)])
-    same = judge.judge(network, "the same")
+    evaluator = AccuracyEvaluator(
+        network, tiny_card(), [(path, number % 2) for number, path in enumerate(paths)]
+    )
+    same = evaluator.evaluate(network, "the same")
     assert same.agreement == 1
     assert same.drop == 0
     assert list(same.class_drops) == list(tiny_card().labels[:2])  # the third has no photo
-    other = judge.judge(export_network(tiny_network(seed=3), CROPPED, 13), "other")
+    other = evaluator.evaluate(export_network(tiny_network(seed=3), CROPPED, 13), "other")
     assert other.agreement < 1
     assert other.drop == pytest.approx(100 * (other.fp32_accuracy - other.accuracy))
     assert np.mean(list(other.class_drops.values())) == pytest.approx(other.drop)
 
 
-def test_nothing_to_judge_by_is_an_error(
-    network: onnx.ModelProto, judged_by: JudgedBy, tmp_path: Path
+def test_no_photos_are_an_error(
+    network: onnx.ModelProto, settings: PrecisionSettings, tmp_path: Path
 ) -> None:
     with pytest.raises(ExportError, match="validation photos"):
-        to_half(network, tiny_card(), JudgedBy([], [], 1.0))
+        convert_to_fp16(network, tiny_card(), PrecisionSettings([], [], 1.0))
     with pytest.raises(ExportError, match="training photos"):
-        to_int8(network, tiny_card(), JudgedBy([], judged_by.validation, 1.0))
-    with pytest.raises(ExportError, match="judge the int8 model by"):
+        convert_to_int8(network, tiny_card(), PrecisionSettings([], settings.validation, 1.0))
+    with pytest.raises(ExportError, match="measure the int8 model's accuracy on"):
         export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=[], precisions=["int8"])
 
 
-def test_an_opset_that_int8_does_not_know_is_not_raised_behind_ones_back(tmp_path: Path) -> None:
+def test_an_opset_that_int8_does_not_know_is_not_raised_silently(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="int8 needs opset 13 or later"):
         export_bundle(
             tiny_network(),
@@ -260,9 +282,9 @@ def test_an_opset_that_int8_does_not_know_is_not_raised_behind_ones_back(tmp_pat
 
 
 def test_one_bundle_holds_several_precisions(
-    judged_by: JudgedBy, tmp_path: Path, photo_folder: Path
+    settings: PrecisionSettings, tmp_path: Path, photo_folder: Path
 ) -> None:
-    allowing = JudgedBy(judged_by.calibration, judged_by.validation, max_accuracy_drop=50)
+    allowing = PrecisionSettings(settings.calibration, settings.validation, max_accuracy_drop=50)
     golden = sorted(photo_folder.iterdir())[:2]
     bundle = export_bundle(
         tiny_network(),
@@ -270,8 +292,8 @@ def test_one_bundle_holds_several_precisions(
         tmp_path / "b",
         golden=golden,
         precisions=("fp32", "fp16", "int8"),
-        judged_by=allowing,
-    )
+        precision_settings=allowing,
+    ).folder
     opened = Bundle.open(bundle)
     assert opened.manifest["models"] == {
         "fp32": "model.onnx",
@@ -297,19 +319,19 @@ def test_one_bundle_holds_several_precisions(
         assert selftest(predictor).passed
 
 
-def test_the_layers_that_suffer_most_go_first(
-    network: onnx.ModelProto, judged_by: JudgedBy, monkeypatch: pytest.MonkeyPatch
+def test_the_layers_that_int8_harms_most_go_first(
+    network: onnx.ModelProto, settings: PrecisionSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quantizer = Quantizer(network, Pictures(judged_by.calibration, CROPPED))
-    ranking = quantizer.worst_layers(Pictures(judged_by.calibration, CROPPED))
+    quantizer = Quantizer(network, NormalizedPhotos(settings.calibration, CROPPED))
+    ranking = quantizer.rank_layers(NormalizedPhotos(settings.calibration, CROPPED))
     accepted = iter([False, False, False, True])
-    judge = Judge.judge
+    evaluate = AccuracyEvaluator.evaluate
 
-    def picky(self: Judge, *arguments: Any) -> Any:
-        return replace(judge(self, *arguments), drop=0.0 if next(accepted) else 99.0)
+    def strict(self: AccuracyEvaluator, *arguments: Any) -> Any:
+        return replace(evaluate(self, *arguments), drop=0.0 if next(accepted) else 99.0)
 
-    monkeypatch.setattr(Judge, "judge", picky)
-    assert to_int8(network, tiny_card(), judged_by)[1].float_layers == tuple(ranking[:2])
+    monkeypatch.setattr(AccuracyEvaluator, "evaluate", strict)
+    assert convert_to_int8(network, tiny_card(), settings)[1].float_layers == tuple(ranking[:2])
 
 
 @pytest.mark.parametrize(
@@ -317,23 +339,27 @@ def test_the_layers_that_suffer_most_go_first(
     [
         ([0.4, 0.96], 0.0, 0),  # the layers alone
         ([0.4, 0.5, 0.7, 0.6], 0.0, 1),  # the best of all
-        ([0.8], 20.0, 0),  # who lets accuracy go lets answers change
+        ([0.8], 20.0, 0),  # where accuracy may be lost, labels may differ
     ],
 )
-def test_a_kept_accuracy_with_other_answers_is_no_reason_to_stop(
+def test_more_goes_back_to_float_while_many_labels_differ_though_the_accuracy_holds(
     network: onnx.ModelProto,
-    judged_by: JudgedBy,
+    settings: PrecisionSettings,
     monkeypatch: pytest.MonkeyPatch,
     agreements: list[float],
     allowed: float,
     floats: int,
 ) -> None:
-    judge, given = Judge.judge, iter(agreements)
+    evaluate, given = AccuracyEvaluator.evaluate, iter(agreements)
     monkeypatch.setattr(
-        Judge, "judge", lambda *args: replace(judge(*args), drop=0.0, agreement=next(given))
+        AccuracyEvaluator,
+        "evaluate",
+        lambda *args: replace(evaluate(*args), drop=0.0, agreement=next(given)),
     )
-    _, judgement = to_int8(network, tiny_card(), replace(judged_by, max_accuracy_drop=allowed))
-    assert judgement.agreement == max(agreements) and len(judgement.float_layers) == floats
+    _, compared = convert_to_int8(
+        network, tiny_card(), replace(settings, max_accuracy_drop=allowed)
+    )
+    assert compared.agreement == max(agreements) and len(compared.float_layers) == floats
     assert next(given, None) is None
 
 
@@ -347,29 +373,32 @@ def with_bias(network: onnx.ModelProto, values: Sequence[float]) -> onnx.ModelPr
     return changed
 
 
-def test_answers_that_are_no_numbers_are_wrong_ones(
-    network: onnx.ModelProto, judged_by: JudgedBy
+def test_answers_that_are_not_finite_are_wrong(
+    network: onnx.ModelProto, settings: PrecisionSettings
 ) -> None:
     broken = with_bias(network, [np.nan] * 3)
-    judgement = Judge(network, tiny_card(), judged_by.validation).judge(broken, "broken")
-    assert (judgement.fp32_accuracy, judgement.accuracy, judgement.agreement) == (1.0, 0.0, 0.0)
+    evaluator = AccuracyEvaluator(network, tiny_card(), settings.validation)
+    compared = evaluator.evaluate(broken, "broken")
+    assert (compared.fp32_accuracy, compared.accuracy, compared.agreement) == (1.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("label", range(3))
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_label_is_not_right_for_being_no_number(
-    network: onnx.ModelProto, judged_by: JudgedBy, label: int, value: float
+def test_a_label_whose_logit_is_not_finite_is_wrong(
+    network: onnx.ModelProto, settings: PrecisionSettings, label: int, value: float
 ) -> None:
     bias = [0.0, 0.0, 0.0]
     bias[label] = value  # the highest of all to argmax
-    judge = Judge(network, tiny_card(), [(path, label) for path, _ in judged_by.validation])
-    judgement = judge.judge(with_bias(network, bias), "broken")
-    assert (judgement.accuracy, judgement.agreement) == (0.0, 0.0)
+    evaluator = AccuracyEvaluator(
+        network, tiny_card(), [(path, label) for path, _ in settings.validation]
+    )
+    compared = evaluator.evaluate(with_bias(network, bias), "broken")
+    assert (compared.accuracy, compared.agreement) == (0.0, 0.0)
 
 
 def test_an_onnxruntime_too_old_to_quantize_is_named(
-    network: onnx.ModelProto, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+    network: onnx.ModelProto, photos: NormalizedPhotos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("onnxruntime.__version__", "1.17.3")
     with pytest.raises(ExportError, match=r"needs onnxruntime 1\.18 or newer; this is 1\.17\.3"):
-        Quantizer(network, pictures)
+        Quantizer(network, photos)

@@ -1,4 +1,4 @@
-"""The report files: what a CI system or a person reads must be what was found."""
+"""The report files say what the result says."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.console import Console
 
 from edgetl.cli.check_terminal import show
 from edgetl.errors import EdgetlError
-from edgetl.parity.reports.html_report import _check_cards, as_html
+from edgetl.parity.reports.html_report import as_html, check_cards
 from edgetl.parity.reports.json_report import as_json
 from edgetl.parity.reports.junit_report import as_junit
 from edgetl.parity.results import (
@@ -44,7 +44,7 @@ def stage(name: str, largest: float, limit: float, problem: str | None = None) -
 
 @pytest.fixture
 def failed(photos: Path) -> CheckResult:
-    """One finding failed; one runtime passed, one off at the logits and a decision, one raised, one skipped, one shown."""
+    """A failed finding, and runtimes that passed, differ, raised, were skipped, and are shown."""
     good = [stage("resized", 0.0, 0.0), stage("probabilities", 1e-6, 1e-4)]
     bad = [
         stage("resized", 0.0, 0.0),
@@ -162,7 +162,7 @@ class Links(HTMLParser):
 
 
 @pytest.mark.parametrize("name", ["failed", "against"])
-def test_html_needs_nothing_but_itself(name: str, request: pytest.FixtureRequest) -> None:
+def test_html_is_self_contained(name: str, request: pytest.FixtureRequest) -> None:
     page = as_html(request.getfixturevalue(name))
     reader = Links()
     reader.feed(page)
@@ -172,7 +172,7 @@ def test_html_needs_nothing_but_itself(name: str, request: pytest.FixtureRequest
     assert "Undefined" not in page and "None" not in reader.text
 
 
-def test_html_says_what_was_found(failed: CheckResult) -> None:
+def test_html_shows_what_was_found(failed: CheckResult) -> None:
     reader = Links()
     reader.feed(as_html(failed))
     for words in (
@@ -186,8 +186,8 @@ def test_html_says_what_was_found(failed: CheckResult) -> None:
         assert words in reader.text, words
 
 
-def test_html_puts_what_is_beyond_its_own_limit_first(failed: CheckResult) -> None:
-    """In a check of int8, 0.2 may be within its limit, and 0.01 beyond that of a float32 model beside it."""
+def test_html_shows_photos_beyond_their_limit_first(failed: CheckResult) -> None:
+    """0.2 may be within the limit of an int8 model, and 0.01 beyond that of a float32 model."""
 
     def runtime(name: str, limit: float, *answers: tuple[str, float]) -> RuntimeResult:
         worst = tuple(
@@ -206,14 +206,14 @@ def test_html_puts_what_is_beyond_its_own_limit_first(failed: CheckResult) -> No
         runtime("int8", 0.25, ("cat/0.png", 0.2), ("dog/1.png", 0.1)),
         runtime("ts", 1e-4, ("dog/1.png", 0.01)),
     )
-    cards = _check_cards(replace(failed, tolerance=0.25, runtimes=runs))
-    assert [(card.photo, card.bad, card.lines[1][0]) for card in cards] == [
+    cards = check_cards(replace(failed, tolerance=0.25, runtimes=runs))
+    assert [(card.photo, card.bad, card.answers[1][0]) for card in cards] == [
         ("dog/1.png", True, "ts"),
         ("cat/0.png", False, "int8"),
     ]
 
 
-def test_html_calls_other_labels_within_the_tolerance_what_they_are(failed: CheckResult) -> None:
+def test_html_mentions_labels_that_differ_within_the_tolerance(failed: CheckResult) -> None:
     runs = tuple(replace(run, status="passed") for run in failed.runtimes if run.decisions.flips)
     findings = tuple(replace(finding, passed=True) for finding in failed.findings)
     passed = replace(failed, runtimes=runs, findings=findings)
@@ -239,7 +239,7 @@ def test_a_comparison_without_a_limit_gives_no_verdict(against: AgainstResult) -
     assert "FAILED" in console.file.getvalue()
 
 
-def test_a_photo_that_has_gone_leaves_its_words(failed: CheckResult, tmp_path: Path) -> None:
+def test_a_photo_that_was_deleted_is_shown_as_gone(failed: CheckResult, tmp_path: Path) -> None:
     assert "gone" in as_html(replace(failed, root=tmp_path))
 
 
@@ -252,8 +252,8 @@ def test_a_report_replaces_the_one_before_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
-def test_a_report_has_the_rights_that_new_files_have(tmp_path: Path, mask: int) -> None:
-    """It shows photos: who keeps files to themselves keeps it, too."""
+def test_a_report_has_the_permissions_of_new_files(tmp_path: Path, mask: int) -> None:
+    """It shows photos, so that a private umask must keep it private."""
     before = os.umask(mask)
     try:
         write_report_file(tmp_path / "check.json", "one")
@@ -274,7 +274,7 @@ def test_a_report_goes_through_links_and_pipes_and_leaves_them_in_place(tmp_path
     os.close(reader)
 
 
-def test_names_that_are_no_text_don_t_stop_a_report(failed: CheckResult, tmp_path: Path) -> None:
+def test_names_that_are_not_unicode_can_be_reported(failed: CheckResult, tmp_path: Path) -> None:
     odd = replace(failed, unreadable={"\udcff.jpg": "it is damaged"}, bundle="\udcfe")
     for number, kind in enumerate((as_json, as_junit, as_html)):
         write_report_file(tmp_path / str(number), kind(odd))

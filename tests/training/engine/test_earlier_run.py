@@ -37,8 +37,8 @@ def test_of_an_earlier_run_nothing_is_left_when_another_took_its_place(
     train(small(two_parts, epochs=1, tensorboard=True), run)
     for name in (
         ".best.safetensors.3",
-        "..best.safetensors.3.part",
-        ".last.pt.part",
+        "..best.safetensors.3.123.part",
+        ".last.pt.123.part",
         ".pixels-here-7",
     ):
         (run / name).write_bytes(b"of a run that was killed")

@@ -99,7 +99,7 @@ def test_weights_that_nothing_knows_of_go(tmp_path):
     for name in (
         ".best.safetensors.2",
         ".best.safetensors.3",
-        "..best.safetensors.4.part",
+        "..best.safetensors.4.123.part",
         "best.safetensors",
     ):
         (tmp_path / name).write_text(name)

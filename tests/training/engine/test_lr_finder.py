@@ -52,7 +52,7 @@ class Exploding:
 
 def test_rates_above_the_one_that_breaks_the_loss_are_not_tried(tmp_path: Path) -> None:
     learner = Exploding()
-    sampler = SimpleNamespace(steps=5, shares=lambda *_: None, of_step=lambda *_: (1, 4))
+    sampler = SimpleNamespace(steps=5, shards=lambda *_: None, of_step=lambda *_: (1, 4))
     setup = SimpleNamespace(
         sampler=sampler, loader=SimpleNamespace(batches=lambda _: (nothing for nothing in ()))
     )

@@ -46,14 +46,14 @@ def test_a_photo_that_changes_while_a_run_is_resumed_is_named(two_parts, tmp_pat
         signal_in_step(patch, 2, signal.SIGINT)
         assert not train(settings, run).finished
     photo, other = sorted((two_parts / "train").rglob("*.png"))[0::15]
-    before, plain = photo.read_bytes(), setup_module.store
+    before, plain = photo.read_bytes(), setup_module.decode_photos
 
     def meanwhile(*arguments, **options):
         photo.write_bytes(other.read_bytes())
         return plain(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(setup_module, "store", meanwhile)
+        patch.setattr(setup_module, "decode_photos", meanwhile)
         with pytest.raises(DataError, match=f"{photo.name}: it changed"):
             resume(run)
     photo.write_bytes(before)
@@ -471,7 +471,7 @@ def test_what_the_head_was_in_doubt_of_is_in_a_resumed_runs_report(
         "edgetl.training.engine.finalize.write_report", lambda _, data: told.append(data)
     )
     assert resume(run).finished
-    assert doubtful in [photo.path for photo, _, _ in told[0].doubts]
+    assert doubtful in [photo.path for photo, _, _ in told[0].label_issues]
 
 
 def test_what_was_noted_before_an_interruption_is_in_the_report_once(

@@ -23,7 +23,7 @@ from edgetl.errors import CheckpointError, TrainingError
 from edgetl.runtime.images.decode import read_image
 from edgetl.runtime.images.resize import normalize, resize_image
 from edgetl.training.config.recipes import resolve
-from edgetl.training.config.run_folder import require_begun, require_free
+from edgetl.training.config.run_folder import require_free, require_resumable
 from edgetl.training.engine import finalize as finalize_module
 from edgetl.training.engine import run as run_module
 from edgetl.training.engine.learner import Learner
@@ -173,7 +173,7 @@ def test_the_history_holds_what_happened_in_each_epoch(two_parts, tmp_path, monk
         self._model = lambda images: answers.append(model(images)) or answers[-1]
         loss, self._model = loss_of(self, batch), model
         right = int((answers[0].argmax(1) == batch.labels).sum())
-        losses.append((batch.share.epoch, float(loss.detach()), len(batch.labels), right))
+        losses.append((batch.shard.epoch, float(loss.detach()), len(batch.labels), right))
         return loss
 
     monkeypatch.setattr(Learner, "_loss", noted)
@@ -405,13 +405,13 @@ def test_the_figures_and_the_report_are_of_what_is_exported(two_parts, tmp_path,
     assert metrics["loss"] == pytest.approx(float(loss), abs=1e-3)
     assert metrics["accuracy"] == float((logits.argmax(1) == targets).double().mean())
     assert report.train_counts == [8, 8] and report.validated_on == "the folder val/"
-    assert report.strengths == [(trial.strength, trial.loss) for trial in head.trials] != []
+    assert report.head_trials == [(score.C, score.loss) for score in head.scores] != []
     np.testing.assert_allclose(
         report.probabilities, (logits / trained.card.temperature).softmax(1), atol=1e-4
     )
     photos = scan(two_parts).train
-    assert report.doubts == [
-        (photos[doubt.photo], doubt.predicted, doubt.confidence) for doubt in head.doubts
+    assert report.label_issues == [
+        (photos[issue.photo], issue.predicted, issue.confidence) for issue in head.label_issues
     ]
 
 
@@ -453,7 +453,7 @@ def test_how_uneven_classes_are_is_told_as_a_person_would(counts, said):
     assert f"Classes are uneven: {said} as many photos of ash as of brick." in notebook.notes[0]
 
 
-@pytest.mark.parametrize("ask", [lambda folder: require_free(folder, False), require_begun])
+@pytest.mark.parametrize("ask", [lambda folder: require_free(folder, False), require_resumable])
 def test_a_folder_that_can_not_be_looked_at_is_an_error(ask):
     with pytest.raises(CheckpointError, match="can't be read"):
         ask(Path("x" * 300))

@@ -22,8 +22,8 @@ from edgetl.training.config.recipes import resolve
 from edgetl.training.engine import loop as loop_module
 from edgetl.training.engine.run import resume, train
 from edgetl.training.engine.train_state import read_state
-from edgetl.training.input import decoded_photos as pixels
-from edgetl.training.input.loader import _explained
+from edgetl.training.input import decoded_photos
+from edgetl.training.input.file_loader import explain_worker_errors
 from edgetl.training.models import checkpoint
 
 
@@ -122,7 +122,7 @@ def test_a_worker_process_that_is_killed_while_something_is_written_disturbs_no_
 
     with (
         monkeypatch.context() as patch,
-        pytest.raises(TrainingError, match="was ended from outside"),
+        pytest.raises(TrainingError, match="was killed"),
     ):
         patch.setattr(loop_module, "write_state", write)
         train(small(two_parts, cache="off", epochs=5, save_every=1e-6), tmp_path / "run")
@@ -147,10 +147,12 @@ def reading_in_workers(monkeypatch):
 
     def replace(read):
         monkeypatch.setattr(
-            pixels, "read_sample", lambda sample: (read if get_worker_info() else original)(sample)
+            decoded_photos,
+            "read_sample",
+            lambda sample: (read if get_worker_info() else original)(sample),
         )
 
-    original = pixels.read_sample
+    original = decoded_photos.read_sample
     return replace
 
 
@@ -184,7 +186,7 @@ def test_a_process_that_hangs_in_a_read_does_not_outlive_the_run(
 
 def test_a_worker_process_that_is_killed_is_told_as_such(two_parts, tmp_path, reading_in_workers):
     reading_in_workers(lambda sample: os.kill(os.getpid(), signal.SIGKILL))
-    with pytest.raises(TrainingError, match="was ended from outside"):
+    with pytest.raises(TrainingError, match="was killed"):
         train(small(two_parts, cache="off"), tmp_path / "run")
 
 
@@ -214,8 +216,8 @@ def test_it_is_told_so_whichever_notices_first(thread):
         yield 1
         raise RuntimeError(thread)
 
-    with pytest.raises(TrainingError, match="ended from outside"):
-        list(_explained(stream()))
+    with pytest.raises(TrainingError, match="was killed"):
+        list(explain_worker_errors(stream()))
 
 
 def test_ctrl_c_that_comes_to_all_processes_is_told_once(two_parts, tmp_path, reading_in_workers):

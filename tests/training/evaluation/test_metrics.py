@@ -13,13 +13,13 @@ from edgetl.errors import TrainingError
 from edgetl.training.evaluation.metrics import (
     ClassMetrics,
     calibration_curve,
+    chance_calibration_error,
     class_metrics,
     confusion_matrix,
-    honest_calibration_error,
     metrics_summary,
     selective_accuracy,
 )
-from edgetl.training.torch_env.randomness import reproducible
+from edgetl.training.torch_env.torch_flags import reproducible
 
 
 def answers(photos: int = 300, classes: int = 4, seed: int = 0, sharpness: float = 2.0):
@@ -178,9 +178,9 @@ def test_nothing_to_judge_is_refused():
 @pytest.mark.parametrize(("photos", "expected"), [(60, 0.119), (2000, 0.022)])
 def test_chance_alone_makes_a_calibration_error_that_falls_with_the_photos(photos, expected):
     probabilities, _ = answers(photos=photos, classes=4)
-    chance = honest_calibration_error(probabilities)
+    chance = chance_calibration_error(probabilities)
     assert chance == pytest.approx(expected, abs=0.02)
-    assert chance == honest_calibration_error(probabilities)
+    assert chance == chance_calibration_error(probabilities)
     rng = np.random.default_rng(5)
     truth = np.array(
         [rng.choice(4, p=row.astype(float) / row.astype(float).sum()) for row in probabilities]

@@ -1,4 +1,4 @@
-"""The report: everything in it, nothing from outside, any label, any number of classes, and a browser opens it."""
+"""The report: complete, self-contained, for any labels and any number of classes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ODD_LABELS = (
 def results(
     folder: Path, labels: tuple[str, ...], *, photos: int = 120, temperature: float = 1.6
 ) -> ReportData:
-    """A run whose every fifth photo or so is classified wrongly; the photos exist."""
+    """A run in which about every fifth photo is classified wrongly; the photos exist."""
     rng = np.random.default_rng(len(labels))
     targets = np.arange(photos) % len(labels)
     logits = rng.normal(size=(photos, len(labels))) + 4 * np.eye(len(labels))[targets]
@@ -86,7 +86,7 @@ def results(
 
 
 class Page(HTMLParser):
-    """What a page holds: its elements with their attributes, and its text."""
+    """A parsed page: its elements with their attributes, and its text."""
 
     VOID = frozenset({"meta", "link", "img", "br"})
 
@@ -112,6 +112,11 @@ class Page(HTMLParser):
     def handle_data(self, data):
         self.text += data
 
+    @property
+    def words(self) -> str:
+        """The text, with single spaces between words and figures."""
+        return " ".join(self.text.split())
+
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.elements if name == tag]
 
@@ -127,7 +132,7 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_page_is_whole_and_needs_nothing_from_outside(run, tmp_path):
+def test_the_page_is_well_formed_and_needs_nothing_from_outside(run, tmp_path):
     page = page_of(run, results(tmp_path, ODD_LABELS))
     assert page.open == []
     assert not page.all("script")
@@ -154,19 +159,19 @@ def test_labels_of_any_kind_are_text(run, tmp_path):
     assert "my <run>" in page.text
 
 
-def test_headline_figures_are_those_of_the_metrics(run, tmp_path):
+def test_the_headline_figures_are_the_metrics(run, tmp_path):
     data = results(tmp_path, ("cat", "dog"))
-    text = page_of(run, data).text.replace("\N{NO-BREAK SPACE}", " ")
+    text = page_of(run, data).words
     summary = metrics_summary(data.probabilities, data.targets, untempered=data.untempered)
     low, high = summary["accuracy_interval"]
     assert f"{summary['accuracy']:.1%}".replace("%", " %") in text
     assert f"95 % interval {100 * low:.1f} % to {100 * high:.1f} %" in text
-    assert f"{100 * summary['calibration_error_before']:.1f} % before the temperature (1.6)" in text
+    assert f"{100 * summary['calibration_error_before']:.1f} % before temperature scaling" in text
     assert "1 min 23 s" in text
-    assert "201 trained on" in text
+    assert "201 training photos" in text
 
 
-def test_mistakes_are_thumbnails_of_the_surest_first(run, tmp_path):
+def test_mistakes_are_thumbnails_the_most_confident_first(run, tmp_path):
     data = results(tmp_path, ("cat", "dog", "owl"), photos=200)
     page = page_of(run, data)
     pictures = page.all("img")
@@ -184,35 +189,39 @@ def test_mistakes_are_thumbnails_of_the_surest_first(run, tmp_path):
     assert abs(first.getpixel((5, 5))[0] - wrong[0] * 2 % 256) < 8
 
 
-def test_doubtful_training_photos_are_shown_with_what_they_were_taken_for(run, tmp_path):
+def test_label_issues_are_shown_with_their_predictions(run, tmp_path):
     data = results(tmp_path, ("cat", "dog"))
-    assert "Doubtful training photos" not in page_of(run, data).text
+    assert "Possible label issues" not in page_of(run, data).text
     photo = Sample(data.paths[7], 1, "")
     page = page_of(
         run,
-        dataclasses.replace(data, targets=data.probabilities.argmax(1), doubts=[(photo, 0, 0.913)]),
+        dataclasses.replace(
+            data, targets=data.probabilities.argmax(1), label_issues=[(photo, 0, 0.913)]
+        ),
     )
     assert [picture["alt"].split("/")[-1] for picture in page.all("img")] == ["7.jpg"]
-    shown = page.text[page.text.index("Doubtful training photos") :]
-    assert "dog → cat 91.3" in " ".join(shown.split())
+    shown = page.words.partition("Possible label issues")[2]
+    assert "dog → cat 91.3" in shown
 
 
-def test_of_many_doubts_the_surest_are_shown_and_how_many_there_are(run, tmp_path):
+def test_of_many_label_issues_the_most_confident_are_shown_and_counted(run, tmp_path):
     data = results(tmp_path, ("cat", "dog"), photos=20)
-    doubts = [
+    issues = [
         (Sample(path, 1, ""), 0, 0.9 - number / 100) for number, path in enumerate(data.paths)
     ]
     page = page_of(
-        run, dataclasses.replace(data, targets=data.probabilities.argmax(1), doubts=doubts)
+        run, dataclasses.replace(data, targets=data.probabilities.argmax(1), label_issues=issues)
     )
     assert [picture["alt"].split("/")[-1] for picture in page.all("img")] == [
         f"{number}.jpg" for number in range(12)
     ]
-    assert "12 of 20 are shown, doubtful.csv has all" in page.text
-    assert "are shown" not in page_of(run, dataclasses.replace(data, doubts=doubts[:12])).text
+    assert "the 12 most confident of 20 (all are in doubtful.csv)" in page.words
+    assert (
+        "doubtful.csv" not in page_of(run, dataclasses.replace(data, label_issues=issues[:12])).text
+    )
 
 
-def test_half_way_weights_are_on_no_curve(run, tmp_path, monkeypatch):
+def test_interpolated_weights_are_marked_on_no_curve(run, tmp_path, monkeypatch):
     drawn = {}
     plain = plots.line_plot
     monkeypatch.setattr(
@@ -222,11 +231,11 @@ def test_half_way_weights_are_on_no_curve(run, tmp_path, monkeypatch):
     )
     data = results(tmp_path, ("cat", "dog"))
     card = dataclasses.replace(data.card, metrics={**data.card.metrics, "epoch": 2, "midway": True})
-    text = page_of(run, dataclasses.replace(data, card=card)).text
+    text = page_of(run, dataclasses.replace(data, card=card)).words
     assert drawn["loss"]["chosen"] is drawn["accuracy"]["chosen"] is None
     assert (
-        "What was kept lies half-way to epoch 2, on no curve" in text
-        and "The line marks" not in text
+        "half-way between the starting ones and those of epoch 2" in text
+        and "dashed line marks" not in text
     )
 
 
@@ -236,7 +245,7 @@ def test_a_photo_that_is_gone_does_not_stop_the_report(run, tmp_path):
         path.unlink()
     page = page_of(run, data)
     assert not page.all("img")
-    assert "no longer readable" in page.text
+    assert "can no longer be read" in page.text
 
 
 def test_a_run_without_mistakes_epochs_or_temperature(run, tmp_path):
@@ -245,13 +254,13 @@ def test_a_run_without_mistakes_epochs_or_temperature(run, tmp_path):
         data, targets=data.probabilities.argmax(1), history=(), train_counts=(), warnings=()
     )
     page = page_of(run, data)
-    assert "classified rightly" in page.text
-    assert "How it was trained" not in page.text
-    assert "before the temperature" not in page.text
+    assert "classified correctly" in page.text
+    assert "Training loss" not in page.text
+    assert "temperature scaling" not in page.text
     assert "100.0" in page.text
 
 
-def test_strengths_of_the_head_are_a_curve(run, tmp_path, monkeypatch):
+def test_the_cross_validation_of_the_head_is_a_curve(run, tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr(
         plots,
@@ -259,16 +268,14 @@ def test_strengths_of_the_head_are_a_curve(run, tmp_path, monkeypatch):
         lambda name, series, **options: drawn.update({name: (series, options)}) or "",
     )
     tried = [(10.0, 0.85), (0.1, 0.8), (1.0, 0.7)]
-    data = dataclasses.replace(results(tmp_path, ("cat", "dog")), history=(), strengths=tried)
-    assert (
-        "Strength of the head: 1, of the least loss in cross-validation" in page_of(run, data).text
-    )
-    series, options = drawn["strengths"]
+    data = dataclasses.replace(results(tmp_path, ("cat", "dog")), history=(), head_trials=tried)
+    assert "Regularisation of the linear head: C = 1 has the least loss" in page_of(run, data).text
+    series, options = drawn["head"]
     assert series == {"loss": ([0.1, 1.0, 10.0], [0.8, 0.7, 0.85])}
     assert options["chosen"] == 1.0
 
 
-def test_curves_are_those_of_their_legends_and_mark_what_was_kept(run, tmp_path, monkeypatch):
+def test_curves_fit_their_legends_and_mark_the_kept_epoch(run, tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr(
         plots,
@@ -278,17 +285,17 @@ def test_curves_are_those_of_their_legends_and_mark_what_was_kept(run, tmp_path,
     data = results(tmp_path, ("cat", "dog"))
     history = [{"epoch": 0, "train_loss": None, "val_loss": 3.0, "lr": None}, *data.history]
     card = dataclasses.replace(data.card, metrics={**data.card.metrics, "epoch": 2})
-    text = page_of(run, dataclasses.replace(data, card=card, history=history)).text
+    text = page_of(run, dataclasses.replace(data, card=card, history=history)).words
     assert drawn["loss"][0] == {
         "train": ([1, 2, 3], [1, 1 / 2, 1 / 3]),
         "val": ([0, 1, 2, 3], [3.0, 2, 1, 2 / 3]),
     }
     assert drawn["lr"][0] == {"lr": ([1, 2, 3], [0.1, 0.05, 0.1 / 3])}
     assert [drawn[name][1]["chosen"] for name in ("loss", "accuracy", "lr")] == [2, 2, None]
-    assert "epoch 0 is the head that training began with" in text
+    assert "Epoch 0 is the linear head that training started from" in text
 
 
-def test_where_the_photos_are_and_how_they_were_parted_is_told(run, tmp_path):
+def test_the_report_says_where_the_photos_are_and_how_they_were_split(run, tmp_path):
     data = results(tmp_path, ("cat", "dog"))
     told = dataclasses.replace(
         data, settings={**data.settings, "data": "/photos/pets"}, validated_on="the folder val/"
@@ -311,7 +318,7 @@ def test_one_epoch_and_rows_with_missing_values_can_be_drawn(run, tmp_path):
         )
 
 
-def test_plots_take_the_page_s_colours(run, tmp_path):
+def test_plots_take_the_colours_of_the_page(run, tmp_path):
     text = write_report(run, results(tmp_path, ("cat", "dog"))).read_text(encoding="utf-8")
     assert "stroke: var(--series-2)" in text
     assert "#01020" not in text
@@ -324,7 +331,7 @@ def test_matplotlib_is_left_as_it_was(run, tmp_path):
 
 
 @pytest.mark.parametrize(("classes", "drawn"), [(2, 2), (10, 10), (120, 120), (400, 60)])
-def test_every_number_of_the_confusion_matrix_has_its_cell(classes, drawn):
+def test_every_number_of_the_confusion_matrix_has_a_cell(classes, drawn):
     rng = np.random.default_rng(0)
     matrix = np.diag(rng.integers(1, 50, classes))
     matrix[0, 1] += 7
@@ -346,10 +353,21 @@ def test_every_number_of_the_confusion_matrix_has_its_cell(classes, drawn):
     )
 
 
-def test_long_labels_are_shortened_and_kept_in_full():
+def test_long_labels_are_shortened_and_kept_as_titles():
     drawing = confusion_drawing.draw(np.eye(2, dtype=np.int64), ["a" * 80, "花" * 40])
-    assert max(map(len, drawing.labels)) <= 22
+    assert drawing.labels == ("a" * 11 + "…" + "a" * 10, "花" * 5 + "…" + "花" * 5)
     assert drawing.names == ("a" * 80, "花" * 40)
+
+
+@pytest.mark.parametrize(("classes", "fits"), [(2, True), (10, True), (16, False), (200, False)])
+def test_a_matrix_of_few_classes_has_a_drawing_for_narrow_screens(run, tmp_path, classes, fits):
+    labels = tuple(f"class {number}" for number in range(classes))
+    drawing = confusion_drawing.draw(np.eye(classes, dtype=np.int64), labels, narrow=True)
+    assert drawing.fits_narrow_screen == fits
+    assert not fits or drawing.numbered
+    if classes < 20:
+        page = page_of(run, results(tmp_path, labels))
+        assert len([svg for svg in page.all("svg") if svg.get("role") == "img"]) == 1 + fits
 
 
 def test_a_folder_that_can_not_be_written_keeps_the_earlier_report(run, tmp_path, monkeypatch):
@@ -373,7 +391,7 @@ def test_outputs_that_are_not_finite_are_refused(run, tmp_path):
     assert list(run.iterdir()) == []
 
 
-def test_each_figure_is_where_its_heading_says(run, tmp_path):
+def test_each_figure_is_in_its_section(run, tmp_path):
     data = results(tmp_path, ("cat", "dog", "emu"))
     data = dataclasses.replace(data, settings={"lr": 0.00321, "flip": True})
     text = write_report(run, data).read_text(encoding="utf-8")
@@ -401,12 +419,13 @@ CHROMIUM = (
 
 
 @pytest.mark.parametrize("labels", [ODD_LABELS, tuple(f"class {number}" for number in range(120))])
-def test_a_browser_opens_it_without_a_complaint(run, tmp_path, labels):
+def test_a_browser_opens_it_without_errors(run, tmp_path, labels):
     path = write_report(run, results(tmp_path, labels))
     if CHROMIUM is None:
         pytest.skip("no Chromium here; .ci/run installs one")
-    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
     options = [
+        "--disable-background-networking",
         "--enable-logging=stderr",
         "--v=0",
         "--window-size=400,1200",
@@ -423,7 +442,7 @@ def test_a_browser_opens_it_without_a_complaint(run, tmp_path, labels):
 @pytest.mark.parametrize(
     ("metrics", "words"),
     [
-        ({"epoch": 0, "midway": False}, "those that training began with"),
+        ({"epoch": 0, "midway": False}, "those that training started with"),
         ({"epoch": 3, "midway": False}, "of epoch 3"),
         ({"epoch": 12, "midway": True}, "half-way to epoch 12"),
     ],

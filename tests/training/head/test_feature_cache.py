@@ -1,4 +1,4 @@
-"""Features that are kept: found again, told apart by all that they depend on, and never trusted unread."""
+"""The cache of features: found again, keyed by all they depend on, and checked when read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def resized_otherwise(backbone: Backbone) -> Backbone:
     return replace(backbone, spec=replace(backbone.spec, interpolation="bilinear"))
 
 
-def test_the_second_time_everything_is_found(
+def test_the_second_run_finds_everything(
     backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path
 ) -> None:
     first = extract_features(backbone, samples, cache=tmp_path)
@@ -36,7 +36,7 @@ def test_the_second_time_everything_is_found(
     assert first.of(samples).tobytes() == second.of(samples).tobytes()
 
 
-def test_a_changed_photo_is_computed_anew(
+def test_a_changed_photo_is_computed_again(
     backbone: Backbone, tmp_path: Path, two_parts: Path
 ) -> None:
     before = scan(two_parts).train
@@ -67,12 +67,12 @@ def test_features_of_other_layers_and_other_packages_are_not_mixed_up(
     wide = with_levels(wide, find_levels(wide))
     assert extract_features(wide, samples[:2], cache=tmp_path).cached == 0
     assert extract_features(backbone, samples[:2], cache=tmp_path).cached == 2
-    monkeypatch.setattr(features_module, "_version", lambda package: "9.9")
+    monkeypatch.setattr(features_module, "package_versions", lambda *names: {"torch": "9.9"})
     assert extract_features(backbone, samples[:2], cache=tmp_path).cached == 0
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a shard", None])
-def test_a_damaged_shard_is_thrown_away_and_computed_again(
+def test_a_damaged_shard_is_removed_and_computed_again(
     damage: bytes | None, backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path
 ) -> None:
     first = extract_features(backbone, samples, cache=tmp_path).of(samples)
@@ -94,7 +94,7 @@ def as_npy(array: np.ndarray) -> bytes:
 @pytest.mark.parametrize(
     "kind", ["empty", "no array", "another dtype", "another shape", "another width"]
 )
-def test_what_only_has_the_name_of_a_shard_is_thrown_away(
+def test_other_files_with_the_name_of_a_shard_are_removed(
     kind: str, backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path
 ) -> None:
     first = extract_features(backbone, samples, cache=tmp_path).of(samples)
@@ -119,7 +119,7 @@ def test_what_only_has_the_name_of_a_shard_is_thrown_away(
         shard.unlink()
 
 
-def test_a_shard_of_another_spec_is_not_taken_for_one_of_this(
+def test_a_shard_of_another_spec_is_not_used(
     backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path
 ) -> None:
     plain = extract_features(backbone, samples, cache=tmp_path / "a").of(samples)
@@ -131,17 +131,17 @@ def test_a_shard_of_another_spec_is_not_taken_for_one_of_this(
     assert found.cached == 0 and found.of(samples).tobytes() == plain.tobytes()
 
 
-def test_what_is_no_shard_is_left_alone_and_in_nobodys_way(
+def test_files_and_folders_that_are_not_shards_are_ignored(
     backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(features_module, "MOST_BYTES", 1)
     extract_features(backbone, samples[:4], cache=tmp_path)
     (folder,) = tmp_path.iterdir()
     (tmp_path / ("0" * 32)).write_bytes(b"not a folder")
-    notes = [folder / "notes.npy", folder / "notes.tmp"]
-    folders = [folder / "0.npy", folder / f"{'0' * 64}.npy", folder / "tmp0.tmp"]
+    notes = [folder / "notes.npy", folder / ".notes.npy.1.part"]
+    folders = [folder / "0.npy", folder / f"{'0' * 64}.npy", folder / f".{'0' * 64}.npy.1.part"]
     for path in notes:
-        path.write_bytes(b"not ours")
+        path.write_bytes(b"not written by edgetl")
     for path in folders:
         path.mkdir()
     for path in (*notes, *folders):
@@ -150,20 +150,20 @@ def test_what_is_no_shard_is_left_alone_and_in_nobodys_way(
     assert found.cached == 4 and not found.notes
     extract_features(
         resized_otherwise(backbone), samples, cache=tmp_path
-    )  # makes room of all that was there
+    )  # removes all shards that it finds
     assert set(folder.iterdir()) == {*notes, *folders}
 
 
-def test_a_full_cache_makes_room_by_what_was_not_used_for_longest(
+def test_a_full_cache_removes_what_was_not_used_for_longest(
     backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features_module, "_SHARD", 6)
+    monkeypatch.setattr(features_module, "SHARD", 6)
     extract_features(backbone, samples[:18], cache=tmp_path)
     shards = sorted(tmp_path.rglob("*.npy"), key=lambda path: path.stat().st_mtime_ns)
     for age, shard in enumerate(reversed(shards)):
         os.utime(shard, (1000 - age, 1000 - age))
     foreign = tmp_path / shards[0].parent.name / "notes.npy"
-    foreign.write_bytes(b"not ours")
+    foreign.write_bytes(b"not written by edgetl")
     make_room(tmp_path, {shards[0]}, shards[0].stat().st_size * 2)
     assert set(tmp_path.rglob("*.npy")) == {shards[0], shards[2], foreign}
     assert extract_features(backbone, samples[:18], cache=tmp_path).cached == 12
@@ -174,7 +174,7 @@ def test_a_run_keeps_what_it_used_and_removes_what_others_left(
 ) -> None:
     monkeypatch.setattr(features_module, "MOST_BYTES", 1)
     extract_features(resized_otherwise(backbone), samples, cache=tmp_path)
-    abandoned = next(tmp_path.iterdir()) / "tmpkilled.tmp"
+    abandoned = next(tmp_path.iterdir()) / f".{'0' * 64}.npy.1.part"
     abandoned.write_bytes(b"half a shard")
     os.utime(abandoned, (1000, 1000))
     assert extract_features(backbone, samples[:4], cache=tmp_path).cached == 0
@@ -184,7 +184,7 @@ def test_a_run_keeps_what_it_used_and_removes_what_others_left(
     assert extract_features(resized_otherwise(backbone), samples[:1], cache=tmp_path).cached == 0
 
 
-def test_what_a_run_used_last_stays_when_room_is_made(
+def test_shards_that_were_used_last_stay(
     backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path
 ) -> None:
     for used, one in ((1000, backbone), (2000, resized_otherwise(backbone))):
@@ -197,31 +197,31 @@ def test_what_a_run_used_last_stays_when_room_is_made(
     assert not shard.exists()
 
 
-def test_a_shard_that_another_run_removes_meanwhile_is_computed_again(
+def test_a_shard_that_another_run_removes_is_computed_again(
     backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = extract_features(backbone, samples, cache=tmp_path).of(samples)
-    load = feature_cache._load
+    load = feature_cache.load_shard
 
     def removed(path: Path) -> object:
         path.unlink()
         return load(path)
 
-    monkeypatch.setattr(feature_cache, "_load", removed)
+    monkeypatch.setattr(feature_cache, "load_shard", removed)
     found = extract_features(backbone, samples, cache=tmp_path)
     assert found.cached == 0 and not found.notes and found.of(samples).tobytes() == first.tobytes()
 
 
-def test_a_user_without_a_home_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def homeless() -> Path:
+def test_without_a_home_folder_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr("pathlib.Path.home", homeless)
+    monkeypatch.setattr("pathlib.Path.home", no_home)
     assert cache_folder("auto") is None
 
 
-def test_where_features_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder("auto") == tmp_path / "edgetl/features"
     assert cache_folder("elsewhere") == Path("elsewhere")
@@ -234,25 +234,25 @@ def test_where_features_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
             cache_folder(nowhere)
 
 
-def test_a_shard_that_can_not_be_read_costs_its_own_features_alone(
+def test_an_unreadable_shard_costs_only_its_own_features(
     backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for part in (samples[:2], samples[2:4], samples[4:6]):
         extract_features(backbone, part, cache=tmp_path)
     shards = sorted(tmp_path.glob("*/*.npy"))
-    plain = feature_cache._load
+    plain = feature_cache.load_shard
 
     def refuse(path: Path) -> object:
         if path == shards[0]:
             raise PermissionError(13, "Permission denied")
         return plain(path)
 
-    monkeypatch.setattr(feature_cache, "_load", refuse)
+    monkeypatch.setattr(feature_cache, "load_shard", refuse)
     found = extract_features(backbone, samples[:6], cache=tmp_path)
     assert found.cached == 4 and any("Permission denied" in note for note in found.notes)
 
 
-def test_whoever_may_read_the_folder_may_read_the_shards(
+def test_shards_have_the_usual_permissions(
     backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path
 ) -> None:
     extract_features(backbone, samples[:1], cache=tmp_path)
@@ -261,7 +261,7 @@ def test_whoever_may_read_the_folder_may_read_the_shards(
     assert shard.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_a_folder_that_cannot_be_written_costs_the_cache_and_nothing_else(
+def test_without_a_writable_folder_features_are_still_computed(
     backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path
 ) -> None:
     blocked = tmp_path / "file"

@@ -1,4 +1,4 @@
-"""Frozen features: equal to the live forward, the same however they were come by, and never lost."""
+"""Frozen features: those of the live network, whatever was cached, and never lost."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ from edgetl.data.image_folder import Sample, scan
 from edgetl.errors import TrainingError
 from edgetl.runtime.images.decode import read_image
 from edgetl.runtime.images.resize import normalize, resize_image
-from edgetl.training.head import feature_extractor as trunk_module
+from edgetl.training.head.feature_extractor import OnnxExtractor
 from edgetl.training.head.features import Features, extract_features, weights_fingerprint
 from edgetl.training.models.backbones import Backbone, build
 
-TOLERANCE = (
-    1e-4  # of the largest feature: two runtimes add the same float32 products in different orders
-)
+# Of the largest feature: two runtimes add the same float32 products in different orders.
+TOLERANCE = 1e-4
 
 
 def live_features(backbone: Backbone, samples: Sequence[Sample]) -> np.ndarray:
-    """The reference: the network itself in eval mode, its head layer taken out, one photo at a time."""
+    """The reference: the network in eval mode without its head layer, one photo at a time."""
     network = copy.deepcopy(backbone.module).eval()
     network.set_submodule(backbone.head, nn.Identity())
     rows = []
@@ -92,14 +91,14 @@ def test_a_faster_runtime_with_other_features_is_not_used(
     backbone: Backbone, samples: tuple[Sample, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        trunk_module._OnnxTrunk, "__call__", lambda self, pixels: np.zeros((1, 256), np.float32)
+        OnnxExtractor, "__call__", lambda self, pixels: np.zeros((1, 256), np.float32)
     )
     found = extract_features(backbone, samples[:2])
     assert found.runtime.startswith("torch") and "differ" in found.notes[0]
 
 
 class Attending(nn.Module):
-    """As torchvision's transformers: torch would fuse its attention into an operator that ONNX lacks."""
+    """As in torchvision's transformers: torch fuses its attention into an operator ONNX lacks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,7 +111,7 @@ class Attending(nn.Module):
         return torch.as_tensor(self.head(features))
 
 
-def test_attention_is_computed_by_the_fast_runtime_without_a_word(
+def test_attention_is_computed_by_the_fast_runtime_silently(
     samples: tuple[Sample, ...], backbone: Backbone, capfd: pytest.CaptureFixture[str]
 ) -> None:
     attending = replace(
@@ -147,7 +146,7 @@ def test_the_fingerprint_is_of_what_is_frozen(backbone: Backbone) -> None:
 def test_what_was_computed_before_an_interruption_is_kept(
     backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path
 ) -> None:
-    def stop(done: int, total: int) -> None:
+    def stop(step: str, done: int, total: int) -> None:
         if done == 7:
             raise KeyboardInterrupt
 
@@ -165,10 +164,10 @@ from edgetl.training.head import features
 from edgetl.training.models.backbones import build
 from edgetl.data.image_folder import scan
 
-features._SHARD = 8
+features.SHARD = 8
 torch.manual_seed(0)
 backbone = build("timm/test_efficientnet", 3, weights="none")
-kill = lambda done, total: os.kill(os.getpid(), signal.SIGKILL) if done == 20 else None
+kill = lambda step, done, total: os.kill(os.getpid(), signal.SIGKILL) if done == 20 else None
 features.extract_features(backbone, scan(sys.argv[1]).train, cache=Path(sys.argv[2]), progress=kill)
 """
 
@@ -186,7 +185,7 @@ def test_a_killed_run_loses_no_more_than_a_shard(
 
 
 @pytest.mark.parametrize("first", [2, 17])
-def test_in_torch_too_it_does_not_matter_what_was_cached(
+def test_with_torch_too_the_result_does_not_depend_on_the_cache(
     first: int,
     backbone: Backbone,
     samples: tuple[Sample, ...],
@@ -227,7 +226,7 @@ def test_photos_that_cannot_be_read_are_named(
     )
 
 
-def test_a_photo_that_changes_before_it_is_read_is_not_kept_for_what_it_was(
+def test_a_photo_that_changes_before_it_is_read_is_unreadable(
     backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path
 ) -> None:
     photo = samples[0].path
@@ -254,7 +253,7 @@ def test_copies_of_a_photo_are_computed_once(
     seen: list[tuple[int, int]] = []
     twice = [*samples[:4], *samples[:4]]
     found = extract_features(
-        backbone, twice, progress=lambda done, total: seen.append((done, total))
+        backbone, twice, progress=lambda step, done, total: seen.append((done, total))
     )
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert found.of(twice).shape[0] == 8

@@ -1,4 +1,4 @@
-"""The head: the solution that scikit-learn finds too, strengths chosen without looking at what they are judged on."""
+"""The linear head: scikit-learn's solution, with a C that is chosen on held-out photos."""
 
 from __future__ import annotations
 
@@ -10,26 +10,22 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
+from sklearn import linear_model
 from sklearn.datasets import load_digits
-from sklearn.linear_model import LogisticRegression
 
 from edgetl.errors import TrainingError
-from edgetl.training.head import linear_head as head_module
-from edgetl.training.head.linear_head import (
-    STRENGTHS,
-    Trial,
-    _better,
-    _Candidate,
-    _cross_validate,
-    _Photos,
-    _Problem,
-    _ranks,
-    _Scaling,
-    _trial,
-    _Validated,
-    fit_head,
-    gain,
+from edgetl.training.head import cross_validation, linear_head
+from edgetl.training.head.cross_validation import (
+    C_VALUES,
+    CVResult,
+    CVScore,
+    cross_validate,
+    rank_photos,
+    score_logits,
 )
+from edgetl.training.head.feature_scaling import FeatureScaling
+from edgetl.training.head.linear_head import Candidate, better_candidate, fit_head, improvement
+from edgetl.training.head.logistic_regression import LogisticRegression
 from edgetl.training.head.temperature import fit_temperature
 
 Data = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -37,7 +33,7 @@ Data = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[Data, Data]:
-    """Real handwritten digits as features: 300 to train on, 400 to test on, [N, 64], ten classes."""
+    """Handwritten digits as features: 300 to train on, 400 to test on, [N, 64], ten classes."""
     values, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(labels))[:700]
     values, labels = values[order].astype(np.float32), labels[order].astype(np.int64)
@@ -58,75 +54,72 @@ def blobs(counts: list[int], spread: float, seed: int = 0, width: int = 16) -> D
     ), labels
 
 
-@pytest.mark.parametrize("strength", [0.001, 0.1])
-def test_it_is_the_solution_of_scikit_learn(strength: float, digits: tuple[Data, Data]) -> None:
+@pytest.mark.parametrize("C", [0.001, 0.1])
+def test_it_is_the_solution_of_scikit_learn(C: float, digits: tuple[Data, Data]) -> None:
     (values, labels), (test, _) = digits
-    head = fit_head(values, labels, 10, strength=strength)
-    scaling = _Scaling.of(torch.from_numpy(values))
-    reference = LogisticRegression(C=strength, max_iter=10_000, tol=1e-8)
+    head = fit_head(values, labels, 10, C=C)
+    scaling = FeatureScaling.fit(torch.from_numpy(values))
+    reference = linear_model.LogisticRegression(C=C, max_iter=10_000, tol=1e-8)
     reference.fit(scaling.apply(torch.from_numpy(values)).double().numpy(), labels)
     expected = reference.predict_log_proba(scaling.apply(torch.from_numpy(test)).double().numpy())
     logits = head.logits(test).astype(np.float64)
     found = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     np.testing.assert_allclose(found, expected, atol=5e-3)
-    assert head.trials == () and head.strength == strength
+    assert head.scores == () and head.C == C
 
 
-def test_cross_validation_finds_a_strength_near_the_best(digits: tuple[Data, Data]) -> None:
+def test_cross_validation_finds_a_c_near_the_best(digits: tuple[Data, Data]) -> None:
     (values, labels), (test, truth) = digits
     head = fit_head(values, labels, 10)
-    best = max(
-        accuracy(fit_head(values, labels, 10, strength=strength).logits(test), truth)
-        for strength in STRENGTHS
-    )
+    best = max(accuracy(fit_head(values, labels, 10, C=C).logits(test), truth) for C in C_VALUES)
     assert accuracy(head.logits(test), truth) >= best - 0.01
-    assert head.strength == min(head.trials, key=lambda trial: trial.loss).strength
-    assert [trial.strength for trial in head.trials] == list(STRENGTHS[: len(head.trials)])
+    assert head.C == min(head.scores, key=lambda score: score.loss).C
+    assert [score.C for score in head.scores] == list(C_VALUES[: len(head.scores)])
 
 
-def test_wrong_labels_are_what_it_is_in_doubt_of() -> None:
+def test_wrong_labels_are_found() -> None:
     values, labels = blobs([60, 60, 60], 0.6)
     order = np.random.default_rng(3).permutation(len(labels))
     values, labels = values[order], labels[order]
     wrong = np.random.default_rng(1).choice(len(labels), 8, replace=False)
     given = labels.copy()
     given[wrong] = (given[wrong] + 1) % 3
-    doubts = fit_head(values, given, 3).doubts
-    assert {doubt.photo for doubt in doubts} == set(wrong.tolist())
+    issues = fit_head(values, given, 3).label_issues
+    assert {issue.photo for issue in issues} == set(wrong.tolist())
     assert all(
-        doubt.predicted == labels[doubt.photo] and 0.5 < doubt.confidence <= 1 for doubt in doubts
+        issue.predicted == labels[issue.photo] and 0.5 < issue.confidence <= 1 for issue in issues
     )
-    assert [doubt.confidence for doubt in doubts] == sorted(
-        (doubt.confidence for doubt in doubts), reverse=True
+    assert [issue.confidence for issue in issues] == sorted(
+        (issue.confidence for issue in issues), reverse=True
     )
-    assert fit_head(values, given, 3, strength=0.1).doubts == ()
+    assert fit_head(values, given, 3, C=0.1).label_issues == ()
 
 
-def test_where_few_photos_are_cross_validated_all_are_doubted(
+def test_labels_of_photos_outside_cross_validation_are_judged_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(head_module, "_CV_PHOTOS", 60)
+    monkeypatch.setattr(cross_validation, "MOST_PHOTOS", 60)
     values, labels = blobs([60, 60, 60], 0.6)
     order = np.random.default_rng(3).permutation(len(labels))
     values, labels = values[order], labels[order]
     wrong = np.random.default_rng(1).choice(len(labels), 12, replace=False)
     given = labels.copy()
     given[wrong] = (given[wrong] + 1) % 3
-    doubts = fit_head(values, given, 3).doubts
-    found = {doubt.photo for doubt in doubts}
-    assert len(found & set(wrong.tolist())) >= 10 and len(found) == len(doubts) <= 15
-    assert [doubt.confidence for doubt in doubts] == sorted(
-        (doubt.confidence for doubt in doubts), reverse=True
+    issues = fit_head(values, given, 3).label_issues
+    found = {issue.photo for issue in issues}
+    assert len(found & set(wrong.tolist())) >= 10 and len(found) == len(issues) <= 15
+    assert [issue.confidence for issue in issues] == sorted(
+        (issue.confidence for issue in issues), reverse=True
     )
 
 
-def test_of_copied_photos_cross_validation_sees_the_same_share(
+def test_cross_validation_takes_the_same_share_of_each_class_copies_counted_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(head_module, "_CV_PHOTOS", 100)
+    monkeypatch.setattr(cross_validation, "MOST_PHOTOS", 100)
     seen = []
     monkeypatch.setattr(
-        head_module._Problem, "subset", lambda problem, photos: seen.append(photos) or 1 / 0
+        LogisticRegression, "subset", lambda problem, photos: seen.append(photos) or 1 / 0
     )
     values, labels = blobs([100, 100], 0.6)
     digests = [f"{number:03}" for number in range(100)] + [
@@ -137,19 +130,21 @@ def test_of_copied_photos_cross_validation_sees_the_same_share(
     assert np.bincount(labels[seen[0].numpy()]).tolist() == [50, 50]
 
 
-def test_doubts_are_as_sure_as_the_photos_left_out_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Confidence is at the temperature that was found for them."""
+def test_confidence_in_a_label_issue_is_calibrated_on_held_out_photos(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is divided by the temperature that was found for them."""
     values, labels = blobs([60, 60, 60], 0.6)
     labels[::20] = (labels[::20] + 1) % 3
-    monkeypatch.setattr(head_module, "fit_temperature", lambda *_: 1000.0)
-    doubts = fit_head(values, labels, 3).doubts
-    assert doubts and all(1 / 3 < doubt.confidence < 0.36 for doubt in doubts)
+    monkeypatch.setattr(cross_validation, "fit_temperature", lambda *_: 1000.0)
+    issues = fit_head(values, labels, 3).label_issues
+    assert issues and all(1 / 3 < issue.confidence < 0.36 for issue in issues)
 
 
-def test_what_cross_validation_says_holds_on_other_photos(digits: tuple[Data, Data]) -> None:
+def test_the_cross_validated_accuracy_holds_on_other_photos(digits: tuple[Data, Data]) -> None:
     (values, labels), (test, truth) = digits
     head = fit_head(values, labels, 10)
-    promised = next(trial.accuracy for trial in head.trials if trial.strength == head.strength)
+    promised = next(score.accuracy for score in head.scores if score.C == head.C)
     assert abs(promised - accuracy(head.logits(test), truth)) < 0.05
 
 
@@ -158,13 +153,13 @@ def test_noise_makes_no_head_confident() -> None:
     values, labels = rng.normal(size=(200, 50)).astype(np.float32), rng.integers(0, 4, 200)
     head = fit_head(values, labels, 4)
     fresh = rng.normal(size=(100, 50)).astype(np.float32)
-    assert softmax(head.logits(fresh), axis=1).max(1).mean() < 0.45 and len(head.trials) < len(
-        STRENGTHS
+    assert softmax(head.logits(fresh), axis=1).max(1).mean() < 0.45 and len(head.scores) < len(
+        C_VALUES
     )
 
 
-def test_confidence_is_right_as_it_comes_out(digits: tuple[Data, Data]) -> None:
-    """The chosen strength's own temperature is folded in: on other photos, hardly any is left to find."""
+def test_confidence_is_calibrated(digits: tuple[Data, Data]) -> None:
+    """The temperature of the chosen C is folded in: on other photos, it is close to 1."""
     (values, labels), (test, truth) = digits
     assert fit_temperature(fit_head(values, labels, 10).logits(test), truth) == pytest.approx(
         1, abs=0.25
@@ -172,28 +167,28 @@ def test_confidence_is_right_as_it_comes_out(digits: tuple[Data, Data]) -> None:
 
 
 def test_copies_of_a_photo_do_not_leak_between_folds() -> None:
-    """Noise, every photo ten times: only a classifier that meets copies in training can look good."""
+    """Noise, every photo ten times: only a classifier that was fitted to copies looks good."""
     rng = np.random.default_rng(0)
     values, labels = rng.normal(size=(100, 200)).astype(np.float32), rng.integers(0, 2, 100)
     digests = [hashlib.sha256(bytes([photo])).hexdigest() for photo in range(100)]
     tenfold = np.repeat(values, 10, axis=0), np.repeat(labels, 10), list(np.repeat(digests, 10))
     honest = fit_head(*tenfold[:2], 2, digests=tenfold[2])
     fooled = fit_head(*tenfold[:2], 2)
-    assert max(trial.accuracy for trial in honest.trials) < 0.65
-    assert max(trial.accuracy for trial in fooled.trials) > 0.9
+    assert max(score.accuracy for score in honest.scores) < 0.65
+    assert max(score.accuracy for score in fooled.scores) > 0.9
 
 
-def test_folds_share_out_every_class_and_do_not_depend_on_the_order() -> None:
+def test_folds_hold_every_class_and_do_not_depend_on_the_order() -> None:
     labels = np.array([0] * 7 + [1] * 3 + [2])
     digests = [hashlib.sha256(bytes([photo])).hexdigest() for photo in range(11)]
-    ranks = _ranks(labels, digests)
+    ranks = rank_photos(labels, digests)
     assert [sorted(ranks[labels == label]) for label in range(3)] == [
         list(range(7)),
         list(range(3)),
         [0],
     ]
     shuffled = np.random.default_rng(1).permutation(11)
-    assert list(_ranks(labels[shuffled], [digests[photo] for photo in shuffled])) == list(
+    assert list(rank_photos(labels[shuffled], [digests[photo] for photo in shuffled])) == list(
         ranks[shuffled]
     )
 
@@ -204,9 +199,9 @@ def test_class_weights_count_like_copies() -> None:
         np.concatenate([values, *[values[40:]] * 4]),
         np.concatenate([labels, *[labels[40:]] * 4]),
     )
-    weighted = fit_head(values, labels, 2, strength=0.1, class_weights=[1, 5])
-    plain = fit_head(values, labels, 2, strength=0.1)
-    copied = fit_head(*scaling_fixed, 2, strength=0.1)
+    weighted = fit_head(values, labels, 2, C=0.1, class_weights=[1, 5])
+    plain = fit_head(values, labels, 2, C=0.1)
+    copied = fit_head(*scaling_fixed, 2, C=0.1)
 
     def recall(head: object) -> float:
         return float((head.logits(values)[40:].argmax(1) == 1).mean())  # type: ignore[attr-defined]
@@ -227,17 +222,15 @@ def test_small_chunks_change_nothing(
     digits: tuple[Data, Data], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (values, labels), _ = digits
-    whole = fit_head(values, labels, 10, strength=0.01)
-    monkeypatch.setattr("edgetl.training.head.linear_head._CHUNK", 1000)
-    np.testing.assert_allclose(
-        fit_head(values, labels, 10, strength=0.01).weight, whole.weight, atol=1e-4
-    )
+    whole = fit_head(values, labels, 10, C=0.01)
+    monkeypatch.setattr("edgetl.training.head.logistic_regression.CHUNK", 1000)
+    np.testing.assert_allclose(fit_head(values, labels, 10, C=0.01).weight, whole.weight, atol=1e-4)
 
 
-def test_side_by_side_models_are_what_each_would_be_alone() -> None:
+def test_models_solved_together_are_what_each_would_be_alone() -> None:
     values, labels = blobs([20, 20, 20], spread=2.0)
     photos = torch.from_numpy(values), torch.from_numpy(labels)
-    problem = _Problem(*photos, torch.ones(60), 3)
+    problem = LogisticRegression(*photos, torch.ones(60), 3)
     used = torch.from_numpy(np.arange(60) % 2 == 0)
     both = problem.solve(0.1, None, 200, torch.stack([used, ~used], dim=1))
     for model, photos_used in enumerate((used, ~used)):
@@ -246,14 +239,14 @@ def test_side_by_side_models_are_what_each_would_be_alone() -> None:
 
 
 @pytest.mark.parametrize("counts", [[1, 1], [2, 1], [3, 2, 1], [1, 40]])
-def test_a_handful_of_photos_is_enough_to_go_on(counts: list[int]) -> None:
+def test_a_handful_of_photos_is_enough(counts: list[int]) -> None:
     values, labels = blobs(counts, spread=0.1)
     head = fit_head(values, labels, len(counts))
     assert accuracy(head.logits(values), labels) == 1.0
-    assert all(np.isfinite(trial.loss) for trial in head.trials)
+    assert all(np.isfinite(score.loss) for score in head.scores)
 
 
-def test_features_that_never_move_or_are_huge_do_no_harm() -> None:
+def test_constant_and_huge_features_do_no_harm() -> None:
     values, labels = blobs([30, 30], spread=0.5)
     odd = np.concatenate(
         [values, np.zeros((60, 3)), np.full((60, 1), 1e6), values[:, :1] * 1e5], axis=1
@@ -265,34 +258,34 @@ def test_features_that_never_move_or_are_huge_do_no_harm() -> None:
 @pytest.mark.parametrize(
     "values", [np.full((4, 3), np.nan, np.float32), np.empty((0, 3), np.float32)]
 )
-def test_what_can_not_be_fitted_is_an_error(values: NDArray[np.float32]) -> None:
+def test_no_photos_and_features_that_are_not_finite_are_errors(values: NDArray[np.float32]) -> None:
     with pytest.raises(TrainingError):
         fit_head(values, np.arange(len(values)) % 2, 2)
 
 
-def candidate(losses: np.ndarray) -> _Candidate:
-    trial = Trial(1.0, 1.0, float(losses.mean()), 1.0)
-    return _Candidate(None, None, _Validated((trial,), trial, torch.zeros(1), losses, ()))  # type: ignore[arg-type]
+def candidate(losses: np.ndarray) -> Candidate:
+    score = CVScore(1.0, 1.0, float(losses.mean()), 1.0)
+    return Candidate(None, None, CVResult((score,), score, torch.zeros(1), losses, ()))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("gain", "taken"), [(0.5, False), (0.9, False), (1.1, True), (-2.0, False)]
 )
-def test_more_features_are_taken_for_a_gain_of_more_than_one_standard_error(
+def test_more_features_are_used_if_better_by_more_than_one_standard_error(
     gain: float, taken: bool
 ) -> None:
     noise = np.random.default_rng(0).normal(size=400)
     noise = (noise - noise.mean()) / noise.std()  # of a standard error of 1 / 20
     simpler, other = candidate(np.ones(400)), candidate(1 - gain / 20 - noise)
-    assert (_better(simpler, other) is other) == taken
+    assert (better_candidate(simpler, other) is other) == taken
 
 
-def test_a_trial_weighs_its_photos() -> None:
+def test_a_score_weighs_its_photos() -> None:
     logits, labels = np.array([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]], np.float32), np.array([0, 1, 1])
-    trial, losses = _trial(1.0, logits, labels, np.array([1.0, 1.0, 4.0], np.float32))
-    assert trial.accuracy == pytest.approx(2 / 6)
-    assert trial.loss == pytest.approx(losses.mean())
-    wrong, right = np.log1p(np.exp(2 / trial.temperature)), np.log1p(np.exp(-2 / trial.temperature))
+    score, losses = score_logits(1.0, logits, labels, np.array([1.0, 1.0, 4.0], np.float32))
+    assert score.accuracy == pytest.approx(2 / 6)
+    assert score.loss == pytest.approx(losses.mean())
+    wrong, right = np.log1p(np.exp(2 / score.temperature)), np.log1p(np.exp(-2 / score.temperature))
     assert losses[2] / losses[0] == pytest.approx(4 * wrong / right, rel=1e-3)
 
 
@@ -302,33 +295,37 @@ def test_candidates_are_what_each_would_be_alone(digits: tuple[Data, Data]) -> N
     few = values[:, :20].copy()
     for widths, alone in (((20, 64), values), ((20, 20), few)):
         head, expected = fit_head(values, labels, 10, widths=widths), fit_head(alone, labels, 10)
-        assert np.array_equal(head.weight, expected.weight) and head.trials == expected.trials
-    assert gain(values, few, labels, 10) > 1 and gain(few, values, labels, 10) < -1
+        assert np.array_equal(head.weight, expected.weight) and head.scores == expected.scores
+    assert improvement(values, few, labels, 10) > 1
+    assert improvement(few, values, labels, 10) < -1
 
 
 def test_ctrl_c_waits_for_no_candidate(
     digits: tuple[Data, Data], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (values, labels), _ = digits
-    plain, told, begun = _Photos.candidate, [], Event()
+    waited, begun = [], Event()
 
     def interrupted(
-        self: _Photos, values: torch.Tensor, strength: float | None, stop: Event
-    ) -> _Candidate:
-        if values.shape[1] == 20:
+        problem: LogisticRegression, ranks: NDArray[np.int64], cancelled: Event
+    ) -> CVResult | None:
+        if problem.values.shape[1] == 20:
             begun.wait(60)
             raise KeyboardInterrupt
         begun.set()
-        told.append(stop.wait(60))
-        return plain(self, values, strength, stop)
+        waited.append(cancelled.wait(60))
+        return None
 
-    monkeypatch.setattr(_Photos, "candidate", interrupted)
+    monkeypatch.setattr(linear_head, "cross_validate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fit_head(values, labels, 10, widths=(20, 64))
-    assert told == [True]
-    stop = Event()
-    stop.set()
-    problem = _Problem(
-        torch.from_numpy(values), torch.from_numpy(labels), torch.ones(len(labels)), 10
-    )
-    assert _cross_validate(problem, _ranks(labels, None), stop) is None
+    assert waited == [True]
+
+
+def test_a_cancelled_cross_validation_ends_at_once(digits: tuple[Data, Data]) -> None:
+    (values, labels), _ = digits
+    cancelled = Event()
+    cancelled.set()
+    photos = torch.from_numpy(values), torch.from_numpy(labels), torch.ones(len(labels))
+    problem = LogisticRegression(*photos, 10)
+    assert cross_validate(problem, rank_photos(labels), cancelled) is None

@@ -182,12 +182,12 @@ def test_some_photos_of_each_class_decide_and_more_if_they_are_unsure(counts, de
 def test_more_photos_are_asked_until_they_are_sure(gains, whole, tmp_path, monkeypatch):
     asked = []
 
-    def gain(features: Any, over: Any, labels: Any, classes: Any, **_: Any) -> float:
-        assert len(features) == len(over) == len(labels)
+    def improvement(features: Any, baseline: Any, labels: Any, classes: Any, **_: Any) -> float:
+        assert len(features) == len(baseline) == len(labels)
         asked.append(len(labels))
         return gains[len(asked) - 1]
 
-    monkeypatch.setattr(resize_choice, "gain", gain)
+    monkeypatch.setattr(resize_choice, "improvement", improvement)
     monkeypatch.setattr(resize_choice, "_FEWEST", 10)
     settings = features(photos(tmp_path / "data", TALL, at_the_ends=True))
     backbone = build_backbone(settings, ("ash", "brick"))

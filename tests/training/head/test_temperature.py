@@ -1,4 +1,4 @@
-"""The temperature: found where it is known, never worse, and sane where there is little to go by."""
+"""The temperature: found where it is known, never worse than 1, and moderate for few photos."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_calibration_error_shrinks_on_other_photos(temperature: float) -> No
     assert after < 0.5 * before
 
 
-def test_where_every_photo_is_right_confidence_stays_below_what_so_few_can_show() -> None:
+def test_if_every_photo_is_right_confidence_stays_below_what_so_few_can_show() -> None:
     for photos in (3, 30, 300):
         logits = np.zeros((photos, 4), np.float32)
         labels = np.arange(photos) % 4
@@ -64,19 +64,19 @@ def test_where_every_photo_is_right_confidence_stays_below_what_so_few_can_show(
         assert 1 - 1.01 / (photos + 1) < confidence < 1
 
 
-def test_where_every_photo_is_wrong_it_stops_at_the_limit() -> None:
+def test_if_every_photo_is_wrong_it_stays_within_the_limits() -> None:
     logits = np.array([[9.0, 0.0], [8.0, 0.0], [7.0, 0.0]], np.float32)
     assert LIMITS[0] <= fit_temperature(logits, [1, 1, 1]) <= LIMITS[1]
 
 
-def test_logits_that_say_nothing_leave_it_at_1() -> None:
+def test_constant_logits_leave_it_at_1() -> None:
     assert fit_temperature(np.zeros((10, 3), np.float32), np.arange(10) % 3) == 1.0
 
 
 @pytest.mark.parametrize(
     "logits", [np.empty((0, 3), np.float32), np.full((2, 3), np.inf, np.float32)]
 )
-def test_nothing_to_fit_to_is_an_error(logits: NDArray[np.float32]) -> None:
+def test_no_photos_and_infinite_logits_are_errors(logits: NDArray[np.float32]) -> None:
     with pytest.raises(TrainingError):
         fit_temperature(logits, [0] * len(logits))
 

@@ -1,4 +1,4 @@
-"""Backbones by name: heads, blocks, preprocessing, and pretrained weights through each library's own loader."""
+"""Backbones by name: heads, blocks, preprocessing, and pretrained weights."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_blocks_follow_the_forward_order():
     assert build("timm/test_vit", 3, weights="none").blocks[-1] == ("blocks.5", "norm")
 
 
-def test_blocks_follow_it_where_they_are_registered_in_another_one():
+def test_blocks_follow_the_forward_order_if_registered_in_another_one():
     """Twins' position encodings, which come early, are registered last."""
     blocks = build("timm/twins_svt_small", 3, weights="none").blocks
     paths = [path for block in blocks for path in block]
@@ -96,7 +96,7 @@ def test_logits_are_one_plain_tensor_in_training_too(name, training):
 
 
 def test_embedded_weights_classify_as_their_package_does():
-    """The package's own layout of tensors is another one; equal logits on a random picture prove the mapping."""
+    """The package names its tensors differently; equal logits show that the mapping is right."""
     tensors = torch.load(embedded_weights_file(), weights_only=True)
     full = timm.create_model("tf_efficientnet_lite0").eval()
     full.load_state_dict(dict(zip(full.state_dict(), tensors.values(), strict=True)))
@@ -208,7 +208,7 @@ def test_a_weights_file_is_loaded_and_another_sized_head_dropped(tmp_path, fille
     assert not torch.any(backbone.module.fc.weight == 0.25)
 
 
-# torchvision's published files: (what their names have become, what they lack)
+# torchvision's published files: (pattern of today's names, the published name)
 PUBLISHED = {
     "resnet18": (),
     "densenet121": ((r"(denselayer\d+\.(?:norm|conv))(\d)\.", r"\1.\2."),),
@@ -223,7 +223,7 @@ PUBLISHED = {
 def test_weights_are_read_in_the_layout_in_which_they_were_published(
     no_network, tmp_path, name, from_file
 ):
-    """Files from before 2018 have no counters of batches, and some are of networks whose parts were called otherwise."""
+    """Files from before 2018 have no batch counters, and some networks' parts were renamed."""
     published = models.get_model(name)
     tensors = {}
     for key, value in published.state_dict().items():
@@ -255,7 +255,7 @@ def test_weights_are_read_in_the_layout_in_which_they_were_published(
 
 
 @pytest.mark.parametrize("prefix", ["model.", "_orig_mod.", "_orig_mod.module."])
-def test_what_a_network_was_wrapped_in_does_not_matter(tmp_path, filled, prefix):
+def test_prefixes_of_wrappers_are_removed(tmp_path, filled, prefix):
     wrapped = {f"{prefix}{key}": value for key, value in filled.items()}
     torch.save(wrapped, tmp_path / "w.pth")
     save_file(wrapped, tmp_path / "w.safetensors")
@@ -272,16 +272,14 @@ def test_what_a_network_was_wrapped_in_does_not_matter(tmp_path, filled, prefix)
         ("mobilenetv4_conv_small", "none", "Did you mean timm/mobilenetv4_conv_small?"),
     ],
 )
-def test_what_timm_does_not_have_is_said_without_asking_the_network(
-    no_network, name, weights, said
-):
+def test_what_timm_lacks_is_an_error_without_asking_the_hub(no_network, name, weights, said):
     with pytest.raises(TrainingError) as caught:
         build(name, 2, weights=weights)
     assert said in caught.value.hint and "neither on this machine" not in caught.value.message
 
 
 @pytest.mark.parametrize("name", ["timm/tf_efficientnet_b0_ns", "timm/vit_tiny_patch16_224_in21k"])
-def test_timms_earlier_names_are_left_to_it(no_network, name):
+def test_timm_translates_its_earlier_names(no_network, name):
     with pytest.raises(TrainingError, match="neither on this machine nor could they be fetched"):
         build(name, 2)
 
@@ -291,10 +289,10 @@ def test_a_linear_layer_of_a_librarys_own_and_one_without_bias_can_be_solved_for
     assert build(name, 2, weights="none").has_linear_head
 
 
-def test_a_photo_is_not_set_into_a_frame():
+def test_a_photo_is_not_padded():
     """timm publishes a share of 1.15 for the largest VOLOs."""
     config = timm.data.resolve_data_config(model=timm.create_model("test_resnet"))
-    spec = backbones._timm_spec("timm/test_resnet", {**config, "crop_pct": 1.15})
+    spec = backbones.timm_spec("timm/test_resnet", {**config, "crop_pct": 1.15})
     assert (spec.size, spec.crop) == (160, (160, 160))
 
 
@@ -317,7 +315,7 @@ def test_weights_of_another_network_are_refused_with_the_keys(tmp_path, filled):
         assert said in caught.value.message
 
 
-def test_a_file_that_timms_loader_would_translate_is_translated(tmp_path):
+def test_a_file_that_timms_loader_converts_is_converted(tmp_path):
     """Position embeddings of a network for larger pictures, in the wrapping of its authors."""
     larger = timm.create_model("test_vit", img_size=224)
     larger.pos_embed.data.fill_(0.5)
@@ -333,7 +331,7 @@ def test_a_file_that_timms_loader_would_translate_is_translated(tmp_path):
     )
 
 
-def test_a_file_of_authors_whose_names_timm_knows_is_translated(tmp_path):
+def test_a_file_with_the_authors_names_is_converted(tmp_path):
     published = timm.create_model("deit3_small_patch16_224").state_dict()
     names = {
         key: key.replace("ls1.gamma", "gamma_1").replace("ls2.gamma", "gamma_2")
@@ -352,7 +350,7 @@ def test_a_file_of_authors_whose_names_timm_knows_is_translated(tmp_path):
     )
 
 
-def test_filters_of_another_network_are_not_brought_into_shape(tmp_path):
+def test_filters_of_another_network_are_not_reshaped(tmp_path):
     """timm's loader would."""
     torch.save(timm.create_model("test_vit", patch_size=32).state_dict(), tmp_path / "w.pth")
     with pytest.raises(
@@ -362,7 +360,7 @@ def test_filters_of_another_network_are_not_brought_into_shape(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["timm/test_vit", "timm/resnet18d", "timm/dla34"])
-def test_what_timms_loader_does_not_know_either_is_refused_as_it_is(tmp_path, filled, name):
+def test_a_file_that_timms_loader_does_not_know_is_refused(tmp_path, filled, name):
     torch.save(filled, tmp_path / "w.pth")
     with pytest.raises(TrainingError, match="does not fit this backbone: missing"):
         build(name, 2, weights=tmp_path / "w.pth")
@@ -378,7 +376,7 @@ class Payload:
         return (Path.touch, (self.path,))
 
 
-def test_a_pickle_is_never_run(tmp_path):
+def test_a_file_is_never_unpickled(tmp_path):
     torch.save({"weight": Payload(tmp_path / "harm")}, tmp_path / "w.pth")
     with pytest.raises(TrainingError, match="plain weights"):
         build("resnet18", 2, weights=tmp_path / "w.pth")
@@ -386,7 +384,7 @@ def test_a_pickle_is_never_run(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["missing.pth", "damaged.pth", "damaged.safetensors"])
-def test_files_that_are_no_weights_are_named(tmp_path, name):
+def test_files_that_do_not_hold_weights_are_named(tmp_path, name):
     if name.startswith("damaged"):
         (tmp_path / name).write_bytes(b"not weights")
     with pytest.raises(TrainingError, match=name):
@@ -394,13 +392,13 @@ def test_files_that_are_no_weights_are_named(tmp_path, name):
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights"])
-def test_a_file_of_weights_that_holds_none_is_named(tmp_path, content):
+def test_an_empty_or_damaged_file_is_named(tmp_path, content):
     (tmp_path / "broken.pth").write_bytes(content)
     with pytest.raises(TrainingError, match=r"broken\.pth can't be read"):
         read_weights(tmp_path / "broken.pth")
 
 
-def test_weights_of_a_run_whose_head_sees_earlier_levels_give_the_rest(tmp_path):
+def test_weights_with_a_multi_level_head_load_without_it(tmp_path):
     backbone = build("timm/test_resnet", 2, weights="none")
     wide = with_levels(backbone, find_levels(backbone))
     save_file(wide.module.state_dict(), tmp_path / "wide.safetensors")
@@ -414,7 +412,7 @@ def test_the_default_backbone_sees_the_whole_shorter_side_at_256():
     assert build("efficientnet_lite0", 2, weights="none").spec == expected
 
 
-def test_googlenet_changes_its_input_as_torchvisions_own_does():
+def test_googlenet_transforms_its_input_as_torchvisions_does():
     backbone = build("googlenet", 2, weights="none")
     images, seen = torch.rand(2, 3, 64, 64), []
     backbone.module.conv1.register_forward_pre_hook(lambda layer, given: seen.append(given[0]))

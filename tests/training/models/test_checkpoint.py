@@ -1,4 +1,4 @@
-"""Checkpoints: everything needed to rebuild the network, in one file that is whole or not there."""
+"""Checkpoints: everything needed to rebuild the network, in one file, written atomically."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_same_network_gives_the_same_bytes(trained, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
-def test_a_file_that_is_no_checkpoint_is_named(tmp_path, content):
+def test_a_file_that_is_not_a_checkpoint_is_named(tmp_path, content):
     path = tmp_path / BEST
     if content is None:
         save_file({"weight": torch.zeros(2)}, path)
@@ -60,7 +60,7 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path, content):
         load(tmp_path)
 
 
-def test_a_missing_checkpoint_is_said(tmp_path):
+def test_a_missing_checkpoint_is_an_error(tmp_path):
     with pytest.raises(CheckpointError, match="There is no checkpoint"):
         load(tmp_path)
     (tmp_path / LAST).touch()  # a run that was killed early
@@ -106,12 +106,12 @@ def test_a_file_is_on_the_disk_before_its_name_points_to_it(tmp_path, monkeypatc
     assert events == [("synced", inode, len(b"weights")), ("named", inode, BEST)]
 
 
-def test_a_folder_that_is_not_there_is_said(trained, tmp_path):
+def test_a_missing_folder_is_an_error(trained, tmp_path):
     with pytest.raises(CheckpointError, match="No such file or directory"):
         save(trained, tmp_path / "gone" / BEST)
 
 
-def test_a_flipped_byte_anywhere_is_damage(trained, tmp_path):
+def test_a_flipped_byte_anywhere_is_an_error(trained, tmp_path):
     path = tmp_path / "best.safetensors"
     save(trained, path)
     whole = path.read_bytes()
@@ -125,7 +125,7 @@ def test_a_flipped_byte_anywhere_is_damage(trained, tmp_path):
     load(path)
 
 
-def test_where_a_run_stands_is_no_checkpoint(tmp_path):
-    with pytest.raises(CheckpointError, match="it is no checkpoint") as refused:
+def test_the_state_of_a_run_is_not_a_checkpoint(tmp_path):
+    with pytest.raises(CheckpointError, match="not a checkpoint") as refused:
         load(tmp_path / "last.pt")
     assert str(tmp_path) in str(refused.value.hint)

@@ -1,4 +1,4 @@
-"""A head that sees earlier stages: what it is fed, that copies and files keep it, and that it is chosen where it helps."""
+"""Multi-level heads: their input, that copies and files keep it, and when they are chosen."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from edgetl.training.engine.run import resume, train
 from edgetl.training.engine.train_state import read_state
 from edgetl.training.evaluation.validation import Scores
 from edgetl.training.head import head_solver as solve
-from edgetl.training.head.linear_head import Head, fit_head, gain
+from edgetl.training.head.linear_head import Head, fit_head, improvement
 from edgetl.training.models import checkpoint
 from edgetl.training.models.backbones import build
 from edgetl.training.models.checkpoint import Trained
@@ -104,7 +104,7 @@ def test_it_can_be_traced(backbone, images):
     torch.testing.assert_close(traced(-images), module(-images), rtol=0, atol=0)
 
 
-def test_taken_away_again_the_network_is_as_before(backbone, images):
+def test_without_levels_the_network_is_as_before(backbone, images):
     before = backbone.module.forward_features(images)
     back = without_levels(with_levels(backbone, find_levels(backbone)))
     layer = back.module.get_submodule(back.head)
@@ -122,7 +122,7 @@ def test_a_checkpoint_keeps_them(backbone, images, tmp_path):
     torch.testing.assert_close(loaded.network(images), changed.module(images), rtol=0, atol=0)
 
 
-def test_a_head_on_several_vectors_a_photo_sees_no_levels(backbone):
+def test_a_head_on_several_vectors_per_photo_has_no_levels(backbone):
     """As CLIP's ResNets have: their features can't be joined with means of maps."""
 
     class Tokens(nn.Module):
@@ -145,7 +145,7 @@ def test_a_level_that_the_network_lacks_is_an_error(backbone, tmp_path):
 
 
 def separable(informative: slice) -> tuple[np.ndarray, np.ndarray]:
-    """600 photos of 40 features, of which those in ``informative`` tell three classes apart, somewhat."""
+    """600 photos of 40 features; those in ``informative`` tell three classes apart, partly."""
     random = np.random.default_rng(0)
     labels = random.integers(0, 3, 600)
     features = random.normal(size=(600, 40)).astype(np.float32)
@@ -166,13 +166,11 @@ def test_cross_validation_decides_how_many_features_are_used(informative, chosen
 @pytest.mark.parametrize(
     ("one", "other", "least", "most"), [(10, 40, 2, 30), (40, 10, -30, -2), (40, 40, 0, 0)]
 )
-def test_the_gain_of_features_over_others_is_in_standard_errors_of_the_cross_validated_loss(
-    one, other, least, most
-):
+def test_improvement_is_in_standard_errors_of_the_cross_validated_loss(one, other, least, most):
     features, labels = separable(slice(0, 40))
-    assert least <= gain(features[:, :other], features[:, :one], labels, 3) <= most
+    assert least <= improvement(features[:, :other], features[:, :one], labels, 3) <= most
     assert (
-        gain(features[:12, :one], np.zeros_like(features[:12]), labels[:12], 3) == 0
+        improvement(features[:12, :one], np.zeros_like(features[:12]), labels[:12], 3) == 0
     )  # too few to tell
 
 
@@ -192,7 +190,7 @@ def last_kept(monkeypatch):
     monkeypatch.setattr(Scores, "better_than", lambda *_: True)
 
 
-def test_weights_half_way_are_kept_where_they_are_better(
+def test_weights_half_way_are_kept_if_they_are_better(
     two_parts, tmp_path, always_levels, last_kept
 ):
     metrics = train(
@@ -214,7 +212,9 @@ def test_weights_half_way_are_kept_where_they_are_better(
     "given",
     [{"strategy": "features"}, {"strategy": "full", "epochs": 1, "lr": 1e-9, "image_size": 64}],
 )
-def test_a_run_begins_with_what_the_wide_head_knows(two_parts, tmp_path, always_levels, given):
+def test_a_run_begins_with_the_accuracy_of_the_multi_level_head(
+    two_parts, tmp_path, always_levels, given
+):
     settings = resolve(
         two_parts,
         {"backbone": RESNET, "weights": "none", "feature_cache": "off", **given},
@@ -225,9 +225,7 @@ def test_a_run_begins_with_what_the_wide_head_knows(two_parts, tmp_path, always_
     assert len(checkpoint.load(tmp_path / "run").levels) == 3
 
 
-def test_a_head_that_smoothed_targets_will_train_begins_less_sure(
-    two_parts, tmp_path, always_levels
-):
+def test_a_head_for_smoothed_targets_begins_less_confident(two_parts, tmp_path, always_levels):
     changes = {"warm_head": True, "epochs": 1, "lr": 1e-12, "ema": 0.0, "feature_cache": "off"}
     for smoothing in (0.0, 0.2):
         train(small(two_parts, **changes, label_smoothing=smoothing), tmp_path / str(smoothing))
@@ -239,7 +237,7 @@ def test_a_head_that_smoothed_targets_will_train_begins_less_sure(
 
 
 @pytest.mark.parametrize("class_weights", [None, torch.tensor([0.4, 2.0, 0.6])])
-def test_the_head_is_made_as_sure_as_the_loss_of_training_wants_it(class_weights):
+def test_the_heads_confidence_minimises_the_loss_of_training(class_weights):
     rng = np.random.default_rng(0)
     features, labels = rng.normal(size=(200, 20)).astype(np.float32), rng.integers(0, 3, 200)
     features[np.arange(200), labels] += 2
@@ -266,7 +264,7 @@ def test_the_head_is_made_as_sure_as_the_loss_of_training_wants_it(class_weights
     assert loss_at(ratio) < min(loss_at(0.97 * ratio), loss_at(1.03 * ratio))
 
 
-def test_an_interrupted_run_with_them_goes_on_with_the_same_bits(
+def test_an_interrupted_run_with_levels_resumes_with_the_same_bits(
     two_parts, tmp_path, always_levels, last_kept, monkeypatch
 ):
     settings = small(two_parts, warm_head=True, lr=0.01, feature_cache="off")

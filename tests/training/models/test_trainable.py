@@ -32,7 +32,7 @@ def changed(before, after):
     return {key for key in before if not torch.equal(before[key], after[key])}
 
 
-def test_features_changes_the_head_alone():
+def test_features_changes_only_the_head():
     before, after, _ = trained("features")
     assert changed(before, after) == {"fc.weight", "fc.bias"}
 
@@ -84,7 +84,7 @@ def test_rates_fall_with_depth_and_vectors_are_not_decayed():
     assert rate_of[id(module.pos_embed)] == pytest.approx((0.5**7, 0.05))
 
 
-def test_scales_are_vectors_whatever_axes_of_one_they_have():
+def test_scales_with_axes_of_one_are_vectors():
     backbone = build("convnext_tiny", 2, weights="none")
     groups = Trainable(backbone, "full", 0).parameter_groups(1.0, 0.05, 1.0)
     decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,22 +21,25 @@ from helpers.training_runs import weights_of
 from edgetl.data.image_folder import scan
 from edgetl.data.layout import falls_into_val
 from edgetl.errors import RuntimeUnavailableError, TrainingError
+from edgetl.training.config.listener import Listener, RecordingListener
 from edgetl.training.config.recipes import resolve
-from edgetl.training.config.settings import TrainSettings, flag
+from edgetl.training.config.run_context import RunContext
+from edgetl.training.config.settings import flag
 from edgetl.training.engine.run import resume, train
-from edgetl.training.engine.setup import check_machine
+from edgetl.training.engine.setup import build_backbone, prepare_training
 from edgetl.training.engine.train_state import read_state
 from edgetl.training.evaluation.validation import Validation, scores
 from edgetl.training.input.sampler import Sampler
 from edgetl.training.models import checkpoint
 from edgetl.training.torch_env.distributed import Processes, choose_device, join
 
-# A network whose batch norm measures the photos.
+# A network with batch norm, whose statistics several processes on CPUs leave as they are.
 OPTIONS: dict[str, Any] = {
     "backbone": "timm/test_resnet",
     "weights": "none",
     "strategy": "full",
     "warm_head": False,
+    "norm_statistics": False,
     "device": "cpu",
     "workers": 1,
     "epochs": 2,
@@ -49,6 +53,9 @@ OPTIONS: dict[str, Any] = {
     "clip": 1.0,
     "tensorboard": True,
 }
+
+
+TWO_PROCESSES = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
 def as_arguments(options: dict[str, Any]) -> list[str]:
@@ -71,22 +78,17 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
+def run_two(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command in two processes."""
+    return run(*TWO_PROCESSES, "-m", "edgetl.cli.main", *arguments)
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, class_folder: Path) -> Path:
-    """One folder with a run by one process, and the same by two; batches and photos that don't divide evenly."""
+    """A run by one process and the same by two; batches and photos that don't divide evenly."""
     pair = tmp_path_factory.mktemp("pair")
     train(resolve(class_folder, OPTIONS, cuda=False), pair / "one")
-    together = [
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "edgetl.cli.main",
-    ]
-    done = run(
-        *together, "train", str(class_folder), "-o", str(pair / "two"), *as_arguments(OPTIONS)
-    )
+    done = run_two("train", str(class_folder), "-o", str(pair / "two"), *as_arguments(OPTIONS))
     assert "Warning" not in done.stderr
     return pair
 
@@ -97,11 +99,23 @@ def test_the_weights_are_the_same_within_rounding(runs):
         torch.testing.assert_close(one[key], two[key], rtol=1e-3, atol=1e-5)
 
 
-def test_compiled_code_is_refused_where_processes_measure_batch_norm_together():
+def test_batch_norm_over_processes_on_cpus_is_refused_before_photos_are_decoded(
+    class_folder, tmp_path
+):
+    settings = resolve(class_folder, OPTIONS | {"norm_statistics": True}, cuda=False)
+    folders = scan(class_folder)
     together = Processes(torch.device("cpu"), world_size=2)
-    check_machine(TrainSettings(data="photos", compile=True, norm_statistics=False), together)
-    with pytest.raises(TrainingError, match="--compile"):
-        check_machine(TrainSettings(data="photos", compile=True, norm_statistics=True), together)
+
+    def prepare(backbone: str) -> None:
+        network = build_backbone(replace(settings, backbone=backbone), folders.classes)
+        context = RunContext(settings, tmp_path, together, RecordingListener(Listener()), 0.0)
+        prepare_training(context, folders, network, left_out=frozenset())
+
+    with pytest.raises(TrainingError, match="on GPUs only") as refused:
+        prepare("timm/test_resnet")
+    assert "--no-norm-statistics" in refused.value.hint
+    with pytest.raises(ValueError, match="process group"):  # without batch norm, it goes on
+        prepare("timm/test_vit")
 
 
 def test_metrics_are_over_all_processes_each_photo_once(runs):
@@ -133,15 +147,7 @@ def test_damaged_photos_in_any_process_are_left_out_of_validation(tmp_path, clas
         (tmp_path / "sound" / sample.path.relative_to(data)).unlink()
     options = {**OPTIONS, "epochs": 1, "accumulate": 1, "tensorboard": False}
     train(resolve(tmp_path / "sound", options, cuda=False), tmp_path / "one")
-    together = [
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "edgetl.cli.main",
-    ]
-    run(*together, "train", str(data), "-o", str(tmp_path / "two"), *as_arguments(options))
+    run_two("train", str(data), "-o", str(tmp_path / "two"), *as_arguments(options))
     one, two = (
         list(csv.DictReader((tmp_path / name / "validation.csv").read_text().splitlines()))
         for name in ("one", "two")
@@ -175,16 +181,16 @@ def test_the_shares_of_all_processes_are_the_batch(photos, batch, processes, lea
     sampler = Sampler([0] * photos, batch, 3, processes=processes, least=least)
     seen = []
     for number in range(sampler.batches):
-        shares = [sampler.share(1, number, rank) for rank in range(processes)]
+        shards = [sampler.shard(1, number, rank) for rank in range(processes)]
         assert np.array_equal(
-            np.concatenate([share.photos for share in shares]), sampler.whole(1, number)
+            np.concatenate([shard.indices for shard in shards]), sampler.whole(1, number)
         )
-        assert min(len(share.photos) for share in shares) >= least
+        assert min(len(shard.indices) for shard in shards) >= least
         seen += sampler.whole(1, number).tolist()
     assert len(set(seen)) == len(seen) > photos - least * processes
 
 
-def test_the_photos_of_all_steps_are_those_of_the_epoch():
+def test_the_steps_of_an_epoch_take_all_its_photos():
     for sampler in (
         Sampler([0] * 21, 4, 0, accumulate=2),
         Sampler([0] * 21, 4, 0, accumulate=2, least=2),
@@ -196,7 +202,7 @@ def test_the_photos_of_all_steps_are_those_of_the_epoch():
         )
 
 
-def test_every_epoch_has_its_own_order_whatever_was_asked_before():
+def test_every_epoch_has_its_own_order_whatever_was_drawn_before():
     one, other = Sampler(range(10), 4, 5), Sampler(range(10), 4, 5)
     for epoch in (3, 0, 2):
         other.whole(epoch, 0)
@@ -223,27 +229,23 @@ def test_a_device_that_is_not_here_is_an_error(name):
         choose_device(name)
 
 
-def test_two_processes_stop_together_and_go_on_as_if_they_had_not(runs, tmp_path, class_folder):
-    """Each is told to stop in the middle of an epoch, at its own step; torchrun tells them one after the other, too."""
+def test_two_processes_stop_together_and_resume_with_the_same_result(runs, tmp_path, class_folder):
+    """Each gets SIGTERM in the middle of an epoch, at its own step, and again from torchrun."""
     stopping = tmp_path / "stopping.py"
     stopping.write_text(STOPPING)
-    together = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-    ]
     words = ["train", str(class_folder), "-o", str(tmp_path / "run"), *as_arguments(OPTIONS)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     stopped = subprocess.run(
-        [*together, str(stopping), *words], env=environment, capture_output=True, text=True
+        [sys.executable, "-m", *TWO_PROCESSES, str(stopping), *words],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert stopped.returncode != 0
     assert "edgetl train --resume" in stopped.stderr
-    assert not read_state(tmp_path / "run")["train_state"]["finished"]
-    run(*together[2:], "-m", "edgetl.cli.main", "train", "--resume", str(tmp_path / "run"))
+    standing = read_state(tmp_path / "run")["train_state"]
+    assert not standing["finished"]
+    run_two("train", "--resume", str(tmp_path / "run"))
     whole, resumed = weights_of(runs / "two"), weights_of(tmp_path / "run")
     for key in whole:
         torch.testing.assert_close(whole[key], resumed[key], rtol=1e-4, atol=1e-6)
@@ -251,25 +253,8 @@ def test_two_processes_stop_together_and_go_on_as_if_they_had_not(runs, tmp_path
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_all_processes_judge_the_network_that_is_kept(class_folder, tmp_path, ema):
-    """On CPUs, each has measured batch norm's statistics on its own photos."""
-    changes = {
-        "backbone": "timm/test_resnet",
-        "norm_statistics": True,
-        "epochs": 1,
-        "tensorboard": False,
-        "ema": ema,
-    }
-    together = [
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "edgetl.cli.main",
-    ]
-    run(
-        *together, "train", str(class_folder), "-o", str(tmp_path), *as_arguments(OPTIONS | changes)
-    )
+    changes = {"epochs": 1, "tensorboard": False, "ema": ema}
+    run_two("train", str(class_folder), "-o", str(tmp_path), *as_arguments(OPTIONS | changes))
     (row,) = csv.DictReader((tmp_path / "history.csv").read_text().splitlines())
     kept = checkpoint.load(tmp_path)
     folders = scan(class_folder)
@@ -302,7 +287,7 @@ main()
 """
 
 
-def test_a_number_of_processes_that_is_none_is_an_error(monkeypatch):
+def test_a_world_size_that_is_not_a_number_is_an_error(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "many")
     with pytest.raises(RuntimeUnavailableError, match="WORLD_SIZE is 'many'"), join("cpu"):
         pass

@@ -1,4 +1,4 @@
-"""Processes that do not come, see something else, or end: nobody waits for ever, and everybody says something true."""
+"""Processes that don't start, see other files, or end: the others stop, with the right error."""
 
 from __future__ import annotations
 
@@ -20,20 +20,23 @@ from edgetl.training.engine.agreement import Agreement
 from edgetl.training.torch_env import distributed
 from edgetl.training.torch_env.distributed import Processes, join
 
-OPTIONS = (
-    *(
-        "--backbone",
-        "timm/test_vit",
-        "--weights",
-        "none",
-        "--strategy",
-        "full",
-        "--no-warm-head",
-        "--device",
-        "cpu",
-    ),
-    *("--workers", "1", "--epochs", "2", "--batch-size", "6"),
-)
+OPTIONS = [
+    "--backbone",
+    "timm/test_vit",
+    "--weights",
+    "none",
+    "--strategy",
+    "full",
+    "--no-warm-head",
+    "--device",
+    "cpu",
+    "--workers",
+    "1",
+    "--epochs",
+    "2",
+    "--batch-size",
+    "6",
+]
 
 
 @pytest.fixture
@@ -47,7 +50,7 @@ def port() -> str:
 def machine(
     rank: int, count: int, folder: Path, port: str, *arguments: str, local: int = 1
 ) -> subprocess.Popen[str]:
-    """A process on a machine of its own, with ``folder`` as its working directory; or one of ``local`` on the first one."""
+    """Start a process in ``folder``, as if on its own machine; the first ``local`` share one."""
     here = {
         "RANK": rank,
         "WORLD_SIZE": count,
@@ -89,7 +92,7 @@ def machines(tmp_path: Path, class_folder: Path) -> list[Path]:
     return [tmp_path / "a", tmp_path / "b"]
 
 
-def test_processes_that_see_other_photos_say_so(machines, tmp_path, port):
+def test_processes_that_see_different_photos_are_an_error(machines, tmp_path, port):
     next(path for path in sorted((machines[1] / "data").rglob("*")) if path.is_file()).unlink()
     found = ended(
         [
@@ -103,7 +106,7 @@ def test_processes_that_see_other_photos_say_so(machines, tmp_path, port):
     )
 
 
-def test_a_run_folder_that_another_machine_does_not_see_is_told_before_any_epoch(machines, port):
+def test_a_run_folder_that_another_machine_does_not_see_is_an_error(machines, port):
     found = ended(
         [machine(rank, 2, machines[rank], port, "data", "-o", "run") for rank in range(2)]
     )
@@ -126,11 +129,12 @@ def test_machines_may_have_different_numbers_of_processes(machines, tmp_path, po
     assert (tmp_path / "run/metrics.json").is_file()
 
 
-def test_who_is_not_at_fault_says_that_another_process_ended(machines, tmp_path, port):
-    """The second process meets the first, and is gone."""
+def test_a_process_reports_that_another_one_ended(machines, tmp_path, port):
+    """The second process joins the first, and exits."""
     gone = (
         "import os, sys; from edgetl.training.engine import run;"
-        "run.require_seen_by_all = lambda *_: os._exit(1); from edgetl.cli.main import main; sys.argv[0] = 'edgetl'; main()"
+        "run.require_seen_by_all = lambda *_: os._exit(1);"
+        "from edgetl.cli.main import main; sys.argv[0] = 'edgetl'; main()"
     )
     first = machine(0, 2, machines[0], port, "data", "-o", str(tmp_path / "run"))
     environment = {
@@ -157,11 +161,12 @@ def test_who_is_not_at_fault_says_that_another_process_ended(machines, tmp_path,
 
 
 def test_an_error_among_connected_processes_ends_the_program_at_once():
-    """A thread that lets go of a tensor of the last exchange while Python ends would abort it, now and then."""
+    """A thread that frees a tensor of the last exchange while Python exits may abort it."""
     connected = (
         "import atexit, sys, torch.distributed as dist; from edgetl.cli.main import main;"
         "dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1);"
-        "atexit.register(print, 'Python ends.'); sys.argv = ['edgetl', 'train', 'nowhere', '-o', 'run']; main()"
+        "atexit.register(print, 'Python ends.');"
+        "sys.argv = ['edgetl', 'train', 'nowhere', '-o', 'run']; main()"
     )
     found = subprocess.run(
         [sys.executable, "-c", connected], capture_output=True, text=True, check=False
@@ -172,8 +177,8 @@ def test_an_error_among_connected_processes_ends_the_program_at_once():
     assert found.stdout == ""
 
 
-def test_a_process_that_does_not_come_is_not_waited_for_for_long(monkeypatch, port):
-    monkeypatch.setattr(distributed, "_MEETING", timedelta(seconds=2))
+def test_waiting_for_a_process_that_does_not_start_ends(monkeypatch, port):
+    monkeypatch.setattr(distributed, "RENDEZVOUS_TIMEOUT", timedelta(seconds=2))
     for name, value in {
         "RANK": "0",
         "LOCAL_RANK": "0",
@@ -187,14 +192,14 @@ def test_a_process_that_does_not_come_is_not_waited_for_for_long(monkeypatch, po
         pass
 
 
-def test_one_process_knows_the_largest_of_its_own_values():
+def test_all_reduce_max_in_one_process():
     assert Processes(torch.device("cpu")).all_reduce_max(True, 0.5) == [True, 0.5]
 
 
 @pytest.mark.parametrize(
     ("seconds", "asked"), [(0.01, [1, 11, 21, 31]), (0.3, [1, 4, 7, 10]), (20.0, [1, 2, 3, 4])]
 )
-def test_processes_agree_to_stop_in_time_also_where_steps_are_slow(monkeypatch, seconds, asked):
+def test_processes_agree_to_stop_in_time_if_steps_are_slow(monkeypatch, seconds, asked):
     """torchrun kills what has not ended half a minute after Ctrl-C."""
     now, found = [0.0], []
     monkeypatch.setattr(time, "monotonic", lambda: now[0])

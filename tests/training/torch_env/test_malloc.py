@@ -1,4 +1,4 @@
-"""Memory between steps: kept while training on a CPU, given back afterwards."""
+"""Freed memory is kept while training on a CPU, and returned to the system afterwards."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ CHECKS = {
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_in_a_process_of_its_own(name: str) -> None:
-    """What other tests leave behind has holes, and glibc takes a block from one that is large enough."""
+    """In this one, glibc might reuse the memory that other tests have freed."""
     path = os.pathsep.join(
         [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     )

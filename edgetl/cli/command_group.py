@@ -1,0 +1,45 @@
+"""The commands of ``edgetl``, each imported from its own file when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+
+import click
+
+from edgetl.cli.missing_package import missing_package
+from edgetl.cli.printable import printable
+from edgetl.errors import EdgetlError
+
+COMMANDS = ("bench", "check", "data", "export", "info", "predict", "selftest", "train")
+"""``edgetl NAME`` is ``command`` in ``edgetl/cli/NAME.py``."""
+
+
+class CommandGroup(click.Group):
+    """A group that imports only the command asked for, and shows the library's errors."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"edgetl.cli.{name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: Sequence[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and (close := get_close_matches(args[0], COMMANDS, 1)):
+            ctx.fail(f"There is no command {args[0]!r}. Did you mean {close[0]}?")
+        return super().resolve_command(ctx, list(args))
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except EdgetlError as error:  # its text may come from an untrusted bundle
+            raise click.ClickException("\n".join(map(printable, str(error).split("\n")))) from error
+        except ModuleNotFoundError as error:
+            missing = missing_package(error, ctx.invoked_subcommand or "")
+            raise click.ClickException(str(missing)) from error

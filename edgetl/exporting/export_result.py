@@ -1,0 +1,65 @@
+"""What an export reports: the files it wrote, and how they compare with the trained network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+MIN_AGREEMENT = 0.95  # share of photos; below it, an accuracy that holds may be chance
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Largest absolute differences of an exported model from the trained network.
+
+    photos         number of pictures compared
+    probabilities  0..1
+    """
+
+    photos: int
+    logits: float
+    probabilities: float
+
+
+@dataclass(frozen=True)
+class AccuracyComparison:
+    """A reduced-precision model against the float32 one on the same labelled photos.
+
+    photos                   number of photos compared
+    accuracy, fp32_accuracy  0..1
+    agreement                share of photos to which both give the same label, 0..1
+    drop                     accuracy lost, in percentage points; negative if gained
+    class_drops              the same for each class that has photos
+    float_layers             names of the layers kept in float
+    """
+
+    photos: int
+    accuracy: float
+    fp32_accuracy: float
+    agreement: float
+    drop: float
+    class_drops: Mapping[str, float]
+    float_layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What ``edgetl.export`` wrote.
+
+    folder        the bundle
+    files         file name in the bundle → bytes, for all but the manifest
+    opsets        precision → ONNX opset of its model
+    golden        number of golden photos in the bundle
+    verification  format, or precision of an ONNX model → its differences from the trained network
+    precisions    fp16 or int8 → its accuracy
+    warnings      what the user should know; one sentence or two each
+    """
+
+    folder: Path
+    files: Mapping[str, int]
+    opsets: Mapping[str, int]
+    golden: int
+    verification: Mapping[str, Verification]
+    precisions: Mapping[str, AccuracyComparison]
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,149 @@
+"""``edgetl.export``: from a trained run to a bundle that runs elsewhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgetl.errors import ExportError
+from edgetl.exporting.export_result import MIN_AGREEMENT, ExportResult
+from edgetl.exporting.photo_selection import (
+    OTHER_GOLDEN,
+    calibration_photos,
+    golden_photos,
+    run_data,
+)
+from edgetl.runtime.bundle.bundle_folder import DEFAULT_FORMATS, DEFAULT_PRECISION
+from edgetl.runtime.images.discovery import find_images
+from edgetl.system.progress import Progress, no_progress
+from edgetl.training.config.run_folder import BEST, METRICS, refuse_photos_folder
+
+if TYPE_CHECKING:
+    from edgetl.data.image_folder import ImageFolders
+
+DEFAULT_GOLDEN = 8
+DEFAULT_CALIBRATION = 100
+DEFAULT_MAX_DROP = 0.5  # percentage points
+
+# Parameters. One thread computes a smaller network nearly as fast as several do, and many times as
+# fast on a busy machine.
+SMALL_NETWORK = 30_000_000
+
+_FP32_ALONE = "Put the data back where it was, or export with --precision fp32 alone."
+
+
+def export(
+    run: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    golden: int | str | os.PathLike[str] = DEFAULT_GOLDEN,
+    opset: int | None = None,
+    formats: Sequence[str] = DEFAULT_FORMATS,
+    precisions: Sequence[str] = (DEFAULT_PRECISION,),
+    calibration: int = DEFAULT_CALIBRATION,
+    max_accuracy_drop: float = DEFAULT_MAX_DROP,
+    progress: Progress | None = None,
+) -> ExportResult:
+    """Write the model trained in ``run`` as a bundle; an earlier bundle in ``out`` is replaced.
+
+    Every exported file must give the trained network's answers before anything is put in place;
+    a reduced precision must keep its accuracy on all validation photos instead.
+
+    run                run folder, or a ``.safetensors`` checkpoint
+    out                folder to write the bundle to
+    golden             number of validation photos to include for the device's self-test (0: none),
+                       or a folder of photos to include
+    opset              ONNX opset version; None: the lowest that the network's operators allow
+    formats            any of ``onnx``, ``torchscript`` and ``pt2`` (a torch.export program)
+    precisions         of the ONNX models: any of ``fp32``, ``fp16`` and ``int8``
+    calibration        number of training photos that show int8 the range of each value
+    max_accuracy_drop  percentage points of validation accuracy that a reduced precision may lose
+    progress           called with the step, how much of it is done, and of how much
+
+    Raises CheckpointError if the run can't be read or ``out`` is in its data folder; ExportError if
+    ``out`` holds anything but a bundle, if photos are missing, or if a format can't be written or
+    fails its check; ImageError for a validation photo that can't be read; ValueError for an unknown
+    format or precision. ``out`` is then unchanged.
+    """
+    progress = progress or no_progress
+    progress("Loading PyTorch", 0, 0)
+    from edgetl.exporting.bundle_writer import export_bundle
+    from edgetl.exporting.precision.reduced_precision import PrecisionSettings
+    from edgetl.training.models import checkpoint
+    from edgetl.training.torch_env.torch_flags import one_thread
+
+    run, out = Path(run), Path(out)
+    progress(f"Reading {run}", 0, 0)
+    trained = checkpoint.load(run)
+    warnings = []
+    if run.is_dir() and not (run / METRICS).exists():
+        warnings.append(
+            f"{run} is not finished; these are its best weights so far, without a temperature."
+        )
+    if "data" in trained.settings:
+        refuse_photos_folder(out, trained.settings["data"])
+
+    reduces = bool({*precisions} - {DEFAULT_PRECISION}) and "onnx" in formats
+    data = None
+    if isinstance(golden, int) and golden:
+        data = run_data(trained.settings, trained.card, "golden photos", OTHER_GOLDEN)
+    elif reduces:
+        data = run_data(trained.settings, trained.card, "reduced precisions", _FP32_ALONE)
+    precision_settings = None
+    if data and reduces:
+        expected = trained.card.data.get("val", len(data.val))
+        if len(data.val) != expected:
+            warnings.append(
+                f"{data.root} has {len(data.val):,} validation photos; the run had {expected:,}."
+            )
+        precision_settings = PrecisionSettings(
+            calibration=calibration_photos(data, calibration),
+            validation=[(sample.path, sample.label) for sample in data.val],
+            max_accuracy_drop=max_accuracy_drop,
+        )
+
+    parameters = sum(parameter.numel() for parameter in trained.network.parameters())
+    try:
+        with one_thread(parameters < SMALL_NETWORK):
+            result = export_bundle(
+                trained.network,
+                trained.card,
+                out,
+                golden=_golden_photos(golden, data),
+                opset=opset,
+                formats=formats,
+                checkpoint=run / BEST if run.is_dir() else run,
+                checkpoint_sha256=trained.sha256,
+                precisions=precisions,
+                precision_settings=precision_settings,
+                progress=progress,
+            )
+    except ExportError as error:
+        for warning in warnings:
+            error.add_note(warning)
+        raise
+    return replace(result, warnings=(*warnings, *_agreement_warnings(result)))
+
+
+def _golden_photos(
+    golden: int | str | os.PathLike[str], data: ImageFolders | None
+) -> Sequence[Path]:
+    if isinstance(golden, int):
+        return golden_photos(data, golden) if data else ()
+    photos = find_images(os.fspath(golden))
+    if not photos:
+        raise ExportError(f"There are no photos in {golden}.", OTHER_GOLDEN)
+    return photos
+
+
+def _agreement_warnings(result: ExportResult) -> Iterator[str]:
+    for precision, compared in result.precisions.items():
+        if compared.agreement < MIN_AGREEMENT:
+            yield (
+                f"{precision} gives another label than fp32 to {1 - compared.agreement:.1%} of the "
+                "photos; that its accuracy holds may be chance. Compare them on more photos with "
+                "edgetl check --against."
+            )

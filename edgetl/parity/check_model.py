@@ -1,0 +1,179 @@
+"""``edgetl.check``: compare an exported model with the trained network, or with another export."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+from edgetl.errors import BundleError, CheckpointError, NoSuchModelError, ParityError
+from edgetl.parity.results import AgainstResult, CheckResult, Finding, error_text
+from edgetl.system.paths import real_path
+from edgetl.system.progress import Progress, no_progress
+from edgetl.system.shell import shell_word
+
+if TYPE_CHECKING:
+    from edgetl.training.models.checkpoint import Trained
+
+_NAME_THE_RUN = "Name the run that it was exported from with --checkpoint RUN."
+
+
+@overload
+def check(
+    model: str | Path,
+    images: str | Path | None = None,
+    *,
+    checkpoint: str | Path | None = None,
+    runtimes: Sequence[str] = (),
+    precision: str | None = None,
+    tolerance: float | None = None,
+    limit: int | None = None,
+    against: None = None,
+    max_accuracy_drop: None = None,
+    progress: Progress | None = None,
+) -> CheckResult: ...
+
+
+@overload
+def check(
+    model: str | Path,
+    images: str | Path | None = None,
+    *,
+    precision: str | None = None,
+    tolerance: float | None = None,
+    limit: int | None = None,
+    against: str | Path,
+    max_accuracy_drop: float | None = None,
+    progress: Progress | None = None,
+) -> AgainstResult: ...
+
+
+def check(
+    model: str | Path,
+    images: str | Path | None = None,
+    *,
+    checkpoint: str | Path | None = None,
+    runtimes: Sequence[str] = (),
+    precision: str | None = None,
+    tolerance: float | None = None,
+    limit: int | None = None,
+    against: str | Path | None = None,
+    max_accuracy_drop: float | None = None,
+    progress: Progress | None = None,
+) -> CheckResult | AgainstResult:
+    """Compare an exported model with the network that it was exported from, stage by stage.
+
+    The network runs in torch, the model in every runtime that is installed. With ``against``, two
+    exported models are compared by their predictions instead, which needs no torch.
+
+    >>> result = edgetl.check("exported/pets", "photos/")
+    >>> result.passed, result.failures
+    (True, [])
+
+    model              a bundle folder or a lone .onnx file
+    images             a folder of photos or one photo; None: the bundle's golden photos
+    checkpoint         the trained run; None: the one that the bundle names
+    runtimes           names of the runtimes to compare, each of which must run; none: all that can
+    precision          "fp32", "fp16" or "int8": which of the bundle's models; what a lone file is
+    tolerance          largest difference of a probability, 0..1; None: by precision, and no limit
+                       with ``against``
+    limit              compare only so many photos, evenly spread
+    against            a bundle or .onnx file to compare with; excludes checkpoint and runtimes
+    max_accuracy_drop  with ``against``: percentage points of accuracy that ``model`` may lose, on
+                       photos in folders that are named like a label; None: no limit
+    progress           called after each photo
+
+    A model that differs or is damaged is a result that has not passed, not an exception. Raises
+    ParityError, DataError, CheckpointError, NoSuchModelError, MissingDependencyError or
+    ModuleNotFoundError if nothing could be compared.
+    """
+    if isinstance(runtimes, str):
+        raise TypeError(f"runtimes takes a list of names: [{runtimes!r}]")
+    if against is not None and (runtimes or checkpoint is not None):
+        raise ValueError("against compares two bundles: it takes no runtimes and no checkpoint")
+    if max_accuracy_drop is not None and (against is None or not max_accuracy_drop <= 100):
+        raise ValueError("max_accuracy_drop takes at most 100 points, and only with against")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, not {limit}")
+    if tolerance is not None and not 0 <= tolerance <= 1:
+        raise ValueError(f"tolerance must be within 0..1, not {tolerance}")
+    from edgetl.parity.check_photos import find_photos
+
+    root = model = Path(model)
+    progress = progress or no_progress
+    try:
+        root, photos = _golden_photos(model) if images is None else find_photos(images)
+        if limit is not None and limit < len(photos):
+            photos = [photos[i * len(photos) // limit] for i in range(limit)]
+        if against is not None:
+            from edgetl.parity.comparison.bundle_comparison import compare_bundles
+            from edgetl.runtime.inference.predictor import Predictor
+
+            return compare_bundles(
+                Predictor(model, precision=precision if model.is_dir() else None),
+                Predictor(against),
+                photos,
+                root,
+                max_accuracy_drop=max_accuracy_drop,
+                tolerance=tolerance,
+                progress=progress,
+            )
+        from edgetl.parity.comparison.runtime_comparison import compare_runtimes, threads_each
+        from edgetl.parity.runtimes import Subject
+
+        trained = _load_trained(model, checkpoint)
+        subject = Subject.open(
+            model, trained.network, trained.card, precision=precision, threads=threads_each()
+        )
+        return compare_runtimes(
+            subject, photos, root, runtimes=runtimes, tolerance=tolerance, progress=progress
+        )
+    except NoSuchModelError:
+        raise
+    except BundleError as error:
+        damage = (Finding("bundle", False, error_text(error)),)
+        if against is not None:
+            return AgainstResult(new=str(model), old=str(against), root=root, gates=damage)
+        return CheckResult(bundle=str(model), root=root, findings=damage)
+
+
+def _golden_photos(model: Path) -> tuple[Path, list[Path]]:
+    """(root, photos) that the bundle itself holds."""
+    from edgetl.runtime.bundle.bundle_folder import Bundle
+
+    bundle = Bundle.open(model) if model.is_dir() else None
+    if bundle is None or not bundle.golden:
+        raise ParityError(f"{model} holds no golden photos.", "Name a folder of photos to compare.")
+    return model, [bundle.file(photo.file) for photo in bundle.golden]
+
+
+def _load_trained(model: Path, checkpoint: str | Path | None) -> Trained:
+    """The trained network: ``checkpoint``, or the one that the manifest records, if unchanged."""
+    from edgetl.runtime.bundle.bundle_folder import Bundle
+    from edgetl.training.models.checkpoint import load
+
+    recorded = Bundle.open(model).manifest["checkpoint"] if model.is_dir() else None
+    if checkpoint is None:
+        if not recorded or not recorded["path"]:
+            raise CheckpointError(
+                f"{model} does not say which checkpoint it was exported from.", _NAME_THE_RUN
+            )
+        # The recorded path is relative to the real folder, and could not be followed from a link.
+        checkpoint = real_path(real_path(model) / recorded["path"])
+        if not checkpoint.is_file():
+            raise CheckpointError(
+                f"The checkpoint that was exported is gone: {checkpoint}.", _NAME_THE_RUN
+            )
+    else:
+        recorded = None
+    try:
+        trained = load(checkpoint)
+    except CheckpointError as error:
+        raise CheckpointError(error.message, error.hint or _NAME_THE_RUN) from error
+    if recorded and recorded["sha256"] != trained.sha256:
+        raise CheckpointError(
+            f"{checkpoint} is no longer the checkpoint that was exported (trained again?).",
+            "Export it again, or compare with it all the same "
+            f"with --checkpoint {shell_word(checkpoint)}",
+        )
+    return trained

@@ -1,0 +1,182 @@
+"""Compare two exported models by what they predict: fp32 with int8, last month's with today's.
+
+Needs no torch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgetl.errors import EdgetlError, ImageError, ParityError, PredictionError
+from edgetl.parity.comparison.distances import kl_divergence
+from edgetl.parity.results import Accuracy, AgainstResult, ClassAccuracy, Disagreement, Finding
+from edgetl.runtime.images.discovery import class_folder
+from edgetl.runtime.inference.predictor import Prediction, Predictor
+from edgetl.system.progress import Progress, no_progress, track
+
+Answer = Prediction | ImageError | PredictionError
+
+_MAX_NAMED = 10  # photos in one sentence
+
+
+def compare_bundles(
+    new: Predictor,
+    old: Predictor,
+    photos: Sequence[Path],
+    root: Path,
+    *,
+    max_accuracy_drop: float | None = None,
+    tolerance: float | None = None,
+    progress: Progress = no_progress,
+) -> AgainstResult:
+    """Classify ``photos`` with both, and compare the labels by name.
+
+    root               folder that the photos' names are relative to; a photo in a folder that is
+                       named like a label has that label
+    max_accuracy_drop  percentage points of accuracy that ``new`` may lose; None: no limit
+    tolerance          largest difference of a probability, 0..1; None: no limit
+    progress           called after each photo
+
+    A photo on which a model fails, for example with NaN, fails the comparison. Raises ParityError
+    if no photo can be read or a limit can't be applied: what can't be measured has not passed.
+    Raises BundleError for a damaged model.
+    """
+    started = time.perf_counter()
+    same_labels = new.labels == old.labels
+    if tolerance is not None and not same_labels:
+        raise ParityError(
+            "The two models have different labels, so their probabilities can't be compared.",
+            "Leave out --tolerance.",
+        )
+    labels = {*new.labels, *old.labels}
+    truths = [class_folder(path, root, labels) for path in photos]
+    if max_accuracy_drop is not None and not any(truths):
+        raise _no_truth()
+    pairs = _AnswerPairs(same_labels)
+    answers = zip(photos, truths, new.batch(photos), old.batch(photos), strict=True)
+    for path, truth, ours, theirs in track(answers, len(photos), "Comparing photos", progress):
+        pairs.add(path.relative_to(root).as_posix(), truth, ours, theirs)
+    gates = [pairs.photo_gate()]
+    accuracy, largest = pairs.accuracy(), max(pairs.distances, default=None)
+    if pairs.photos == 0 and gates[0].passed:
+        raise ParityError(
+            f"None of {len(photos)} photos can be read, so there is nothing to compare."
+        )
+    if max_accuracy_drop is not None and pairs.photos:
+        gates.append(_accuracy_gate(accuracy, max_accuracy_drop))
+    if tolerance is not None and largest is not None:
+        message = f"they differ by up to {largest:.3g}, {tolerance:g} allowed"
+        gates.append(Finding("probabilities", largest <= tolerance, message))
+    return AgainstResult(
+        new=str(new.path),
+        old=str(old.path),
+        root=root,
+        photos=pairs.photos,
+        unreadable=pairs.unreadable,
+        disagreements=tuple(pairs.disagreements),
+        largest=largest,
+        kl_mean=float(np.mean(pairs.divergences)) if pairs.divergences else None,
+        accuracy=accuracy,
+        unlabelled=pairs.photos - (accuracy.photos if accuracy else 0),
+        gates=tuple(gates),
+        seconds=time.perf_counter() - started,
+    )
+
+
+class _AnswerPairs:
+    """Collects both models' answers, photo by photo.
+
+    distances, divergences  of the probabilities, one a photo; empty if the labels differ
+    """
+
+    def __init__(self, same_labels: bool) -> None:
+        self.photos = 0
+        self.unreadable: dict[str, str] = {}
+        self.disagreements: list[Disagreement] = []
+        self.distances: list[float] = []
+        self.divergences: list[float] = []
+        self._same_labels = same_labels
+        self._unanswered: list[str] = []
+        self._correct: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
+
+    def add(self, photo: str, truth: str | None, new: Answer, old: Answer) -> None:
+        """``truth``: the label of the photo's folder, None if unknown."""
+        if not isinstance(new, Prediction) or not isinstance(old, Prediction):
+            self._add_refusal(photo, new, old)
+            return
+        self.photos += 1
+        if new.label != old.label:
+            answers = (new.label, new.confidence, old.label, old.confidence)
+            self.disagreements.append(Disagreement(photo, *answers, truth))
+        if self._same_labels:
+            self.distances.append(float(np.abs(new.probabilities - old.probabilities).max()))
+            self.divergences.append(kl_divergence(old.probabilities, new.probabilities))
+        if truth is not None:
+            self._correct[truth].append((new.label == truth, old.label == truth))
+
+    def photo_gate(self) -> Finding:
+        """Whether both models answered the same photos."""
+        named, more = self._unanswered[:_MAX_NAMED], len(self._unanswered) - _MAX_NAMED
+        if more > 0:
+            named = [*named, f"and {more:,} more"]
+        message = "; ".join(named) or "both models answer the same photos"
+        return Finding("photos", not named, message)
+
+    def accuracy(self) -> Accuracy | None:
+        """None if no photo lies in a folder that is named like a label."""
+        if not self._correct:
+            return None
+        classes = tuple(
+            ClassAccuracy(label, len(correct), *_shares(correct))
+            for label, correct in sorted(self._correct.items())
+        )
+        everything = [pair for correct in self._correct.values() for pair in correct]
+        return Accuracy(len(everything), *_shares(everything), classes)
+
+    def _add_refusal(self, photo: str, new: Answer, old: Answer) -> None:
+        errors = [
+            (name, answer)
+            for name, answer in (("new", new), ("old", old))
+            if not isinstance(answer, Prediction)
+        ]
+        failures = [one for one in errors if _is_model_failure(one[1])]
+        if len(errors) == 2 and not failures:
+            self.unreadable[photo] = errors[0][1].reason
+            return
+        name, error = (failures or errors)[0]
+        who = "neither model gives an" if len(errors) == 2 else f"only the {name} model gives no"
+        self._unanswered.append(f"{photo}: {who} answer: {error.reason}")
+
+
+def _shares(correct: Sequence[tuple[bool, bool]]) -> tuple[float, float]:
+    """Share of correct labels, 0..1: (new, old)."""
+    new, old = np.mean(correct, axis=0)
+    return float(new), float(old)
+
+
+def _is_model_failure(error: ImageError | PredictionError) -> bool:
+    """Whether the photo itself could be read."""
+    return isinstance(error, PredictionError) or isinstance(error.__cause__, EdgetlError)
+
+
+def _accuracy_gate(accuracy: Accuracy | None, limit: float) -> Finding:
+    if accuracy is None:
+        raise _no_truth()
+    message = (
+        f"from {accuracy.old:.2%} to {accuracy.new:.2%} over {accuracy.photos} photos: "
+        f"{accuracy.drop:.2f} points lost, {limit:g} allowed"
+    )
+    return Finding("accuracy", accuracy.drop <= limit, message)
+
+
+def _no_truth() -> ParityError:
+    return ParityError(
+        "No photo that can be read lies in a folder that is named like a label, "
+        "so accuracy can't be measured.",
+        "With --max-accuracy-drop, name a folder of class folders with --images.",
+    )

@@ -1,0 +1,130 @@
+"""Collects the distances of one runtime from the reference, photo by photo."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetl.parity.comparison.distances import (
+    Percentile999,
+    all_finite,
+    distances,
+    kl_divergence,
+    margin,
+    measure,
+)
+from edgetl.parity.results import Comparison, Decisions, Flip, Gap, RuntimeResult, StageResult
+from edgetl.parity.stages import STAGES, Refusal, Stages
+from edgetl.parity.tolerances import Tolerance
+
+_PERCENTILE_STAGES = ("logits", "probabilities")
+_WORST_PHOTOS = 6
+
+
+class RuntimeTally:
+    """``add`` every photo, at most ``photos`` of them, then read ``result``."""
+
+    def __init__(
+        self,
+        name: str,
+        labels: Sequence[str],
+        tolerance: Tolerance,
+        photos: int,
+        *,
+        judged: bool = True,
+    ) -> None:
+        self._name, self._labels, self._tolerance, self._judged = name, labels, tolerance, judged
+        self._photos: set[str] = set()
+        self._worst: dict[str, Gap] = {}
+        self._samples: dict[str, tuple[Stages, Stages]] = {}
+        self._differing: dict[str, int] = defaultdict(int)
+        self._sizes: dict[str, int] = defaultdict(int)
+        self._percentiles = {stage: Percentile999(photos) for stage in _PERCENTILE_STAGES}
+        self._flips: list[Flip] = []
+        self._comparisons: list[Comparison] = []
+        self._divergences: list[float] = []
+
+    def add(self, photo: str, reference: Stages | Refusal, found: Stages | Refusal) -> None:
+        """Compare one photo. One that both refuse is in agreement, and not counted as compared."""
+        if isinstance(reference, Refusal):
+            if not isinstance(found, Refusal):
+                self._add_refusal(photo, "read, though the reference refuses it")
+            return
+        if isinstance(found, Refusal):
+            self._add_refusal(photo, f"refused ({found.reason}); the reference reads it")
+            return
+        self._photos.add(photo)
+        for stage in STAGES:
+            expected, values = reference.at(stage), found.at(stage)
+            if expected is None or values is None:
+                continue
+            limit = self._tolerance.limit(stage, reference)
+            if self._add_gap(stage, measure(expected, values, limit, photo)):
+                self._samples[stage] = reference, found
+            if stage in self._percentiles and expected.shape == values.shape:
+                self._percentiles[stage].add(distances(expected, values))
+        if reference.probabilities is not None and found.probabilities is not None:
+            self._add_decision(photo, reference.probabilities, found.probabilities)
+
+    def result(self, seconds: float) -> RuntimeResult:
+        """All photos so far, with the verdict: failed if there was nothing to compare."""
+        if not self._worst:
+            return RuntimeResult(self._name, "failed", "It compared no photo.", seconds=seconds)
+        stages = []
+        for stage in STAGES:
+            if stage in self._worst:
+                percentile = self._percentiles.get(stage)
+                p999 = percentile.value() if percentile and percentile.count else None
+                worst, differing = self._worst[stage], self._differing[stage]
+                stages.append(StageResult(stage, worst, differing, self._sizes[stage], p999))
+        decisions = Decisions(
+            compared=len(self._divergences),
+            flips=tuple(self._flips),
+            worst=tuple(self._comparisons),
+            kl_mean=float(np.mean(self._divergences)) if self._divergences else 0.0,
+            kl_max=max(self._divergences, default=0.0),
+        )
+        return RuntimeResult.judge(
+            self._name, len(self._photos), stages, decisions, seconds, judged=self._judged
+        )
+
+    def sample(self, stage: str) -> tuple[Stages, Stages] | None:
+        """The reference's and the runtime's values of the photo that is worst at ``stage``."""
+        return self._samples.get(stage)
+
+    def _add_refusal(self, photo: str, problem: str) -> None:
+        self._photos.add(photo)
+        self._add_gap("decoded", Gap(photo, float("inf"), 0.0, problem, differing=1, size=1))
+
+    def _add_gap(self, stage: str, gap: Gap) -> bool:
+        """Whether this photo is the worst so far."""
+        self._differing[stage] += gap.differing
+        self._sizes[stage] += gap.size
+        if stage in self._worst and gap.excess <= self._worst[stage].excess:
+            return False
+        self._worst[stage] = gap
+        return True
+
+    def _add_decision(self, photo: str, expected: NDArray[Any], found: NDArray[Any]) -> None:
+        self._divergences.append(kl_divergence(expected, found))
+        comparable = expected.shape == found.shape and all_finite(expected, found)
+        best, other = int(expected.argmax()), int(found.argmax())
+        labels = self._label(best), self._label(other)
+        if comparable and best != other:  # NaN has no best class; its stage has failed
+            gap = margin(expected)
+            tie = gap <= self._tolerance.probabilities
+            self._flips.append(Flip(photo, *labels, gap, tie=tie))
+        distance = float(distances(expected, found).max()) if comparable else float("inf")
+        comparison = Comparison(
+            photo, distance, labels[0], float(expected[best]), labels[1], float(found[other])
+        )
+        self._comparisons.append(comparison)
+        self._comparisons.sort(key=lambda one: -one.distance)
+        del self._comparisons[_WORST_PHOTOS:]
+
+    def _label(self, index: int) -> str:
+        return self._labels[index] if index < len(self._labels) else f"output {index}"

@@ -1,0 +1,37 @@
+"""Batch norm: which layers measure their statistics, and over which processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from timm.layers.norm_act import convert_sync_batchnorm
+from torch import nn
+
+from edgetl.errors import TrainingError
+from edgetl.training.models.backbones import Backbone
+from edgetl.training.models.multi_level import with_levels, without_levels
+
+
+def batch_norm_layers(network: nn.Module) -> Iterator[nn.Module]:
+    """The layers that normalise by the statistics of a batch."""
+    return (part for part in network.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm))
+
+
+def require_sync_batch_norm(backbone: Backbone, device: torch.device) -> None:
+    """Raise TrainingError where statistics can't be measured over all processes: on CPUs."""
+    if device.type == "cpu" and next(batch_norm_layers(backbone.module), None) is not None:
+        raise TrainingError(
+            "Batch norm statistics are measured over several processes on GPUs only.",
+            "Train in one process, which uses all cores, or add --no-norm-statistics.",
+        )
+
+
+def sync_batch_norm(backbone: Backbone) -> Backbone:
+    """Have batch norm measure its statistics over all processes, on GPUs."""
+    # torch's own conversion would lose timm's activations. This one still loses the hooks of the
+    # layers that it replaces, through which a head sees earlier levels.
+    levels, bare = backbone.levels, without_levels(backbone)
+    module = convert_sync_batchnorm(bare.module)  # type: ignore[no-untyped-call]
+    return with_levels(replace(bare, module=module), levels)

@@ -1,0 +1,125 @@
+"""``edgetl.export`` from Python: what it returns, reports and refuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgetl.errors import CheckpointError, ExportError
+from edgetl.exporting.export_run import export
+from edgetl.runtime.bundle.bundle_folder import Bundle
+from edgetl.runtime.bundle.model_card import ModelCard
+from edgetl.training.config.run_folder import BEST, METRICS
+from edgetl.training.models.backbones import build
+from edgetl.training.models.checkpoint import Trained, load, save
+
+LABELS = ("blue fish", "green, leaf", "red 花")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, class_folder: Path) -> Path:
+    """A finished run on ``class_folder``."""
+    folder = tmp_path_factory.mktemp("runs") / "pets"
+    folder.mkdir()
+    torch.manual_seed(0)
+    backbone = build("timm/test_resnet", len(LABELS), weights="none")
+    card = ModelCard(LABELS, backbone.spec, "timm/test_resnet", 1.2, data={"val": 15})
+    settings = {"data": str(class_folder), "val_fraction": 0.2}
+    save(Trained(backbone.module.eval(), card, settings), folder / BEST)
+    (folder / METRICS).write_text("{}")
+    return folder
+
+
+def test_the_result_describes_the_bundle(run: Path, tmp_path: Path) -> None:
+    steps: list[tuple[str, int, int]] = []
+    result = export(
+        str(run),
+        tmp_path / "bundle",
+        golden=2,
+        formats=["onnx"],
+        precisions=["fp32", "fp16"],
+        max_accuracy_drop=100,
+        progress=lambda *step: steps.append(step),
+    )
+    assert result.folder == tmp_path / "bundle"
+    bundle = Bundle.open(result.folder)
+    assert result.files == {
+        name: found["bytes"] for name, found in bundle.manifest["files"].items()
+    }
+    assert {"model.onnx", "model.fp16.onnx", "golden/000.jpg"} < set(result.files)
+    assert result.opsets == bundle.manifest["opset"]
+    assert result.golden == len(bundle.golden) == 2
+    assert {"fp32", "fp16"} == set(result.verification)
+    assert result.verification["fp32"].photos == 2 + 3  # and three pictures of noise
+    assert result.precisions["fp16"].photos == 15
+    assert result.precisions["fp16"].accuracy == bundle.manifest["precisions"]["fp16"]["accuracy"]
+    assert result.warnings == ()
+    assert steps[0] == ("Loading PyTorch", 0, 0)
+    assert ("Measuring the accuracy of fp16", 15, 15) in steps
+    with pytest.raises(FrozenInstanceError):
+        result.golden = 3
+
+
+def test_golden_photos_may_come_from_a_folder(
+    run: Path, tmp_path: Path, photo_folder: Path
+) -> None:
+    result = export(run, tmp_path / "bundle", golden=photo_folder, formats=["torchscript"])
+    assert result.golden == len(list(photo_folder.iterdir()))
+    assert result.opsets == {}
+    assert set(result.verification) == {"torchscript"}
+
+
+def test_a_folder_without_photos_is_an_error(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ExportError, match="There are no photos in"):
+        export(run, tmp_path / "bundle", golden=tmp_path / "empty")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_an_unfinished_run_is_exported_with_a_warning(run: Path, tmp_path: Path) -> None:
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    (unfinished / BEST).write_bytes((run / BEST).read_bytes())
+    result = export(unfinished, tmp_path / "bundle", golden=0, formats=["torchscript"])
+    assert len(result.warnings) == 1 and "is not finished" in result.warnings[0]
+
+
+def test_a_warning_about_the_photos_is_not_lost_if_the_accuracy_is_refused(
+    run: Path, tmp_path: Path
+) -> None:
+    trained = load(run)
+    card = replace(trained.card, data={"val": 16})
+    save(replace(trained, card=card), tmp_path / BEST)
+    (tmp_path / METRICS).write_text("{}")
+    with pytest.raises(ExportError, match="points of accuracy") as caught:
+        export(
+            tmp_path,
+            tmp_path / "bundle",
+            golden=0,
+            formats=["onnx"],
+            precisions=["fp16"],
+            max_accuracy_drop=-101,
+        )
+    assert ["the run had 16" in note for note in caught.value.__notes__] == [True]
+
+
+def test_a_bundle_is_not_written_into_the_data_folder(run: Path, class_folder: Path) -> None:
+    with pytest.raises(CheckpointError, match="inside the folder of the photos"):
+        export(run, class_folder / "exported", golden=0)
+    assert not (class_folder / "exported").exists()
+
+
+def test_an_unknown_format_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'tflite' is none of"):
+        export(run, tmp_path / "bundle", golden=0, formats=["tflite"])
+
+
+def test_importing_it_does_not_import_torch() -> None:
+    code = "import sys, edgetl.exporting.export_run; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr

@@ -176,7 +176,8 @@ def make_setup(
 
 
 def context_of(settings: TrainSettings, processes: Processes, folder: Path) -> RunContext:
-    return RunContext(settings, folder, processes, RecordingListener(Listener()), time.monotonic())
+    listener = RecordingListener(Listener())
+    return RunContext(settings, folder, processes, listener, time.monotonic())
 
 
 def report(name: str, rate: float, whole: float | None = None, remark: str = "") -> float:

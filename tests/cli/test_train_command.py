@@ -175,8 +175,8 @@ sys.exit(0 if result.exit_code in (1, 2) else f"exit {result.exit_code}")
         (["--resume", "FILE"], "USED"),
         (["DATA", "-o", "FILE"], "is a file"),
         (["DATA", "-o", "OUT", "--weights", "nowhere.pth"], "no weights file nowhere.pth"),
-        (["DATA", "-o", "OUT", "--weights", "DATA"], "is a folder, and no file of weights"),
-        (["DATA", "-o", "OUT", "--weights", "MODEL"], "is no file of weights"),
+        (["DATA", "-o", "OUT", "--weights", "DATA"], "is a folder, and not a file of weights"),
+        (["DATA", "-o", "OUT", "--weights", "MODEL"], "is not a file of weights"),
         (["PARTS", "-o", "OUT", "--val-fraction", "0.5"], "no effect where there is a folder val/"),
         (
             ["DATA", "-o", "OUT", "--feature-cache", "INSIDE"],

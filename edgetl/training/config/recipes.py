@@ -105,7 +105,7 @@ def _refuse_contradictions(settings: TrainSettings, given: Mapping[str, Any]) ->
         )
     if "feature_cache" in given and not settings.has_effect("feature_cache"):
         raise TrainingError(
-            f"--feature-cache has no effect without --warm-head or --optimizer {SOLVER}.",
+            f"--feature-cache: no effect without --warm-head or --optimizer {SOLVER}.",
             "Leave it out, or add one of them.",
         )
     unused = {name: value for name, value in given.items() if not settings.has_effect(name)}

@@ -21,7 +21,6 @@ REPORT = "report.html"
 VALIDATION_TABLE = "validation.csv"
 LABEL_ISSUES_TABLE = "doubtful.csv"
 EVENTS = "tensorboard"
-HEAD_ONLY = "solved"
 RATES, RATES_PLOT = "lr.csv", "lr.png"  # of --find-lr; a run may start beside them
 _FILES = (BEST, LAST, HISTORY, METRICS, REPORT, VALIDATION_TABLE, LABEL_ISSUES_TABLE)
 
@@ -139,7 +138,7 @@ def candidate_name(key: str) -> str:
 
     Until then, the state in ``LAST`` does not know of them, and a killed run goes on without them.
 
-    key  tells candidates apart: ``TrainState.kept``, or ``HEAD_ONLY`` in a run without epochs
+    key  tells candidates apart: ``TrainState.candidate``
     """
     return f".{BEST}.{key}"
 

@@ -33,7 +33,7 @@ def finalize(
     logits: NDArray[np.float32],
     *,
     label_issues: Sequence[LabelIssue],
-    scores: Sequence[CVScore] = (),
+    head_scores: Sequence[CVScore] = (),
     history: Sequence[Mapping[str, Any]] = (),
     earlier_seconds: float = 0.0,
 ) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def finalize(
 
     trained          the kept weights; their card knows the epoch
     logits           float32 [N, classes] of ``trained`` for the validation photos
-    scores, history  for the report: a fitted head's, and the epochs'
+    head_scores, history  for the report: a fitted head's, and the epochs'
     earlier_seconds  that earlier parts of an interrupted run took
 
     The metrics are written last: a run that has them is complete. After an interruption, this can
@@ -80,7 +80,7 @@ def finalize(
         train_counts=folders.train_counts,
         settings=_effective(context.settings, folders),
         history=history,
-        head_trials=[(score.C, score.loss) for score in scores],
+        head_trials=[(score.C, score.loss) for score in head_scores],
         label_issues=[(folders.train[row], label, sure) for row, label, sure in label_issues],
         warnings=context.listener.notes,
     )

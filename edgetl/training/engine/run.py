@@ -186,7 +186,7 @@ def _train_head(context: RunContext, folders: ImageFolders, backbone: Backbone) 
             prepared.folders,
             prepared.val_logits,
             label_issues=prepared.head.label_issues,
-            scores=prepared.head.scores,
+            head_scores=prepared.head.scores,
         )
     return TrainResult(context.folder, True, metrics, context.settings)
 

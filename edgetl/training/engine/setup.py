@@ -172,11 +172,12 @@ def prepare_training(
     resumed run, for training photos that were readable when it began.
     """
     settings, processes = context.settings, context.processes
-    if settings.norm_statistics and processes.world_size > 1:
-        require_sync_batch_norm(backbone, processes.device)
     channels_last(backbone.module, processes.device)
     if settings.norm_statistics and processes.world_size > 1:
-        backbone = sync_batch_norm(backbone)
+        require_sync_batch_norm(backbone, processes.device)
+        if processes.device.type == "cuda":
+            # Now, since the new head is random until a fitted or a saved one is put into it.
+            backbone = sync_batch_norm(backbone)
     aspect = typical_aspect(folders.train)
     fitted_head = settings.warm_head and backbone.has_linear_head
     prepared: PreparedHead | None = None
@@ -287,7 +288,7 @@ def _store_training(
             device=processes.device,
             interpolation=decode.spec.interpolation,
         )
-    decoded = decode_all(
+    mine = decode_all(
         samples,
         decode,
         room,
@@ -296,7 +297,7 @@ def _store_training(
         step="Decoding training photos",
         progress=context.listener.progress,
     )
-    return gather_decoded(decoded, processes)
+    return gather_decoded(mine, processes)
 
 
 def _find_unreadable(context: RunContext, folders: ImageFolders) -> Mapping[Path, str]:

@@ -51,7 +51,7 @@ def choose_resize(
         return backbone, None
     candidates = {"cropped": backbone, "whole": whole}
     found: dict[str, Features] = {}
-    better = 0.0
+    better_by = 0.0
     for some in _growing_subsets(folders.train):
         for name, candidate in candidates.items():
             found[name] = compute_features(
@@ -61,10 +61,10 @@ def choose_resize(
         readable = [sample for sample in some if sample.path not in unreadable]
         if not readable:
             continue
-        better = _improvement(context, backbone, folders, readable, found)
-        if abs(better) > _SURE:
+        better_by = _improvement(context, backbone, folders, readable, found)
+        if abs(better_by) > _SURE:
             break
-    if not better > _ENOUGH:  # also if it is NaN
+    if not better_by > _ENOUGH:  # also if it is NaN
         return backbone, found["cropped"]
     height, width = whole.size
     context.listener.note(

@@ -112,7 +112,7 @@ def test_a_runs_folder_stands_for_its_weights_and_its_state_or_another_folder_fo
             patch.chdir(tmp_path)
             assert resolve("d", {"weights": word}, cuda=False).weights == word
         assert resolve("d", {}, cuda=False).weights == "auto"
-    with pytest.raises(TrainingError, match="no file of weights") as caught:
+    with pytest.raises(TrainingError, match="not a file of weights") as caught:
         resolve("d", {"weights": str(tmp_path / "last.pt")}, cuda=False)
     assert str(best) in caught.value.hint
     for folder in (".", "/"):

@@ -25,7 +25,7 @@ from edgetl.training.config.run_folder import BEST, LAST
 from edgetl.training.config.run_lock import lock_run_folder
 from edgetl.training.config.settings import TrainSettings
 from edgetl.training.engine import loop as loop_module
-from edgetl.training.engine import setup as setup_module
+from edgetl.training.engine import setup as engine_setup
 from edgetl.training.engine.learner import Learner
 from edgetl.training.engine.run import resume, train
 from edgetl.training.engine.train_state import read_state, write_state
@@ -46,14 +46,14 @@ def test_a_photo_that_changes_while_a_run_is_resumed_is_named(two_parts, tmp_pat
         signal_in_step(patch, 2, signal.SIGINT)
         assert not train(settings, run).finished
     photo, other = sorted((two_parts / "train").rglob("*.png"))[0::15]
-    before, plain = photo.read_bytes(), setup_module.store
+    before, plain = photo.read_bytes(), engine_setup.decode_photos
 
     def meanwhile(*arguments, **options):
         photo.write_bytes(other.read_bytes())
         return plain(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(setup_module, "store", meanwhile)
+        patch.setattr(engine_setup, "decode_photos", meanwhile)
         with pytest.raises(DataError, match=f"{photo.name}: it changed"):
             resume(run)
     photo.write_bytes(before)
@@ -323,12 +323,12 @@ def test_what_was_left_out_when_the_run_began_stays_left_out(two_parts, tmp_path
     with monkeypatch.context() as patch:
         signal_in_step(patch, 3, signal.SIGINT)
         assert not train(settings, tmp_path / "run").finished
-    plain = setup_module._store_training
+    plain = engine_setup._store_training
 
     def otherwise(*arguments):
         return replace(plain(*arguments), unreadable={})
 
-    monkeypatch.setattr(setup_module, "_store_training", otherwise)
+    monkeypatch.setattr(engine_setup, "_store_training", otherwise)
     assert resume(tmp_path / "run").finished
     assert (tmp_path / "run" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
 

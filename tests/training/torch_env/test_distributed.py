@@ -107,14 +107,9 @@ def test_batch_norm_over_processes_on_cpus_is_refused_before_photos_are_decoded(
     together = Processes(torch.device("cpu"), world_size=2)
 
     def prepare(backbone: str) -> None:
-        context = RunContext(
-            replace(settings, backbone=backbone),
-            tmp_path,
-            together,
-            RecordingListener(Listener()),
-            0.0,
-        )
-        prepare_training(context, folders, build_backbone(context.settings, folders.classes))
+        network = build_backbone(replace(settings, backbone=backbone), folders.classes)
+        context = RunContext(settings, tmp_path, together, RecordingListener(Listener()), 0.0)
+        prepare_training(context, folders, network, left_out=frozenset())
 
     with pytest.raises(TrainingError, match="on GPUs only") as refused:
         prepare("timm/test_resnet")
@@ -248,7 +243,8 @@ def test_two_processes_stop_together_and_resume_with_the_same_result(runs, tmp_p
     )
     assert stopped.returncode != 0
     assert "edgetl train --resume" in stopped.stderr
-    assert not read_state(tmp_path / "run")["train_state"]["finished"]
+    standing = read_state(tmp_path / "run")["train_state"]
+    assert not standing["finished"]
     run_two("train", "--resume", str(tmp_path / "run"))
     whole, resumed = weights_of(runs / "two"), weights_of(tmp_path / "run")
     for key in whole:

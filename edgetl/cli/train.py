@@ -26,7 +26,8 @@ from edgetl.training.config.settings import (
     field_types,
     flag,
 )
-from edgetl.training.engine.train import TrainResult, resolve_run, train
+from edgetl.training.engine.train import resolve_run, train
+from edgetl.training.engine.train_result import TrainResult
 
 EVERY_OPTION = f"{__name__}.every_option"
 """Key of ``click.Context.meta``: whether the help shows every option."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
@@ -22,8 +22,10 @@ from edgetl.runtime.images.decode import read_image
 from edgetl.runtime.images.resize import resize_image
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgetl.runtime.bundle.model_card import ModelCard
     from edgetl.runtime.inference.prediction import Prediction
-    from edgetl.runtime.inference.predictor import Predictor
 
 Stage = Literal["files", "decode", "resized", "logits", "probabilities"]
 
@@ -63,7 +65,19 @@ class SelfTest:
         return next((result.stage for result in self.results if result.stage is not None), None)
 
 
-def selftest(predictor: Predictor, *, tolerance: float | None = None) -> SelfTest:
+class TestedPredictor(Protocol):
+    """What the self-test needs of a ``Predictor``, which runs it and so is not imported here."""
+
+    path: Path
+    bundle: Bundle | None
+    card: ModelCard
+    precision: str | None
+    max_pixels: int
+
+    def __call__(self, source: bytes, /) -> Prediction: ...
+
+
+def selftest(predictor: TestedPredictor, *, tolerance: float | None = None) -> SelfTest:
     """Run every golden photo of ``predictor``'s bundle and compare with the answers kept in it.
 
     tolerance  largest difference of a probability, 0..1; None: what the model's precision allows
@@ -99,7 +113,11 @@ def selftest(predictor: Predictor, *, tolerance: float | None = None) -> SelfTes
 
 
 def _test(
-    predictor: Predictor, bundle: Bundle, golden: Golden, answer: GoldenAnswer, tolerance: float
+    predictor: TestedPredictor,
+    bundle: Bundle,
+    golden: Golden,
+    answer: GoldenAnswer,
+    tolerance: float,
 ) -> GoldenResult:
     try:
         content = bundle.read(golden.file)

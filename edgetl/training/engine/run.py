@@ -46,7 +46,7 @@ from edgetl.training.engine.setup import (
     prepare_training,
     training_processes,
 )
-from edgetl.training.engine.train import TrainResult
+from edgetl.training.engine.train_result import TrainResult
 from edgetl.training.engine.train_state import TrainState, read_state
 from edgetl.training.head.head_preparation import prepare_head
 from edgetl.training.head.label_issues import LabelIssue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -19,23 +18,7 @@ from edgetl.training.config.recipes import resolve
 from edgetl.training.config.run_folder import require_free, require_resumable
 from edgetl.training.config.settings import OPTIONS, TrainSettings, flag
 from edgetl.training.engine.run_photos import find_photos, refuse_among_photos
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """How a training run ended.
-
-    folder    the run folder: best.safetensors, report.html, metrics.json and more
-    finished  False if Ctrl-C or SIGTERM stopped the run; ``train(resume=folder)`` continues it
-    metrics   the content of metrics.json: accuracy, loss, epoch, temperature, classes and more.
-              Empty if the run is not finished, and in torchrun's processes other than the first
-    settings  the value of every option, as the recipe, the device and the defaults completed them
-    """
-
-    folder: Path
-    finished: bool
-    metrics: Mapping[str, Any]
-    settings: TrainSettings
+from edgetl.training.engine.train_result import TrainResult
 
 
 @explain_missing_packages("Training")

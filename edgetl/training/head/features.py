@@ -106,13 +106,14 @@ def weights_fingerprint(backbone: Backbone) -> str:
 
 def _recipe(backbone: Backbone, device: torch.device) -> dict[str, Any]:
     """Everything but the photo that a feature depends on."""
+    installed = package_versions(*_PACKAGES)
     return {
         "backbone": backbone.name,
         "weights": weights_fingerprint(backbone),
         "levels": backbone.levels,
         "spec": backbone.spec.to_dict(),
         "device": device.type,
-        "versions": package_versions(*_PACKAGES),
+        "versions": {package: installed.get(package) for package in _PACKAGES},
     }
 
 

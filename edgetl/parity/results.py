@@ -223,6 +223,7 @@ class CheckResult:
 
     @property
     def passed(self) -> bool:
+        """Whether the bundle is whole, and every runtime that ran agrees with the network."""
         return not self.failures
 
     @property
@@ -311,6 +312,7 @@ class AgainstResult:
 
     @property
     def passed(self) -> bool:
+        """Whether every gate is met; without limits there is none but that both models answer."""
         return all(gate.passed for gate in self.gates)
 
     @property

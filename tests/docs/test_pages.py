@@ -44,7 +44,6 @@ SMALL = {"backbone": "timm/test_resnet", "weights": "none", "image_size": 32}
 """Options of training that a page does not choose itself."""
 OTHER_OPTIONS = {"--help", "--sure", "--once"}
 """Options that click adds, and those of the examples."""
-PYTHON_API = "train" in edgetl.__all__
 
 
 def name_of(page: Path) -> str:
@@ -191,13 +190,7 @@ def kept_small(words: list[str]) -> list[str]:
 
 
 def runnable(page: Path) -> list[CodeBlock]:
-    return [
-        block
-        for block in code_blocks(page)
-        if block.language in RUN
-        and not block.not_run
-        and (PYTHON_API or not re.search(r"edgetl\.(train|export|check)\(", block.text))
-    ]
+    return [block for block in code_blocks(page) if block.language in RUN and not block.not_run]
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if runnable(page)], ids=name_of)
@@ -206,8 +199,7 @@ def test_every_block_runs(
 ) -> None:
     folder = Path(shutil.copytree(prepared, tmp_path / "page", symlinks=True))
     monkeypatch.chdir(folder)
-    if PYTHON_API:
-        monkeypatch.setattr(edgetl, "train", functools.partial(edgetl.train, **SMALL))
+    monkeypatch.setattr(edgetl, "train", functools.partial(edgetl.train, **SMALL))
     reader = Page(folder, tools)
     for block in runnable(page):
         reader.run(block)

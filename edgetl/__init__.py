@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from edgetl.runtime.images.spec import PreprocessSpec
     from edgetl.runtime.inference.prediction import Prediction
     from edgetl.runtime.inference.predictor import Predictor
-    from edgetl.training.engine.train import train
     from edgetl.training.engine.train_result import TrainResult
+    from edgetl.training.engine.train_run import train
 
 # onnxruntime's wheels report their use to Microsoft unless this is set before they are imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -85,7 +85,7 @@ _LAZY = {
     "TrainResult": "edgetl.training.engine.train_result",
     "check": "edgetl.parity.check_model",
     "export": "edgetl.exporting.export_run",
-    "train": "edgetl.training.engine.train",
+    "train": "edgetl.training.engine.train_run",
 }
 
 

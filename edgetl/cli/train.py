@@ -26,8 +26,8 @@ from edgetl.training.config.settings import (
     field_types,
     flag,
 )
-from edgetl.training.engine.train import resolve_run, train
 from edgetl.training.engine.train_result import TrainResult
+from edgetl.training.engine.train_run import resolve_run, train
 
 EVERY_OPTION = f"{__name__}.every_option"
 """Key of ``click.Context.meta``: whether the help shows every option."""

@@ -88,7 +88,7 @@ def test_looking_for_photos_is_part_of_the_time(class_folder, tmp_path, monkeypa
         late[0] = 1000.0
         return find_photos(*arguments)
 
-    monkeypatch.setattr("edgetl.training.engine.train.find_photos", slow)
+    monkeypatch.setattr("edgetl.training.engine.train_run.find_photos", slow)
     monkeypatch.setattr("time.monotonic", lambda: plain() + late[0])
     result = edgetl(
         "train", class_folder, "-o", tmp_path / "run", *SMALL, "--epochs", 9, "--max-time", 10

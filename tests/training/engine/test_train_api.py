@@ -1,4 +1,4 @@
-"""``edgetl.training.engine.train.train``: the command's options as keyword arguments."""
+"""``edgetl.training.engine.train_run.train``: the command's options as keyword arguments."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from helpers.training_runs import Notebook, signal_in_step
 
 from edgetl.errors import CheckpointError, DataError, TrainingError
-from edgetl.training.engine import train as train_module
-from edgetl.training.engine.train import train
+from edgetl.training.engine import train_run
+from edgetl.training.engine.train_run import train
 from edgetl.training.torch_env import distributed
 
 TINY = {"backbone": "timm/test_resnet", "weights": "none", "device": "cpu", "workers": 1}
@@ -110,8 +110,8 @@ def test_the_strategy_is_resolved_as_the_command_does(
 
     found = torch.device("cuda" if gpu else "cpu")
     monkeypatch.setattr(distributed, "choose_device", lambda name: found)
-    settings, folders = train_module.resolve_run(
-        two_parts, tmp_path / "run", {}, train_module.as_listener(None)
+    settings, folders = train_run.resolve_run(
+        two_parts, tmp_path / "run", {}, train_run.as_listener(None)
     )
     assert settings.strategy == strategy and len(folders.classes) == 2
 
@@ -120,7 +120,7 @@ def test_neither_the_import_nor_a_wrong_call_loads_torch(two_parts, tmp_path):
     program = f"""
 import sys
 from edgetl.errors import EdgetlError
-from edgetl.training.engine.train import train
+from edgetl.training.engine.train_run import train
 for options in ({{"epochs": -1}}, {{"class_weights": True, "balanced": True}}):
     try:
         train({str(two_parts)!r}, "run", **options)

@@ -175,7 +175,7 @@ sys.exit(0 if result.exit_code in (1, 2) else f"exit {result.exit_code}")
         (["--resume", "FILE"], "USED"),
         (["DATA", "-o", "FILE"], "is a file"),
         (["DATA", "-o", "OUT", "--weights", "nowhere.pth"], "no weights file nowhere.pth"),
-        (["DATA", "-o", "OUT", "--weights", "DATA"], "is a folder, and not a file of weights"),
+        (["DATA", "-o", "OUT", "--weights", "DATA"], "is a folder, not a file of weights"),
         (["DATA", "-o", "OUT", "--weights", "MODEL"], "is not a file of weights"),
         (["PARTS", "-o", "OUT", "--val-fraction", "0.5"], "no effect where there is a folder val/"),
         (
@@ -222,7 +222,7 @@ def test_commands_to_go_on_with_can_be_pasted(class_folder, tmp_path):
     ]
     again = edgetl("train", class_folder, "-o", run, *SMALL)
     assert again.exit_code == 1 and "holds a run already" in again.output
-    assert shlex.split(train_module._how_to_go_on(run).removeprefix("Go on with: "))[-1] == str(run)
+    assert shlex.split(train_module._how_to_resume(run).removeprefix("Go on with: "))[-1] == str(run)
 
 
 def test_a_class_that_is_hardly_recognised_is_named_beside_the_accuracy(capsys):
@@ -231,9 +231,9 @@ def test_a_class_that_is_hardly_recognised_is_named_beside_the_accuracy(capsys):
         {"label": "dog\n", "recall": 0.25, "photos": 4},
     ]
     classes.append({"label": "nobody", "recall": None, "photos": 0})
-    train_module._tell_of_the_weakest({"accuracy": 0.95, "classes": classes})
+    train_module._print_weakest_class({"accuracy": 0.95, "classes": classes})
     assert capsys.readouterr().out == "Weakest class: dog\\n, 25.0% of its 4 photos recognised\n"
-    train_module._tell_of_the_weakest({"accuracy": 0.34, "classes": classes})
+    train_module._print_weakest_class({"accuracy": 0.34, "classes": classes})
     assert capsys.readouterr().out == ""
 
 

@@ -121,7 +121,7 @@ def test_clipping_bounds_the_whole_gradient_not_each_number(two_parts):
         batch = SimpleNamespace(
             images=torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)),
             labels=torch.tensor([0, 1, 0, 1]),
-            share=SimpleNamespace(borrowed=0),
+            shard=SimpleNamespace(borrowed=0),
         )
         learner.step(0, 0, iter([batch]), 1, 4)
         steps = [
@@ -161,7 +161,7 @@ def test_class_weights_mean_the_same_in_batches_of_any_size(two_parts):
             zip(images.split(size), labels.split(size), strict=True)
         ):
             batch = SimpleNamespace(
-                images=pictures, labels=classes, share=SimpleNamespace(borrowed=0)
+                images=pictures, labels=classes, shard=SimpleNamespace(borrowed=0)
             )
             learner.step(0, step, iter([batch]), 1, size)
         moved[size] = (backbone.module.fc.bias.detach() - start) * size
@@ -178,7 +178,7 @@ def test_a_rate_that_is_set_keeps_the_proportions_of_the_layers(two_parts):
         Processes(torch.device("cpu")),
     )
     before = [group["lr"] for group in learner._optimizer.param_groups]
-    learner.set_rate(0.5)
+    learner.set_lr(0.5)
     after = [group["lr"] for group in learner._optimizer.param_groups]
     assert len(set(before)) > 2 and min(before) == pytest.approx(0.001)
     assert after == pytest.approx([50 * rate for rate in before])

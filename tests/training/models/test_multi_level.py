@@ -21,7 +21,7 @@ from edgetl.training.config.run_folder import BEST
 from edgetl.training.engine.run import resume, train
 from edgetl.training.engine.train_state import read_state
 from edgetl.training.evaluation.validation import Scores
-from edgetl.training.head import head_solver as solve
+from edgetl.training.head import head_preparation
 from edgetl.training.head.linear_head import Head, fit_head, improvement
 from edgetl.training.models import checkpoint
 from edgetl.training.models.backbones import build
@@ -181,7 +181,7 @@ def always_levels(monkeypatch):
     def wide(*args, widths=(), **values):
         return fit_head(*args, **values)
 
-    monkeypatch.setattr(solve, "fit_head", wide)
+    monkeypatch.setattr(head_preparation, "fit_head", wide)
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def test_weights_half_way_are_kept_if_they_are_better(
     ).metrics
     assert metrics["midway"]
     learner, kept = read_state(tmp_path / "run")["learner"], weights_of(tmp_path / "run")
-    start, end = learner["midway"], learner["average"]["network"]
+    start, end = learner["interpolation"], learner["average"]["network"]
     assert not all(torch.equal(start[name], end[name]) for name in start)
     assert kept.keys() == start.keys()
     for name, value in kept.items():
@@ -248,7 +248,8 @@ def test_the_heads_confidence_minimises_the_loss_of_training(class_weights):
     known = SimpleNamespace(
         of=lambda samples: features[[int(sample.path.name) for sample in samples]]
     )
-    softened = solve._softened(head, known, samples, class_weights, 0.2)
+    # Private: a whole run would be needed to see what it does.
+    softened = head_preparation._soften(head, known, samples, class_weights, 0.2)
     ratio = float(np.linalg.norm(head.weight) / np.linalg.norm(softened.weight))
 
     def loss_at(temperature: float) -> float:

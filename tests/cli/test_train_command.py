@@ -222,7 +222,8 @@ def test_commands_to_go_on_with_can_be_pasted(class_folder, tmp_path):
     ]
     again = edgetl("train", class_folder, "-o", run, *SMALL)
     assert again.exit_code == 1 and "holds a run already" in again.output
-    assert shlex.split(train_module._how_to_resume(run).removeprefix("Go on with: "))[-1] == str(run)
+    command = train_module._how_to_resume(run).removeprefix("Go on with: ")
+    assert shlex.split(command)[-1] == str(run)
 
 
 def test_a_class_that_is_hardly_recognised_is_named_beside_the_accuracy(capsys):

@@ -74,7 +74,7 @@ __all__ = [
     "train",
 ]
 
-# Loaded at first use, so that `edgetl --help` costs no numpy and no onnxruntime.
+# Loaded at first use, so that `import edgetl` costs no numpy and no onnxruntime.
 _LAZY = {
     "AgainstResult": "edgetl.parity.results",
     "CheckResult": "edgetl.parity.results",

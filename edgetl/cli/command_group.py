@@ -17,7 +17,7 @@ COMMANDS = ("bench", "check", "data", "export", "info", "predict", "selftest", "
 
 
 class CommandGroup(click.Group):
-    """A group that imports only the command asked for, and shows the library's errors."""
+    """A group that imports a command when it is needed, and shows the library's errors."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

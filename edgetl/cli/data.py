@@ -31,7 +31,9 @@ _json_option = click.option(
     "--json", "json_file", type=ReportFile(), help="Also write everything to FILE as JSON."
 )
 _threads_option = click.option(
-    "--threads", type=click.IntRange(1, 256), help="Photos decoded at a time (default: one a core)."
+    "--threads",
+    type=click.IntRange(1, 256),
+    help="Photos decoded at a time. [default: one per core]",
 )
 
 

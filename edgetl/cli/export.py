@@ -21,7 +21,7 @@ from edgetl.exporting.export_run import (
     export,
 )
 from edgetl.runtime.bundle.bundle_folder import DEFAULT_FORMATS, DEFAULT_PRECISION, FORMATS
-from edgetl.runtime.images.discovery import find_images
+from edgetl.runtime.images.discovery import walk_images
 from edgetl.system.shell import shell_word
 
 _MAX_CLASSES, _MAX_LAYERS = 10, 3  # shown; the manifest has all
@@ -31,7 +31,7 @@ def _number_or_folder(context: click.Context, option: click.Parameter, value: st
     if value.isdecimal():
         return int(value)
     # An empty name would be the current folder's.
-    if not value or not Path(value).is_dir() or not find_images(value):
+    if not value or not Path(value).is_dir() or next(walk_images(value), None) is None:
         raise click.UsageError(f"--golden {value}: give a number, or a folder with photos in it.")
     return Path(value)
 
@@ -83,7 +83,7 @@ def _number_or_folder(context: click.Context, option: click.Parameter, value: st
     type=click.IntRange(min=1),
     default=DEFAULT_CALIBRATION,
     show_default=True,
-    help="How many training photos show int8 the range of each value.",
+    help="How many training photos to calibrate int8 with.",
 )
 @click.option(
     "--max-accuracy-drop",

@@ -49,7 +49,7 @@ class _ProgressLine:
         now = time.monotonic()
         if step != self._step:
             self._step, self._first, self._start = step, done, now
-        elif now - self._drawn < _DRAW_SECONDS and done != total:
+        elif now - self._drawn < _DRAW_SECONDS and not 0 < done == total:
             return
         self._drawn = now
         rate = (done - self._first) / max(now - self._start, 1e-9)

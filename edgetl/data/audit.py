@@ -216,7 +216,8 @@ def _class_findings(
                 yield DataIssue("error", "classes", f"class {name!r} has no usable photo{where}")
         present = {name: number for name, number in classes.items() if number}
         if present and max(present.values()) >= UNEVEN_RATIO * min(present.values()):
-            small, large = (pick(present, key=present.__getitem__) for pick in (min, max))
+            small = min(present, key=present.__getitem__)
+            large = max(present, key=present.__getitem__)
             numbers = f"{present[large]:,} photos{where}, {small!r} only {present[small]:,}"
             yield DataIssue("warning", "uneven classes", f"{large!r} has {numbers}")
 

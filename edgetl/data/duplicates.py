@@ -22,7 +22,7 @@ _ORIENTATIONS = 8  # of one photo: four rotations, mirrored or not
 class NearDuplicates:
     """Two or more photos that differ in their bytes and look the same.
 
-    digests       theirs
+    digests       SHA-256 of the files' bytes, hex
     rotated       whether some are mirrored or rotated by 90, 180 or 270 degrees
     static_scene  whether they are 30 or more of one class and over half of it. Then they are not
                   copies of one photo, but what a fixed camera or a form produces, and their small

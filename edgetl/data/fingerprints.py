@@ -35,7 +35,7 @@ MIN_CONTRAST = 2.0  # standard deviation, levels of 0..255; flatter photos have 
 # copy, so both orientations are tried.
 _AMBIGUOUS = 0.03
 _HASHED_SIDE = 32  # pixels of the copy whose frequencies are hashed
-_LOWEST = 8  # frequencies a side: 8 × 8 = 64 bits
+_LOWEST = 8  # frequencies per side: 8 × 8 = 64 bits
 _THUMBNAIL_SIDE = 16
 _PART_BITS = 16
 # Photos of one bucket that a photo is compared with: at first, and then in crowded buckets.
@@ -120,7 +120,7 @@ def rotated_duplicate_groups(fingerprints: Sequence[Fingerprint]) -> list[list[i
 
 
 def are_unrotated(groups: Sequence[Sequence[Fingerprint]]) -> bool:
-    """Whether photos of one ``rotated_duplicate_groups`` look the same without being rotated.
+    """Whether the photos of a group of rotated duplicates look the same without being rotated.
 
     groups  the photos by orientation; the first 64 of each are compared
     """

@@ -132,8 +132,8 @@ def scan(root: str | Path, *, val_fraction: float = DEFAULT_VAL_FRACTION) -> Ima
     The split chooses validation photos by the hash of their bytes, and gives each class photos in
     both parts (see ``validation_digests``). Adding, removing or renaming photos moves no other one,
     except in tiny classes, and duplicates are in the same part, so that no validation photo is
-    trained on. Hashing runs at the disk's speed (SHA-256: 1.5 GB/s a core), and leaves the files in
-    the page cache for the decoder.
+    trained on. Hashing runs at the disk's speed (SHA-256: 1.5 GB/s per core), and leaves the files
+    in the page cache for the decoder.
 
     val_fraction  share of photos to validate on, above 0 and below 1; unused if ``root/val`` exists
 
@@ -144,7 +144,8 @@ def scan(root: str | Path, *, val_fraction: float = DEFAULT_VAL_FRACTION) -> Ima
     check_val_fraction(val_fraction)
     parts = data_parts(root)
     if UNSPLIT in parts:
-        classes, samples = _read_classes(root, root)
+        classes, found = _find_photos(root)
+        samples = _hashed(root, found)
         digests: list[list[str]] = [[] for _ in classes]
         for sample in samples:
             digests[sample.label].append(sample.digest)
@@ -160,8 +161,10 @@ def scan(root: str | Path, *, val_fraction: float = DEFAULT_VAL_FRACTION) -> Ima
             raise DataError(f"{root}: no photo fell into the validation part.", hint)
     else:
         _require_same_classes(root, class_names(parts[TRAIN]), class_names(parts[VAL]))
-        classes, train = _read_classes(root, parts[TRAIN])
-        _, val = _read_classes(root, parts[VAL])
+        classes, train_photos = _find_photos(parts[TRAIN])
+        _, val_photos = _find_photos(parts[VAL])
+        # Hashing can take minutes, so it comes after everything that can refuse the folder.
+        train, val = _hashed(root, train_photos), _hashed(root, val_photos)
     for name in (str(root), *classes):
         if (error := name_error(name)) is not None:
             raise error
@@ -237,8 +240,8 @@ def _require_same_classes(root: Path, train: Collection[str], val: Collection[st
     )
 
 
-def _read_classes(root: Path, folder: Path) -> tuple[tuple[str, ...], tuple[Sample, ...]]:
-    """The class names and the photos of one folder of class folders."""
+def _find_photos(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]]]:
+    """The class names of one folder of class folders, and its photos with their labels."""
     names = class_names(folder)
     if (error := too_few_classes(folder, names)) is not None:
         raise error
@@ -246,6 +249,11 @@ def _read_classes(root: Path, folder: Path) -> tuple[tuple[str, ...], tuple[Samp
         (path, label) for label, name in enumerate(names) for path in find_images(folder / name)
     ]
     _require_photos(names, (label for _, label in found), f"no photo in {folder}")
+    return tuple(names), found
+
+
+def _hashed(root: Path, photos: Sequence[tuple[Path, int]]) -> tuple[Sample, ...]:
+    """``photos`` (path, label) with the digests of their contents."""
 
     def read(photo: tuple[Path, int]) -> Sample:
         path, label = photo
@@ -256,7 +264,7 @@ def _read_classes(root: Path, folder: Path) -> tuple[tuple[str, ...], tuple[Samp
             return Sample(path, label, hashlib.sha256(name).hexdigest())
 
     with ThreadPoolExecutor() as pool:
-        return tuple(names), tuple(pool.map(read, found))
+        return tuple(pool.map(read, photos))
 
 
 def _require_photos(

@@ -16,7 +16,12 @@ from edgetl.exporting.photo_selection import (
     golden_photos,
     run_data,
 )
-from edgetl.runtime.bundle.bundle_folder import DEFAULT_FORMATS, DEFAULT_PRECISION
+from edgetl.runtime.bundle.bundle_folder import (
+    DEFAULT_FORMATS,
+    DEFAULT_PRECISION,
+    FORMATS,
+    ONNX_FILES,
+)
 from edgetl.runtime.images.discovery import find_images
 from edgetl.system.missing_package import explain_missing_packages
 from edgetl.system.progress import Progress, no_progress
@@ -61,17 +66,17 @@ def export(
     opset              ONNX opset version; None: the lowest that the network's operators allow
     formats            any of ``onnx``, ``torchscript`` and ``pt2`` (a torch.export program)
     precisions         of the ONNX models: any of ``fp32``, ``fp16`` and ``int8``
-    calibration        number of training photos that show int8 the range of each value
+    calibration        number of training photos to calibrate int8 with
     max_accuracy_drop  percentage points of validation accuracy that a reduced precision may lose
     progress           called with the step, how much of it is done, and of how much
 
     Raises CheckpointError if the run can't be read or ``out`` is in its data folder; ExportError if
     ``out`` holds anything but a bundle, if photos are missing, or if a format can't be written or
-    fails its check; ImageError for a validation photo that can't be read; ValueError for an unknown
-    format or precision, or a negative number. ``out`` is then unchanged.
+    fails its check; DataError if the folder ``golden`` can't be read; ImageError for a validation
+    photo that can't be read; MissingDependencyError if a package of the extra ``train`` is missing;
+    TypeError and ValueError for arguments that can't be used. ``out`` is then unchanged.
     """
-    if isinstance(golden, int) and golden < 0:
-        raise ValueError(f"golden is {golden}; give a number from 0 on, or a folder")
+    _check_arguments(golden, formats, precisions, calibration, max_accuracy_drop)
     progress = progress or no_progress
     progress("Loading PyTorch", 0, 0)
     from edgetl.exporting.bundle_writer import export_bundle
@@ -96,6 +101,7 @@ def export(
         data = run_data(trained.settings, trained.card, "golden photos", OTHER_GOLDEN)
     elif reduces:
         data = run_data(trained.settings, trained.card, "reduced precisions", _FP32_ALONE)
+    golden_files = _golden_photos(golden, data)
     precision_settings = None
     if data and reduces:
         expected = trained.card.data.get("val", len(data.val))
@@ -116,7 +122,7 @@ def export(
                 trained.network,
                 trained.card,
                 out,
-                golden=_golden_photos(golden, data),
+                golden=golden_files,
                 opset=opset,
                 formats=formats,
                 checkpoint=run / BEST if run.is_dir() else run,
@@ -130,6 +136,25 @@ def export(
             error.add_note(warning)
         raise
     return replace(result, warnings=(*warnings, *_agreement_warnings(result)))
+
+
+def _check_arguments(
+    golden: int | str | os.PathLike[str],
+    formats: Sequence[str],
+    precisions: Sequence[str],
+    calibration: int,
+    max_accuracy_drop: float,
+) -> None:
+    if isinstance(formats, str) or isinstance(precisions, str):
+        raise TypeError("formats and precisions take lists of names")
+    if unknown := sorted({*formats} - {*FORMATS} | {*precisions} - {*ONNX_FILES}):
+        raise ValueError(f"{unknown[0]!r} is none of {', '.join((*FORMATS, *ONNX_FILES))}")
+    if isinstance(golden, int) and golden < 0:
+        raise ValueError(f"golden is {golden}; give a number from 0 on, or a folder")
+    if calibration < 1:
+        raise ValueError(f"calibration is {calibration}; it must be at least 1")
+    if not 0 <= max_accuracy_drop <= 100:
+        raise ValueError(f"max_accuracy_drop is {max_accuracy_drop}; it must be within 0..100")
 
 
 def _golden_photos(

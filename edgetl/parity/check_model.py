@@ -83,11 +83,11 @@ def check(
     against            a bundle or .onnx file to compare with; excludes checkpoint and runtimes
     max_accuracy_drop  with ``against``: percentage points of accuracy that ``model`` may lose, on
                        photos in folders that are named like a label; None: no limit
-    progress           called after each photo
+    progress           called with the step, how many photos are done, and of how many
 
     A model that differs or is damaged is a result that has not passed, not an exception. Raises
-    ParityError, DataError, CheckpointError, NoSuchModelError or MissingDependencyError
-    if nothing could be compared.
+    ParityError, DataError, CheckpointError, MissingDependencyError, or BundleError for a model that
+    does not exist, if nothing could be compared; TypeError and ValueError for wrong arguments.
     """
     if isinstance(runtimes, str):
         raise TypeError(f"runtimes takes a list of names: [{runtimes!r}]")

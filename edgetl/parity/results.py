@@ -287,13 +287,13 @@ class Accuracy:
 class AgainstResult:
     """The comparison of two bundles.
 
-    photos       how many photos were compared; 0 if one of the bundles is damaged
+    photos       how many photos both models answered; 0 if a bundle is damaged
     unreadable   name → why, of photos that can't be decoded
     largest      largest difference of a probability, where both have the same labels, else None
     kl_mean      mean KL(old || new) in nats, where both have the same labels, else None
     unlabelled   photos whose folder is no label, so that they don't count for the accuracy
-    gates        conditions: "photos" always, "accuracy" and "probabilities" where a limit was
-                 given; only "bundle" where a bundle is damaged
+    gates        conditions: "photos", and where a limit was given and photos were compared
+                 "accuracy" and "probabilities"; only "bundle" where a bundle is damaged
     """
 
     new: str

@@ -42,13 +42,13 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
 def abandoned_folders(parent: Path, name: str) -> Iterator[Path]:
     """Temporary folders of this ``name`` whose processes were killed, sorted by name.
 
-    So are folders with a suffix after the whole name (".old", say). Each is locked while it is
-    yielded. Nothing is yielded where there are no locks, since it could be in use.
+    Folders whose name has a suffix after that, such as ".old", are included. Each folder is locked
+    while it is yielded. Where there are no locks nothing is yielded: it could be in use.
     """
     made = re.compile(re.escape(_prefix(name)) + r"[a-z0-9_]{8}(\.\w+)?")  # by mkdtemp
     for folder in sorted(parent.glob(f"{glob.escape(_prefix(name))}*")):
-        is_ours = made.fullmatch(folder.name) and not folder.is_symlink() and folder.is_dir()
-        if is_ours and os.name == "posix":
+        is_temporary = made.fullmatch(folder.name) and not folder.is_symlink() and folder.is_dir()
+        if is_temporary and os.name == "posix":
             with suppress(OSError), open_folder(folder) as handle:
                 if try_lock(handle):
                     yield folder

@@ -82,6 +82,6 @@ def run_network(
 def _accuracy_drop(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> float:
     """In percentage points, from whole numbers of correct answers.
 
-    1 of 200 photos is exactly 0.5; the difference of two rounded accuracies would be a hair more.
+    1 of 200 photos is exactly 0.5; a difference of two rounded accuracies could be slightly more.
     """
     return 100 * int(before.sum() - after.sum(dtype=np.int64)) / len(after)

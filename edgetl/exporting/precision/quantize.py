@@ -27,7 +27,7 @@ from edgetl.runtime.bundle.tensor_names import NORMALIZED
 from edgetl.runtime.inference.session import import_onnxruntime
 from edgetl.system.progress import Progress, no_progress, track
 
-MIN_OPSET = 13  # the first whose QuantizeLinear takes one scale a channel
+MIN_OPSET = 13  # the first whose QuantizeLinear takes one scale per channel
 _MIN_ONNXRUNTIME = (1, 18)  # before, its quantizer had other arguments
 _EIGHT_BITS = {"axis": 0, "symmetric": True, "reduce_range": False}
 # Operators with weights, which return to float one by one where int8 is not accurate enough.

@@ -60,8 +60,9 @@ def compare_bundles(
         raise _no_truth()
     pairs = _AnswerPairs(same_labels)
     answers = zip(photos, truths, new.batch(photos), old.batch(photos), strict=True)
-    for path, truth, ours, theirs in track(answers, len(photos), "Comparing photos", progress):
-        pairs.add(path.relative_to(root).as_posix(), truth, ours, theirs)
+    tracked = track(answers, len(photos), "Comparing photos", progress)
+    for path, truth, new_answer, old_answer in tracked:
+        pairs.add(path.relative_to(root).as_posix(), truth, new_answer, old_answer)
     gates = [pairs.photo_gate()]
     accuracy, largest = pairs.accuracy(), max(pairs.distances, default=None)
     if pairs.photos == 0 and gates[0].passed:
@@ -151,8 +152,10 @@ class _AnswerPairs:
             return
         name, error = (failures or errors)[0]
         reason = error.message if isinstance(error, PredictionError) else error.reason
-        who = "neither model gives an" if len(errors) == 2 else f"only the {name} model gives no"
-        self._unanswered.append(f"{photo}: {who} answer: {reason}")
+        subject = (
+            "neither model gives an" if len(errors) == 2 else f"only the {name} model gives no"
+        )
+        self._unanswered.append(f"{photo}: {subject} answer: {reason}")
 
 
 def _shares(correct: Sequence[tuple[bool, bool]]) -> tuple[float, float]:

@@ -28,8 +28,8 @@ def check_bundle_files(subject: Subject) -> tuple[Finding, ...]:
     same = f"as in the checkpoint, in {' and '.join(cards)}"
     for name, compare in (("labels", _labels), ("spec", _spec), ("temperature", _temperature)):
         differences = {file: compare(card, subject.reference) for file, card in cards.items()}
-        told = "; ".join(f"{file}: {text}" for file, text in differences.items() if text)
-        findings.append(Finding(name, not told, told or same))
+        problems = [f"{file}: {text}" for file, text in differences.items() if text]
+        findings.append(Finding(name, not problems, "; ".join(problems) or same))
     return tuple(findings)
 
 

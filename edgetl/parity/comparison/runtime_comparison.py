@@ -125,7 +125,7 @@ class _Reference:
         self._not_finite: list[str] = []
 
     def run(self, photos: Photos) -> list[Stages | Refusal]:
-        """One answer a photo, in order. Raises ParityError where the network fails."""
+        """One answer per photo, in order. Raises ParityError where the network fails."""
         try:
             stages = iter(self._network.run([p for p in photos if isinstance(p, Photo)]))
         except Exception as error:

@@ -122,7 +122,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def run(self, photos: Sequence[Photo | Unreadable]) -> Sequence[Stages | Refusal]:
-        """One result a photo, in order. There are unreadable photos only if ``decodes``."""
+        """One result per photo, in order. There are unreadable photos only if ``decodes``."""
 
     def close(self) -> None:
         """Release what outlives the object: a process, a folder."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _INPUTS = [{name: "tensor(uint8)"} for name in (IMAGES, RESIZED)]
 _OUTPUTS = {LOGITS: "tensor(float)", PROBABILITIES: "tensor(float)"}
-# A max_pixels below this many times the network's input still allows a resize of this size.
+# Times the pixels of the network's input: a resize to so many is allowed whatever max_pixels is.
 _MIN_RESIZE_LIMIT = 16
 # Photos per run on a device that one photo leaves idle. A CPU gains nothing from more than one.
 _GPU_BATCH = 32
@@ -52,7 +52,7 @@ class Predictor:
     threads     threads inside one run of the model; None: one per core
     precision   which of a bundle's models ("fp32", "fp16", "int8"); None: its default
     max_pixels  the largest photo that is decoded, height × width; its resize may take as many, or
-                16 times the network's input if that is more
+                16 times the network's input if that is more, but at most 100 million
 
     One object may be shared by threads. It can be pickled: the model is then loaded again where it
     is unpickled. It also works in a forked process, which must end with ``os._exit``, as those of
@@ -256,11 +256,16 @@ class Predictor:
         self, names: Sequence[str], images: NDArray[np.uint8], threads: int | None
     ) -> list[Prediction | PredictionError]:
         """One result for each of ``images``, uint8 [N, h, w, 3], which errors call ``names``."""
+        self._sessions.get(threads)  # a replaced or damaged model is not a failure on these photos
+        results: list[Prediction | PredictionError] = []
         try:
             outputs = self.run_model(images, threads=threads)
         except BundleError as error:
-            return [PredictionError(name, error.path, error.reason, error.hint) for name in names]
-        results: list[Prediction | PredictionError] = []
+            for name in names:
+                failure = PredictionError(name, error.path, error.reason, error.hint)
+                failure.__cause__ = error
+                results.append(failure)
+            return results
         for name, logits, probabilities in zip(names, *outputs, strict=True):
             if np.isfinite(logits).all() and np.isfinite(probabilities).all():
                 results.append(Prediction(name, self.labels, logits, probabilities))

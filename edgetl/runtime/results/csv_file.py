@@ -37,12 +37,12 @@ class CsvFile(ResultFile):
         try:
             for row in islice(reader, 1, None):
                 if len(row) != len(columns(self.labels)):
-                    raise self._not_ours(reader.line_num, f"{len(row)} columns")
+                    raise self._not_a_result(reader.line_num, f"{len(row)} columns")
                 end = read
                 yield Row(end, row[0], row[1], row[2] != "")
         except csv.Error as error:
             if not (at_end and self._is_one_row(file, end)):
-                raise self._not_ours(reader.line_num, str(error)) from error
+                raise self._not_a_result(reader.line_num, str(error)) from error
 
     def _is_cut_off(self, tail: bytes) -> bool:
         """A row names its model after its source; a tail without a model can be any row's."""

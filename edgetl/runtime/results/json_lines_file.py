@@ -37,4 +37,4 @@ class JsonLinesFile(ResultFile):
                 source, model = plain_name(str(record["source"])), str(record["model"])
                 yield Row(end, source, model, "error" in record)
             except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise self._not_ours(number, repr(error)) from error
+                raise self._not_a_result(number, repr(error)) from error

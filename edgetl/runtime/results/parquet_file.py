@@ -84,7 +84,7 @@ class ParquetFile(JsonLinesFile):
         try:
             with self._open_table() as table:
                 if table.schema_arrow.names != columns(self.labels):
-                    raise self._not_ours(1, "other columns")
+                    raise self._not_a_result(1, "other columns")
                 names = ["source", "model", "error"]
                 for batch in table.iter_batches(_ROWS_IN_MEMORY, columns=names):
                     for row in batch.to_pylist():

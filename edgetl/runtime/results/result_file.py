@@ -71,12 +71,14 @@ class ResultFile(ABC):
         """Read the rows that are there, and position the file after the last whole one."""
         begins = self._file.read(len(self._beginning()))
         if begins != self._beginning()[: len(begins)]:
-            raise self._not_ours(1, "it begins differently")
+            raise self._not_a_result(1, "it begins differently")
         end = self._remember(self._rows(self._file))
         self._file.seek(end)
         rest = self._file.read()
         if not self._is_cut_off(rest):
-            raise self._not_ours(len(self._done) + 1, "its last line is not a row that was cut off")
+            raise self._not_a_result(
+                len(self._done) + 1, "its last line is not a row that was cut off"
+            )
         if rest:  # otherwise the file keeps its modification time
             self._file.truncate(end)
         self._file.seek(end)
@@ -147,7 +149,7 @@ class ResultFile(ABC):
     def _rows(self, file: IO[bytes]) -> Iterator[Row]:
         """The whole rows in ``file``. Raises ResultsError for anything else."""
 
-    def _not_ours(self, line: int, reason: str) -> ResultsError:
+    def _not_a_result(self, line: int, reason: str) -> ResultsError:
         what = "not a result of edgetl predict with this model's labels"
         return ResultsError(f"{self.path}, line {line}: {what} ({reason}).", "Name another file.")
 

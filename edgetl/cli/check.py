@@ -50,7 +50,7 @@ class NothingCompared(click.ClickException):
 )
 @click.option(
     "--runtime",
-    "runtimes",
+    "runtime",
     multiple=True,
     metavar="NAME",
     help="Only this runtime, which must run; repeatable.",
@@ -106,7 +106,7 @@ def command(
       edgetl check exported/pets --images photos/ --html report.html --junit report.xml
       edgetl check exported/new --against exported/old --images DATA/val --max-accuracy-drop 0.5
     """
-    if options["against"] and (options["runtimes"] or options["checkpoint"]):
+    if options["against"] and (options["runtime"] or options["checkpoint"]):
         raise click.UsageError(
             "--against compares two bundles: it takes no --runtime and no --checkpoint."
         )

@@ -233,7 +233,7 @@ class _AccuracyByFolder:
         """Print it to standard error, since standard output is for predictions only."""
         if self._known and self._photos:
             share = f"{self._correct:,} of {self._photos:,} ({self._correct / self._photos:.2%})"
-            click.echo(f"answers that are the name of the photo's folder{which}: {share}", err=True)
+            click.echo(f"accuracy, taking folder names as labels{which}: {share}", err=True)
 
 
 def _show_json(result: Prediction | ImageError | PredictionError, top: int | None) -> None:

@@ -207,8 +207,8 @@ def display() -> Iterator[Listener]:
         return
     from edgetl.cli.train_display import Display
 
-    with Display() as display:
-        yield display
+    with Display() as listener:
+        yield listener
 
 
 @contextmanager

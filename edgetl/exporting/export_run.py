@@ -48,8 +48,8 @@ def export(
     *,
     golden: int | str | os.PathLike[str] = DEFAULT_GOLDEN,
     opset: int | None = None,
-    formats: Sequence[str] = DEFAULT_FORMATS,
-    precisions: Sequence[str] = (DEFAULT_PRECISION,),
+    format: str | Sequence[str] = DEFAULT_FORMATS,
+    precision: str | Sequence[str] = DEFAULT_PRECISION,
     calibration: int = DEFAULT_CALIBRATION,
     max_accuracy_drop: float = DEFAULT_MAX_DROP,
     progress: Progress | None = None,
@@ -64,8 +64,9 @@ def export(
     golden             number of validation photos to include for the device's self-test (0: none),
                        or a folder of photos to include
     opset              ONNX opset version; None: the lowest that the network's operators allow
-    formats            any of ``onnx``, ``torchscript`` and ``pt2`` (a torch.export program)
-    precisions         of the ONNX models: any of ``fp32``, ``fp16`` and ``int8``
+    format             one or several of ``onnx``, ``torchscript`` and ``pt2`` (a torch.export
+                       program); by default the first two
+    precision          of the ONNX models: one or several of ``fp32``, ``fp16`` and ``int8``
     calibration        number of training photos to calibrate int8 with
     max_accuracy_drop  percentage points of validation accuracy that a reduced precision may lose
     progress           called with the step, how much of it is done, and of how much
@@ -74,8 +75,10 @@ def export(
     ``out`` holds anything but a bundle, if photos are missing, or if a format can't be written or
     fails its check; DataError if the folder ``golden`` can't be read; ImageError for a validation
     photo that can't be read; MissingDependencyError if a package of the extra ``train`` is missing;
-    TypeError and ValueError for arguments that can't be used. ``out`` is then unchanged.
+    ValueError for arguments that can't be used. ``out`` is then unchanged.
     """
+    formats = (format,) if isinstance(format, str) else tuple(format)
+    precisions = (precision,) if isinstance(precision, str) else tuple(precision)
     _check_arguments(golden, formats, precisions, calibration, max_accuracy_drop)
     progress = progress or no_progress
     progress("Loading PyTorch", 0, 0)
@@ -145,16 +148,14 @@ def _check_arguments(
     calibration: int,
     max_accuracy_drop: float,
 ) -> None:
-    if isinstance(formats, str) or isinstance(precisions, str):
-        raise TypeError("formats and precisions take lists of names")
     if unknown := sorted({*formats} - {*FORMATS} | {*precisions} - {*ONNX_FILES}):
         raise ValueError(f"{unknown[0]!r} is none of {', '.join((*FORMATS, *ONNX_FILES))}")
     if isinstance(golden, int) and golden < 0:
         raise ValueError(f"golden is {golden}; give a number from 0 on, or a folder")
     if calibration < 1:
         raise ValueError(f"calibration is {calibration}; it must be at least 1")
-    if not 0 <= max_accuracy_drop <= 100:
-        raise ValueError(f"max_accuracy_drop is {max_accuracy_drop}; it must be within 0..100")
+    if not max_accuracy_drop <= 100:  # or NaN
+        raise ValueError(f"max_accuracy_drop is {max_accuracy_drop}; it must be at most 100")
 
 
 def _golden_photos(

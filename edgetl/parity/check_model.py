@@ -25,7 +25,7 @@ def check(
     images: str | Path | None = None,
     *,
     checkpoint: str | Path | None = None,
-    runtimes: Sequence[str] = (),
+    runtime: str | Sequence[str] = (),
     precision: str | None = None,
     tolerance: float | None = None,
     limit: int | None = None,
@@ -55,7 +55,7 @@ def check(
     images: str | Path | None = None,
     *,
     checkpoint: str | Path | None = None,
-    runtimes: Sequence[str] = (),
+    runtime: str | Sequence[str] = (),
     precision: str | None = None,
     tolerance: float | None = None,
     limit: int | None = None,
@@ -75,12 +75,12 @@ def check(
     model              a bundle folder or a lone .onnx file
     images             a folder of photos or one photo; None: the bundle's golden photos
     checkpoint         the trained run; None: the one that the bundle names
-    runtimes           names of the runtimes to compare, each of which must run; none: all that can
+    runtime            one or several runtimes, each of which must run; none: all that can
     precision          "fp32", "fp16" or "int8": which of the bundle's models; what a lone file is
     tolerance          largest difference of a probability, 0..1; None: by precision, and no limit
                        with ``against``
     limit              compare only so many photos, evenly spread
-    against            a bundle or .onnx file to compare with; excludes checkpoint and runtimes
+    against            a bundle or .onnx file to compare with; excludes checkpoint and runtime
     max_accuracy_drop  with ``against``: percentage points of accuracy that ``model`` may lose, on
                        photos in folders that are named like a label; None: no limit
     progress           called with the step, how many photos are done, and of how many
@@ -89,10 +89,9 @@ def check(
     ParityError, DataError, CheckpointError, MissingDependencyError, or BundleError for a model that
     does not exist, if nothing could be compared; TypeError and ValueError for wrong arguments.
     """
-    if isinstance(runtimes, str):
-        raise TypeError(f"runtimes takes a list of names: [{runtimes!r}]")
+    runtimes = (runtime,) if isinstance(runtime, str) else tuple(runtime)
     if against is not None and (runtimes or checkpoint is not None):
-        raise ValueError("against compares two bundles: it takes no runtimes and no checkpoint")
+        raise ValueError("against compares two bundles: it takes no runtime and no checkpoint")
     if max_accuracy_drop is not None and (against is None or not max_accuracy_drop <= 100):
         raise ValueError("max_accuracy_drop takes at most 100 points, and only with against")
     if limit is not None and limit < 1:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edgetl.data import image_folder
 from edgetl.data.audit import audit_folder
 from edgetl.data.image_folder import find_unreadable, scan
 from edgetl.data.layout import falls_into_val, validation_digests
@@ -22,6 +23,14 @@ def test_reads_train_and_val_with_sorted_classes(two_parts):
     assert [sample.label for sample in folders.val] == [0] * 5 + [1] * 4
     assert folders.train[0].path == two_parts / "train/ash/000.png"
     assert folders.warnings == ()
+
+
+def test_a_folder_that_is_refused_is_not_hashed_first(two_parts, monkeypatch):
+    shutil.rmtree(two_parts / "val/brick")
+    (two_parts / "val/brick").mkdir()
+    monkeypatch.setattr(image_folder, "content_digest", lambda _: pytest.fail("hashed a photo"))
+    with pytest.raises(DataError, match=r"no photo in .*val"):
+        scan(two_parts)
 
 
 def test_subfolders_of_a_class_belong_to_it(tmp_path, write_photos):

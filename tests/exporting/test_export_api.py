@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,8 +42,8 @@ def test_the_result_describes_the_bundle(run: Path, tmp_path: Path) -> None:
         str(run),
         tmp_path / "bundle",
         golden=2,
-        formats=["onnx"],
-        precisions=["fp32", "fp16"],
+        format=["onnx"],
+        precision=["fp32", "fp16"],
         max_accuracy_drop=100,
         progress=lambda *step: steps.append(step),
     )
@@ -68,7 +69,7 @@ def test_the_result_describes_the_bundle(run: Path, tmp_path: Path) -> None:
 def test_golden_photos_may_come_from_a_folder(
     run: Path, tmp_path: Path, photo_folder: Path
 ) -> None:
-    result = export(run, tmp_path / "bundle", golden=photo_folder, formats=["torchscript"])
+    result = export(run, tmp_path / "bundle", golden=photo_folder, format="torchscript")
     assert result.golden == len(list(photo_folder.iterdir()))
     assert result.opsets == {}
     assert set(result.verification) == {"torchscript"}
@@ -85,7 +86,7 @@ def test_an_unfinished_run_is_exported_with_a_warning(run: Path, tmp_path: Path)
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
     (unfinished / BEST).write_bytes((run / BEST).read_bytes())
-    result = export(unfinished, tmp_path / "bundle", golden=0, formats=["torchscript"])
+    result = export(unfinished, tmp_path / "bundle", golden=0, format="torchscript")
     assert len(result.warnings) == 1 and "is not finished" in result.warnings[0]
 
 
@@ -101,8 +102,8 @@ def test_a_warning_about_the_photos_is_not_lost_if_the_accuracy_is_refused(
             tmp_path,
             tmp_path / "bundle",
             golden=0,
-            formats=["onnx"],
-            precisions=["fp16"],
+            format=["onnx"],
+            precision=["fp16"],
             max_accuracy_drop=-101,
         )
     assert ["the run had 16" in note for note in caught.value.__notes__] == [True]
@@ -114,11 +115,22 @@ def test_a_bundle_is_not_written_into_the_data_folder(run: Path, class_folder: P
     assert not (class_folder / "exported").exists()
 
 
-def test_an_unknown_format_and_a_negative_number_are_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'tflite' is none of"):
-        export(run, tmp_path / "bundle", golden=0, formats=["tflite"])
-    with pytest.raises(ValueError, match="golden is -1"):
-        export(run, tmp_path / "bundle", golden=-1)
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"format": ["tflite"]}, ValueError, "'tflite' is none of"),
+        ({"format": "tflite"}, ValueError, "'tflite' is none of"),
+        ({"precision": ["int4"]}, ValueError, "'int4' is none of"),
+        ({"golden": -1}, ValueError, "golden is -1"),
+        ({"calibration": 0}, ValueError, "calibration is 0"),
+        ({"max_accuracy_drop": float("nan")}, ValueError, "max_accuracy_drop is nan"),
+    ],
+)
+def test_arguments_that_can_not_be_used_are_refused_before_any_work(
+    tmp_path: Path, arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        export(tmp_path / "no run", tmp_path / "bundle", **arguments)
 
 
 def test_importing_it_does_not_import_torch() -> None:

@@ -35,7 +35,7 @@ def test_a_bundle_is_compared_with_the_run_that_it_names(exported: Exported, pho
     result = check(
         exported.folder,
         photos,
-        runtimes=["onnxruntime-cpu"],
+        runtime=["onnxruntime-cpu"],
         progress=lambda *step: steps.append(step),
     )
     assert isinstance(result, CheckResult) and result.passed, result.failures
@@ -47,7 +47,7 @@ def test_a_bundle_is_compared_with_the_run_that_it_names(exported: Exported, pho
 def test_paths_may_be_text(exported: Exported, photos: Path) -> None:
     photo, run = str(next(photos.rglob("*.png"))), str(exported.run)
     model = str(exported.folder / "model.onnx")
-    result = check(model, photo, checkpoint=run, runtimes=("predictor",), tolerance=0.01)
+    result = check(model, photo, checkpoint=run, runtime=("predictor",), tolerance=0.01)
     assert result.passed and (result.photos, result.tolerance) == (1, 0.01)
 
 
@@ -60,7 +60,7 @@ def test_against_compares_two_exports_by_their_predictions(
 
 
 def test_without_images_the_golden_photos_are_compared(with_golden: Path) -> None:
-    result = check(with_golden, runtimes=["onnxruntime-cpu"])
+    result = check(with_golden, runtime=["onnxruntime-cpu"])
     assert result.passed and (result.photos, result.root) == (3, with_golden)
     assert check(with_golden, against=with_golden).photos == 3
 
@@ -74,7 +74,7 @@ def test_without_images_and_without_golden_photos_nothing_can_be_compared(
 
 
 def test_a_limit_spreads_the_photos_evenly(exported: Exported, photos: Path) -> None:
-    result = check(exported.folder, photos, runtimes=["onnxruntime-cpu"], limit=2)
+    result = check(exported.folder, photos, runtime=["onnxruntime-cpu"], limit=2)
     compared = {comparison.photo for comparison in result.runtimes[0].decisions.worst}
     names = [path.relative_to(photos).as_posix() for path in sorted(photos.rglob("*.png"))]
     assert compared == {names[0], names[7 // 2]}
@@ -104,7 +104,7 @@ def test_what_can_not_be_compared_is_an_exception(
     with pytest.raises(NoSuchModelError, match="int8"):
         check(copied.folder, photos, precision="int8")
     with pytest.raises(ParityError, match="no runtime 'tflite'"):
-        check(copied.folder, photos, runtimes=["tflite"])
+        check(copied.folder, photos, runtime=["tflite"])
     with pytest.raises(CheckpointError, match="There is no checkpoint") as caught:
         check(copied.folder, photos, checkpoint=tmp_path)
     assert caught.value.hint
@@ -119,7 +119,7 @@ def test_what_can_not_be_compared_is_an_exception(
 @pytest.mark.parametrize(
     "options",
     [
-        {"against": "new", "runtimes": ["predictor"]},
+        {"against": "new", "runtime": ["predictor"]},
         {"against": "new", "checkpoint": "run"},
         {"max_accuracy_drop": 1.0},
         {"max_accuracy_drop": 101.0, "against": "new"},
@@ -136,9 +136,9 @@ def test_arguments_without_a_meaning_are_refused(
         check(tmp_path, tmp_path, **options)
 
 
-def test_one_name_is_not_a_list_of_runtimes(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match=r"\['predictor'\]"):
-        check(tmp_path, tmp_path, runtimes="predictor")
+def test_a_single_runtime_may_be_named_without_a_list(exported: Exported, photos: Path) -> None:
+    result = check(exported.folder, photos, runtime="onnxruntime-cpu", limit=1)
+    assert [run.name for run in result.runtimes] == ["onnxruntime-cpu"]
 
 
 def test_importing_it_loads_neither_torch_nor_numpy() -> None:

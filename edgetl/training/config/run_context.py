@@ -22,7 +22,7 @@ class RunContext:
     settings   what to do
     folder     the run folder
     processes  this process among those that train together, and its device
-    listener   what it is told reaches the user from the main process only
+    listener   records the notes; passes everything on, in the main process only
     started    ``time.monotonic()`` when the run, or this part of it, began
     """
 

@@ -162,10 +162,10 @@ def discard_candidates(folder: Path) -> None:
     candidates = candidate_name("*")
     try:
         for path in (*folder.glob(candidates), *folder.glob(f".{candidates}.part")):
-            path.unlink()
-        for name in (*_FILES, RATES, RATES_PLOT):
+            path.unlink(missing_ok=True)
+        for name in _FILES:  # not of --find-lr, which does not lock the folder
             for path in unfinished_writes(folder / name):
-                path.unlink()
+                path.unlink(missing_ok=True)
     except OSError as error:
         raise _unwritable(folder, error) from error
 

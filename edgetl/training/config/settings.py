@@ -26,6 +26,7 @@ _LEAST = {"mixup": 1e-3, "cutmix": 1e-3, "image_size": 16}
 _MOST_SIDE = 2048  # larger photos would not fit into memory
 
 
+# ``needs`` of options for runs with epochs, and for runs that train more than the head.
 _LOOP = ("optimizer", ("sgd", "adam", "adamw"))
 _BODY = ("strategy", ("last-blocks", "full"))
 

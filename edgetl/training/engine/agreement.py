@@ -12,9 +12,9 @@ _SECONDS, _MOST_STEPS = 1.0, 10
 
 
 class Agreement:
-    """Exchanges values among the processes of an epoch: after a second, or a few steps.
+    """Exchanges values between the processes during an epoch: about once a second.
 
-    A process alone is asked after every step, since that costs nothing.
+    At least every ``_MOST_STEPS`` steps; a single process after each step, which costs nothing.
     """
 
     def __init__(self, processes: Processes) -> None:

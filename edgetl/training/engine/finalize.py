@@ -81,14 +81,17 @@ def finalize(
         settings=_effective(context.settings, folders),
         history=history,
         head_trials=[(score.C, score.loss) for score in head_scores],
-        label_issues=[(folders.train[row], label, sure) for row, label, sure in label_issues],
+        label_issues=[
+            (folders.train[row], predicted, confidence)
+            for row, predicted, confidence in label_issues
+        ],
         warnings=context.listener.notes,
     )
     write_report(context.folder, report)
     write_photo_tables(
         context.folder,
         _validation_rows(folders, probabilities),
-        [_row(folders, folders.train[row], label, sure) for row, label, sure in label_issues],
+        [_row(folders, folders.train[issue.photo], *issue[1:]) for issue in label_issues],
     )
     complete = {
         **metrics,

@@ -42,9 +42,10 @@ def snapshot(
     network: nn.Module,
     metrics: Mapping[str, Any],
 ) -> Trained:
-    """A copy of ``network``'s weights on the CPU, with everything that its checkpoint says of them.
+    """What is saved as a checkpoint: a copy of ``network`` on the CPU, its card and settings.
 
-    network  ``backbone``'s, or one averaged from it
+    network  ``backbone``'s module, or an average of its weights
+    metrics  for the card; final ones, or those known so far
     """
     # edgetl may run from a checkout, which has no package metadata.
     versions = {"edgetl": __version__, "python": platform.python_version()}

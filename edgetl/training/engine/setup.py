@@ -62,7 +62,7 @@ def training_processes(settings: TrainSettings) -> Iterator[Processes]:
 
 
 def check_machine(settings: TrainSettings, processes: Processes) -> None:
-    """Raise early the errors that would come after minutes, when an earlier run is gone."""
+    """Raise now the errors that would otherwise come minutes later, after photos are decoded."""
     reduced_type(settings.precision, processes.device)
     if settings.batch_size < processes.world_size and settings.optimizer != SOLVER:
         raise TrainingError(
@@ -127,9 +127,9 @@ def wanted_spec(settings: TrainSettings, published: PreprocessSpec) -> Preproces
     return replace(published, size=(round(rows * factor), round(columns * factor)), crop=side)
 
 
-def note_left_out(folders: ImageFolders, left: ImageFolders, listener: Listener) -> None:
-    """Pass on the warnings that ``left``, ``folders`` without some photos, has gained."""
-    for sentence in left.warnings[len(folders.warnings) :]:
+def note_left_out(folders: ImageFolders, readable: ImageFolders, listener: Listener) -> None:
+    """Note the new warnings of ``readable``, which is ``folders`` without some photos."""
+    for sentence in readable.warnings[len(folders.warnings) :]:
         listener.note(sentence)
 
 
@@ -161,7 +161,7 @@ def prepare_training(
     *,
     left_out: Collection[str] | None = None,
 ) -> TrainingSetup:
-    """Fit the head that training starts from, and decode every photo once.
+    """Fit the head that training starts from, and decode the photos, if there is room for them.
 
     left_out  for a run that is resumed, the digests of the training photos that could not be read
               when it began. They are left out again, even if they can be read now: decoders differ
@@ -244,7 +244,7 @@ def _sampler(folders: ImageFolders, settings: TrainSettings, processes: Processe
         processes=processes.world_size,
         mixed=settings.mixup > 0 or settings.cutmix > 0,
         # Several processes measure batch norm together, one alone needs two photos to do so.
-        least=2 if settings.norm_statistics and processes.world_size == 1 else 1,
+        min_per_process=2 if settings.norm_statistics and processes.world_size == 1 else 1,
     )
 
 
@@ -321,6 +321,6 @@ def _loader(
     builder = BatchBuilder(labels, augmentation, Normalizer(decode.spec, context.device))
     if stored is None:
         return FileLoader(readable.train, decode, builder, context.device, _threads(context))
-    left = {sample.path for sample in readable.train}
-    rows = [row for row, sample in enumerate(stored_folders.train) if sample.path in left]
+    paths = {sample.path for sample in readable.train}
+    rows = [row for row, sample in enumerate(stored_folders.train) if sample.path in paths]
     return CachedLoader(stored, np.array(rows, np.int64), builder, context.device)

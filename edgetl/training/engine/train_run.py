@@ -50,6 +50,7 @@ def train(
     Raises TypeError for an unknown option and for arguments that don't belong together;
     TrainingError for a value that can't be used, or options that have no effect; DataError for
     photos that can't be trained on; CheckpointError for a run folder that can't be used;
+    RuntimeUnavailableError for a device that is not there, or can't do what was asked of it;
     MissingDependencyError if torch or another package of the extra ``train`` is missing.
     """
     started = time.monotonic()

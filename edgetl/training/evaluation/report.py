@@ -262,7 +262,7 @@ def _head_curve(data: ReportData) -> list[tuple[str, Any]]:
     best = min(trials, key=lambda trial: trial[1])[0]
     drawing = plots.line_plot(
         "head",
-        {"loss": ([strength for strength, _ in trials], [loss for _, loss in trials])},
+        {"loss": ([C for C, _ in trials], [loss for _, loss in trials])},
         x="C, inverse strength of the regularisation",
         y="cross-validated log loss",
         log_x=True,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from edgetl.data.image_folder import ImageFolders, Sample
+from edgetl.errors import EdgetlError
 from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.settings import SOLVER
 from edgetl.training.head.features import Features
@@ -101,15 +102,22 @@ def prepare_shared_head(
     context: RunContext, backbone: Backbone, folders: ImageFolders
 ) -> PreparedHead:
     """``prepare_head`` in the main process, its result in all. Every process must call it."""
-    prepared, shared = None, None
+    prepared: PreparedHead | None = None
+    shared: Any = None
+    failure: EdgetlError | None = None
     if context.processes.is_main:
-        prepared = prepare_head(context, backbone, folders)
-        chosen = prepared.backbone
-        shared = chosen.spec, chosen.levels, prepared.head, dict(prepared.unreadable)
-    shared = context.processes.all_gather(shared)[0]
+        try:
+            prepared = prepare_head(context, backbone, folders)
+        except EdgetlError as error:
+            failure = error
+        else:
+            chosen = prepared.backbone
+            shared = chosen.spec, chosen.levels, prepared.head, dict(prepared.unreadable)
+    shared, failure = context.processes.all_gather((shared, failure))[0]
+    if failure is not None:  # in every process, or the others would wait for the main one
+        raise failure
     if prepared is not None:
         return prepared
-    assert shared is not None
     spec, levels, head, unreadable = shared
     backbone = replace(with_levels(backbone, levels), spec=spec)
     _put_into(backbone, head)
@@ -123,9 +131,9 @@ def _soften(
     class_weights: torch.Tensor | None,
     smoothing: float,
 ) -> Head:
-    """Divide the head's logits so that it is no surer than smoothed targets reward.
+    """Divide the head's logits by the temperature that suits smoothed targets best.
 
-    A surer head has large losses at first; to lower them, training undoes what the network knows.
+    A more confident head has large losses at first, and lowering these would undo pretraining.
     """
     classes, width = head.weight.shape
     some = samples[:: 1 + len(samples) * classes // _ENOUGH_LOGITS]

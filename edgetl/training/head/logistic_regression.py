@@ -28,7 +28,7 @@ class LogisticRegression:
     classes: int
 
     def subset(self, rows: Tensor) -> LogisticRegression:
-        """The same for some of the photos. rows: int64 or bool."""
+        """The same for some of the photos. rows: int64."""
         return LogisticRegression(
             self.values[rows], self.targets[rows], self.weights[rows], self.classes
         )

@@ -22,9 +22,8 @@ from edgetl.training.torch_env.distributed import Processes
 # Pillow may first shrink in whole steps, down to this many times the size: faster on large photos.
 _REDUCING_GAP = 3.0
 
-DecodedPhoto = tuple[
-    NDArray[np.uint8], float
-]  # pixels [h, w, 3]; width / height of the file's photo
+DecodedPhoto = tuple[NDArray[np.uint8], float]
+"""Pixels [h, w, 3]; width / height of the original photo."""
 Decode = Callable[[Sample], DecodedPhoto]
 
 
@@ -97,7 +96,7 @@ def decode_photos(
 
     part     (k, n): only every n-th photo, from the k-th on; other processes fill the rest
     threads  photos decoded at a time
-    step     what ``progress`` is told is being done
+    step     what ``progress`` is called with
     """
     photos = DecodedPhotos.empty(out)
     rows = range(part[0], len(samples), part[1])

@@ -1,4 +1,4 @@
-"""Which photo comes when: each epoch's order, cut into batches, the same whoever asks and when.
+"""The order of the photos in each epoch, cut into batches; it depends only on the seed.
 
 Any batch of a run can be computed without the ones before it, so an interrupted run goes on with
 the photos that would have come next.
@@ -44,7 +44,7 @@ class Sampler:
     balanced    draw with replacement, so that each class is equally frequent
     processes   how many each batch is split between
     mixed       photos are mixed with the one before them, whichever process has that
-    least       photos that each process needs in a batch: batch norm can't measure a single one
+    min_per_process  photos of a batch that each process needs: batch norm can't measure one
 
     A last batch with fewer photos than that is left out.
     """
@@ -59,7 +59,7 @@ class Sampler:
         balanced: bool = False,
         processes: int = 1,
         mixed: bool = False,
-        least: int = 1,
+        min_per_process: int = 1,
     ) -> None:
         self.labels = np.asarray(labels, np.int64)
         self._batch_size, self._accumulate = batch_size, accumulate
@@ -68,7 +68,7 @@ class Sampler:
         self._processes = processes
         self._borrowed = int(mixed and processes > 1)
         full, rest = divmod(len(labels), batch_size)
-        self.batches = full + (rest >= least * processes) or 1
+        self.batches = full + (rest >= min_per_process * processes) or 1
         self._order = lru_cache(maxsize=2)(self._draw_order)
 
     def _draw_order(self, epoch: int) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ class Trainable:
     norm_statistics  whether batch norm in the trained part measures its statistics again. A few
                      hundred photos of a few classes have other statistics than the photos of the
                      pretraining: measuring them batch by batch undoes much of what the backbone
-                     knows (the accuracy of a solved head fell from 100 % to 77 %).
+                     knows (the accuracy of a fitted head fell from 100 % to 77 %).
     """
 
     def __init__(

@@ -25,7 +25,7 @@ def full_precision() -> Iterator[None]:
 
 @contextmanager
 def deterministic_algorithms(wanted: bool) -> Iterator[None]:
-    """Have torch use deterministic algorithms where it has them, or whatever it likes."""
+    """Turn torch's deterministic algorithms on (with a warning where it has none) or off."""
     before = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),

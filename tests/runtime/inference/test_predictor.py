@@ -276,6 +276,17 @@ def test_a_lone_model_that_was_replaced_is_not_mixed_with_the_old_one(tmp_path: 
         predictor.model_id  # noqa: B018
 
 
+def test_a_model_that_can_not_be_opened_again_is_no_failure_of_the_photo(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(tiny_bundle.onnx_bytes(tiny_bundle.card()))
+    predictor = Predictor(path)
+    path.write_bytes(tiny_bundle.onnx_bytes(tiny_bundle.card(), seed=1))
+    predictor.threads = 2  # a number of threads for which no session is open yet
+    with pytest.raises(BundleError, match="it was replaced") as caught:
+        predictor(photo(1))
+    assert not isinstance(caught.value, PredictionError)
+
+
 def test_a_bundle_damaged_after_loading_is_one_error_not_one_per_photo(bundle_copy: Path) -> None:
     predictor = Predictor(bundle_copy)
     (bundle_copy / "model.onnx").write_bytes(b"other")

@@ -178,7 +178,7 @@ def test_a_run_of_two_processes_can_be_looked_at_by_one(runs):
     ("photos", "batch", "processes"), [(20, 6, 2), (21, 8, 3), (13, 4, 1), (5, 64, 2), (27, 8, 3)]
 )
 def test_the_shares_of_all_processes_are_the_batch(photos, batch, processes, least):
-    sampler = Sampler([0] * photos, batch, 3, processes=processes, least=least)
+    sampler = Sampler([0] * photos, batch, 3, processes=processes, min_per_process=least)
     seen = []
     for number in range(sampler.batches):
         shards = [sampler.shard(1, number, rank) for rank in range(processes)]
@@ -193,7 +193,7 @@ def test_the_shares_of_all_processes_are_the_batch(photos, batch, processes, lea
 def test_the_steps_of_an_epoch_take_all_its_photos():
     for sampler in (
         Sampler([0] * 21, 4, 0, accumulate=2),
-        Sampler([0] * 21, 4, 0, accumulate=2, least=2),
+        Sampler([0] * 21, 4, 0, accumulate=2, min_per_process=2),
     ):
         taken = [sampler.of_step(step) for step in range(sampler.steps)]
         assert sum(batches for batches, _ in taken) == sampler.batches

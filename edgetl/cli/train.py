@@ -109,12 +109,12 @@ def _click_option(name: str, option: Option, kind: type, default: Any) -> click.
 )
 @click.argument("data", required=False, type=SomePath())
 @click.option("-o", "--out", "--output", "out", type=SomePath(), help="Folder to write the run to.")
-@click.option("--resume", type=SomePath(), metavar="RUN", help="Go on with an interrupted run.")
-@click.option("--overwrite", is_flag=True, help="Throw away an earlier run in that folder.")
+@click.option("--resume", type=SomePath(), metavar="RUN", help="Continue an interrupted run.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier run in that folder.")
 @click.option(
     "--find-lr",
     is_flag=True,
-    help="Only try learning rates for that run: writes lr.csv and lr.png.",
+    help="Only try learning rates for such a run: writes lr.csv and lr.png.",
 )
 @click.option(
     "--help-all",
@@ -135,10 +135,9 @@ def command(
     """Train a classifier on DATA, and write the best weights, metrics and a report to a run folder.
 
     DATA holds train/CLASS/ and val/CLASS/ with photos, or just CLASS/ folders, which are then
-    split.
-    With a GPU the whole network is trained, else its head. Where there are epochs, an interrupted
-    run goes on with --resume as if it had never stopped; else the same command begins again, with
-    the features that it has. Under torchrun all processes train together.
+    split. On a GPU the whole network is trained, on a CPU only its head. An interrupted run with
+    epochs continues with --resume as if it had never stopped; one without starts again with the
+    same command, from cached features. Under torchrun all processes train together.
 
     \b
     Example:

@@ -83,23 +83,22 @@ class TrainSettings:
         common=True,
     )
     class_weights: bool = _option(False, "Data", "Weigh rare classes more in the loss.")
-    balanced: bool = _option(
-        False, "Data", "Draw photos so that each class comes equally often.", needs=_LOOP
-    )
+    balanced: bool = _option(False, "Data", "Sample the classes equally often.", needs=_LOOP)
 
     recipe: str = _option(
-        "default", "Recipe", "Values of all options that are not given.", ("default", "classic")
+        "default", "Recipe", "Values of the options that are not given.", ("default", "classic")
     )
     optimizer: str = _option(
-        "adamw", "Recipe", "solver, that of features: fit the head, no epochs.", (SOLVER, *_LOOP[1])
+        "adamw",
+        "Recipe",
+        "solver: fit the head without epochs, as features does.",
+        (SOLVER, *_LOOP[1]),
     )
-    warm_head: bool = _option(
-        True, "Recipe", "Begin with a head that the solver fitted.", needs=_LOOP
-    )
+    warm_head: bool = _option(True, "Recipe", "Start from a head fitted by solver.", needs=_LOOP)
     epochs: int = _option(
         12,
         "Recipe",
-        "Times each photo is seen; not by the solver.",
+        "How often each photo is seen; unused by solver.",
         low=1,
         needs=_LOOP,
         common=True,
@@ -113,7 +112,7 @@ class TrainSettings:
     lr: float = _option(
         5e-4,
         "Recipe",
-        "Learning rate, the largest one, of the head; with sgd 0.002.",
+        "Learning rate of the head, the largest one; with sgd 0.002.",
         above=0,
         high=1e6,
         needs=_LOOP,
@@ -121,7 +120,7 @@ class TrainSettings:
     layer_decay: float = _option(
         0.15,
         "Recipe",
-        "Factor on the lowest block's learning rate; in between, by depth.",
+        "Learning rate of the lowest block, relative to the head's; in between, by depth.",
         above=0,
         high=1,
         needs=_BODY,
@@ -144,12 +143,12 @@ class TrainSettings:
         needs=_LOOP,
     )
     step_size: int = _option(
-        7, "Recipe", "Epochs between two falls of step.", low=1, needs=("scheduler", ("step",))
+        7, "Recipe", "Epochs between two drops of step.", low=1, needs=("scheduler", ("step",))
     )
     gamma: float = _option(
         0.1,
         "Recipe",
-        "Factor of each fall of step and plateau.",
+        "Factor of each drop of step and plateau.",
         above=0,
         high=1,
         needs=("scheduler", ("step", "plateau")),
@@ -157,7 +156,7 @@ class TrainSettings:
     patience: int = _option(
         2,
         "Recipe",
-        "Epochs without gain that plateau lets pass before it falls.",
+        "Epochs without improvement before plateau drops.",
         low=0,
         needs=("scheduler", ("plateau",)),
     )
@@ -171,7 +170,7 @@ class TrainSettings:
     ema: float = _option(
         0.99,
         "Recipe",
-        "Keep an average of the weights with this decay a step; 0: none.",
+        "Average the weights with this decay per step; 0: off.",
         low=0,
         high=0.99999,
         needs=_LOOP,
@@ -182,14 +181,18 @@ class TrainSettings:
     norm_statistics: bool = _option(
         False,
         "Recipe",
-        "Let batch norm measure its statistics again, as where there are no pretrained ones.",
+        "Let batch norm measure its statistics anew; over several processes on GPUs only.",
         needs=_BODY,
     )
     clip: float = _option(
-        0.0, "Recipe", "Largest norm of the gradient; 0: any.", low=0, needs=_LOOP
+        0.0, "Recipe", "Clip the norm of the gradient to this; 0: off.", low=0, needs=_LOOP
     )
     early_stop: int = _option(
-        0, "Recipe", "Stop after this many epochs without gain; 0: never.", low=0, needs=_LOOP
+        0,
+        "Recipe",
+        "Stop after this many epochs without improvement; 0: never.",
+        low=0,
+        needs=_LOOP,
     )
     max_time: float = _option(
         0.0,
@@ -283,11 +286,15 @@ class TrainSettings:
     workers: int = _option(
         0, "Machine", "Decoding threads or processes; 0: one for each core.", low=0, high=256
     )
-    seed: int = _option(0, "Machine", "Of everything random.", low=0, high=2**63 - 1)
+    seed: int = _option(0, "Machine", "Seed of everything random.", low=0, high=2**63 - 1)
 
     tensorboard: bool = _option(False, "Run", "Write TensorBoard events.", needs=_LOOP)
     save_every: float = _option(
-        60.0, "Run", "Seconds between two saves of where the run stands.", above=0, needs=_LOOP
+        60.0,
+        "Run",
+        "Seconds between two saves of the state that --resume needs.",
+        above=0,
+        needs=_LOOP,
     )
 
     def __post_init__(self) -> None:

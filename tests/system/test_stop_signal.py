@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -36,18 +38,24 @@ def test_an_error_while_reporting_a_signal_is_ignored():
         assert stop.received
 
 
-def test_sighup_may_come_twice():
+@pytest.fixture
+def sighup() -> Iterator[Callable[[Any], object]]:
+    """Sets the handler of SIGHUP, which nohup makes ignored; restores it at the end."""
+    before = signal.getsignal(signal.SIGHUP)
+    yield lambda handler: signal.signal(signal.SIGHUP, handler)
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_sighup_may_come_twice(sighup):
+    sighup(signal.SIG_DFL)
     with StopSignal() as stop:
         signal.raise_signal(signal.SIGHUP)
         signal.raise_signal(signal.SIGHUP)
         assert stop.received
 
 
-def test_sighup_stays_ignored_where_it_was_ignored():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
-    try:
-        with StopSignal() as stop:
-            signal.raise_signal(signal.SIGHUP)
-            assert not stop.received
-    finally:
-        signal.signal(signal.SIGHUP, before)
+def test_sighup_stays_ignored_where_it_was_ignored(sighup):
+    sighup(signal.SIG_IGN)  # as nohup does
+    with StopSignal() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        assert not stop.received

@@ -24,6 +24,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
+@pytest.fixture(autouse=True)
+def figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the figures out of reports: drawing them would take a third of a small run's time.
+
+    The tests of the report override this, and a run in a process of its own draws them.
+    """
+    for name in ("line_plot", "calibration_plot"):
+        monkeypatch.setattr(f"edgetl.training.evaluation.plots.{name}", lambda *_, **__: "<svg/>")
+
+
 @pytest.fixture(scope="session")
 def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight photos of several shapes and formats, no classes."""

@@ -11,12 +11,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from helpers.forked import Forked
 
 from edgetl.cli import train as train_module
 from edgetl.cli.main import command as program
@@ -400,25 +402,22 @@ def test_on_a_terminal_the_result_stands_in_lines_of_its_own(class_folder, tmp_p
         else ["--backbone", "timm/test_resnet", "--weights", "none", "--feature-cache", "off"]
     )
     screen, end = pty.openpty()
-    command = [
-        sys.executable,
-        "-m",
-        "edgetl",
-        "train",
-        class_folder,
-        "-o",
-        tmp_path / "run",
-        *given,
-    ]
-    environment = {**os.environ, "COLUMNS": "110", "TERM": "xterm"}
-    with subprocess.Popen(command, stdout=end, stderr=end, env=environment) as process:
-        os.close(end)
-        shown = b""
+    words = ["train", str(class_folder), "-o", str(tmp_path / "run"), *given]
+    environment = {"COLUMNS": "110", "TERM": "xterm"}
+    shown = bytearray()
+
+    def read() -> None:
         with suppress(OSError):  # EIO, once nobody writes there any more
             while part := os.read(screen, 65536):
-                shown += part
+                shown.extend(part)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    code, _ = Forked(*words, environment=environment, output=os.ttyname(end)).ended()
+    os.close(end)
+    reader.join()
     os.close(screen)
-    assert process.returncode == 0
+    assert code == 0, shown.decode()
     lines = (
         re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode().replace("\x1b[2K", "\n"))
         .replace("\r", "\n")

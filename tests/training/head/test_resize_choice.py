@@ -115,9 +115,9 @@ def test_photos_that_differ_in_their_middle_stay_cropped(tmp_path):
 )
 def test_what_was_asked_for_and_what_the_network_takes_holds(tmp_path, changes, spec):
     settings = features(photos(tmp_path / "data", TALL, at_the_ends=True), **changes)
-    train(settings, tmp_path / "run")
-    found = checkpoint.load(tmp_path / "run").card.spec
-    assert (found.resize, found.size, found.crop) == spec
+    backbone = build_backbone(settings, ("a", "b"))
+    chosen, _ = choose_resize(context_of(settings, tmp_path), backbone, scan(settings.data))
+    assert (chosen.spec.resize, chosen.spec.size, chosen.spec.crop) == spec
 
 
 def test_where_a_crop_loses_nothing_there_is_nothing_to_choose(tmp_path, monkeypatch):

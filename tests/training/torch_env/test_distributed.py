@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.forked import Forked, free_port
 from helpers.training_runs import weights_of
 
 from edgetl.data.image_folder import scan
@@ -55,7 +56,7 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-TWO_PROCESSES = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
 def as_arguments(options: dict[str, Any]) -> list[str]:
@@ -69,18 +70,25 @@ def as_arguments(options: dict[str, Any]) -> list[str]:
     return words
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", *arguments], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done
-
-
-def run_two(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command in two processes."""
-    return run(*TWO_PROCESSES, "-m", "edgetl.cli.main", *arguments)
+def run_two(*arguments: str) -> str:
+    """``edgetl`` in two processes with the variables that torchrun sets → what the first says."""
+    address = {"MASTER_ADDR": "localhost", "MASTER_PORT": free_port()}
+    started = [
+        Forked(
+            *arguments,
+            environment={
+                **address,
+                "RANK": rank,
+                "LOCAL_RANK": rank,
+                "WORLD_SIZE": 2,
+                "LOCAL_WORLD_SIZE": 2,
+            },
+        )
+        for rank in range(2)
+    ]
+    found = [process.ended() for process in started]
+    assert [code for code, _ in found] == [0, 0], found
+    return found[0][1]
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +96,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, class_folder: Path) -> Path:
     """A run by one process and the same by two; batches and photos that don't divide evenly."""
     pair = tmp_path_factory.mktemp("pair")
     train(resolve(class_folder, OPTIONS, cuda=False), pair / "one")
-    done = run_two("train", str(class_folder), "-o", str(pair / "two"), *as_arguments(OPTIONS))
-    assert "Warning" not in done.stderr
+    said = run_two("train", str(class_folder), "-o", str(pair / "two"), *as_arguments(OPTIONS))
+    assert "Warning" not in said
     return pair
 
 
@@ -234,10 +242,9 @@ def test_two_processes_stop_together_and_resume_with_the_same_result(runs, tmp_p
     stopping = tmp_path / "stopping.py"
     stopping.write_text(STOPPING)
     words = ["train", str(class_folder), "-o", str(tmp_path / "run"), *as_arguments(OPTIONS)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     stopped = subprocess.run(
-        [sys.executable, "-m", *TWO_PROCESSES, str(stopping), *words],
-        env=environment,
+        [sys.executable, "-m", *TORCHRUN, str(stopping), *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )

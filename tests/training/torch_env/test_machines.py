@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.forked import Forked, free_port
 
 from edgetl.errors import TrainingError
+from edgetl.training.engine import run
 from edgetl.training.engine.agreement import Agreement
 from edgetl.training.torch_env import distributed
 from edgetl.training.torch_env.distributed import Processes, join
@@ -41,47 +43,30 @@ OPTIONS = [
 
 @pytest.fixture
 def port() -> str:
-    """One that is free."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return str(free.getsockname()[1])
+    return free_port()
 
 
 def machine(
-    rank: int, count: int, folder: Path, port: str, *arguments: str, local: int = 1
-) -> subprocess.Popen[str]:
+    rank: int,
+    count: int,
+    folder: Path,
+    port: str,
+    *arguments: str,
+    local: int = 1,
+    before: Callable[[], None] | None = None,
+) -> Forked:
     """Start a process in ``folder``, as if on its own machine; the first ``local`` share one."""
-    here = {
+    on_first = rank < local
+    environment = {
         "RANK": rank,
         "WORLD_SIZE": count,
+        "LOCAL_RANK": rank if on_first else 0,
+        "LOCAL_WORLD_SIZE": local if on_first else 1,
         "MASTER_ADDR": "localhost",
         "MASTER_PORT": port,
-        "OMP_NUM_THREADS": 1,
     }
-    on_first = rank < local
-    placed = {"LOCAL_RANK": rank if on_first else 0, "LOCAL_WORLD_SIZE": local if on_first else 1}
-    environment = {**os.environ, **{name: str(value) for name, value in {**here, **placed}.items()}}
-    command = [sys.executable, "-m", "edgetl", "train", *arguments, *OPTIONS]
-    return subprocess.Popen(
-        command,
-        env=environment,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def ended(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
-    """(exit code, what was said) of each. A hang is a failure."""
-    try:
-        outputs = [process.communicate(timeout=120)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [
-        (process.returncode, output) for process, output in zip(processes, outputs, strict=True)
-    ]
+    words = ("train", *arguments, *OPTIONS)
+    return Forked(*words, environment=environment, folder=folder, before=before)
 
 
 @pytest.fixture
@@ -94,12 +79,11 @@ def machines(tmp_path: Path, class_folder: Path) -> list[Path]:
 
 def test_processes_that_see_different_photos_are_an_error(machines, tmp_path, port):
     next(path for path in sorted((machines[1] / "data").rglob("*")) if path.is_file()).unlink()
-    found = ended(
-        [
-            machine(rank, 2, machines[rank], port, "data", "-o", str(tmp_path / "run"))
-            for rank in range(2)
-        ]
-    )
+    started = [
+        machine(rank, 2, machines[rank], port, "data", "-o", str(tmp_path / "run"))
+        for rank in range(2)
+    ]
+    found = [process.ended() for process in started]
     assert [code for code, _ in found] == [1, 1]
     assert all(
         "do not see the same photos" in said and "Traceback" not in said for _, said in found
@@ -107,9 +91,8 @@ def test_processes_that_see_different_photos_are_an_error(machines, tmp_path, po
 
 
 def test_a_run_folder_that_another_machine_does_not_see_is_an_error(machines, port):
-    found = ended(
-        [machine(rank, 2, machines[rank], port, "data", "-o", "run") for rank in range(2)]
-    )
+    started = [machine(rank, 2, machines[rank], port, "data", "-o", "run") for rank in range(2)]
+    found = [process.ended() for process in started]
     assert [code for code, _ in found] == [1, 1]
     assert all(
         "Not every process sees the same run" in said and "Traceback" not in said
@@ -121,43 +104,26 @@ def test_a_run_folder_that_another_machine_does_not_see_is_an_error(machines, po
 def test_machines_may_have_different_numbers_of_processes(machines, tmp_path, port):
     """Two on the first, one on the other."""
     folders = [machines[0], machines[0], machines[1]]
-    run = str(tmp_path / "run")
-    found = ended(
-        [machine(rank, 3, folders[rank], port, "data", "-o", run, local=2) for rank in range(3)]
-    )
+    words = ("data", "-o", str(tmp_path / "run"))
+    started = [machine(rank, 3, folders[rank], port, *words, local=2) for rank in range(3)]
+    found = [process.ended() for process in started]
     assert [code for code, _ in found] == [0, 0, 0], found
     assert (tmp_path / "run/metrics.json").is_file()
 
 
+def exit_before_the_run() -> None:
+    run.require_seen_by_all = lambda *_: os._exit(1)
+
+
 def test_a_process_reports_that_another_one_ended(machines, tmp_path, port):
     """The second process joins the first, and exits."""
-    gone = (
-        "import os, sys; from edgetl.training.engine import run;"
-        "run.require_seen_by_all = lambda *_: os._exit(1);"
-        "from edgetl.cli.main import main; sys.argv[0] = 'edgetl'; main()"
-    )
-    first = machine(0, 2, machines[0], port, "data", "-o", str(tmp_path / "run"))
-    environment = {
-        **os.environ,
-        "RANK": "1",
-        "WORLD_SIZE": "2",
-        "LOCAL_RANK": "0",
-        "LOCAL_WORLD_SIZE": "1",
-        "MASTER_ADDR": "localhost",
-        "MASTER_PORT": port,
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-c", gone, "train", "data", "-o", str(tmp_path / "run"), *OPTIONS]
-    second = subprocess.Popen(
-        command, env=environment, cwd=machines[1], stdout=subprocess.PIPE, text=True
-    )
-    (code, said), _ = ended([first, second])
-    assert (
-        code == 1
-        and "The connection to another process is lost" in said
-        and "Traceback" not in said
-    )
-    assert "gloo" not in said
+    words = ("data", "-o", str(tmp_path / "run"))
+    first = machine(0, 2, machines[0], port, *words)
+    second = machine(1, 2, machines[1], port, *words, before=exit_before_the_run)
+    code, said = first.ended()
+    second.ended()
+    assert code == 1 and "The connection to another process is lost" in said
+    assert "Traceback" not in said and "gloo" not in said
 
 
 def test_an_error_among_connected_processes_ends_the_program_at_once():

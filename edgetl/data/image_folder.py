@@ -12,13 +12,14 @@ from pathlib import Path
 
 from PIL import Image
 
+from edgetl.data.group_split import share_warnings, validation_digests
 from edgetl.data.layout import (
     DEFAULT_VAL_FRACTION,
     TEST,
     TRAIN,
     UNSPLIT,
     VAL,
-    check_val_fraction,
+    check_fractions,
     class_names,
     content_digest,
     data_parts,
@@ -26,7 +27,6 @@ from edgetl.data.layout import (
     name_error,
     normalized_name,
     too_few_classes,
-    validation_digests,
 )
 from edgetl.errors import DataError, ImageError
 from edgetl.runtime.images.decode import read_image
@@ -57,6 +57,7 @@ class ImageFolders:
     classes      class names (the folders' names), sorted; a label is an index into it
     warnings     sentences for the user about what was left out or looks odd
     fingerprint  SHA-256 (hex) over every photo's relative path and content
+    val_fraction  the share that was chosen to validate on; None: ``val`` is a folder of its own
     """
 
     root: Path
@@ -65,11 +66,17 @@ class ImageFolders:
     val: tuple[Sample, ...]
     warnings: tuple[str, ...]
     fingerprint: str
+    val_fraction: float | None = None
 
     @property
     def has_val_folder(self) -> bool:
         """Whether ``val`` is a folder of its own, not a share of all photos."""
-        return self.val[0].path.is_relative_to(self.root / VAL)
+        return self.val_fraction is None
+
+    @property
+    def val_share(self) -> float:
+        """The share of the photos that is validated on, 0..1."""
+        return len(self.val) / (len(self.train) + len(self.val))
 
     @property
     def train_counts(self) -> list[int]:
@@ -122,17 +129,17 @@ class ImageFolders:
             warnings=(*self.warnings, warning),
             fingerprint=_fingerprint(self.root, train + val),
         )
-        new = [text for text in _unvalidated_classes(left) if text not in self.warnings]
+        new = [text for text in _split_warnings(left) if text not in self.warnings]
         return replace(left, warnings=(*left.warnings, *new))
 
 
 def scan(root: str | Path, *, val_fraction: float = DEFAULT_VAL_FRACTION) -> ImageFolders:
     """Read ``root/train/<class>/…`` with ``root/val/<class>/…``, or split one ``root/<class>/…``.
 
-    The split chooses validation photos by the hash of their bytes, and gives each class photos in
-    both parts (see ``validation_digests``). Adding, removing or renaming photos moves no other one,
-    except in tiny classes, and duplicates are in the same part, so that no validation photo is
-    trained on. Hashing runs at the disk's speed (SHA-256: 1.5 GB/s per core), and leaves the files
+    The split depends on the photos' contents alone, and gives each class photos in both parts (see
+    ``validation_digests``). Each photo that is added or removed moves one other at most, renaming
+    moves none, and duplicates are in the same part, so that no validation photo is trained on.
+    Hashing runs at the disk's speed (SHA-256: 1.5 GB/s per core), and leaves the files
     in the page cache for the decoder.
 
     val_fraction  share of photos to validate on, above 0 and below 1; unused if ``root/val`` exists
@@ -141,15 +148,14 @@ def scan(root: str | Path, *, val_fraction: float = DEFAULT_VAL_FRACTION) -> Ima
     trained on.
     """
     root = Path(root).absolute()
-    check_val_fraction(val_fraction)
+    check_fractions(val_fraction)
     parts = data_parts(root)
     if UNSPLIT in parts:
         classes, found = _find_photos(root)
         samples = _hashed(root, found)
-        digests: list[list[str]] = [[] for _ in classes]
-        for sample in samples:
-            digests[sample.label].append(sample.digest)
-        validating = validation_digests(digests, val_fraction)
+        validating = validation_digests(
+            ((sample.digest, sample.label) for sample in samples), val_fraction
+        )
         train = tuple(sample for sample in samples if sample.digest not in validating)
         val = tuple(sample for sample in samples if sample.digest in validating)
         hint = "Add photos, or make train/ and val/ folders."
@@ -168,7 +174,15 @@ def scan(root: str | Path, *, val_fraction: float = DEFAULT_VAL_FRACTION) -> Ima
     for name in (str(root), *classes):
         if (error := name_error(name)) is not None:
             raise error
-    folders = ImageFolders(root, classes, train, val, (), _fingerprint(root, train + val))
+    folders = ImageFolders(
+        root,
+        classes,
+        train,
+        val,
+        (),
+        _fingerprint(root, train + val),
+        val_fraction if UNSPLIT in parts else None,
+    )
     photos = [sample.path for sample in train + val]
     warnings = (*_warnings(folders, parts), *layout_warnings(parts, photos))
     return replace(folders, warnings=warnings)
@@ -282,7 +296,8 @@ def _require_photos(
         )
 
 
-def _unvalidated_classes(folders: ImageFolders) -> Iterator[str]:
+def _split_warnings(folders: ImageFolders) -> Iterator[str]:
+    """Sentences about classes with no validation photo, or far more or fewer than asked for."""
     missing = [
         name for name, count in zip(folders.classes, folders.val_counts, strict=True) if not count
     ]
@@ -291,10 +306,15 @@ def _unvalidated_classes(folders: ImageFolders) -> Iterator[str]:
             f"No photo of {', '.join(missing)} fell into the validation part: "
             "the metrics say nothing about it. Add photos of it, or make a val/ folder."
         )
+    if folders.val_fraction is not None:
+        val, every = dict(zip(folders.classes, folders.val_counts, strict=True)), {}
+        for name, train in zip(folders.classes, folders.train_counts, strict=True):
+            every[name] = train + val[name]
+        yield from share_warnings("to validate on", folders.val_fraction, val, every)
 
 
 def _warnings(folders: ImageFolders, parts: Mapping[str, Path]) -> Iterator[str]:
-    yield from _unvalidated_classes(folders)
+    yield from _split_warnings(folders)
     if UNSPLIT not in parts and (folders.root / TEST).is_dir():
         yield f"{TEST}/ is left alone: it is used neither to train nor to validate."
     train, val = (

@@ -41,12 +41,17 @@ def _option(
 class TrainSettings:
     """The settings of one training run; ``recipes.resolve`` makes them from what a user gave.
 
-    data  the photos' folder, absolute. Every other field is described by its ``Option``.
+    data        the photos' folder, absolute
+    split_rule  how photos to validate on are chosen where there is no val/ folder; runs of before
+                there was a choice have none
+
+    Every other field is described by its ``Option``.
 
     Raises TrainingError for a value that can't be used.
     """
 
     data: str
+    split_rule: str = "rank"
 
     backbone: str = _option(
         "efficientnet_lite0",

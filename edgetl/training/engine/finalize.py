@@ -66,7 +66,7 @@ def finalize(
         clear(context.folder, but=BEST)
 
     classes = class_metrics(probabilities, labels, card.labels)
-    by_content = f"{100 * context.settings.val_fraction:g}% of the photos, by their content"
+    by_content = f"{folders.val_share:.1%} of the photos, by their content"
     report = ReportData(
         card=card,
         classes=classes,
@@ -106,7 +106,7 @@ def _effective(settings: TrainSettings, folders: ImageFolders) -> dict[str, Any]
     """The settings that had an effect."""
     unused = {name for name in OPTIONS if not settings.has_effect(name)}
     if folders.has_val_folder:
-        unused.add("val_fraction")
+        unused |= {"val_fraction", "split_rule"}
     return {name: value for name, value in settings.to_dict().items() if name not in unused}
 
 

@@ -36,7 +36,6 @@ from edgetl.system.machine import cores
 PUT_BACK = "It could be read when the run began: put it back, then go on with --resume."
 """What to do about a photo that can no longer be read."""
 
-_EMPTY_DIGEST = hashlib.sha256().hexdigest()  # of empty files, which are no duplicates of a photo
 _LISTED = 10  # names in a message before "and N more"
 
 
@@ -58,6 +57,7 @@ class ImageFolders:
     warnings     sentences for the user about what was left out or looks odd
     fingerprint  SHA-256 (hex) over every photo's relative path and content
     val_fraction  the share that was chosen to validate on; None: ``val`` is a folder of its own
+    unreadable   photos that were found and are in neither part, since they can't be decoded
     """
 
     root: Path
@@ -67,6 +67,7 @@ class ImageFolders:
     warnings: tuple[str, ...]
     fingerprint: str
     val_fraction: float | None = None
+    unreadable: tuple[Sample, ...] = ()
 
     @property
     def has_val_folder(self) -> bool:
@@ -87,6 +88,11 @@ class ImageFolders:
     def val_counts(self) -> list[int]:
         """Validation photos of each class, in class order."""
         return _counts(self.val, len(self.classes))
+
+    @property
+    def unreadable_counts(self) -> list[int]:
+        """Photos of each class that can't be decoded, in class order."""
+        return _counts(self.unreadable, len(self.classes))
 
     def without(self, unreadable: Mapping[Path, str]) -> ImageFolders:
         """Leave out photos that can't be decoded (path → reason), with a warning that lists them.
@@ -116,11 +122,11 @@ class ImageFolders:
                 f"{self.root}: no photo that fell into the validation part can be read.",
                 "Add photos.",
             )
-        left_out = [sample.path for sample in self.train + self.val if sample.path in unreadable]
+        left_out = [sample for sample in self.train + self.val if sample.path in unreadable]
         purpose = "to train on " if self.has_val_folder else ""
         warning = (
             f"{_photos(len(left_out))} {purpose}can't be read and left out:\n"
-            f"{_listed(self.root, left_out, unreadable)}"
+            f"{_listed(self.root, [sample.path for sample in left_out], unreadable)}"
         )
         left = replace(
             self,
@@ -128,6 +134,7 @@ class ImageFolders:
             val=val,
             warnings=(*self.warnings, warning),
             fingerprint=_fingerprint(self.root, train + val),
+            unreadable=(*self.unreadable, *left_out),
         )
         new = [text for text in _split_warnings(left) if text not in self.warnings]
         return replace(left, warnings=(*left.warnings, *new))
@@ -318,18 +325,21 @@ def _warnings(folders: ImageFolders, parts: Mapping[str, Path]) -> Iterator[str]
     if UNSPLIT not in parts and (folders.root / TEST).is_dir():
         yield f"{TEST}/ is left alone: it is used neither to train nor to validate."
     train, val = (
-        {(sample.digest, sample.label) for sample in part if sample.digest != _EMPTY_DIGEST}
-        for part in (folders.train, folders.val)
+        {(sample.digest, sample.label) for sample in part} for part in (folders.train, folders.val)
     )
     labels = Counter(digest for digest, _ in train | val)
-    ambiguous = sum(count > 1 for count in labels.values())
-    if ambiguous:
-        yield (
-            f"{_photos(ambiguous)} in several classes at once, where all labels but one are wrong: "
-            "edgetl data check names them."
-        )
+    ambiguous = {digest for digest, count in labels.items() if count > 1}
     shared = {digest for digest, _ in train} & {digest for digest, _ in val}
-    if shared:
+    # Broken downloads are often the same error page, which is no copy of a photo.
+    doubtful = {s.digest: s for s in folders.train + folders.val if s.digest in ambiguous | shared}
+    unreadable = find_unreadable(doubtful.values())
+    broken = {digest for digest, sample in doubtful.items() if sample.path in unreadable}
+    if ambiguous := ambiguous - broken:
+        yield (
+            f"{_photos(len(ambiguous))} in several classes at once, "
+            "where all labels but one are wrong: edgetl data check names them."
+        )
+    if shared := shared - broken:
         yield (
             f"{_photos(len(shared))} in train/ and val/ at once: "
             "the metrics will look better than they are."

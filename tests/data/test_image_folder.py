@@ -254,9 +254,10 @@ def test_a_warning_names_a_class_without_readable_validation_photos(tmp_path, wr
     )
 
 
-def test_empty_files_are_not_duplicates(two_parts):
+@pytest.mark.parametrize("content", [b"", b"<html>404 Not Found</html>"])
+def test_broken_downloads_are_not_duplicates(two_parts, content):
     for name in ("train/ash", "train/brick", "val/ash"):
-        (two_parts / name / "empty.jpg").touch()
+        (two_parts / name / "broken.jpg").write_bytes(content)
     assert not scan(two_parts).warnings
 
 

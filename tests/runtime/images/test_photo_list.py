@@ -196,7 +196,7 @@ def test_photos_come_from_a_folder_a_list_or_one_file(tmp_path):
     (listed_one,) = photos_in(tmp_path / "photos.csv", columns="path=file")
     assert (listed_one.path, listed_one.label) == (tmp_path / "b.jpg", "cat")
     for options in ({"columns": "path=file"}, {"root": tmp_path}):
-        with pytest.raises(DataError, match="no effect, since .* is no list"):
+        with pytest.raises(DataError, match=r"no effect, since .* is no list"):
             photos_in(tmp_path, **options)
     with pytest.raises(DataError, match="names a file that is not there"):
         photos_in(tmp_path / "photos.csv", root=tmp_path / "elsewhere")

@@ -40,7 +40,8 @@ def data_parts(root: Path) -> dict[str, Path]:
     if not (is_there(root) and root.is_dir()):
         raise DataError(
             f"{root} is not a folder.",
-            "Name the folder that holds one folder of photos for each class.",
+            "Name the folder that holds one folder of photos for each class, "
+            "or a list of photos: a .csv, .tsv, .jsonl or .parquet file.",
         )
     present = [name for name in (TRAIN, VAL) if (root / name).is_dir()]
     if len(present) == 1:
@@ -114,11 +115,7 @@ def layout_warnings(parts: Mapping[str, Path], photos: Iterable[Path]) -> Iterat
             f"All photos of {names} lie in folders further below "
             f"({enumerated(sorted(subfolders[deep[0]]))}): each counts as one of its class."
         )
-    similar: dict[str, set[str]] = {}
-    for folder in subfolders:
-        similar.setdefault(normalized_name(folder.name), set()).add(folder.name)
-    for twins in (sorted(names) for names in similar.values() if len(names) > 1):
-        yield f"Classes {', '.join(map(ascii, twins))} have names that look the same: are they one?"
+    yield from similar_names(folder.name for folder in subfolders)
     links = sorted(
         Path(parent, name).relative_to(folder.parent).as_posix()
         for folder in subfolders
@@ -128,6 +125,15 @@ def layout_warnings(parts: Mapping[str, Path], photos: Iterable[Path]) -> Iterat
     )
     if links:
         yield f"Links to folders below a class are not followed: {enumerated(links)}."
+
+
+def similar_names(classes: Iterable[str]) -> Iterator[str]:
+    """A sentence for each group of classes whose names look the same."""
+    similar: dict[str, set[str]] = {}
+    for name in classes:
+        similar.setdefault(normalized_name(name), set()).add(name)
+    for twins in (sorted(names) for names in similar.values() if len(names) > 1):
+        yield f"Classes {', '.join(map(ascii, twins))} have names that look the same: are they one?"
 
 
 def normalized_name(name: str) -> str:

@@ -20,17 +20,21 @@ OTHER_GOLDEN = "Give other photos with --golden DIR, or leave them out with --go
 
 
 def run_data(settings: Mapping[str, Any], card: ModelCard, purpose: str, hint: str) -> ImageFolders:
-    """The data folder of a run, scanned again, without validation photos that the run left out.
+    """The data of a run, scanned again, without validation photos that the run left out.
 
     purpose  what needs it, in the plural, for messages
 
-    Raises ExportError, with ``hint``, if the settings don't name a data folder, if it is gone, or
-    if it now has other classes than ``card``.
+    Raises ExportError, with ``hint``, if the settings don't name its data, if they are gone, or
+    if they now has other classes than ``card``.
     """
     from edgetl.data.image_folder import find_unreadable, scan
+    from edgetl.data.photo_source import PhotoSource
 
     try:
-        data = scan(settings["data"], val_fraction=settings["val_fraction"])
+        source = PhotoSource(
+            Path(settings["data"]), settings.get("columns", ""), settings.get("root", "")
+        )
+        data = scan(source, val_fraction=settings["val_fraction"])
     except KeyError as error:
         raise ExportError(
             f"The run does not name the data it was trained on, which {purpose} need.", hint
@@ -45,7 +49,7 @@ def run_data(settings: Mapping[str, Any], card: ModelCard, purpose: str, hint: s
             f"so {purpose} can't use it.",
             hint,
         )
-    if not data.has_val_folder and "split_rule" not in settings:
+    if not data.has_val_folder and "columns" not in settings:  # a run of before there were lists
         data = _split_as_before(data, settings["val_fraction"])
     if not data.has_val_folder and data.fingerprint != card.data.get("fingerprint"):
         unreadable = find_unreadable(data.val)
@@ -55,10 +59,10 @@ def run_data(settings: Mapping[str, Any], card: ModelCard, purpose: str, hint: s
 
 
 def _split_as_before(data: ImageFolders, val_fraction: float) -> ImageFolders:
-    """The photos to validate on of a run whose settings have no ``split_rule``.
+    """``data``, split as runs did before the split by rank.
 
-    It chose those whose digest is below the share, and moved the nearest ones of classes that would
-    have had none in a part.
+    They validated on the photos whose digest is below the share, and moved the nearest one of a
+    class that would have had none in a part.
     """
     photos = sorted(data.train + data.val, key=lambda sample: (sample.label, sample.path))
     classes: list[set[str]] = [set() for _ in data.classes]

@@ -98,7 +98,7 @@ def test_validation_photos_that_a_run_left_out_stay_left_out(
     class_folder: Path, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(class_folder / "train", tmp_path / "photos"))
-    settings = {"data": str(folder), "val_fraction": 0.2, "split_rule": "rank"}
+    settings = {"data": str(folder), "val_fraction": 0.2, "columns": ""}
     data = scan(folder)
     lost = data.val[0].path
     cut_short(lost, folder)

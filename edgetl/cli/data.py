@@ -87,6 +87,11 @@ def check(data: Path, json_file: Path | None, threads: int | None) -> None:
     help="Share of the photos to validate on.",
 )
 @click.option(
+    "--test-fraction",
+    type=float,
+    help="Share of the photos for DST/test, which training leaves alone. [default: none]",
+)
+@click.option(
     "--copy",
     is_flag=True,
     help="Copy the files instead of making hard links (needed from one disk to another).",
@@ -97,22 +102,24 @@ def split(
     source: Path,
     destination: Path,
     val_fraction: float,
+    test_fraction: float | None,
     copy: bool,
     json_file: Path | None,
     threads: int | None,
 ) -> None:
-    """Split SRC, a folder of class folders, into DST/train and DST/val.
+    """Split SRC, a folder of class folders, into DST/train and DST/val, and DST/test if asked for.
 
-    SRC may be what the cats-and-dogs archive unpacks to. The split depends on the photos' contents;
-    duplicates and near duplicates stay in one part. Files that can't be read are listed and left
-    out, which is not a failure. Hard links take no space, and survive the removal of SRC; but a
-    photo edited in place changes in both. DST must be new or empty, and appears complete or not at
-    all.
+    SRC may be what the cats-and-dogs archive unpacks to. The split depends on the photos' contents,
+    so that few photos move when others are added. Each class keeps the shares; duplicates and near
+    duplicates stay in one part. Files that can't be read are listed and left out, which is not a
+    failure. Hard links take no space, and survive the removal of SRC; but a photo edited in place
+    changes in both. DST must be new or empty, and appears complete or not at all.
 
     \b
     Example:
       edgetl data split PetImages DATA
       edgetl data split PetImages DATA --val-fraction 0.1 --copy
+      edgetl data split PetImages DATA --test-fraction 0.1
     """
     from edgetl.data.split import split_folder
 
@@ -121,6 +128,7 @@ def split(
             source,
             destination,
             val_fraction=val_fraction,
+            test_fraction=test_fraction,
             copy=copy,
             threads=threads,
             progress=progress,
@@ -151,10 +159,11 @@ def _print_split(result: SplitResult) -> None:
     notes = list(result.notes)
     if result.clashes:
         notes.append(f"Remove the photos with wrong labels and {destination}, and split again.")
+    shares = ", ".join(f"{part} {share:.1%}" for part, share in result.shares.items())
     _print(
         _counts_table(result.counts),
         *_finding_tables((*result.left_out, *result.clashes)),
-        f"{_total(result.counts):,} photos in {destination}, "
+        f"{_total(result.counts):,} photos in {destination}: {shares}; "
         f"{counted(len(result.left_out), 'file')} left out, "
         f"{counted(result.groups, 'group')} of duplicates kept together.",
         *notes,

@@ -27,7 +27,7 @@ from edgetl.training.config.settings import (
     flag,
 )
 from edgetl.training.engine.train_result import TrainResult
-from edgetl.training.engine.train_run import resolve_run, train
+from edgetl.training.engine.train_run import RESUMED_WITH, resolve_run, train
 
 EVERY_OPTION = f"{__name__}.every_option"
 """Key of ``click.Context.meta``: whether the help shows every option."""
@@ -105,7 +105,7 @@ def _click_option(name: str, option: Option, kind: type, default: Any) -> click.
 @click.command(
     cls=GroupedCommand,
     params=_settings_options(),
-    short_help="Train a classifier on folders of photos.",
+    short_help="Train a classifier on labelled photos.",
 )
 @click.argument("data", required=False, type=SomePath())
 @click.option("-o", "--out", "--output", "out", type=SomePath(), help="Folder to write the run to.")
@@ -135,23 +135,24 @@ def command(
     """Train a classifier on DATA, and write the best weights, metrics and a report to a run folder.
 
     DATA holds train/CLASS/ and val/CLASS/ with photos, or just CLASS/ folders, which are then
-    split. On a GPU the whole network is trained, on a CPU only its head. An interrupted run with
-    epochs continues with --resume as if it had never stopped; one without starts again with the
-    same command, from cached features. Under torchrun all processes train together.
+    split; or it is a .csv, .tsv, .jsonl or .parquet file with columns path, label and, if it says
+    what to validate on, split. On a GPU the whole network is trained, on a CPU only its head. An
+    interrupted run with epochs continues with --resume as if it had never stopped; one without
+    starts again with the same command, from cached features. Under torchrun all processes train
+    together.
 
     \b
     Example:
       edgetl train photos -o runs/pets
       edgetl train photos -o runs/pets --strategy full --epochs 20
+      edgetl train photos.csv -o runs/pets --columns path=file,label=class
       edgetl train --resume runs/pets
     """
     given = {name: value for name, value in options.items() if value is not None}
     if resume is not None:
         _refuse_beside_resume(out, overwrite, find_lr, given)
     elif data is None or out is None:
-        raise click.UsageError(
-            "Name the folder of photos and the run's folder: edgetl train DATA -o RUN"
-        )
+        raise click.UsageError("Name the photos and the run's folder: edgetl train DATA -o RUN")
     elif find_lr:
         _find_lr(data, out, given)
         return
@@ -169,7 +170,7 @@ def _refuse_beside_resume(
     out: Path | None, overwrite: bool, find_lr: bool, given: dict[str, Any]
 ) -> None:
     own = (("-o", out), ("--overwrite", overwrite), ("--find-lr", find_lr))
-    others = [flag(name, value) for name, value in given.items() if name != "device"]
+    others = [flag(name, value) for name, value in given.items() if name not in RESUMED_WITH]
     others += [name for name, value in own if value]
     if others:
         raise click.UsageError(

@@ -13,9 +13,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from edgetl.cli.printable import printable
+from edgetl.cli.printable import counted, printable
 from edgetl.cli.progress_bar import clock
 from edgetl.data.image_folder import ImageFolders
+from edgetl.data.layout import enumerated
 from edgetl.training.config.listener import Listener, StepReport
 
 _MANY_CLASSES = 30  # above, only the sums are shown
@@ -71,22 +72,27 @@ class Display(Listener):
         self._bar.stop()
 
     def photos_found(self, folders: ImageFolders) -> None:
-        """The classes and how many photos they have."""
-        table = Table("class", "train", "val", box=None, pad_edge=False)
+        """The classes, and how many files there are."""
+        names = printable(enumerated(folders.classes))
+        photos = counted(len(folders.train) + len(folders.val), "photo")
+        self._console.print(escape(f"{photos} of {len(folders.classes)} classes: {names}"))
+
+    def photos_read(self, folders: ImageFolders) -> None:
+        """How many photos of each class can be used, and how many can't be read."""
+        counts = {"train": folders.train_counts, "val": folders.val_counts}
+        if folders.unreadable:
+            counts["can't be read"] = folders.unreadable_counts
+        table = Table("class", *counts, box=None, pad_edge=False)
         for column in table.columns[1:]:
             column.justify = "right"
         if len(folders.classes) <= _MANY_CLASSES:
-            for name, train, val in zip(
-                folders.classes, folders.train_counts, folders.val_counts, strict=True
-            ):
-                table.add_row(escape(printable(name)), f"{train:,}", f"{val:,}")
-        table.add_row(
-            f"{len(folders.classes)} classes",
-            f"{len(folders.train):,}",
-            f"{len(folders.val):,}",
-            style="bold",
-        )
+            for name, *numbers in zip(folders.classes, *counts.values(), strict=True):
+                table.add_row(escape(printable(name)), *(f"{number:,}" for number in numbers))
+        sums = (f"{sum(numbers):,}" for numbers in counts.values())
+        table.add_row(f"{len(folders.classes)} classes", *sums, style="bold")
         self._console.print(table)
+        if not folders.has_val_folder:
+            self._console.print(f"Validated on: {folders.val_share:.1%} of the photos")
 
     def note(self, sentence: str) -> None:
         """Something that the user should know."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from edgetl.data.duplicates import by_content, find_near_duplicates
+from edgetl.data.group_split import validation_digests
 from edgetl.data.inspection import Inspection, inspect_all, walk_files
 from edgetl.data.layout import (
     DEFAULT_VAL_FRACTION,
@@ -22,7 +22,6 @@ from edgetl.data.layout import (
     layout_warnings,
     name_error,
     too_few_classes,
-    validation_digests,
 )
 from edgetl.system.progress import Progress, no_progress
 
@@ -186,12 +185,10 @@ def _split_places(
     in_classes: Iterable[Inspection], places: Mapping[Path, Place]
 ) -> dict[Path, Place]:
     """Where the usable photos of a folder without parts are after training has split it."""
-    digests: dict[str, list[str]] = defaultdict(list)
-    for item in in_classes:
-        if item.photo and item.digest:
-            digests[places[item.path][1]].append(item.digest)
-    by_class = [digests[name] for name in sorted(digests)]
-    validating = validation_digests(by_class, DEFAULT_VAL_FRACTION)
+    photos = (
+        (item.digest, places[item.path][1]) for item in in_classes if item.photo and item.digest
+    )
+    validating = validation_digests(photos, DEFAULT_VAL_FRACTION)
     return {
         item.path: (VAL if item.digest in validating else TRAIN, places[item.path][1])
         for item in in_classes

@@ -1,15 +1,85 @@
-"""A group split: photos of one group go to the same part, and each class keeps its share."""
+"""The one split of photos: by rank of a salted hash within each class, copies in one part."""
 
 from __future__ import annotations
 
+import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+
+from edgetl.data.layout import enumerated
 
 _MAX_MOVES = 200_000  # of the search for an assignment with every class in both parts
+_FAR = 0.5  # of a share, from which a difference is worth a warning
 _NOISE = 0.5  # share of the moves of a random group, where each move would cost a class a part
+# Hashed with the photos' digests: photos that were chosen by their SHA-256 itself, as by other
+# programs, are then split like any others.
+_SALT = b"edgetl split"
 
 
-def assign_groups(groups: Sequence[Mapping[str, int]], val_fraction: float) -> list[bool]:
+def validation_digests(
+    photos: Iterable[tuple[str, Hashable]],
+    val_fraction: float,
+    together: Iterable[Sequence[str]] = (),
+) -> set[str]:
+    """The digests of the photos to validate on.
+
+    photos        (digest of the content, class) of each photo, copies included
+    val_fraction  share of each class's photos, above 0 and below 1
+    together      digests that must stay in one part, as of near duplicates; each in one group
+
+    In each class the photos with the smallest salted hashes are chosen, as many as make the share:
+    it depends on the contents alone, and a new photo moves one other of its class at most, where no
+    photos must stay together. See ``assign_groups`` for those, and for tiny classes.
+    """
+    classes: dict[str, Counter[Hashable]] = {}
+    for digest, name in photos:
+        classes.setdefault(digest, Counter())[name] += 1
+    groups = [list(group) for group in together]
+    groups += [[digest] for digest in classes.keys() - {d for group in groups for d in group}]
+    groups.sort(key=_rank)
+    counts = [sum((classes[digest] for digest in group), Counter()) for group in groups]
+    validates = assign_groups(counts, val_fraction)
+    last_of_class = {name: number for number, count in enumerate(counts) for name in count}
+    trained = {
+        name for number, count in enumerate(counts) if not validates[number] for name in count
+    }
+    for name, number in last_of_class.items():
+        if name not in trained:  # none can be spared: training comes first
+            validates[number] = False
+    return {
+        digest
+        for group, validating in zip(groups, validates, strict=True)
+        if validating
+        for digest in group
+    }
+
+
+def share_warnings(
+    purpose: str, share: float, chosen: Mapping[str, int], photos: Mapping[str, int]
+) -> Iterator[str]:
+    """A sentence that names the classes which are far from the share that was asked for.
+
+    purpose  what the chosen photos are for: "to validate on"
+    chosen, photos  how many were chosen and how many there are, by class
+    """
+    far = [
+        f"{name} ({chosen[name]:,} of {count:,})"
+        for name, count in photos.items()
+        if abs(chosen[name] - share * count) > max(1, _FAR * min(share, 1 - share) * count)
+    ]
+    if far:
+        yield (
+            f"The share of photos {purpose} is far from {100 * share:g}% for {enumerated(far)}: "
+            "some are copies that must stay together, or can't be read."
+        )
+
+
+def _rank(group: Sequence[str]) -> bytes:
+    return hashlib.sha256(_SALT + min(group).encode()).digest()
+
+
+def assign_groups(groups: Sequence[Mapping[Hashable, int]], val_fraction: float) -> list[bool]:
     """For each group, whether it is for validation. Deterministic.
 
     groups        the number of photos of each class in it; earlier groups validate first
@@ -48,10 +118,10 @@ class _Assignment:
                an ordered set)
     """
 
-    def __init__(self, groups: Sequence[Mapping[str, int]]) -> None:
+    def __init__(self, groups: Sequence[Mapping[Hashable, int]]) -> None:
         self._groups = groups
         self.validates = [False] * len(groups)
-        self.of_class: dict[str, list[int]] = {}
+        self.of_class: dict[Hashable, list[int]] = {}
         for number, group in enumerate(groups):
             for name in group:
                 self.of_class.setdefault(name, []).append(number)
@@ -60,7 +130,7 @@ class _Assignment:
             name for name in self.of_class if self._is_one_sided(name, 0)
         )
 
-    def photos(self, name: str) -> int:
+    def photos(self, name: Hashable) -> int:
         return sum(self._groups[group][name] for group in self.of_class[name])
 
     def size(self, group: int) -> int:
@@ -75,7 +145,7 @@ class _Assignment:
             else:
                 self.one_sided.pop(name, None)
 
-    def fill(self, name: str, share: float) -> None:
+    def fill(self, name: Hashable, share: float) -> None:
         """Move groups of a class to validation, in order, while they fit into its share.
 
         Then also the smallest of the others, if that comes nearer to the share. Groups without
@@ -104,7 +174,7 @@ class _Assignment:
             for name in self._groups[group]
         )
 
-    def _is_one_sided(self, name: str, validating: int) -> bool:
+    def _is_one_sided(self, name: Hashable, validating: int) -> bool:
         """Whether a class of two or more groups is in one part only, given how many validate."""
         groups = len(self.of_class[name])
         return groups > 1 and validating in (0, groups)

@@ -1,42 +1,35 @@
-"""A folder of labelled photos, read as classes, training photos and validation photos."""
+"""Labelled photos, read as classes, training photos and validation photos."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
+from edgetl.data.group_split import share_warnings, validation_digests
 from edgetl.data.layout import (
     DEFAULT_VAL_FRACTION,
-    TEST,
     TRAIN,
     UNSPLIT,
     VAL,
-    check_val_fraction,
-    class_names,
+    check_fractions,
     content_digest,
-    data_parts,
-    layout_warnings,
-    name_error,
-    normalized_name,
-    too_few_classes,
-    validation_digests,
 )
+from edgetl.data.photo_source import PhotoSource, find_labelled, require_photos
 from edgetl.errors import DataError, ImageError
 from edgetl.runtime.images.decode import read_image
-from edgetl.runtime.images.discovery import find_images
 from edgetl.system.machine import cores
+from edgetl.system.paths import name_below
 
 PUT_BACK = "It could be read when the run began: put it back, then go on with --resume."
 """What to do about a photo that can no longer be read."""
 
-_EMPTY_DIGEST = hashlib.sha256().hexdigest()  # of empty files, which are no duplicates of a photo
 _LISTED = 10  # names in a message before "and N more"
 
 
@@ -51,12 +44,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class ImageFolders:
-    """A data folder. ``train`` and ``val`` are sorted by class, then by path.
+    """A data folder, or a list. ``train`` and ``val`` are sorted by class, then by path.
 
-    root         the folder that was scanned, absolute
-    classes      class names (the folders' names), sorted; a label is an index into it
-    warnings     sentences for the user about what was left out or looks odd
-    fingerprint  SHA-256 (hex) over every photo's relative path and content
+    root          the folder that the photos' names are relative to, absolute
+    classes       class names (the folders' names), sorted; a label is an index into it
+    warnings      sentences for the user about what was left out or looks odd
+    fingerprint   SHA-256 (hex) over every photo's relative path, content and class
+    val_fraction  the share that was chosen to validate on; None: the data say what ``val`` is
+    unreadable    photos that were found and are in neither part, since they can't be decoded
     """
 
     root: Path
@@ -65,11 +60,18 @@ class ImageFolders:
     val: tuple[Sample, ...]
     warnings: tuple[str, ...]
     fingerprint: str
+    val_fraction: float | None = None
+    unreadable: tuple[Sample, ...] = ()
 
     @property
     def has_val_folder(self) -> bool:
-        """Whether ``val`` is a folder of its own, not a share of all photos."""
-        return self.val[0].path.is_relative_to(self.root / VAL)
+        """Whether ``val`` is a folder of its own or marked in a list, not a share of all photos."""
+        return self.val_fraction is None
+
+    @property
+    def val_share(self) -> float:
+        """The share of the photos that is validated on, 0..1."""
+        return len(self.val) / (len(self.train) + len(self.val))
 
     @property
     def train_counts(self) -> list[int]:
@@ -80,6 +82,11 @@ class ImageFolders:
     def val_counts(self) -> list[int]:
         """Validation photos of each class, in class order."""
         return _counts(self.val, len(self.classes))
+
+    @property
+    def unreadable_counts(self) -> list[int]:
+        """Photos of each class that can't be decoded, in class order."""
+        return _counts(self.unreadable, len(self.classes))
 
     def without(self, unreadable: Mapping[Path, str]) -> ImageFolders:
         """Leave out photos that can't be decoded (path → reason), with a warning that lists them.
@@ -99,9 +106,9 @@ class ImageFolders:
                 f"{_photos(len(lost))} to validate on can't be read:\n"
                 f"{_listed(self.root, lost, unreadable)}",
                 "Repair or remove these files, then run again. "
-                "Metrics must cover every photo of val/.",
+                "Metrics must cover every photo of val.",
             )
-        _require_photos(
+        require_photos(
             self.classes, (sample.label for sample in train), "no training photo that can be read"
         )
         if not val:
@@ -109,69 +116,81 @@ class ImageFolders:
                 f"{self.root}: no photo that fell into the validation part can be read.",
                 "Add photos.",
             )
-        left_out = [sample.path for sample in self.train + self.val if sample.path in unreadable]
+        left_out = [sample for sample in self.train + self.val if sample.path in unreadable]
         purpose = "to train on " if self.has_val_folder else ""
         warning = (
             f"{_photos(len(left_out))} {purpose}can't be read and left out:\n"
-            f"{_listed(self.root, left_out, unreadable)}"
+            f"{_listed(self.root, [sample.path for sample in left_out], unreadable)}"
         )
         left = replace(
             self,
             train=train,
             val=val,
             warnings=(*self.warnings, warning),
-            fingerprint=_fingerprint(self.root, train + val),
+            fingerprint=_fingerprint(
+                self.root, self.classes, train, val, split=self.has_val_folder
+            ),
+            unreadable=(*self.unreadable, *left_out),
         )
-        new = [text for text in _unvalidated_classes(left) if text not in self.warnings]
+        new = [text for text in _split_warnings(left) if text not in self.warnings]
         return replace(left, warnings=(*left.warnings, *new))
 
 
-def scan(root: str | Path, *, val_fraction: float = DEFAULT_VAL_FRACTION) -> ImageFolders:
-    """Read ``root/train/<class>/…`` with ``root/val/<class>/…``, or split one ``root/<class>/…``.
+def scan(
+    data: str | Path | PhotoSource, *, val_fraction: float = DEFAULT_VAL_FRACTION
+) -> ImageFolders:
+    """Read ``data/train/<class>/…`` with ``data/val/<class>/…``, or split one ``data/<class>/…``.
 
-    The split chooses validation photos by the hash of their bytes, and gives each class photos in
-    both parts (see ``validation_digests``). Adding, removing or renaming photos moves no other one,
-    except in tiny classes, and duplicates are in the same part, so that no validation photo is
-    trained on. Hashing runs at the disk's speed (SHA-256: 1.5 GB/s per core), and leaves the files
-    in the page cache for the decoder.
+    The same goes for a list of photos, with or without a column that says what to validate on. The
+    split depends on the photos' contents alone, and gives each class photos in both parts (see
+    ``validation_digests``). Each photo that is added or removed moves one other at most, renaming
+    moves none, and duplicates are in the same part, so that no validation photo is trained on.
+    Hashing runs at the disk's speed (SHA-256: 1.5 GB/s per core), and leaves the files in the page
+    cache for the decoder.
 
-    val_fraction  share of photos to validate on, above 0 and below 1; unused if ``root/val`` exists
+    val_fraction  share of photos to validate on, above 0 and below 1; unused if ``data`` is split
 
-    No photo is decoded here: see ``find_unreadable``. Raises DataError for a layout that can't be
-    trained on.
+    Only photos with several labels or in both parts are decoded here: see ``find_unreadable``.
+    Raises DataError for what can't be trained on.
     """
-    root = Path(root).absolute()
-    check_val_fraction(val_fraction)
-    parts = data_parts(root)
-    if UNSPLIT in parts:
-        classes, found = _find_photos(root)
-        samples = _hashed(root, found)
-        digests: list[list[str]] = [[] for _ in classes]
-        for sample in samples:
-            digests[sample.label].append(sample.digest)
-        validating = validation_digests(digests, val_fraction)
-        train = tuple(sample for sample in samples if sample.digest not in validating)
-        val = tuple(sample for sample in samples if sample.digest in validating)
-        hint = "Add photos, or make train/ and val/ folders."
-        labels = (sample.label for sample in train)
-        _require_photos(
-            classes, labels, "photos, but none of them fell into the training part", hint
-        )
-        if not val:
-            raise DataError(f"{root}: no photo fell into the validation part.", hint)
+    source = data if isinstance(data, PhotoSource) else PhotoSource(Path(data))
+    check_fractions(val_fraction)
+    root, files = source.folder, find_labelled(source)
+    # Hashing can take minutes, so it comes after everything that can refuse the photos.
+    samples = {part: _hashed(root, photos) for part, photos in files.parts.items()}
+    if UNSPLIT in samples:
+        train, val = _split(source.path, files.classes, samples[UNSPLIT], val_fraction)
     else:
-        _require_same_classes(root, class_names(parts[TRAIN]), class_names(parts[VAL]))
-        classes, train_photos = _find_photos(parts[TRAIN])
-        _, val_photos = _find_photos(parts[VAL])
-        # Hashing can take minutes, so it comes after everything that can refuse the folder.
-        train, val = _hashed(root, train_photos), _hashed(root, val_photos)
-    for name in (str(root), *classes):
-        if (error := name_error(name)) is not None:
-            raise error
-    folders = ImageFolders(root, classes, train, val, (), _fingerprint(root, train + val))
-    photos = [sample.path for sample in train + val]
-    warnings = (*_warnings(folders, parts), *layout_warnings(parts, photos))
-    return replace(folders, warnings=warnings)
+        train, val = samples[TRAIN], samples[VAL]
+    folders = ImageFolders(
+        root,
+        files.classes,
+        train,
+        val,
+        (),
+        _fingerprint(root, files.classes, train, val, split=UNSPLIT not in samples),
+        val_fraction if UNSPLIT in samples else None,
+    )
+    return replace(folders, warnings=(*_warnings(folders), *files.warnings))
+
+
+def _split(
+    place: Path, classes: Sequence[str], samples: Sequence[Sample], val_fraction: float
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """(train, val). Raises DataError if a class has no photo to train on, or val has none."""
+    validating = validation_digests(
+        ((sample.digest, sample.label) for sample in samples), val_fraction
+    )
+    train, val = (
+        tuple(sample for sample in samples if (sample.digest in validating) == chosen)
+        for chosen in (False, True)
+    )
+    hint = "Add photos, or say yourself what to validate on."
+    problem = "photos, but none of them fell into the training part"
+    require_photos(classes, (sample.label for sample in train), problem, hint)
+    if not val:
+        raise DataError(f"{place}: no photo fell into the validation part.", hint)
+    return train, val
 
 
 def read_sample(sample: Sample) -> Image.Image:
@@ -220,38 +239,6 @@ def find_unreadable(
     return unreadable
 
 
-def _require_same_classes(root: Path, train: Collection[str], val: Collection[str]) -> None:
-    """Raises DataError if classes are in one part only; too few classes are reported elsewhere."""
-    only_in = {TRAIN: set(train) - set(val), VAL: set(val) - set(train)}
-    if len(train) < 2 or not any(only_in.values()):
-        return
-    similar = set(map(normalized_name, only_in[TRAIN])) & set(map(normalized_name, only_in[VAL]))
-    shown = ascii if similar else str
-    differences = [
-        f"only in {part}/: {', '.join(map(shown, sorted(names)))}"
-        for part, names in only_in.items()
-        if names
-    ]
-    raise DataError(
-        f"{root}: the classes of train/ and val/ differ; {'; '.join(differences)}.",
-        "Names that look the same must consist of the same characters, too."
-        if similar
-        else "Each class needs a folder of the same name in both.",
-    )
-
-
-def _find_photos(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]]]:
-    """The class names of one folder of class folders, and its photos with their labels."""
-    names = class_names(folder)
-    if (error := too_few_classes(folder, names)) is not None:
-        raise error
-    found = [
-        (path, label) for label, name in enumerate(names) for path in find_images(folder / name)
-    ]
-    _require_photos(names, (label for _, label in found), f"no photo in {folder}")
-    return tuple(names), found
-
-
 def _hashed(root: Path, photos: Sequence[tuple[Path, int]]) -> tuple[Sample, ...]:
     """``photos`` (path, label) with the digests of their contents."""
 
@@ -260,29 +247,15 @@ def _hashed(root: Path, photos: Sequence[tuple[Path, int]]) -> tuple[Sample, ...
         try:
             return Sample(path, label, content_digest(path))
         except OSError:  # decoding it fails, too, and reports why
-            name = os.fsencode(path.relative_to(root))
+            name = os.fsencode(name_below(path, root))
             return Sample(path, label, hashlib.sha256(name).hexdigest())
 
     with ThreadPoolExecutor() as pool:
         return tuple(pool.map(read, photos))
 
 
-def _require_photos(
-    classes: Sequence[str], labels: Iterable[int], problem: str, hint: str | None = None
-) -> None:
-    """Raises DataError if ``labels`` lack a class."""
-    present = set(labels)
-    empty = [name for label, name in enumerate(classes) if label not in present]
-    if empty:
-        noun = "Class" if len(empty) == 1 else "Classes"
-        raise DataError(
-            f"{noun} {', '.join(map(repr, empty))}: {problem}.",
-            hint
-            or "Add photos to the folder, or remove the class (from train/ and val/, if split).",
-        )
-
-
-def _unvalidated_classes(folders: ImageFolders) -> Iterator[str]:
+def _split_warnings(folders: ImageFolders) -> Iterator[str]:
+    """Sentences about classes with no validation photo, or far more or fewer than asked for."""
     missing = [
         name for name, count in zip(folders.classes, folders.val_counts, strict=True) if not count
     ]
@@ -291,37 +264,58 @@ def _unvalidated_classes(folders: ImageFolders) -> Iterator[str]:
             f"No photo of {', '.join(missing)} fell into the validation part: "
             "the metrics say nothing about it. Add photos of it, or make a val/ folder."
         )
+    if folders.val_fraction is not None:
+        val, every = dict(zip(folders.classes, folders.val_counts, strict=True)), {}
+        for name, train in zip(folders.classes, folders.train_counts, strict=True):
+            every[name] = train + val[name]
+        yield from share_warnings("to validate on", folders.val_fraction, val, every)
 
 
-def _warnings(folders: ImageFolders, parts: Mapping[str, Path]) -> Iterator[str]:
-    yield from _unvalidated_classes(folders)
-    if UNSPLIT not in parts and (folders.root / TEST).is_dir():
-        yield f"{TEST}/ is left alone: it is used neither to train nor to validate."
+def _warnings(folders: ImageFolders) -> Iterator[str]:
+    yield from _split_warnings(folders)
     train, val = (
-        {(sample.digest, sample.label) for sample in part if sample.digest != _EMPTY_DIGEST}
-        for part in (folders.train, folders.val)
+        {(sample.digest, sample.label) for sample in part} for part in (folders.train, folders.val)
     )
     labels = Counter(digest for digest, _ in train | val)
-    ambiguous = sum(count > 1 for count in labels.values())
-    if ambiguous:
-        yield (
-            f"{_photos(ambiguous)} in several classes at once, where all labels but one are wrong: "
-            "edgetl data check names them."
-        )
+    ambiguous = {digest for digest, count in labels.items() if count > 1}
     shared = {digest for digest, _ in train} & {digest for digest, _ in val}
-    if shared:
+    # Broken downloads are often the same error page, which is no copy of a photo.
+    doubtful = {s.digest: s for s in folders.train + folders.val if s.digest in ambiguous | shared}
+    unreadable = find_unreadable(doubtful.values())
+    broken = {digest for digest, sample in doubtful.items() if sample.path in unreadable}
+    if ambiguous := ambiguous - broken:
+        yield (
+            f"{_photos(len(ambiguous))} in several classes at once, "
+            "where all labels but one are wrong: edgetl data check names them."
+        )
+    if shared := shared - broken:
         yield (
             f"{_photos(len(shared))} in train/ and val/ at once: "
             "the metrics will look better than they are."
         )
 
 
-def _fingerprint(root: Path, samples: Collection[Sample]) -> str:
-    lines = sorted(
-        os.fsencode(sample.path.relative_to(root).as_posix()) + b"\0" + sample.digest.encode()
-        for sample in samples
-    )
-    return hashlib.sha256(b"\n".join(lines)).hexdigest()
+def _fingerprint(
+    root: Path,
+    classes: Sequence[str],
+    train: Iterable[Sample],
+    val: Iterable[Sample],
+    *,
+    split: bool,
+) -> str:
+    """SHA-256 over the photos; ``split``: their part was given.
+
+    A list's labels and parts count, too, where they are not those of the folders. So a list of the
+    photos in a data folder has the fingerprint of the folder.
+    """
+    lines = []
+    for part, samples in ((TRAIN, train), (VAL, val)):
+        for sample in samples:
+            name, place = name_below(sample.path, root), f"{classes[sample.label]}/"
+            place = f"{part}/{place}" if split else place
+            line = os.fsencode(name) + b"\0" + sample.digest.encode()
+            lines.append(line if name.startswith(place) else line + b"\0" + place.encode())
+    return hashlib.sha256(b"\n".join(sorted(lines))).hexdigest()
 
 
 def _counts(samples: Iterable[Sample], classes: int) -> list[int]:
@@ -337,7 +331,7 @@ def _listed(root: Path, paths: Sequence[Path], reasons: Mapping[Path, str]) -> s
     """One line for each of the first photos, whatever their names hold, and how many more."""
     lines = []
     for path in paths[:_LISTED]:
-        name = str(path.relative_to(root)).replace("\n", "\\n")
+        name = name_below(path, root).replace("\n", "\\n")
         lines.append(f"  {name}: {reasons[path]}")
     if len(paths) > _LISTED:
         lines.append(f"  and {len(paths) - _LISTED:,} more")

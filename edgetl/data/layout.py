@@ -7,8 +7,7 @@ import hashlib
 import os
 import stat
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from edgetl.errors import DataError
@@ -41,7 +40,8 @@ def data_parts(root: Path) -> dict[str, Path]:
     if not (is_there(root) and root.is_dir()):
         raise DataError(
             f"{root} is not a folder.",
-            "Name the folder that holds one folder of photos for each class.",
+            "Name the folder that holds one folder of photos for each class, "
+            "or a list of photos: a .csv, .tsv, .jsonl or .parquet file.",
         )
     present = [name for name in (TRAIN, VAL) if (root / name).is_dir()]
     if len(present) == 1:
@@ -110,16 +110,12 @@ def layout_warnings(parts: Mapping[str, Path], photos: Iterable[Path]) -> Iterat
 
     deep = [folder for folder, below in subfolders.items() if len(below) > 1 and "" not in below]
     if deep:
-        names = _enumerated(list(dict.fromkeys(folder.name for folder in deep)))
+        names = enumerated(list(dict.fromkeys(folder.name for folder in deep)))
         yield (
             f"All photos of {names} lie in folders further below "
-            f"({_enumerated(sorted(subfolders[deep[0]]))}): each counts as one of its class."
+            f"({enumerated(sorted(subfolders[deep[0]]))}): each counts as one of its class."
         )
-    similar: dict[str, set[str]] = {}
-    for folder in subfolders:
-        similar.setdefault(normalized_name(folder.name), set()).add(folder.name)
-    for twins in (sorted(names) for names in similar.values() if len(names) > 1):
-        yield f"Classes {', '.join(map(ascii, twins))} have names that look the same: are they one?"
+    yield from similar_names(folder.name for folder in subfolders)
     links = sorted(
         Path(parent, name).relative_to(folder.parent).as_posix()
         for folder in subfolders
@@ -128,7 +124,16 @@ def layout_warnings(parts: Mapping[str, Path], photos: Iterable[Path]) -> Iterat
         if Path(parent, name).is_symlink() and not name.startswith(".")
     )
     if links:
-        yield f"Links to folders below a class are not followed: {_enumerated(links)}."
+        yield f"Links to folders below a class are not followed: {enumerated(links)}."
+
+
+def similar_names(classes: Iterable[str]) -> Iterator[str]:
+    """A sentence for each group of classes whose names look the same."""
+    similar: dict[str, set[str]] = {}
+    for name in classes:
+        similar.setdefault(normalized_name(name), set()).add(name)
+    for twins in (sorted(names) for names in similar.values() if len(names) > 1):
+        yield f"Classes {', '.join(map(ascii, twins))} have names that look the same: are they one?"
 
 
 def normalized_name(name: str) -> str:
@@ -136,43 +141,17 @@ def normalized_name(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold().strip()
 
 
-def falls_into_val(digest: str, val_fraction: float) -> bool:
-    """Whether the photo with this SHA-256 (hex) is in the ``val_fraction`` used for validation.
-
-    It depends on the photo alone, so that adding, removing or renaming others never moves it.
-    """
-    return int(digest[:16], 16) < val_fraction * 2**64
-
-
-def validation_digests(classes: Iterable[Collection[str]], val_fraction: float) -> set[str]:
-    """The validation photos of an unsplit folder: those of ``falls_into_val``, with few exceptions.
-
-    classes  the digests of each class's photos
-
-    Each class keeps a photo to train on and, if it has two, one to validate on: those whose digests
-    are nearest to that. (Where classes share photos, that can be impossible; then training comes
-    first.) These exceptions may move again when photos of a tiny class are added; no others do.
-    """
-    digests = [set(found) for found in classes if found]
-    val = {digest for found in digests for digest in found if falls_into_val(digest, val_fraction)}
-    for found in digests:
-        if found <= val:
-            val.remove(max(found))
-    for found in digests:
-        if len(found) > 1 and val.isdisjoint(found):
-            movable = (
-                digest
-                for digest in sorted(found)
-                if all(other - val - {digest} for other in digests if digest in other)
-            )
-            val.update(islice(movable, 1))
-    return val
-
-
-def check_val_fraction(val_fraction: float) -> None:
-    """Raises DataError unless it is above 0 and below 1."""
-    if not 0 < val_fraction < 1:
-        raise DataError(f"The validation share is {val_fraction}; it must be above 0 and below 1.")
+def check_fractions(val_fraction: float, test_fraction: float | None = None) -> None:
+    """Raises DataError unless each is above 0 and both together are below 1."""
+    for part, share in (("validation", val_fraction), (TEST, test_fraction)):
+        if share is not None and not 0 < share < 1:
+            raise DataError(f"The {part} share is {share}; it must be above 0 and below 1.")
+    if val_fraction + (test_fraction or 0) >= 1:
+        raise DataError(
+            f"The validation share of {val_fraction} and the test share of {test_fraction} "
+            "leave nothing to train on.",
+            "Give smaller ones.",
+        )
 
 
 def content_digest(path: Path) -> str:
@@ -186,7 +165,8 @@ def content_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _enumerated(names: Sequence[str]) -> str:
+def enumerated(names: Sequence[str]) -> str:
+    """The first few of ``names``, and how many more, for use in a sentence."""
     more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
     return ", ".join(names[:_LISTED]) + more
 

@@ -1,9 +1,8 @@
-"""Split one folder of class folders into DST/train/<class> and DST/val/<class>."""
+"""Split one folder of class folders into DST/train/<class>, DST/val/<class> and maybe DST/test."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
 from collections import Counter
@@ -15,14 +14,15 @@ from typing import Any
 
 from edgetl.data.audit import DataIssue, file_findings, relative, stray_photo
 from edgetl.data.duplicates import by_content, find_near_duplicates
-from edgetl.data.group_split import assign_groups
+from edgetl.data.group_split import share_warnings, validation_digests
 from edgetl.data.inspection import Inspection, file_state, inspect_all, walk_files
 from edgetl.data.layout import (
     DEFAULT_VAL_FRACTION,
+    TEST,
     TRAIN,
     UNSPLIT,
     VAL,
-    check_val_fraction,
+    check_fractions,
     class_names,
     content_digest,
     data_parts,
@@ -45,11 +45,11 @@ _UNFINISHED = "unfinished"  # in the name of the temporary folder
 class SplitResult:
     """What ``split_folder`` did.
 
-    counts    photos: "train" and "val" → class → number
+    counts    photos: "train", "val" and, if asked for, "test" → class → number
     left_out  findings of the files that are not in ``destination``
     groups    number of groups of two or more duplicates or near duplicates kept in one part
     clashes   findings of photos that are in several classes, and were kept in each
-    notes     sentences about folders that may be a mistake
+    notes     sentences about folders that may be a mistake, and shares that were not reached
     """
 
     source: Path
@@ -60,11 +60,18 @@ class SplitResult:
     clashes: tuple[DataIssue, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """Part → the share of all photos that is in it, 0..1."""
+        totals = {part: sum(classes.values()) for part, classes in self.counts.items()}
+        return {part: total / sum(totals.values()) for part, total in totals.items()}
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
         return {
             **asdict(self),
             "schema": 1,
+            "shares": self.shares,
             "source": str(self.source),
             "destination": str(self.destination),
         }
@@ -75,6 +82,7 @@ def split_folder(
     destination: str | Path,
     *,
     val_fraction: float = DEFAULT_VAL_FRACTION,
+    test_fraction: float | None = None,
     copy: bool = False,
     threads: int | None = None,
     progress: Progress = no_progress,
@@ -83,12 +91,15 @@ def split_folder(
 
     The part depends on the photos' contents, not on their names; duplicates and near duplicates
     stay together. Of each class ``val_fraction`` is for validation, to within one such group (more
-    where classes share photos), and at least one photo is in either part. Files that training can't
+    where classes share photos), and at least one photo is in each part. ``train`` chooses the same
+    photos where none are near duplicates: see ``validation_digests``. Files that training can't
     use are left out. ``destination`` appears complete or not at all, except for the instant between
-    val/ and train/ if there already is an empty folder.
+    its parts if there already is an empty folder.
 
     source        a folder of class folders, or what the cats-and-dogs archive unpacks to
     val_fraction  above 0 and below 1
+    test_fraction  share of all photos for ``test/<class>``, taken from those that would be trained
+                  on; with ``val_fraction`` below 1. None: no such part
     copy          copy the files; otherwise they are hard links. These take no space, survive the
                   removal of ``source``, and need no special rights on Windows, as symbolic links do
     threads       files read at a time (default: one for each core)
@@ -96,7 +107,7 @@ def split_folder(
     Raises DataError if the source can't be split, or the destination is not empty or can't be
     written.
     """
-    check_val_fraction(val_fraction)
+    check_fractions(val_fraction, test_fraction)
     source, destination = real_path(source), real_path(destination)
     _prepare_destination(source, destination)
     root, names = _find_classes(source)
@@ -104,13 +115,18 @@ def split_folder(
     inspections = list(inspect_all(files, threads=threads, progress=progress))
     kept = [item for item in inspections if item.usable and item.path.parent != root]
     groups, static = _groups(kept, root)
-    part_of = _assign_parts(names, groups, root, val_fraction)
+    wanted = {VAL: val_fraction} | ({TEST: test_fraction} if test_fraction is not None else {})
+    part_of = _assign_parts(names, groups, root, wanted)
     with _complete_or_absent(destination) as unfinished:
         for item in kept:
             # With its subfolders, so that equal names don't collide.
             _put(item, unfinished / part_of[item.digest] / item.path.relative_to(root), copy=copy)
     placed = Counter((part_of[item.digest], _class_of(item, root)) for item in kept)
-    notes = tuple(layout_warnings({UNSPLIT: root}, [item.path for item in kept]))
+    counts = {part: {name: placed[part, name] for name in names} for part in (TRAIN, *wanted)}
+    notes = (
+        *layout_warnings({UNSPLIT: root}, [item.path for item in kept]),
+        *_share_notes(counts, wanted),
+    )
     if static:
         notes += (
             f"{static:,} photos look much the same, as from a fixed camera: "
@@ -119,7 +135,7 @@ def split_folder(
     return SplitResult(
         root,
         destination,
-        counts={part: {name: placed[part, name] for name in names} for part in (TRAIN, VAL)},
+        counts=counts,
         left_out=tuple(_left_out(inspections, root)),
         groups=sum(len(group) > 1 for group in groups),
         clashes=tuple(_clashes(kept, root)),
@@ -188,50 +204,70 @@ def _groups(kept: Sequence[Inspection], root: Path) -> tuple[list[list[Inspectio
 
 
 def _assign_parts(
-    names: Iterable[str], groups: Sequence[list[Inspection]], root: Path, val_fraction: float
+    names: Iterable[str],
+    groups: Sequence[list[Inspection]],
+    root: Path,
+    wanted: Mapping[str, float],
 ) -> dict[str, str]:
-    """Digest → "train" or "val". Raises DataError for a class that can't be in both parts."""
-    groups = sorted(groups, key=_sort_key)
-    classes = [Counter(_class_of(item, root) for item in group) for group in groups]
-    validates = assign_groups(classes, val_fraction)
-    for name in names:
-        own = [index for index, counts in enumerate(classes) if name in counts]
-        if len(own) < 2:
-            distinct = {
-                item.digest for i in own for item in groups[i] if _class_of(item, root) == name
-            }
-            held = "no usable photo"
-            hint = "Add photos of it, or remove its folder."
-            if len(distinct) == 1:
-                held = "only one distinct photo"
-            elif distinct:
-                held = "only photos that look the same"
-                hint = "Add other photos of it, or train on the folder as it is."
+    """Digest → part; ``wanted`` are the shares of all parts but "train".
+
+    Raises DataError for a class that can't be in each part.
+    """
+    part_of = {item.digest: TRAIN for group in groups for item in group}
+    left = 1.0
+    for part, share in wanted.items():
+        rest = [group for group in groups if part_of[group[0].digest] == TRAIN]
+        photos = ((item.digest, _class_of(item, root)) for group in rest for item in group)
+        together = [[*{item.digest: None for item in group}] for group in rest]
+        part_of |= dict.fromkeys(validation_digests(photos, share / left, together), part)
+        left -= share
+    groups_of: dict[str, list[list[Inspection]]] = {name: [] for name in names}
+    for group in groups:
+        for name in {_class_of(item, root) for item in group}:
+            groups_of[name].append(group)
+    parts = (TRAIN, *wanted)
+    for name, own in groups_of.items():
+        if len(own) < len(parts):
+            raise _too_few_photos(name, own, root, parts)
+        if {part_of[group[0].digest] for group in own} != {*parts}:
             raise DataError(
-                f"Class {name!r} has {held} in {root}: not enough for both train and val.", hint
-            )
-        if len({validates[index] for index in own}) < 2:
-            raise DataError(
-                f"Class {name!r} in {root} can't be in both train and val: "
+                f"Class {name!r} in {root} can't be in {_joined(parts)}: "
                 "its photos are in other classes, too, and copies must stay together.",
                 "Remove the copies that are in the wrong class: edgetl data check names them.",
             )
-    return {
-        item.digest: VAL if validating else TRAIN
-        for group, validating in zip(groups, validates, strict=True)
-        for item in group
-    }
+    return part_of
 
 
-def _sort_key(group: Sequence[Inspection]) -> str:
-    """Groups with a smaller key are preferred for validation.
+def _too_few_photos(
+    name: str, own: Sequence[list[Inspection]], root: Path, parts: Sequence[str]
+) -> DataError:
+    """The error for a class whose groups, ``own``, are fewer than the parts."""
+    distinct = {item.digest for group in own for item in group if _class_of(item, root) == name}
+    held = "no usable photo"
+    hint = "Add photos of it, or remove its folder."
+    if len(distinct) == 1:
+        held = "only one distinct photo"
+    elif len(distinct) > len(own):
+        held = "only photos that look the same"
+        hint = "Add other photos of it, or train on the folder as it is."
+    elif distinct:
+        held = f"only {len(distinct)} distinct photos"
+    return DataError(f"Class {name!r} has {held} in {root}: not enough for {_joined(parts)}.", hint)
 
-    It is a photo's own digest, as in ``falls_into_val``: so hardly any photo is used for training
-    when the folder is trained on as it is, and for validation after this split. The smallest digest
-    of several is hashed once more; by itself it would favour validation.
-    """
-    digests = {item.digest for item in group}
-    return min(digests) if len(digests) == 1 else hashlib.sha256(min(digests).encode()).hexdigest()
+
+def _joined(parts: Sequence[str]) -> str:
+    return "both train and val" if len(parts) == 2 else "each of train, val and test"
+
+
+def _share_notes(
+    counts: Mapping[str, Mapping[str, int]], wanted: Mapping[str, float]
+) -> Iterator[str]:
+    photos = Counter[str]()
+    for classes in counts.values():
+        photos.update(classes)
+    purposes = {VAL: "to validate on", TEST: "to test on"}
+    for part, share in wanted.items():
+        yield from share_warnings(purposes[part], share, counts[part], photos)
 
 
 def _left_out(inspections: Iterable[Inspection], root: Path) -> Iterator[DataIssue]:
@@ -266,11 +302,15 @@ def _complete_or_absent(destination: Path) -> Iterator[Path]:
             if not exists:
                 unfinished.rename(destination)
                 return
-            (unfinished / VAL).rename(destination / VAL)  # first: nothing trains on it alone
+            placed: list[str] = []
             try:
-                (unfinished / TRAIN).rename(destination / TRAIN)
+                # Train comes last: nothing trains on the others alone.
+                for part in (part for part in (TEST, VAL, TRAIN) if (unfinished / part).is_dir()):
+                    (unfinished / part).rename(destination / part)
+                    placed.append(part)
             except BaseException:
-                (destination / VAL).rename(unfinished / VAL)
+                for part in placed:
+                    (destination / part).rename(unfinished / part)
                 raise
     except OSError as error:
         hint = "Check its disk and its permissions."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +20,21 @@ OTHER_GOLDEN = "Give other photos with --golden DIR, or leave them out with --go
 
 
 def run_data(settings: Mapping[str, Any], card: ModelCard, purpose: str, hint: str) -> ImageFolders:
-    """The data folder of a run, scanned again, without validation photos that the run left out.
+    """The data of a run, scanned again, without validation photos that the run left out.
 
     purpose  what needs it, in the plural, for messages
 
-    Raises ExportError, with ``hint``, if the settings don't name a data folder, if it is gone, or
-    if it now has other classes than ``card``.
+    Raises ExportError, with ``hint``, if the settings don't name its data, if they are gone, or
+    if they now has other classes than ``card``.
     """
     from edgetl.data.image_folder import find_unreadable, scan
+    from edgetl.data.photo_source import PhotoSource
 
     try:
-        data = scan(settings["data"], val_fraction=settings["val_fraction"])
+        source = PhotoSource(
+            Path(settings["data"]), settings.get("columns", ""), settings.get("root", "")
+        )
+        data = scan(source, val_fraction=settings["val_fraction"])
     except KeyError as error:
         raise ExportError(
             f"The run does not name the data it was trained on, which {purpose} need.", hint
@@ -45,11 +49,43 @@ def run_data(settings: Mapping[str, Any], card: ModelCard, purpose: str, hint: s
             f"so {purpose} can't use it.",
             hint,
         )
+    if not data.has_val_folder and "columns" not in settings:  # a run of before there were lists
+        data = _split_as_before(data, settings["val_fraction"])
     if not data.has_val_folder and data.fingerprint != card.data.get("fingerprint"):
         unreadable = find_unreadable(data.val)
         val = tuple(sample for sample in data.val if sample.path not in unreadable)
         data = replace(data, val=val)
     return data
+
+
+def _split_as_before(data: ImageFolders, val_fraction: float) -> ImageFolders:
+    """``data``, split as runs did before the split by rank.
+
+    They validated on the photos whose digest is below the share, and moved the nearest one of a
+    class that would have had none in a part.
+    """
+    photos = sorted(data.train + data.val, key=lambda sample: (sample.label, sample.path))
+    classes: list[set[str]] = [set() for _ in data.classes]
+    for sample in photos:
+        classes[sample.label].add(sample.digest)
+    limit = val_fraction * 2**64
+    val = {digest for digest in chain(*classes) if int(digest[:16], 16) < limit}
+    for digests in classes:
+        if digests <= val:
+            val.remove(max(digests))
+    for digests in classes:
+        if len(digests) > 1 and val.isdisjoint(digests):
+            movable = (
+                digest
+                for digest in sorted(digests)
+                if all(other - val - {digest} for other in classes if digest in other)
+            )
+            val.update(islice(movable, 1))
+    train, validated = (
+        tuple(sample for sample in photos if (sample.digest in val) == chosen)
+        for chosen in (False, True)
+    )
+    return replace(data, train=train, val=validated)
 
 
 def golden_photos(data: ImageFolders, count: int) -> list[Path]:

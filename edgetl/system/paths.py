@@ -18,6 +18,11 @@ def is_there(path: Path) -> bool:
     return True
 
 
+def name_below(path: Path, folder: Path) -> str:
+    """``path`` relative to ``folder``, with slashes; as it is, if it lies elsewhere."""
+    return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
+
+
 def real_path(path: str | Path) -> Path:
     """``path``, absolute, links followed; ``Path.resolve`` raises for loops up to Python 3.12."""
     return Path(os.path.realpath(path))

@@ -9,17 +9,16 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from helpers.photo_samples import cut_short
 from PIL import Image
 
 from edgetl import CheckpointError, ExportError
 from edgetl.cli.main import command as program
 from edgetl.data.image_folder import scan
-from edgetl.data.layout import falls_into_val
 from edgetl.exporting.photo_selection import run_data
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.images.spec import PreprocessSpec
@@ -99,13 +98,10 @@ def test_validation_photos_that_a_run_left_out_stay_left_out(
     class_folder: Path, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(class_folder / "train", tmp_path / "photos"))
-    settings = {"data": str(folder), "val_fraction": 0.2}
+    settings = {"data": str(folder), "val_fraction": 0.2, "columns": ""}
     data = scan(folder)
     lost = data.val[0].path
-    whole = lost.read_bytes()
-    # Cut it off so that it still falls into the validation photos.
-    cut = next(n for n in range(60, 200) if falls_into_val(sha256(whole[:n]).hexdigest(), 0.2))
-    lost.write_bytes(whole[:cut])
+    cut_short(lost, folder)
     card = ModelCard(
         data.classes,
         SPEC,
@@ -115,6 +111,22 @@ def test_validation_photos_that_a_run_left_out_stay_left_out(
     assert lost not in {
         sample.path for sample in run_data(settings, card, "golden photos", "hint").val
     }
+
+
+def test_a_run_of_before_the_split_by_rank_keeps_its_validation_photos(
+    class_folder: Path, tmp_path: Path
+) -> None:
+    """It chose the photos whose digests are below the share."""
+    folder = Path(shutil.copytree(class_folder / "train", tmp_path / "photos"))
+    data = scan(folder)
+    card = ModelCard(data.classes, SPEC, "resnet18", data={"fingerprint": data.fingerprint})
+    settings = {"data": str(folder), "val_fraction": 0.2}
+    found = run_data(settings, card, "golden photos", "hint")
+    low = {s for s in data.train + data.val if int(s.digest[:4], 16) < 0.2 * 2**16}
+    assert low and low <= {*found.val} and {*found.val} != {*data.val}
+    assert sorted(found.train + found.val, key=str) == sorted(data.train + data.val, key=str)
+    for digests in ({s.digest for s in found.val if s.label == n} for n in range(3)):
+        assert len(digests) == 1 or digests <= {s.digest for s in low}
 
 
 def test_a_report_never_replaces_a_photo_or_a_file_of_a_bundle_or_run(

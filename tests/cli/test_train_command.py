@@ -28,6 +28,7 @@ from edgetl.training.engine.learner import Learner
 from edgetl.training.engine.lr_finder import FoundRate
 from edgetl.training.engine.run_photos import find_photos
 from edgetl.training.engine.train_state import read_state
+from edgetl.training.models.checkpoint import load
 
 SMALL = shlex.split(
     "--backbone timm/test_resnet --weights none --strategy full --image-size 32 "
@@ -62,6 +63,30 @@ def test_training_prints_classes_result_and_the_next_command(class_folder, tmp_p
     assert low < accuracy < high
     assert (tmp_path / "pets/best.safetensors").is_file()
     assert (tmp_path / "pets/report.html").is_file()
+
+
+@pytest.mark.parametrize("options", [SMALL, [*SMALL[:4], "--feature-cache", "off"]])
+def test_the_table_the_report_and_the_result_count_what_can_be_read(
+    class_folder, tmp_path, options
+):
+    data = shutil.copytree(class_folder / "train", tmp_path / "data")
+    for name in ("blue fish", "red 花"):  # one side of copies, so neither is validated on
+        (data / name / "broken.jpg").write_bytes(b"<html>404 Not Found</html>")
+    done = edgetl("train", data, "-o", tmp_path / "run", *options)
+    assert done.exit_code == 0, done.output
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    card = load(tmp_path / "run").card
+    rows = [line.split() for line in done.output.split("class ")[1].splitlines()[:5]]
+    assert rows[0] == ["train", "val", "can't", "be", "read"]
+    numbers = {" ".join(row[:-3]): [int(number) for number in row[-3:]] for row in rows[1:]}
+    assert numbers["green, leaf"][2] == 0 and numbers["3 classes"][2] == 2
+    assert sum(numbers["3 classes"]) == 38 and "38 photos of 3 classes" in done.output
+    assert numbers["3 classes"][:2] == [card.data["train"], card.data["val"]]
+    assert numbers["3 classes"][1] == metrics["photos"]
+    share = f"{metrics['photos'] / 36:.1%} of the photos"
+    assert f"Validated on: {share}" in done.output
+    assert share in (tmp_path / "run/report.html").read_text("utf-8")
+    assert "classes at once" not in done.output
 
 
 def test_ctrl_c_says_how_to_go_on_and_that_works(class_folder, tmp_path, monkeypatch):

@@ -149,15 +149,62 @@ def test_each_class_is_split_by_the_share_that_was_asked_for(tmp_path, fraction,
     }
 
 
-@pytest.mark.parametrize("fraction", [0.2, 0.5])
-def test_photos_are_mostly_in_the_part_where_scan_would_put_them(tmp_path, fraction):
-    """Each class keeps its share, so a few are not: hardly any training photo validates later."""
+@pytest.mark.parametrize("test_fraction", [None, 0.3])
+def test_the_photos_to_validate_on_are_those_that_training_would_choose(tmp_path, test_fraction):
+    """So none is trained on before the split and validated on after it; a test part takes none."""
     fill(tmp_path / "photos/cat", range(60))
     fill(tmp_path / "photos/dog", range(100, 160))
-    whole = {sample.digest for sample in scan(tmp_path / "photos", val_fraction=fraction).train}
-    split_folder(tmp_path / "photos", tmp_path / "data", val_fraction=fraction)
-    judged = [sample.digest for sample in scan(tmp_path / "data").val]
-    assert sum(digest in whole for digest in judged) < 0.25 * len(judged)
+    whole = {sample.digest for sample in scan(tmp_path / "photos").val}
+    split_folder(tmp_path / "photos", tmp_path / "data", test_fraction=test_fraction)
+    assert {sample.digest for sample in scan(tmp_path / "data").val} == whole
+
+
+def test_train_val_and_test_in_one_go(tmp_path):
+    fill(tmp_path / "photos/cat", range(20))
+    fill(tmp_path / "photos/dog", range(50, 53))
+    result = split_folder(
+        tmp_path / "photos", tmp_path / "data", val_fraction=0.2, test_fraction=0.1
+    )
+    assert result.counts == {
+        "train": {"cat": 14, "dog": 1},
+        "val": {"cat": 4, "dog": 1},
+        "test": {"cat": 2, "dog": 1},
+    }
+    assert result.shares == {"train": 15 / 23, "val": 5 / 23, "test": 3 / 23}
+    found = {
+        part: {name: len(list((tmp_path / "data" / part / name).iterdir())) for name in classes}
+        for part, classes in result.counts.items()
+    }
+    assert found == result.counts
+    assert scan(tmp_path / "data").warnings == (
+        "test/ is left alone: it is used neither to train nor to validate.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("fractions", "said"),
+    [
+        ({"test_fraction": 0.0}, "The test share is 0.0"),
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, "leave nothing to train on"),
+        ({"test_fraction": 0.1}, "only 2 distinct photos .* for each of train, val and test"),
+    ],
+)
+def test_shares_that_can_not_be_reached_are_refused(tmp_path, fractions, said):
+    fill(tmp_path / "photos/cat", range(2))
+    fill(tmp_path / "photos/dog", range(50, 53))
+    with pytest.raises(DataError, match=said):
+        split_folder(tmp_path / "photos", tmp_path / "data", **fractions)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_note_names_a_class_whose_copies_keep_it_from_its_share(tmp_path):
+    fill(tmp_path / "photos/cat", range(20))
+    fill(tmp_path / "photos/dog", range(50, 51))
+    for copy in range(14):
+        shutil.copy(tmp_path / "photos/dog/50.jpg", tmp_path / f"photos/dog/copy{copy}.jpg")
+    fill(tmp_path / "photos/dog", range(60, 61))
+    (note,) = split_folder(tmp_path / "photos", tmp_path / "data", val_fraction=0.5).notes
+    assert "far from 50% for dog (1 of 16)" in note
 
 
 def test_the_parts_do_not_depend_on_names(archive, tmp_path):
@@ -368,7 +415,7 @@ def test_an_empty_destination_is_filled(archive, tmp_path):
 def test_a_photo_that_changed_meanwhile_is_refused(archive, tmp_path, monkeypatch, copy, fate):
     """Its part was chosen by its old content, and the error names it, not the destination."""
     photo = archive / "PetImages/Dog/103.jpg"
-    real = split_module.assign_groups
+    real = split_module.validation_digests
 
     def meanwhile(*arguments: object) -> object:
         photo.unlink()
@@ -376,7 +423,7 @@ def test_a_photo_that_changed_meanwhile_is_refused(archive, tmp_path, monkeypatc
             photo.write_bytes(b"garbage")
         return real(*arguments)
 
-    monkeypatch.setattr(split_module, "assign_groups", meanwhile)
+    monkeypatch.setattr(split_module, "validation_digests", meanwhile)
     with pytest.raises(
         DataError, match=rf"103\.jpg {'changed' if fate == 'changed' else 'was there a moment ago'}"
     ) as caught:

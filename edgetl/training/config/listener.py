@@ -37,6 +37,9 @@ class Listener:
     def photos_found(self, folders: ImageFolders) -> None:
         """Classes and photos were found; none is decoded yet."""
 
+    def photos_read(self, folders: ImageFolders) -> None:
+        """Photos were decoded: ``folders`` has those to train and to validate on."""
+
     def note(self, sentence: str) -> None:
         """Something that the user should know."""
 
@@ -78,9 +81,9 @@ class RecordingListener(Listener):
         self.notes = list(notes)
         self._passed_on = set[str]()
         self._listener = listener
-        self.photos_found, self.progress = listener.photos_found, listener.progress  # type: ignore[method-assign]
+        self.photos_found, self.photos_read = listener.photos_found, listener.photos_read  # type: ignore[method-assign]
         self.step, self.epoch = listener.step, listener.epoch  # type: ignore[method-assign]
-        self.stopping = listener.stopping  # type: ignore[method-assign]
+        self.progress, self.stopping = listener.progress, listener.stopping  # type: ignore[method-assign]
 
     def note(self, sentence: str) -> None:
         """Record it, and pass it on the first time."""

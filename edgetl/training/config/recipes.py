@@ -72,6 +72,8 @@ def resolve(data: str | Path, given: Mapping[str, Any], *, cuda: bool | None) ->
         except TrainingError:
             return resolve(data, given, cuda=False)
     folder = str(Path(data).absolute())
+    if given.get("root"):
+        given = {**given, "root": str(Path(given["root"]).absolute())}
     TrainSettings(**{"data": folder, **given})  # raises for what no recipe could make right
     recipe = dict(CLASSIC) if given.get("recipe") == "classic" else {}
     strategy = given.get("strategy", recipe.get("strategy", "auto"))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from edgetl.data.layout import DEFAULT_VAL_FRACTION
+from edgetl.data.photo_source import PhotoSource
 from edgetl.errors import TrainingError
 from edgetl.system.paths import is_there
 from edgetl.training.config.option import Option
@@ -41,7 +42,7 @@ def _option(
 class TrainSettings:
     """The settings of one training run; ``recipes.resolve`` makes them from what a user gave.
 
-    data  the photos' folder, absolute. Every other field is described by its ``Option``.
+    data  the photos' folder or list, absolute. Every other field is described by its ``Option``.
 
     Raises TrainingError for a value that can't be used.
     """
@@ -81,6 +82,12 @@ class TrainSettings:
         above=0,
         high=0.9,
         common=True,
+    )
+    columns: str = _option(
+        "", "Data", "Columns of a list with other names: path=FILE,label=CLASS,split=PART."
+    )
+    root: str = _option(
+        "", "Data", "Folder that the paths in a list are relative to, if not its own."
     )
     class_weights: bool = _option(False, "Data", "Weigh rare classes more in the loss.")
     balanced: bool = _option(False, "Data", "Sample the classes equally often.", needs=_LOOP)
@@ -312,6 +319,11 @@ class TrainSettings:
                 raise TrainingError(
                     f"{flag(name)} is {getattr(self, name)}; the smaller number comes first."
                 )
+
+    @property
+    def source(self) -> PhotoSource:
+        """Where the photos are."""
+        return PhotoSource(Path(self.data), self.columns, self.root)
 
     def has_effect(self, name: str) -> bool:
         """Whether field ``name`` changes anything, given the other fields."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from edgetl.data.image_folder import ImageFolders, Sample
+from edgetl.system.paths import name_below
 from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.run_folder import BEST, clear
 from edgetl.training.config.settings import OPTIONS, SOLVER, TrainSettings
@@ -66,11 +67,12 @@ def finalize(
         clear(context.folder, but=BEST)
 
     classes = class_metrics(probabilities, labels, card.labels)
-    by_content = f"{100 * context.settings.val_fraction:g}% of the photos, by their content"
+    by_content = f"{folders.val_share:.1%} of the photos, by their content"
+    given = "val in the list" if context.settings.source.is_list else "the folder val/"
     report = ReportData(
         card=card,
         classes=classes,
-        validated_on="the folder val/" if folders.has_val_folder else by_content,
+        validated_on=given if folders.has_val_folder else by_content,
         probabilities=probabilities,
         untempered=untempered if temperature != 1 else None,
         targets=labels,
@@ -107,6 +109,7 @@ def _effective(settings: TrainSettings, folders: ImageFolders) -> dict[str, Any]
     unused = {name for name in OPTIONS if not settings.has_effect(name)}
     if folders.has_val_folder:
         unused.add("val_fraction")
+    unused |= {name for name in ("columns", "root") if not getattr(settings, name)}
     return {name: value for name, value in settings.to_dict().items() if name not in unused}
 
 
@@ -125,7 +128,7 @@ def _validation_rows(
 
 
 def _row(folders: ImageFolders, sample: Sample, answer: int, confidence: float) -> PhotoResult:
-    name = sample.path.relative_to(folders.root).as_posix()
+    name = name_below(sample.path, folders.root)
     return PhotoResult(
         name, folders.classes[sample.label], folders.classes[answer], float(confidence)
     )

@@ -106,12 +106,14 @@ def resume(
     folder: Path,
     *,
     data: Path | None = None,
+    root: str | None = None,
     device: str | None = None,
     listener: Listener | None = None,
 ) -> TrainResult:
     """Continue an interrupted run.
 
-    data    where the photos are now, if they were moved
+    data    where the photos, or their list, are now, if they were moved
+    root    where the photos of a list are now
     device  another one than the run began on
 
     Raises CheckpointError if there is no run, or its folder can't be written any more;
@@ -126,6 +128,7 @@ def resume(
         settings,
         device=device or settings.device,
         data=str(data.absolute()) if data else settings.data,
+        root=str(Path(root).absolute()) if root else settings.root,
     )
     with training_processes(settings) as processes, ExitStack() as held:
         context = _context(settings, folder, processes, listener, started, saved["notes"])
@@ -138,9 +141,9 @@ def resume(
             if saved["train_state"]["best"]:
                 promote_candidate(folder, TrainState.from_dict(saved["train_state"]).candidate)
                 _require_kept_weights(folder, saved)
-        if not Path(settings.data).is_dir():
+        if not Path(settings.data).exists():
             raise DataError(
-                f"{settings.data}, the folder of the photos, does not exist any more.",
+                f"{settings.data}, where the photos were, does not exist any more.",
                 "Put it back, or name its new place: "
                 f"edgetl train DATA --resume {shell_word(folder)}",
             )
@@ -284,7 +287,7 @@ def _identity(
 def _require_kept_weights(folder: Path, saved: dict[str, Any]) -> None:
     """Raise CheckpointError if the kept weights are missing, damaged, or another run's."""
     kept, state = checkpoint.load(folder), saved["train_state"]
-    may_differ = {"data": "", "device": ""}
+    may_differ = {"data": "", "root": "", "device": ""}
     found = (
         kept.card.metrics["epoch"],
         kept.card.metrics["midway"],

@@ -28,8 +28,8 @@ def refuse_among_photos(folder: Path, settings: TrainSettings) -> None:
 
 
 def find_photos(settings: TrainSettings, listener: Listener) -> ImageFolders:
-    """Scan the data folder. Raises DataError for one that can't be trained on."""
-    folders = scan(settings.data, val_fraction=settings.val_fraction)
+    """Scan the data folder or list. Raises DataError for one that can't be trained on."""
+    folders = scan(settings.source, val_fraction=settings.val_fraction)
     listener.photos_found(folders)
     return folders
 

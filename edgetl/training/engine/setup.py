@@ -204,6 +204,7 @@ def prepare_training(
         raise DataError(f"{path}: {found[path]}.", PUT_BACK)
     unreadable |= {**found, **validation.unreadable}
     readable = folders.without(unreadable)
+    context.listener.photos_read(readable)
     if left_out is None:
         note_left_out(folders, readable, context.listener)
     if len(readable.train) < 2 * processes.world_size:

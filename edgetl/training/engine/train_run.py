@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.data.image_folder import ImageFolders
-from edgetl.data.layout import VAL, data_parts
 from edgetl.errors import TrainingError
 from edgetl.system.missing_package import explain_missing_packages
 from edgetl.system.progress import Progress
@@ -19,6 +18,9 @@ from edgetl.training.config.run_folder import require_free, require_resumable
 from edgetl.training.config.settings import OPTIONS, TrainSettings, flag
 from edgetl.training.engine.run_photos import find_photos, refuse_among_photos
 from edgetl.training.engine.train_result import TrainResult
+
+RESUMED_WITH = frozenset({"device", "root"})
+"""The options that a run may be continued with: machines differ, and photos move."""
 
 
 @explain_missing_packages("Training")
@@ -31,21 +33,23 @@ def train(
     progress: Progress | Listener | None = None,
     **options: Any,
 ) -> TrainResult:
-    """Train a classifier on folders of photos, and write a run folder.
+    """Train a classifier on labelled photos, and write a run folder.
 
     >>> result = edgetl.train("photos", "runs/pets", strategy="full", epochs=20)
     >>> result.metrics["accuracy"]
     0.97
 
-    data       a folder with ``train/CLASS/`` and ``val/CLASS/``, or ``CLASS/`` folders to split
+    data       a folder with ``train/CLASS/`` and ``val/CLASS/``, or ``CLASS/`` folders to split; or
+               a list, .csv, .tsv, .jsonl or .parquet, with a path and a label for each photo, and
+               perhaps the part, train or val
     out        the run folder to write
     resume     the folder of an interrupted run to continue, in place of ``out``; then ``data`` says
-               where its photos are now, if they were moved, and only ``device`` may be among the
-               options
+               where its photos are now, if they were moved, and only ``device`` and ``root`` may be
+               among the options
     overwrite  replace an earlier run in ``out``
     progress   called with (step, done, total); a ``Listener`` also receives notes and epochs
     options    the command's options, with underscores: ``epochs=20``, ``class_weights=True``,
-               ``scale=(0.5, 1.0)``. None means not given
+               ``scale=(0.5, 1.0)``, ``columns={"path": "file"}``. None means not given
 
     Raises TypeError for an unknown option and for arguments that don't belong together;
     TrainingError for a value that can't be used, or options that have no effect; DataError for
@@ -62,7 +66,7 @@ def train(
             raise TypeError(f"train() got an unexpected option {name!r}.{hint}")
     listener = as_listener(progress)
     if resume is not None:
-        others = sorted(given.keys() - {"device"})
+        others = sorted(given.keys() - RESUMED_WITH)
         others += [name for name, value in (("out", out), ("overwrite", overwrite)) if value]
         if others:
             raise TypeError(
@@ -72,7 +76,13 @@ def train(
         from edgetl.training.engine import run
 
         moved = Path(data) if data is not None else None
-        return run.resume(Path(resume), data=moved, device=given.get("device"), listener=listener)
+        return run.resume(
+            Path(resume),
+            data=moved,
+            root=given.get("root"),
+            device=given.get("device"),
+            listener=listener,
+        )
     if data is None or out is None:
         raise TypeError("train() needs data and out, or resume.")
     settings, folders = resolve_run(data, Path(out), given, listener, overwrite=overwrite)
@@ -89,9 +99,11 @@ def train(
 
 
 def _plain(value: Any) -> Any:
-    """A path as text, and a pair as a tuple, as the command's options are."""
+    """A path and the columns as text, and a pair as a tuple, as the command's options are."""
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, Mapping):
+        return ",".join(f"{role}={column}" for role, column in value.items())
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -126,10 +138,13 @@ def resolve_run(
     refuse_among_photos(out, settings)
     if not keeps_run:
         require_free(out, overwrite)
-    if "val_fraction" in given and VAL in data_parts(Path(data)):
-        raise TrainingError(
-            f"{flag('val_fraction')}: no effect where there is a folder {VAL}/.", "Leave it out."
+    if "val_fraction" in given and settings.source.is_split:
+        own = (
+            "the list marks what to validate on"
+            if settings.source.is_list
+            else "there is a folder val/"
         )
+        raise TrainingError(f"{flag('val_fraction')}: no effect where {own}.", "Leave it out.")
     folders = find_photos(settings, listener)
     if on_gpu is None:
         from edgetl.training.torch_env.distributed import choose_device

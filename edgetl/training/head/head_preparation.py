@@ -66,6 +66,8 @@ def prepare_head(context: RunContext, backbone: Backbone, folders: ImageFolders)
     for sentence in features.notes:
         listener.note(sentence)
     readable = folders.without(features.unreadable)
+    if trains_head_only:
+        listener.photos_read(readable)
     weights = class_weights(settings, readable)
 
     listener.progress("Solving the head", 0, 0)

@@ -421,7 +421,7 @@ def test_of_a_folder_that_was_not_parted_the_report_tells_how_and_only_what_had_
     told = []
     monkeypatch.setattr(finalize_module, "write_report", lambda _, data: told.append(data))
     train(replace(features_of(two_parts / "train"), val_fraction=0.3), tmp_path / "run")
-    assert told[0].validated_on == "30% of the photos, by their content"
+    assert told[0].validated_on == "25.0% of the photos, by their content"
     assert told[0].settings["optimizer"] == "solver" and "momentum" not in told[0].settings
 
 

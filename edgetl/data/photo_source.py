@@ -1,0 +1,213 @@
+"""Where labelled photos come from: a data folder, or a list. No photo is read here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgetl.data.layout import (
+    TEST,
+    TRAIN,
+    UNSPLIT,
+    VAL,
+    class_names,
+    data_parts,
+    layout_warnings,
+    name_error,
+    normalized_name,
+    similar_names,
+    too_few_classes,
+)
+from edgetl.errors import DataError
+from edgetl.runtime.images.discovery import find_images
+from edgetl.runtime.images.photo_list import (
+    ListedPhoto,
+    is_photo_list,
+    read_photo_list,
+    refuse_list_options,
+    require_files,
+)
+
+_PART_OF = {"train": TRAIN, "training": TRAIN, "val": VAL, "valid": VAL, "validation": VAL} | {
+    "test": TEST,
+    "testing": TEST,
+}
+
+
+@dataclass(frozen=True)
+class PhotoSource:
+    """A folder, or a list and the options that say how to read it.
+
+    path     the folder, or the list
+    columns  of a list: "path=…,label=…,split=…" where its columns have other names
+    root     of a list: the folder that its paths are relative to; "" for its own folder
+    """
+
+    path: Path
+    columns: str = ""
+    root: str = ""
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it is a list."""
+        return is_photo_list(self.path)
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the photos' names are relative to, absolute."""
+        inner = (self.root or self.path.parent) if self.is_list else self.path
+        return Path(inner).absolute()
+
+    @property
+    def is_split(self) -> bool:
+        """Whether it says what to validate on. Raises DataError if it can't be read."""
+        return VAL in (self.listed_parts() if self.is_list else self.folder_parts())
+
+    def folder_parts(self) -> dict[str, Path]:
+        """``data_parts`` of a folder. Raises DataError, also for options that need a list."""
+        refuse_list_options(self.path, self.columns, self.root)
+        return data_parts(self.path.absolute())
+
+    def listed_parts(self) -> dict[str, list[ListedPhoto]]:
+        """Part → the photos of a list: "train", "val" and "test", or "" where training splits.
+
+        Raises DataError for a list that can't be read, and for parts of other names.
+        """
+        photos = read_photo_list(
+            self.path.absolute(), columns=self.columns, root=self.folder, need_label=True
+        )
+        parts: dict[str, list[ListedPhoto]] = {}
+        for photo in photos:
+            part = UNSPLIT
+            if photo.split is not None:
+                part = _PART_OF.get(photo.split.strip().lower(), photo.split)
+                if part not in (TRAIN, VAL, TEST):
+                    raise DataError(
+                        f"{self.path}, line {photo.row}: {photo.split!r} is none of "
+                        "train, val and test.",
+                        "Correct it, or have the photos split: --columns split=",
+                    )
+            parts.setdefault(part, []).append(photo)
+        if not {TRAIN, UNSPLIT} & parts.keys():
+            raise DataError(f"{self.path} marks no photo as train.", "Correct its column of parts.")
+        if VAL not in parts and TRAIN in parts:
+            parts[UNSPLIT] = parts.pop(TRAIN)
+        return {part: parts[part] for part in (UNSPLIT, TRAIN, VAL, TEST) if part in parts}
+
+
+@dataclass(frozen=True)
+class LabelledFiles:
+    """Photos and their classes.
+
+    classes   sorted
+    parts     "train" and "val", or "" for photos to split → (file, index of its class), by class
+              and path
+    warnings  sentences about what may be a mistake
+    """
+
+    classes: tuple[str, ...]
+    parts: Mapping[str, Sequence[tuple[Path, int]]]
+    warnings: tuple[str, ...]
+
+
+def find_labelled(source: PhotoSource) -> LabelledFiles:
+    """The photos to train and to validate on.
+
+    Raises DataError for what can't be trained on: unknown parts, too few classes, classes without
+    photos or in one part only, and files of a list that are not there.
+    """
+    found = _in_list(source) if source.is_list else _in_folders(source)
+    for name in (str(source.folder), *found.classes):
+        if (error := name_error(name)) is not None:
+            raise error
+    return found
+
+
+def require_photos(
+    classes: Sequence[str], labels: Iterable[int], problem: str, hint: str | None = None
+) -> None:
+    """Raises DataError if ``labels`` lack a class."""
+    present = set(labels)
+    empty = [name for label, name in enumerate(classes) if label not in present]
+    if empty:
+        noun = "Class" if len(empty) == 1 else "Classes"
+        raise DataError(
+            f"{noun} {', '.join(map(repr, empty))}: {problem}.",
+            hint
+            or "Add photos to the folder, or remove the class (from train/ and val/, if split).",
+        )
+
+
+def _in_folders(source: PhotoSource) -> LabelledFiles:
+    places = source.folder_parts()
+    if UNSPLIT not in places:
+        train, val = (class_names(places[part]) for part in (TRAIN, VAL))
+        _require_same_classes(source, train, val)
+    parts = {}
+    for part, folder in places.items():
+        classes = class_names(folder)
+        if (error := too_few_classes(folder, classes)) is not None:
+            raise error
+        parts[part] = [
+            (path, label)
+            for label, name in enumerate(classes)
+            for path in find_images(folder / name)
+        ]
+        require_photos(classes, (label for _, label in parts[part]), f"no photo in {folder}")
+    photos = [path for found in parts.values() for path, _ in found]
+    has_test = UNSPLIT not in places and (source.folder / TEST).is_dir()
+    warnings = (*_left_alone(has_test), *layout_warnings(places, photos))
+    return LabelledFiles(tuple(classes), parts, warnings)
+
+
+def _in_list(source: PhotoSource) -> LabelledFiles:
+    listed = source.listed_parts()
+    has_test = listed.pop(TEST, None) is not None
+    require_files(source.path, [photo for photos in listed.values() for photo in photos])
+    labels = {part: {str(photo.label) for photo in photos} for part, photos in listed.items()}
+    if VAL in labels:
+        _require_same_classes(source, labels[TRAIN], labels[VAL])
+    classes = sorted(set().union(*labels.values()))
+    if len(classes) < 2:
+        raise DataError(
+            f"{source.path} has one label only, {classes[0]}; a classifier needs two or more.",
+            "Add photos of another class.",
+        )
+    index = {name: label for label, name in enumerate(classes)}
+    parts = {
+        part: sorted(
+            ((photo.path, index[str(photo.label)]) for photo in photos),
+            key=lambda found: (found[1], found[0].as_posix()),
+        )
+        for part, photos in listed.items()
+    }
+    return LabelledFiles(tuple(classes), parts, (*_left_alone(has_test), *similar_names(classes)))
+
+
+def _left_alone(has_test: bool) -> Iterator[str]:
+    if has_test:
+        yield f"{TEST}/ is left alone: it is used neither to train nor to validate."
+
+
+def _require_same_classes(
+    source: PhotoSource, train: Collection[str], val: Collection[str]
+) -> None:
+    """Raises DataError if classes are in one part only; too few classes are reported elsewhere."""
+    only_in = {TRAIN: set(train) - set(val), VAL: set(val) - set(train)}
+    if len(train) < 2 or not any(only_in.values()):
+        return
+    similar = set(map(normalized_name, only_in[TRAIN])) & set(map(normalized_name, only_in[VAL]))
+    shown = ascii if similar else str
+    differences = [
+        f"only in {part}/: {', '.join(map(shown, sorted(names)))}"
+        for part, names in only_in.items()
+        if names
+    ]
+    hint = "Each class needs a folder of the same name in both."
+    if source.is_list:
+        hint = "Each class needs photos in both."
+    raise DataError(
+        f"{source.path}: the classes of train/ and val/ differ; {'; '.join(differences)}.",
+        "Names that look the same must consist of the same characters, too." if similar else hint,
+    )

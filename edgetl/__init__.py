@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from edgetl.runtime.inference.predictor import Predictor
     from edgetl.training.engine.train_result import TrainResult
     from edgetl.training.engine.train_run import train
+    from edgetl.training.importing.import_result import ImportResult
+    from edgetl.training.importing.import_run import import_network
 
 # onnxruntime's wheels report their use to Microsoft unless this is set before they are imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -57,6 +59,7 @@ __all__ = [
     "ExportError",
     "ExportResult",
     "ImageError",
+    "ImportResult",
     "MissingDependencyError",
     "ParityError",
     "Prediction",
@@ -71,6 +74,7 @@ __all__ = [
     "__version__",
     "check",
     "export",
+    "import_network",
     "train",
 ]
 
@@ -79,12 +83,14 @@ _LAZY = {
     "AgainstResult": "edgetl.parity.results",
     "CheckResult": "edgetl.parity.results",
     "ExportResult": "edgetl.exporting.export_result",
+    "ImportResult": "edgetl.training.importing.import_result",
     "Prediction": "edgetl.runtime.inference.prediction",
     "Predictor": "edgetl.runtime.inference.predictor",
     "PreprocessSpec": "edgetl.runtime.images.spec",
     "TrainResult": "edgetl.training.engine.train_result",
     "check": "edgetl.parity.check_model",
     "export": "edgetl.exporting.export_run",
+    "import_network": "edgetl.training.importing.import_run",
     "train": "edgetl.training.engine.train_run",
 }
 

@@ -52,7 +52,8 @@ def export(trained: Trained, folder: Path, precisions: Sequence[str]) -> dict[st
         trained.settings, trained.card, "smaller precisions", "Put the data back where it was."
     )
     validation = [(sample.path, sample.label) for sample in data.val]
-    settings = PrecisionSettings(calibration_photos(data, 100), validation, max_accuracy_drop=100)
+    calibration = calibration_photos([sample.path for sample in data.train], 100)
+    settings = PrecisionSettings(calibration, validation, max_accuracy_drop=100)
     result = export_bundle(
         trained.network,
         trained.card,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from keyword import iskeyword
 
 import click
 
@@ -12,8 +13,8 @@ from edgetl.cli.printable import printable
 from edgetl.errors import EdgetlError
 from edgetl.system.missing_package import missing_package
 
-COMMANDS = ("bench", "check", "data", "export", "info", "predict", "selftest", "train")
-"""``edgetl NAME`` is ``command`` in ``edgetl/cli/NAME.py``."""
+COMMANDS = ("bench", "check", "data", "export", "import", "info", "predict", "selftest", "train")
+"""``edgetl NAME`` is ``command`` in ``edgetl/cli/NAME.py``, or ``NAME_.py`` for a keyword."""
 
 
 class CommandGroup(click.Group):
@@ -25,7 +26,8 @@ class CommandGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"edgetl.cli.{name}").command
+        module = f"{name}_" if iskeyword(name) else name
+        command: click.Command = import_module(f"edgetl.cli.{module}").command
         return command
 
     def resolve_command(

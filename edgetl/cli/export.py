@@ -86,6 +86,18 @@ def _number_or_folder(context: click.Context, option: click.Parameter, value: st
     help="How many training photos to calibrate int8 with.",
 )
 @click.option(
+    "--calibration-images",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Take them from this folder.  [default: the photos that the run was trained on]",
+)
+@click.option(
+    "--judge-images",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Judge a reduced precision on these photos in class folders, not on the run's.",
+)
+@click.option(
     "--max-accuracy-drop",
     type=Number(0, 100),
     default=DEFAULT_MAX_DROP,
@@ -102,6 +114,8 @@ def command(
     formats: tuple[str, ...],
     precisions: tuple[str, ...],
     calibration: int,
+    calibration_images: Path | None,
+    judge_images: Path | None,
     max_accuracy_drop: float,
 ) -> None:
     """Write the model trained in RUN as a bundle: one folder with preprocessing, network, labels
@@ -127,6 +141,8 @@ def command(
                 format=formats,
                 precision=precisions,
                 calibration=calibration,
+                calibration_images=calibration_images,
+                judge_images=judge_images,
                 max_accuracy_drop=max_accuracy_drop,
                 progress=progress,
             )
@@ -146,6 +162,8 @@ def _refuse_unused_options(
         "opset": ("onnx" in formats, "--format onnx"),
         "precisions": ("onnx" in formats, "--format onnx"),
         "calibration": ("int8" in precisions, "--precision int8"),
+        "calibration_images": ("int8" in precisions, "--precision int8"),
+        "judge_images": (reduced, "--precision fp16 or int8"),
         "max_accuracy_drop": (reduced, "--precision fp16 or int8"),
     }
     flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}

@@ -29,6 +29,7 @@ from edgetl.training.config.run_folder import BEST, METRICS, refuse_photos_folde
 
 if TYPE_CHECKING:
     from edgetl.data.image_folder import ImageFolders
+    from edgetl.runtime.bundle.model_card import ModelCard
 
 DEFAULT_GOLDEN = 8
 DEFAULT_CALIBRATION = 100
@@ -38,7 +39,10 @@ DEFAULT_MAX_DROP = 0.5  # percentage points
 # fast on a busy machine.
 SMALL_NETWORK = 30_000_000
 
-_FP32_ALONE = "Put the data back where it was, or export with --precision fp32 alone."
+_FP32_ALONE = (
+    "Put the data back where it was, name photos with --judge-images and --calibration-images, or "
+    "export with --precision fp32 alone."
+)
 
 
 @explain_missing_packages("Exporting")
@@ -51,6 +55,8 @@ def export(
     format: str | Sequence[str] = DEFAULT_FORMATS,
     precision: str | Sequence[str] = DEFAULT_PRECISION,
     calibration: int = DEFAULT_CALIBRATION,
+    calibration_images: str | os.PathLike[str] | None = None,
+    judge_images: str | os.PathLike[str] | None = None,
     max_accuracy_drop: float = DEFAULT_MAX_DROP,
     progress: Progress | None = None,
 ) -> ExportResult:
@@ -67,15 +73,18 @@ def export(
     format             one or several of ``onnx``, ``torchscript`` and ``pt2`` (a torch.export
                        program); by default the first two
     precision          of the ONNX models: one or several of ``fp32``, ``fp16`` and ``int8``
-    calibration        number of training photos to calibrate int8 with
+    calibration        number of photos to calibrate int8 with
+    calibration_images, judge_images  photos to calibrate int8 with, and photos in folders named
+                       like the labels to judge reduced precisions on; None: those that the run was
+                       trained and validated on
     max_accuracy_drop  percentage points of validation accuracy that a reduced precision may lose
     progress           called with the step, how much of it is done, and of how much
 
     Raises CheckpointError if the run can't be read or ``out`` is in its data folder; ExportError if
     ``out`` holds anything but a bundle, if photos are missing, or if a format can't be written or
-    fails its check; DataError if the folder ``golden`` can't be read; ImageError for a validation
-    photo that can't be read; MissingDependencyError if a package of the extra ``train`` is missing;
-    ValueError for arguments that can't be used. ``out`` is then unchanged.
+    fails its check; DataError if a folder of photos can't be read or lacks labels; ImageError for a
+    validation photo that can't be read; MissingDependencyError if a package of the extra ``train``
+    is missing; ValueError for arguments that can't be used. ``out`` is then unchanged.
     """
     formats = (format,) if isinstance(format, str) else tuple(format)
     precisions = (precision,) if isinstance(precision, str) else tuple(precision)
@@ -91,30 +100,27 @@ def export(
     progress(f"Reading {run}", 0, 0)
     trained = checkpoint.load(run)
     warnings = []
-    if run.is_dir() and not (run / METRICS).exists():
+    is_trained_here = "imported" not in trained.settings
+    if run.is_dir() and not (run / METRICS).exists() and is_trained_here:
         warnings.append(
             f"{run} is not finished; these are its best weights so far, without a temperature."
         )
-    if "data" in trained.settings:
-        refuse_photos_folder(out, trained.settings["data"])
+    if photos := trained.settings.get("data") or trained.settings.get("images"):
+        refuse_photos_folder(out, photos)
 
     reduces = bool({*precisions} - {DEFAULT_PRECISION}) and "onnx" in formats
+    needs_calibration = reduces and "int8" in precisions and calibration_images is None
     data = None
     if isinstance(golden, int) and golden:
         data = run_data(trained.settings, trained.card, "golden photos", OTHER_GOLDEN)
-    elif reduces:
+    elif needs_calibration or (reduces and judge_images is None):
         data = run_data(trained.settings, trained.card, "reduced precisions", _FP32_ALONE)
     golden_files = _golden_photos(golden, data)
     precision_settings = None
-    if data and reduces:
-        expected = trained.card.data.get("val", len(data.val))
-        if len(data.val) != expected:
-            warnings.append(
-                f"{data.root} has {len(data.val):,} validation photos; the run had {expected:,}."
-            )
+    if reduces:
         precision_settings = PrecisionSettings(
-            calibration=calibration_photos(data, calibration),
-            validation=[(sample.path, sample.label) for sample in data.val],
+            calibration=_calibration_photos(calibration_images, data, calibration),
+            validation=_judge_photos(judge_images, data, trained.card, warnings),
             max_accuracy_drop=max_accuracy_drop,
         )
 
@@ -167,6 +173,35 @@ def _golden_photos(
     if not photos:
         raise ExportError(f"There are no photos in {golden}.", OTHER_GOLDEN)
     return photos
+
+
+def _calibration_photos(
+    images: str | os.PathLike[str] | None, data: ImageFolders | None, count: int
+) -> Sequence[Path]:
+    if images is not None:
+        return calibration_photos(find_images(os.fspath(images)), count)
+    return calibration_photos([sample.path for sample in data.train], count) if data else ()
+
+
+def _judge_photos(
+    images: str | os.PathLike[str] | None,
+    data: ImageFolders | None,
+    card: ModelCard,
+    warnings: list[str],
+) -> Sequence[tuple[Path, int]]:
+    if images is not None:
+        from edgetl.data.labelled_folder import scan_labelled
+
+        samples = scan_labelled(Path(images), card.labels)
+    else:
+        assert data is not None
+        samples = data.val
+        expected = card.data.get("val", len(samples))
+        if len(samples) != expected:
+            warnings.append(
+                f"{data.root} has {len(samples):,} validation photos; the run had {expected:,}."
+            )
+    return [(sample.path, sample.label) for sample in samples]
 
 
 def _agreement_warnings(result: ExportResult) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -22,15 +22,21 @@ OTHER_GOLDEN = "Give other photos with --golden DIR, or leave them out with --go
 def run_data(settings: Mapping[str, Any], card: ModelCard, purpose: str, hint: str) -> ImageFolders:
     """The data of a run, scanned again, without validation photos that the run left out.
 
+    That of an imported network is the one that its accuracy was measured on, if any.
+
     purpose  what needs it, in the plural, for messages
 
     Raises ExportError, with ``hint``, if the settings don't name its data, if they are gone, or
-    if they now has other classes than ``card``.
+    if they now have other classes than ``card``.
     """
-    from edgetl.data.image_folder import find_unreadable, scan
+    from edgetl.data.image_folder import ImageFolders, find_unreadable, scan
+    from edgetl.data.labelled_folder import scan_labelled
     from edgetl.data.photo_source import PhotoSource
 
     try:
+        if images := settings.get("images"):  # of an imported network: all there is
+            val = scan_labelled(Path(images), card.labels)
+            return ImageFolders(Path(images), card.labels, (), val, (), "")
         source = PhotoSource(
             Path(settings["data"]), settings.get("columns", ""), settings.get("root", "")
         )
@@ -101,9 +107,9 @@ def golden_photos(data: ImageFolders, count: int) -> list[Path]:
     return [path for _, _, path in ranked[:count]]
 
 
-def calibration_photos(data: ImageFolders, count: int) -> list[Path]:
-    """``count`` readable training photos, drawn uniformly at random, always the same ones."""
-    paths = [sample.path for sample in data.train]
+def calibration_photos(photos: Sequence[Path], count: int) -> list[Path]:
+    """``count`` readable ``photos``, drawn uniformly at random, always the same ones."""
+    paths = list(photos)
     random.Random(0).shuffle(paths)
     return list(islice(filter(_is_readable, paths), count))
 

@@ -104,10 +104,12 @@ def _export(
     hint: str | None = None,
 ) -> onnx.ModelProto:
     """Raises ExportError with ``hint`` if ``exporter`` fails, OSError if it can't write."""
+    if not isinstance(network, torch.jit.ScriptModule):  # a program is converted, not called
+        # eval() on the wrapper, too: the exporter puts all parts into the mode of the whole.
+        network = _OneInput(network).eval()
     try:
         with quiet(), torch.no_grad(), plain_attention():
-            # eval() on the wrapper, too: the exporter puts all parts into the mode of the whole.
-            exported = exporter(_OneInput(network).eval(), spec, opset)
+            exported = exporter(network, spec, opset)
         if spec.fixed_size:
             exported = fold_shape_constants(exported, (3, *spec.fixed_size))
         return exported

@@ -60,8 +60,14 @@ class BranchFreePreprocess(Preprocess):
 def branch_free_classifier(network: nn.Module, card: ModelCard) -> DeployedClassifier:
     """The classifier that a program is recorded from.
 
-    Raises ExportError if the preprocessing has no fixed output size.
+    Raises ExportError if the preprocessing has no fixed output size, or if the network is a
+    TorchScript program.
     """
+    if isinstance(network, torch.jit.ScriptModule):
+        raise ExportError(
+            "torch.export can't record a network that was imported as a TorchScript program.",
+            "Leave out --format pt2.",
+        )
     if card.spec.fixed_size is None:
         raise ExportError(
             "A torch.export program needs pictures of one size, "

@@ -78,7 +78,10 @@ def convert_to_int8(
     Raises ExportError if none is accurate enough with half of the layers in float.
     """
     if not settings.calibration:
-        raise ExportError("There are no training photos to calibrate int8 with.")
+        raise ExportError(
+            "There are no training photos to calibrate int8 with.",
+            "Name some with --calibration-images DIR; they need no labels.",
+        )
     photos = NormalizedPhotos(settings.calibration, card.spec)
     quantizer = Quantizer(network, track(photos, len(photos), "Calibrating int8", progress))
     evaluator = AccuracyEvaluator(network, card, settings.validation, progress)

@@ -43,6 +43,7 @@ from edgetl.training.engine.setup import (
     TrainingSetup,
     build_backbone,
     note_left_out,
+    note_unused_head,
     prepare_training,
     training_processes,
 )
@@ -85,6 +86,7 @@ def train(
         folders = folders or find_photos(settings, context.listener)
         warn_about(folders, settings, context.listener)
         backbone = build_backbone(settings, folders.classes)
+        note_unused_head(backbone, settings, context.listener)
         if settings.weights == "none" and settings.strategy == "features":
             context.listener.note(
                 "The backbone is random and stays so: its features say little about photos. "

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from edgetl.errors import DataError, TrainingError
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.system.machine import cores
 from edgetl.system.progress import ProgressCounter
+from edgetl.system.shell import shell_word
 from edgetl.training.config.listener import Listener
 from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.settings import SOLVER, TrainSettings
@@ -105,6 +107,25 @@ def build_backbone(
             f"Leave out --image-size; it takes {'×'.join(map(str, backbone.size))}.",
         ) from refused
     return resized
+
+
+def note_unused_head(backbone: Backbone, settings: TrainSettings, listener: Listener) -> None:
+    """Note that the classifier in the file of weights is not what training keeps or starts from."""
+    layer: Any = backbone.module.get_submodule(backbone.head)
+    classes, given = len(layer.weight), backbone.file_head
+    is_fitted = settings.optimizer == SOLVER or (settings.warm_head and backbone.has_linear_head)
+    if not given or (given == classes and not is_fitted):
+        return
+    kept = ""
+    if given == classes:
+        kept = (
+            " To keep the network as it is, import it: edgetl import "
+            f"{shell_word(settings.weights)} --backbone {backbone.name} --labels LABELS -o RUN"
+        )
+    listener.note(
+        f"The classifier in {settings.weights}, for {given:,} classes, is not used: "
+        f"a new one is trained for the {classes:,} classes of these photos.{kept}"
+    )
 
 
 def wanted_spec(settings: TrainSettings, published: PreprocessSpec) -> PreprocessSpec:

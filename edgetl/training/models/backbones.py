@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast
@@ -20,11 +20,13 @@ from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.training.models.blocks import Block, find_blocks, run_once
 from edgetl.training.models.pretrained_weights import (
     embedded_weights_file,
+    head_outputs,
     load_by_name,
     load_in_order,
     read_card,
     read_weights,
 )
+from edgetl.training.models.torchscript import PROGRAM
 
 EMBEDDED = "efficientnet_lite0"
 TIMM_PREFIX = "timm/"
@@ -59,6 +61,8 @@ class Backbone:
     heads   attribute paths of the classifier layers (two for distilled transformers, else one)
     blocks  everything else in forward order; see ``edgetl.training.models.blocks``
     levels  earlier layers that the head uses too; see ``edgetl.training.models.multi_level``
+    file_head  how many classes the head in the file of weights was for; 0 without one, or if
+               edgetl wrote it for the same labels
     """
 
     name: str
@@ -67,6 +71,7 @@ class Backbone:
     heads: tuple[str, ...]
     blocks: tuple[Block, ...]
     levels: tuple[Level, ...] = ()
+    file_head: int = 0
 
     @property
     def head(self) -> str:
@@ -127,17 +132,25 @@ def build(
     else:
         backbone = _build_torchvision(name, classes, pretrained)
     if weights not in ("auto", "none"):
-        _load_file(Path(weights), backbone, labels)
+        backbone = _load_file(Path(weights), backbone, labels)
     return backbone
 
 
-def _load_file(path: Path, backbone: Backbone, labels: Sequence[str] | None) -> None:
+def _load_file(path: Path, backbone: Backbone, labels: Sequence[str] | None) -> Backbone:
     tensors, card = read_weights(path), read_card(path)
-    if labels is not None and card.get("labels", list(labels)) != list(labels):
+    if PROGRAM in tensors:
+        raise TrainingError(
+            f"{path} holds a whole network as TorchScript, not weights to train further.",
+            "Import its state dict, or train from weights of a named backbone.",
+        )
+    file_head = head_outputs(tensors, backbone.heads)
+    if labels is not None and card.get("labels") == list(labels):
+        file_head = 0
+    elif labels is not None and card:
         heads = tuple(f"{head}." for head in backbone.heads)
         tensors = {key: value for key, value in tensors.items() if not key.startswith(heads)}
     try:
-        load_by_name(backbone.module, tensors, backbone.heads, str(path))
+        load_weights(backbone, tensors, str(path))
     except TrainingError as error:
         other = card.get("backbone")
         if other not in (None, backbone.name):
@@ -145,9 +158,23 @@ def _load_file(path: Path, backbone: Backbone, labels: Sequence[str] | None) -> 
                 f"{path} holds weights of {other}, not of {backbone.name}.",
                 f"Add --backbone {other}.",
             ) from error
+        raise
+    return replace(backbone, file_head=file_head)
+
+
+def load_weights(backbone: Backbone, tensors: Mapping[str, Tensor], source: str) -> bool:
+    """Load tensors by name, as they are or as timm converts them → whether a head was among them.
+
+    source  where the tensors are from, for the error
+
+    Raises TrainingError for those of another network; see ``load_by_name``.
+    """
+    try:
+        return load_by_name(backbone.module, tensors, backbone.heads, source)
+    except TrainingError as error:
         converted = _converted_by_timm(tensors, backbone)
         try:
-            load_by_name(backbone.module, converted, backbone.heads, str(path))
+            return load_by_name(backbone.module, converted, backbone.heads, source)
         except TrainingError:
             raise error from None
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
@@ -23,15 +24,18 @@ from edgetl.training.models.backbones import Level, build
 from edgetl.training.models.multi_level import with_levels
 from edgetl.training.models.pretrained_weights import METADATA_KEY, load_state
 from edgetl.training.models.tensor_hash import hash_tensors
+from edgetl.training.models.torchscript import PROGRAM, program_bytes, read_program
 
 _CHECKSUM = "sha256"  # of the description without it, and of the tensors
-_SCHEMA = 1
+_SCHEMA = 1  # the weights of a backbone that its name rebuilds
+_PROGRAM_SCHEMA = 2  # one tensor, PROGRAM: a whole network as TorchScript
 
 
 @dataclass(frozen=True)
 class Trained:
     """A trained classifier: ``network`` in eval mode on the CPU, and all it takes to rebuild it.
 
+    network   the backbone that the card names, or any network as a ``torch.jit.ScriptModule``
     settings  what it was trained with (JSON)
     levels    earlier layers that its head uses; see ``edgetl.training.models.multi_level``
     sha256    of the file that it was read from (hex), or ""
@@ -46,17 +50,20 @@ class Trained:
 
 def save(trained: Trained, path: Path) -> None:
     """Write one safetensors file, atomically. Raises CheckpointError; an old file then stays."""
+    network = trained.network
     description = {
-        "schema": _SCHEMA,
+        "schema": _PROGRAM_SCHEMA if isinstance(network, torch.jit.ScriptModule) else _SCHEMA,
         "card": trained.card.to_dict(),
         "settings": dict(trained.settings),
         "levels": trained.levels,
     }
-    # Clones: safetensors refuses tensors that share memory, which tied weights do.
-    tensors = {
-        name: tensor.detach().cpu().contiguous().clone()
-        for name, tensor in trained.network.state_dict().items()
-    }
+    if isinstance(network, torch.jit.ScriptModule):
+        tensors = {PROGRAM: program_bytes(network)}
+    else:  # clones: safetensors refuses tensors that share memory, which tied weights do
+        tensors = {
+            name: tensor.detach().cpu().contiguous().clone()
+            for name, tensor in network.state_dict().items()
+        }
     checksum = hash_tensors(tensors, _as_json(description))
     # One entry: the format does not keep the order of several, and the same network should give
     # the same bytes.
@@ -78,7 +85,7 @@ def load(source: str | Path) -> Trained:
             f"Name the run's folder, {path.parent}.",
         )
     if not (is_there(path) and path.is_file()):
-        hint = "Name a folder that edgetl train wrote, or train first."
+        hint = "Name a folder that edgetl train or edgetl import wrote."
         if path.name == BEST and (path.parent / LAST).is_file():
             hint = (
                 "The run ended before it kept one; continue it with "
@@ -91,14 +98,18 @@ def load(source: str | Path) -> Trained:
         levels = tuple(
             (str(path), int(channels)) for path, channels in description.get("levels", ())
         )
-        backbone = with_levels(build(card.backbone, len(card.labels), weights="none"), levels)
-        load_state(backbone.module, tensors)
+        if description["schema"] == _PROGRAM_SCHEMA:
+            network: nn.Module = read_program(tensors[PROGRAM])
+        else:
+            backbone = with_levels(build(card.backbone, len(card.labels), weights="none"), levels)
+            network = backbone.module
+            load_state(network, tensors)
     except (EdgetlError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path} can't be rebuilt: {first_line(error)}",
             "Was it written by another version of edgetl?",
         ) from error
-    return Trained(backbone.module.eval(), card, description.get("settings", {}), levels, sha256)
+    return Trained(network.eval(), card, description.get("settings", {}), levels, sha256)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
@@ -111,13 +122,17 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
         if content_digest(path) != sha256:  # a run has just replaced it with a better one
             raise CheckpointError(f"{path} changed while it was read.", "Try again.")
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} can't be read: {error}.", "Is the file damaged? Train again, or use a copy."
-        ) from error
-    if not isinstance(description, dict) or description.get("schema") != _SCHEMA:
+        hint = "Is the file damaged? Train again, or use a copy."
+        if path.suffix != ".safetensors":
+            hint = f"A network that was trained elsewhere: edgetl import {shell_word(path)}"
+        raise CheckpointError(f"{path} can't be read: {error}.", hint) from error
+    if not isinstance(description, dict) or description.get("schema") not in (
+        _SCHEMA,
+        _PROGRAM_SCHEMA,
+    ):
         raise CheckpointError(
             f"{path} is not a checkpoint of edgetl, or one of a later version.",
-            "Name a folder that edgetl train wrote.",
+            f"Name a run's folder; what was trained elsewhere: edgetl import {shell_word(path)}",
         )
     if description.pop(_CHECKSUM, None) != hash_tensors(tensors, _as_json(description)):
         raise CheckpointError(

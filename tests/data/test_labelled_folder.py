@@ -1,0 +1,33 @@
+"""Labelled photos for a network whose labels are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgetl.data.labelled_folder import scan_labelled
+from edgetl.errors import DataError
+
+
+def test_the_labels_are_the_networks_and_not_the_folders_order(tmp_path: Path, write_photos):
+    write_photos(tmp_path, {"ash": 2, "brick": 1})
+    (tmp_path / "dusk").mkdir()  # a label without photos is no mistake
+    found = scan_labelled(tmp_path, ("dusk", "brick", "ash"))
+    assert [(sample.path.parent.name, sample.label) for sample in found] == [
+        ("ash", 2),
+        ("ash", 2),
+        ("brick", 1),
+    ]
+
+
+def test_folders_that_are_no_label_are_named(tmp_path: Path, write_photos):
+    write_photos(tmp_path, {"ash": 1, "brick": 1, "clover": 1})
+    with pytest.raises(DataError, match="named like no label: brick, clover") as caught:
+        scan_labelled(tmp_path, ("ash", "oak"))
+    assert "ash, oak" in str(caught.value.hint)
+
+
+def test_a_folder_without_photos_is_an_error(tmp_path: Path):
+    with pytest.raises(DataError, match="holds no photos"):
+        scan_labelled(tmp_path, ("ash",))

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from edgetl.data.image_folder import ImageFolders, Sample
+from edgetl.evaluation.metrics import class_metrics, metrics_summary
 from edgetl.system.paths import name_below
 from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.run_folder import BEST, clear
 from edgetl.training.config.settings import OPTIONS, SOLVER, TrainSettings
-from edgetl.training.evaluation.metrics import class_metrics, metrics_summary
 from edgetl.training.evaluation.report import ReportData, write_report
 from edgetl.training.evaluation.run_records import PhotoResult, write_metrics, write_photo_tables
 from edgetl.training.head.cross_validation import CVScore

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.data.image_folder import Sample
+from edgetl.evaluation import plots
+from edgetl.evaluation.metrics import ClassMetrics
+from edgetl.evaluation.report_page import Answers, answer_sections, drawn, render, report_photo
 from edgetl.runtime.bundle.model_card import ModelCard
-from edgetl.runtime.images.thumbnail import thumbnail
 from edgetl.system.paths import real_path
 from edgetl.training.config.run_files import write_atomically
-from edgetl.training.config.run_folder import REPORT
-from edgetl.training.evaluation import metrics, plots
-from edgetl.training.evaluation.confusion_drawing import draw
+from edgetl.training.config.run_folder import REPORT, VALIDATION_TABLE
 
-_MAX_MISTAKES = 24
 _MAX_LABEL_ISSUES = 12
-_MAX_CONFUSIONS = 12
-_OPEN_CLASSES = 20  # rows of the table of classes that are visible without a click
-_THUMBNAIL = (320, 240)  # pixels, at most; twice what is shown, for screens of double density
-_THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # of confidence
-_PRECISE_FROM = 1000  # photos from which a hundredth of a percent means something
 
 
 @dataclass(frozen=True)
@@ -54,7 +47,7 @@ class ReportData:
     """
 
     card: ModelCard
-    classes: Sequence[metrics.ClassMetrics]
+    classes: Sequence[ClassMetrics]
     probabilities: NDArray[np.float32]
     targets: NDArray[np.int64]
     paths: Sequence[Path]
@@ -68,20 +61,6 @@ class ReportData:
     head_trials: Sequence[tuple[float, float]] = ()
     label_issues: Sequence[tuple[Sample, int, float]] = ()
     warnings: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class ReportPhoto:
-    """A photo with its label and another prediction.
-
-    image  a data URI, or None if the photo can't be read any more
-    """
-
-    file: str
-    label: str
-    predicted: str
-    confidence: float
-    image: str | None
 
 
 def write_report(run_folder: Path, data: ReportData) -> Path:
@@ -99,50 +78,40 @@ def write_report(run_folder: Path, data: ReportData) -> Path:
 
 
 def _render(name: str, data: ReportData) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    # Labels and file names may hold anything: all is escaped but the plots that are drawn here.
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    digits = 2 if len(data.targets) >= _PRECISE_FROM else 1
-    environment.filters.update(
-        percent=lambda share: f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%",
-        count=lambda number: f"{number:,}",
-        duration=_duration,
-        setting=_setting,
-    )
-    matrix = metrics.confusion_matrix(data.probabilities, data.targets)
-    labels = data.card.labels
-    drawings = [draw(matrix, labels), draw(matrix, labels, narrow=True)]
-    return environment.get_template("report.html.jinja").render(
+    card = data.card
+    return render(
+        Path(__file__).with_name("report.html.jinja"),
+        photos=len(data.targets),
         name=name,
-        data=data,
-        card=data.card,
-        created=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-        kept=kept_weights(data.card.metrics) if data.history else "",
-        classes=_worst_first(data),
-        open_classes=_OPEN_CLASSES,
-        mistakes=_mistakes(data),
+        card=card,
+        device=data.device,
+        validated_on=data.validated_on,
+        settings=data.settings,
+        history=data.history,
+        kept=kept_weights(card.metrics) if data.history else "",
         label_issues=[
-            _photo(labels, photo.path, photo.label, predicted, confidence)
+            report_photo(card.labels, photo.path, photo.label, predicted, confidence)
             for photo, predicted, confidence in data.label_issues[:_MAX_LABEL_ISSUES]
         ],
-        wrong=int(matrix.sum() - np.trace(matrix)),
-        matrix=drawings[0],
-        matrices=drawings if drawings[1].fits_narrow_screen else drawings[:1],
-        confusions=_confusions(matrix, labels),
-        calibration=_calibration(data),
-        chance=metrics.chance_calibration_error(data.probabilities),
-        thresholds=[
-            (threshold, *metrics.selective_accuracy(data.probabilities, data.targets, threshold))
-            for threshold in _THRESHOLDS
-        ],
+        issues=len(data.label_issues),
         curves=[*_history_curves(data), *_head_curve(data)],
+        **answer_sections(
+            Answers(
+                card.labels,
+                card.metrics,
+                data.classes,
+                data.probabilities,
+                data.targets,
+                data.paths,
+            ),
+            kind="validation",
+            seconds=data.seconds,
+            warnings=data.warnings,
+            all_mistakes=VALIDATION_TABLE,
+            train_counts=data.train_counts,
+            temperature=card.temperature,
+            untempered=data.untempered,
+        ),
     )
 
 
@@ -152,64 +121,6 @@ def kept_weights(metrics: Mapping[str, Any]) -> str:
     if not epoch:
         return "those that training started with"
     return f"half-way to epoch {epoch}" if metrics.get("midway") else f"of epoch {epoch}"
-
-
-def _worst_first(data: ReportData) -> list[tuple[metrics.ClassMetrics, int | None]]:
-    """(class, number of training photos), the lowest F1 first, those without one last."""
-    counts: Sequence[int | None] = data.train_counts or [None] * len(data.classes)
-    return sorted(
-        zip(data.classes, counts, strict=True),
-        key=lambda pair: 2 if pair[0].f1 is None else pair[0].f1,
-    )
-
-
-def _mistakes(data: ReportData) -> list[ReportPhoto]:
-    predicted, confidence = data.probabilities.argmax(1), data.probabilities.max(1)
-    wrong = np.flatnonzero(predicted != data.targets)
-    first = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MAX_MISTAKES]
-    return [
-        _photo(
-            data.card.labels,
-            data.paths[index],
-            data.targets[index],
-            predicted[index],
-            confidence[index],
-        )
-        for index in first.tolist()
-    ]
-
-
-def _photo(
-    labels: Sequence[str], path: Path, label: int, predicted: int, confidence: float
-) -> ReportPhoto:
-    file = "/".join(path.parts[-2:])
-    image = thumbnail(path, *_THUMBNAIL)
-    return ReportPhoto(file, labels[label], labels[predicted], float(confidence), image)
-
-
-def _confusions(
-    matrix: NDArray[np.int64], labels: Sequence[str]
-) -> list[tuple[str, str, int, int]]:
-    """(true class, predicted class, photos, photos of the true class), the most frequent first."""
-    wrong = matrix - np.diag(np.diag(matrix))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:_MAX_CONFUSIONS]
-    pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
-    return [
-        (labels[true], labels[predicted], int(wrong[true, predicted]), int(matrix[true].sum()))
-        for true, predicted in pairs
-        if wrong[true, predicted]
-    ]
-
-
-def _calibration(data: ReportData) -> Any:
-    probabilities = {f"calibrated (temperature {data.card.temperature:.2f})": data.probabilities}
-    if data.untempered is not None:
-        probabilities = {"uncalibrated (temperature 1)": data.untempered, **probabilities}
-    curves = {
-        legend: metrics.calibration_curve(values, data.targets)
-        for legend, values in probabilities.items()
-    }
-    return _safe(plots.calibration_plot("calibration", curves))
 
 
 def _history_curves(data: ReportData) -> list[tuple[str, Any]]:
@@ -228,7 +139,7 @@ def _history_curves(data: ReportData) -> list[tuple[str, Any]]:
                 percent=ending == "accuracy",
                 chosen=None if ending == "lr" else kept,
             )
-            curves.append((heading, _safe(drawing)))
+            curves.append((heading, drawn(drawing)))
     return curves
 
 
@@ -270,31 +181,5 @@ def _head_curve(data: ReportData) -> list[tuple[str, Any]]:
         chosen=best,
     )
     return [
-        (f"Regularisation of the linear head: C = {best:.3g} has the least loss", _safe(drawing))
+        (f"Regularisation of the linear head: C = {best:.3g} has the least loss", drawn(drawing))
     ]
-
-
-def _safe(svg: str) -> Any:
-    from markupsafe import Markup
-
-    return Markup(svg)
-
-
-def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def _setting(value: object) -> str:
-    """A setting, as a person writes it."""
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "–"}[value]
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_setting, value))
-    return str(value)

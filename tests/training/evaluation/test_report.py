@@ -19,10 +19,11 @@ from scipy.special import softmax
 
 from edgetl.data.image_folder import Sample
 from edgetl.errors import CheckpointError, TrainingError
+from edgetl.evaluation import confusion_drawing, plots
+from edgetl.evaluation.metrics import class_metrics, metrics_summary
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.images.spec import PreprocessSpec
-from edgetl.training.evaluation import confusion_drawing, plots, report
-from edgetl.training.evaluation.metrics import class_metrics, metrics_summary
+from edgetl.training.evaluation import report
 from edgetl.training.evaluation.report import ReportData, kept_weights, write_report
 
 SPEC = PreprocessSpec("shorter_side", 256, "bicubic", (224, 224), (0.5,) * 3, (0.5,) * 3)
@@ -392,7 +393,7 @@ def test_outputs_that_are_not_finite_are_refused(run, tmp_path):
 
 
 def test_each_figure_is_in_its_section(run, tmp_path):
-    data = results(tmp_path, ("cat", "dog", "emu"))
+    data = results(tmp_path, ("cat", "dog", "emu"), photos=240)
     data = dataclasses.replace(data, settings={"lr": 0.00321, "flip": True})
     text = write_report(run, data).read_text(encoding="utf-8")
     sections = dict(re.findall(r'<section id="(\w+)">(.*?)</section>', text, re.DOTALL))
@@ -411,6 +412,13 @@ def test_each_figure_is_in_its_section(run, tmp_path):
         assert shown == pytest.approx([100 * precision, 100 * recall, 100 * f1], abs=0.051)
     for name, value in (("lr", "0.00321"), ("flip", "yes"), *data.card.versions.items()):
         assert f"<dt>{name}</dt><dd>{value}</dd>" in sections["about"]
+
+
+def test_few_photos_have_no_calibration_curve(run, tmp_path):
+    text = write_report(run, results(tmp_path, ("cat", "dog"), photos=199)).read_text("utf-8")
+    calibration = text.partition('id="calibration"')[2].partition("</section>")[0]
+    assert "drawn from 200 photos on" in calibration and "<svg" not in calibration
+    assert "If less confident predictions are rejected" in calibration
 
 
 CHROMIUM = (

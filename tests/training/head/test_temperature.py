@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 
 from edgetl.errors import TrainingError
-from edgetl.training.evaluation.metrics import metrics_summary
+from edgetl.evaluation.metrics import metrics_summary
 from edgetl.training.head.temperature import LIMITS, fit_temperature
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgetl.training.evaluation.metrics import CalibrationCurve
+from edgetl.evaluation.metrics import CalibrationPoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +23,6 @@ _VARIABLES = {
     **{colour: f"var(--series-{number})" for number, colour in enumerate(_SERIES, 1)},
 }
 _AXIS_TOP = 1.004  # of accuracies: 100 %, with room for the line
-_MIN_DOT, _MAX_DOT = 6.0, 200.0  # areas in square points; the largest stands for all photos
 # Inches. The page scales plots to its width, so only the ratio to the 9-point text matters.
 _SIZE, _SQUARE = (4.8, 3.1), (4.8, 4.1)
 _DASHED = (0, (3, 3))
@@ -70,19 +70,32 @@ def line_plot(
     return _svg(figure, name)
 
 
-def calibration_plot(name: str, curves: Mapping[str, CalibrationCurve]) -> str:
+def calibration_plot(name: str, curves: Mapping[str, Sequence[CalibrationPoint]]) -> str:
     """A reliability diagram, as an SVG element: accuracy against confidence, and the diagonal.
 
-    The area of a dot is its share of the photos.
+    The axes begin at the lowest point: good classifiers are rarely less confident than 50 %.
     """
     figure, axes = _figure("confidence", "accuracy", _SQUARE)
     axes.plot([0, 1], [0, 1], color=_INK, linewidth=1, linestyle=_DASHED)
-    for (legend, curve), colour in zip(curves.items(), _SERIES, strict=False):
-        points = (curve.confidence, curve.accuracy)
-        axes.plot(*points, color=colour, label=legend, linewidth=1.8)
-        areas = _MIN_DOT + (_MAX_DOT - _MIN_DOT) * curve.photos / curve.photos.sum()
-        axes.scatter(*points, areas, color=colour, linewidths=0, zorder=3, clip_on=False)
-    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
+    for (legend, points), colour in zip(curves.items(), _SERIES, strict=False):
+        axes.errorbar(
+            [point.confidence for point in points],
+            [point.accuracy for point in points],
+            [
+                [point.accuracy - point.interval[0] for point in points],
+                [point.interval[1] - point.accuracy for point in points],
+            ],
+            color=colour,
+            label=legend,
+            linewidth=1.8,
+            elinewidth=0.9,
+            marker="o",
+            markersize=4.5,
+            clip_on=False,
+        )
+    lows = [min(point.confidence, point.interval[0]) for line in curves.values() for point in line]
+    start = math.floor(10 * min(lows)) / 10
+    axes.set(xlim=(start, 1), ylim=(start, 1), aspect="equal")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(_percent())
     figure.legend(

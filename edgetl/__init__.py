@@ -5,6 +5,8 @@
 >>> edgetl.export("runs/pets", "exported/pets")
 >>> edgetl.check("exported/pets", "photos/val").passed
 True
+>>> edgetl.evaluate("exported/pets", "photos/test").accuracy
+0.985
 >>> predictor = edgetl.Predictor("exported/pets")
 >>> predictor("photo.jpg").label
 'cat'
@@ -34,6 +36,8 @@ from edgetl.errors import (
 )
 
 if TYPE_CHECKING:
+    from edgetl.evaluation.evaluation_result import EvaluationResult
+    from edgetl.evaluation.evaluation_run import evaluate
     from edgetl.exporting.export_result import ExportResult
     from edgetl.exporting.export_run import export
     from edgetl.parity.check_model import check
@@ -56,6 +60,7 @@ __all__ = [
     "CheckpointError",
     "DataError",
     "EdgetlError",
+    "EvaluationResult",
     "ExportError",
     "ExportResult",
     "ImageError",
@@ -73,6 +78,7 @@ __all__ = [
     "TrainingError",
     "__version__",
     "check",
+    "evaluate",
     "export",
     "import_network",
     "train",
@@ -82,6 +88,7 @@ __all__ = [
 _LAZY = {
     "AgainstResult": "edgetl.parity.results",
     "CheckResult": "edgetl.parity.results",
+    "EvaluationResult": "edgetl.evaluation.evaluation_result",
     "ExportResult": "edgetl.exporting.export_result",
     "ImportResult": "edgetl.training.importing.import_result",
     "Prediction": "edgetl.runtime.inference.prediction",
@@ -89,6 +96,7 @@ _LAZY = {
     "PreprocessSpec": "edgetl.runtime.images.spec",
     "TrainResult": "edgetl.training.engine.train_result",
     "check": "edgetl.parity.check_model",
+    "evaluate": "edgetl.evaluation.evaluation_run",
     "export": "edgetl.exporting.export_run",
     "import_network": "edgetl.training.importing.import_run",
     "train": "edgetl.training.engine.train_run",

@@ -11,17 +11,15 @@ import click
 
 from edgetl.cli.option_types import PRECISIONS, Number, SomePath
 from edgetl.cli.progress_bar import show_progress
-from edgetl.cli.report_file import ReportFile
+from edgetl.cli.report_file import ReportFile, given_files, write_reports
 from edgetl.errors import (
     CheckpointError,
     DataError,
-    EdgetlError,
     MissingDependencyError,
     NoSuchModelError,
     ParityError,
 )
 from edgetl.system.missing_package import missing_package
-from edgetl.system.paths import real_path
 
 if TYPE_CHECKING:
     from edgetl.parity.results import AgainstResult, CheckResult
@@ -110,11 +108,7 @@ def command(
         raise click.UsageError(
             "--against compares two bundles: it takes no --runtime and no --checkpoint."
         )
-    files = {
-        kind: path for kind, path in (("json", json), ("junit", junit), ("html", html)) if path
-    }
-    if len(set(map(real_path, files.values()))) < len(files):
-        raise click.UsageError("--json, --junit and --html each need a file of their own.")
+    files = given_files(json=json, junit=junit, html=html)
     if options["max_accuracy_drop"] is not None and not options["against"]:
         raise click.UsageError("--max-accuracy-drop needs --against, the bundle to compare with.")
     try:
@@ -146,20 +140,14 @@ def _report(result: CheckResult | AgainstResult, files: dict[str, Path]) -> None
     from edgetl.parity.reports.html_report import as_html
     from edgetl.parity.reports.json_report import as_json
     from edgetl.parity.reports.junit_report import as_junit
-    from edgetl.system.atomic_write import write_report_file
 
-    writers = {"json": as_json, "junit": as_junit, "html": as_html}
-    unwritten: list[EdgetlError] = []
-    for kind, path in files.items():  # before printing, which a closed pipe would end
-        try:
-            write_report_file(path, writers[kind](result))
-        except EdgetlError as error:  # must not keep the other reports from being written
-            unwritten.append(error)
+    # Before printing, which a closed pipe would end.
+    unwritten = write_reports(result, files, {"json": as_json, "junit": as_junit, "html": as_html})
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _FILE_WIDTH
     show(result, console)
     if unwritten:
-        raise unwritten[0]
+        raise unwritten
     for kind, path in files.items():
         click.echo(f"{kind}: {path}", err=True)

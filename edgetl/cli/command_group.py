@@ -13,7 +13,18 @@ from edgetl.cli.printable import printable
 from edgetl.errors import EdgetlError
 from edgetl.system.missing_package import missing_package
 
-COMMANDS = ("bench", "check", "data", "export", "import", "info", "predict", "selftest", "train")
+COMMANDS = (
+    "bench",
+    "check",
+    "data",
+    "evaluate",
+    "export",
+    "import",
+    "info",
+    "predict",
+    "selftest",
+    "train",
+)
 """``edgetl NAME`` is ``command`` in ``edgetl/cli/NAME.py``, or ``NAME_.py`` for a keyword."""
 
 

@@ -104,6 +104,12 @@ def _number_or_folder(context: click.Context, option: click.Parameter, value: st
     show_default=True,
     help="Percentage points of validation accuracy that a reduced precision may lose.",
 )
+@click.option(
+    "--digests/--no-digests",
+    default=True,
+    show_default=True,
+    help="List digests of the training photos, so that edgetl evaluate recognises them.",
+)
 @click.pass_context
 def command(
     context: click.Context,
@@ -117,6 +123,7 @@ def command(
     calibration_images: Path | None,
     judge_images: Path | None,
     max_accuracy_drop: float,
+    digests: bool,
 ) -> None:
     """Write the model trained in RUN as a bundle: one folder with preprocessing, network, labels
     and golden photos.
@@ -144,6 +151,7 @@ def command(
                 calibration_images=calibration_images,
                 judge_images=judge_images,
                 max_accuracy_drop=max_accuracy_drop,
+                digests=digests,
                 progress=progress,
             )
     except EdgetlError as error:

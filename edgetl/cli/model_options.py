@@ -15,12 +15,17 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+def _one_or_several(_: click.Context, __: click.Parameter, value: str) -> str | list[str]:
+    return value.split(",") if "," in value else value
+
+
 _OPTIONS = (
     click.option(
         "--providers",
         default="auto",
         show_default=True,
         metavar="NAME[,NAME]",
+        callback=_one_or_several,
         help="onnxruntime providers.",
     ),
     click.option(
@@ -51,7 +56,7 @@ def model_options(command: Command) -> Command:
 def open_predictor(
     model: str,
     *,
-    providers: str,
+    providers: str | list[str],
     threads: int | None,
     precision: str | None,
     max_pixels: int | None,
@@ -66,7 +71,7 @@ def open_predictor(
 
     return Predictor(
         model,
-        providers=providers.split(",") if "," in providers else providers,
+        providers=providers,
         threads=1 if many and threads is None else threads,
         precision=precision,
         max_pixels=max_pixels or MAX_PIXELS,

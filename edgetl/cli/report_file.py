@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
+from edgetl.errors import EdgetlError
 from edgetl.runtime.bundle.bundle_folder import MANIFEST
-from edgetl.training.config.run_folder import BEST, LAST, METRICS, REPORT
+from edgetl.system.atomic_write import write_report_file
+from edgetl.system.paths import real_path
+from edgetl.training.config.run_folder import (
+    BEST,
+    HISTORY,
+    LABEL_ISSUES_TABLE,
+    LAST,
+    METRICS,
+    REPORT,
+    VALIDATION_TABLE,
+)
 
-_SUFFIXES = (".json", ".xml", ".html", ".htm")
+Result = TypeVar("Result")
+
+_SUFFIXES = (".json", ".xml", ".html", ".htm", ".csv")
+_OF_A_RUN = (METRICS, REPORT, HISTORY, VALIDATION_TABLE, LABEL_ISSUES_TABLE)
 
 
 class ReportFile(click.Path):
@@ -26,7 +41,7 @@ class ReportFile(click.Path):
         assert isinstance(path, Path)
         in_bundle = (path.parent / MANIFEST).exists()
         is_run = any((path.parent / name).exists() for name in (BEST, LAST))
-        in_run = is_run and path.name in (METRICS, REPORT)
+        in_run = is_run and path.name in _OF_A_RUN
         if in_bundle or in_run or (path.is_file() and path.suffix.lower() not in _SUFFIXES):
             reason = "exists and is not a report"
             if in_bundle:
@@ -35,3 +50,25 @@ class ReportFile(click.Path):
                 reason = "belongs to a training run"
             self.fail(f"{path} {reason}; name another file.", parameter, context)
         return path
+
+
+def given_files(**files: Path | None) -> dict[str, Path]:
+    """The reports that were asked for: kind → file. Raises UsageError for a file named twice."""
+    given = {kind: path for kind, path in files.items() if path is not None}
+    if len(set(map(real_path, given.values()))) < len(given):
+        *first, last = (f"--{kind}" for kind in files)
+        raise click.UsageError(f"{', '.join(first)} and {last} each need a file of their own.")
+    return given
+
+
+def write_reports(
+    result: Result, files: Mapping[str, Path], writers: Mapping[str, Callable[[Result], str]]
+) -> EdgetlError | None:
+    """Write ``files`` (kind → path), and return the first error; the others are still written."""
+    unwritten = None
+    for kind, path in files.items():
+        try:
+            write_report_file(path, writers[kind](result))
+        except EdgetlError as error:
+            unwritten = unwritten or error
+    return unwritten

@@ -14,9 +14,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from edgetl.cli.printable import counted, printable
-from edgetl.cli.progress_bar import clock
 from edgetl.data.image_folder import ImageFolders
 from edgetl.data.layout import enumerated
+from edgetl.system.progress_line import clock
 from edgetl.training.config.listener import Listener, StepReport
 
 _MANY_CLASSES = 30  # above, only the sums are shown

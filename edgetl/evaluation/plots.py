@@ -98,9 +98,10 @@ def calibration_plot(name: str, curves: Mapping[str, Sequence[CalibrationPoint]]
     axes.set(xlim=(start, 1), ylim=(start, 1), aspect="equal")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(_percent())
-    figure.legend(
-        frameon=False, labelcolor=_INK, fontsize=9, loc="outside upper left", ncols=len(curves)
-    )
+    if len(curves) > 1:
+        figure.legend(
+            frameon=False, labelcolor=_INK, fontsize=9, loc="outside upper left", ncols=len(curves)
+        )
     return _svg(figure, name)
 
 

@@ -48,6 +48,7 @@ from edgetl.runtime.bundle.bundle_folder import (
     MANIFEST,
     ONNX_FILES,
     SCHEMA,
+    TRAINING_PHOTOS,
     manifest_bytes,
 )
 from edgetl.runtime.bundle.embedded_checksum import embed_checksum
@@ -70,6 +71,7 @@ def export_bundle(
     formats: Sequence[str] = DEFAULT_FORMATS,
     checkpoint: Path | None = None,
     checkpoint_sha256: str | None = None,
+    training_photos: str = "",
     precisions: Sequence[str] = (DEFAULT_PRECISION,),
     precision_settings: PrecisionSettings | None = None,
     progress: Progress = no_progress,
@@ -84,6 +86,7 @@ def export_bundle(
     formats             out of FORMATS
     checkpoint          file that the network came from, for the manifest
     checkpoint_sha256   hex digest of that file when it was read; None: of its present content
+    training_photos     digests for the manifest, as ``photo_digests.pack`` writes them; "": none
     precisions          of the ONNX models, out of ONNX_FILES; any but fp32 needs
                         ``precision_settings``
     precision_settings  photos and limits for reduced precisions
@@ -125,6 +128,7 @@ def export_bundle(
         "verification": {name: asdict(found) for name, found in contents.verification.items()},
         "precisions": {name: asdict(found) for name, found in contents.precisions.items()},
         **contents.manifest,
+        **({TRAINING_PHOTOS: training_photos} if training_photos else {}),
     }
     refuse_other_folders(destination)  # again: minutes have passed
     replace_folder(destination, {**contents.files, MANIFEST: manifest_bytes(manifest)})

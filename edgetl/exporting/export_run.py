@@ -58,6 +58,7 @@ def export(
     calibration_images: str | os.PathLike[str] | None = None,
     judge_images: str | os.PathLike[str] | None = None,
     max_accuracy_drop: float = DEFAULT_MAX_DROP,
+    digests: bool = True,
     progress: Progress | None = None,
 ) -> ExportResult:
     """Write the model trained in ``run`` as a bundle; an earlier bundle in ``out`` is replaced.
@@ -78,6 +79,8 @@ def export(
                        like the labels to judge reduced precisions on; None: those that the run was
                        trained and validated on
     max_accuracy_drop  percentage points of validation accuracy that a reduced precision may lose
+    digests            list short digests of the training photos, by which ``evaluate`` recognises
+                       photos that were trained on
     progress           called with the step, how much of it is done, and of how much
 
     Raises CheckpointError if the run can't be read or ``out`` is in its data folder; ExportError if
@@ -136,6 +139,7 @@ def export(
                 formats=formats,
                 checkpoint=run / BEST if run.is_dir() else run,
                 checkpoint_sha256=trained.sha256,
+                training_photos=trained.photos if digests else "",
                 precisions=precisions,
                 precision_settings=precision_settings,
                 progress=progress,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterable, Iterator
-from typing import Protocol, TypeVar
+from importlib.util import find_spec
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -20,6 +22,52 @@ class Progress(Protocol):
 
 def no_progress(step: str, done: int, total: int, /) -> None:
     """Reports nothing."""
+
+
+def progress_callback(progress: Progress | bool | None) -> Progress:
+    """What to call for the argument ``progress`` of a public function.
+
+    True is a bar, by tqdm where it is installed, which draws in notebooks, too.
+    """
+    if progress is not True:
+        return progress or no_progress
+    if find_spec("tqdm") is not None:
+        return _TqdmBar()
+    from edgetl.system.progress_line import ProgressLine
+
+    return ProgressLine()
+
+
+class _TqdmBar:
+    """A bar for each step, which vanishes when the step is done."""
+
+    def __init__(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that ipywidgets is missing: then the bar is text
+            from tqdm.auto import tqdm
+        self._tqdm, self._step = tqdm, ""
+        self._bar: Any = None
+
+    def __call__(self, step: str, done: int, total: int, /) -> None:
+        if step != self._step:
+            self.close()
+            shown = None if total else "{desc} … {elapsed}"
+            self._bar = self._tqdm(desc=step, total=total or None, leave=False, bar_format=shown)
+            self._step = step
+        if self._bar is not None:
+            self._bar.total = total or None
+            self._bar.update(done - self._bar.n)
+        if 0 < total <= done:
+            self.close()
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def __del__(self) -> None:
+        self.close()  # of the last step, if it is not counted or failed
 
 
 def track(items: Iterable[T], total: int, step: str, progress: Progress) -> Iterator[T]:

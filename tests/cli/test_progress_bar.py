@@ -7,8 +7,9 @@ import re
 import pytest
 
 from edgetl.cli import progress_bar
-from edgetl.cli.progress_bar import clock, show_progress
+from edgetl.cli.progress_bar import show_progress
 from edgetl.system.progress import no_progress
+from edgetl.system.progress_line import clock
 
 
 def test_without_a_terminal_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,7 +25,7 @@ def test_a_line_shows_steps_counts_and_the_time_left(
     now = iter([0.0, 0.0, 1.0, 1.01, 5.0, 5.01, 9.0])
     # Private: the tests have no terminal, and time would depend on the machine.
     monkeypatch.setattr(progress_bar, "_is_terminal", lambda: True)
-    monkeypatch.setattr("edgetl.cli.progress_bar.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("edgetl.system.progress_line.time.monotonic", lambda: next(now))
     with show_progress() as progress:
         progress("Loading", 0, 0)
         progress("Reading", 10, 2000)

@@ -63,6 +63,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages") / "prepared"
     colour_photos(folder / "pets/train", 12, 0)
     colour_photos(folder / "pets/val", 5, 100)
+    colour_photos(folder / "pets/test", 4, 400)
     colour_photos(folder / "PetImages", 8, 200)
     for number in range(3):
         write_photo(folder / f"photos/{number}.jpg", (200, 80, 60), 300 + number, (40, 30))

@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 import torch
 
+from edgetl.data.image_folder import Sample
+from edgetl.data.photo_digests import pack
 from edgetl.errors import CheckpointError, ExportError
+from edgetl.evaluation.evaluation_run import evaluate
 from edgetl.exporting.export_run import export
-from edgetl.runtime.bundle.bundle_folder import Bundle
+from edgetl.runtime.bundle.bundle_folder import TRAINING_PHOTOS, Bundle
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.training.config.run_folder import BEST, METRICS
 from edgetl.training.models.backbones import build
@@ -64,6 +67,21 @@ def test_the_result_describes_the_bundle(run: Path, tmp_path: Path) -> None:
     assert ("Measuring the accuracy of fp16", 15, 15) in steps
     with pytest.raises(FrozenInstanceError):
         result.golden = 3
+
+
+def test_the_bundle_lists_the_training_photos_unless_it_is_told_not_to(
+    run: Path, tmp_path: Path, samples: tuple[Sample, ...]
+) -> None:
+    digests = pack(sample.digest for sample in samples)
+    save(replace(load(run), photos=digests), tmp_path / "listed.safetensors")
+    for options, expected in (({}, digests), ({"digests": False}, None)):
+        bundle = tmp_path / f"bundle {expected is None}"
+        export(tmp_path / "listed.safetensors", bundle, golden=0, format="onnx", **options)
+        assert Bundle.open(bundle).manifest.get(TRAINING_PHOTOS) == expected
+        result = evaluate(bundle, samples[0].path.parents[2])
+        found = result.trained_on
+        assert found is None if expected is None else len(found) == len(samples) == 36
+        assert {Path(name).parts[0] for name in found or ("train",)} == {"train"}
 
 
 def test_golden_photos_may_come_from_a_folder(

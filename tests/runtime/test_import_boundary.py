@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -143,6 +144,20 @@ def test_bench_and_bulk_prediction_work_without_them(tiny_bundle: Path, tmp_path
     ):
         done = run_edgetl(*arguments)
         assert done.returncode == 0, done.stderr
+
+
+def test_an_evaluation_works_without_them_but_for_its_html_report(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_bundle / "golden", tmp_path / "test/plain")
+    arguments = ("evaluate", str(tiny_bundle), str(tmp_path / "test"))
+    done = run_edgetl(*arguments, "--json", str(tmp_path / "test.json"))
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "test.json").read_text("utf-8"))["metrics"]["photos"] == 3
+    done = run_edgetl(*arguments, "--html", str(tmp_path / "test.html"))
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("Error: The HTML report needs jinja2")
+    assert 'pip install "edgetl[report]"' in done.stderr
 
 
 def test_telemetry_is_off(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 METADATA_KEY = "edgetl"
 """Key of the ONNX file's metadata that holds ``{"schema": 1, "card": …}`` as JSON."""
+TRAINING_PHOTOS = "training_photos"
+"""Key of the manifest for short digests of the training photos; it may be missing."""
 DEFAULT_PRECISION = "fp32"
 ONNX_FILES = {DEFAULT_PRECISION: "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
 """Precision → name of its model file, for every precision."""

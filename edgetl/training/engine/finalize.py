@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from edgetl.data.image_folder import ImageFolders, Sample
+from edgetl.data.photo_digests import pack
 from edgetl.evaluation.metrics import class_metrics, metrics_summary
 from edgetl.system.paths import name_below
 from edgetl.training.config.run_context import RunContext
@@ -58,8 +59,13 @@ def finalize(
     metrics = metrics_summary(probabilities, labels, untempered=untempered)
     metrics |= {name: trained.card.metrics[name] for name in ("epoch", "midway")}
     card = replace(trained.card, metrics=metrics, temperature=temperature)
-    # With the settings of now: the photos may have moved since these weights were kept.
-    trained = replace(trained, card=card, settings=context.settings.to_dict())
+    trained = replace(
+        trained,
+        card=card,
+        # Those of now: the photos may have moved since these weights were kept.
+        settings=context.settings.to_dict(),
+        photos=pack(sample.digest for sample in folders.train),
+    )
     checkpoint.save(trained, context.folder / BEST)
     if context.settings.optimizer == SOLVER:
         # Of an earlier run. Only now that this one has written its weights, so that a full disk

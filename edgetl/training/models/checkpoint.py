@@ -38,6 +38,7 @@ class Trained:
     network   the backbone that the card names, or any network as a ``torch.jit.ScriptModule``
     settings  what it was trained with (JSON)
     levels    earlier layers that its head uses; see ``edgetl.training.models.multi_level``
+    photos    the photos that it was trained on, as ``photo_digests.pack`` writes them; "": unknown
     sha256    of the file that it was read from (hex), or ""
     """
 
@@ -45,6 +46,7 @@ class Trained:
     card: ModelCard
     settings: Mapping[str, Any] = field(default_factory=dict)
     levels: tuple[Level, ...] = ()
+    photos: str = ""
     sha256: str = ""
 
 
@@ -56,6 +58,7 @@ def save(trained: Trained, path: Path) -> None:
         "card": trained.card.to_dict(),
         "settings": dict(trained.settings),
         "levels": trained.levels,
+        **({"photos": trained.photos} if trained.photos else {}),
     }
     if isinstance(network, torch.jit.ScriptModule):
         tensors = {PROGRAM: program_bytes(network)}
@@ -109,7 +112,8 @@ def load(source: str | Path) -> Trained:
             f"{path} can't be rebuilt: {first_line(error)}",
             "Was it written by another version of edgetl?",
         ) from error
-    return Trained(network.eval(), card, description.get("settings", {}), levels, sha256)
+    settings, photos = description.get("settings", {}), str(description.get("photos", ""))
+    return Trained(network.eval(), card, settings, levels, photos, sha256)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:

@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 from helpers.training_runs import Notebook, signal_in_step
 
+from edgetl.data.image_folder import scan
+from edgetl.data.photo_digests import pack
 from edgetl.errors import CheckpointError, DataError, TrainingError
 from edgetl.training.engine import train_run
 from edgetl.training.engine.train_run import train
+from edgetl.training.models import checkpoint
 from edgetl.training.torch_env import distributed
 
 TINY = {"backbone": "timm/test_resnet", "weights": "none", "device": "cpu", "workers": 1}
@@ -33,6 +36,8 @@ def test_only_a_head_is_trained_on_a_cpu_and_the_metrics_are_those_of_the_file(t
     assert (result.settings.strategy, result.settings.optimizer) == ("features", "solver")
     assert result.metrics == json.loads((tmp_path / "run/metrics.json").read_text())
     assert ("Solving the head", 0, 0) in steps and ("Writing the report", 0, 0) in steps
+    trained_on = pack(sample.digest for sample in scan(two_parts).train)
+    assert checkpoint.load(result.folder).photos == trained_on and len(trained_on) == 16 * 8
 
 
 def test_epochs_are_a_step_of_their_own_and_a_listener_receives_more(

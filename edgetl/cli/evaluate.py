@@ -1,0 +1,108 @@
+"""``edgetl evaluate``: how good is a model on labelled photos? With onnxruntime alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgetl.cli.model_options import model_options
+from edgetl.cli.printable import counted, printable, width
+from edgetl.cli.report_file import ReportFile, given_files, write_reports
+
+if TYPE_CHECKING:
+    from edgetl.evaluation.evaluation_result import EvaluationResult
+    from edgetl.evaluation.metrics import ClassMetrics
+
+_MAX_CLASSES = 30  # rows of the table; the JSON and HTML reports have all
+_MAX_MISTAKES = 5
+
+
+@click.command(short_help="Measure a model on labelled photos that it has not seen.")
+@click.argument("model", type=click.Path(exists=True))
+@click.argument("photos", type=click.Path(exists=True))
+@click.option("--html", type=ReportFile(), help="Write a report with figures and photos to FILE.")
+@click.option("--json", type=ReportFile(), help="Write every figure to FILE as JSON.")
+@click.option("--csv", type=ReportFile(), help="Write a row for each photo to FILE.")
+@model_options
+def command(
+    model: str,
+    photos: str,
+    html: Path | None,
+    json: Path | None,
+    csv: Path | None,
+    **options: Any,
+) -> None:
+    """Classify PHOTOS, a folder of class folders, with MODEL, a bundle folder or a lone model.onnx,
+    and compare with the folders' names.
+
+    Prints precision, recall and F1 of each class, the accuracy with its 95 % interval, and the most
+    confident mistakes. Photos that the model was trained on are named. Photos that can't be read,
+    and those in folders that are no label of the model, are named and left out; the exit code is
+    then 1. Needs no torch.
+
+    \b
+    Example:
+      edgetl evaluate exported/pets DATA/test
+      edgetl evaluate exported/pets DATA/test --html test.html --csv test.csv
+    """
+    from edgetl.cli.progress_bar import show_progress
+    from edgetl.evaluation.evaluation_run import evaluate
+
+    files = given_files(html=html, json=json, csv=csv)
+    if html is not None:  # say what is missing before the photos are classified
+        from edgetl.evaluation.report_page import require_report_packages
+
+        require_report_packages()
+    given = {name: value for name, value in options.items() if value is not None}
+    with show_progress() as progress:
+        result = evaluate(model, photos, progress=progress, **given)
+    _report(result, files)
+    sys.exit(1 if result.left_out else 0)
+
+
+def _report(result: EvaluationResult, files: dict[str, Path]) -> None:
+    from edgetl.evaluation.evaluation_reports import as_csv, as_html, as_json
+
+    # Before printing, which a closed pipe would end.
+    unwritten = write_reports(result, files, {"html": as_html, "json": as_json, "csv": as_csv})
+    for warning in result.warnings:
+        click.echo(f"Warning: {printable(warning)}", err=True)
+    _print_classes(result.classes)
+    metrics = result.metrics
+    low, high = metrics["accuracy_interval"]
+    click.echo(
+        f"Accuracy {metrics['accuracy']:.2%} ({low:.1%} to {high:.1%}) on "
+        f"{counted(metrics['photos'], 'photo')}, loss {metrics['loss']:.4f}, "
+        f"calibration error {metrics['calibration_error']:.1%}"
+    )
+    mistakes = result.mistakes
+    if mistakes:
+        click.echo(f"{counted(len(mistakes), 'mistake')}, the most confident first:")
+    for photo in mistakes[:_MAX_MISTAKES]:
+        labels = f"{printable(photo.truth)} → {printable(photo.label)}"
+        click.echo(f"{photo.confidence:>10.2%}  {labels}  {printable(photo.file)}")
+    if unwritten:
+        raise unwritten
+    for kind, path in files.items():
+        click.echo(f"{kind}: {path}", err=True)
+
+
+def _print_classes(classes: tuple[ClassMetrics, ...]) -> None:
+    """A table in the order of the labels; of many classes, those with the lowest F1."""
+    shown = list(classes)
+    if len(classes) > _MAX_CLASSES:
+        shown.sort(key=lambda found: 2 if found.f1 is None else found.f1)
+        shown = shown[:_MAX_CLASSES]
+    column = max(5, *(width(printable(found.label)) for found in shown))
+    click.echo(f"{'class':<{column}}  photos  precision  recall      F1")
+    for found in shown:
+        label = printable(found.label)
+        rates = (found.precision, found.recall, found.f1)
+        precision, recall, f1 = ("–" if rate is None else f"{rate:.1%}" for rate in rates)
+        padded = label + " " * (column - width(label))
+        click.echo(f"{padded}  {found.photos:>6,}  {precision:>9}  {recall:>6}  {f1:>6}")
+    if len(shown) < len(classes):
+        click.echo(f"… and {len(classes) - len(shown):,} classes with a higher F1")

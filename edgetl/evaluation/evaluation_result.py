@@ -1,0 +1,128 @@
+"""What ``edgetl.evaluate`` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetl.evaluation.labelled_photos import enumerated, unlabelled_warning
+from edgetl.evaluation.metrics import ClassMetrics, confusion_matrix
+from edgetl.runtime.bundle.model_card import ModelCard
+from edgetl.system.notebook import NotebookResult
+
+
+class EvaluatedPhoto(NamedTuple):
+    """A photo's name below the folder, its true label, the predicted one, its confidence 0..1."""
+
+    file: str
+    truth: str
+    label: str
+    confidence: float
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationResult(NotebookResult):
+    """How good a model is on labelled photos.
+
+    model          as it was named
+    precision      of the model that ran: "fp32", "fp16", "int8"; "" for a lone file
+    card           the model's description: labels, preprocessing, temperature
+    root           the folder that the photos' names are relative to
+    files          [N], the photos' names
+    targets        int64 [N], the true classes, as indices into the labels
+    probabilities  float32 [N, classes]
+    metrics        accuracy, accuracy_interval, photos, loss, macro_f1, balanced_accuracy,
+                   calibration_error and, from 10 classes on, top5_accuracy
+    classes        precision, recall, F1 and number of photos of each class
+    failed         photo → why it could not be classified; these don't count
+    unlabelled     folder → number of photos in it that have no label of the model; nor do these
+    trained_on     the photos that the model was trained on; None if the model does not list them
+    seconds        wall time
+    machine        packages and processor, name → text
+    """
+
+    model: str
+    precision: str
+    card: ModelCard
+    root: Path
+    files: tuple[str, ...]
+    targets: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    metrics: Mapping[str, Any]
+    classes: tuple[ClassMetrics, ...]
+    failed: Mapping[str, str]
+    unlabelled: Mapping[str, int]
+    trained_on: tuple[str, ...] | None
+    seconds: float
+    machine: Mapping[str, str]
+
+    _page = "edgetl.evaluation.evaluation_reports:as_html"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names, in the order of the outputs."""
+        return self.card.labels
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the photos that are classified correctly, 0..1."""
+        return float(self.metrics["accuracy"])
+
+    @property
+    def confusion(self) -> NDArray[np.int64]:
+        """Numbers of photos, int64 [classes, classes]: row = true class, column = predicted."""
+        return confusion_matrix(self.probabilities, self.targets)
+
+    @property
+    def photos(self) -> list[EvaluatedPhoto]:
+        """Every photo: the most confident mistakes first, the most confident hits last."""
+        predicted, confidence = self.probabilities.argmax(1), self.probabilities.max(1)
+        right = predicted == self.targets
+        order = np.lexsort((np.where(right, confidence, -confidence), right))
+        return [
+            EvaluatedPhoto(
+                self.files[row],
+                self.labels[self.targets[row]],
+                self.labels[predicted[row]],
+                float(confidence[row]),
+            )
+            for row in order.tolist()
+        ]
+
+    @property
+    def mistakes(self) -> list[EvaluatedPhoto]:
+        """The photos that are classified wrongly, the most confident first."""
+        return [photo for photo in self.photos if photo.label != photo.truth]
+
+    @property
+    def left_out(self) -> int:
+        """Number of photos that don't count: those of ``failed`` and ``unlabelled``."""
+        return len(self.failed) + sum(self.unlabelled.values())
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the figures don't cover, and why they may mislead; one sentence or two each."""
+        found = []
+        if self.trained_on:
+            photos = len(self.trained_on)
+            found.append(
+                f"The model was trained on {photos:,} of these {len(self.files):,} photos, so it "
+                f"will look better than it is: {enumerated(self.trained_on)}."
+            )
+        if self.unlabelled:
+            found.append(unlabelled_warning(self.unlabelled, self.labels))
+        if self.failed:
+            photos = len(self.failed)
+            reasons = enumerated([f"{file}: {reason}" for file, reason in self.failed.items()])
+            noun = "photo" if photos == 1 else "photos"
+            found.append(f"{photos:,} {noun} can't be classified and left out: {reasons}.")
+        return found
+
+    def __repr__(self) -> str:
+        figures = f"accuracy={self.accuracy:.4f}, photos={len(self.files)}"
+        return f"EvaluationResult({self.model!r}, {figures}, left_out={self.left_out})"

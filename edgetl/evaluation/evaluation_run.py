@@ -1,0 +1,121 @@
+"""``edgetl.evaluate``: how good is an exported model on photos that it has not seen?"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from edgetl.data.layout import content_digest
+from edgetl.data.photo_digests import short_digest, unpack
+from edgetl.errors import BundleError, DataError
+from edgetl.evaluation.evaluation_result import EvaluationResult
+from edgetl.evaluation.labelled_photos import find_labelled_photos
+from edgetl.evaluation.metrics import class_metrics, metrics_summary
+from edgetl.runtime.bundle.bundle_folder import MANIFEST, TRAINING_PHOTOS, Bundle
+from edgetl.runtime.images.decode import MAX_PIXELS
+from edgetl.runtime.inference.prediction import Prediction
+from edgetl.runtime.inference.predictor import Predictor
+from edgetl.runtime.inference.session import Providers
+from edgetl.system.environment import describe_machine
+from edgetl.system.progress import Progress, progress_callback, track
+
+
+def evaluate(
+    model: str | os.PathLike[str],
+    images: str | os.PathLike[str],
+    *,
+    providers: Providers = "auto",
+    threads: int | None = None,
+    precision: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    progress: Progress | bool | None = None,
+) -> EvaluationResult:
+    """Classify labelled photos with an exported model, and compare with their labels.
+
+    The photos go through the shipped predictor, from file to probability; torch is not needed.
+
+    >>> result = edgetl.evaluate("exported/pets", "photos/test")
+    >>> result.metrics["accuracy"], result.mistakes[0].file
+    (0.985, 'cat/31.jpg')
+
+    model       a bundle folder, or a lone model.onnx
+    images      a folder of class folders: a photo's true label is the outermost folder around it
+                that is named like a label of the model
+    providers, threads, precision, max_pixels
+                as for ``Predictor``
+    progress    called with the step, how many photos are done, and of how many; True shows a bar
+
+    Photos that can't be read, and folders that are no label of the model, don't count; the result
+    names them. So it does with photos that the model was trained on, if the bundle lists them.
+    Raises DataError if no photo is left; BundleError, RuntimeUnavailableError and
+    MissingDependencyError as ``Predictor`` does.
+    """
+    started = time.perf_counter()
+    predictor = Predictor(
+        model, providers=providers, threads=threads, precision=precision, max_pixels=max_pixels
+    )
+    found = find_labelled_photos(images, predictor.labels)
+    paths = [path for path, _ in found.photos]
+    names = [path.relative_to(found.root).as_posix() for path in paths]
+    progress = progress_callback(progress)
+    answers = track(predictor.batch(paths), len(paths), "Classifying photos", progress)
+    predictions: dict[int, Prediction] = {}
+    failed: dict[str, str] = {}
+    for row, answer in enumerate(answers):
+        if isinstance(answer, Prediction):
+            predictions[row] = answer
+        else:
+            failed[names[row]] = answer.reason
+    if not predictions:
+        name, reason = next(iter(failed.items()))
+        raise DataError(f"None of {len(paths):,} photos can be classified; {name}: {reason}.")
+    index = {label: number for number, label in enumerate(predictor.labels)}
+    targets = np.array([index[found.photos[row][1]] for row in predictions], np.int64)
+    probabilities = np.stack([answer.probabilities for answer in predictions.values()])
+    metrics = metrics_summary(probabilities, targets)
+    del metrics["calibration_error_before"]  # at temperature 1, which is not the model's
+    classified = {names[row]: paths[row] for row in predictions}
+    return EvaluationResult(
+        model=os.fspath(model),
+        precision=predictor.precision
+        or (predictor.bundle.precisions[0] if predictor.bundle else ""),
+        card=predictor.card,
+        root=found.root,
+        files=tuple(classified),
+        targets=targets,
+        probabilities=probabilities,
+        metrics=metrics,
+        classes=tuple(class_metrics(probabilities, targets, predictor.labels)),
+        failed=failed,
+        unlabelled=found.unlabelled,
+        trained_on=_trained_on(predictor.bundle, classified),
+        seconds=time.perf_counter() - started,
+        machine=describe_machine(),
+    )
+
+
+def _trained_on(bundle: Bundle | None, photos: Mapping[str, Path]) -> tuple[str, ...] | None:
+    """The names among ``photos`` (name → file) whose files the bundle's model was trained on.
+
+    None if the bundle does not list its training photos. Raises BundleError if the list is damaged.
+    """
+    if bundle is None or TRAINING_PHOTOS not in bundle.manifest:
+        return None
+    try:
+        known = unpack(bundle.manifest[TRAINING_PHOTOS])
+    except (TypeError, ValueError) as error:
+        raise BundleError(
+            bundle.path / MANIFEST, f"{TRAINING_PHOTOS} is damaged: {error}", "Export it again."
+        ) from error
+    return tuple(name for name, path in photos.items() if _digest(path) in known)
+
+
+def _digest(path: Path) -> str:
+    try:
+        return short_digest(content_digest(path))
+    except OSError:  # removed since it was classified
+        return ""

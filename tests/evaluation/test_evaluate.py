@@ -1,0 +1,152 @@
+"""``edgetl.evaluate``: the figures, what is left out, and what was trained on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import tiny_bundle
+from sklearn import metrics as reference
+
+from edgetl import BundleError, DataError, Predictor, evaluate
+from edgetl.data.photo_digests import pack
+from edgetl.runtime.bundle.bundle_folder import MANIFEST, TRAINING_PHOTOS
+
+
+@pytest.fixture
+def copied_set(test_set: Path, tmp_path: Path) -> Path:
+    """A copy of the test set that a test may change."""
+    return Path(shutil.copytree(test_set, tmp_path / "test"))
+
+
+def listing(bundle: Path, copy: Path, digests: object) -> Path:
+    """A copy of ``bundle`` whose manifest has ``digests`` of training photos."""
+    shutil.copytree(bundle, copy)
+    manifest = json.loads((copy / MANIFEST).read_bytes())
+    files = {name: (copy / name).read_bytes() for name in manifest["files"]}
+    card = Predictor(bundle).card
+    tiny_bundle.write_manifest(copy, card, files, [], **{TRAINING_PHOTOS: digests})
+    return copy
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_figures_are_those_of_scikit_learn(insects, test_set):
+    result = evaluate(insects, test_set)
+    predictor = Predictor(insects)
+    truth = [Path(file).parent.name for file in result.files]
+    predicted = [predictor(test_set / file).label for file in result.files]
+    assert sorted(result.files) == sorted(
+        path.relative_to(test_set).as_posix() for path in test_set.rglob("*.png")
+    )
+    assert result.accuracy == reference.accuracy_score(truth, predicted) == 24 / 30
+    assert (
+        result.confusion == reference.confusion_matrix(truth, predicted, labels=result.labels)
+    ).all()
+    precision, recall, f1, photos = reference.precision_recall_fscore_support(
+        truth, predicted, labels=result.labels
+    )
+    assert [found.photos for found in result.classes] == photos.tolist()
+    found = [[one.precision, one.recall, one.f1] for one in result.classes]
+    np.testing.assert_allclose(found, np.stack([precision, recall, f1], 1), atol=1e-6)
+    assert result.metrics["loss"] == pytest.approx(
+        reference.log_loss(truth, result.probabilities, labels=result.labels), rel=1e-5
+    )
+    assert (result.failed, result.unlabelled, result.left_out) == ({}, {}, 0)
+    assert result.trained_on is None and result.warnings == []
+
+
+def test_mistakes_come_first_the_most_confident_at_the_top(insects, test_set):
+    result = evaluate(insects, test_set)
+    assert len(result.mistakes) == 6
+    assert result.photos[:6] == result.mistakes
+    mistakes = [photo.confidence for photo in result.mistakes]
+    hits = [photo.confidence for photo in result.photos[6:]]
+    assert mistakes == sorted(mistakes, reverse=True) and hits == sorted(hits)
+    predictor = Predictor(insects)
+    for photo in result.mistakes:
+        answer = predictor(test_set / photo.file)
+        assert (photo.label, photo.confidence) == (answer.label, pytest.approx(answer.confidence))
+        assert photo.truth == Path(photo.file).parent.name != photo.label
+
+
+def test_what_does_not_count_is_named_and_counted(insects, copied_set):
+    some = sorted((copied_set / "ant").iterdir())
+    for folder, photos in (("Ant", some[:2]), ("wasp", some[2:3]), (".", some[3:4])):
+        (copied_set / folder).mkdir(exist_ok=True)
+        for photo in photos:
+            photo.rename(copied_set / folder / photo.name)
+    (copied_set / "bee/broken.png").write_bytes(b"no photo")
+    result = evaluate(insects, copied_set)
+    assert result.unlabelled == {"Ant": 2, "wasp": 1, ".": 1}
+    assert list(result.failed) == ["bee/broken.png"]
+    assert len(result.files) == result.metrics["photos"] == 26 and result.left_out == 5
+    folders, failed = result.warnings
+    assert "4 photos are in no folder named like a label" in folders
+    assert "Ant (2)" in folders and "wasp (1)" in folders
+    assert "Is 'Ant' for 'ant' a misspelling?" in folders
+    assert "bee/broken.png: it is not an image" in failed
+
+
+def test_folders_below_a_class_belong_to_it_and_a_class_folder_may_be_named(insects, copied_set):
+    photo = next((copied_set / "bee").iterdir())
+    (copied_set / "bee/2024/ant").mkdir(parents=True)
+    photo.rename(copied_set / "bee/2024/ant" / photo.name)
+    result = evaluate(insects, copied_set)
+    assert {one.truth for one in result.photos if "2024" in one.file} == {"bee"}
+    alone = evaluate(insects, copied_set / "ant")
+    assert {one.truth for one in alone.photos} == {"ant"}
+
+
+def test_photos_that_were_trained_on_are_named_whatever_their_name(insects, copied_set, tmp_path):
+    trained = sorted((copied_set / "bee").iterdir())[:2]
+    elsewhere = [f"{number:064x}" for number in range(3)]
+    bundle = listing(insects, tmp_path / "b", pack([*map(sha256, trained), *elsewhere]))
+    trained[0].rename(copied_set / "bee/renamed.png")
+    result = evaluate(bundle, copied_set)
+    assert sorted(result.trained_on) == sorted(["bee/renamed.png", f"bee/{trained[1].name}"])
+    (warning,) = result.warnings
+    assert warning.startswith("The model was trained on 2 of these 30 photos")
+    assert "bee/renamed.png" in warning
+    assert evaluate(listing(insects, tmp_path / "c", pack(elsewhere)), copied_set).trained_on == ()
+
+
+@pytest.mark.parametrize("damaged", ["abc", 3, None])
+def test_a_damaged_list_of_training_photos_is_an_error(insects, test_set, tmp_path, damaged):
+    bundle = listing(insects, tmp_path / "b", damaged)
+    with pytest.raises(BundleError, match="training_photos is damaged"):
+        evaluate(bundle, test_set)
+
+
+def test_a_lone_model_can_be_evaluated(insects, test_set):
+    whole, lone = evaluate(insects, test_set), evaluate(insects / "model.onnx", test_set)
+    assert (lone.probabilities == whole.probabilities).all()
+    assert (whole.precision, lone.precision, lone.trained_on) == ("fp32", "", None)
+
+
+def test_nothing_to_measure_is_an_error(insects, test_set, tmp_path):
+    with pytest.raises(DataError, match="is not a folder"):
+        evaluate(insects, test_set / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no photo in"):
+        evaluate(insects, tmp_path / "empty")
+    shutil.copytree(test_set / "ant", tmp_path / "wrong/ANT")
+    with pytest.raises(DataError, match=r"\(ant, bee, cicada <b>\); its folders: ANT") as error:
+        evaluate(insects, tmp_path / "wrong")
+    assert error.value.hint == "Is 'ANT' for 'ant' a misspelling?"
+    (tmp_path / "broken/ant").mkdir(parents=True)
+    (tmp_path / "broken/ant/1.png").write_bytes(b"no photo")
+    with pytest.raises(DataError, match=r"None of 1 photos can be classified; ant/1.png"):
+        evaluate(insects, tmp_path / "broken")
+
+
+def test_progress_counts_the_photos(insects, test_set):
+    steps = []
+    evaluate(insects, test_set, progress=lambda *step: steps.append(step))
+    assert steps[-1] == ("Classifying photos", 30, 30) and len(steps) == 31

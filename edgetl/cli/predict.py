@@ -66,7 +66,8 @@ def command(
     Folders are searched for photos, and - reads one photo from standard input. A photo that can't
     be read is reported and the others are still classified; the exit code is then 1. A run with
     --out that was stopped continues when the same command is given again; photos that failed are in
-    its file and are not tried again.
+    its file and are not tried again. Where photos lie in folders named as labels, that file has the
+    true label, too, and the command ends with the accuracy.
 
     \b
     Example:
@@ -182,9 +183,8 @@ def _write_all(
             # Counting walks through all folders, which only a progress line needs.
             all_photos = 0 if progress is no_progress else sum(1 for _ in photos_of(photos, shard))
             for result in predictor.batch(without_result()):
-                results.append(result)
+                results.append(result, accuracy.add(result))
                 total += 1
-                accuracy.add(result)
                 progress("Classifying photos", total, max(all_photos, total))
     if changed:
         click.echo(
@@ -193,7 +193,7 @@ def _write_all(
             "another one, to have them classified again.",
             err=True,
         )
-    accuracy.print(", of the new ones" if len(results) else "")
+    accuracy.print(", of the new photos" if len(results) else "")
     before = f", {len(results)} of them from before" if len(results) else ""
     click.echo(f"photos in {out}: {total}{before}", err=True)
     return total, results.failed
@@ -217,31 +217,33 @@ class _AccuracyByFolder:
         self._known = "-" not in arguments
         self._roots = [Path(name) for name in arguments if is_folder(Path(name))]
 
-    def add(self, result: Prediction | ImageError | PredictionError) -> None:
+    def add(self, result: Prediction | ImageError | PredictionError) -> str | None:
+        """Count a photo that was classified; returns its label by its folder, None without one."""
         from edgetl.runtime.images.discovery import class_folder
 
-        if isinstance(result, Exception):
-            return
         photo = Path(result.source)
         root = next((root for root in self._roots if photo.is_relative_to(root)), photo.parent)
         truth = class_folder(photo, root, self._labels)
-        self._known = self._known and truth is not None
-        self._photos += 1
-        self._correct += truth == result.label
+        if not isinstance(result, Exception):
+            self._known = self._known and truth is not None
+            self._photos += 1
+            self._correct += truth == result.label
+        return truth
 
     def print(self, which: str = "") -> None:
         """Print it to standard error, since standard output is for predictions only."""
         if self._known and self._photos:
-            share = f"{self._correct:,} of {self._photos:,} ({self._correct / self._photos:.2%})"
-            click.echo(f"accuracy, taking folder names as labels{which}: {share}", err=True)
+            share = f"{100 * self._correct / self._photos:.2f} %"
+            counts = f"{self._correct:,} of {self._photos:,}"
+            click.echo(
+                f"Accuracy {share} ({counts}), taking folder names as true labels{which}", err=True
+            )
 
 
 def _show_json(result: Prediction | ImageError | PredictionError, top: int | None) -> None:
     from edgetl.runtime.results.records import as_record
 
-    record = as_record(result)
-    if top is not None and not isinstance(result, Exception):
-        record["probabilities"] = dict(result.top(top))
+    record = as_record(result) if isinstance(result, Exception) else result.to_dict(top)
     click.echo(json_text(record))
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgetl.system.notebook import NotebookResult
+
 MIN_AGREEMENT = 0.95  # share of photos; below it, an accuracy that holds may be chance
 
 
@@ -44,7 +46,7 @@ class AccuracyComparison:
 
 
 @dataclass(frozen=True)
-class ExportResult:
+class ExportResult(NotebookResult):
     """What ``edgetl.export`` wrote.
 
     folder        the bundle
@@ -63,3 +65,5 @@ class ExportResult:
     verification: Mapping[str, Verification]
     precisions: Mapping[str, AccuracyComparison]
     warnings: tuple[str, ...] = ()
+
+    _page = "edgetl.exporting.export_report:as_html"

@@ -24,7 +24,7 @@ from edgetl.runtime.bundle.bundle_folder import (
 )
 from edgetl.runtime.images.discovery import find_images
 from edgetl.system.missing_package import explain_missing_packages
-from edgetl.system.progress import Progress, no_progress
+from edgetl.system.progress import Progress, progress_callback
 from edgetl.training.config.run_folder import BEST, METRICS, refuse_photos_folder
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def export(
     judge_images: str | os.PathLike[str] | None = None,
     max_accuracy_drop: float = DEFAULT_MAX_DROP,
     digests: bool = True,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> ExportResult:
     """Write the model trained in ``run`` as a bundle; an earlier bundle in ``out`` is replaced.
 
@@ -81,7 +81,8 @@ def export(
     max_accuracy_drop  percentage points of validation accuracy that a reduced precision may lose
     digests            list short digests of the training photos, by which ``evaluate`` recognises
                        photos that were trained on
-    progress           called with the step, how much of it is done, and of how much
+    progress           called with the step, how much of it is done, and of how much; True shows a
+                       bar
 
     Raises CheckpointError if the run can't be read or ``out`` is in its data folder; ExportError if
     ``out`` holds anything but a bundle, if photos are missing, or if a format can't be written or
@@ -92,7 +93,7 @@ def export(
     formats = (format,) if isinstance(format, str) else tuple(format)
     precisions = (precision,) if isinstance(precision, str) else tuple(precision)
     _check_arguments(golden, formats, precisions, calibration, max_accuracy_drop)
-    progress = progress or no_progress
+    progress = progress_callback(progress)
     progress("Loading PyTorch", 0, 0)
     from edgetl.exporting.bundle_writer import export_bundle
     from edgetl.exporting.precision.reduced_precision import PrecisionSettings

@@ -10,7 +10,7 @@ from edgetl.errors import BundleError, CheckpointError, NoSuchModelError, Parity
 from edgetl.parity.results import AgainstResult, CheckResult, Finding, error_text
 from edgetl.system.missing_package import explain_missing_packages
 from edgetl.system.paths import real_path
-from edgetl.system.progress import Progress, no_progress
+from edgetl.system.progress import Progress, progress_callback
 from edgetl.system.shell import shell_word
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def check(
     limit: int | None = None,
     against: None = None,
     max_accuracy_drop: None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> CheckResult: ...
 
 
@@ -45,7 +45,7 @@ def check(
     limit: int | None = None,
     against: str | Path,
     max_accuracy_drop: float | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> AgainstResult: ...
 
 
@@ -61,7 +61,7 @@ def check(
     limit: int | None = None,
     against: str | Path | None = None,
     max_accuracy_drop: float | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> CheckResult | AgainstResult:
     """Compare an exported model with the network that it was exported from, stage by stage.
 
@@ -83,7 +83,8 @@ def check(
     against            a bundle or .onnx file to compare with; excludes checkpoint and runtime
     max_accuracy_drop  with ``against``: percentage points of accuracy that ``model`` may lose, on
                        photos in folders that are named like a label; None: no limit
-    progress           called with the step, how many photos are done, and of how many
+    progress           called with the step, how many photos are done, and of how many; True shows
+                       a bar
 
     A model that differs or is damaged is a result that has not passed, not an exception. Raises
     ParityError, DataError, CheckpointError, MissingDependencyError, or BundleError for a model that
@@ -101,7 +102,7 @@ def check(
     from edgetl.parity.check_photos import find_photos
 
     root = model = Path(model)
-    progress = progress or no_progress
+    progress = progress_callback(progress)
     try:
         root, photos = _golden_photos(model) if images is None else find_photos(images)
         if limit is not None and limit < len(photos):

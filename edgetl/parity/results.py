@@ -10,6 +10,7 @@ from typing import Literal
 
 from edgetl.errors import EdgetlError
 from edgetl.system.environment import describe_machine
+from edgetl.system.notebook import NotebookResult
 
 Status = Literal["passed", "failed", "skipped", "shown"]
 """The verdict on a runtime; "shown": measured for information, without a verdict."""
@@ -199,7 +200,7 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckResult:
+class CheckResult(NotebookResult):
     """The comparison of an export with the trained network.
 
     bundle      as the user named it
@@ -220,6 +221,8 @@ class CheckResult:
     unreadable: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     machine: Mapping[str, str] = field(default_factory=describe_machine)
+
+    _page = "edgetl.parity.reports.html_report:as_html"
 
     @property
     def passed(self) -> bool:
@@ -284,7 +287,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AgainstResult:
+class AgainstResult(NotebookResult):
     """The comparison of two bundles.
 
     photos       how many photos both models answered; 0 if a bundle is damaged
@@ -309,6 +312,8 @@ class AgainstResult:
     gates: tuple[Finding, ...]
     seconds: float = 0.0
     machine: Mapping[str, str] = field(default_factory=describe_machine)
+
+    _page = "edgetl.parity.reports.html_report:as_html"
 
     @property
     def passed(self) -> bool:

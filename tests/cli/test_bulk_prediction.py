@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -269,3 +270,26 @@ def test_a_progress_bar_with_the_rate_is_drawn_on_a_terminal(
     os.close(ours)
     assert b"600/600" in shown
     assert b"/s" in shown
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_the_file_has_the_true_label_of_photos_in_folders_named_as_labels(
+    tiny_bundle: Path, tmp_path: Path, suffix: str
+) -> None:
+    for number, folder in enumerate(("plain", "花/deeper", "no label")):
+        (tmp_path / "photos" / folder).mkdir(parents=True)
+        photo(number).save(tmp_path / "photos" / folder / f"{number}.png")
+    (tmp_path / "photos/plain/broken.png").write_bytes(b"no photo")
+    out = tmp_path / f"answers.{suffix}"
+    assert predict(tiny_bundle, tmp_path / "photos", "--out", out).exit_code == 1
+    if suffix == "jsonl":
+        found = rows(out)
+    elif suffix == "csv":
+        with out.open(newline="", encoding="utf-8") as table:
+            found = list(csv.DictReader(table))
+    else:
+        import pyarrow.parquet
+
+        found = pyarrow.parquet.read_table(out).to_pylist()
+    truths = {Path(row["source"]).name: row.get("truth") or None for row in found}
+    assert truths == {"0.png": "plain", "1.png": "花", "2.png": None, "broken.png": "plain"}

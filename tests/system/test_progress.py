@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from edgetl.system.progress import ProgressCounter, track
+from edgetl.system.progress import ProgressCounter, progress_callback, track
 
 Call = tuple[str, int, int]
 
@@ -29,3 +29,32 @@ def test_a_counter_counts_from_any_thread(calls: list[Call]) -> None:
         for _ in range(100):
             pool.submit(counter)
     assert calls == [("Reading", done, 100) for done in range(101)]
+
+
+def test_true_is_a_bar_for_each_step_that_vanishes(capsys):
+    progress = progress_callback(True)
+    progress("Loading", 0, 0)
+    for done in range(4):
+        progress("Reading", done, 3)
+    del progress
+    shown = capsys.readouterr().err
+    assert "Loading" in shown and "Reading" in shown and "\n" not in shown
+    assert not shown.split("\r")[-1].strip()
+
+
+def test_without_tqdm_true_is_a_line(capsys, monkeypatch):
+    monkeypatch.setattr("edgetl.system.progress.find_spec", lambda name: None)
+    progress_callback(True)("Reading", 3, 3)
+    assert "Reading  3/3" in capsys.readouterr().err
+
+
+def test_a_function_is_called_and_nothing_is_shown_by_default(capsys):
+    steps = []
+
+    def show(*step):
+        steps.append(step)
+
+    assert progress_callback(show) is show
+    for nothing in (None, False):
+        progress_callback(nothing)("Reading", 1, 2)
+    assert capsys.readouterr().err == "" and not steps

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray  # takes a millisecond at start
 
 MAX_PIXELS = 100_000_000
+_ORDER = "RGB or RGBA; from OpenCV frame[..., ::-1]"  # of an array's channels: nothing shows it
 _STREAM_BLOCK = 1 << 20  # bytes per read; a read reserves them even if less arrives
 _MAX_STREAM_BYTES = 1 << 30  # a stream's size is unknown at first; no sensible photo is longer
 
@@ -78,7 +79,8 @@ def read_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode ``source`` by the policy above → a loaded image of mode "RGB", upright.
 
     source      a path, the bytes of an image file, a binary file object (read from its position),
-                a PIL image, or a uint8 array [H, W], [H, W, 1], [H, W, 3] (RGB) or [H, W, 4] (RGBA)
+                a PIL image, or a uint8 array [H, W], [H, W, 1], [H, W, 3] (RGB) or [H, W, 4]
+                (RGBA); OpenCV's frames are BGR: pass ``frame[..., ::-1]``
     max_pixels  the largest height × width that is decoded
 
     Raises ImageError, and nothing else, for anything that is not one whole image.
@@ -136,7 +138,7 @@ def _stream(source: object, name: str) -> IO[bytes]:
         raise ImageError(
             name,
             f"a photo can't be read from {type(source).__name__}",
-            "Pass a path, bytes, a binary file, a PIL image or a uint8 array.",
+            f"Pass a path, bytes, a binary file, a PIL image or a uint8 array ({_ORDER}).",
         )
     content = BytesIO()
     # Until the end, since a pipe returns what it has, not all that was asked for.
@@ -273,7 +275,7 @@ def _from_array(array: NDArray[Any], name: str, max_pixels: int) -> Image.Image:
         raise ImageError(
             name,
             f"an array of {array.dtype} {list(array.shape)} is not a photo",
-            "Pass uint8 [H, W], [H, W, 1], [H, W, 3] (RGB) or [H, W, 4] (RGBA), values 0..255.",
+            f"Pass uint8 [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], values 0..255 ({_ORDER}).",
         )
     _check_size(array.shape[1], array.shape[0], name, max_pixels)
     pixels = array[:, :, 0] if array.ndim == 3 and channels == 1 else array

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -52,6 +52,21 @@ class Prediction:
         """The ``count`` most probable classes (fewer if there are fewer), best first."""
         best = np.argsort(-self.probabilities, kind="stable")[: max(count, 0)]
         return [Score(self.labels[i], float(self.probabilities[i])) for i in best]
+
+    def to_dict(self, top: int | None = None) -> dict[str, Any]:
+        """As JSON values, as ``edgetl predict --json`` prints them.
+
+        The keys are source, label, confidence, and probabilities by label.
+
+        top  only so many probabilities, best first; None: all, in the order of the outputs
+        """
+        all_of_them = zip(self.labels, map(float, self.probabilities), strict=True)
+        return {
+            "source": self.source,
+            "label": self.label,
+            "confidence": self.confidence,
+            "probabilities": dict(all_of_them if top is None else self.top(top)),
+        }
 
     def __repr__(self) -> str:
         confidence = f"{self.confidence:.4f}"

@@ -121,7 +121,8 @@ class Predictor:
     def __call__(self, source: Source) -> Prediction:
         """Classify one photo.
 
-        source  a path, bytes, a binary file, a PIL image or a uint8 array (see ``read_image``)
+        source  a path, bytes, a binary file, a PIL image, or a uint8 array [H, W], [H, W, 3] or
+                [H, W, 4] of RGB or RGBA; from OpenCV, which gives BGR: ``frame[..., ::-1]``
 
         Raises ImageError if it is not one whole photo, PredictionError if the model fails on it.
         """
@@ -139,7 +140,8 @@ class Predictor:
         For a photo that can't be read the result is an ImageError, and for one that the model fails
         on a PredictionError: what calling the predictor with that photo raises.
 
-        Sources are taken as they are needed, so an endless iterable costs no memory. On a CPU,
+        Sources are those that a call takes: arrays are RGB, from OpenCV ``frame[..., ::-1]``.
+        They are taken as they are needed, so an endless iterable costs no memory. On a CPU,
         several workers use a second session with one thread per run, unless the predictor was made
         with ``threads``.
 

@@ -14,14 +14,21 @@ from edgetl.runtime.results.result_file import ResultFile, Row, whole_lines
 class CsvFile(ResultFile):
     """A table with a header and a column for each class."""
 
+    def _read_existing(self) -> None:
+        older = columns(self.labels, truth=False)
+        if self._file.read(len(csv_line(older))) == csv_line(older):
+            self._columns = older
+        self._file.seek(0)
+        super()._read_existing()
+
     def _header(self) -> bytes:
-        return csv_line(columns(self.labels))
+        return csv_line(self._columns)
 
     def _beginning(self) -> bytes:
         return self._header()
 
     def _encode(self, record: Mapping[str, Any]) -> bytes:
-        return csv_line(as_row(record, self.labels))
+        return csv_line(as_row(record, self._columns))
 
     def _rows(self, file: IO[bytes]) -> Iterator[Row]:
         read, end, at_end = 0, 0, False
@@ -36,7 +43,7 @@ class CsvFile(ResultFile):
         reader = csv.reader(lines(), strict=True)
         try:
             for row in islice(reader, 1, None):
-                if len(row) != len(columns(self.labels)):
+                if len(row) != len(self._columns):
                     raise self._not_a_result(reader.line_num, f"{len(row)} columns")
                 end = read
                 yield Row(end, row[0], row[1], row[2] != "")

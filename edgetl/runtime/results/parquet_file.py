@@ -56,8 +56,11 @@ class ParquetFile(JsonLinesFile):
             return
         temporary = self._table.with_name(self._table.name + ".temporary")
         text, number = self._pyarrow.string(), self._pyarrow.float32()
-        types = [text, text, text, text, number, *(number for _ in self.labels)]
-        schema = self._pyarrow.schema(list(zip(columns(self.labels), types, strict=True)))
+        types = [
+            number if name == "confidence" or name.startswith("p(") else text
+            for name in self._columns
+        ]
+        schema = self._pyarrow.schema(list(zip(self._columns, types, strict=True)))
         with (
             temporary.open("wb") as file,
             self._pyarrow.parquet.ParquetWriter(file, schema) as writer,
@@ -68,7 +71,7 @@ class ParquetFile(JsonLinesFile):
                         writer.write_batch(batch)
             self._file.seek(0)
             while lines := list(islice(self._file, _ROWS_IN_MEMORY)):
-                rows = [as_row(json.loads(line), self.labels) for line in lines]
+                rows = [as_row(json.loads(line), self._columns) for line in lines]
                 arrays = map(self._pyarrow.array, zip(*rows, strict=True), types)
                 writer.write_batch(self._pyarrow.record_batch(list(arrays), schema=schema))
         temporary.replace(self._table)
@@ -83,7 +86,10 @@ class ParquetFile(JsonLinesFile):
     def _table_rows(self) -> Iterator[Row]:
         try:
             with self._open_table() as table:
-                if table.schema_arrow.names != columns(self.labels):
+                older = columns(self.labels, truth=False)
+                if table.schema_arrow.names == older:
+                    self._columns = older
+                elif table.schema_arrow.names != self._columns:
                     raise self._not_a_result(1, "other columns")
                 names = ["source", "model", "error"]
                 for batch in table.iter_batches(_ROWS_IN_MEMORY, columns=names):

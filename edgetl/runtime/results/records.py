@@ -17,21 +17,12 @@ _LOOKS_ESCAPED = re.compile(r"[\ud800-\udfff]|\\ud[89a-f][0-9a-f]{2}")
 
 
 def as_record(result: Prediction | ImageError | PredictionError) -> dict[str, Any]:
-    """One result as JSON values.
-
-    The keys are source, label, confidence, and probabilities by label; or source and error.
-    """
+    """One result as JSON values: ``Prediction.to_dict``, or the keys source and error."""
     if isinstance(result, PredictionError):
         return {"source": result.source, "error": result.message}  # names the model as well
     if isinstance(result, ImageError):
         return {"source": result.source, "error": result.reason}
-    by_label = dict(zip(result.labels, map(float, result.probabilities), strict=True))
-    return {
-        "source": result.source,
-        "label": result.label,
-        "confidence": result.confidence,
-        "probabilities": by_label,
-    }
+    return result.to_dict()
 
 
 def json_line(record: Mapping[str, Any]) -> bytes:
@@ -50,22 +41,26 @@ def csv_line(values: Sequence[Any]) -> bytes:
     return (text.getvalue().removesuffix("\r\n") + "\n").encode("utf-8", "backslashreplace")
 
 
-def columns(labels: Sequence[str]) -> list[str]:
-    """Names of the columns of ``as_row``, with one probability for each label."""
-    return ["source", "model", "error", "label", "confidence", *(f"p({label})" for label in labels)]
+def columns(labels: Sequence[str], *, truth: bool = True) -> list[str]:
+    """Names of the columns of a table, with one probability for each label.
+
+    truth  False: as in files of versions that wrote no true labels
+    """
+    names = ["source", "model", "error", "label", "confidence", *(["truth"] if truth else [])]
+    return [*names, *(f"p({label})" for label in labels)]
 
 
-def as_row(record: Mapping[str, Any], labels: Sequence[str]) -> list[Any]:
-    """A record of ``as_record`` with its "model", as one value for each column.
+def as_row(record: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+    """A record of ``as_record`` with its "model" and "truth", as one value for each column.
+
+    names  what ``columns`` returned
 
     None for a value that is not there. The source is written as ``plain_name`` writes it.
     """
-    probabilities = record.get("probabilities", {})
-    return [
-        plain_name(record["source"]),
-        *(record.get(name) for name in ("model", "error", "label", "confidence")),
-        *(probabilities.get(label) for label in labels),
-    ]
+    cells = {**record, "source": plain_name(record["source"])}
+    for label, probability in record.get("probabilities", {}).items():
+        cells[f"p({label})"] = probability
+    return [cells.get(name) for name in names]
 
 
 def plain_name(name: str) -> str:

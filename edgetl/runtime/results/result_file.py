@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple, Self
 
 from edgetl.errors import ImageError, PredictionError, ResultsError
 from edgetl.runtime.inference.prediction import Prediction
-from edgetl.runtime.results.records import as_record, plain_name
+from edgetl.runtime.results.records import as_record, columns, plain_name
 from edgetl.system.file_lock import try_lock
 
 _FLUSH_SECONDS = 1.0  # the most work that a kill can cost
@@ -50,6 +50,7 @@ class ResultFile(ABC):
 
     def __init__(self, path: Path, model: str, labels: Sequence[str]) -> None:
         self.path, self.model, self.labels = path, model, labels
+        self._columns = columns(labels)  # of a table
         self.failed = 0
         self._done: set[bytes] = set()
         try:
@@ -93,11 +94,14 @@ class ResultFile(ABC):
         """Number of rows that were there when the file was opened."""
         return len(self._done)
 
-    def append(self, result: Prediction | ImageError | PredictionError) -> None:
-        """Add one row."""
+    def append(
+        self, result: Prediction | ImageError | PredictionError, truth: str | None = None
+    ) -> None:
+        """Add one row, with the photo's true label where it is known."""
         record = as_record(result)
         self.failed += "error" in record
-        row = self._encode({"source": record.pop("source"), "model": self.model, **record})
+        known = {} if truth is None else {"truth": truth}
+        row = self._encode({"source": record.pop("source"), "model": self.model, **record, **known})
         self._file.write(row)
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self._file.flush()

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgetl.system.notebook import NotebookResult
 from edgetl.training.config.settings import TrainSettings
 
 
 @dataclass(frozen=True)
-class TrainResult:
+class TrainResult(NotebookResult):
     """How a training run ended.
 
     folder    the run folder: best.safetensors, report.html, metrics.json and more
@@ -25,3 +26,5 @@ class TrainResult:
     finished: bool
     metrics: Mapping[str, Any]
     settings: TrainSettings
+
+    _page = "edgetl.training.evaluation.report:saved_report"

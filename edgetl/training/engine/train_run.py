@@ -11,7 +11,7 @@ from typing import Any
 from edgetl.data.image_folder import ImageFolders
 from edgetl.errors import TrainingError
 from edgetl.system.missing_package import explain_missing_packages
-from edgetl.system.progress import Progress
+from edgetl.system.progress import Progress, progress_callback
 from edgetl.training.config.listener import Listener, ProgressListener
 from edgetl.training.config.recipes import resolve
 from edgetl.training.config.run_folder import require_free, require_resumable
@@ -30,7 +30,7 @@ def train(
     *,
     resume: str | Path | None = None,
     overwrite: bool = False,
-    progress: Progress | Listener | None = None,
+    progress: Progress | Listener | bool | None = None,
     **options: Any,
 ) -> TrainResult:
     """Train a classifier on labelled photos, and write a run folder.
@@ -47,7 +47,8 @@ def train(
                where its photos are now, if they were moved, and only ``device`` and ``root`` may be
                among the options
     overwrite  replace an earlier run in ``out``
-    progress   called with (step, done, total); a ``Listener`` also receives notes and epochs
+    progress   called with (step, done, total); True shows a bar; a ``Listener`` also receives notes
+               and epochs
     options    the command's options, with underscores: ``epochs=20``, ``class_weights=True``,
                ``scale=(0.5, 1.0)``, ``columns={"path": "file"}``. None means not given
 
@@ -107,11 +108,11 @@ def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def as_listener(progress: Progress | Listener | None) -> Listener:
+def as_listener(progress: Progress | Listener | bool | None) -> Listener:
     """A listener that reports to ``progress``, or ``progress`` itself if it is one."""
     if isinstance(progress, Listener):
         return progress
-    return Listener() if progress is None else ProgressListener(progress)
+    return ProgressListener(progress_callback(progress))
 
 
 def resolve_run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.system.paths import real_path
 from edgetl.training.config.run_files import write_atomically
 from edgetl.training.config.run_folder import REPORT, VALIDATION_TABLE
+
+if TYPE_CHECKING:
+    from edgetl.training.engine.train_result import TrainResult
 
 _MAX_LABEL_ISSUES = 12
 
@@ -75,6 +78,12 @@ def write_report(run_folder: Path, data: ReportData) -> Path:
         lambda file: file.write_text(page, encoding="utf-8", errors="backslashreplace"),
     )
     return run_folder / REPORT
+
+
+def saved_report(result: TrainResult) -> str | None:
+    """The page that a finished run wrote, or None if it is gone."""
+    page = result.folder / REPORT
+    return page.read_text(encoding="utf-8") if result.finished and page.is_file() else None
 
 
 def _render(name: str, data: ReportData) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import math
@@ -293,3 +294,9 @@ def test_a_report_that_cant_be_written_is_an_error_that_names_it(tmp_path: Path)
     with pytest.raises(EdgetlError, match="folder"):
         write_report_file(tmp_path / "folder", "text")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_notebook_shows_the_html_report(failed: CheckResult) -> None:
+    shown = html.unescape(failed._repr_html_() or "")
+    assert shown.startswith("<iframe sandbox srcdoc=")
+    assert "Not the same answer everywhere" in shown and "&lt;b&gt;cat&lt;/b&gt;" in shown

@@ -363,3 +363,13 @@ def test_transparent_grey_of_16_bits_is_composited_on_white(clear: int) -> None:
 def test_a_url_is_refused(address: Source) -> None:
     with pytest.raises(ImageError, match="it is an address"):
         read_image(address)
+
+
+def test_a_frame_of_opencv_is_turned_to_rgb_by_a_view(tmp_path: Path) -> None:
+    rgb = np.asarray(photo(1))
+    bgr = np.ascontiguousarray(rgb[..., ::-1])  # as OpenCV reads it
+    np.testing.assert_array_equal(pixels(bgr[..., ::-1]), rgb)
+    for wrong in (rgb.astype(np.float32), 3):
+        with pytest.raises(ImageError) as error:
+            read_image(wrong)  # type: ignore[arg-type]
+        assert "from OpenCV frame[..., ::-1]" in str(error.value.hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 from collections.abc import Iterator
@@ -11,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from helpers import tiny_bundle
 from helpers.pictures import photo
 from PIL import Image
 
 from edgetl import Prediction, Predictor
+from edgetl.cli.main import command as program
 from edgetl.errors import (
     BundleError,
     ImageError,
@@ -504,3 +507,15 @@ def test_a_replaced_bundle_and_a_damaged_one_give_different_errors(
     tiny_bundle.write(bundle_copy, tiny_bundle.card(temperature=3.0))
     with pytest.raises(BundleError, match="it was replaced after it was loaded"):
         list(predictor.batch([photo(1)] * 4, workers=2))
+
+
+def test_a_prediction_as_json_values_is_what_the_command_prints(tiny_bundle, photo_folder):
+    path = sorted(photo_folder.iterdir())[0]
+    prediction = Predictor(tiny_bundle)(path)
+    for options, top in (([], None), (["--top", "2"], 2)):
+        command = ["predict", str(tiny_bundle), str(path), "--json", *options]
+        printed = json.loads(CliRunner().invoke(program, command).stdout)
+        values = prediction.to_dict(top)
+        assert json.loads(json.dumps(values)) == printed == values
+        assert list(values) == ["source", "label", "confidence", "probabilities"]
+        assert len(values["probabilities"]) == (top or 5)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from edgetl import Prediction
 from edgetl.errors import ImageError, MissingDependencyError, PredictionError, ResultsError
+from edgetl.runtime.results import records, result_file
 from edgetl.runtime.results.file_formats import FORMATS, open_results
 from edgetl.runtime.results.records import plain_name
 
@@ -384,3 +385,35 @@ def test_another_programs_line_without_an_end_is_not_taken_for_a_cut_off_row(
     with pytest.raises(ResultsError, match="cut off"):
         open_results(tmp_path / name, "0123456789abcdef", ("cat", "dog"))
     assert (tmp_path / name).read_bytes() == content
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_true_labels_are_in_a_column_where_they_are_known(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"results{suffix}"
+    with open_results(path, "m1", LABELS) as file:
+        for item, truth in zip(RESULTS, (LABELS[2], None, LABELS[1]), strict=False):
+            file.append(item, truth)
+    truths = [row.get("truth") or None for row in read(path)]
+    assert truths == [LABELS[2], None, LABELS[1]]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_table_without_true_labels_is_continued_without_them(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"results{suffix}"
+    module = {".csv": "csv_file", ".parquet": "parquet_file"}[suffix]
+    older = records.columns(LABELS, truth=False)
+    with monkeypatch.context() as patch:  # as an earlier version wrote it
+        patch.setattr(result_file, "columns", lambda labels: older)
+        patch.setattr(f"edgetl.runtime.results.{module}.columns", lambda labels, truth: older)
+        write(path, RESULTS[:2])
+    with open_results(path, "m1", LABELS) as file:
+        assert len(file) == 2
+        file.append(RESULTS[2], LABELS[0])
+        file.append(RESULTS[3], LABELS[0])
+    rows = read(path)
+    assert list(rows[0]) == older and "truth" not in older
+    assert [row["label"] or None for row in rows] == [LABELS[0], LABELS[2], None, LABELS[3]]
+    with open_results(path, "m1", LABELS) as file:
+        assert len(file) == 4 and file.failed == 1

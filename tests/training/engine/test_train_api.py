@@ -14,7 +14,9 @@ from helpers.training_runs import Notebook, signal_in_step
 from edgetl.data.image_folder import scan
 from edgetl.data.photo_digests import pack
 from edgetl.errors import CheckpointError, DataError, TrainingError
+from edgetl.training.config.settings import TrainSettings
 from edgetl.training.engine import train_run
+from edgetl.training.engine.train_result import TrainResult
 from edgetl.training.engine.train_run import train
 from edgetl.training.models import checkpoint
 from edgetl.training.torch_env import distributed
@@ -136,3 +138,12 @@ sys.exit("torch" in sys.modules)
 """
     found = subprocess.run([sys.executable, "-c", program], cwd=Path(tmp_path), check=False)
     assert found.returncode == 0
+
+
+def test_a_finished_run_shows_its_report_in_a_notebook(tmp_path):
+    settings = TrainSettings(data="/photos")
+    done = TrainResult(tmp_path, True, {}, settings)
+    assert done._repr_html_() is None
+    (tmp_path / "report.html").write_text("<!doctype html><h1>花</h1>", encoding="utf-8")
+    assert "&lt;h1&gt;花" in (done._repr_html_() or "")
+    assert TrainResult(tmp_path, False, {}, settings)._repr_html_() is None

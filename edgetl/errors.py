@@ -24,7 +24,11 @@ from pathlib import Path
 
 
 class EdgetlError(Exception):
-    """Base class. ``str(error)`` is the message followed by the hint, if there is one."""
+    """Base class. ``str(error)`` is the message followed by the hint, if there is one.
+
+    message  what is wrong, and where
+    hint     what to do next, in a sentence or two, or None
+    """
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message, hint)

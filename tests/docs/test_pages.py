@@ -42,7 +42,7 @@ SHOWN = {"text", "json"}
 """Languages of blocks that show a layout, an output or a file."""
 SMALL = {"backbone": "timm/test_resnet", "weights": "none", "image_size": 32}
 """Options of training that a page does not choose itself."""
-OTHER_OPTIONS = {"--help", "--sure", "--once"}
+OTHER_OPTIONS = {"--help", "--sure", "--once", "--source"}
 """Options that click adds, and those of the examples."""
 
 

@@ -25,10 +25,19 @@ from edgetl.runtime.bundle.bundle_folder import (
 from edgetl.runtime.images.discovery import find_images
 from edgetl.system.missing_package import explain_missing_packages
 from edgetl.system.progress import Progress, no_progress
-from edgetl.training.config.run_folder import BEST, METRICS, refuse_photos_folder
+from edgetl.system.shell import shell_word
+from edgetl.training.config.run_folder import (
+    BEST,
+    METRICS,
+    REPORT,
+    is_resumable,
+    metrics_belong,
+    refuse_photos_folder,
+)
 
 if TYPE_CHECKING:
     from edgetl.data.image_folder import ImageFolders
+    from edgetl.runtime.bundle.model_card import ModelCard
 
 DEFAULT_GOLDEN = 8
 DEFAULT_CALIBRATION = 100
@@ -90,11 +99,7 @@ def export(
     run, out = Path(run), Path(out)
     progress(f"Reading {run}", 0, 0)
     trained = checkpoint.load(run)
-    warnings = []
-    if run.is_dir() and not (run / METRICS).exists():
-        warnings.append(
-            f"{run} is not finished; these are its best weights so far, without a temperature."
-        )
+    warnings = [*_run_warnings(run, trained.card)]
     if "data" in trained.settings:
         refuse_photos_folder(out, trained.settings["data"])
 
@@ -139,6 +144,20 @@ def export(
             error.add_note(warning)
         raise
     return replace(result, warnings=(*warnings, *_agreement_warnings(result)))
+
+
+def _run_warnings(run: Path, card: ModelCard) -> Iterator[str]:
+    if not run.is_dir():
+        return
+    cure = f" Finish it with: edgetl train --resume {shell_word(run)}" if is_resumable(run) else ""
+    if not (run / METRICS).exists():
+        uncalibrated = ", without a temperature" if card.temperature == 1 else ""
+        yield f"{run} is not finished; these are its best weights so far{uncalibrated}.{cure}"
+    elif not metrics_belong(run, card.to_dict()):
+        yield (
+            f"{METRICS} and {REPORT} in {run} are of other weights than {BEST}, which is what is "
+            f"exported.{cure or ' Train again for figures that belong to it.'}"
+        )
 
 
 def _check_arguments(

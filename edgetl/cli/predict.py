@@ -12,6 +12,7 @@ import click
 
 from edgetl.cli.model_options import model_options, open_predictor
 from edgetl.cli.printable import counted, json_text, printable, width
+from edgetl.cli.process import require_stdout
 
 if TYPE_CHECKING:
     from edgetl.errors import ImageError, PredictionError
@@ -76,6 +77,8 @@ def command(
     """
     if out is not None and (top is not None or as_json):
         raise click.UsageError("--out writes every class to its file: leave out --top and --json.")
+    if out is None:
+        require_stdout()
     if "" in photos:
         raise click.UsageError("A photo's name is empty: is a variable of the shell not set?")
     from edgetl.runtime.images.discovery import is_folder

@@ -24,6 +24,7 @@ from edgetl.runtime.bundle.bundle_folder import (
 )
 from edgetl.runtime.images.discovery import find_images
 from edgetl.system.missing_package import explain_missing_packages
+from edgetl.system.paths import require_current_folder
 from edgetl.system.progress import Progress, no_progress
 from edgetl.system.shell import shell_word
 from edgetl.training.config.run_folder import (
@@ -89,6 +90,7 @@ def export(
     formats = (format,) if isinstance(format, str) else tuple(format)
     precisions = (precision,) if isinstance(precision, str) else tuple(precision)
     _check_arguments(golden, formats, precisions, calibration, max_accuracy_drop)
+    require_current_folder(ExportError)
     progress = progress or no_progress
     progress("Loading PyTorch", 0, 0)
     from edgetl.exporting.bundle_writer import export_bundle

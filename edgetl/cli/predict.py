@@ -66,8 +66,9 @@ def command(
 
     Folders are searched for photos, and - reads one photo from standard input. A photo that can't
     be read is reported and the others are still classified; the exit code is then 1. A run with
-    --out that was stopped continues when the same command is given again; photos that failed are in
-    its file and are not tried again.
+    --out that was stopped continues when the same command is given again. Photos that could not be
+    read for a reason that can pass, such as "permission denied", are then tried again; those that
+    are damaged are not.
 
     \b
     Example:
@@ -171,7 +172,7 @@ def _write_all(
     written = _modified(Path(out))
     changed, first_changed = 0, ""
     with open_results(out, predictor.model_id, predictor.labels) as results:
-        total = len(results)
+        new, known = 0, len(results)
 
         def without_result() -> Iterator[Path]:
             nonlocal changed, first_changed
@@ -186,9 +187,9 @@ def _write_all(
             all_photos = 0 if progress is no_progress else sum(1 for _ in photos_of(photos, shard))
             for result in predictor.batch(without_result()):
                 results.append(result)
-                total += 1
+                new += 1
                 accuracy.add(result)
-                progress("Classifying photos", total, max(all_photos, total))
+                progress("Classifying photos", len(results), max(all_photos, len(results)))
     if changed:
         click.echo(
             f"Warning: the old answers stand, though {counted(changed, 'photo')} changed since "
@@ -196,8 +197,9 @@ def _write_all(
             "another one, to have them classified again.",
             err=True,
         )
-    accuracy.print(", of the new ones" if len(results) else "")
-    before = f", {len(results)} of them from before" if len(results) else ""
+    total = len(results)
+    accuracy.print(", of the new ones" if known else "")
+    before = f", {total - new} of them from before" if known else ""
     click.echo(f"photos in {out}: {total}{before}", err=True)
     return total, results.failed
 

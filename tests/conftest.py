@@ -31,7 +31,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> None:
     The tests of the report override this, and a run in a process of its own draws them.
     """
     for name in ("line_plot", "calibration_plot"):
-        monkeypatch.setattr(f"edgetl.training.evaluation.plots.{name}", lambda *_, **__: "<svg/>")
+        monkeypatch.setattr(f"edgetl.evaluation.plots.{name}", lambda *_, **__: "<svg/>")
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import click
 
 from edgetl.cli.model_options import model_options, open_predictor
 from edgetl.cli.printable import json_text
+from edgetl.cli.process import require_stdout
 
 if TYPE_CHECKING:
     from edgetl.runtime.inference.benchmark import BenchmarkResult
@@ -49,6 +50,7 @@ def command(model: str, images: str | None, runs: int, as_json: bool, **options:
     """
     from edgetl.runtime.inference.benchmark import bench
 
+    require_stdout()
     predictor = open_predictor(model, **options)
     result = bench(predictor, _photos(predictor, images), runs=runs)
     click.echo(json_text(asdict(result)) if as_json else "\n".join(_lines(result)))

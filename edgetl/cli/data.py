@@ -13,6 +13,7 @@ import click
 
 from edgetl.cli.option_types import SomePath
 from edgetl.cli.printable import counted, printable
+from edgetl.cli.process import require_stdout
 from edgetl.cli.progress_bar import show_progress
 from edgetl.cli.report_file import ReportFile
 from edgetl.data.layout import DEFAULT_VAL_FRACTION
@@ -69,6 +70,8 @@ def check(data: Path, json_file: Path | None, threads: int | None) -> None:
     """
     from edgetl.data.audit import audit_folder
 
+    if json_file is None:
+        require_stdout()
     with show_progress() as progress:
         result = audit_folder(data, threads=threads, progress=progress)
     _print_audit(result)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import click
 
 from edgetl.cli.printable import counted, json_text, printable
+from edgetl.cli.process import require_stdout
 
 if TYPE_CHECKING:
     from edgetl.runtime.bundle.model_card import ModelCard
@@ -57,6 +58,7 @@ def command(model: str, as_json: bool) -> None:
     from edgetl.runtime.bundle.embedded_checksum import verify_checksum
     from edgetl.runtime.inference.predictor import Predictor
 
+    require_stdout()
     checksum = True
     if Path(model).is_dir():
         bundle = Bundle.open(model)

@@ -42,10 +42,6 @@ def main() -> None:
 def _run() -> int:
     """Run the command line; report errors on stderr and return the exit code."""
     try:
-        if sys.stdout is None:
-            raise click.ClickException(
-                "Standard output is closed; send it to /dev/null if it is not wanted."
-            )
         command(prog_name="edgetl", standalone_mode=False)
         sys.stdout.flush()
         process.exit_on_signal(0)

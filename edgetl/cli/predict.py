@@ -12,6 +12,7 @@ import click
 
 from edgetl.cli.model_options import model_options, open_predictor
 from edgetl.cli.printable import counted, json_text, printable, width
+from edgetl.cli.process import require_stdout
 
 if TYPE_CHECKING:
     from edgetl.errors import ImageError, PredictionError
@@ -65,9 +66,10 @@ def command(
 
     Folders are searched for photos, and - reads one photo from standard input. A photo that can't
     be read is reported and the others are still classified; the exit code is then 1. A run with
-    --out that was stopped continues when the same command is given again; photos that failed are in
-    its file and are not tried again. Where photos lie in folders named as labels, that file has the
-    true label, too, and the command ends with the accuracy.
+    --out that was stopped continues when the same command is given again. Photos that could not be
+    read for a reason that can pass, such as "permission denied", are then tried again; those that
+    are damaged are not. Where photos lie in folders named as labels, that file has the true label,
+    too, and the command ends with the accuracy.
 
     \b
     Example:
@@ -77,6 +79,8 @@ def command(
     """
     if out is not None and (top is not None or as_json):
         raise click.UsageError("--out writes every class to its file: leave out --top and --json.")
+    if out is None:
+        require_stdout()
     if "" in photos:
         raise click.UsageError("A photo's name is empty: is a variable of the shell not set?")
     from edgetl.runtime.images.discovery import is_folder
@@ -169,7 +173,7 @@ def _write_all(
     written = _modified(Path(out))
     changed, first_changed = 0, ""
     with open_results(out, predictor.model_id, predictor.labels) as results:
-        total = len(results)
+        new, known = 0, len(results)
 
         def without_result() -> Iterator[Path]:
             nonlocal changed, first_changed
@@ -184,8 +188,8 @@ def _write_all(
             all_photos = 0 if progress is no_progress else sum(1 for _ in photos_of(photos, shard))
             for result in predictor.batch(without_result()):
                 results.append(result, accuracy.add(result))
-                total += 1
-                progress("Classifying photos", total, max(all_photos, total))
+                new += 1
+                progress("Classifying photos", len(results), max(all_photos, len(results)))
     if changed:
         click.echo(
             f"Warning: the old answers stand, though {counted(changed, 'photo')} changed since "
@@ -193,8 +197,9 @@ def _write_all(
             "another one, to have them classified again.",
             err=True,
         )
-    accuracy.print(", of the new photos" if len(results) else "")
-    before = f", {len(results)} of them from before" if len(results) else ""
+    total = len(results)
+    accuracy.print(", of the new photos" if known else "")
+    before = f", {total - new} of them from before" if known else ""
     click.echo(f"photos in {out}: {total}{before}", err=True)
     return total, results.failed
 

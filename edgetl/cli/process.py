@@ -8,6 +8,9 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from pathlib import Path
+
+import click
 
 # How often a waiting thread of torch looks for work before it sleeps: a thirtieth of the default.
 # On a busy machine, a spinning thread keeps a core from the very thread that it waits for.
@@ -17,10 +20,12 @@ _SPIN_COUNT = "10000"
 _GC_THRESHOLD = 10_000
 
 _received: set[int] = set()  # signals
+_closed: set[str] = set()  # standard streams that were closed when the process began
 
 
 def prepare() -> None:
     """Set up output streams, garbage collection, waiting threads and signals."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # show what it can't encode as escapes
             stream.reconfigure(errors="backslashreplace")
@@ -34,6 +39,31 @@ def prepare() -> None:
     ):
         if signal.getsignal(number) == default:
             signal.signal(number, _interrupt)
+
+
+def _open_closed_streams() -> None:
+    """Let what is written to a closed standard stream disappear, as /dev/null does.
+
+    Otherwise the next file that is opened would get its number, and what a library prints.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            _closed.add(name)
+            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  until the end
+            setattr(sys, name, nowhere)
+
+
+def require_stdout() -> None:
+    """Called by a command whose answer is only printed. Raises ClickException without a stdout."""
+    if "stdout" in _closed:
+        raise click.ClickException(
+            "Standard output is closed; send it to /dev/null if it is not wanted."
+        )
 
 
 def spin_less() -> None:

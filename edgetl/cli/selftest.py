@@ -11,6 +11,7 @@ import click
 from edgetl.cli.model_options import model_options, open_predictor
 from edgetl.cli.option_types import Number
 from edgetl.cli.printable import json_text, printable
+from edgetl.cli.process import require_stdout
 
 
 @click.command(short_help="Run a bundle's golden photos on this device and compare.")
@@ -34,6 +35,8 @@ def command(bundle: str, tolerance: float | None, as_json: bool, **options: Any)
     Example:
       edgetl selftest exported/pets
     """
+    if as_json:
+        require_stdout()
     outcome = open_predictor(bundle, **options).selftest(tolerance=tolerance)
     if as_json:
         values = {"passed": outcome.passed, "stage": outcome.stage, **asdict(outcome)}

@@ -6,8 +6,10 @@ import errno
 import hashlib
 import os
 import stat
+import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from edgetl.errors import DataError
@@ -78,6 +80,13 @@ def name_error(name: str) -> DataError | None:
     try:
         name.encode()
     except UnicodeEncodeError:
+        with suppress(UnicodeDecodeError):
+            text = os.fsencode(name).decode()
+            return DataError(
+                f"The folder {text!r} can't be read in this locale, whose encoding of file names "
+                f"is {sys.getfilesystemencoding()}.",
+                "Set PYTHONUTF8=1, and run the command again.",
+            )
         return DataError(f"The folder {name!a} has a name that is not UTF-8.", "Rename it.")
     return None
 

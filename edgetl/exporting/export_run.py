@@ -24,8 +24,17 @@ from edgetl.runtime.bundle.bundle_folder import (
 )
 from edgetl.runtime.images.discovery import find_images
 from edgetl.system.missing_package import explain_missing_packages
+from edgetl.system.paths import require_current_folder
 from edgetl.system.progress import Progress, progress_callback
-from edgetl.training.config.run_folder import BEST, METRICS, refuse_photos_folder
+from edgetl.system.shell import shell_word
+from edgetl.training.config.run_folder import (
+    BEST,
+    METRICS,
+    REPORT,
+    is_resumable,
+    metrics_belong,
+    refuse_photos_folder,
+)
 
 if TYPE_CHECKING:
     from edgetl.data.image_folder import ImageFolders
@@ -93,6 +102,7 @@ def export(
     formats = (format,) if isinstance(format, str) else tuple(format)
     precisions = (precision,) if isinstance(precision, str) else tuple(precision)
     _check_arguments(golden, formats, precisions, calibration, max_accuracy_drop)
+    require_current_folder(ExportError)
     progress = progress_callback(progress)
     progress("Loading PyTorch", 0, 0)
     from edgetl.exporting.bundle_writer import export_bundle
@@ -103,12 +113,8 @@ def export(
     run, out = Path(run), Path(out)
     progress(f"Reading {run}", 0, 0)
     trained = checkpoint.load(run)
-    warnings = []
     is_trained_here = "imported" not in trained.settings
-    if run.is_dir() and not (run / METRICS).exists() and is_trained_here:
-        warnings.append(
-            f"{run} is not finished; these are its best weights so far, without a temperature."
-        )
+    warnings = [*_run_warnings(run, trained.card)] if is_trained_here else []
     if photos := trained.settings.get("data") or trained.settings.get("images"):
         refuse_photos_folder(out, photos)
 
@@ -150,6 +156,20 @@ def export(
             error.add_note(warning)
         raise
     return replace(result, warnings=(*warnings, *_agreement_warnings(result)))
+
+
+def _run_warnings(run: Path, card: ModelCard) -> Iterator[str]:
+    if not run.is_dir():
+        return
+    cure = f" Finish it with: edgetl train --resume {shell_word(run)}" if is_resumable(run) else ""
+    if not (run / METRICS).exists():
+        uncalibrated = ", without a temperature" if card.temperature == 1 else ""
+        yield f"{run} is not finished; these are its best weights so far{uncalibrated}.{cure}"
+    elif not metrics_belong(run, card.to_dict()):
+        yield (
+            f"{METRICS} and {REPORT} in {run} are of other weights than {BEST}, which is what is "
+            f"exported.{cure or ' Train again for figures that belong to it.'}"
+        )
 
 
 def _check_arguments(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, overload
 from edgetl.errors import BundleError, CheckpointError, NoSuchModelError, ParityError
 from edgetl.parity.results import AgainstResult, CheckResult, Finding, error_text
 from edgetl.system.missing_package import explain_missing_packages
-from edgetl.system.paths import real_path
+from edgetl.system.paths import real_path, require_current_folder
 from edgetl.system.progress import Progress, progress_callback
 from edgetl.system.shell import shell_word
 
@@ -99,6 +99,7 @@ def check(
         raise ValueError(f"limit must be at least 1, not {limit}")
     if tolerance is not None and not 0 <= tolerance <= 1:
         raise ValueError(f"tolerance must be within 0..1, not {tolerance}")
+    require_current_folder(ParityError)
     from edgetl.parity.check_photos import find_photos
 
     root = model = Path(model)

@@ -49,6 +49,7 @@ def require_writable(destination: Path) -> None:
     destination = real_path(destination)
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(destination)
         with temporary_folder(destination.parent, _name(destination)):
             pass
     except OSError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from edgetl.errors import EdgetlError
+
 
 def is_there(path: Path) -> bool:
     """Whether ``path`` exists. Raises OSError where that can't be told, for lack of permission.
@@ -26,3 +28,13 @@ def name_below(path: Path, folder: Path) -> str:
 def real_path(path: str | Path) -> Path:
     """``path``, absolute, links followed; ``Path.resolve`` raises for loops up to Python 3.12."""
     return Path(os.path.realpath(path))
+
+
+def require_current_folder(kind: type[EdgetlError]) -> None:
+    """Raises ``kind`` if the current folder was deleted: importing torch would crash there."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise kind(
+            "The current folder does not exist any more.", "Go to another one with cd."
+        ) from error

@@ -27,11 +27,30 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
 
     Raises OSError.
     """
-    folder, lock = _locked_folder(parent, name)
-    try:
+    with _locked_until_removed(parent, name) as folder:
         with suppress(OSError):  # some file systems have no permissions
             # mkdtemp makes it private; give it the permissions of any new folder, and keep setgid.
             folder.chmod(stat.S_IMODE(folder.stat().st_mode) & ~0o777 | 0o777 & ~umask())
+        yield folder
+
+
+@contextmanager
+def scratch_folder(name: str) -> Iterator[Path]:
+    """A private ``temporary_folder`` where the system keeps such; those of killed processes go.
+
+    Raises OSError.
+    """
+    parent = Path(tempfile.gettempdir())
+    for leftover in abandoned_folders(parent, name):
+        shutil.rmtree(leftover, ignore_errors=True)
+    with _locked_until_removed(parent, name) as folder:
+        yield folder
+
+
+@contextmanager
+def _locked_until_removed(parent: Path, name: str) -> Iterator[Path]:
+    folder, lock = _locked_folder(parent, name)
+    try:
         yield folder
     finally:
         if lock is not None:

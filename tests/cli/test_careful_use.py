@@ -193,6 +193,36 @@ def test_a_closed_standard_output_is_an_error(class_folder: Path) -> None:
     failed_plainly(typed(f'edgetl data check "{class_folder}" >&-'), "Standard output is closed")
 
 
+def test_a_closed_standard_output_is_none_where_the_answer_is_in_a_file(
+    tiny_bundle: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "answers.jsonl"
+    done = typed(f'edgetl predict "{tiny_bundle}" "{photo_folder}" --out "{out}" <&- >&-')
+    assert done.returncode == 0, done.stderr
+    assert len(out.read_text().splitlines()) == len(list(photo_folder.iterdir()))
+
+
+def test_a_deleted_working_directory_is_an_error_before_torch_is_imported(
+    class_folder: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    run = str(tmp_path / "run")
+    Path(run).mkdir()
+    for line in (
+        ["train", str(class_folder), "-o", run],
+        ["train", "--resume", run],
+        ["export", run, "-o", str(tmp_path / "bundle")],
+        ["check", str(tiny_bundle), "--images", str(class_folder)],
+    ):
+        done = CliRunner().invoke(program, line)
+        assert done.exit_code == (2 if line[0] == "check" else 1), done.output
+        assert "current folder does not exist any more" in done.output
+    done = CliRunner().invoke(program, ["selftest", str(tiny_bundle)])  # needs no torch
+    assert done.exit_code == 0, done.output
+
+
 def test_characters_missing_from_the_encoding_are_escaped(class_folder: Path) -> None:
     done = typed(f'edgetl data check "{class_folder}"', PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 from edgetl.data import audit
 from edgetl.data.audit import DataIssue, audit_folder
 from edgetl.data.image_folder import scan
-from edgetl.data.layout import class_names
+from edgetl.data.layout import class_names, name_error
 from edgetl.errors import DataError
 from edgetl.runtime.images.discovery import find_images
 
@@ -46,6 +47,19 @@ def healthy(tmp_path: Path) -> Path:
 
 def found(root: Path, kind: str) -> list[DataIssue]:
     return [finding for finding in audit_folder(root).findings if finding.kind == kind]
+
+
+def test_a_name_that_only_the_locale_does_not_allow_is_not_called_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As Python reads it where file names are ASCII.
+    monkeypatch.setattr(os, "fsencode", lambda name: name.encode("ascii", "surrogateescape"))
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
+    error = name_error("花".encode().decode("ascii", "surrogateescape"))
+    assert error is not None and "'花'" in error.message and "ascii" in error.message
+    assert error.hint is not None and "PYTHONUTF8=1" in error.hint
+    error = name_error("\udcff")
+    assert error is not None and "is not UTF-8" in error.message
 
 
 def test_a_healthy_folder_has_no_findings(healthy):

@@ -34,3 +34,8 @@ def test_set(insects: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         place.parent.mkdir(exist_ok=True)
         picture.save(place)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def figures() -> None:
+    """Draw them."""

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ import pytest
 
 from edgetl.errors import ExportError
 from edgetl.system import atomic_folder
-from edgetl.system.atomic_folder import replace_folder
-from edgetl.system.temporary_folder import temporary_folder
+from edgetl.system.atomic_folder import replace_folder, require_writable
+from edgetl.system.temporary_folder import scratch_folder, temporary_folder
 
 KILL_POINTS = Path(__file__).parents[1] / "helpers" / "kill_points.py"
 OLD = {"model.onnx": "old", "golden/0.jpg": "old photo", "only-old": "x"}
@@ -62,6 +63,21 @@ def test_another_process_at_work_is_left_alone(tmp_path: Path) -> None:
         replace_folder(destination, {"whole": b"whole"})
         assert (theirs / "half").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle"]
+
+
+def test_what_a_killed_export_left_is_gone_when_the_next_one_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = [tmp_path / name for name in (".bundle.export-0a1b2c3d", ".edgetl-export-0a1b2c3d")]
+    for folder in left:
+        folder.mkdir()
+    with scratch_folder("edgetl-export") as theirs:
+        require_writable(tmp_path / "bundle")
+        with scratch_folder("edgetl-export") as ours:
+            assert sorted(tmp_path.iterdir()) == sorted((theirs, ours))
+            assert ours.stat().st_mode & 0o777 == 0o700
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failed_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import gettempdir
 
 import onnx
 import torch
@@ -17,6 +16,7 @@ from edgetl.onnx_graph.constant_folding import fold_shape_constants
 from edgetl.onnx_graph.tracing import plain_attention, quiet
 from edgetl.runtime.bundle.tensor_names import LOGITS, NORMALIZED
 from edgetl.runtime.images.spec import PreprocessSpec
+from edgetl.system.temporary_folder import scratch_folder
 
 MAX_OPSET = 20  # the last one that torch's tracing exporter writes
 RECORDED_OPSET = 18  # the lowest one that torch's other exporter writes
@@ -123,8 +123,8 @@ def _export(
 def trace_network(network: nn.Module, spec: PreprocessSpec, opset: int) -> onnx.ModelProto:
     """By torch's exporter that is based on TorchScript's trace."""
     sides = {} if spec.fixed_size else {2: "h", 3: "w"}
-    with TemporaryDirectory() as folder:
-        file = Path(folder, "network.onnx")
+    with scratch_folder("edgetl-export") as folder:
+        file = folder / "network.onnx"
         torch.onnx.export(
             network,
             (example_input(spec),),

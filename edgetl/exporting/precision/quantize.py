@@ -11,8 +11,6 @@ Depthwise convolutions have a kernel of their own, which widens before it adds: 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,6 +24,7 @@ from edgetl.onnx_graph.tracing import quiet
 from edgetl.runtime.bundle.tensor_names import NORMALIZED
 from edgetl.runtime.inference.session import import_onnxruntime
 from edgetl.system.progress import Progress, no_progress, track
+from edgetl.system.temporary_folder import scratch_folder
 
 MIN_OPSET = 13  # the first whose QuantizeLinear takes one scale per channel
 _MIN_ONNXRUNTIME = (1, 18)  # before, its quantizer had other arguments
@@ -55,9 +54,9 @@ class Quantizer:
         from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
-        with TemporaryDirectory() as folder, quiet():
+        with scratch_folder("edgetl-export") as folder, quiet():
             original, prepared, augmented = (
-                Path(folder, f"{name}.onnx") for name in ("original", "prepared", "augmented")
+                folder / f"{name}.onnx" for name in ("original", "prepared", "augmented")
             )
             onnx.save_model(network, original)
             quant_pre_process(original, prepared, skip_symbolic_shape=True)

@@ -19,6 +19,7 @@ Files are read by content, not by suffix. Formats that run another program (Post
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
@@ -75,6 +76,16 @@ _COMMON_PLUGINS = {b"\xff\xd8\xff": "PIL.JpegImagePlugin", b"\x89PNG": "PIL.PngI
 _REFUSED_FORMATS = frozenset({"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "IPTC", "BLP", "ICNS"})
 
 
+# What ``read_image`` says when the system failed, not the photo: it may be readable the next time.
+_NO_MEMORY = "there is not enough memory to decode it"
+_SYSTEM_REASONS = frozenset({_NO_MEMORY, *(os.strerror(code).lower() for code in errno.errorcode)})
+
+
+def may_pass(reason: str) -> bool:
+    """Whether an ImageError for this ``reason`` may not come again, such as "permission denied"."""
+    return reason in _SYSTEM_REASONS
+
+
 def read_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode ``source`` by the policy above → a loaded image of mode "RGB", upright.
 
@@ -96,7 +107,7 @@ def read_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     except ImageError:
         raise
     except MemoryError as error:
-        raise ImageError(name, "there is not enough memory to decode it") from error
+        raise ImageError(name, _NO_MEMORY) from error
     except OSError as error:
         raise ImageError(name, _reason(error)) from error
     except Exception as error:  # on hostile bytes, Pillow's plugins raise exceptions of any kind

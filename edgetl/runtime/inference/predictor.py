@@ -21,7 +21,7 @@ from edgetl.runtime.images.decode import MAX_PIXELS, Source, describe, read_imag
 from edgetl.runtime.images.resize import refuse_extreme_shape, resize_for_graph, resize_image
 from edgetl.runtime.inference.prediction import Prediction
 from edgetl.runtime.inference.session import Providers
-from edgetl.runtime.inference.session_pool import SessionPool
+from edgetl.runtime.inference.session_pool import ReplacedError, SessionPool
 from edgetl.system.machine import cores
 from edgetl.system.ordered_map import ordered_map
 from edgetl.system.paths import is_there
@@ -83,19 +83,26 @@ class Predictor:
         with os_errors_as_bundle_error(self.path):
             # Further sessions are opened later, when a daemon may have changed its folder.
             self.path = self.path.absolute()
+        try:
+            session = self._open()
+        except ReplacedError:  # by an export in this very moment: open the new one
+            session = self._open()
+        self.card = self._checked_card(session)
+        self._input = session.get_inputs()[0].name
+
+    def _open(self) -> onnxruntime.InferenceSession:
+        with os_errors_as_bundle_error(self.path):
             if self.path.suffix == ".safetensors":
                 hint = "Export it first: edgetl export RUN -o DEST"
                 reason = "it is a training checkpoint, not an exported model"
                 raise NoSuchModelError(self.path, reason, hint)
             is_bundle = is_there(self.path) and self.path.is_dir()
             self.bundle = Bundle.open(self.path) if is_bundle else None
-        if self.bundle is None and precision is not None:
+        if self.bundle is None and self.precision is not None:
             hint = "Leave the precision out, or name the bundle."
             raise NoSuchModelError(self.path, "a lone model has one precision only", hint)
-        self._sessions = SessionPool(self.path, self.bundle, precision, providers)
-        session = self._sessions.get(threads)
-        self.card = self._checked_card(session)
-        self._input = session.get_inputs()[0].name
+        self._sessions = SessionPool(self.path, self.bundle, self.precision, self.providers)
+        return self._sessions.get(self.threads)
 
     @property
     def options(self) -> dict[str, Any]:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     import onnxruntime
 
 
+class ReplacedError(BundleError):
+    """The model was replaced after it was opened."""
+
+
 class SessionPool:
     """One session for each number of threads, all of the same, verified model file.
 
@@ -46,15 +50,20 @@ class SessionPool:
     def get(self, threads: int | None) -> onnxruntime.InferenceSession:
         """The session with ``threads`` threads in each run (None: one per core).
 
-        Raises BundleError for a model that is damaged, was replaced since, or can't be loaded,
-        RuntimeUnavailableError, MissingDependencyError.
+        Raises ReplacedError if the model was replaced since, BundleError if it is damaged or can't
+        be loaded, RuntimeUnavailableError, MissingDependencyError.
         """
         session = self._sessions.get(threads)
         if session is None:
             with self._lock:
                 session = self._sessions.get(threads)
                 if session is None:
-                    session = self._sessions[threads] = self._open(threads)
+                    try:
+                        session = self._sessions[threads] = self._open(threads)
+                    except BundleError as error:
+                        if self._is_replaced():
+                            raise self._replaced() from error
+                        raise
         return session
 
     def sha256(self) -> str:
@@ -86,16 +95,21 @@ class SessionPool:
             return open_copy(copy.source)
 
     def _verify(self, content: Content) -> None:
-        """Raises BundleError if the model file is damaged or was replaced since it was opened."""
+        """Raises BundleError if the model file is damaged, or is not the one that was opened."""
         if self._bundle is None:
             verify_checksum(self._path, content)
-            return
-        try:
+        else:
             self._bundle.check(self._file_name, content)
+
+    def _is_replaced(self) -> bool:
+        """Whether there is another bundle now, which explains any error."""
+        try:
+            return (
+                self._bundle is not None
+                and Bundle.open(self._path).manifest != self._bundle.manifest
+            )
         except BundleError:
-            if Bundle.open(self._path).manifest != self._bundle.manifest:
-                raise self._replaced() from None
-            raise
+            return False
 
     def _open_lone_model(self) -> BufferedReader:
         """The same file each time, open for reading. Raises BundleError."""
@@ -117,8 +131,8 @@ class SessionPool:
         self._identity = identity
         return file
 
-    def _replaced(self) -> BundleError:
-        return BundleError(
+    def _replaced(self) -> ReplacedError:
+        return ReplacedError(
             self._path,
             "it was replaced after it was loaded",
             "Make a new Predictor for the new model.",

@@ -46,7 +46,7 @@ class CsvFile(ResultFile):
                 if len(row) != len(self._columns):
                     raise self._not_a_result(reader.line_num, f"{len(row)} columns")
                 end = read
-                yield Row(end, row[0], row[1], row[2] != "")
+                yield Row(end, row[0], row[1], row[2] or None)
         except csv.Error as error:
             if not (at_end and self._is_one_row(file, end)):
                 raise self._not_a_result(reader.line_num, str(error)) from error

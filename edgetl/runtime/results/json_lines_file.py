@@ -35,6 +35,6 @@ class JsonLinesFile(ResultFile):
             try:
                 record = json.loads(line)
                 source, model = plain_name(str(record["source"])), str(record["model"])
-                yield Row(end, source, model, "error" in record)
+                yield Row(end, source, model, record.get("error"))
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise self._not_a_result(number, repr(error)) from error

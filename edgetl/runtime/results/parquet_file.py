@@ -13,7 +13,8 @@ from typing import Any
 from edgetl.errors import MissingDependencyError, ResultsError
 from edgetl.runtime.results.json_lines_file import JsonLinesFile
 from edgetl.runtime.results.records import as_row, columns
-from edgetl.runtime.results.result_file import Row
+from edgetl.runtime.results.result_file import Row, source_digest, whole_lines
+from edgetl.system.atomic_write import atomic_write
 from edgetl.system.paths import real_path
 
 _ROWS_IN_MEMORY = 10_000
@@ -29,32 +30,42 @@ class ParquetFile(JsonLinesFile):
     def __init__(self, path: Path, model: str, labels: Sequence[str]) -> None:
         self._pyarrow = _import_pyarrow()
         self._table = real_path(path)  # a link keeps leading to the table
+        self._table_may_pass: frozenset[bytes] = frozenset()  # photos whose error there may pass
         super().__init__(self._table.with_name(self._table.name + ".partial"), model, labels)
 
     def _read_existing(self) -> None:
         super()._read_existing()
         if not self._table.exists():
             return
-        new, new_failed, self._done, self.failed = self._done, self.failed, set(), 0
+        new, new_failed, new_may_pass = self._done, self.failed, self._may_pass
+        self._done, self.failed, self._may_pass = set(), 0, {}
         try:
             self._remember(self._table_rows())
         except ResultsError:
             if not new:
                 self.path.unlink()
             raise
-        if new & self._done:  # killed between replacing the table and removing the new rows
+        self._table_may_pass = frozenset(self._may_pass)
+        if new & self._done - self._table_may_pass:
+            # Killed between replacing the table and removing the new rows.
+            self._superseded = []
             self._file.truncate(0)
             self._file.seek(0)
             return
+        for digest in new:
+            self._supersede(digest)
         self._done |= new
         self.failed += new_failed
+        self._may_pass |= new_may_pass
 
     def complete(self) -> None:
         # Without new rows the table keeps its modification time.
-        if self._table.exists() and not self._file.seek(0, os.SEEK_END):
-            self.path.unlink()
-            return
-        temporary = self._table.with_name(self._table.name + ".temporary")
+        if not (self._table.exists() and not self._file.seek(0, os.SEEK_END)):
+            atomic_write(self._table, self._write_table)
+        self.path.unlink()
+
+    def _write_table(self, path: Path) -> None:
+        """Write the rows of the table, without those that have a new row, and then the new ones."""
         text, number = self._pyarrow.string(), self._pyarrow.float32()
         types = [
             number if name == "confidence" or name.startswith("p(") else text
@@ -62,20 +73,35 @@ class ParquetFile(JsonLinesFile):
         ]
         schema = self._pyarrow.schema(list(zip(self._columns, types, strict=True)))
         with (
-            temporary.open("wb") as file,
+            path.open("wb") as file,
             self._pyarrow.parquet.ParquetWriter(file, schema) as writer,
         ):
             if self._table.exists():
+                replaced = self._replaced()
                 with self._open_table() as table:
                     for batch in table.iter_batches(_ROWS_IN_MEMORY):
-                        writer.write_batch(batch)
-            self._file.seek(0)
-            while lines := list(islice(self._file, _ROWS_IN_MEMORY)):
-                rows = [as_row(json.loads(line), self._columns) for line in lines]
+                        stands = [name not in replaced for name in batch["source"].to_pylist()]
+                        writer.write_batch(batch.filter(self._pyarrow.array(stands)))
+            lines = self._standing_lines()
+            while some := list(islice(lines, _ROWS_IN_MEMORY)):
+                rows = [as_row(json.loads(line), self._columns) for line in some]
                 arrays = map(self._pyarrow.array, zip(*rows, strict=True), types)
                 writer.write_batch(self._pyarrow.record_batch(list(arrays), schema=schema))
-        temporary.replace(self._table)
-        self.path.unlink()
+
+    def _replaced(self) -> frozenset[str]:
+        """Sources of the table's rows in whose place there is a new one."""
+        if not self._table_may_pass:
+            return frozenset()
+        sources = (row.source for row in self._rows(self._file))
+        return frozenset(name for name in sources if source_digest(name) in self._table_may_pass)
+
+    def _standing_lines(self) -> Iterator[bytes]:
+        """The new rows, without those in whose place there is a newer one."""
+        start, superseded = 0, frozenset(self._superseded)
+        for line in whole_lines(self._file):
+            if (start, start + len(line)) not in superseded:
+                yield line
+            start += len(line)
 
     @contextmanager
     def _open_table(self) -> Iterator[Any]:
@@ -94,7 +120,7 @@ class ParquetFile(JsonLinesFile):
                 names = ["source", "model", "error"]
                 for batch in table.iter_batches(_ROWS_IN_MEMORY, columns=names):
                     for row in batch.to_pylist():
-                        yield Row(0, row["source"], row["model"], row["error"] is not None)
+                        yield Row(0, row["source"], row["model"], row["error"])
         except self._pyarrow.ArrowException as error:
             message = f"{self._table} is not a Parquet file ({error})."
             raise ResultsError(message, "Name another file.") from error

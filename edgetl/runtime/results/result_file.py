@@ -3,6 +3,9 @@
 After a kill a row is either whole in the file or missing: a partial row at the end is removed when
 the file is opened again. Each row names its model, so that no file mixes the answers of two.
 
+A photo whose error may pass, such as "permission denied", counts as not done. When it is tried
+again, its new row is appended, and the old one is removed when the file is complete.
+
 A file name may contain bytes that are not Unicode. JSON can represent them; CSV and Parquet can't,
 and contain the name as ``plain_name`` writes it.
 """
@@ -10,31 +13,39 @@ and contain the name as ``plain_name`` writes it.
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Self
+from typing import IO, Any, NamedTuple, Self, TypeAlias
 
 from edgetl.errors import ImageError, PredictionError, ResultsError
+from edgetl.runtime.images.decode import may_pass
 from edgetl.runtime.inference.prediction import Prediction
 from edgetl.runtime.results.records import as_record, columns, plain_name
+from edgetl.system.atomic_write import atomic_write
 from edgetl.system.file_lock import try_lock
+from edgetl.system.paths import real_path
 
 _FLUSH_SECONDS = 1.0  # the most work that a kill can cost
+_BLOCK = 1 << 20  # bytes
+_Span: TypeAlias = "tuple[int, int]"  # where a row begins and ends in the file
 
 
 class Row(NamedTuple):
     """What is read back of a row.
 
-    end     position after it in the file, in bytes
+    end     position after it in the file, in bytes; 0 for a row of a table
     source  as ``plain_name`` writes it
+    error   why there is no label, or None
     """
 
     end: int
     source: str
     model: str
-    failed: bool
+    error: str | None
 
 
 class ResultFile(ABC):
@@ -51,8 +62,10 @@ class ResultFile(ABC):
     def __init__(self, path: Path, model: str, labels: Sequence[str]) -> None:
         self.path, self.model, self.labels = path, model, labels
         self._columns = columns(labels)  # of a table
-        self.failed = 0
+        self.failed = self._count = 0
         self._done: set[bytes] = set()
+        self._may_pass: dict[bytes, _Span] = {}
+        self._superseded: list[_Span] = []
         try:
             self._file: IO[bytes] = path.open("r+b" if path.exists() else "x+b")
         except OSError as error:
@@ -60,10 +73,13 @@ class ResultFile(ABC):
             raise ResultsError(message, "Name another file.") from error
         self._flushed = time.monotonic()
         try:
-            if try_lock(self._file.fileno()) is False:
+            is_busy = try_lock(self._file.fileno()) is False
+            # Another process may have completed it, and so replaced it, before the lock was taken.
+            if is_busy or not os.path.samestat(os.fstat(self._file.fileno()), path.stat()):
                 message = f"{path} is being written by another process."
                 raise ResultsError(message, "Wait for it, or name another file.")
             self._read_existing()
+            self._count = len(self._done)
         except BaseException:
             self._file.close()
             raise
@@ -87,18 +103,24 @@ class ResultFile(ABC):
             self._file.write(self._header())
 
     def __contains__(self, source: str) -> bool:
-        """Whether ``source`` already had a row when the file was opened."""
-        return _digest(plain_name(source)) in self._done
+        """Whether ``source`` had a row when the file was opened, and need not be tried again."""
+        digest = source_digest(plain_name(source))
+        return digest in self._done and digest not in self._may_pass
 
     def __len__(self) -> int:
-        """Number of rows that were there when the file was opened."""
-        return len(self._done)
+        """Number of photos with a row."""
+        return self._count
 
     def append(
         self, result: Prediction | ImageError | PredictionError, truth: str | None = None
     ) -> None:
-        """Add one row, with the photo's true label where it is known."""
+        """Add one row, with the photo's true label where it is known.
+
+        It takes the place of one that ``__contains__`` did not count.
+        """
         record = as_record(result)
+        if not self._supersede(source_digest(plain_name(record["source"]))):
+            self._count += 1
         self.failed += "error" in record
         known = {} if truth is None else {"truth": truth}
         row = self._encode({"source": record.pop("source"), "model": self.model, **record, **known})
@@ -109,20 +131,42 @@ class ResultFile(ABC):
 
     def complete(self) -> None:
         """Called when all rows are written; a run that ends before can be continued."""
-        return
+        if self._superseded:
+            atomic_write(real_path(self.path), self._copy_without_superseded)
+
+    def _copy_without_superseded(self, target: Path) -> None:
+        shutil.copymode(self.path, target)
+        with target.open("wb") as file:
+            self._file.seek(0)
+            for start, end in sorted(self._superseded):
+                while size := min(start - self._file.tell(), _BLOCK):
+                    file.write(self._file.read(size))
+                self._file.seek(end)
+            shutil.copyfileobj(self._file, file)
+        if os.name == "nt":  # where an open file can't be replaced
+            self._file.close()
+
+    def _supersede(self, digest: bytes) -> bool:
+        """Whether that photo has a row whose error may pass; a new one takes its place."""
+        span = self._may_pass.pop(digest, None)
+        if span is None:
+            return False
+        self._superseded.append(span)
+        self.failed -= 1
+        return True
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self._file.flush()
-        if kind is None:
-            self.complete()
-        self._file.close()
+        with self._file:
+            self._file.flush()
+            if kind is None:
+                self.complete()
 
     def _remember(self, rows: Iterable[Row]) -> int:
         """Remember ``rows`` as done; returns the position after the last one."""
-        end = 0
+        start, end = len(self._header()), 0
         for row in rows:
             if row.model != self.model:
                 raise ResultsError(
@@ -130,9 +174,14 @@ class ResultFile(ABC):
                     f"({row.model}; this one is {self.model}).",
                     "Write to another file, or remove this one.",
                 )
-            self._done.add(_digest(row.source))
-            self.failed += row.failed
-            end = row.end
+            digest = source_digest(row.source)
+            self._supersede(digest)  # of a run that was killed after it had tried a photo again
+            self._done.add(digest)
+            if row.error is not None:
+                self.failed += 1
+                if may_pass(row.error):
+                    self._may_pass[digest] = (start, row.end)
+            start = end = row.end
         return end
 
     def _header(self) -> bytes:
@@ -164,6 +213,6 @@ def whole_lines(file: IO[bytes]) -> Iterator[bytes]:
     return (line for line in file if line.endswith(b"\n"))
 
 
-def _digest(plain: str) -> bytes:
+def source_digest(plain: str) -> bytes:
     """Sixteen bytes instead of a path, since there may be hundreds of thousands in memory."""
     return hashlib.blake2b(plain.encode(), digest_size=16).digest()

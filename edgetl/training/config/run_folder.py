@@ -5,13 +5,17 @@ Imports nothing heavy: these errors are raised before torch is loaded.
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from edgetl.errors import CheckpointError
 from edgetl.system.atomic_write import unfinished_writes
 from edgetl.system.paths import is_there, real_path
 from edgetl.system.shell import shell_word
+from edgetl.training.config.checkpoint_description import read_description
 
 BEST = "best.safetensors"
 LAST = "last.pt"
@@ -22,11 +26,15 @@ VALIDATION_TABLE = "validation.csv"
 LABEL_ISSUES_TABLE = "doubtful.csv"
 EVENTS = "tensorboard"
 RATES, RATES_PLOT = "lr.csv", "lr.png"  # of --find-lr; a run may start beside them
-_FILES = (BEST, LAST, HISTORY, METRICS, REPORT, VALIDATION_TABLE, LABEL_ISSUES_TABLE)
+# ``clear`` deletes them in this order: weights before what was measured on them.
+_FILES = (BEST, LAST, HISTORY, VALIDATION_TABLE, LABEL_ISSUES_TABLE, REPORT, METRICS)
 
 
-def require_free(folder: Path, overwrite: bool) -> None:
+def require_free(folder: Path, overwrite: bool, settings: Mapping[str, Any] | None = None) -> None:
     """Check that a new run may be written into ``folder``.
+
+    settings  of the new run (JSON): it may finish one without epochs that was killed before its
+              end, if that had the same. None: not known yet
 
     Raises CheckpointError if it holds a run and ``overwrite`` is False, or files of other programs.
     """
@@ -40,6 +48,9 @@ def require_free(folder: Path, overwrite: bool) -> None:
     if overwrite:
         return
     if {BEST, LAST} & present:
+        unfinished = unfinished_head(folder)
+        if unfinished is not None and settings in (None, unfinished["settings"]):
+            return
         resume = ""
         if is_resumable(folder):
             resume = f"Go on with it: edgetl train --resume {shell_word(folder)}\n"
@@ -69,15 +80,19 @@ def refuse_photos_folder(folder: Path, data: str | Path, option: str = "-o") -> 
 def is_resumable(folder: Path) -> bool:
     """Whether ``folder`` holds an interrupted run. Raises CheckpointError if it can't be read."""
     present = _present(folder)
-    return LAST in present and METRICS not in present
+    # Without weights, the metrics are of an earlier run that it began to replace.
+    has_state = LAST in present and not {BEST, METRICS} <= present
+    return has_state or unfinished_head(folder) is not None
 
 
-def require_resumable(folder: Path) -> Path:
-    """The path of the saved state of the run in ``folder``. Raises CheckpointError without one."""
+def require_resumable(folder: Path) -> None:
+    """Raises CheckpointError if ``folder`` holds no interrupted run."""
     present = _present(folder)
     if folder.is_file():
         hint = f"Name the run's folder: edgetl train --resume {shell_word(folder.parent)}"
         raise CheckpointError(f"{folder} is a file.", hint)
+    if unfinished_head(folder) is not None:
+        return
     if LAST not in present and METRICS in present:
         raise CheckpointError(f"The run in {folder} is finished.", how_to_train_further(folder))
     if LAST not in present:
@@ -88,7 +103,36 @@ def require_resumable(folder: Path) -> Path:
             f"There is nothing to resume in {folder}.",
             "Name a run's folder." if holds_no_run else start,
         )
-    return folder / LAST
+
+
+def unfinished_head(folder: Path) -> dict[str, Any] | None:
+    """The description of the weights in ``folder``, if they are all that their run has written.
+
+    That is a run without epochs that was killed, or found the disk full, before its metrics were
+    written. It saves no state: it is finished by doing it again, with the same result.
+    """
+    from edgetl.training.config.settings import SOLVER  # which imports this file
+
+    if is_there(folder / LAST):
+        return None
+    description = read_description(folder / BEST)
+    if description is None or description["settings"].get("optimizer") != SOLVER:
+        return None
+    finished = is_there(folder / METRICS) and metrics_belong(folder, description["card"])
+    return None if finished else description
+
+
+def metrics_belong(folder: Path, card: Mapping[str, Any]) -> bool:
+    """Whether metrics.json was written for the weights with this model card (JSON).
+
+    Metrics that can't be read, or say nothing that the card says, count as theirs.
+    """
+    try:
+        metrics = json.loads((folder / METRICS).read_bytes())
+    except (OSError, ValueError):
+        return True
+    expected = {**card["metrics"], "temperature": card["temperature"]}
+    return all(metrics.get(name, value) == value for name, value in expected.items())
 
 
 def how_to_train_further(folder: Path) -> str:
@@ -121,7 +165,7 @@ def _other_file(folder: Path) -> str | None:
 def clear(folder: Path, *, but: str) -> None:
     """Delete all that earlier runs left in ``folder``, except the file named ``but``.
 
-    Files not written by edgetl stay. Raises CheckpointError.
+    Files not written by edgetl stay, and candidates. Raises CheckpointError.
     """
     try:
         for name in _FILES:
@@ -129,7 +173,6 @@ def clear(folder: Path, *, but: str) -> None:
                 (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise _unwritable(folder, error) from error
-    discard_candidates(folder)
     shutil.rmtree(folder / EVENTS, ignore_errors=True)
 
 

@@ -16,7 +16,7 @@ from edgetl.data.photo_digests import pack
 from edgetl.evaluation.metrics import class_metrics, metrics_summary
 from edgetl.system.paths import name_below
 from edgetl.training.config.run_context import RunContext
-from edgetl.training.config.run_folder import BEST, clear
+from edgetl.training.config.run_folder import BEST, candidate_name, clear, promote_candidate
 from edgetl.training.config.settings import OPTIONS, SOLVER, TrainSettings
 from edgetl.training.evaluation.report import ReportData, write_report
 from edgetl.training.evaluation.run_records import PhotoResult, write_metrics, write_photo_tables
@@ -26,6 +26,8 @@ from edgetl.training.head.temperature import fit_temperature
 from edgetl.training.models import checkpoint
 from edgetl.training.models.checkpoint import Trained
 from edgetl.training.torch_env.distributed import describe
+
+_FINAL = "final"  # key of the candidate with the temperature
 
 
 def finalize(
@@ -47,7 +49,8 @@ def finalize(
     earlier_seconds  that earlier parts of an interrupted run took
 
     The metrics are written last: a run that has them is complete. After an interruption, this can
-    be done again. Raises CheckpointError if something can't be written.
+    be done again. An earlier run stays complete until the new weights are on the disk, and nothing
+    of it is left when they are put in place. Raises CheckpointError if something can't be written.
     """
     seconds = earlier_seconds + time.monotonic() - context.started
     labels = np.array([sample.label for sample in folders.val], np.int64)
@@ -66,11 +69,10 @@ def finalize(
         settings=context.settings.to_dict(),
         photos=pack(sample.digest for sample in folders.train),
     )
-    checkpoint.save(trained, context.folder / BEST)
-    if context.settings.optimizer == SOLVER:
-        # Of an earlier run. Only now that this one has written its weights, so that a full disk
-        # leaves that as it was; a run with epochs does it when its first state is saved.
+    checkpoint.save(trained, context.folder / candidate_name(_FINAL))
+    if context.settings.optimizer == SOLVER:  # a run with epochs did it when it saved its state
         clear(context.folder, but=BEST)
+    promote_candidate(context.folder, _FINAL)
 
     classes = class_metrics(probabilities, labels, card.labels)
     by_content = f"{folders.val_share:.1%} of the photos, by their content"

@@ -23,9 +23,11 @@ from edgetl.training.config.run_folder import (
     BEST,
     LAST,
     clear,
+    discard_candidates,
     how_to_train_further,
     promote_candidate,
     require_free,
+    unfinished_head,
 )
 from edgetl.training.config.run_lock import lock_run_folder
 from edgetl.training.config.settings import SOLVER, TrainSettings
@@ -68,12 +70,14 @@ def train(
     listener: Listener | None = None,
     folders: ImageFolders | None = None,
     started: float | None = None,
+    fingerprint: str | None = None,
 ) -> TrainResult:
-    """Train into ``folder``.
+    """Train into ``folder``, or finish a run without epochs that was killed before its end there.
 
-    overwrite  replace an earlier run in ``folder``, once this one has something to save
-    folders    what ``find_photos`` returned, if it was called already
-    started    ``time.monotonic()`` of the start that ``max_time`` counts from (default: now)
+    overwrite    replace an earlier run in ``folder``, once this one has something to save
+    folders      what ``find_photos`` returned, if it was called already
+    started      ``time.monotonic()`` of the start that ``max_time`` counts from (default: now)
+    fingerprint  that the readable photos must have
 
     Raises EdgetlErrors of many kinds before the first epoch, few after.
     """
@@ -82,7 +86,9 @@ def train(
         context = _context(settings, folder, processes, listener, started)
         if processes.is_main:
             refuse_among_photos(folder, settings)
-            require_free(folder, overwrite)
+            require_free(folder, overwrite, settings.to_dict())
+            if not overwrite and (unfinished := unfinished_head(folder)) is not None:
+                fingerprint = unfinished["card"]["data"]["fingerprint"]
         folders = folders or find_photos(settings, context.listener)
         warn_about(folders, settings, context.listener)
         backbone = build_backbone(settings, folders.classes)
@@ -96,11 +102,13 @@ def train(
             make_folder(folder)
             held.enter_context(lock_run_folder(folder))
             remove_leftovers(folder)
-            require_free(folder, overwrite)  # again: another run may have begun meanwhile
+            require_free(
+                folder, overwrite, settings.to_dict()
+            )  # again: another run may have begun meanwhile
         require_seen_by_all(folder, processes)
         require_same_photos(folders, processes)
         if settings.optimizer == SOLVER:
-            return _train_head(context, folders, backbone)
+            return _train_head(context, folders, backbone, fingerprint)
         return _train_epochs(context, folders, backbone)
 
 
@@ -122,9 +130,8 @@ def resume(
     TrainingError if its photos have changed; else as ``train``.
     """
     started = time.monotonic()
-    saved = read_state(folder)
-    if saved["train_state"]["finished"]:
-        raise TrainingError(f"The run in {folder} is finished.", how_to_train_further(folder))
+    unfinished = unfinished_head(folder)
+    saved = read_state(folder) if unfinished is None else unfinished
     settings = TrainSettings.from_dict(saved["settings"])
     settings = replace(
         settings,
@@ -132,6 +139,18 @@ def resume(
         data=str(data.absolute()) if data else settings.data,
         root=str(Path(root).absolute()) if root else settings.root,
     )
+    if unfinished is not None:
+        _require_data(settings, folder)
+        return train(
+            settings,
+            folder,
+            overwrite=True,
+            listener=listener,
+            started=started,
+            fingerprint=unfinished["card"]["data"]["fingerprint"],
+        )
+    if saved["train_state"]["finished"]:
+        raise TrainingError(f"The run in {folder} is finished.", how_to_train_further(folder))
     with training_processes(settings) as processes, ExitStack() as held:
         context = _context(settings, folder, processes, listener, started, saved["notes"])
         if processes.device.type == "cpu":  # a sum split over other threads rounds differently
@@ -143,12 +162,7 @@ def resume(
             if saved["train_state"]["best"]:
                 promote_candidate(folder, TrainState.from_dict(saved["train_state"]).candidate)
                 _require_kept_weights(folder, saved)
-        if not Path(settings.data).exists():
-            raise DataError(
-                f"{settings.data}, where the photos were, does not exist any more.",
-                "Put it back, or name its new place: "
-                f"edgetl train DATA --resume {shell_word(folder)}",
-            )
+        _require_data(settings, folder)
         folders = find_photos(settings, context.listener)
         require_same_photos(folders, processes)
         warn_about(folders, settings, context.listener)
@@ -172,12 +186,16 @@ def _context(
     )
 
 
-def _train_head(context: RunContext, folders: ImageFolders, backbone: Backbone) -> TrainResult:
+def _train_head(
+    context: RunContext, folders: ImageFolders, backbone: Backbone, fingerprint: str | None
+) -> TrainResult:
     """Only fit the head, without epochs. The main process does it all."""
     if not context.processes.is_main:
         return TrainResult(context.folder, True, {}, context.settings)
     prepared = prepare_head(context, backbone, folders)
     note_left_out(folders, prepared.folders, context.listener)
+    if fingerprint is not None:
+        _require_unchanged_photos(fingerprint, prepared.folders)
     assert prepared.val_logits is not None
     metrics = {"epoch": 0, "midway": False}
     trained = snapshot(
@@ -230,6 +248,7 @@ def _train_epochs(
     loop.save()  # from now on there is something to resume, and an earlier run can go
     if state.best is None and processes.is_main:
         clear(folder, but=LAST)
+        discard_candidates(folder)
     if not loop.run():
         return TrainResult(folder, False, {}, context.settings)
 
@@ -306,6 +325,14 @@ def _require_kept_weights(folder: Path, saved: dict[str, Any]) -> None:
         raise CheckpointError(
             f"{folder / BEST} is not the one that this run has kept.",
             "Put that back, or start again with --overwrite.",
+        )
+
+
+def _require_data(settings: TrainSettings, folder: Path) -> None:
+    if not Path(settings.data).exists():
+        raise DataError(
+            f"{settings.data}, where the photos were, does not exist any more.",
+            f"Put it back, or name its new place: edgetl train DATA --resume {shell_word(folder)}",
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from edgetl.data.image_folder import ImageFolders
 from edgetl.errors import TrainingError
 from edgetl.system.missing_package import explain_missing_packages
+from edgetl.system.paths import require_current_folder
 from edgetl.system.progress import Progress, progress_callback
 from edgetl.training.config.listener import Listener, ProgressListener
 from edgetl.training.config.recipes import resolve
@@ -73,6 +74,7 @@ def train(
             raise TypeError(
                 f"resume continues with the run's own settings; leave out {', '.join(others)}."
             )
+        require_current_folder(TrainingError)
         require_resumable(Path(resume))
         from edgetl.training.engine import run
 
@@ -133,6 +135,7 @@ def resolve_run(
 
     Raises as ``train``.
     """
+    require_current_folder(TrainingError)
     device = str(given.get("device", "auto"))
     on_gpu = None if device == "auto" else device.startswith("cuda")
     settings = resolve(data, given, cuda=on_gpu)

@@ -100,7 +100,8 @@ def read_state(folder: Path) -> dict[str, Any]:
 
     Raises CheckpointError if there is none, or it can't be read.
     """
-    path = require_resumable(folder)
+    require_resumable(folder)
+    path = folder / LAST
     try:
         if not path.is_file():
             raise ValueError("it is no regular file")  # reading a pipe would block

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from edgetl.data.image_folder import Sample
 from edgetl.errors import DataError
+from edgetl.evaluation.metrics import class_metrics, metrics_summary
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.system.machine import cores
 from edgetl.system.progress import Progress, no_progress
-from edgetl.training.evaluation.metrics import class_metrics, metrics_summary
 from edgetl.training.evaluation.validation import Validation
 from edgetl.training.torch_env.distributed import Processes
 

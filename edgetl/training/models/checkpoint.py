@@ -18,11 +18,12 @@ from edgetl.errors import CheckpointError, EdgetlError, first_line
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.system.paths import is_there
 from edgetl.system.shell import shell_word
+from edgetl.training.config.checkpoint_description import METADATA_KEY
 from edgetl.training.config.run_files import write_atomically
 from edgetl.training.config.run_folder import BEST, LAST
 from edgetl.training.models.backbones import Level, build
 from edgetl.training.models.multi_level import with_levels
-from edgetl.training.models.pretrained_weights import METADATA_KEY, load_state
+from edgetl.training.models.pretrained_weights import load_state
 from edgetl.training.models.tensor_hash import hash_tensors
 from edgetl.training.models.torchscript import PROGRAM, program_bytes, read_program
 

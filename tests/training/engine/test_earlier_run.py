@@ -10,7 +10,9 @@ import torch
 from helpers.training_runs import features_of, small
 
 from edgetl.errors import CheckpointError, DataError, MissingDependencyError
+from edgetl.training.config.run_folder import BEST, LAST, METRICS, metrics_belong
 from edgetl.training.engine import finalize as finalize_module
+from edgetl.training.engine import run as run_module
 from edgetl.training.engine.learner import Learner
 from edgetl.training.engine.run import resume, train
 from edgetl.training.engine.setup import build_backbone
@@ -108,16 +110,27 @@ def test_ctrl_c_while_the_report_is_written_changes_nothing(
     assert {"report.html", "metrics.json"} <= {path.name for path in (tmp_path / "run").iterdir()}
 
 
-def test_a_features_run_that_was_killed_at_its_end_says_how_to_begin_again(
+def test_a_run_that_is_killed_while_it_deletes_an_earlier_one_can_be_resumed(
     two_parts, tmp_path, monkeypatch
 ):
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in (BEST, LAST, METRICS):
+        (run / name).write_bytes(b"{}")
+
+    def killed(folder, *, but):
+        (folder / BEST).unlink()
+        raise ZeroDivisionError
+
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr(finalize_module, "write_report", lambda *_: 1 / 0)
-        train(features_of(two_parts), tmp_path / "run")
-    with pytest.raises(CheckpointError) as refused:
-        resume(tmp_path / "run")
-    assert "--overwrite" in str(refused.value.hint)
-    assert train(features_of(two_parts), tmp_path / "run", overwrite=True).finished
+        patch.setattr(run_module, "clear", killed)
+        train(small(two_parts, epochs=1), run, overwrite=True)
+    assert (run / METRICS).exists()  # of the earlier run
+    with pytest.raises(CheckpointError, match="holds a run already") as refused:
+        train(small(two_parts, epochs=1), run)
+    assert f"--resume {run}" in str(refused.value.hint)
+    assert resume(run).finished
+    assert metrics_belong(run, checkpoint.load(run).card.to_dict())
 
 
 def test_a_head_for_other_classes_is_not_taken_over_however_many_they_are(two_parts, tmp_path):

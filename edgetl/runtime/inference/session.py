@@ -9,7 +9,13 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from edgetl.errors import BundleError, MissingDependencyError, RuntimeUnavailableError, first_line
+from edgetl.errors import (
+    BundleError,
+    EdgetlError,
+    MissingDependencyError,
+    RuntimeUnavailableError,
+    first_line,
+)
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -19,6 +25,12 @@ Providers = str | Sequence[str]
 
 A name is ``cuda`` or ``CUDAExecutionProvider``, in any case.
 """
+
+SPIN_VARIABLE = "EDGETL_SPIN_US"
+"""Environment variable: how many microseconds a thread spins that waits for work inside a run."""
+# On a quiet machine as fast as spinning without end, on a busy one nearly as fast as not spinning,
+# which is up to twice as fast there; see scripts/bench_spinning.py.
+_SPIN_MICROSECONDS = 20
 
 _LOG_FATAL_ONLY = 4  # errors reach the caller as exceptions, not as text on stderr
 
@@ -42,8 +54,8 @@ def open_session(
     tf32       let CUDA round matrix products to TF32; off, since it costs three digits
     name       what errors call a model that is not given by its path
 
-    Raises RuntimeUnavailableError, MissingDependencyError, and BundleError for a file that
-    onnxruntime can't load.
+    Raises RuntimeUnavailableError, MissingDependencyError, EdgetlError for a SPIN_VARIABLE that is
+    no number, and BundleError for a file that onnxruntime can't load.
     """
     ort = import_onnxruntime()
     wanted = _resolve(providers, ort.get_available_providers())
@@ -93,11 +105,25 @@ def _session_options(ort: Any, threads: int | None, optimize: bool) -> Any:
     # Otherwise a run's threads keep spinning for milliseconds on the cores that decode the next
     # photo: on two cores a photo took 3-10 % longer and a fifth more processor time.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    duration = _spin_microseconds()
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(duration > 0)))
+    # Since onnxruntime 1.26; before, they spin for as long as there is no work.
+    options.add_session_config_entry("session.intra_op.spin_duration_us", str(duration))
     if threads is not None:
         options.intra_op_num_threads = threads
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return options
+
+
+def _spin_microseconds() -> int:
+    text = os.environ.get(SPIN_VARIABLE) or str(_SPIN_MICROSECONDS)
+    if not (text.isascii() and text.isdecimal()):
+        raise EdgetlError(
+            f"{SPIN_VARIABLE} is {text!r}; it must be a whole number of microseconds.",
+            "Leave it unset, or set it to 0 for threads that never spin.",
+        )
+    return int(text)
 
 
 def _source(model: bytes | Path | IO[bytes]) -> bytes | str:

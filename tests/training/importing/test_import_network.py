@@ -157,6 +157,13 @@ def test_a_run_is_not_imported_again(tmp_path):
         assert "edgetl export" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize("name", ["missing.pth", ".", "model.onnx"])
+def test_what_is_no_file_of_pytorch_is_named(tmp_path, name):
+    (tmp_path / "model.onnx").touch()
+    with pytest.raises(TrainingError, match="is not a file of PyTorch"):
+        imported(tmp_path / name, tmp_path, backbone="resnet18")
+
+
 # TorchScript
 
 

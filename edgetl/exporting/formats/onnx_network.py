@@ -113,7 +113,7 @@ def _export(
             exported = exporter(network, spec, opset)
         if spec.fixed_size:
             exported = fold_shape_constants(exported, (3, *spec.fixed_size))
-        merge_log_softmax(exported)
+            merge_log_softmax(exported)
         return exported
     except OSError:
         raise

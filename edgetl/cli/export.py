@@ -87,15 +87,15 @@ def _number_or_folder(context: click.Context, option: click.Parameter, value: st
 )
 @click.option(
     "--calibration-images",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(exists=True, path_type=Path),
     metavar="DIR",
-    help="Take them from this folder.  [default: the photos that the run was trained on]",
+    help="Take them from this folder or list.  [default: the photos that the run was trained on]",
 )
 @click.option(
     "--judge-images",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(exists=True, path_type=Path),
     metavar="DIR",
-    help="Judge a reduced precision on these photos in class folders, not on the run's.",
+    help="Judge a reduced precision on these photos, in class folders or a list, not on the run's.",
 )
 @click.option(
     "--max-accuracy-drop",

@@ -42,8 +42,8 @@ def _side(text: str) -> int | tuple[int, int]:
 )
 @click.option(
     "--images",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Photos in folders named like the labels, to measure the accuracy on.",
+    type=click.Path(exists=True, path_type=Path),
+    help="Photos in folders named like the labels, or a list, to measure the accuracy on.",
 )
 @click.option(
     "--resize",

@@ -23,6 +23,7 @@ from edgetl.runtime.bundle.bundle_folder import (
     ONNX_FILES,
 )
 from edgetl.runtime.images.discovery import find_images
+from edgetl.runtime.images.photo_list import photos_in
 from edgetl.system.missing_package import explain_missing_packages
 from edgetl.system.paths import require_current_folder
 from edgetl.system.progress import Progress, progress_callback
@@ -84,9 +85,10 @@ def export(
                        program); by default the first two
     precision          of the ONNX models: one or several of ``fp32``, ``fp16`` and ``int8``
     calibration        number of photos to calibrate int8 with
-    calibration_images, judge_images  photos to calibrate int8 with, and photos in folders named
-                       like the labels to judge reduced precisions on; None: those that the run was
-                       trained and validated on
+    calibration_images  folder or list of photos to calibrate int8 with; None: those that the run
+                       was trained on
+    judge_images       photos in folders named like the labels, or a list of photos with labels, to
+                       judge reduced precisions on; None: those that the run was validated on
     max_accuracy_drop  percentage points of validation accuracy that a reduced precision may lose
     digests            list short digests of the training photos, by which ``evaluate`` recognises
                        photos that were trained on
@@ -204,7 +206,7 @@ def _calibration_photos(
     images: str | os.PathLike[str] | None, data: ImageFolders | None, count: int
 ) -> Sequence[Path]:
     if images is not None:
-        return calibration_photos(find_images(os.fspath(images)), count)
+        return calibration_photos([photo.path for photo in photos_in(Path(images))], count)
     return calibration_photos([sample.path for sample in data.train], count) if data else ()
 
 

@@ -85,6 +85,8 @@ def verify(
             resized, logits, probabilities = (rows[0] for rows in model(images))
             if not np.array_equal(resized, reference.resized):
                 raise _mismatch(name, reference, "resized pixels differ")
+            if not np.isfinite(logits).all():
+                raise _mismatch(name, reference, "an answer is not finite")
             difference = _max_difference(probabilities, reference.probabilities)
             if not difference <= max_difference:  # NaN fails
                 raise _mismatch(name, reference, f"a probability differs by {difference:.2g}")

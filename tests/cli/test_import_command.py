@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
 from click.testing import CliRunner, Result
 from helpers.pictures import COLOURS, write_photo
 from helpers.tiny_network import tiny_network
+from torch import Tensor, nn
 
 from edgetl.cli.main import command
 from edgetl.runtime.inference.predictor import Predictor
@@ -23,6 +25,17 @@ SPEC = ["--size", "36", "--crop", "32", "--mean", *HALF, "--std", *QUARTER]
 
 def edgetl(*arguments: Any) -> Result:
     return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+class WithSoftmax(nn.Module):
+    """Its probabilities are so uneven that 8 bits would round most of them to 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = tiny_network()
+
+    def forward(self, normalized: Tensor) -> Tensor:
+        return torch.softmax(4 * self.network(normalized), dim=1)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +51,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("foreign") / "network.pt"
-    torch.jit.script(tiny_network()).save(path)
+    torch.jit.script(WithSoftmax().eval()).save(path)
     return path
 
 
@@ -49,7 +62,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, program: Path, photos: Path) -
     options = ["-o", folder, "--labels", ",".join(LABELS), *SPEC, "--images", photos]
     done = edgetl("import", program, *options)
     assert done.exit_code == 0, done.output
-    assert "Network: torchscript/TinyNetwork, 3 labels" in done.output
+    assert "Network: torchscript/WithSoftmax, 3 labels" in done.output
     assert "shorter side 36, centre crop 32×32, mean [0.5, 0.5, 0.5]" in done.output
     assert "on 12 photos" in done.output
     assert f"Next: edgetl export {folder} -o exported/ants\n" in done.output
@@ -76,10 +89,13 @@ def test_an_imported_program_is_exported_and_passes_every_check(
     assert checked.exit_code == 0, checked.output
     assert "ok" in edgetl("selftest", bundle).output
     shown = edgetl("info", bundle).output
-    assert "backbone     torchscript/TinyNetwork" in shown
-    predictor = Predictor(bundle)
-    assert predictor.labels == LABELS
-    assert len(predictor.card.metrics) > 3
+    assert "backbone     torchscript/WithSoftmax" in shown
+    fp32, *others = (
+        Predictor(bundle, precision=precision)(photos / "ash/0.png").probabilities
+        for precision in ("fp32", "fp16", "int8")
+    )
+    for probabilities in others:
+        np.testing.assert_allclose(probabilities, fp32, atol=0.05)
 
 
 def test_named_weights_are_exported_and_pass_every_check(photos: Path, tmp_path: Path) -> None:

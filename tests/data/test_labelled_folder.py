@@ -23,9 +23,19 @@ def test_the_labels_are_the_networks_and_not_the_folders_order(tmp_path: Path, w
 
 def test_folders_that_are_no_label_are_named(tmp_path: Path, write_photos):
     write_photos(tmp_path, {"ash": 1, "brick": 1, "clover": 1})
-    with pytest.raises(DataError, match="named like no label: brick, clover") as caught:
+    with pytest.raises(DataError, match="labels than the network's: brick, clover") as caught:
         scan_labelled(tmp_path, ("ash", "oak"))
     assert "ash, oak" in str(caught.value.hint)
+
+
+def test_a_list_says_the_labels_itself(tmp_path: Path, write_photos):
+    write_photos(tmp_path / "photos", {"ash": 2})
+    rows = ["path,label", "photos/ash/000.png,oak", "photos/ash/001.png,elm"]
+    (tmp_path / "list.csv").write_text("\n".join(rows))
+    found = scan_labelled(tmp_path / "list.csv", ("elm", "oak"))
+    assert [sample.label for sample in found] == [1, 0]
+    with pytest.raises(DataError, match="labels than the network's: oak"):
+        scan_labelled(tmp_path / "list.csv", ("elm", "ash"))
 
 
 def test_a_folder_without_photos_is_an_error(tmp_path: Path):

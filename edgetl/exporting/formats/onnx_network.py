@@ -13,6 +13,7 @@ from torch import nn
 from edgetl.errors import ExportError, first_line
 from edgetl.exporting.formats.onnx_preprocess import MIN_OPSET
 from edgetl.onnx_graph.constant_folding import fold_shape_constants
+from edgetl.onnx_graph.log_softmax import merge_log_softmax
 from edgetl.onnx_graph.tracing import plain_attention, quiet
 from edgetl.runtime.bundle.tensor_names import LOGITS, NORMALIZED
 from edgetl.runtime.images.spec import PreprocessSpec
@@ -112,6 +113,7 @@ def _export(
             exported = exporter(network, spec, opset)
         if spec.fixed_size:
             exported = fold_shape_constants(exported, (3, *spec.fixed_size))
+            merge_log_softmax(exported)
         return exported
     except OSError:
         raise

@@ -54,6 +54,11 @@ def read_network(path: Path, name: str | None, classes: int) -> ForeignNetwork:
         raise TrainingError(
             f"{path} is a run of edgetl already.", f"Export it: edgetl export {shell_word(path)}"
         )
+    if not path.is_file() or path.suffix == ".onnx":
+        raise TrainingError(
+            f"{path} is not a file of PyTorch.",
+            "Name the file of the weights (.pth, .safetensors) or the TorchScript file.",
+        )
     if not is_torchscript(path):
         return _with_weights(path, read_weights(path), name, classes)
     try:

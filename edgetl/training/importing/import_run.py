@@ -7,12 +7,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgetl.errors import TrainingError
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.system.environment import package_versions
 from edgetl.system.missing_package import explain_missing_packages
-from edgetl.system.progress import Progress, no_progress
+from edgetl.system.paths import require_current_folder
+from edgetl.system.progress import Progress, progress_callback
 from edgetl.training.config.run_files import make_folder
-from edgetl.training.config.run_folder import BEST, clear, refuse_photos_folder, require_free
+from edgetl.training.config.run_folder import (
+    BEST,
+    candidate_name,
+    clear,
+    promote_candidate,
+    refuse_photos_folder,
+    require_free,
+)
 from edgetl.training.config.run_lock import lock_run_folder
 from edgetl.training.importing.description import complete_spec, read_labels
 from edgetl.training.importing.import_result import ImportResult
@@ -21,6 +30,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgetl.training.models.checkpoint import Trained
+
+_CANDIDATE = "import"
 
 
 @explain_missing_packages("Importing a network")
@@ -33,7 +44,7 @@ def import_network(
     backbone: str | None = None,
     images: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> ImportResult:
     """Make a network that was trained elsewhere into a run that ``export`` takes.
 
@@ -50,10 +61,11 @@ def import_network(
                holds
     out        the run folder to write
     backbone   the architecture: a torchvision name, or "timm/<name>"
-    images     a folder of photos in folders named like the labels: they are classified, the result
-               says how well, and ``export`` finds golden photos there
+    images     a folder of photos in folders named like the labels, or a list of photos with labels:
+               they are classified, the result says how well, and ``export`` finds golden photos
+               there
     overwrite  replace an earlier run in ``out``
-    progress   called with the step, how much of it is done, and of how much
+    progress   called with the step, how much of it is done, and of how much; True shows a bar
 
     Raises TrainingError for a file or module that can't be used, weights of another architecture,
     or a wrong number of labels; SpecError for a preprocessing that can't be; DataError for
@@ -61,7 +73,8 @@ def import_network(
     field that a PreprocessSpec lacks; MissingDependencyError if a package of the extra ``train`` is
     missing.
     """
-    folder, progress = Path(out), progress or no_progress
+    folder, progress = Path(out), progress_callback(progress)
+    require_current_folder(TrainingError)
     names = read_labels(labels)
     require_free(folder, overwrite)
     if images is not None:
@@ -147,7 +160,8 @@ def _write_run(trained: Trained, metrics: Mapping[str, Any], folder: Path, overw
 
     with lock_run_folder(folder):
         require_free(folder, overwrite)  # again: another run may have begun meanwhile
-        checkpoint.save(trained, folder / BEST)
-        clear(folder, but=BEST)  # what an earlier run left, now that nothing can fail
+        checkpoint.save(trained, folder / candidate_name(_CANDIDATE))
+        clear(folder, but=BEST)  # what belongs to the weights of an earlier run goes before them
+        promote_candidate(folder, _CANDIDATE)
         if metrics:
             write_metrics(folder, metrics)

@@ -33,6 +33,10 @@ _TRIED_PHOTOS = 128  # evenly spread: each mistake takes one answer for each of 
 _CHANCE = 1e-3  # largest probability that a better result is chance
 _MIN_EXPLAINED = 0.5  # accuracy with an order of the labels that was made from the answers
 _LISTED = 10  # labels in a sentence
+_NO_BETTER = (
+    "The accuracy is no better than that of always answering the most frequent label. Are the "
+    "labels, the size and the preprocessing those of the training?"
+)
 # Mean and std: ImageNet's, and for inputs within -1..1, 0..1 and 0..255.
 _NORMALIZATIONS = (
     ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -71,14 +75,15 @@ def measure(
     if not len(truth):
         raise DataError(f"None of {len(samples):,} photos can be read.")
     probabilities = softmax(logits.astype(np.float64), axis=1).astype(np.float32)
+    metrics = metrics_summary(probabilities, truth)
     classes = [asdict(found) for found in class_metrics(probabilities, truth, labels)]
     warnings = [f"{path} can't be read, and is left out: {why}" for path, why in unreadable.items()]
     readable = [sample for sample in samples if sample.path not in unreadable]
     some = slice(None, None, 1 + (len(readable) - 1) // _TRIED_PHOTOS)
     mistakes = likely_mistakes(network, spec, labels, readable[some], logits[some], progress)
-    return Measured(
-        {**metrics_summary(probabilities, truth), "classes": classes}, (*warnings, *mistakes)
-    )
+    if not mistakes and metrics["accuracy"] <= np.bincount(truth).max() / len(truth):
+        mistakes = (_NO_BETTER,)
+    return Measured({**metrics, "classes": classes}, (*warnings, *mistakes))
 
 
 def likely_mistakes(

@@ -157,6 +157,13 @@ def test_a_run_is_not_imported_again(tmp_path):
         assert "edgetl export" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize("name", ["missing.pth", ".", "model.onnx"])
+def test_what_is_no_file_of_pytorch_is_named(tmp_path, name):
+    (tmp_path / "model.onnx").touch()
+    with pytest.raises(TrainingError, match="is not a file of PyTorch"):
+        imported(tmp_path / name, tmp_path, backbone="resnet18")
+
+
 # TorchScript
 
 
@@ -339,7 +346,7 @@ def test_without_an_architecture_the_preprocessing_must_be_given(tmp_path):
 
 
 def test_photos_without_a_label_are_named(tmp_path, class_folder):
-    with pytest.raises(DataError, match="named like no label: blue fish"):
+    with pytest.raises(DataError, match="other labels than the network's: blue fish"):
         imported(tiny_network(), tmp_path, images=class_folder / "val")
 
 

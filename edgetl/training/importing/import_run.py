@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.system.environment import package_versions
 from edgetl.system.missing_package import explain_missing_packages
-from edgetl.system.progress import Progress, no_progress
+from edgetl.system.progress import Progress, progress_callback
 from edgetl.training.config.run_files import make_folder
 from edgetl.training.config.run_folder import BEST, clear, refuse_photos_folder, require_free
 from edgetl.training.config.run_lock import lock_run_folder
@@ -33,7 +33,7 @@ def import_network(
     backbone: str | None = None,
     images: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> ImportResult:
     """Make a network that was trained elsewhere into a run that ``export`` takes.
 
@@ -53,7 +53,7 @@ def import_network(
     images     a folder of photos in folders named like the labels: they are classified, the result
                says how well, and ``export`` finds golden photos there
     overwrite  replace an earlier run in ``out``
-    progress   called with the step, how much of it is done, and of how much
+    progress   called with the step, how much of it is done, and of how much; True shows a bar
 
     Raises TrainingError for a file or module that can't be used, weights of another architecture,
     or a wrong number of labels; SpecError for a preprocessing that can't be; DataError for
@@ -61,7 +61,7 @@ def import_network(
     field that a PreprocessSpec lacks; MissingDependencyError if a package of the extra ``train`` is
     missing.
     """
-    folder, progress = Path(out), progress or no_progress
+    folder, progress = Path(out), progress_callback(progress)
     names = read_labels(labels)
     require_free(folder, overwrite)
     if images is not None:

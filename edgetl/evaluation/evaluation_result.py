@@ -11,7 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.data.layout import enumerated
-from edgetl.evaluation.metrics import ClassMetrics, confusion_matrix
+from edgetl.evaluation.metrics import (
+    CalibrationPoint,
+    ClassMetrics,
+    calibration_curve,
+    confusion_matrix,
+)
 from edgetl.evaluation.true_labels import unlabelled_warning
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.system.notebook import NotebookResult
@@ -79,6 +84,14 @@ class EvaluationResult(NotebookResult):
     def confusion(self) -> NDArray[np.int64]:
         """Numbers of photos, int64 [classes, classes]: row = true class, column = predicted."""
         return confusion_matrix(self.probabilities, self.targets)
+
+    @property
+    def calibration(self) -> list[CalibrationPoint]:
+        """The calibration curve: confidence and accuracy of 5 to 15 groups of photos.
+
+        Each has as many photos; below 200 photos there is no group.
+        """
+        return calibration_curve(self.probabilities, self.targets)
 
     @property
     def photos(self) -> list[EvaluatedPhoto]:

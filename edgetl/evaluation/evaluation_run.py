@@ -64,43 +64,51 @@ def evaluate(
         model, providers=providers, threads=threads, precision=precision, max_pixels=max_pixels
     )
     found = find_labelled_photos(images, predictor.labels, columns=columns, root=root)
-    paths = [path for path, _ in found.photos]
-    names = [name_below(path, found.root) for path in paths]
-    progress = progress_callback(progress)
-    answers = track(predictor.batch(paths), len(paths), "Classifying photos", progress)
-    predictions: dict[int, Prediction] = {}
-    failed: dict[str, str] = {}
-    for row, answer in enumerate(answers):
-        if isinstance(answer, Prediction):
-            predictions[row] = answer
-        else:
-            failed[names[row]] = answer.reason
-    if not predictions:
-        name, reason = next(iter(failed.items()))
-        raise DataError(f"None of {len(paths):,} photos can be classified; {name}: {reason}.")
+    photos = {name_below(path, found.root): path for path, _ in found.photos}
+    truths = dict(zip(photos, (truth for _, truth in found.photos), strict=True))
+    predictions, failed = _classify(predictor, photos, progress_callback(progress))
     index = {label: number for number, label in enumerate(predictor.labels)}
-    targets = np.array([index[found.photos[row][1]] for row in predictions], np.int64)
+    targets = np.array([index[truths[name]] for name in predictions], np.int64)
     probabilities = np.stack([answer.probabilities for answer in predictions.values()])
     metrics = metrics_summary(probabilities, targets)
     del metrics["calibration_error_before"]  # at temperature 1, which is not the model's
-    classified = {names[row]: paths[row] for row in predictions}
+    default = predictor.bundle.precisions[0] if predictor.bundle else ""
     return EvaluationResult(
         model=os.fspath(model),
-        precision=predictor.precision
-        or (predictor.bundle.precisions[0] if predictor.bundle else ""),
+        precision=precision or default,
         card=predictor.card,
         root=found.root,
-        files=tuple(classified),
+        files=tuple(predictions),
         targets=targets,
         probabilities=probabilities,
         metrics=metrics,
         classes=tuple(class_metrics(probabilities, targets, predictor.labels)),
         failed=failed,
         unlabelled=found.unlabelled,
-        trained_on=_trained_on(predictor.bundle, classified),
+        trained_on=_trained_on(predictor.bundle, {name: photos[name] for name in predictions}),
         seconds=time.perf_counter() - started,
         machine=describe_machine(),
     )
+
+
+def _classify(
+    predictor: Predictor, photos: Mapping[str, Path], progress: Progress
+) -> tuple[dict[str, Prediction], dict[str, str]]:
+    """(name → prediction, name → why there is none) of ``photos``, name → file.
+
+    Raises DataError if there is no prediction at all.
+    """
+    predictions, failed = {}, {}
+    answers = track(predictor.batch(photos.values()), len(photos), "Classifying photos", progress)
+    for name, answer in zip(photos, answers, strict=True):
+        if isinstance(answer, Prediction):
+            predictions[name] = answer
+        else:
+            failed[name] = answer.reason
+    if not predictions:
+        name, reason = next(iter(failed.items()))
+        raise DataError(f"None of {len(photos):,} photos can be classified; {name}: {reason}.")
+    return predictions, failed
 
 
 def _trained_on(bundle: Bundle | None, photos: Mapping[str, Path]) -> tuple[str, ...] | None:

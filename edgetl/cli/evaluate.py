@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgetl.cli.list_options import list_options
 from edgetl.cli.model_options import model_options
 from edgetl.cli.printable import counted, printable, width
 from edgetl.cli.report_file import ReportFile, given_files, write_reports
@@ -23,6 +24,7 @@ _MAX_MISTAKES = 5
 @click.command(short_help="Measure a model on labelled photos that it has not seen.")
 @click.argument("model", type=click.Path(exists=True))
 @click.argument("photos", type=click.Path(exists=True))
+@list_options
 @click.option("--html", type=ReportFile(), help="Write a report with figures and photos to FILE.")
 @click.option("--json", type=ReportFile(), help="Write every figure to FILE as JSON.")
 @click.option("--csv", type=ReportFile(), help="Write a row for each photo to FILE.")
@@ -35,18 +37,19 @@ def command(
     csv: Path | None,
     **options: Any,
 ) -> None:
-    """Classify PHOTOS, a folder of class folders, with MODEL, a bundle folder or a lone model.onnx,
-    and compare with the folders' names.
+    """Classify PHOTOS with MODEL, a bundle folder or a lone model.onnx, and compare with their
+    labels. PHOTOS is a folder of class folders, or a list with columns path and label.
 
     Prints precision, recall and F1 of each class, the accuracy with its 95 % interval, and the most
     confident mistakes. Photos that the model was trained on are named. Photos that can't be read,
-    and those in folders that are no label of the model, are named and left out; the exit code is
-    then 1. Needs no torch.
+    and those without a label of the model, are named and left out; the exit code is then 1. Needs
+    no torch.
 
     \b
     Example:
       edgetl evaluate exported/pets DATA/test
       edgetl evaluate exported/pets DATA/test --html test.html --csv test.csv
+      edgetl evaluate exported/pets test.csv --columns path=file,label=class
     """
     from edgetl.cli.progress_bar import show_progress
     from edgetl.evaluation.evaluation_run import evaluate

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from edgetl.evaluation.evaluation_result import EvaluationResult
-from edgetl.evaluation.metrics import calibration_curve
 from edgetl.evaluation.report_page import Answers, answer_sections, render
 from edgetl.runtime.results.records import csv_line, plain_name
 
@@ -38,7 +37,6 @@ def as_html(result: EvaluationResult) -> str:
 
 def as_json(result: EvaluationResult) -> str:
     """One JSON object."""
-    curve = calibration_curve(result.probabilities, result.targets)
     values = {
         "schema": SCHEMA,
         "model": result.model,
@@ -48,7 +46,7 @@ def as_json(result: EvaluationResult) -> str:
         "classes": [asdict(found) for found in result.classes],
         "labels": result.labels,
         "confusion": result.confusion.tolist(),
-        "calibration": [asdict(point) for point in curve],
+        "calibration": [asdict(point) for point in result.calibration],
         "mistakes": [photo._asdict() for photo in result.mistakes],
         "failed": dict(result.failed),
         "unlabelled": dict(result.unlabelled),

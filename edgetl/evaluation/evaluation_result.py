@@ -10,8 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetl.evaluation.labelled_photos import enumerated, unlabelled_warning
-from edgetl.evaluation.metrics import ClassMetrics, confusion_matrix
+from edgetl.data.layout import enumerated
+from edgetl.evaluation.metrics import (
+    CalibrationPoint,
+    ClassMetrics,
+    calibration_curve,
+    confusion_matrix,
+)
+from edgetl.evaluation.true_labels import unlabelled_warning
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.system.notebook import NotebookResult
 
@@ -40,7 +46,8 @@ class EvaluationResult(NotebookResult):
                    calibration_error and, from 10 classes on, top5_accuracy
     classes        precision, recall, F1 and number of photos of each class
     failed         photo → why it could not be classified; these don't count
-    unlabelled     folder → number of photos in it that have no label of the model; nor do these
+    unlabelled     folder, or label in a list, that is no label of the model → number of its photos;
+                   nor do these
     trained_on     the photos that the model was trained on; None if the model does not list them
     seconds        wall time
     machine        packages and processor, name → text
@@ -77,6 +84,14 @@ class EvaluationResult(NotebookResult):
     def confusion(self) -> NDArray[np.int64]:
         """Numbers of photos, int64 [classes, classes]: row = true class, column = predicted."""
         return confusion_matrix(self.probabilities, self.targets)
+
+    @property
+    def calibration(self) -> list[CalibrationPoint]:
+        """The calibration curve: confidence and accuracy of 5 to 15 groups of photos.
+
+        Each has as many photos; below 200 photos there is no group.
+        """
+        return calibration_curve(self.probabilities, self.targets)
 
     @property
     def photos(self) -> list[EvaluatedPhoto]:

@@ -13,14 +13,15 @@ from edgetl.data.layout import content_digest
 from edgetl.data.photo_digests import short_digest, unpack
 from edgetl.errors import BundleError, DataError
 from edgetl.evaluation.evaluation_result import EvaluationResult
-from edgetl.evaluation.labelled_photos import find_labelled_photos
 from edgetl.evaluation.metrics import class_metrics, metrics_summary
+from edgetl.evaluation.true_labels import find_labelled_photos
 from edgetl.runtime.bundle.bundle_folder import MANIFEST, TRAINING_PHOTOS, Bundle
 from edgetl.runtime.images.decode import MAX_PIXELS
 from edgetl.runtime.inference.prediction import Prediction
 from edgetl.runtime.inference.predictor import Predictor
 from edgetl.runtime.inference.session import Providers
 from edgetl.system.environment import describe_machine
+from edgetl.system.paths import name_below
 from edgetl.system.progress import Progress, progress_callback, track
 
 
@@ -28,6 +29,8 @@ def evaluate(
     model: str | os.PathLike[str],
     images: str | os.PathLike[str],
     *,
+    columns: str | Mapping[str, str] | None = None,
+    root: str | os.PathLike[str] | None = None,
     providers: Providers = "auto",
     threads: int | None = None,
     precision: str | None = None,
@@ -44,13 +47,15 @@ def evaluate(
 
     model       a bundle folder, or a lone model.onnx
     images      a folder of class folders: a photo's true label is the outermost folder around it
-                that is named like a label of the model
+                that is named like a label of the model; or a list with columns path and label
+    columns     of a list: "path=…,label=…", where its columns have other names
+    root        of a list: the folder that its paths are relative to; None: its own
     providers, threads, precision, max_pixels
                 as for ``Predictor``
     progress    called with the step, how many photos are done, and of how many; True shows a bar
 
-    Photos that can't be read, and folders that are no label of the model, don't count; the result
-    names them. So it does with photos that the model was trained on, if the bundle lists them.
+    Photos that can't be read, and those without a label of the model, don't count; the result names
+    them. So it does with photos that the model was trained on, if the bundle lists them.
     Raises DataError if no photo is left; BundleError, RuntimeUnavailableError and
     MissingDependencyError as ``Predictor`` does.
     """
@@ -58,44 +63,52 @@ def evaluate(
     predictor = Predictor(
         model, providers=providers, threads=threads, precision=precision, max_pixels=max_pixels
     )
-    found = find_labelled_photos(images, predictor.labels)
-    paths = [path for path, _ in found.photos]
-    names = [path.relative_to(found.root).as_posix() for path in paths]
-    progress = progress_callback(progress)
-    answers = track(predictor.batch(paths), len(paths), "Classifying photos", progress)
-    predictions: dict[int, Prediction] = {}
-    failed: dict[str, str] = {}
-    for row, answer in enumerate(answers):
-        if isinstance(answer, Prediction):
-            predictions[row] = answer
-        else:
-            failed[names[row]] = answer.reason
-    if not predictions:
-        name, reason = next(iter(failed.items()))
-        raise DataError(f"None of {len(paths):,} photos can be classified; {name}: {reason}.")
+    found = find_labelled_photos(images, predictor.labels, columns=columns, root=root)
+    photos = {name_below(path, found.root): path for path, _ in found.photos}
+    truths = dict(zip(photos, (truth for _, truth in found.photos), strict=True))
+    predictions, failed = _classify(predictor, photos, progress_callback(progress))
     index = {label: number for number, label in enumerate(predictor.labels)}
-    targets = np.array([index[found.photos[row][1]] for row in predictions], np.int64)
+    targets = np.array([index[truths[name]] for name in predictions], np.int64)
     probabilities = np.stack([answer.probabilities for answer in predictions.values()])
     metrics = metrics_summary(probabilities, targets)
     del metrics["calibration_error_before"]  # at temperature 1, which is not the model's
-    classified = {names[row]: paths[row] for row in predictions}
+    default = predictor.bundle.precisions[0] if predictor.bundle else ""
     return EvaluationResult(
         model=os.fspath(model),
-        precision=predictor.precision
-        or (predictor.bundle.precisions[0] if predictor.bundle else ""),
+        precision=precision or default,
         card=predictor.card,
         root=found.root,
-        files=tuple(classified),
+        files=tuple(predictions),
         targets=targets,
         probabilities=probabilities,
         metrics=metrics,
         classes=tuple(class_metrics(probabilities, targets, predictor.labels)),
         failed=failed,
         unlabelled=found.unlabelled,
-        trained_on=_trained_on(predictor.bundle, classified),
+        trained_on=_trained_on(predictor.bundle, {name: photos[name] for name in predictions}),
         seconds=time.perf_counter() - started,
         machine=describe_machine(),
     )
+
+
+def _classify(
+    predictor: Predictor, photos: Mapping[str, Path], progress: Progress
+) -> tuple[dict[str, Prediction], dict[str, str]]:
+    """(name → prediction, name → why there is none) of ``photos``, name → file.
+
+    Raises DataError if there is no prediction at all.
+    """
+    predictions, failed = {}, {}
+    answers = track(predictor.batch(photos.values()), len(photos), "Classifying photos", progress)
+    for name, answer in zip(photos, answers, strict=True):
+        if isinstance(answer, Prediction):
+            predictions[name] = answer
+        else:
+            failed[name] = answer.reason
+    if not predictions:
+        name, reason = next(iter(failed.items()))
+        raise DataError(f"None of {len(photos):,} photos can be classified; {name}: {reason}.")
+    return predictions, failed
 
 
 def _trained_on(bundle: Bundle | None, photos: Mapping[str, Path]) -> tuple[str, ...] | None:

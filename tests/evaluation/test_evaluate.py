@@ -88,7 +88,7 @@ def test_what_does_not_count_is_named_and_counted(insects, copied_set):
     assert list(result.failed) == ["bee/broken.png"]
     assert len(result.files) == result.metrics["photos"] == 26 and result.left_out == 5
     folders, failed = result.warnings
-    assert "4 photos are in no folder named like a label" in folders
+    assert "4 photos have no label of the model" in folders
     assert "Ant (2)" in folders and "wasp (1)" in folders
     assert "Is 'Ant' for 'ant' a misspelling?" in folders
     assert "bee/broken.png: it is not an image" in failed
@@ -131,13 +131,15 @@ def test_a_lone_model_can_be_evaluated(insects, test_set):
 
 
 def test_nothing_to_measure_is_an_error(insects, test_set, tmp_path):
-    with pytest.raises(DataError, match="is not a folder"):
+    with pytest.raises(DataError, match="There is no "):
         evaluate(insects, test_set / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no photo in"):
         evaluate(insects, tmp_path / "empty")
     shutil.copytree(test_set / "ant", tmp_path / "wrong/ANT")
-    with pytest.raises(DataError, match=r"\(ant, bee, cicada <b>\); its folders: ANT") as error:
+    with pytest.raises(
+        DataError, match=r"\(ant, bee, cicada <b>\); its folders or labels: ANT"
+    ) as error:
         evaluate(insects, tmp_path / "wrong")
     assert error.value.hint == "Is 'ANT' for 'ant' a misspelling?"
     (tmp_path / "broken/ant").mkdir(parents=True)
@@ -150,3 +152,22 @@ def test_progress_counts_the_photos(insects, test_set):
     steps = []
     evaluate(insects, test_set, progress=lambda *step: steps.append(step))
     assert steps[-1] == ("Classifying photos", 30, 30) and len(steps) == 31
+
+
+def test_a_list_gives_labels_and_folders_do_where_it_has_none(insects, test_set, tmp_path):
+    expected = evaluate(insects, test_set)
+    rows = [(photo.file, photo.truth) for photo in expected.photos]
+    listed = tmp_path / "test.csv"
+    listed.write_text("file,kind\n" + "".join(f"{file},{truth}\n" for file, truth in rows))
+    found = evaluate(insects, listed, columns="path=file,label=kind", root=test_set)
+    assert sorted(found.photos) == sorted(expected.photos) and found.root == test_set
+    one, other = (test_set / file for file, _ in rows[:2])
+    listed.write_text(f"path,label\n{one},wasp\n{other},bee\n")
+    found = evaluate(insects, listed)
+    assert found.unlabelled == {"wasp": 1}
+    assert [photo[:2] for photo in found.photos] == [(other.as_posix(), "bee")]
+    paths = tmp_path / "paths.txt"
+    paths.write_text("".join(f"{file}\n" for file, _ in rows))
+    assert sorted(evaluate(insects, paths, root=test_set).photos) == sorted(expected.photos)
+    with pytest.raises(DataError, match="no effect, since"):
+        evaluate(insects, test_set, columns="path=file")

@@ -29,8 +29,6 @@ _context.set_forkserver_preload(
         "matplotlib.backends.backend_svg",
         "rich.progress",
         "rich.table",
-        "sklearn.calibration",
-        "torchmetrics.functional.classification",
     ]
 )
 

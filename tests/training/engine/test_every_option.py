@@ -33,9 +33,11 @@ SOLVED: list[dict[str, Any]] = [
         "strategy": "features",
         "optimizer": "solver",
         "resize": "published",
-        "feature_cache": "FOLDER",
+        "feature_cache": "A FOLDER",
         "class_weights": False,
         "val_fraction": 0.3,
+        "columns": "path=file,label=kind",
+        "root": "A FOLDER",
     },
 ]
 TRAINED: list[dict[str, Any]] = [
@@ -118,10 +120,13 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("number", range(len(SOLVED) + len(TRAINED)))
 def test_a_run_with_these_values(number: int, two_parts: Path, tmp_path: Path, uncompiled) -> None:
-    options = dict((SOLVED + TRAINED)[number])
-    if options.get("feature_cache") == "FOLDER":
-        options["feature_cache"] = tmp_path / "features"
-    data = two_parts / "train" if "val_fraction" in options else two_parts
+    options, data = dict((SOLVED + TRAINED)[number]), two_parts
+    if "columns" in options:
+        options |= {"feature_cache": tmp_path / "features", "root": two_parts}
+        data = tmp_path / "photos.csv"
+        photos = sorted(two_parts.rglob("*.png"))
+        rows = [f"{photo.relative_to(two_parts)},{photo.parts[-2]}" for photo in photos]
+        data.write_text("\n".join(["file,kind", *rows]))
     try:
         result = train(data, tmp_path / "run", **options)
     except EdgetlError as error:  # what this machine lacks, such as fp16 on a CPU

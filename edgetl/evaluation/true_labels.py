@@ -1,0 +1,103 @@
+"""Photos with their true labels, as class folders or a list give them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgetl.data.layout import enumerated, normalized_name
+from edgetl.errors import DataError
+from edgetl.runtime.images.discovery import class_folder
+from edgetl.runtime.images.photo_list import ListedPhoto, is_photo_list, photos_in
+from edgetl.system.paths import is_there
+
+
+@dataclass(frozen=True)
+class LabelledPhotos:
+    """Photos whose true labels are known.
+
+    root        the folder that names in reports are relative to
+    photos      (file, true label) of each
+    unlabelled  folder below ``root``, or label in a list → number of its photos: none of the
+                model's labels
+    """
+
+    root: Path
+    photos: tuple[tuple[Path, str], ...]
+    unlabelled: Mapping[str, int]
+
+
+def find_labelled_photos(
+    images: str | os.PathLike[str],
+    labels: Sequence[str],
+    *,
+    columns: str | Mapping[str, str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+) -> LabelledPhotos:
+    """The photos of a folder or list that have one of ``labels``.
+
+    A list may have a column of labels; else, and in a folder, the folders' names are the labels.
+
+    columns, root  of a list; see ``read_photo_list``
+
+    Raises DataError if there is no such photo, or if the folder or the list can't be read.
+    """
+    place = Path(images)
+    if not os.fspath(images) or not is_there(place):
+        raise DataError(
+            f"There is no {images or 'folder of an empty name'}.",
+            "Name a folder that holds one folder of photos for each class, or a list of photos.",
+        )
+    is_list = is_photo_list(place)
+    base = Path(root) if root else place.parent if is_list or place.is_file() else place
+    found = photos_in(place, columns=columns, root=None if root is None else Path(root))
+    known, photos, unlabelled = frozenset(labels), [], Counter[str]()
+    for photo in found:
+        truth = _truth(photo, base, known)
+        if truth in known:
+            photos.append((photo.path, truth))
+        else:
+            unlabelled[truth] += 1
+    if not found:
+        raise DataError(f"There is no photo in {place}.", "Name a folder that holds some.")
+    if not photos:
+        raise DataError(
+            f"No photo of {place} has a label of the model ({enumerated(labels)}); "
+            f"its folders or labels: {enumerated(sorted(unlabelled))}.",
+            _similar_names(unlabelled, labels) or "Name the class folders like the labels.",
+        )
+    return LabelledPhotos(base, tuple(photos), dict(unlabelled))
+
+
+def unlabelled_warning(unlabelled: Mapping[str, int], labels: Sequence[str]) -> str:
+    """A sentence about the photos that don't count."""
+    photos = sum(unlabelled.values())
+    names = enumerated([f"{name} ({count:,})" for name, count in sorted(unlabelled.items())])
+    sentence = (
+        f"{photos:,} {'photo has' if photos == 1 else 'photos have'} no label of the model and "
+        f"{'is' if photos == 1 else 'are'} left out: {names}."
+    )
+    return " ".join(filter(None, (sentence, _similar_names(unlabelled, labels))))
+
+
+def _truth(photo: ListedPhoto, root: Path, labels: Container[str]) -> str:
+    """The photo's label, which may be none of ``labels``: then it is its folder below ``root``."""
+    if photo.label is not None:
+        return photo.label
+    root = root if photo.path.is_relative_to(root) else photo.path.parent
+    folders = (*photo.path.relative_to(root).parts[:-1], ".")
+    return class_folder(photo.path, root, labels) or folders[0]
+
+
+def _similar_names(folders: Iterable[str], labels: Sequence[str]) -> str:
+    """A question about names that are nearly those of a label, or ""."""
+    similar = {normalized_name(label): label for label in labels}
+    pairs = [
+        f"{name!a} for {similar[normalized_name(name)]!a}"
+        for name in sorted(folders)
+        if normalized_name(name) in similar
+    ]
+    return f"Is {enumerated(pairs)} a misspelling?" if pairs else ""

@@ -7,12 +7,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgetl.errors import TrainingError
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.system.environment import package_versions
 from edgetl.system.missing_package import explain_missing_packages
+from edgetl.system.paths import require_current_folder
 from edgetl.system.progress import Progress, no_progress
 from edgetl.training.config.run_files import make_folder
-from edgetl.training.config.run_folder import BEST, clear, refuse_photos_folder, require_free
+from edgetl.training.config.run_folder import (
+    BEST,
+    candidate_name,
+    clear,
+    promote_candidate,
+    refuse_photos_folder,
+    require_free,
+)
 from edgetl.training.config.run_lock import lock_run_folder
 from edgetl.training.importing.description import complete_spec, read_labels
 from edgetl.training.importing.import_result import ImportResult
@@ -21,6 +30,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgetl.training.models.checkpoint import Trained
+
+_IMPORTED = "imported"  # key of the candidate
 
 
 @explain_missing_packages("Importing a network")
@@ -61,6 +72,7 @@ def import_network(
     field that a PreprocessSpec lacks; MissingDependencyError if a package of the extra ``train`` is
     missing.
     """
+    require_current_folder(TrainingError)
     folder, progress = Path(out), progress or no_progress
     names = read_labels(labels)
     require_free(folder, overwrite)
@@ -147,7 +159,8 @@ def _write_run(trained: Trained, metrics: Mapping[str, Any], folder: Path, overw
 
     with lock_run_folder(folder):
         require_free(folder, overwrite)  # again: another run may have begun meanwhile
-        checkpoint.save(trained, folder / BEST)
+        checkpoint.save(trained, folder / candidate_name(_IMPORTED))
         clear(folder, but=BEST)  # what an earlier run left, now that nothing can fail
+        promote_candidate(folder, _IMPORTED)
         if metrics:
             write_metrics(folder, metrics)

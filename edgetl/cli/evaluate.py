@@ -11,6 +11,7 @@ import click
 from edgetl.cli.list_options import list_options
 from edgetl.cli.model_options import model_options
 from edgetl.cli.printable import counted, printable, width
+from edgetl.cli.process import require_stdout
 from edgetl.cli.report_file import ReportFile, given_files, write_reports
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def command(
     from edgetl.evaluation.evaluation_run import evaluate
 
     files = given_files(html=html, json=json, csv=csv)
+    if not files:
+        require_stdout()
     if html is not None:  # say what is missing before the photos are classified
         from edgetl.evaluation.report_page import require_report_packages
 

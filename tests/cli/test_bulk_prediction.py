@@ -69,6 +69,23 @@ def test_the_output_file_has_the_option_names_of_other_commands(
     assert len(rows(tmp_path / "results.jsonl")) == 1
 
 
+def test_a_photo_that_was_not_there_is_tried_again_and_a_damaged_one_is_not(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    out, late, bad = (tmp_path / name for name in ("results.jsonl", "late.png", "bad.png"))
+    bad.write_bytes(b"no photo")
+    photo(1).save(tmp_path / "a.png")
+    command = (tiny_bundle, tmp_path / "a.png", late, bad, "--out", out)
+    assert "2 of 3 photos could not be classified" in predict(*command).stderr
+    photo(2).save(late)
+    before = bad.read_bytes(), rows(out)[2]
+    again = predict(*command)
+    assert f"photos in {out}: 3, 2 of them from before" in again.stderr
+    assert "1 of 3 photos could not be classified" in again.stderr
+    assert [Path(str(row["source"])).name for row in rows(out)] == ["a.png", "bad.png", "late.png"]
+    assert (bad.read_bytes(), rows(out)[1]) == before and "label" in rows(out)[2]
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
 def test_a_killed_run_continues_and_gives_the_same_file(
     tiny_bundle: Path, many_photos: Path, tmp_path: Path, suffix: str

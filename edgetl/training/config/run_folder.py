@@ -34,7 +34,7 @@ def require_free(folder: Path, overwrite: bool, settings: Mapping[str, Any] | No
     """Check that a new run may be written into ``folder``.
 
     settings  of the new run (JSON): it may finish one without epochs that was killed before its
-              end, if that had the same. None: not known yet
+              end, if that had the same
 
     Raises CheckpointError if it holds a run and ``overwrite`` is False, or files of other programs.
     """
@@ -49,7 +49,7 @@ def require_free(folder: Path, overwrite: bool, settings: Mapping[str, Any] | No
         return
     if {BEST, LAST} & present:
         unfinished = unfinished_head(folder)
-        if unfinished is not None and settings in (None, unfinished["settings"]):
+        if unfinished is not None and settings == unfinished["settings"]:
             return
         resume = ""
         if is_resumable(folder):
@@ -109,16 +109,18 @@ def unfinished_head(folder: Path) -> dict[str, Any] | None:
     """The description of the weights in ``folder``, if they are all that their run has written.
 
     That is a run without epochs that was killed, or found the disk full, before its metrics were
-    written. It saves no state: it is finished by doing it again, with the same result.
+    written. It saves no state: it is finished by doing it again, with the same result. Raises
+    CheckpointError if the folder can't be read.
     """
     from edgetl.training.config.settings import SOLVER  # which imports this file
 
-    if is_there(folder / LAST):
+    present = _present(folder)
+    if LAST in present or BEST not in present:
         return None
     description = read_description(folder / BEST)
     if description is None or description["settings"].get("optimizer") != SOLVER:
         return None
-    finished = is_there(folder / METRICS) and metrics_belong(folder, description["card"])
+    finished = METRICS in present and metrics_belong(folder, description["card"])
     return None if finished else description
 
 

@@ -349,7 +349,8 @@ class TrainSettings:
         names = {item.name for item in dataclasses.fields(cls)}
         if set(values) != names:
             raise TrainingError(
-                f"Settings of another version: {', '.join(sorted(names ^ set(values)))} differ."
+                f"Settings of another version: {', '.join(sorted(names ^ set(values)))} differ.",
+                "Start again with --overwrite.",
             )
         fields: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value

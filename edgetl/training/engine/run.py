@@ -102,9 +102,8 @@ def train(
             make_folder(folder)
             held.enter_context(lock_run_folder(folder))
             remove_leftovers(folder)
-            require_free(
-                folder, overwrite, settings.to_dict()
-            )  # again: another run may have begun meanwhile
+            # Again: another run may have begun meanwhile.
+            require_free(folder, overwrite, settings.to_dict())
         require_seen_by_all(folder, processes)
         require_same_photos(folders, processes)
         if settings.optimizer == SOLVER:

@@ -15,7 +15,7 @@ from edgetl.system.paths import require_current_folder
 from edgetl.system.progress import Progress, progress_callback
 from edgetl.training.config.listener import Listener, ProgressListener
 from edgetl.training.config.recipes import resolve
-from edgetl.training.config.run_folder import require_free, require_resumable
+from edgetl.training.config.run_folder import require_free, require_resumable, unfinished_head
 from edgetl.training.config.settings import OPTIONS, TrainSettings, flag
 from edgetl.training.engine.run_photos import find_photos, refuse_among_photos
 from edgetl.training.engine.train_result import TrainResult
@@ -141,7 +141,8 @@ def resolve_run(
     settings = resolve(data, given, cuda=on_gpu)
     refuse_among_photos(out, settings)
     if not keeps_run:
-        require_free(out, overwrite)
+        # Whether this run may finish that one is known when all of its settings are.
+        require_free(out, overwrite or unfinished_head(out) is not None)
     if "val_fraction" in given and settings.source.is_split:
         own = (
             "the list marks what to validate on"

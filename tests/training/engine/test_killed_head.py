@@ -26,6 +26,7 @@ from edgetl.training.config.run_folder import (
     REPORT,
     is_resumable,
     metrics_belong,
+    require_free,
     unfinished_head,
 )
 from edgetl.training.config.settings import TrainSettings
@@ -168,6 +169,8 @@ def test_other_settings_do_not_replace_an_unfinished_run_by_accident(
     with pytest.raises(CheckpointError, match="holds a run already") as refused:
         train(replace(settings, seed=1), run)
     assert "--resume" in str(refused.value.hint) and "--overwrite" in str(refused.value.hint)
+    with pytest.raises(CheckpointError, match="holds a run already"):
+        require_free(run, overwrite=False)  # as edgetl import asks
     assert content(run) == before
     train(replace(settings, seed=1), run, overwrite=True)
 

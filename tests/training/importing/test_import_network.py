@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from helpers.killed_writes import content, killed_at
 from helpers.tiny_network import CROPPED, LABELS, tiny_network
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -358,6 +359,21 @@ def test_an_earlier_run_is_only_replaced_on_request(tmp_path):
     imported(tiny_network(1), tmp_path, overwrite=True)
     torch.testing.assert_close(answers(load(run).network), answers(tiny_network(1)))
     assert not (run / METRICS).exists()  # those were another network's
+
+
+def test_replacing_a_run_mixes_nothing_at_whatever_step_it_is_killed(tmp_path):
+    run = imported(tiny_network(), tmp_path).folder
+    old = (run / BEST).read_bytes()
+    for step in range(1, 50):
+        (run / BEST).write_bytes(old)
+        (run / METRICS).write_text("{}")
+        with killed_at(step) as steps:
+            imported(tiny_network(1), tmp_path, overwrite=True)
+        found = content(run)
+        assert found[BEST] == old or set(found) == {BEST}, step
+        if len(steps) < step:
+            break
+    assert found[BEST] != old and step > 5
 
 
 def test_importing_it_does_not_import_torch():

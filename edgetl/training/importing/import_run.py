@@ -23,7 +23,7 @@ from edgetl.training.config.run_folder import (
     require_free,
 )
 from edgetl.training.config.run_lock import lock_run_folder
-from edgetl.training.importing.description import complete_spec, read_labels
+from edgetl.training.importing.description import as_published, complete_spec, read_labels
 from edgetl.training.importing.import_result import ImportResult
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def import_network(
         labels=names,
         spec=complete,
         metrics=measured.metrics,
-        notes=(*found.notes, *notes),
+        notes=(*as_published(complete, spec, found.published), *found.notes, *notes),
         warnings=measured.warnings,
     )
 

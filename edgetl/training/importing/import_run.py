@@ -82,12 +82,12 @@ def import_network(
     progress("Loading PyTorch", 0, 0)
     from torch import nn
 
-    from edgetl.data.labelled_folder import scan_labelled
+    from edgetl.evaluation.true_labels import labelled_samples
     from edgetl.training.importing import foreign_file, network_check
     from edgetl.training.importing.labelled_photos import Measured, measure
     from edgetl.training.models.torchscript import PROGRAM
 
-    samples = scan_labelled(Path(images), names) if images is not None else ()
+    samples = labelled_samples(images, names) if images is not None else ()
     if isinstance(network, nn.Module):
         source = class_name(network)
         published = foreign_file.published_spec(backbone)

@@ -350,7 +350,7 @@ def test_without_an_architecture_the_preprocessing_must_be_given(tmp_path):
 
 
 def test_photos_without_a_label_are_named(tmp_path, class_folder):
-    with pytest.raises(DataError, match="other labels than the network's: blue fish"):
+    with pytest.raises(DataError, match="its folders or labels: blue fish"):
         imported(tiny_network(), tmp_path, images=class_folder / "val")
 
 

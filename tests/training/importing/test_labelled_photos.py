@@ -96,7 +96,7 @@ def test_another_order_of_the_labels_is_noticed(samples):
 def test_a_network_of_bgr_photos_is_noticed(samples):
     bgr = replace(SPEC, mean=SPEC.mean[::-1], std=SPEC.std[::-1])
     (warning,) = measured(Bgr(NearestColour(SPEC)), samples, bgr).warnings
-    assert "it was trained on BGR photos, as OpenCV reads them: 24 of 24" in warning
+    assert "it was trained on BGR photos" in warning and "24 of 24" in warning
 
 
 def test_another_mean_and_std_are_noticed(samples):

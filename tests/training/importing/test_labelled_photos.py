@@ -11,7 +11,7 @@ from helpers.pictures import write_photo
 from torch import Tensor, nn
 
 from edgetl.data.image_folder import Sample
-from edgetl.data.labelled_folder import scan_labelled
+from edgetl.evaluation.true_labels import labelled_samples
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.system.progress import no_progress
 from edgetl.training.importing.labelled_photos import Measured, measure
@@ -64,7 +64,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sample, ...]:
     for seed, (label, colour) in enumerate(COLOURS.items()):
         for number in range(PER_CLASS):
             write_photo(folder / label / f"{number}.png", colour, 100 * seed + number, (20, 20))
-    return scan_labelled(folder, LABELS)
+    return labelled_samples(folder, LABELS)
 
 
 def measured(
@@ -85,7 +85,7 @@ def test_a_network_that_is_right_gets_metrics_and_no_warning(samples):
 
 def test_another_order_of_the_labels_is_noticed(samples):
     given = ("ultramarine", "ash", "sky")  # but the network's outputs are sorted by name
-    relabelled = scan_labelled(samples[0].path.parents[1], given)
+    relabelled = labelled_samples(samples[0].path.parents[1], given)
     found = measured(NearestColour(SPEC), relabelled, labels=given)
     assert found.metrics["accuracy"] == 0.0
     (warning,) = found.warnings
@@ -96,7 +96,7 @@ def test_another_order_of_the_labels_is_noticed(samples):
 def test_a_network_of_bgr_photos_is_noticed(samples):
     bgr = replace(SPEC, mean=SPEC.mean[::-1], std=SPEC.std[::-1])
     (warning,) = measured(Bgr(NearestColour(SPEC)), samples, bgr).warnings
-    assert "it was trained on BGR photos, as OpenCV reads them: 24 of 24" in warning
+    assert "it was trained on BGR photos" in warning and "24 of 24" in warning
 
 
 def test_another_mean_and_std_are_noticed(samples):
@@ -124,7 +124,7 @@ def test_photos_that_can_not_be_read_are_named_and_left_out(tmp_path: Path, samp
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(sample.path.read_bytes())
     (tmp_path / "ash/broken.png").write_bytes(b"no photo")
-    found = measured(NearestColour(SPEC), scan_labelled(tmp_path, LABELS))
+    found = measured(NearestColour(SPEC), labelled_samples(tmp_path, LABELS))
     assert (found.metrics["accuracy"], found.metrics["photos"]) == (1.0, 6)
     assert ["broken.png can't be read, and is left out" in text for text in found.warnings] == [
         True

@@ -58,6 +58,10 @@ def test_a_damaged_program_is_refused_before_it_is_read(run):
 def test_training_can_not_start_from_a_program(run):
     with pytest.raises(TrainingError, match="a whole network as TorchScript"):
         build("resnet18", 3, weights=run / BEST)
+    torch.jit.script(tiny_network()).save(run / "program.pt")
+    with pytest.raises(TrainingError, match="is TorchScript: a whole network") as caught:
+        build("resnet18", 3, weights=run / "program.pt")
+    assert "edgetl import" in str(caught.value.hint)
 
 
 def test_torchscript_is_told_from_other_files(tmp_path):

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from edgetl.data.labelled_folder import scan_labelled
 from edgetl.errors import DataError
+from edgetl.evaluation.true_labels import labelled_samples
 
 
 def test_the_labels_are_the_networks_and_not_the_folders_order(tmp_path: Path, write_photos):
     write_photos(tmp_path, {"ash": 2, "brick": 1})
     (tmp_path / "dusk").mkdir()  # a label without photos is no mistake
-    found = scan_labelled(tmp_path, ("dusk", "brick", "ash"))
+    found = labelled_samples(tmp_path, ("dusk", "brick", "ash"))
     assert [(sample.path.parent.name, sample.label) for sample in found] == [
         ("ash", 2),
         ("ash", 2),
@@ -24,20 +24,20 @@ def test_the_labels_are_the_networks_and_not_the_folders_order(tmp_path: Path, w
 def test_folders_that_are_no_label_are_named(tmp_path: Path, write_photos):
     write_photos(tmp_path, {"ash": 1, "brick": 1, "clover": 1})
     with pytest.raises(DataError, match="labels than the network's: brick, clover") as caught:
-        scan_labelled(tmp_path, ("ash", "oak"))
-    assert "ash, oak" in str(caught.value.hint)
+        labelled_samples(tmp_path, ("ash", "oak"))
+    assert "Its labels: ash, oak" in str(caught.value.hint)
 
 
 def test_a_list_says_the_labels_itself(tmp_path: Path, write_photos):
     write_photos(tmp_path / "photos", {"ash": 2})
     rows = ["path,label", "photos/ash/000.png,oak", "photos/ash/001.png,elm"]
     (tmp_path / "list.csv").write_text("\n".join(rows))
-    found = scan_labelled(tmp_path / "list.csv", ("elm", "oak"))
+    found = labelled_samples(tmp_path / "list.csv", ("elm", "oak"))
     assert [sample.label for sample in found] == [1, 0]
     with pytest.raises(DataError, match="labels than the network's: oak"):
-        scan_labelled(tmp_path / "list.csv", ("elm", "ash"))
+        labelled_samples(tmp_path / "list.csv", ("elm", "ash"))
 
 
 def test_a_folder_without_photos_is_an_error(tmp_path: Path):
-    with pytest.raises(DataError, match="holds no photos"):
-        scan_labelled(tmp_path, ("ash",))
+    with pytest.raises(DataError, match="There is no photo"):
+        labelled_samples(tmp_path, ("ash",))

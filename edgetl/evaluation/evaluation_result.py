@@ -134,8 +134,8 @@ class EvaluationResult(NotebookResult):
         if self.failed:
             photos = len(self.failed)
             reasons = enumerated([f"{file}: {reason}" for file, reason in self.failed.items()])
-            noun = "photo" if photos == 1 else "photos"
-            found.append(f"{photos:,} {noun} can't be classified and left out: {reasons}.")
+            noun, verb = ("photo", "is") if photos == 1 else ("photos", "are")
+            found.append(f"{photos:,} {noun} can't be classified and {verb} left out: {reasons}.")
         return found
 
     def __repr__(self) -> str:

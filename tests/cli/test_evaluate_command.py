@@ -74,7 +74,7 @@ def test_photos_left_out_are_named_and_the_exit_code_is_1(tiny_bundle, photos, t
     assert done.exit_code == 1
     assert "Warning: 1 photo has no label of the model" in done.stderr
     assert "Is 'Plain' for 'plain' a misspelling?" in done.stderr
-    assert "Warning: 1 photo can't be classified and left out: plain/broken.png" in done.stderr
+    assert "Warning: 1 photo can't be classified and is left out: plain/broken.png" in done.stderr
     assert "on 10 photos" in done.stdout
 
 

@@ -23,7 +23,7 @@ from edgetl.data.layout import (
 )
 from edgetl.data.photo_source import PhotoSource, find_labelled, require_photos
 from edgetl.errors import DataError, ImageError
-from edgetl.runtime.images.decode import read_image
+from edgetl.runtime.images.decode import identify, read_image
 from edgetl.system.machine import cores
 from edgetl.system.paths import name_below
 
@@ -237,6 +237,31 @@ def find_unreadable(
             if done is not None:
                 done()
     return unreadable
+
+
+def require_readable_val(folders: ImageFolders) -> None:
+    """Raise DataError, as ``ImageFolders.without``, if headers show that it will be raised.
+
+    Headers take a moment, and tell a format that can't be read here. Only where one does is every
+    photo of ``val`` decoded, so that the error names them all.
+    """
+    if not folders.has_val_folder:
+        return
+    with ThreadPoolExecutor(cores()) as pool:
+        recognised = all(pool.map(_is_recognised, (sample.path for sample in folders.val)))
+    if not recognised:
+        folders.without(find_unreadable(folders.val))
+
+
+def _is_recognised(path: Path) -> bool:
+    if not path.is_file():  # opening a pipe would block
+        return False
+    try:
+        with path.open("rb") as file:
+            identify(file, str(path))
+    except Exception:  # Pillow raises many kinds for a broken file
+        return False
+    return True
 
 
 def _hashed(root: Path, photos: Sequence[tuple[Path, int]]) -> tuple[Sample, ...]:

@@ -16,6 +16,7 @@ from PIL.ExifTags import Base
 from edgetl.data.fingerprints import Fingerprint, fingerprint
 from edgetl.data.layout import content_digest, is_ignored
 from edgetl.errors import DataError, ImageError
+from edgetl.runtime.images import heif
 from edgetl.runtime.images.decode import MAX_PIXELS, identify, read_image
 from edgetl.runtime.images.discovery import image_suffixes
 from edgetl.system.machine import cores
@@ -81,7 +82,7 @@ def inspect(path: Path) -> Inspection:
         problem = f"{width}×{height} pixels: too long and thin to be resized"
         return Inspection(path, digest, photo, problem)
     kind, rotated = _format_and_rotation(path)
-    expected = Image.registered_extensions().get(suffix)
+    expected = heif.FORMAT if suffix in heif.SUFFIXES else Image.registered_extensions().get(suffix)
     ranges = np.reshape(picture.getextrema(), (-1, 2)).tolist()
     return Inspection(
         path,

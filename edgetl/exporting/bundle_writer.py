@@ -27,7 +27,7 @@ from edgetl.exporting.formats.onnx_model import assemble, opset_of
 from edgetl.exporting.formats.onnx_network import export_network
 from edgetl.exporting.formats.torch_program import branch_free_classifier, build_program
 from edgetl.exporting.formats.torchscript import build_torchscript
-from edgetl.exporting.golden_photos import photo_references, synthetic_references
+from edgetl.exporting.golden_photos import golden_file, photo_references, synthetic_references
 from edgetl.exporting.precision.quantize import MIN_OPSET as INT8_MIN_OPSET
 from edgetl.exporting.precision.reduced_precision import (
     PrecisionSettings,
@@ -81,7 +81,7 @@ def export_bundle(
     network             in eval mode, on the CPU: normalized float32 [N, 3, h, w] → logits float32
                         [N, classes]
     card                its labels, preprocessing and temperature
-    golden              photos to include, copied unchanged
+    golden              photos to include, copied unchanged but for HEIC, which becomes PNG
     opset               None: the lowest that the network's operators allow
     formats             out of FORMATS
     checkpoint          file that the network came from, for the manifest
@@ -159,8 +159,9 @@ class _BundleContents:
         classifier = DeployedClassifier(network, card)
         self._photos = photo_references(classifier, golden)
         self._references = [*self._photos, *synthetic_references(classifier)]
-        names = [f"golden/{number:03}{path.suffix.lower()}" for number, path in enumerate(golden)]
-        self.files = {name: path.read_bytes() for name, path in zip(names, golden, strict=True)}
+        files = [golden_file(*pair) for pair in zip(golden, self._photos, strict=True)]
+        names = [f"golden/{number:03}{suffix}" for number, (suffix, _) in enumerate(files)]
+        self.files = {name: content for name, (_, content) in zip(names, files, strict=True)}
         self.verification: dict[str, Verification] = {}
         self.precisions: dict[str, AccuracyComparison] = {}
         self.manifest: dict[str, Any] = {

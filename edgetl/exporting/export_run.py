@@ -15,6 +15,7 @@ from edgetl.exporting.photo_selection import (
     calibration_photos,
     golden_photos,
     run_data,
+    why_unreadable,
 )
 from edgetl.runtime.bundle.bundle_folder import (
     DEFAULT_FORMATS,
@@ -127,7 +128,11 @@ def export(
         data = run_data(trained.settings, trained.card, "golden photos", OTHER_GOLDEN)
     elif needs_calibration or (reduces and judge_images is None):
         data = run_data(trained.settings, trained.card, "reduced precisions", _FP32_ALONE)
-    golden_files = _golden_photos(golden, data)
+    if isinstance(golden, int):
+        golden_files = golden_photos(data, golden) if data else []
+    else:
+        golden_files, left_out = _golden_folder(Path(golden))
+        warnings += left_out
     precision_settings = None
     if reduces:
         precision_settings = PrecisionSettings(
@@ -191,15 +196,15 @@ def _check_arguments(
         raise ValueError(f"max_accuracy_drop is {max_accuracy_drop}; it must be at most 100")
 
 
-def _golden_photos(
-    golden: int | str | os.PathLike[str], data: ImageFolders | None
-) -> Sequence[Path]:
-    if isinstance(golden, int):
-        return golden_photos(data, golden) if data else ()
-    photos = find_images(os.fspath(golden))
+def _golden_folder(folder: Path) -> tuple[list[Path], list[str]]:
+    """The photos in ``folder`` that can be read, and a warning for each other one."""
+    found = {path: why_unreadable(path) for path in find_images(folder)}
+    photos = [path for path, reason in found.items() if reason is None]
+    warnings = [f"{path} is left out: {reason}." for path, reason in found.items() if reason]
     if not photos:
-        raise ExportError(f"There are no photos in {golden}.", OTHER_GOLDEN)
-    return photos
+        problem = "can be read:" if found else "was found."
+        raise ExportError("\n".join([f"No photo in {folder} {problem}", *warnings]), OTHER_GOLDEN)
+    return photos, warnings
 
 
 def _calibration_photos(

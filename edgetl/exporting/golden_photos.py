@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from edgetl.errors import ExportError, ImageError
 from edgetl.exporting.formats.deployed_classifier import DeployedClassifier
 from edgetl.exporting.photo_selection import OTHER_GOLDEN
 from edgetl.runtime.bundle.bundle_folder import pixels_sha256
 from edgetl.runtime.images.decode import read_image
+from edgetl.runtime.images.heif import is_heif
 
 SYNTHETIC_SIZES = ((48, 64), (131, 70), (1, 9))  # height, width in pixels: wide, tall, tiny
 
@@ -63,6 +66,19 @@ def photo_references(
         _reference(classifier, f"{path.parent.name}/{path.name}", pixels)
         for path, pixels in zip(photos, pictures, strict=True)
     ]
+
+
+def golden_file(path: Path, reference: GoldenReference) -> tuple[str, bytes]:
+    """The suffix and the content of a photo's file in the bundle: ``path`` as it is.
+
+    HEIC is stored as PNG, since the device may have no decoder for it.
+    """
+    content = path.read_bytes()
+    if not is_heif(content):
+        return path.suffix.lower(), content
+    buffer = io.BytesIO()
+    Image.fromarray(reference.pixels).save(buffer, "PNG")
+    return ".png", buffer.getvalue()
 
 
 def synthetic_references(classifier: DeployedClassifier) -> list[GoldenReference]:

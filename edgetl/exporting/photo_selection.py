@@ -111,12 +111,13 @@ def calibration_photos(photos: Sequence[Path], count: int) -> list[Path]:
     """``count`` readable ``photos``, drawn uniformly at random, always the same ones."""
     paths = list(photos)
     random.Random(0).shuffle(paths)
-    return list(islice(filter(_is_readable, paths), count))
+    return list(islice((path for path in paths if why_unreadable(path) is None), count))
 
 
-def _is_readable(path: Path) -> bool:
+def why_unreadable(path: Path) -> str | None:
+    """Why a photo can't be decoded, or None if it can."""
     try:
         read_image(path)
-    except ImageError:
-        return False
-    return True
+    except ImageError as error:
+        return error.reason
+    return None

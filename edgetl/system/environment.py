@@ -9,7 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from edgetl._version import __version__
 from edgetl.system.machine import cores, processor
 
-_PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "onnx", "numpy", "pillow")
+_PACKAGES = (
+    *("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "onnx", "numpy"),
+    *("pillow", "pi-heif", "pillow-heif"),
+)
 
 
 def package_versions(*packages: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, replace
@@ -93,9 +94,23 @@ def test_golden_photos_may_come_from_a_folder(
     assert set(result.verification) == {"torchscript"}
 
 
+def test_an_empty_file_among_the_golden_photos_is_named_and_left_out(
+    run: Path, tmp_path: Path, photo_folder: Path
+) -> None:
+    golden = tmp_path / "golden"
+    golden.mkdir()
+    (golden / "a.jpg").touch()
+    with pytest.raises(ExportError, match=r"No photo in .* can be read:\n.*a\.jpg"):
+        export(run, tmp_path / "bundle", golden=golden)
+    shutil.copy(next(photo_folder.glob("*.png")), golden / "b.png")
+    result = export(run, tmp_path / "bundle", golden=golden, format="onnx")
+    assert result.golden == 1
+    assert result.warnings == (f"{golden / 'a.jpg'} is left out: it is empty (0 bytes).",)
+
+
 def test_a_folder_without_photos_is_an_error(run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ExportError, match="There are no photos in"):
+    with pytest.raises(ExportError, match=r"No photo in .* was found"):
         export(run, tmp_path / "bundle", golden=tmp_path / "empty")
     assert not (tmp_path / "bundle").exists()
 

@@ -10,6 +10,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
+from helpers.heic import heic
 from helpers.pictures import photo
 
 
@@ -44,6 +45,7 @@ def whole_photos() -> dict[str, bytes]:
         "webp-lossless": encoded(alpha, "WEBP", lossless=True),
         "webp-animated": encoded(picture, "WEBP", save_all=True, append_images=[other]),
         "avif": encoded(picture, "AVIF"),
+        "heic": heic(picture, exif=exif),
         "tiff": encoded(picture, "TIFF"),
         "tiff-lzw": encoded(picture, "TIFF", compression="tiff_lzw"),
         "tiff-deflate": encoded(picture, "TIFF", compression="tiff_adobe_deflate"),

@@ -11,6 +11,8 @@
 | CMYK, YCCK, YCbCr, HSV     | to RGB; colour profiles are not applied; CMYK in JPEG counts as    |
 |                            | inverted only if Adobe's marker says so                            |
 | animated, several pictures | the first                                                          |
+| HEIC, HEIF                 | with the extra heic; turned as the container says, not its EXIF;   |
+|                            | 10 and 12 bits a channel to 8 by the decoder, before colour        |
 | truncated, corrupt, empty  | ImageError                                                         |
 | more pixels than the limit | ImageError before decoding                                         |
 
@@ -36,6 +38,7 @@ from PIL import Image, ImageChops
 from PIL.ExifTags import Base
 
 from edgetl.errors import ImageError
+from edgetl.runtime.images import heif
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray  # takes a millisecond at start
@@ -56,10 +59,6 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 # Otherwise Pillow's log goes to stderr in programs that did not set up logging.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
-_HEIC = {
-    b"ftyp" + brand
-    for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-}
 _TURNS: dict[object, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -74,6 +73,7 @@ _TURNS: dict[object, Image.Transpose] = {
 _COMMON_PLUGINS = {b"\xff\xd8\xff": "PIL.JpegImagePlugin", b"\x89PNG": "PIL.PngImagePlugin"}
 # These run other programs, have no pixels, or contain a file of any format and another size.
 _REFUSED_FORMATS = frozenset({"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "IPTC", "BLP", "ICNS"})
+_OWN_FORMATS = _REFUSED_FORMATS | {heif.FORMAT}  # whatever plugins the program has registered
 
 
 # What ``read_image`` says when the system failed, not the photo: it may be readable the next time.
@@ -111,7 +111,8 @@ def read_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     except OSError as error:
         raise ImageError(name, _reason(error)) from error
     except Exception as error:  # on hostile bytes, Pillow's plugins raise exceptions of any kind
-        raise ImageError(name, f"it can't be decoded ({type(error).__name__}: {error})") from error
+        problem = f"{type(error).__name__}: {str(error).strip()}"
+        raise ImageError(name, f"it can't be decoded ({problem})") from error
 
 
 def describe(source: object) -> str:
@@ -173,7 +174,7 @@ def identify(file: IO[bytes], name: str) -> Image.Image:
     prefix = file.read(16)
     if not prefix:
         raise ImageError(name, "it is empty (0 bytes)")
-    tried = set(_REFUSED_FORMATS)
+    tried = set(_OWN_FORMATS)
     for start, plugin in _COMMON_PLUGINS.items():
         if prefix.startswith(start):
             import_module(plugin)
@@ -188,8 +189,9 @@ def identify(file: IO[bytes], name: str) -> Image.Image:
                     return factory(file, "")
             except (SyntaxError, IndexError, TypeError, struct.error):
                 continue  # the file is not of this plugin's format
-    if prefix[4:12] in _HEIC:
-        raise ImageError(name, "it is a HEIC photo, which is not read here: convert it to JPEG")
+    if heif.is_heif(prefix):
+        file.seek(0)
+        return heif.open_heif(file.read(), name)
     raise ImageError(
         name,
         "it is not an image, or of a format that is not read here",
@@ -244,6 +246,8 @@ def _silence_libtiff() -> None:
 
 
 def _turned(image: Image.Image) -> Image.Image:
+    if image.format == heif.FORMAT:
+        return image
     try:
         turn = _TURNS.get(image.getexif().get(Base.Orientation))
     except Exception:  # broken metadata; the pixels are whole

@@ -8,10 +8,11 @@ from functools import cache
 from pathlib import Path
 
 from edgetl.errors import DataError
+from edgetl.runtime.images import heif
 
 # Written by phones and cameras. They count as photos even if Pillow can't open them: to skip them
 # silently would train on half of a folder.
-_CAMERA_SUFFIXES = "heic heif avif jxl dng cr2 cr3 nef arw orf rw2 raf"
+_CAMERA_SUFFIXES = "avif jxl dng cr2 cr3 nef arw orf rw2 raf"
 # Formats that Pillow opens, but that are containers of something else or run other programs.
 _EXCLUDED_SUFFIXES = "pdf eps ps mpg mpeg h5 hdf fits fit grib bufr emf wmf iim blp icns"
 
@@ -24,7 +25,8 @@ def image_suffixes() -> frozenset[str]:
     Image.init()
     readable = {suffix for suffix, name in Image.EXTENSION.items() if name in Image.OPEN}
     readable -= {f".{name}" for name in _EXCLUDED_SUFFIXES.split()}
-    return frozenset(readable.union(f".{name}" for name in _CAMERA_SUFFIXES.split()))
+    cameras = {f".{name}" for name in _CAMERA_SUFFIXES.split()}
+    return frozenset(readable | cameras | heif.SUFFIXES)
 
 
 def find_images(folder: str | Path) -> list[Path]:

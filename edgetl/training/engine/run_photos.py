@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgetl.data.image_folder import ImageFolders, scan
+from edgetl.data.image_folder import ImageFolders, require_readable_val, scan
 from edgetl.data.layout import UNEVEN_RATIO
 from edgetl.errors import DataError
 from edgetl.training.config.listener import Listener
@@ -30,6 +30,7 @@ def refuse_among_photos(folder: Path, settings: TrainSettings) -> None:
 def find_photos(settings: TrainSettings, listener: Listener) -> ImageFolders:
     """Scan the data folder or list. Raises DataError for one that can't be trained on."""
     folders = scan(settings.source, val_fraction=settings.val_fraction)
+    require_readable_val(folders)
     listener.photos_found(folders)
     return folders
 

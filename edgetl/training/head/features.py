@@ -28,7 +28,10 @@ from edgetl.training.models.tensor_hash import hash_tensors
 SHARD = 512
 """Photos between two writes to the cache: what a killed run loses, a few seconds of work."""
 _AHEAD = 8  # photos per thread in work or waiting, so that a huge one doesn't stall the others
-_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "torch", "torchvision", "timm", "Pillow")
+_PACKAGES = (
+    *("onnxruntime", "onnxruntime-gpu", "torch", "torchvision", "timm"),
+    *("Pillow", "pi-heif", "pillow-heif"),
+)
 
 
 @dataclass(frozen=True)

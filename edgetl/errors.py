@@ -120,7 +120,8 @@ class MissingDependencyError(EdgetlError):
     """An optional package that this command needs. The hint is the install command."""
 
     def __init__(self, package: str, needed_for: str, extra: str) -> None:
-        hint = f'Install it with: pip install "edgetl[{extra}]"'
-        super().__init__(f"{needed_for} needs {package}, which is not installed.", hint)
+        extras = "the extra" if "," not in extra else "the extras"
+        message = f"{needed_for} needs {extras} {extra}; {package} is not installed."
+        super().__init__(message, f'Install it with: pip install "edgetl[{extra}]"')
         self.args = (package, needed_for, extra)
         self.package = package

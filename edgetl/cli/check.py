@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from edgetl.system.missing_package import missing_package
 if TYPE_CHECKING:
     from edgetl.parity.results import AgainstResult, CheckResult
 
-_FILE_WIDTH = 120  # characters of the table where no terminal sets a width: a pipe, a CI log
+_ON_A_DEVICE = "On a device, edgetl selftest compares with the answers that the bundle holds."
 
 
 class NothingCompared(click.ClickException):
@@ -34,10 +33,10 @@ class NothingCompared(click.ClickException):
 
 
 @click.command(short_help="Compare an export with the trained network, in every runtime.")
-@click.argument("bundle", type=click.Path(exists=True, path_type=Path))
+@click.argument("bundle", type=SomePath())
 @click.option(
     "--images",
-    type=click.Path(exists=True, path_type=Path),
+    type=SomePath(),
     required=True,
     help="Photos: a folder or a file.",
 )
@@ -68,7 +67,7 @@ class NothingCompared(click.ClickException):
 )
 @click.option(
     "--against",
-    type=click.Path(exists=True, path_type=Path),
+    type=SomePath(),
     help="Compare with this bundle; needs no checkpoint.",
 )
 @click.option(
@@ -89,7 +88,7 @@ def command(
     **options: Any,
 ) -> None:
     """Compare BUNDLE with the network that it was exported from, stage by stage, in every runtime
-    that is installed.
+    that is installed. Needs the extra train.
 
     BUNDLE is a bundle folder or a lone model.onnx. Exit code 0 if everything that was asked for ran
     and passed, 1 if something differs or a bundle is damaged, 2 for wrong arguments or nothing to
@@ -104,11 +103,27 @@ def command(
       edgetl check exported/pets --images photos/ --html report.html --junit report.xml
       edgetl check exported/new --against exported/old --images DATA/val --max-accuracy-drop 0.5
     """
+    files = given_files(json=json, junit=junit, html=html)
+    try:
+        result = _compare(bundle, images, options)
+    except click.ClickException as error:
+        if junit:  # a CI system shows what it finds there, or else an earlier run's
+            from edgetl.parity.reports.junit_report import error_as_junit
+            from edgetl.system.atomic_write import write_report_file
+
+            name = f"edgetl check {bundle}"
+            write_report_file(junit, error_as_junit(name, error.format_message()))
+        raise
+    _report(result, files)
+    sys.exit(0 if result.passed else 1)
+
+
+def _compare(bundle: Path, images: Path, options: dict[str, Any]) -> CheckResult | AgainstResult:
+    """Raises UsageError, NothingCompared."""
     if options["against"] and (options["runtime"] or options["checkpoint"]):
         raise click.UsageError(
             "--against compares two bundles: it takes no --runtime and no --checkpoint."
         )
-    files = given_files(json=json, junit=junit, html=html)
     if options["max_accuracy_drop"] is not None and not options["against"]:
         raise click.UsageError("--max-accuracy-drop needs --against, the bundle to compare with.")
     try:
@@ -117,36 +132,29 @@ def command(
         from edgetl.parity.check_model import check
 
         with show_progress() as progress:
-            result = check(bundle, images, progress=progress, **options)
-    except (
-        CheckpointError,
-        DataError,
-        MissingDependencyError,
-        NoSuchModelError,
-        ParityError,
-    ) as error:
+            result: CheckResult | AgainstResult = check(
+                bundle, images, progress=progress, **options
+            )
+            return result
+    except (CheckpointError, DataError, NoSuchModelError, ParityError) as error:
         raise NothingCompared(str(error)) from error
-    except ModuleNotFoundError as error:
-        raise NothingCompared(str(missing_package(error, "edgetl check"))) from error
-    _report(result, files)
-    sys.exit(0 if result.passed else 1)
+    except (MissingDependencyError, ModuleNotFoundError) as error:
+        if isinstance(error, ModuleNotFoundError):
+            error = missing_package(error, "edgetl check")
+        raise NothingCompared(f"{error}\n{_ON_A_DEVICE}") from error
 
 
 def _report(result: CheckResult | AgainstResult, files: dict[str, Path]) -> None:
     """Write ``files`` (kind → path), and print the result."""
-    from rich.console import Console
-
     from edgetl.cli.check_terminal import show
+    from edgetl.cli.rich_console import open_console
     from edgetl.parity.reports.html_report import as_html
     from edgetl.parity.reports.json_report import as_json
     from edgetl.parity.reports.junit_report import as_junit
 
     # Before printing, which a closed pipe would end.
     unwritten = write_reports(result, files, {"json": as_json, "junit": as_junit, "html": as_html})
-    console = Console(highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = _FILE_WIDTH
-    show(result, console)
+    show(result, open_console())
     if unwritten:
         raise unwritten
     for kind, path in files.items():

@@ -231,9 +231,9 @@ def _finding_text(finding: DataIssue) -> str:
 
 
 def _print(*blocks: Table | str) -> None:
-    from rich.console import Console
+    from edgetl.cli.rich_console import open_console
 
-    console = Console(markup=False, highlight=False, emoji=False)
+    console = open_console(markup=False)
     for block in blocks:
         console.print(block, soft_wrap=isinstance(block, str))
         console.print()

@@ -22,8 +22,8 @@ _METRICS = {
     "loss": "loss",
     "calibration_error": "calibration error",
     "calibration_error_before": "before the temperature",
-    "epoch": "epoch",
-    "midway": "half-way to it",
+    "epoch": "weights of epoch",
+    "midway": "averaged with the first ones",
 }
 _PRECISION_METRICS = {
     "accuracy": "accuracy",

@@ -8,12 +8,12 @@ from contextlib import suppress
 from types import TracebackType
 from typing import IO, Any, cast
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from edgetl.cli.printable import counted, printable
+from edgetl.cli.rich_console import open_console
 from edgetl.data.image_folder import ImageFolders
 from edgetl.data.layout import enumerated
 from edgetl.system.progress_line import clock
@@ -46,7 +46,7 @@ class Display(Listener):
 
     def __init__(self) -> None:
         stream = cast("IO[str]", _NeverFailing(sys.stderr)) if sys.stderr else None
-        self._console = Console(file=stream, highlight=False, emoji=False)
+        self._console = open_console(file=stream)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),

@@ -270,6 +270,31 @@ def test_no_photos_exits_2(project: Project) -> None:
     assert "no photos" in result.output
 
 
+@pytest.mark.parametrize("missing", ["bundle", "photos", "run"])
+def test_where_nothing_can_be_compared_the_junit_file_says_why(
+    project: Project, missing: str
+) -> None:
+    shutil.rmtree(getattr(project, missing))
+    report = project.folder / "parity.xml"
+    result = project.check("--junit", report)
+    assert result.exit_code == 2
+    suites = ElementTree.parse(report).getroot()
+    assert (suites.get("tests"), suites.get("errors")) == ("1", "1")
+    error = suites.find("testsuite/testcase/error")
+    assert error is not None and error.get("message") in result.output
+
+
+def test_output_in_a_pipe_is_not_wrapped(project: Project) -> None:
+    damage_the_model(project)
+    photo = next(project.photos.rglob("0.png"))
+    photo.rename(photo.with_name(f"{'long ' * 40}.png"))
+    runner = CliRunner(env={"COLUMNS": None})
+    line = ["check", project.bundle, "--images", project.photos, "--runtime", "onnxruntime-cpu"]
+    output = runner.invoke(command, list(map(str, line))).stdout
+    (furthest,) = (row for row in output.splitlines() if row.startswith("furthest: "))
+    assert "long " * 40 in furthest and "a probability off by" in furthest
+
+
 def test_an_unreadable_folder_and_a_missing_package_exit_2(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,7 +315,10 @@ def test_an_unreadable_folder_and_a_missing_package_exit_2(
 
     monkeypatch.setattr("edgetl.parity.check_model.check", without_torch)
     missing = project.check()
-    assert missing.exit_code == 2 and "edgetl check needs torch" in missing.output
+    assert (
+        missing.exit_code == 2
+        and "edgetl check needs the extra train; torch is not installed" in missing.output
+    )
 
 
 def test_a_missing_model_exits_2(project: Project, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ Depthwise convolutions have a kernel of their own, which widens before it adds: 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -67,10 +68,12 @@ class Quantizer:
                 augmented_model_path=str(augmented),
                 calibrate_method=CalibrationMethod.MinMax,
             )
+        for photo in calibration:  # outside quiet(), which would swallow its progress
             # What onnxruntime calls a CalibrationDataReader: get_next() gives inputs, finally None.
-            inputs = ({NORMALIZED: photo} for photo in calibration)
-            calibrator.collect_data(SimpleNamespace(get_next=lambda: next(inputs, None)))
-            self._ranges = calibrator.compute_data()
+            inputs = iter([{NORMALIZED: photo}])
+            with quiet():
+                calibrator.collect_data(SimpleNamespace(get_next=partial(next, inputs, None)))
+        self._ranges = calibrator.compute_data()
 
     @property
     def layers(self) -> list[str]:

@@ -6,7 +6,7 @@ There is one test case for each finding, and one for each stage of each runtime.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 from xml.etree import ElementTree
@@ -41,15 +41,26 @@ def as_junit(result: CheckResult | AgainstResult) -> str:
     else:
         name = f"edgetl check {result.new} against {result.old}"
         cases = [_finding_case("against", gate) for gate in result.gates]
+    return _document(name, cases, result.seconds, result.machine)
+
+
+def error_as_junit(name: str, message: str) -> str:
+    """An XML document with one test case: nothing was compared, and why."""
+    return _document(name, [JUnitCase("check", "comparison", "error", message)], 0, {})
+
+
+def _document(
+    name: str, cases: Sequence[JUnitCase], seconds: float, machine: Mapping[str, str]
+) -> str:
     counts = {"tests": str(len(cases))} | {
         plural: str(sum(case.outcome == outcome for case in cases))
         for outcome, plural in _PLURALS.items()
     }
     root = ElementTree.Element("testsuites", {"name": "edgetl", **counts})
-    facts = {"name": _xml_text(name), **counts, "time": f"{result.seconds:.3f}"}
+    facts = {"name": _xml_text(name), **counts, "time": f"{seconds:.3f}"}
     suite = ElementTree.SubElement(root, "testsuite", facts)
     properties = ElementTree.SubElement(suite, "properties")
-    for key, value in result.machine.items():
+    for key, value in machine.items():
         ElementTree.SubElement(properties, "property", {"name": key, "value": _xml_text(value)})
     for case in cases:
         facts = {

@@ -150,9 +150,26 @@ def resolve_run(
             else "there is a folder val/"
         )
         raise TrainingError(f"{flag('val_fraction')}: no effect where {own}.", "Leave it out.")
+    if on_gpu is None and _needs_to_know_the_device(data, given):
+        settings = _resolve_here(data, given)
     folders = find_photos(settings, listener)
     if on_gpu is None:
-        from edgetl.training.torch_env.distributed import choose_device
-
-        settings = resolve(data, given, cuda=choose_device(device).type == "cuda")
+        settings = _resolve_here(data, given)
     return settings, folders
+
+
+def _needs_to_know_the_device(data: str | Path, given: Mapping[str, Any]) -> bool:
+    """Whether the options are refused on a GPU or on a CPU: then importing torch comes first."""
+    try:
+        for cuda in (True, False):
+            resolve(data, given, cuda=cuda)
+    except TrainingError:
+        return True
+    return False
+
+
+def _resolve_here(data: str | Path, given: Mapping[str, Any]) -> TrainSettings:
+    """The settings for the device that ``auto`` means on this machine."""
+    from edgetl.training.torch_env.distributed import choose_device
+
+    return resolve(data, given, cuda=choose_device("auto").type == "cuda")

@@ -129,7 +129,9 @@ def kept_weights(metrics: Mapping[str, Any]) -> str:
     epoch = metrics.get("epoch")
     if not epoch:
         return "those that training started with"
-    return f"half-way to epoch {epoch}" if metrics.get("midway") else f"of epoch {epoch}"
+    if metrics.get("midway"):
+        return f"the mean of those at the start and those of epoch {epoch}"
+    return f"of epoch {epoch}"
 
 
 def _history_curves(data: ReportData) -> list[tuple[str, Any]]:

@@ -31,6 +31,7 @@ from edgetl.runtime.bundle.bundle_folder import Bundle
 from edgetl.runtime.bundle.embedded_checksum import verify_checksum
 from edgetl.runtime.inference.self_test import selftest
 from edgetl.runtime.inference.session import open_session
+from edgetl.system.progress import track
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +101,14 @@ def full_range() -> onnx.ModelProto:
         for layer in (module.depthwise, module.dense):
             layer.weight.fill_(0.5)
     return export_network(module.eval(), CROPPED, 13)
+
+
+def test_what_a_callback_prints_while_photos_are_calibrated_is_seen(
+    network: onnx.ModelProto, photos: NormalizedPhotos, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some = list(photos)[:3]
+    Quantizer(network, track(some, 3, "Calibrating", lambda *step: print(*step)))
+    assert capsys.readouterr().out.splitlines()[-1] == "Calibrating 3 3"
 
 
 def test_depthwise_weights_use_eight_bits_and_others_seven(

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from helpers.training_runs import Notebook, signal_in_step
 
 from edgetl.data.image_folder import scan
@@ -113,8 +114,6 @@ def test_folders_that_can_not_be_used_are_errors(two_parts, tmp_path):
 def test_the_strategy_is_resolved_as_the_command_does(
     two_parts, tmp_path, monkeypatch, gpu, strategy
 ):
-    import torch
-
     found = torch.device("cuda" if gpu else "cpu")
     monkeypatch.setattr(distributed, "choose_device", lambda name: found)
     settings, folders = train_run.resolve_run(
@@ -147,3 +146,14 @@ def test_a_finished_run_shows_its_report_in_a_notebook(tmp_path):
     (tmp_path / "report.html").write_text("<!doctype html><h1>花</h1>", encoding="utf-8")
     assert "&lt;h1&gt;花" in (done._repr_html_() or "")
     assert TrainResult(tmp_path, False, {}, settings)._repr_html_() is None
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_options_that_do_nothing_on_this_device_are_refused_before_the_photos_are_listed(
+    two_parts, tmp_path, monkeypatch, device
+):
+    monkeypatch.setattr(distributed, "choose_device", lambda name: torch.device(device))
+    monkeypatch.setattr(train_run, "find_photos", lambda *_: pytest.fail("listed"))
+    options = {"epochs": 3} if device == "cpu" else {"optimizer": "solver"}
+    with pytest.raises(TrainingError, match=r"no effect|fits the head only"):
+        train(two_parts, tmp_path / "run", **options)

@@ -452,7 +452,7 @@ def test_a_browser_opens_it_without_errors(run, tmp_path, labels):
     [
         ({"epoch": 0, "midway": False}, "those that training started with"),
         ({"epoch": 3, "midway": False}, "of epoch 3"),
-        ({"epoch": 12, "midway": True}, "half-way to epoch 12"),
+        ({"epoch": 12, "midway": True}, "the mean of those at the start and those of epoch 12"),
     ],
 )
 def test_the_kept_weights_in_words(metrics: dict, words: str) -> None:

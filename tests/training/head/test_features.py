@@ -80,7 +80,7 @@ def test_without_onnxruntime_torch_gives_the_same_and_says_so(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     found = extract_features(backbone, samples)
     assert found.runtime == f"torch {torch.__version__}"
-    assert len(found.notes) == 1 and "onnxruntime, which is not installed" in found.notes[0]
+    assert len(found.notes) == 1 and "onnxruntime is not installed" in found.notes[0]
     expected = live_features(backbone, samples)
     np.testing.assert_allclose(
         found.of(samples), expected, rtol=0, atol=TOLERANCE * np.abs(expected).max()

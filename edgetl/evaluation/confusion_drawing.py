@@ -18,7 +18,8 @@ _CELL_LIMITS = (8.0, 104.0)
 _MIN_NUMBERED_CELL = 24.0  # smallest cell that a number fits into
 _MIN_SLANTED_CELL = 20.0  # smaller columns have upright labels
 _NARROW_WIDTH = 400.0  # of what still can be read when it is scaled to the screen of a phone
-_MAX_LABEL = 22  # letters
+_MIN_LABEL, _MAX_LABEL = 8, 22  # letters
+_GAP = 12.0  # around a label
 _LETTER = 0.6  # mean width of a letter, in font sizes
 
 
@@ -90,9 +91,13 @@ def draw(matrix: NDArray[np.int64], labels: Sequence[str], *, narrow: bool = Fal
     side = max(_NARROW_SIDE, _MIN_NUMBERED_CELL * len(selected)) if narrow else _SIDE
     cell = float(np.clip(side / len(selected), *_CELL_LIMITS))
     font = min(12.5, max(cell * 0.95, 7.5))
-    short = tuple(_shorten(name) for name in names)
+    most = _MAX_LABEL
+    if narrow:  # what the cells leave
+        room = int((_NARROW_WIDTH - cell * len(selected) - _GAP) / (font * _LETTER))
+        most = min(most, max(room, _MIN_LABEL))
+    short = tuple(_shorten(name, most) for name in names)
     text = max(map(_letters, short)) * font * _LETTER
-    length = text + 12
+    length = text + _GAP
     if text < cell:
         angle, top, right = 0, font * 2, 0.0
     elif cell > _MIN_SLANTED_CELL and not narrow:
@@ -129,12 +134,12 @@ def _letters(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
-def _shorten(name: str) -> str:
+def _shorten(name: str, letters: int) -> str:
     """Leave out the middle of a long name; many class names differ only at their ends."""
     name = " ".join(name.split()) or "␣"
-    if _letters(name) <= _MAX_LABEL:
+    if _letters(name) <= letters:
         return name
-    while _letters(name) >= _MAX_LABEL:  # the ellipsis takes one letter
+    while _letters(name) >= letters:  # the ellipsis takes one letter
         middle = len(name) // 2
         name = name[:middle] + name[middle + 1 :]
     middle = (len(name) + 1) // 2

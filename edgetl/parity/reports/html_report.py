@@ -49,7 +49,9 @@ def as_html(result: CheckResult | AgainstResult) -> str:
         cards=check_cards(result) if isinstance(result, CheckResult) else _against_cards(result),
         stages=STAGES,
         cell=_stage_cell,
-        figures=lambda run: (*minor_figures(run), figures(run)[-1]),
+        figures=lambda run: zip(
+            ("99.9 %", "KL", "flips"), (*minor_figures(run), figures(run)[-1]), strict=True
+        ),
         percent=_percent,
     )
     return page + "\n"

@@ -14,6 +14,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from helpers.browser import wider_than_their_place
 from rich.console import Console
 
 from edgetl.cli.check_terminal import show
@@ -300,3 +301,12 @@ def test_a_notebook_shows_the_html_report(failed: CheckResult) -> None:
     shown = html.unescape(failed._repr_html_() or "")
     assert shown.startswith("<iframe sandbox srcdoc=")
     assert "Not the same answer everywhere" in shown and "&lt;b&gt;cat&lt;/b&gt;" in shown
+
+
+def test_on_a_phone_nothing_is_cut_or_scrolls_sideways(
+    failed: CheckResult, against: AgainstResult, tmp_path: Path
+) -> None:
+    for number, result in enumerate((failed, against)):
+        page = tmp_path / f"{number}.html"
+        page.write_text(as_html(result), encoding="utf-8")
+        assert wider_than_their_place(page, tmp_path, 390) == []

@@ -6,14 +6,13 @@ import base64
 import dataclasses
 import io
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
+from helpers.browser import in_chromium, wider_than_their_place
 from PIL import Image
 from scipy.special import softmax
 
@@ -235,7 +234,7 @@ def test_interpolated_weights_are_marked_on_no_curve(run, tmp_path, monkeypatch)
     text = page_of(run, dataclasses.replace(data, card=card)).words
     assert drawn["loss"]["chosen"] is drawn["accuracy"]["chosen"] is None
     assert (
-        "half-way between the starting ones and those of epoch 2" in text
+        "the mean of those at the start and those of epoch 2" in text
         and "dashed line marks" not in text
     )
 
@@ -371,6 +370,12 @@ def test_a_matrix_of_few_classes_has_a_drawing_for_narrow_screens(run, tmp_path,
         assert len([svg for svg in page.all("svg") if svg.get("role") == "img"]) == 1 + fits
 
 
+def test_six_classes_with_long_names_fit_a_phone(run, tmp_path):
+    labels = tuple(f"a long name of the class {number}" for number in range(6))
+    path = write_report(run, results(tmp_path, labels))
+    assert wider_than_their_place(path, tmp_path, 390) == []
+
+
 def test_a_folder_that_can_not_be_written_keeps_the_earlier_report(run, tmp_path, monkeypatch):
     data = results(tmp_path, ("cat", "dog"))
     before = write_report(run, data).read_bytes()
@@ -421,27 +426,11 @@ def test_few_photos_have_no_calibration_curve(run, tmp_path):
     assert "If less confident predictions are rejected" in calibration
 
 
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
-
-
 @pytest.mark.parametrize("labels", [ODD_LABELS, tuple(f"class {number}" for number in range(120))])
 def test_a_browser_opens_it_without_errors(run, tmp_path, labels):
     path = write_report(run, results(tmp_path, labels))
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here; .ci/run installs one")
-    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
-    options = [
-        "--disable-background-networking",
-        "--enable-logging=stderr",
-        "--v=0",
-        "--window-size=400,1200",
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ]
     shot = tmp_path / "shot.png"
-    command = [CHROMIUM, *flags.split(), *options, f"--screenshot={shot}", path.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = in_chromium(path, tmp_path, "--window-size=400,1200", f"--screenshot={shot}")
     assert "CONSOLE" not in done.stderr
     with Image.open(shot) as picture:
         assert len(picture.convert("RGB").getcolors(1 << 24)) > 100  # something was drawn

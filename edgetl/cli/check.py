@@ -55,7 +55,7 @@ class NothingCompared(click.ClickException):
 @click.option(
     "--precision",
     type=PRECISIONS,
-    help="Which of the bundle's models to check; what a lone file is.",
+    help="The bundle's model to check; of a lone file, its precision.",
 )
 @click.option(
     "--tolerance",
@@ -95,7 +95,7 @@ def command(
     compare.
 
     Runtimes: torchscript, torchscript-fresh, pt2, onnxruntime-cpu, onnxruntime-unoptimized, batch,
-    onnxruntime-cuda, onnxruntime-cuda-tf32 (shown, not judged), openvino, predictor.
+    onnxruntime-cuda, onnxruntime-cuda-tf32 (for information only), openvino, predictor.
 
     \b
     Example:

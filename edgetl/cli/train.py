@@ -93,7 +93,7 @@ def _click_option(name: str, option: Option, kind: type, default: Any) -> click.
     shown = str(default).lower() if kind is bool else str(default)
     if pair:
         shown = " ".join(f"{value:.4g}" for value in default)
-    text = f"{option.help}  [default: {shown}]"
+    text = f"{option.help}  [default: {shown}]" if shown else option.help
     if kind is bool:
         return click.Option([f"{flag(name)}/--no-{flag(name)[2:]}", name], default=None, help=text)
     value_type: Any = click.Choice(option.choices) if option.choices else kind
@@ -114,7 +114,7 @@ def _click_option(name: str, option: Option, kind: type, default: Any) -> click.
 @click.option(
     "--find-lr",
     is_flag=True,
-    help="Only try learning rates for such a run: writes lr.csv and lr.png.",
+    help="Only look for a learning rate: writes lr.csv and lr.png.",
 )
 @click.option(
     "--help-all",

@@ -76,7 +76,8 @@ def check(
     images             a folder of photos or one photo; None: the bundle's golden photos
     checkpoint         the trained run; None: the one that the bundle names
     runtime            one or several runtimes, each of which must run; none: all that can
-    precision          "fp32", "fp16" or "int8": which of the bundle's models; what a lone file is
+    precision          "fp32", "fp16" or "int8": the bundle's model to check; of a lone file,
+                       its precision
     tolerance          largest difference of a probability, 0..1; None: by precision, and no limit
                        with ``against``
     limit              compare only so many photos, evenly spread

@@ -190,6 +190,8 @@ def identify(file: IO[bytes], name: str) -> Image.Image:
             except (SyntaxError, IndexError, TypeError, struct.error):
                 continue  # the file is not of this plugin's format
     if heif.is_heif(prefix):
+        if file.seek(0, os.SEEK_END) > _MAX_STREAM_BYTES:  # the decoder reads all of it
+            raise ImageError(name, f"the file is longer than {_MAX_STREAM_BYTES >> 20} MiB")
         file.seek(0)
         return heif.open_heif(file.read(), name)
     raise ImageError(

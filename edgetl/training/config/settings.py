@@ -89,7 +89,7 @@ class TrainSettings:
     root: str = _option(
         "", "Data", "Folder that the paths in a list are relative to, if not its own."
     )
-    class_weights: bool = _option(False, "Data", "Weigh rare classes more in the loss.")
+    class_weights: bool = _option(False, "Data", "Give rare classes more weight in the loss.")
     balanced: bool = _option(False, "Data", "Sample the classes equally often.", needs=_LOOP)
 
     recipe: str = _option(
@@ -188,7 +188,7 @@ class TrainSettings:
     norm_statistics: bool = _option(
         False,
         "Recipe",
-        "Let batch norm measure its statistics anew; over several processes on GPUs only.",
+        "Update batch-norm statistics in training; with several processes, on GPUs only.",
         needs=_BODY,
     )
     clip: float = _option(

@@ -122,6 +122,15 @@ def test_a_download_that_was_cut_short_is_refused() -> None:
         read_image(whole[:-2000] + bytes(2000))
 
 
+def test_a_file_too_long_for_a_photo_is_not_read_into_memory(tmp_path: Path) -> None:
+    path = tmp_path / "long.heic"
+    path.write_bytes(FILE)
+    with path.open("r+b") as file:
+        file.truncate((1 << 30) + 1)  # a hole, which takes no space
+    with pytest.raises(ImageError, match="longer than 1024 MiB"):
+        read_image(path)
+
+
 def test_an_item_whose_type_is_not_text_is_refused() -> None:
     """pi-heif 1.4.0 would end the process."""
     tagged = heic(PICTURE, exif=turned(6))

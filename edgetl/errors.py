@@ -120,8 +120,8 @@ class MissingDependencyError(EdgetlError):
     """An optional package that this command needs. The hint is the install command."""
 
     def __init__(self, package: str, needed_for: str, extra: str) -> None:
-        extras = "the extra" if "," not in extra else "the extras"
-        message = f"{needed_for} needs {extras} {extra}; {package} is not installed."
+        extras = f"extra{'s' * (',' in extra)} {extra.replace(',', ' and ')}"
+        message = f"{needed_for} needs the {extras}; {package} is not installed."
         super().__init__(message, f'Install it with: pip install "edgetl[{extra}]"')
         self.args = (package, needed_for, extra)
         self.package = package

@@ -79,7 +79,8 @@ def test_info_formats_metrics_for_people(bundle_copy: Path) -> None:
     text = run("info", bundle_copy).stdout
     for line in (
         "accuracy     99.50% (97.2% to 99.9%) on 1,200 validation photos",
-        "metrics      macro F1 98.00%, loss 0.0224, epoch 12, half-way to it",
+        "metrics      macro F1 98.00%, loss 0.0224, weights of epoch 12, "
+        "averaged with the first ones",
         "int8         accuracy 99.00%, of fp32 99.50%, same label 98.50%, points lost 0.5, "
         "2 layers in float",
         "data         training photos 4,321, validation photos 1,200, fingerprint 0123456789ab",

@@ -85,7 +85,7 @@ def test_without_the_packages_the_error_says_what_to_install(result, monkeypatch
     monkeypatch.setattr(
         report_page, "find_spec", lambda name: None if name == package else found(name)
     )
-    with pytest.raises(MissingDependencyError, match=f"The HTML report needs {package}") as error:
+    with pytest.raises(MissingDependencyError, match=f"{package} is not installed") as error:
         as_html(result)
     assert error.value.hint == 'Install it with: pip install "edgetl[report]"'
     assert result._repr_html_() is None

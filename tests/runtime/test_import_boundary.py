@@ -156,7 +156,7 @@ def test_an_evaluation_works_without_them_but_for_its_html_report(
     assert json.loads((tmp_path / "test.json").read_text("utf-8"))["metrics"]["photos"] == 3
     done = run_edgetl(*arguments, "--html", str(tmp_path / "test.html"))
     assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr.startswith("Error: The HTML report needs jinja2")
+    assert done.stderr.startswith("Error: The HTML report needs the extra report")
     assert 'pip install "edgetl[report]"' in done.stderr
 
 

@@ -202,7 +202,7 @@ def test_it_needs_no_torch(old: Predictor, labelled: Path, tmp_path: Path) -> No
     assert run.returncode == 0 and "agreement 100.00%" in run.stdout, run.stderr
     assert (tmp_path / "a.json").exists() and (tmp_path / "a.xml").exists()
     run = check_without("rich", "rich.console")
-    assert run.returncode == 2 and "needs rich" in run.stderr and not run.stdout
+    assert run.returncode == 2 and "needs the extra train" in run.stderr and not run.stdout
 
 
 def test_the_agreement_over_no_photos_is_nan(old: Predictor, labelled: Path) -> None:

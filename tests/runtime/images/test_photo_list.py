@@ -205,5 +205,5 @@ def test_photos_come_from_a_folder_a_list_or_one_file(tmp_path):
 def test_parquet_needs_its_extra(tmp_path, monkeypatch):
     file = write(tmp_path, ".parquet")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingDependencyError, match="Reading Parquet needs pyarrow"):
+    with pytest.raises(MissingDependencyError, match="Reading Parquet needs the extra parquet"):
         read_photo_list(file)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgetl.cli.list_options import list_options
 from edgetl.cli.option_types import SomePath
 from edgetl.cli.printable import counted, printable
 from edgetl.cli.process import require_stdout
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from edgetl.data.audit import AuditResult, DataIssue
+    from edgetl.data.photo_source import PhotoSource
     from edgetl.data.split import SplitResult
 
 _SHOWN_FINDINGS = 5  # of one kind; --json has them all
@@ -51,10 +53,17 @@ def command() -> None:
 
 @command.command()
 @click.argument("data", type=SomePath())
+@list_options
 @_json_option
 @_threads_option
-def check(data: Path, json_file: Path | None, threads: int | None) -> None:
-    """Look for what would harm training on DATA; nothing is changed.
+def check(
+    data: Path,
+    columns: str | None,
+    root: Path | None,
+    json_file: Path | None,
+    threads: int | None,
+) -> None:
+    """Look for what would harm training on DATA, a folder or a list; nothing is changed.
 
     It finds unreadable, truncated and empty files, wrong suffixes, exact and near duplicates within
     and across train, val and the classes (within one class, also mirrored or rotated ones), tiny,
@@ -67,13 +76,14 @@ def check(data: Path, json_file: Path | None, threads: int | None) -> None:
     Example:
       edgetl data check DATA
       edgetl data check DATA --json findings.json
+      edgetl data check photos.csv --columns path=file,label=class
     """
     from edgetl.data.audit import audit_folder
 
     if json_file is None:
         require_stdout()
     with show_progress() as progress:
-        result = audit_folder(data, threads=threads, progress=progress)
+        result = audit_folder(_source(data, columns, root), threads=threads, progress=progress)
     _print_audit(result)
     _write_json(json_file, result.to_dict())
     if result.errors:
@@ -99,11 +109,14 @@ def check(data: Path, json_file: Path | None, threads: int | None) -> None:
     is_flag=True,
     help="Copy the files instead of making hard links (needed from one disk to another).",
 )
+@list_options
 @_json_option
 @_threads_option
 def split(
     source: Path,
     destination: Path,
+    columns: str | None,
+    root: Path | None,
     val_fraction: float,
     test_fraction: float | None,
     copy: bool,
@@ -112,7 +125,8 @@ def split(
 ) -> None:
     """Split SRC, a folder of class folders, into DST/train and DST/val, and DST/test if asked for.
 
-    SRC may be what the cats-and-dogs archive unpacks to. The split depends on the photos' contents,
+    SRC may also be what the cats-and-dogs archive unpacks to, or a list with columns path and
+    label, whose photos go into class folders. The split depends on the photos' contents,
     so that few photos move when others are added. Each class keeps the shares; duplicates and near
     duplicates stay in one part. Files that can't be read are listed and left out, which is not a
     failure. Hard links take no space, and survive the removal of SRC; but a photo edited in place
@@ -128,7 +142,7 @@ def split(
 
     with show_progress() as progress:
         result = split_folder(
-            source,
+            _source(source, columns, root),
             destination,
             val_fraction=val_fraction,
             test_fraction=test_fraction,
@@ -138,6 +152,12 @@ def split(
         )
     _print_split(result)
     _write_json(json_file, result.to_dict())
+
+
+def _source(path: Path, columns: str | None, root: Path | None) -> PhotoSource:
+    from edgetl.data.photo_source import PhotoSource
+
+    return PhotoSource(path, columns or "", str(root or ""))
 
 
 def _write_json(file: Path | None, values: dict[str, Any]) -> None:

@@ -1,9 +1,9 @@
-"""What is wrong with a data folder, found before it costs a training run. Nothing is changed."""
+"""What is wrong with a data folder or a list, found before training. Nothing is changed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,11 +18,15 @@ from edgetl.data.layout import (
     UNSPLIT,
     VAL,
     class_names,
-    data_parts,
     layout_warnings,
     name_error,
+    similar_names,
     too_few_classes,
 )
+from edgetl.data.photo_source import PhotoSource, too_few_labels
+from edgetl.errors import DataError
+from edgetl.runtime.images.photo_list import missing_files
+from edgetl.system.paths import name_below
 from edgetl.system.progress import Progress, no_progress
 
 TINY_SIDE = 32  # pixels; enlarged to a network's input, a shorter side is little but noise
@@ -76,40 +80,46 @@ class AuditResult:
 
 
 def audit_folder(
-    root: str | Path, *, threads: int | None = None, progress: Progress = no_progress
+    data: str | Path | PhotoSource,
+    *,
+    threads: int | None = None,
+    progress: Progress = no_progress,
 ) -> AuditResult:
-    """Read and decode every file below ``root``, a data folder in a layout that training takes.
+    """Read and decode every file of ``data``, a folder in a layout that training takes, or a list.
 
     threads  files read at a time (default: one for each core)
 
-    Raises DataError if ``root`` is not a folder, or has one of train/ and val/ without the other.
+    Raises DataError if ``data`` is neither, has one of train/ and val/ without the other, or is a
+    list that can't be read.
     """
-    root = Path(root).absolute()
-    parts = data_parts(root)
-    unsplit = UNSPLIT in parts
-    if not unsplit and (root / TEST).is_dir():
-        parts[TEST] = root / TEST  # not used in training, but its photos must not be in train/
-    files = list(walk_files(root, 1 if unsplit else 2))
-    inspections = list(inspect_all(files, threads=threads, progress=progress))
-
-    places = {item.path: _place(item.path, parts) for item in inspections}
+    source = data if isinstance(data, PhotoSource) else PhotoSource(Path(data))
+    found = _list_files(source) if source.is_list else _folder_files(source)
+    root, places = found.root, found.places
+    inspections = list(inspect_all(list(places), threads=threads, progress=progress))
+    if source.is_list:  # which says itself that they are photos, whatever their suffix
+        inspections = [replace(item, photo=True) for item in inspections]
     in_classes = [item for item in inspections if places[item.path][1]]
     usable = [item for item in in_classes if item.usable]
-    counts = {part: dict.fromkeys(class_names(folder), 0) for part, folder in parts.items()}
+    counts = {part: dict.fromkeys(names, 0) for part, names in found.classes.items()}
     for item in usable:
         part, name = places[item.path]
         if name in counts[part]:
             counts[part][name] += 1
     copies = by_content(in_classes)
+    unsplit = UNSPLIT in counts
     split_places = _split_places(in_classes, places) if unsplit else places
+    odd = similar_names({name for names in counts.values() for name in names})
+    if not source.is_list:
+        odd = layout_warnings(found.folders, [item.path for item in in_classes if item.photo])
     findings = [
-        *_class_findings(counts, parts),
+        *_class_findings(counts, found.too_few),
         *(_split_findings(split_places.values(), counts[UNSPLIT]) if unsplit else ()),
+        *(DataIssue("warning", "odd names" if source.is_list else "odd folders", m) for m in odd),
         *(
-            DataIssue("warning", "odd folders", message)
-            for message in layout_warnings(parts, [item.path for item in in_classes if item.photo])
+            finding
+            for item in in_classes
+            for finding in file_findings(item, root, found.lines.get(item.path))
         ),
-        *(finding for item in in_classes for finding in file_findings(item, root)),
         *(
             stray_photo(item, root)
             for item in inspections
@@ -122,7 +132,7 @@ def audit_folder(
         ((item.width, item.height) for item in usable), key=lambda size: size[0] * size[1]
     )
     return AuditResult(
-        root=root,
+        root=source.path.absolute(),
         files=len(inspections),
         counts=counts,
         rotated=sum(item.rotated for item in usable) / max(len(usable), 1),
@@ -131,14 +141,67 @@ def audit_folder(
     )
 
 
-def file_findings(item: Inspection, root: Path) -> Iterator[DataIssue]:
-    """What is wrong with one file by itself."""
+@dataclass(frozen=True)
+class _Files:
+    """The files to look at.
+
+    root     the folder that their names are relative to
+    classes  part → its classes
+    places   file → its part and class; class "" if it lies outside every class folder
+    folders  part → its folder, where there are folders
+    lines    file → its line in a list, of those that are not there
+    too_few  why these classes can't be trained on, or None
+    """
+
+    root: Path
+    classes: Mapping[str, Sequence[str]]
+    places: Mapping[Path, Place]
+    too_few: DataError | None
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    lines: Mapping[Path, int] = field(default_factory=dict)
+
+
+def _folder_files(source: PhotoSource) -> _Files:
+    root, parts = source.folder, source.folder_parts()
+    unsplit = UNSPLIT in parts
+    if not unsplit and (root / TEST).is_dir():
+        parts[TEST] = root / TEST  # not used in training, but its photos must not be in train/
+    places = {path: _place(path, parts) for path in walk_files(root, 1 if unsplit else 2)}
+    classes = {part: class_names(folder) for part, folder in parts.items()}
+    names = sorted({name for part in classes if part != TEST for name in classes[part]})
+    return _Files(root, classes, places, too_few_classes(next(iter(parts.values())), names), parts)
+
+
+def _list_files(source: PhotoSource) -> _Files:
+    parts = source.listed_parts()
+    places = {
+        photo.path: (part, str(photo.label)) for part, found in parts.items() for photo in found
+    }
+    classes = {part: sorted({str(photo.label) for photo in found}) for part, found in parts.items()}
+    names = sorted({name for part in classes if part != TEST for name in classes[part]})
+    missing = missing_files(photo for found in parts.values() for photo in found)
+    return _Files(
+        source.folder,
+        classes,
+        places,
+        too_few_labels(source.path, names),
+        lines={photo.path: photo.row for photo in missing},
+    )
+
+
+def file_findings(item: Inspection, root: Path, line: int | None = None) -> Iterator[DataIssue]:
+    """What is wrong with one file by itself.
+
+    line  where the list names it, if it is not there
+    """
 
     def issue(level: Level, kind: str, message: str) -> DataIssue:
-        return DataIssue(level, kind, message, (relative(item.path, root),))
+        return DataIssue(level, kind, message, (name_below(item.path, root),))
 
     size = f"{item.width}×{item.height} pixels"
-    if item.problem is not None and not item.photo:
+    if line is not None:
+        yield issue("error", "missing", f"no such file; line {line} of the list names it")
+    elif item.problem is not None and not item.photo:
         yield issue("warning", "not a photo", "not a photo; training ignores it")
     elif item.problem is not None:
         kind = "truncated" if "truncated" in item.problem.lower() else "unreadable"
@@ -164,12 +227,7 @@ def file_findings(item: Inspection, root: Path) -> Iterator[DataIssue]:
 def stray_photo(item: Inspection, root: Path) -> DataIssue:
     """The finding for a photo that belongs to no class."""
     message = "a photo outside every class folder; training ignores it"
-    return DataIssue("warning", "stray photo", message, (relative(item.path, root),))
-
-
-def relative(path: Path, root: Path) -> str:
-    """``path`` as findings name it."""
-    return path.relative_to(root).as_posix()
+    return DataIssue("warning", "stray photo", message, (name_below(item.path, root),))
 
 
 def _place(path: Path, parts: Mapping[str, Path]) -> Place:
@@ -197,11 +255,11 @@ def _split_places(
 
 
 def _class_findings(
-    counts: Mapping[str, Mapping[str, int]], parts: Mapping[str, Path]
+    counts: Mapping[str, Mapping[str, int]], too_few: DataError | None
 ) -> Iterator[DataIssue]:
     counts = {part: classes for part, classes in counts.items() if part != TEST}
     names = sorted({name for classes in counts.values() for name in classes})
-    errors = [*map(name_error, names), too_few_classes(next(iter(parts.values())), names)]
+    errors = [*map(name_error, names), too_few]
     for error in filter(None, errors):
         yield DataIssue("error", "classes", f"{error.message} {error.hint}")
     for part, classes in counts.items():
@@ -284,4 +342,4 @@ def _leak(items: Iterable[Inspection], places: Mapping[Path, Place], after: str 
 
 
 def _paths(items: Iterable[Inspection], root: Path) -> tuple[str, ...]:
-    return tuple(sorted(relative(item.path, root) for item in items))
+    return tuple(sorted(name_below(item.path, root) for item in items))

@@ -124,6 +124,16 @@ def find_labelled(source: PhotoSource) -> LabelledFiles:
     return found
 
 
+def too_few_labels(file: Path, labels: Sequence[str]) -> DataError | None:
+    """Why the labels of a list are not enough to train on, or None."""
+    if len(labels) >= 2:
+        return None
+    return DataError(
+        f"{file} has one label only, {labels[0]}; a classifier needs two or more.",
+        "Add photos of another class.",
+    )
+
+
 def require_photos(
     classes: Sequence[str], labels: Iterable[int], problem: str, hint: str | None = None
 ) -> None:
@@ -169,11 +179,8 @@ def _in_list(source: PhotoSource) -> LabelledFiles:
     if VAL in labels:
         _require_same_classes(source, labels[TRAIN], labels[VAL])
     classes = sorted(set().union(*labels.values()))
-    if len(classes) < 2:
-        raise DataError(
-            f"{source.path} has one label only, {classes[0]}; a classifier needs two or more.",
-            "Add photos of another class.",
-        )
+    if (error := too_few_labels(source.path, classes)) is not None:
+        raise error
     index = {name: label for label, name in enumerate(classes)}
     parts = {
         part: sorted(

@@ -1,4 +1,4 @@
-"""Split one folder of class folders into DST/train/<class>, DST/val/<class> and maybe DST/test."""
+"""Split class folders, or a list, into DST/train/<class>, DST/val/<class> and maybe DST/test."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgetl.data.audit import DataIssue, file_findings, relative, stray_photo
+from edgetl.data.audit import DataIssue, file_findings, stray_photo
 from edgetl.data.duplicates import by_content, find_near_duplicates
 from edgetl.data.group_split import share_warnings, validation_digests
-from edgetl.data.inspection import Inspection, file_state, inspect_all, walk_files
+from edgetl.data.inspection import Inspection, file_state, inspect_all
 from edgetl.data.layout import (
     DEFAULT_VAL_FRACTION,
     TEST,
@@ -23,19 +23,16 @@ from edgetl.data.layout import (
     UNSPLIT,
     VAL,
     check_fractions,
-    class_names,
     content_digest,
-    data_parts,
     layout_warnings,
-    name_error,
-    too_few_classes,
+    similar_names,
 )
+from edgetl.data.photo_source import PhotoSource
+from edgetl.data.split_source import SplitSource, find_files_to_split
 from edgetl.errors import DataError
-from edgetl.system.paths import is_there, real_path
+from edgetl.system.paths import is_there, name_below, real_path
 from edgetl.system.progress import Progress, no_progress
 from edgetl.system.temporary_folder import abandoned_folders, temporary_folder
-
-ARCHIVE_FOLDER = "PetImages"  # what the cats-and-dogs archive unpacks to, beside its licence
 
 _TRY_AGAIN = "Nothing was written; try again when no other program changes them."
 _UNFINISHED = "unfinished"  # in the name of the temporary folder
@@ -78,7 +75,7 @@ class SplitResult:
 
 
 def split_folder(
-    source: str | Path,
+    source: str | Path | PhotoSource,
     destination: str | Path,
     *,
     val_fraction: float = DEFAULT_VAL_FRACTION,
@@ -96,7 +93,7 @@ def split_folder(
     use are left out. ``destination`` appears complete or not at all, except for the instant between
     its parts if there already is an empty folder.
 
-    source        a folder of class folders, or what the cats-and-dogs archive unpacks to
+    source        a folder of class folders, what the cats-and-dogs archive unpacks to, or a list
     val_fraction  above 0 and below 1
     test_fraction  share of all photos for ``test/<class>``, taken from those that would be trained
                   on; with ``val_fraction`` below 1. None: no such part
@@ -108,37 +105,38 @@ def split_folder(
     written.
     """
     check_fractions(val_fraction, test_fraction)
-    source, destination = real_path(source), real_path(destination)
-    _prepare_destination(source, destination)
-    root, names = _find_classes(source)
-    files = list(walk_files(root, 1))
-    inspections = list(inspect_all(files, threads=threads, progress=progress))
-    kept = [item for item in inspections if item.usable and item.path.parent != root]
-    groups, static = _groups(kept, root)
+    source = source if isinstance(source, PhotoSource) else PhotoSource(Path(source))
+    destination = real_path(destination)
+    _prepare_destination(real_path(source.path), destination)
+    found = find_files_to_split(source)
+    inspections = list(inspect_all(found.files, threads=threads, progress=progress))
+    kept = [item for item in inspections if item.usable and item.path in found.labels]
+    groups, static = _groups(kept, found.labels)
     wanted = {VAL: val_fraction} | ({TEST: test_fraction} if test_fraction is not None else {})
-    part_of = _assign_parts(names, groups, root, wanted)
+    part_of = _assign_parts(found, groups, wanted)
     with _complete_or_absent(destination) as unfinished:
         for item in kept:
-            # With its subfolders, so that equal names don't collide.
-            _put(item, unfinished / part_of[item.digest] / item.path.relative_to(root), copy=copy)
-    placed = Counter((part_of[item.digest], _class_of(item, root)) for item in kept)
-    counts = {part: {name: placed[part, name] for name in names} for part in (TRAIN, *wanted)}
-    notes = (
-        *layout_warnings({UNSPLIT: root}, [item.path for item in kept]),
-        *_share_notes(counts, wanted),
-    )
+            _put(item, unfinished / part_of[item.digest] / found.places[item.path], copy=copy)
+    placed = Counter((part_of[item.digest], found.labels[item.path]) for item in kept)
+    counts = {
+        part: {name: placed[part, name] for name in found.classes} for part in (TRAIN, *wanted)
+    }
+    layout = layout_warnings({UNSPLIT: found.root}, [item.path for item in kept])
+    if source.is_list:
+        layout = similar_names(found.classes)
+    notes = (*layout, *_share_notes(counts, wanted))
     if static:
         notes += (
             f"{static:,} photos look much the same, as from a fixed camera: "
             "only those of the same bytes were kept together.",
         )
     return SplitResult(
-        root,
+        found.path,
         destination,
         counts=counts,
-        left_out=tuple(_left_out(inspections, root)),
+        left_out=tuple(_left_out(inspections, found)),
         groups=sum(len(group) > 1 for group in groups),
-        clashes=tuple(_clashes(kept, root)),
+        clashes=tuple(_clashes(kept, found)),
         notes=notes,
     )
 
@@ -167,32 +165,15 @@ def _prepare_destination(source: Path, destination: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _find_classes(source: Path) -> tuple[Path, list[str]]:
-    """(the folder of class folders, their names). Raises DataError for what can't be split."""
-    if set(data_parts(source)) != {UNSPLIT}:
-        raise DataError(
-            f"{source} is split already: it has train/ and val/.", "Train on it as it is."
-        )
-    root, names = source, class_names(source)
-    if names == [ARCHIVE_FOLDER]:
-        root, names = source / ARCHIVE_FOLDER, class_names(source / ARCHIVE_FOLDER)
-    for error in (too_few_classes(root, names), *map(name_error, names)):
-        if error is not None:
-            raise error
-    return root, names
-
-
-def _class_of(item: Inspection, root: Path) -> str:
-    return item.path.relative_to(root).parts[0]
-
-
-def _groups(kept: Sequence[Inspection], root: Path) -> tuple[list[list[Inspection]], int]:
+def _groups(
+    kept: Sequence[Inspection], labels: Mapping[Path, str]
+) -> tuple[list[list[Inspection]], int]:
     """(groups of photos that must stay together, number of photos in static scenes).
 
     Every photo is in exactly one group; those of static scenes only with their exact duplicates.
     """
     copies = by_content(kept)
-    found = find_near_duplicates(copies, lambda item: _class_of(item, root))
+    found = find_near_duplicates(copies, lambda item: labels[item.path])
     together = [group.digests for group in found if not group.static_scene]
     single = set(copies).difference(*together)
     groups = [
@@ -204,9 +185,8 @@ def _groups(kept: Sequence[Inspection], root: Path) -> tuple[list[list[Inspectio
 
 
 def _assign_parts(
-    names: Iterable[str],
+    found: SplitSource,
     groups: Sequence[list[Inspection]],
-    root: Path,
     wanted: Mapping[str, float],
 ) -> dict[str, str]:
     """Digest → part; ``wanted`` are the shares of all parts but "train".
@@ -217,21 +197,21 @@ def _assign_parts(
     left = 1.0
     for part, share in wanted.items():
         rest = [group for group in groups if part_of[group[0].digest] == TRAIN]
-        photos = ((item.digest, _class_of(item, root)) for group in rest for item in group)
+        photos = ((item.digest, found.labels[item.path]) for group in rest for item in group)
         together = [[*{item.digest: None for item in group}] for group in rest]
         part_of |= dict.fromkeys(validation_digests(photos, share / left, together), part)
         left -= share
-    groups_of: dict[str, list[list[Inspection]]] = {name: [] for name in names}
+    groups_of: dict[str, list[list[Inspection]]] = {name: [] for name in found.classes}
     for group in groups:
-        for name in {_class_of(item, root) for item in group}:
+        for name in {found.labels[item.path] for item in group}:
             groups_of[name].append(group)
     parts = (TRAIN, *wanted)
     for name, own in groups_of.items():
         if len(own) < len(parts):
-            raise _too_few_photos(name, own, root, parts)
+            raise _too_few_photos(name, own, found, parts)
         if {part_of[group[0].digest] for group in own} != {*parts}:
             raise DataError(
-                f"Class {name!r} in {root} can't be in {_joined(parts)}: "
+                f"Class {name!r} in {found.path} can't be in {_joined(parts)}: "
                 "its photos are in other classes, too, and copies must stay together.",
                 "Remove the copies that are in the wrong class: edgetl data check names them.",
             )
@@ -239,20 +219,22 @@ def _assign_parts(
 
 
 def _too_few_photos(
-    name: str, own: Sequence[list[Inspection]], root: Path, parts: Sequence[str]
+    name: str, own: Sequence[list[Inspection]], found: SplitSource, parts: Sequence[str]
 ) -> DataError:
     """The error for a class whose groups, ``own``, are fewer than the parts."""
-    distinct = {item.digest for group in own for item in group if _class_of(item, root) == name}
+    distinct = {i.digest for group in own for i in group if found.labels[i.path] == name}
     held = "no usable photo"
     hint = "Add photos of it, or remove its folder."
     if len(distinct) == 1:
         held = "only one distinct photo"
     elif len(distinct) > len(own):
         held = "only photos that look the same"
-        hint = "Add other photos of it, or train on the folder as it is."
+        hint = "Add other photos of it, or train on them without this split."
     elif distinct:
         held = f"only {len(distinct)} distinct photos"
-    return DataError(f"Class {name!r} has {held} in {root}: not enough for {_joined(parts)}.", hint)
+    return DataError(
+        f"Class {name!r} has {held} in {found.path}: not enough for {_joined(parts)}.", hint
+    )
 
 
 def _joined(parts: Sequence[str]) -> str:
@@ -270,19 +252,19 @@ def _share_notes(
         yield from share_warnings(purposes[part], share, counts[part], photos)
 
 
-def _left_out(inspections: Iterable[Inspection], root: Path) -> Iterator[DataIssue]:
+def _left_out(inspections: Iterable[Inspection], found: SplitSource) -> Iterator[DataIssue]:
     for item in inspections:
         if not item.usable:
-            yield from file_findings(item, root)
-        elif item.path.parent == root:
-            yield stray_photo(item, root)
+            yield from file_findings(item, found.root)
+        elif item.path not in found.labels:
+            yield stray_photo(item, found.root)
 
 
-def _clashes(kept: Sequence[Inspection], root: Path) -> Iterator[DataIssue]:
+def _clashes(kept: Sequence[Inspection], found: SplitSource) -> Iterator[DataIssue]:
     for copies in by_content(kept).values():
-        if len({_class_of(item, root) for item in copies}) > 1:
+        if len({found.labels[item.path] for item in copies}) > 1:
             message = "the same photo in several classes: one of them is wrong"
-            paths = tuple(relative(item.path, root) for item in copies)
+            paths = tuple(name_below(item.path, found.root) for item in copies)
             yield DataIssue("error", "several classes", message, paths)
 
 

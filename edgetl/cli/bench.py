@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgetl.cli.list_options import list_options
 from edgetl.cli.model_options import model_options, open_predictor
 from edgetl.cli.printable import json_text
 from edgetl.cli.process import require_stdout
@@ -24,8 +25,9 @@ _MAX_PHOTOS = 100
 @click.option(
     "--images",
     type=click.Path(exists=True),
-    help="Folder of photos to measure with. [default: the golden ones]",
+    help="Folder or list of photos to measure with. [default: the golden ones]",
 )
+@list_options
 @click.option(
     "--runs",
     type=click.IntRange(min=1),
@@ -37,7 +39,15 @@ _MAX_PHOTOS = 100
     "--json", "as_json", is_flag=True, help="Print JSON to standard output instead of text."
 )
 @model_options
-def command(model: str, images: str | None, runs: int, as_json: bool, **options: Any) -> None:
+def command(
+    model: str,
+    images: str | None,
+    columns: str | None,
+    root: Path | None,
+    runs: int,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Measure how fast MODEL is on this device.
 
     Times decode, resize, model and the whole; a fresh process; and several numbers of threads and
@@ -52,15 +62,19 @@ def command(model: str, images: str | None, runs: int, as_json: bool, **options:
 
     require_stdout()
     predictor = open_predictor(model, **options)
-    result = bench(predictor, _photos(predictor, images), runs=runs)
+    photos = _photos(predictor, images, columns, root)
+    result = bench(predictor, photos, runs=runs)
     click.echo(json_text(asdict(result)) if as_json else "\n".join(_lines(result)))
 
 
-def _photos(predictor: Predictor, images: str | None) -> list[Path]:
-    from edgetl.runtime.images.discovery import find_images
+def _photos(
+    predictor: Predictor, images: str | None, columns: str | None, root: Path | None
+) -> list[Path]:
+    from edgetl.runtime.images.photo_list import photos_in
 
     if images is not None:
-        photos = [Path(images)] if Path(images).is_file() else find_images(images)[:_MAX_PHOTOS]
+        found = photos_in(images, columns=columns, root=root)[:_MAX_PHOTOS]
+        photos = [photo.path for photo in found]
     else:
         bundle = predictor.bundle
         photos = [bundle.file(golden.file) for golden in bundle.golden] if bundle else []

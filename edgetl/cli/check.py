@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgetl.cli.list_options import list_options
 from edgetl.cli.option_types import PRECISIONS, Number, SomePath
 from edgetl.cli.progress_bar import show_progress
 from edgetl.cli.report_file import ReportFile, given_files, write_reports
@@ -38,8 +39,9 @@ class NothingCompared(click.ClickException):
     "--images",
     type=SomePath(),
     required=True,
-    help="Photos: a folder or a file.",
+    help="Photos: a folder, a list or a file.",
 )
+@list_options
 @click.option(
     "--checkpoint",
     type=SomePath(),

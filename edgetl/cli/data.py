@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from edgetl.data.audit import AuditResult, DataIssue
-    from edgetl.data.photo_source import PhotoSource
     from edgetl.data.split import SplitResult
 
 _SHOWN_FINDINGS = 5  # of one kind; --json has them all
@@ -79,11 +78,13 @@ def check(
       edgetl data check photos.csv --columns path=file,label=class
     """
     from edgetl.data.audit import audit_folder
+    from edgetl.data.photo_source import PhotoSource
 
     if json_file is None:
         require_stdout()
+    photos = PhotoSource.at(data, columns, root)
     with show_progress() as progress:
-        result = audit_folder(_source(data, columns, root), threads=threads, progress=progress)
+        result = audit_folder(photos, threads=threads, progress=progress)
     _print_audit(result)
     _write_json(json_file, result.to_dict())
     if result.errors:
@@ -138,11 +139,12 @@ def split(
       edgetl data split PetImages DATA --val-fraction 0.1 --copy
       edgetl data split PetImages DATA --test-fraction 0.1
     """
+    from edgetl.data.photo_source import PhotoSource
     from edgetl.data.split import split_folder
 
     with show_progress() as progress:
         result = split_folder(
-            _source(source, columns, root),
+            PhotoSource.at(source, columns, root),
             destination,
             val_fraction=val_fraction,
             test_fraction=test_fraction,
@@ -152,12 +154,6 @@ def split(
         )
     _print_split(result)
     _write_json(json_file, result.to_dict())
-
-
-def _source(path: Path, columns: str | None, root: Path | None) -> PhotoSource:
-    from edgetl.data.photo_source import PhotoSource
-
-    return PhotoSource(path, columns or "", str(root or ""))
 
 
 def _write_json(file: Path | None, values: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from edgetl.cli.list_options import list_options
 from edgetl.cli.option_types import PRECISIONS, Number, SomePath
 from edgetl.cli.printable import counted
 from edgetl.cli.progress_bar import show_progress
@@ -22,6 +23,7 @@ from edgetl.exporting.export_run import (
 )
 from edgetl.runtime.bundle.bundle_folder import DEFAULT_FORMATS, DEFAULT_PRECISION, FORMATS
 from edgetl.runtime.images.discovery import walk_images
+from edgetl.runtime.images.photo_list import is_photo_list
 from edgetl.system.shell import shell_word
 
 _MAX_CLASSES, _MAX_LAYERS = 10, 3  # shown; the manifest has all
@@ -31,8 +33,11 @@ def _number_or_folder(context: click.Context, option: click.Parameter, value: st
     if value.isdecimal():
         return int(value)
     # An empty name would be the current folder's.
-    if not value or not Path(value).is_dir() or next(walk_images(value), None) is None:
-        raise click.UsageError(f"--golden {value}: give a number, or a folder with photos in it.")
+    is_folder = value and Path(value).is_dir() and next(walk_images(value), None) is not None
+    if not (is_folder or is_photo_list(value)):
+        raise click.UsageError(
+            f"--golden {value}: give a number, or a folder with photos in it, or a list of them."
+        )
     return Path(value)
 
 
@@ -52,8 +57,8 @@ def _number_or_folder(context: click.Context, option: click.Parameter, value: st
     default=str(DEFAULT_GOLDEN),
     show_default=True,
     callback=_number_or_folder,
-    metavar="N|DIR",
-    help="Validation photos to include for the device's self-test: how many, or a folder; 0: none.",
+    metavar="N|PHOTOS",
+    help="Photos for the device's self-test: how many to validate on, or a folder or list of them.",
 )
 @click.option(
     "--opset",
@@ -88,15 +93,16 @@ def _number_or_folder(context: click.Context, option: click.Parameter, value: st
 @click.option(
     "--calibration-images",
     type=click.Path(exists=True, path_type=Path),
-    metavar="DIR",
+    metavar="PHOTOS",
     help="Take them from this folder or list.  [default: the photos that the run was trained on]",
 )
 @click.option(
     "--judge-images",
     type=click.Path(exists=True, path_type=Path),
-    metavar="DIR",
-    help="Judge a reduced precision on these photos, in class folders or a list, not on the run's.",
+    metavar="PHOTOS",
+    help="Judge a reduced precision on these class folders or this list, not on the run's photos.",
 )
+@list_options
 @click.option(
     "--max-accuracy-drop",
     type=Number(0, 100),
@@ -122,6 +128,8 @@ def command(
     calibration: int,
     calibration_images: Path | None,
     judge_images: Path | None,
+    columns: str | None,
+    root: Path | None,
     max_accuracy_drop: float,
     digests: bool,
 ) -> None:
@@ -150,6 +158,8 @@ def command(
                 calibration=calibration,
                 calibration_images=calibration_images,
                 judge_images=judge_images,
+                columns=columns,
+                root=root,
                 max_accuracy_drop=max_accuracy_drop,
                 digests=digests,
                 progress=progress,

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from edgetl.cli.list_options import list_options
 from edgetl.cli.option_types import SomePath
 from edgetl.cli.printable import counted, printable
 from edgetl.cli.progress_bar import show_progress
@@ -43,8 +44,10 @@ def _side(text: str) -> int | tuple[int, int]:
 @click.option(
     "--images",
     type=click.Path(exists=True, path_type=Path),
-    help="Photos in folders named like the labels, or a list, to measure the accuracy on.",
+    metavar="PHOTOS",
+    help="Photos in folders named like the labels, or a list of them, to measure the accuracy on.",
 )
+@list_options
 @click.option(
     "--resize",
     type=click.Choice(["shorter_side", "squash"]),
@@ -69,6 +72,8 @@ def command(
     labels: str,
     backbone: str | None,
     images: Path | None,
+    columns: str | None,
+    root: Path | None,
     overwrite: bool,
     **preprocessing: Any,
 ) -> None:
@@ -93,6 +98,8 @@ def command(
             out=out,
             backbone=backbone,
             images=images,
+            columns=columns,
+            root=root,
             overwrite=overwrite,
             progress=progress,
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgetl.cli.list_options import list_options
 from edgetl.cli.model_options import model_options, open_predictor
 from edgetl.cli.printable import counted, json_text, printable, width
 from edgetl.cli.process import require_stdout
@@ -17,6 +18,7 @@ from edgetl.cli.process import require_stdout
 if TYPE_CHECKING:
     from edgetl.errors import ImageError, PredictionError
     from edgetl.runtime.images.decode import Source
+    from edgetl.runtime.images.photo_list import ListedPhoto
     from edgetl.runtime.inference.prediction import Prediction
     from edgetl.runtime.inference.predictor import Predictor
     from edgetl.runtime.results.sharding import Shard
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     metavar="I/N",
     help="Take only the I-th of N parts of the photos.",
 )
+@list_options
 @model_options
 def command(
     model: str,
@@ -60,22 +63,26 @@ def command(
     as_json: bool,
     out: str | None,
     shard_text: str,
+    columns: str | None,
+    root: Path | None,
     **options: Any,
 ) -> None:
     """Classify PHOTOS with MODEL, a bundle folder or a lone model.onnx.
 
-    Folders are searched for photos, and - reads one photo from standard input. A photo that can't
-    be read is reported and the others are still classified; the exit code is then 1. A run with
-    --out that was stopped continues when the same command is given again. Photos that could not be
-    read for a reason that can pass, such as "permission denied", are then tried again; those that
-    are damaged are not. Where photos lie in folders named as labels, that file has the true label,
-    too, and the command ends with the accuracy.
+    Folders are searched for photos; lists (.csv, .tsv, .jsonl, .parquet with a column of paths, or
+    .txt with one in each line) are read; and - reads one photo from standard input. A photo that
+    can't be read is reported and the others are still classified; the exit code is then 1. A run
+    with --out that was stopped continues when the same command is given again. Photos that could
+    not be read for a reason that can pass, such as "permission denied", are then tried again; those
+    that are damaged are not. Where photos lie in folders named as labels, or a list has labels,
+    that file has the true label, too, and the command ends with the accuracy.
 
     \b
     Example:
       edgetl predict exported/pets photo.jpg --top 3
       edgetl predict exported/pets photos/ --json > answers.jsonl
       edgetl predict exported/pets photos/ --out answers.parquet --shard 2/8
+      edgetl predict exported/pets photos.csv --columns path=file
     """
     if out is not None and (top is not None or as_json):
         raise click.UsageError("--out writes every class to its file: leave out --top and --json.")
@@ -94,15 +101,16 @@ def command(
         raise click.UsageError(
             f"{model} is a photo. The model comes first: edgetl predict MODEL PHOTOS…"
         )
-    many = len(photos) > 1 or is_folder(Path(photos[0]))
+    arguments = _read_lists(photos, columns, root)
+    many = len(arguments) > 1 or is_folder(Path(photos[0]))
     if len(photos) > 1:
         _warn_of_empty_folders(photos)
     predictor = open_predictor(model, many=many, **options)
-    accuracy = _AccuracyByFolder(predictor.labels, photos)
+    accuracy = _AccuracyByFolder(predictor.labels, arguments)
     if out is None:
-        total, failed = _print_all(predictor, _sources(photos, shard), accuracy, top, as_json)
+        total, failed = _print_all(predictor, _sources(arguments, shard), accuracy, top, as_json)
     else:
-        total, failed = _write_all(predictor, photos, shard, accuracy, out)
+        total, failed = _write_all(predictor, arguments, shard, accuracy, out)
     if not total and shard.count == 1:
         raise click.UsageError(f"There is no photo in {', '.join(photos)}.")
     if failed:
@@ -122,7 +130,35 @@ def _warn_of_empty_folders(photos: tuple[str, ...]) -> None:
             click.echo(f"Warning: there is no photo in {printable(name)}.", err=True)
 
 
-def _sources(photos: Iterable[str], shard: Shard) -> Iterator[Source]:
+def _read_lists(
+    photos: Sequence[str], columns: str | None, root: Path | None
+) -> list[str | ListedPhoto]:
+    """The arguments, with the photos of each list in its place. Warns of missing files."""
+    from edgetl.errors import DataError
+    from edgetl.runtime.images.photo_list import (
+        is_photo_list,
+        read_photo_list,
+        refuse_list_options,
+        require_files,
+    )
+
+    arguments: list[str | ListedPhoto] = []
+    for name in photos:
+        if not is_photo_list(name):
+            arguments.append(name)
+            continue
+        listed = read_photo_list(name, columns=columns, root=root)
+        try:
+            require_files(name, listed)
+        except DataError as error:  # the others are still classified
+            click.echo(f"Warning: {error}", err=True)
+        arguments += listed
+    if not any(map(is_photo_list, photos)):
+        refuse_list_options(photos[0], columns, root)
+    return arguments
+
+
+def _sources(photos: Iterable[str | ListedPhoto], shard: Shard) -> Iterator[Source]:
     from edgetl.runtime.results.sharding import photos_of
 
     for photo in photos:
@@ -157,7 +193,7 @@ def _print_all(
 
 def _write_all(
     predictor: Predictor,
-    photos: tuple[str, ...],
+    photos: Sequence[str | ListedPhoto],
     shard: Shard,
     accuracy: _AccuracyByFolder,
     out: str,
@@ -213,22 +249,31 @@ def _modified(path: Path) -> float | None:
 
 
 class _AccuracyByFolder:
-    """Accuracy, if every photo is in a folder named like a label; see ``class_folder``."""
+    """Accuracy, if a list or a folder gives every photo a label; see ``true_label``."""
 
-    def __init__(self, labels: tuple[str, ...], arguments: Sequence[str]) -> None:
+    def __init__(self, labels: tuple[str, ...], arguments: Sequence[str | ListedPhoto]) -> None:
         from edgetl.runtime.images.discovery import is_folder
 
         self._labels, self._photos, self._correct = frozenset(labels), 0, 0
         self._known = "-" not in arguments
-        self._roots = [Path(name) for name in arguments if is_folder(Path(name))]
+        names = [argument for argument in arguments if isinstance(argument, str)]
+        self._roots = [Path(name) for name in names if is_folder(Path(name))]
+        self._given = {
+            argument.path: argument.label for argument in arguments if not isinstance(argument, str)
+        }
+        self._by = (
+            "the labels of the list as true ones"
+            if any(self._given.values())
+            else "folder names as true labels"
+        )
 
     def add(self, result: Prediction | ImageError | PredictionError) -> str | None:
-        """Count a photo that was classified; returns its label by its folder, None without one."""
-        from edgetl.runtime.images.discovery import class_folder
+        """Count a photo that was classified; returns its true label, None without one."""
+        from edgetl.runtime.images.photo_list import true_label
 
         photo = Path(result.source)
         root = next((root for root in self._roots if photo.is_relative_to(root)), photo.parent)
-        truth = class_folder(photo, root, self._labels)
+        truth = true_label(photo, self._given.get(photo), root, self._labels)
         if not isinstance(result, Exception):
             self._known = self._known and truth is not None
             self._photos += 1
@@ -240,9 +285,7 @@ class _AccuracyByFolder:
         if self._known and self._photos:
             share = f"{100 * self._correct / self._photos:.2f} %"
             counts = f"{self._correct:,} of {self._photos:,}"
-            click.echo(
-                f"Accuracy {share} ({counts}), taking folder names as true labels{which}", err=True
-            )
+            click.echo(f"Accuracy {share} ({counts}), taking {self._by}{which}", err=True)
 
 
 def _show_json(result: Prediction | ImageError | PredictionError, top: int | None) -> None:

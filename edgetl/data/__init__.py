@@ -1,6 +1,7 @@
-"""Folders of labelled photos, without torch.
+"""Labelled photos, without torch.
 
-``layout`` finds parts and classes, ``image_folder`` reads them for training. ``inspection`` decodes
-every file, ``fingerprints`` and ``duplicates`` find copies; ``audit`` reports what is wrong, and
-``split`` makes train/ and val/ with the help of ``group_split``.
+``photo_source`` finds them in a folder, whose parts and classes ``layout`` knows, or in a list;
+``image_folder`` reads them for training. ``inspection`` decodes every file, ``fingerprints`` and
+``duplicates`` find copies; ``audit`` reports what is wrong. ``group_split`` chooses what to
+validate on, and ``split`` makes folders of it.
 """

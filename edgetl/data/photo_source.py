@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from edgetl.runtime.images.discovery import find_images
 from edgetl.runtime.images.photo_list import (
     ListedPhoto,
     is_photo_list,
+    photos_folder,
+    photos_in,
     read_photo_list,
     refuse_list_options,
     require_files,
@@ -40,13 +43,25 @@ class PhotoSource:
     """A folder, or a list and the options that say how to read it.
 
     path     the folder, or the list
-    columns  of a list: "path=…,label=…,split=…" where its columns have other names
+    columns  of a list: "path=…,label=…,split=…", or a mapping, where its columns have other names
     root     of a list: the folder that its paths are relative to; "" for its own folder
     """
 
     path: Path
-    columns: str = ""
+    columns: str | Mapping[str, str] = ""
     root: str = ""
+
+    @classmethod
+    def at(
+        cls,
+        place: str | os.PathLike[str],
+        columns: str | Mapping[str, str] | None = None,
+        root: str | os.PathLike[str] | None = None,
+    ) -> PhotoSource:
+        """What the arguments of a function or a command describe, with absolute paths."""
+        return cls(
+            Path(place).absolute(), columns or "", str(Path(root).absolute()) if root else ""
+        )
 
     @property
     def is_list(self) -> bool:
@@ -56,13 +71,16 @@ class PhotoSource:
     @property
     def folder(self) -> Path:
         """The folder that the photos' names are relative to, absolute."""
-        inner = (self.root or self.path.parent) if self.is_list else self.path
-        return Path(inner).absolute()
+        return photos_folder(self.path, self.root).absolute()
 
     @property
     def is_split(self) -> bool:
         """Whether it says what to validate on. Raises DataError if it can't be read."""
         return VAL in (self.listed_parts() if self.is_list else self.folder_parts())
+
+    def photos(self) -> list[ListedPhoto]:
+        """All photos, or the single one: see ``photos_in``."""
+        return photos_in(self.path, columns=self.columns, root=self.root)
 
     def folder_parts(self) -> dict[str, Path]:
         """``data_parts`` of a folder. Raises DataError, also for options that need a list."""

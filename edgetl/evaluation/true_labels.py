@@ -73,12 +73,18 @@ def find_labelled_photos(
     return LabelledPhotos(base, tuple(photos), dict(unlabelled))
 
 
-def labelled_samples(images: str | os.PathLike[str], labels: Sequence[str]) -> tuple[Sample, ...]:
+def labelled_samples(
+    images: str | os.PathLike[str],
+    labels: Sequence[str],
+    columns: str | Mapping[str, str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+) -> tuple[Sample, ...]:
     """All photos of a folder or list as samples whose labels are indices into ``labels``.
 
     Raises DataError as ``find_labelled_photos`` does, and for photos with another label.
     """
-    found = find_labelled_photos(Path(images).absolute(), labels)
+    place, root = Path(images).absolute(), Path(root).absolute() if root else None
+    found = find_labelled_photos(place, labels, columns=columns, root=root)
     if found.unlabelled:
         raise DataError(
             f"{images} holds photos with other labels than the network's: "

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgetl.data.photo_source import PhotoSource
 from edgetl.errors import ExportError
 from edgetl.exporting.export_result import MIN_AGREEMENT, ExportResult
 from edgetl.exporting.photo_selection import (
@@ -23,8 +24,7 @@ from edgetl.runtime.bundle.bundle_folder import (
     FORMATS,
     ONNX_FILES,
 )
-from edgetl.runtime.images.discovery import find_images
-from edgetl.runtime.images.photo_list import photos_in
+from edgetl.runtime.images.photo_list import is_photo_list, refuse_list_options
 from edgetl.system.missing_package import explain_missing_packages
 from edgetl.system.paths import require_current_folder
 from edgetl.system.progress import Progress, progress_callback
@@ -70,6 +70,8 @@ def export(
     judge_images: str | os.PathLike[str] | None = None,
     max_accuracy_drop: float = DEFAULT_MAX_DROP,
     digests: bool = True,
+    columns: str | Mapping[str, str] | None = None,
+    root: str | os.PathLike[str] | None = None,
     progress: Progress | bool | None = None,
 ) -> ExportResult:
     """Write the model trained in ``run`` as a bundle; an earlier bundle in ``out`` is replaced.
@@ -80,7 +82,7 @@ def export(
     run                run folder, or a ``.safetensors`` checkpoint
     out                folder to write the bundle to
     golden             number of validation photos to include for the device's self-test (0: none),
-                       or a folder of photos to include
+                       or a folder or list of photos to include
     opset              ONNX opset version; None: the lowest that the network's operators allow
     format             one or several of ``onnx``, ``torchscript`` and ``pt2`` (a torch.export
                        program); by default the first two
@@ -93,6 +95,8 @@ def export(
     max_accuracy_drop  percentage points of validation accuracy that a reduced precision may lose
     digests            list short digests of the training photos, by which ``evaluate`` recognises
                        photos that were trained on
+    columns, root      of these lists: their columns, such as ``{"path": "file"}``, where they have
+                       other names, and the folder that their paths are relative to
     progress           called with the step, how much of it is done, and of how much; True shows a
                        bar
 
@@ -106,6 +110,11 @@ def export(
     precisions = (precision,) if isinstance(precision, str) else tuple(precision)
     _check_arguments(golden, formats, precisions, calibration, max_accuracy_drop)
     require_current_folder(ExportError)
+    own_golden, own_calibration, own_judge = _own_photos(
+        (None if isinstance(golden, int) else golden, calibration_images, judge_images),
+        columns,
+        root,
+    )
     progress = progress_callback(progress)
     progress("Loading PyTorch", 0, 0)
     from edgetl.exporting.bundle_writer import export_bundle
@@ -130,14 +139,14 @@ def export(
         data = run_data(trained.settings, trained.card, "reduced precisions", _FP32_ALONE)
     if isinstance(golden, int):
         golden_files = golden_photos(data, golden) if data else []
-    else:
-        golden_files, left_out = _golden_folder(Path(golden))
+    elif own_golden is not None:
+        golden_files, left_out = _golden_photos(own_golden)
         warnings += left_out
     precision_settings = None
     if reduces:
         precision_settings = PrecisionSettings(
-            calibration=_calibration_photos(calibration_images, data, calibration),
-            validation=_judge_photos(judge_images, data, trained.card, warnings),
+            calibration=_calibration_photos(own_calibration, data, calibration),
+            validation=_judge_photos(own_judge, data, trained.card, warnings),
             max_accuracy_drop=max_accuracy_drop,
         )
 
@@ -196,35 +205,53 @@ def _check_arguments(
         raise ValueError(f"max_accuracy_drop is {max_accuracy_drop}; it must be at most 100")
 
 
-def _golden_folder(folder: Path) -> tuple[list[Path], list[str]]:
-    """The photos in ``folder`` that can be read, and a warning for each other one."""
-    found = {path: why_unreadable(path) for path in find_images(folder)}
+def _own_photos(
+    places: Iterable[str | os.PathLike[str] | None],
+    columns: str | Mapping[str, str] | None,
+    root: str | os.PathLike[str] | None,
+) -> list[PhotoSource | None]:
+    """Where named photos are. ``columns`` and ``root`` are for the lists among folders."""
+    places = list(places)
+    is_list = [place is not None and is_photo_list(place) for place in places]
+    if not any(is_list):
+        refuse_list_options("what was given", columns, root)
+    return [
+        place if place is None else PhotoSource.at(place, *((columns, root) if listed else ()))
+        for place, listed in zip(places, is_list, strict=True)
+    ]
+
+
+def _golden_photos(source: PhotoSource) -> tuple[list[Path], list[str]]:
+    """The photos of a folder or list that can be read, and a warning for each other one."""
+    found = {photo.path: why_unreadable(photo.path) for photo in source.photos()}
     photos = [path for path, reason in found.items() if reason is None]
     warnings = [f"{path} is left out: {reason}." for path, reason in found.items() if reason]
     if not photos:
         problem = "can be read:" if found else "was found."
-        raise ExportError("\n".join([f"No photo in {folder} {problem}", *warnings]), OTHER_GOLDEN)
+        raise ExportError(
+            "\n".join([f"No photo in {source.path} {problem}", *warnings]), OTHER_GOLDEN
+        )
     return photos, warnings
 
 
 def _calibration_photos(
-    images: str | os.PathLike[str] | None, data: ImageFolders | None, count: int
+    source: PhotoSource | None, data: ImageFolders | None, count: int
 ) -> Sequence[Path]:
-    if images is not None:
-        return calibration_photos([photo.path for photo in photos_in(Path(images))], count)
+    if source is not None:
+        return calibration_photos([photo.path for photo in source.photos()], count)
     return calibration_photos([sample.path for sample in data.train], count) if data else ()
 
 
 def _judge_photos(
-    images: str | os.PathLike[str] | None,
+    source: PhotoSource | None,
     data: ImageFolders | None,
     card: ModelCard,
     warnings: list[str],
 ) -> Sequence[tuple[Path, int]]:
-    if images is not None:
+    if source is not None:
         from edgetl.evaluation.true_labels import labelled_samples
 
-        samples = labelled_samples(images, card.labels)
+        samples = labelled_samples(source.path, card.labels, source.columns, source.root)
     else:
         assert data is not None
         samples = data.val

@@ -33,13 +33,13 @@ def run_data(settings: Mapping[str, Any], card: ModelCard, purpose: str, hint: s
     from edgetl.data.photo_source import PhotoSource
     from edgetl.evaluation.true_labels import labelled_samples
 
+    options = settings.get("columns"), settings.get("root")
     try:
         if images := settings.get("images"):  # of an imported network: all there is
-            val = labelled_samples(images, card.labels)
-            return ImageFolders(Path(images), card.labels, (), val, (), "")
-        source = PhotoSource(
-            Path(settings["data"]), settings.get("columns", ""), settings.get("root", "")
-        )
+            val = labelled_samples(images, card.labels, *options)
+            root = PhotoSource.at(images, *options).folder
+            return ImageFolders(root, card.labels, (), val, (), "")
+        source = PhotoSource.at(settings["data"], *options)
         data = scan(source, val_fraction=settings["val_fraction"])
     except KeyError as error:
         raise ExportError(

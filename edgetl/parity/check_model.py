@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
@@ -29,6 +29,8 @@ def check(
     precision: str | None = None,
     tolerance: float | None = None,
     limit: int | None = None,
+    columns: str | Mapping[str, str] | None = None,
+    root: str | Path | None = None,
     against: None = None,
     max_accuracy_drop: None = None,
     progress: Progress | bool | None = None,
@@ -43,6 +45,8 @@ def check(
     precision: str | None = None,
     tolerance: float | None = None,
     limit: int | None = None,
+    columns: str | Mapping[str, str] | None = None,
+    root: str | Path | None = None,
     against: str | Path,
     max_accuracy_drop: float | None = None,
     progress: Progress | bool | None = None,
@@ -59,6 +63,8 @@ def check(
     precision: str | None = None,
     tolerance: float | None = None,
     limit: int | None = None,
+    columns: str | Mapping[str, str] | None = None,
+    root: str | Path | None = None,
     against: str | Path | None = None,
     max_accuracy_drop: float | None = None,
     progress: Progress | bool | None = None,
@@ -73,7 +79,7 @@ def check(
     (True, [])
 
     model              a bundle folder or a lone .onnx file
-    images             a folder of photos or one photo; None: the bundle's golden photos
+    images             a folder or a list of photos, or one photo; None: the bundle's golden photos
     checkpoint         the trained run; None: the one that the bundle names
     runtime            one or several runtimes, each of which must run; none: all that can
     precision          "fp32", "fp16" or "int8": the bundle's model to check; of a lone file,
@@ -81,9 +87,11 @@ def check(
     tolerance          largest difference of a probability, 0..1; None: by precision, and no limit
                        with ``against``
     limit              compare only so many photos, evenly spread
+    columns, root      of a list: its columns, such as ``{"path": "file"}``, where they have other
+                       names, and the folder that its paths are relative to
     against            a bundle or .onnx file to compare with; excludes checkpoint and runtime
     max_accuracy_drop  with ``against``: percentage points of accuracy that ``model`` may lose, on
-                       photos in folders that are named like a label; None: no limit
+                       photos that a list or a folder's name gives a label; None: no limit
     progress           called with the step, how many photos are done, and of how many; True shows
                        a bar
 
@@ -103,21 +111,27 @@ def check(
     require_current_folder(ParityError)
     from edgetl.parity.check_photos import find_photos
 
-    root = model = Path(model)
+    folder = model = Path(model)
     progress = progress_callback(progress)
     try:
-        root, photos = _golden_photos(model) if images is None else find_photos(images)
+        if images is None:
+            folder, photos = _golden_photos(model)
+        else:
+            folder, photos = find_photos(images, columns=columns, root=root)
         if limit is not None and limit < len(photos):
             photos = [photos[i * len(photos) // limit] for i in range(limit)]
         if against is not None:
             from edgetl.parity.comparison.bundle_comparison import compare_bundles
+            from edgetl.runtime.images.photo_list import photos_in
             from edgetl.runtime.inference.predictor import Predictor
 
+            listed = photos_in(images, columns=columns, root=root) if images is not None else ()
             return compare_bundles(
                 Predictor(model, precision=precision if model.is_dir() else None),
                 Predictor(against),
                 photos,
-                root,
+                folder,
+                given_labels={photo.path: photo.label for photo in listed if photo.label},
                 max_accuracy_drop=max_accuracy_drop,
                 tolerance=tolerance,
                 progress=progress,
@@ -130,15 +144,15 @@ def check(
             model, trained.network, trained.card, precision=precision, threads=threads_each()
         )
         return compare_runtimes(
-            subject, photos, root, runtimes=runtimes, tolerance=tolerance, progress=progress
+            subject, photos, folder, runtimes=runtimes, tolerance=tolerance, progress=progress
         )
     except NoSuchModelError:
         raise
     except BundleError as error:
         damage = (Finding("bundle", False, error_text(error)),)
         if against is not None:
-            return AgainstResult(new=str(model), old=str(against), root=root, gates=damage)
-        return CheckResult(bundle=str(model), root=root, findings=damage)
+            return AgainstResult(new=str(model), old=str(against), root=folder, gates=damage)
+        return CheckResult(bundle=str(model), root=folder, findings=damage)
 
 
 def _golden_photos(model: Path) -> tuple[Path, list[Path]]:

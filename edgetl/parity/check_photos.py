@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +13,10 @@ from PIL import Image
 
 from edgetl.errors import ImageError, ParityError
 from edgetl.runtime.images.decode import read_image
-from edgetl.runtime.images.discovery import find_images
+from edgetl.runtime.images.photo_list import photos_folder, photos_in
 from edgetl.runtime.images.resize import refuse_extreme_shape
 from edgetl.runtime.images.spec import PreprocessSpec
+from edgetl.system.paths import name_below
 
 CHUNK_PHOTOS = 16
 CHUNK_PIXELS = 16_000_000  # 48 MB of decoded photos at a time, whatever their number
@@ -44,21 +45,23 @@ class Unreadable:
     reason: str
 
 
-def find_photos(images: str | Path) -> tuple[Path, list[Path]]:
-    """(root, photos) of a folder, or of a single file.
+def find_photos(
+    images: str | Path,
+    *,
+    columns: str | Mapping[str, str] | None = None,
+    root: str | Path | None = None,
+) -> tuple[Path, list[Path]]:
+    """(root, photos) of a folder, of a list, or of a single file.
 
-    Raises ParityError if there is none, DataError if the folder can't be read.
+    Raises ParityError if there is none, DataError if the folder or list can't be read.
     """
-    images = Path(images)
-    if images.is_file():
-        return images.parent, [images]
-    found = find_images(images)
+    found = [photo.path for photo in photos_in(images, columns=columns, root=root)]
     if not found:
         raise ParityError(
             f"{images}: it holds no photos, so there is nothing to compare.",
             "Name a folder that holds some.",
         )
-    return images, found
+    return photos_folder(images, root), found
 
 
 def read_chunks(
@@ -71,7 +74,7 @@ def read_chunks(
     chunk: list[Photo | Unreadable] = []
     pixels = 0
     for path in paths:
-        photo = _read(path, path.relative_to(root).as_posix(), spec)
+        photo = _read(path, name_below(path, root), spec)
         size = photo.image.width * photo.image.height if isinstance(photo, Photo) else 0
         if chunk and (len(chunk) == CHUNK_PHOTOS or pixels + size > CHUNK_PIXELS):
             yield chunk

@@ -162,3 +162,18 @@ def test_other_commands_name_import(program: Path, tmp_path: Path) -> None:
     for path in (program, weights):
         done = edgetl("export", path, "-o", tmp_path / "bundle")
         assert done.exit_code == 1 and f"edgetl import {path}" in done.output
+
+
+def test_the_accuracy_is_measured_on_a_list_and_the_export_finds_its_photos(
+    program: Path, photos: Path, tmp_path: Path
+) -> None:
+    rows = [{"file": path.name, "kind": "ash"} for path in sorted((photos / "ash").iterdir())]
+    (tmp_path / "photos.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    listed = ["--images", tmp_path / "photos.jsonl", "--columns", "label=kind"]
+    options = ["-o", tmp_path / "run", "--labels", ",".join(LABELS), *SPEC]
+    done = edgetl("import", program, *options, *listed, "--root", photos / "ash")
+    assert done.exit_code == 0, done.output
+    assert "on 4 photos" in done.output
+    done = edgetl("export", tmp_path / "run", "-o", tmp_path / "bundle", "--format", "onnx")
+    assert done.exit_code == 0, done.output
+    assert len(Predictor(tmp_path / "bundle").bundle.golden) == 4

@@ -41,3 +41,19 @@ def test_a_list_says_the_labels_itself(tmp_path: Path, write_photos):
 def test_a_folder_without_photos_is_an_error(tmp_path: Path):
     with pytest.raises(DataError, match="There is no photo"):
         labelled_samples(tmp_path, ("ash",))
+
+
+def test_a_list_gives_labels_and_one_without_labels_leaves_them_to_the_folders(
+    tmp_path: Path, write_photos
+):
+    write_photos(tmp_path, {"ash": 2, "brick": 1})
+    (tmp_path / "photos.csv").write_text("path,label\nash/001.png,oak\nbrick/000.png,ash\n")
+    found = labelled_samples(tmp_path / "photos.csv", ("ash", "brick", "oak"))
+    assert [(sample.path.parent.name, sample.label) for sample in found] == [
+        ("ash", 2),
+        ("brick", 0),
+    ]
+    (tmp_path / "photos.txt").write_text("brick/000.png\nash/000.png")
+    found = labelled_samples(tmp_path / "photos.txt", ("ash", "brick"))
+    assert [sample.label for sample in found] == [1, 0]
+    assert [sample.label for sample in labelled_samples(found[0].path, ("ash", "brick"))] == [1]

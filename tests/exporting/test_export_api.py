@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import torch
 
 from edgetl.data.image_folder import Sample
 from edgetl.data.photo_digests import pack
-from edgetl.errors import CheckpointError, ExportError
+from edgetl.errors import CheckpointError, DataError, ExportError
 from edgetl.evaluation.evaluation_run import evaluate
 from edgetl.exporting.export_run import export
 from edgetl.runtime.bundle.bundle_folder import TRAINING_PHOTOS, Bundle
@@ -170,3 +171,24 @@ def test_importing_it_does_not_import_torch() -> None:
     code = "import sys, edgetl.exporting.export_run; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr
+
+
+def test_lists_name_the_photos_of_an_export(run: Path, class_folder: Path, tmp_path: Path) -> None:
+    photos = sorted(class_folder.rglob("*.jpg"))
+    rows = [{"file": str(path), "class": path.parent.name} for path in photos[::3]]
+    (tmp_path / "photos.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "golden.txt").write_text(f"{photos[0].name}\n{photos[1].name}")
+    with pytest.raises(DataError, match="--root: no effect"):
+        export(run, tmp_path / "bundle", golden=0, root=class_folder)
+    result = export(
+        run,
+        tmp_path / "bundle",
+        golden=tmp_path / "golden.txt",
+        format="onnx",
+        precision=("fp32", "fp16"),
+        judge_images=tmp_path / "photos.jsonl",
+        max_accuracy_drop=100,
+        root=photos[0].parent,
+    )
+    assert result.golden == 2
+    assert result.precisions["fp16"].photos == len(rows)

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from edgetl.errors import ImageError, ParityError, PredictionError
 from edgetl.parity.comparison.distances import kl_divergence
 from edgetl.parity.results import Accuracy, AgainstResult, ClassAccuracy, Disagreement, Finding
-from edgetl.runtime.images.discovery import class_folder
+from edgetl.runtime.images.photo_list import true_label
 from edgetl.runtime.inference.prediction import Prediction
 from edgetl.runtime.inference.predictor import Predictor
+from edgetl.system.paths import name_below
 from edgetl.system.progress import Progress, no_progress, track
 
 Answer = Prediction | ImageError | PredictionError
@@ -31,6 +33,7 @@ def compare_bundles(
     photos: Sequence[Path],
     root: Path,
     *,
+    given_labels: Mapping[Path, str] = MappingProxyType({}),
     max_accuracy_drop: float | None = None,
     tolerance: float | None = None,
     progress: Progress = no_progress,
@@ -39,6 +42,7 @@ def compare_bundles(
 
     root               folder that the photos' names are relative to; a photo in a folder that is
                        named like a label has that label
+    given_labels       labels of photos, in place of those of the folders
     max_accuracy_drop  percentage points of accuracy that ``new`` may lose; None: no limit
     tolerance          largest difference of a probability, 0..1; None: no limit
     progress           called after each photo
@@ -55,14 +59,14 @@ def compare_bundles(
             "Leave out --tolerance.",
         )
     labels = {*new.labels, *old.labels}
-    truths = [class_folder(path, root, labels) for path in photos]
+    truths = [true_label(path, given_labels.get(path), root, labels) for path in photos]
     if max_accuracy_drop is not None and not any(truths):
         raise _no_truth()
     pairs = _AnswerPairs(same_labels)
     answers = zip(photos, truths, new.batch(photos), old.batch(photos), strict=True)
     tracked = track(answers, len(photos), "Comparing photos", progress)
     for path, truth, new_answer, old_answer in tracked:
-        pairs.add(path.relative_to(root).as_posix(), truth, new_answer, old_answer)
+        pairs.add(name_below(path, root), truth, new_answer, old_answer)
     gates = [pairs.photo_gate()]
     accuracy, largest = pairs.accuracy(), max(pairs.distances, default=None)
     if pairs.photos == 0 and gates[0].passed:

@@ -7,15 +7,15 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgetl.errors import DataError, MissingDependencyError
-from edgetl.runtime.images.discovery import find_images
-from edgetl.system.paths import is_there
+from edgetl.runtime.images.discovery import class_folder, find_images
+from edgetl.system.paths import is_there, name_below
 
 PATH, LABEL, SPLIT = "path", "label", "split"
 GUESSED_COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -41,25 +41,27 @@ class ListedPhoto:
     """One row of a list.
 
     path   absolute, or relative to the current folder if the list is
+    name   the path as the list writes it; in a folder, below that
     label  the class, or None without one
     split  the part that it is in, as written, or None without one
     row    its line in the file, from 1; of a Parquet file its row
     """
 
     path: Path
+    name: str
     label: str | None
     split: str | None
     row: int
 
 
-def is_photo_list(path: str | Path) -> bool:
+def is_photo_list(path: str | os.PathLike[str]) -> bool:
     """Whether ``path`` is a file that is read as a list, by its suffix."""
     path = Path(path)
     return path.suffix.lower() in _SUFFIXES and path.is_file()
 
 
 def refuse_list_options(
-    place: str | Path, columns: str | Mapping[str, str] | None, root: str | Path | None
+    place: str | Path, columns: str | Mapping[str, str] | None, root: str | os.PathLike[str] | None
 ) -> None:
     """Raise DataError for ``columns`` or ``root`` beside ``place``, which is no list."""
     for option, value in (("--columns", columns), ("--root", root)):
@@ -71,12 +73,12 @@ def photos_in(
     place: str | Path,
     *,
     columns: str | Mapping[str, str] | None = None,
-    root: str | Path | None = None,
+    root: str | os.PathLike[str] | None = None,
 ) -> list[ListedPhoto]:
     """The photos of a folder, of a list, or a single photo.
 
     Those of folders have no label here, since that depends on what the labels are: see
-    ``class_folder``. Raises DataError for a folder or list that can't be read, and for files of a
+    ``true_label``. Raises DataError for a folder or list that can't be read, and for files of a
     list that are not there.
     """
     if is_photo_list(place):
@@ -86,14 +88,34 @@ def photos_in(
     refuse_list_options(place, columns, root)
     place = Path(place)
     found = [place] if place.is_file() else find_images(place)
-    return [ListedPhoto(path, None, None, row) for row, path in enumerate(found, 1)]
+    folder = place.parent if place.is_file() else place
+    return [
+        ListedPhoto(path, name_below(path, folder), None, None, row)
+        for row, path in enumerate(found, 1)
+    ]
+
+
+def photos_folder(place: str | Path, root: str | os.PathLike[str] | None = None) -> Path:
+    """The folder that the names of ``photos_in(place, root=root)`` are relative to."""
+    place = Path(place)
+    return place if place.is_dir() else Path(root) if root else place.parent
+
+
+def true_label(photo: Path, given: str | None, folder: Path, labels: Container[str]) -> str | None:
+    """The label that a list gives, or without one that of ``class_folder``, if among ``labels``.
+
+    folder  ``photos_folder``
+    """
+    if given is not None:
+        return given if given in labels else None
+    return class_folder(photo, folder if photo.is_relative_to(folder) else photo.parent, labels)
 
 
 def read_photo_list(
     file: str | Path,
     *,
     columns: str | Mapping[str, str] | None = None,
-    root: str | Path | None = None,
+    root: str | os.PathLike[str] | None = None,
     need_label: bool = False,
 ) -> list[ListedPhoto]:
     """The photos that a list names, in its order, each file once.
@@ -121,13 +143,13 @@ def read_photo_list(
         )
     found: dict[str, ListedPhoto] = {}
     for row, values in rows:
-        cell = partial(_cell, f"{file}, {_unit(file)} {row}", values)
+        cell = partial(_cell, file, row, values)
         path = cell(chosen[PATH])
         label, split = (
             cell(chosen[role], required=need_label) if role in chosen else ""
             for role in (LABEL, SPLIT)
         )
-        photo = ListedPhoto(folder / path, label or None, split or None, row)
+        photo = ListedPhoto(folder / path, path, label or None, split or None, row)
         first = found.setdefault(os.path.normpath(photo.path), photo)
         if (first.label, first.split) != (photo.label, photo.split):
             raise DataError(
@@ -226,18 +248,21 @@ def _described(photo: ListedPhoto) -> str:
     return " in ".join(repr(text) for text in (photo.label, photo.split) if text) or "not labelled"
 
 
-def _cell(where: str, values: Mapping[str, Any], column: str, *, required: bool = True) -> str:
+def _cell(
+    file: Path, row: int, values: Mapping[str, Any], column: str, *, required: bool = True
+) -> str:
     """A path, label or split as text, "" if it is empty. Whole numbers are labels, too."""
     value = values.get(column)
+    if isinstance(value, str) and value:
+        return value
     if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
+        return str(value)
+    where = f"{file}, {_unit(file)} {row}"
     if value in (None, ""):
         if not required:
             return ""
         raise DataError(f"{where}: {column!r} is empty.", "Fill it in, or remove the line.")
-    if not isinstance(value, str):
-        raise DataError(f"{where}: {column!r} is {str(value)[:40]!r}, which is no text.", _COLUMNS)
-    return value
+    raise DataError(f"{where}: {column!r} is {str(value)[:40]!r}, which is no text.", _COLUMNS)
 
 
 def _read(file: Path) -> tuple[list[str], Iterator[Row]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgetl.runtime.images.discovery import is_folder, is_walked, walk_images
+from edgetl.runtime.images.photo_list import ListedPhoto
 
 
 @dataclass(frozen=True)
@@ -36,21 +37,26 @@ class Shard:
         return int.from_bytes(digest[:8], "big") % self.count == self.index - 1
 
 
-def photos_of(arguments: Sequence[str | Path], shard: Shard) -> Iterator[Path]:
+def photos_of(arguments: Sequence[str | Path | ListedPhoto], shard: Shard) -> Iterator[Path]:
     """The photos of ``shard`` among files, and folders with everything below them, each path once.
 
-    Within a folder, the path below the folder decides a photo's shard, so that it is the same
-    wherever the folder is mounted.
+    Within a folder, the path below the folder decides a photo's shard, and in a list the path that
+    it writes, so that it is the same wherever the photos are mounted.
     """
-    paths = [Path(argument) for argument in reversed(arguments)]
-    # Reversed, so that of several arguments for the same path the first is kept.
-    places = {Path(os.path.normpath(path.absolute())): path for path in paths}
+    places: dict[Path, tuple[Path, str]] = {}
+    for argument in reversed(arguments):  # of several for the same path, the first is kept
+        if isinstance(argument, ListedPhoto):
+            path, name = argument.path, argument.name
+        else:
+            path = Path(argument)
+            name = path.as_posix()
+        places[Path(os.path.normpath(path.absolute()))] = path, name
     folders = {place for place in places if is_folder(place)}
-    for place, path in reversed(places.items()):
+    for place, (path, name) in reversed(places.items()):
         if any(is_walked(place, folder) for folder in folders.intersection(place.parents)):
             continue  # comes with that folder
         if place not in folders:
-            if shard.holds(path.as_posix()):
+            if shard.holds(name):
                 yield path
             continue
         for photo in walk_images(path, strict=False):

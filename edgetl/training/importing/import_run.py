@@ -29,6 +29,7 @@ from edgetl.training.importing.import_result import ImportResult
 if TYPE_CHECKING:
     from torch import nn
 
+    from edgetl.data.photo_source import PhotoSource
     from edgetl.training.models.checkpoint import Trained
 
 _CANDIDATE = "import"
@@ -43,6 +44,8 @@ def import_network(
     out: str | os.PathLike[str],
     backbone: str | None = None,
     images: str | os.PathLike[str] | None = None,
+    columns: str | Mapping[str, str] | None = None,
+    root: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     progress: Progress | bool | None = None,
 ) -> ImportResult:
@@ -64,6 +67,8 @@ def import_network(
     images     a folder of photos in folders named like the labels, or a list of photos with labels:
                they are classified, the result says how well, and ``export`` finds golden photos
                there
+    columns, root  of a list: its columns, such as ``{"path": "file"}``, where they have other
+               names, and the folder that its paths are relative to
     overwrite  replace an earlier run in ``out``
     progress   called with the step, how much of it is done, and of how much; True shows a bar
 
@@ -82,12 +87,14 @@ def import_network(
     progress("Loading PyTorch", 0, 0)
     from torch import nn
 
+    from edgetl.data.photo_source import PhotoSource
     from edgetl.evaluation.true_labels import labelled_samples
     from edgetl.training.importing import foreign_file, network_check
     from edgetl.training.importing.labelled_photos import Measured, measure
     from edgetl.training.models.torchscript import PROGRAM
 
-    samples = labelled_samples(images, names) if images is not None else ()
+    photos = PhotoSource.at(images, columns, root) if images is not None else None
+    samples = labelled_samples(photos.path, names, columns, root) if photos is not None else ()
     if isinstance(network, nn.Module):
         source = class_name(network)
         published = foreign_file.published_spec(backbone)
@@ -113,7 +120,7 @@ def import_network(
         names,
         complete,
         measured.metrics,
-        {"imported": Path(source).name, "images": images and str(Path(images).absolute())},
+        {"imported": Path(source).name, **_photo_settings(photos)},
     )
     _write_run(trained, measured.metrics, folder, overwrite)
     return ImportResult(
@@ -125,6 +132,13 @@ def import_network(
         notes=(*as_published(complete, spec, found.published), *found.notes, *notes),
         warnings=measured.warnings,
     )
+
+
+def _photo_settings(photos: PhotoSource | None) -> dict[str, Any]:
+    """How ``export`` finds the photos again."""
+    if photos is None:
+        return {"images": None}
+    return {"images": str(photos.path), "columns": photos.columns, "root": photos.root}
 
 
 def class_name(network: nn.Module) -> str:

@@ -39,7 +39,8 @@ def command(
     **options: Any,
 ) -> None:
     """Classify PHOTOS with MODEL, a bundle folder or a lone model.onnx, and compare with their
-    labels. PHOTOS is a folder of class folders, or a list with columns path and label.
+    labels. PHOTOS is a folder of class folders, or a list with columns path and label; where it has
+    a column split that marks some as test, these are taken.
 
     Prints precision, recall and F1 of each class, the accuracy with its 95 % interval, and the most
     confident mistakes. Photos that the model was trained on are named. Photos that can't be read,

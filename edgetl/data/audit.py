@@ -173,7 +173,7 @@ def _folder_files(source: PhotoSource) -> _Files:
 
 
 def _list_files(source: PhotoSource) -> _Files:
-    parts = source.listed_parts()
+    parts = source.parts_to_train()
     places = {
         photo.path: (part, str(photo.label)) for part, found in parts.items() for photo in found
     }

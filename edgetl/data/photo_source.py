@@ -32,10 +32,11 @@ from edgetl.runtime.images.photo_list import (
     require_files,
 )
 
-_PART_OF = {"train": TRAIN, "training": TRAIN, "val": VAL, "valid": VAL, "validation": VAL} | {
+PART_OF = {"train": TRAIN, "training": TRAIN, "val": VAL, "valid": VAL, "validation": VAL} | {
     "test": TEST,
     "testing": TEST,
 }
+"""What a list may call a part, in any case → the part."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class PhotoSource:
         for photo in photos:
             part = UNSPLIT
             if photo.split is not None:
-                part = _PART_OF.get(photo.split.strip().lower(), photo.split)
+                part = PART_OF.get(photo.split.strip().lower(), photo.split)
                 if part not in (TRAIN, VAL, TEST):
                     raise DataError(
                         f"{self.path}, line {photo.row}: {photo.split!r} is none of "
@@ -107,11 +108,16 @@ class PhotoSource:
                         "Correct it, or have the photos split: --columns split=",
                     )
             parts.setdefault(part, []).append(photo)
-        if not {TRAIN, UNSPLIT} & parts.keys():
-            raise DataError(f"{self.path} marks no photo as train.", "Correct its column of parts.")
         if VAL not in parts and TRAIN in parts:
             parts[UNSPLIT] = parts.pop(TRAIN)
         return {part: parts[part] for part in (UNSPLIT, TRAIN, VAL, TEST) if part in parts}
+
+    def parts_to_train(self) -> dict[str, list[ListedPhoto]]:
+        """``listed_parts``. Raises DataError also if no photo is to train on."""
+        parts = self.listed_parts()
+        if not {TRAIN, UNSPLIT} & parts.keys():
+            raise DataError(f"{self.path} marks no photo as train.", "Correct its column of parts.")
+        return parts
 
 
 @dataclass(frozen=True)
@@ -190,7 +196,7 @@ def _in_folders(source: PhotoSource) -> LabelledFiles:
 
 
 def _in_list(source: PhotoSource) -> LabelledFiles:
-    listed = source.listed_parts()
+    listed = source.parts_to_train()
     has_test = listed.pop(TEST, None) is not None
     require_files(source.path, [photo for photos in listed.values() for photo in photos])
     labels = {part: {str(photo.label) for photo in photos} for part, photos in listed.items()}

@@ -47,7 +47,8 @@ def evaluate(
 
     model       a bundle folder, or a lone model.onnx
     images      a folder of class folders: a photo's true label is the outermost folder around it
-                that is named like a label of the model; or a list with columns path and label
+                that is named like a label of the model; or a list with columns path and label, of
+                which the photos marked as test are taken where some are
     columns     of a list: "path=…,label=…", where its columns have other names
     root        of a list: the folder that its paths are relative to; None: its own
     providers, threads, precision, max_pixels

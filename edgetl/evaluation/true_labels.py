@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgetl.data.image_folder import Sample
-from edgetl.data.layout import content_digest, enumerated, normalized_name
+from edgetl.data.layout import TEST, content_digest, enumerated, normalized_name
+from edgetl.data.photo_source import PART_OF
 from edgetl.errors import DataError
 from edgetl.runtime.images.discovery import class_folder
 from edgetl.runtime.images.photo_list import ListedPhoto, is_photo_list, photos_in
@@ -40,7 +41,8 @@ def find_labelled_photos(
 ) -> LabelledPhotos:
     """The photos of a folder or list that have one of ``labels``.
 
-    A list may have a column of labels; else, and in a folder, the folders' names are the labels.
+    A list may have a column of labels; else, and in a folder, the folders' names are the labels. Of
+    a list that marks some photos as test, these are taken.
 
     columns, root  of a list; see ``read_photo_list``
 
@@ -55,6 +57,9 @@ def find_labelled_photos(
     is_list = is_photo_list(place)
     base = Path(root) if root else place.parent if is_list or place.is_file() else place
     found = photos_in(place, columns=columns, root=None if root is None else Path(root))
+    # So the list of a training run gives the photos that were kept aside.
+    tests = [photo for photo in found if PART_OF.get((photo.split or "").strip().lower()) == TEST]
+    found = tests or found
     known, photos, unlabelled = frozenset(labels), [], Counter[str]()
     for photo in found:
         truth = _truth(photo, base, known)

@@ -171,3 +171,15 @@ def test_a_list_gives_labels_and_folders_do_where_it_has_none(insects, test_set,
     assert sorted(evaluate(insects, paths, root=test_set).photos) == sorted(expected.photos)
     with pytest.raises(DataError, match="no effect, since"):
         evaluate(insects, test_set, columns="path=file")
+
+
+def test_of_a_list_with_parts_the_test_is_taken(insects, test_set, tmp_path):
+    paths = sorted(test_set.rglob("*.png"))
+    rows = [
+        {"path": str(path), "label": path.parent.name, "split": "Test" if number % 3 else "train"}
+        for number, path in enumerate(paths)
+    ]
+    (tmp_path / "photos.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert evaluate(insects, tmp_path / "photos.jsonl").metrics["photos"] == 20
+    every = evaluate(insects, tmp_path / "photos.jsonl", columns={"split": ""})
+    assert every.metrics == evaluate(insects, test_set).metrics

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from edgetl.cli.option_types import SomePath
+from edgetl.runtime.images.photo_list import COLUMNS_HELP, ROOT_HELP
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -18,12 +19,12 @@ def list_options(command: Command) -> Command:
         click.option(
             "--root",
             type=SomePath(),
-            help="Folder that the paths in a list are relative to. [default: the list's]",
+            help=ROOT_HELP,
         ),
         click.option(
             "--columns",
             metavar="ROLE=NAME[,…]",
-            help="Columns of a list with other names: path=FILE,label=CLASS,split=PART.",
+            help=COLUMNS_HELP,
         ),
     ):
         command = option(command)

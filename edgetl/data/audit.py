@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -100,21 +101,18 @@ def audit_folder(
         inspections = [replace(item, photo=True) for item in inspections]
     in_classes = [item for item in inspections if places[item.path][1]]
     usable = [item for item in in_classes if item.usable]
-    counts = {part: dict.fromkeys(names, 0) for part, names in found.classes.items()}
-    for item in usable:
-        part, name = places[item.path]
-        if name in counts[part]:
-            counts[part][name] += 1
+    of_place = Counter(places[item.path] for item in usable)
+    counts = {
+        part: {name: of_place[part, name] for name in names}
+        for part, names in found.classes.items()
+    }
     copies = by_content(in_classes)
     unsplit = UNSPLIT in counts
     split_places = _split_places(in_classes, places) if unsplit else places
-    odd = similar_names({name for names in counts.values() for name in names})
-    if not source.is_list:
-        odd = layout_warnings(found.folders, [item.path for item in in_classes if item.photo])
     findings = [
         *_class_findings(counts, found.too_few),
         *(_split_findings(split_places.values(), counts[UNSPLIT]) if unsplit else ()),
-        *(DataIssue("warning", "odd names" if source.is_list else "odd folders", m) for m in odd),
+        *_odd_classes(found, [item.path for item in in_classes if item.photo]),
         *(
             finding
             for item in in_classes
@@ -275,6 +273,15 @@ def _class_findings(
             large = max(present, key=present.__getitem__)
             numbers = f"{present[large]:,} photos{where}, {small!r} only {present[small]:,}"
             yield DataIssue("warning", "uneven classes", f"{large!r} has {numbers}")
+
+
+def _odd_classes(found: _Files, photos: Iterable[Path]) -> Iterator[DataIssue]:
+    kind, sentences = "odd folders", layout_warnings(found.folders, photos)
+    if not found.folders:
+        names = {name for part in found.classes.values() for name in part}
+        kind, sentences = "odd names", similar_names(names)
+    for sentence in sentences:
+        yield DataIssue("warning", kind, sentence)
 
 
 def _split_findings(places: Iterable[Place], counts: Mapping[str, int]) -> Iterator[DataIssue]:

@@ -28,6 +28,8 @@ GUESSED_COLUMNS: Mapping[str, tuple[str, ...]] = {
 }
 """What a column may be called, in any case, to be found without ``--columns``."""
 
+COLUMNS_HELP = "Columns of a list with other names: path=FILE,label=CLASS,split=PART."
+ROOT_HELP = "Folder that a list's paths are relative to, if not its own."
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".txt")
 _ROLE = re.compile(r"(?:^|,)(path|label|split)=")  # a column's own name may hold commas
 _COLUMNS = "Name the columns with --columns path=COLUMN,label=COLUMN,split=COLUMN."

@@ -14,8 +14,8 @@ from edgetl.training.config.settings import (
     TrainSettings,
     flag,
     flags,
-    require_weights_file,
 )
+from edgetl.training.config.weights_file import require_weights_file
 
 CLASSIC: Mapping[str, Any] = {
     "backbone": "resnet50",

@@ -15,9 +15,8 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from edgetl.data.layout import DEFAULT_VAL_FRACTION
 from edgetl.data.photo_source import PhotoSource
 from edgetl.errors import TrainingError
-from edgetl.system.paths import is_there
+from edgetl.runtime.images.photo_list import COLUMNS_HELP, ROOT_HELP
 from edgetl.training.config.option import Option
-from edgetl.training.config.run_folder import BEST, LAST
 
 # The optimizer that fits the head to frozen features as one convex problem, without epochs.
 SOLVER = "solver"
@@ -83,12 +82,8 @@ class TrainSettings:
         high=0.9,
         common=True,
     )
-    columns: str = _option(
-        "", "Data", "Columns of a list with other names: path=FILE,label=CLASS,split=PART."
-    )
-    root: str = _option(
-        "", "Data", "Folder that the paths in a list are relative to, if not its own."
-    )
+    columns: str = _option("", "Data", COLUMNS_HELP)
+    root: str = _option("", "Data", ROOT_HELP)
     class_weights: bool = _option(False, "Data", "Give rare classes more weight in the loss.")
     balanced: bool = _option(False, "Data", "Sample the classes equally often.", needs=_LOOP)
 
@@ -357,21 +352,6 @@ class TrainSettings:
             for name, value in values.items()
         }
         return cls(**fields)
-
-
-def require_weights_file(path: Path) -> None:
-    """Raise TrainingError if ``path``, named by ``weights``, can't be a file of weights."""
-    best = path.parent / BEST if (path.parent / BEST).is_file() else None
-    hint = f"Name a run's {BEST}." if best is None else f"Name {best}."
-    if path.is_dir():
-        raise TrainingError(f"{path} is a folder, not a file of weights.", hint)
-    if path.is_file() and (path.suffix == ".onnx" or (path.name == LAST and best)):
-        raise TrainingError(f"{path} is not a file of weights.", hint)
-    if not (is_there(path) and path.is_file()):
-        raise TrainingError(
-            f"There is no weights file {path}.",
-            "--weights takes auto, none, a run's folder, or a file.",
-        )
 
 
 OPTIONS: Mapping[str, Option] = types.MappingProxyType(

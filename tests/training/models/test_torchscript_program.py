@@ -14,7 +14,7 @@ from edgetl.training.config.run_folder import BEST
 from edgetl.training.models.backbones import build
 from edgetl.training.models.checkpoint import Trained, load, save
 from edgetl.training.models.pretrained_weights import METADATA_KEY
-from edgetl.training.models.torchscript import is_torchscript, read_program
+from edgetl.training.models.torchscript_program import is_torchscript, read_program
 
 
 @pytest.fixture

@@ -41,9 +41,11 @@ def read_labels(labels: str | os.PathLike[str] | Sequence[str]) -> tuple[str, ..
 
 
 def _split(labels: str | os.PathLike[str]) -> list[str]:
-    text, path = os.fspath(labels), Path(labels)
-    if isinstance(labels, str) and path.suffix != ".txt" and not path.is_file():
-        return text.split(",")
+    path = Path(labels)
+    # No file is looked for by a text with commas: it may be longer than a name can be.
+    is_text = isinstance(labels, str) and path.suffix != ".txt"
+    if is_text and ("," in os.fspath(labels) or not path.is_file()):
+        return os.fspath(labels).split(",")
     try:
         return path.read_text(encoding="utf-8-sig").rstrip().split("\n")
     except (OSError, ValueError) as error:

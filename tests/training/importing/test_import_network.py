@@ -21,6 +21,7 @@ from torchvision import models
 from edgetl.errors import CheckpointError, DataError, SpecError, TrainingError
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.training.config.run_folder import BEST, METRICS
+from edgetl.training.importing.description import read_labels
 from edgetl.training.importing.import_result import ImportResult
 from edgetl.training.importing.import_run import import_network
 from edgetl.training.models.checkpoint import load
@@ -313,6 +314,11 @@ def test_labels_are_read_from_a_file_or_split(tmp_path):
     assert result.labels == ("two words", "花", "c")
     result = imported(tiny_network(), tmp_path, labels="a, b,c", overwrite=True)
     assert result.labels == load(result.folder).card.labels == ("a", "b", "c")
+
+
+def test_many_labels_are_no_file_whose_name_is_too_long():
+    many = tuple(f"class {number}" for number in range(1000))
+    assert read_labels(", ".join(many)) == many
 
 
 @pytest.mark.parametrize(

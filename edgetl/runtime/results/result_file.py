@@ -73,9 +73,9 @@ class ResultFile(ABC):
             raise ResultsError(message, "Name another file.") from error
         self._flushed = time.monotonic()
         try:
-            is_busy = try_lock(self._file.fileno()) is False
-            # Another process may have completed it, and so replaced it, before the lock was taken.
-            if is_busy or not os.path.samestat(os.fstat(self._file.fileno()), path.stat()):
+            # Another process may have completed it, and so replaced or removed it, before the lock
+            # was taken.
+            if try_lock(self._file.fileno()) is False or not _is_at(path, self._file):
                 message = f"{path} is being written by another process."
                 raise ResultsError(message, "Wait for it, or name another file.")
             self._read_existing()
@@ -211,6 +211,14 @@ def whole_lines(file: IO[bytes]) -> Iterator[bytes]:
     """The lines of ``file`` from its start that have a line end."""
     file.seek(0)
     return (line for line in file if line.endswith(b"\n"))
+
+
+def _is_at(path: Path, file: IO[bytes]) -> bool:
+    """Whether ``file`` is what ``path`` leads to now."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def source_digest(plain: str) -> bytes:

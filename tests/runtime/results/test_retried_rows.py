@@ -152,17 +152,19 @@ def test_large_files_are_copied_in_blocks(path: Path, monkeypatch: pytest.Monkey
     test_a_row_takes_the_place_of_one_whose_error_may_pass(path)
 
 
+@pytest.mark.parametrize("is_replaced", [True, False])  # or removed, as .parquet.partial is
 def test_a_file_that_another_process_has_just_completed_is_not_written_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_replaced: bool
 ) -> None:
     path = tmp_path / "results.jsonl"
     write(path, OTHER)
 
-    def replaced_meanwhile(handle: int) -> bool:
+    def completed_meanwhile(handle: int) -> bool:
         path.rename(tmp_path / "old")
-        path.write_bytes((tmp_path / "old").read_bytes())
+        if is_replaced:
+            path.write_bytes((tmp_path / "old").read_bytes())
         return True
 
-    monkeypatch.setattr(result_file, "try_lock", replaced_meanwhile)
+    monkeypatch.setattr(result_file, "try_lock", completed_meanwhile)
     with pytest.raises(ResultsError, match="another process"):
         open_results(path, "m1", LABELS)

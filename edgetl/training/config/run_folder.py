@@ -133,6 +133,8 @@ def metrics_belong(folder: Path, card: Mapping[str, Any]) -> bool:
         metrics = json.loads((folder / METRICS).read_bytes())
     except (OSError, ValueError):
         return True
+    if not isinstance(metrics, dict):
+        return True
     expected = {**card["metrics"], "temperature": card["temperature"]}
     return all(metrics.get(name, value) == value for name, value in expected.items())
 

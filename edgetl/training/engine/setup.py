@@ -39,6 +39,7 @@ from edgetl.training.input.photo_storage import allocate
 from edgetl.training.input.sampler import Sampler
 from edgetl.training.models.backbones import Backbone, build, input_size, refusal
 from edgetl.training.models.batch_norm import require_sync_batch_norm, sync_batch_norm
+from edgetl.training.models.pretrained_weights import read_card
 from edgetl.training.optim.losses import class_weights
 from edgetl.training.optim.optimizers import reduced_type
 from edgetl.training.torch_env.device_transfer import channels_last
@@ -117,7 +118,7 @@ def note_unused_head(backbone: Backbone, settings: TrainSettings, listener: List
     if not given or (given == classes and not is_fitted):
         return
     kept = ""
-    if given == classes:
+    if given == classes and not read_card(Path(settings.weights)):  # a run needs no import
         kept = (
             " To keep the network as it is, import it: edgetl import "
             f"{shell_word(settings.weights)} --backbone {backbone.name} --labels LABELS -o RUN"

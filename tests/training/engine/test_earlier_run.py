@@ -133,6 +133,12 @@ def test_a_run_that_is_killed_while_it_deletes_an_earlier_one_can_be_resumed(
     assert metrics_belong(run, checkpoint.load(run).card.to_dict())
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{}"])
+def test_metrics_that_say_nothing_count_as_those_of_the_weights(tmp_path, content):
+    (tmp_path / METRICS).write_text(content)
+    assert metrics_belong(tmp_path, {"metrics": {"photos": 1}, "temperature": 1.0})
+
+
 def test_a_head_for_other_classes_is_not_taken_over_however_many_they_are(two_parts, tmp_path):
     train(small(two_parts, epochs=1), tmp_path / "run")
     weights = tmp_path / "run/best.safetensors"

@@ -49,4 +49,6 @@ def test_a_run_with_the_same_labels_goes_on_without_a_note(tmp_path, labels, sai
         Trained(backbone.module.eval(), ModelCard(labels, backbone.spec, NAME)),
         tmp_path / "best.safetensors",
     )
-    assert len(notes(features_of(tmp_path), tmp_path / "best.safetensors")) == said
+    found = notes(features_of(tmp_path), tmp_path / "best.safetensors")
+    assert len(found) == said
+    assert "edgetl import" not in "".join(found)  # which refuses a run

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.runtime.images.spec import PreprocessSpec
+from edgetl.system.notebook import NotebookResult
 
 
 @dataclass(frozen=True)
-class ImportResult:
+class ImportResult(NotebookResult):
     """A network that was trained elsewhere, as a run that ``edgetl.export`` takes.
 
     folder    the run folder: best.safetensors, and metrics.json if photos were given
@@ -31,3 +32,5 @@ class ImportResult:
     metrics: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    _page = "edgetl.training.importing.import_report:as_html"

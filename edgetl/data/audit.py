@@ -26,7 +26,7 @@ from edgetl.data.layout import (
 )
 from edgetl.data.photo_source import PhotoSource, too_few_labels
 from edgetl.errors import DataError
-from edgetl.runtime.images.photo_list import missing_files
+from edgetl.runtime.images.photo_list import missing_files, row_name
 from edgetl.system.paths import name_below
 from edgetl.system.progress import Progress, no_progress
 
@@ -116,7 +116,7 @@ def audit_folder(
         *(
             finding
             for item in in_classes
-            for finding in file_findings(item, root, found.lines.get(item.path))
+            for finding in file_findings(item, root, found.missing.get(item.path))
         ),
         *(
             stray_photo(item, root)
@@ -147,7 +147,7 @@ class _Files:
     classes  part → its classes
     places   file → its part and class; class "" if it lies outside every class folder
     folders  part → its folder, where there are folders
-    lines    file → its line in a list, of those that are not there
+    missing  file that is not there → the line of the list that names it
     too_few  why these classes can't be trained on, or None
     """
 
@@ -156,7 +156,7 @@ class _Files:
     places: Mapping[Path, Place]
     too_few: DataError | None
     folders: Mapping[str, Path] = field(default_factory=dict)
-    lines: Mapping[Path, int] = field(default_factory=dict)
+    missing: Mapping[Path, str] = field(default_factory=dict)
 
 
 def _folder_files(source: PhotoSource) -> _Files:
@@ -183,14 +183,14 @@ def _list_files(source: PhotoSource) -> _Files:
         classes,
         places,
         too_few_labels(source.path, names),
-        lines={photo.path: photo.row for photo in missing},
+        missing={photo.path: row_name(source.path, photo.row) for photo in missing},
     )
 
 
-def file_findings(item: Inspection, root: Path, line: int | None = None) -> Iterator[DataIssue]:
+def file_findings(item: Inspection, root: Path, line: str | None = None) -> Iterator[DataIssue]:
     """What is wrong with one file by itself.
 
-    line  where the list names it, if it is not there
+    line  "line 3" of the list that names it, if it is not there
     """
 
     def issue(level: Level, kind: str, message: str) -> DataIssue:
@@ -198,7 +198,7 @@ def file_findings(item: Inspection, root: Path, line: int | None = None) -> Iter
 
     size = f"{item.width}×{item.height} pixels"
     if line is not None:
-        yield issue("error", "missing", f"no such file; line {line} of the list names it")
+        yield issue("error", "missing", f"no such file; {line} of the list names it")
     elif item.problem is not None and not item.photo:
         yield issue("warning", "not a photo", "not a photo; training ignores it")
     elif item.problem is not None:

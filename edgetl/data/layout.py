@@ -25,8 +25,14 @@ DEFAULT_VAL_FRACTION = 0.2
 # though the smallest class is hardly recognised.
 UNEVEN_RATIO = 3.0
 
+PART_OF = {
+    **dict.fromkeys(("train", "training"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation"), VAL),
+    **dict.fromkeys(("test", "testing"), TEST),
+}
+"""What people call a part, in any case → the part. A list may; folders must have its own name."""
+
 _OTHER_VAL_NAMES = ("valid", "validation", TEST)
-_PART_NAMES = frozenset({TRAIN, "training", VAL, *_OTHER_VAL_NAMES, "testing"})  # in any case
 _ADDED_BY_MACOS = "__MACOSX"  # to archives, beside the folders that were packed
 _LISTED = 5  # names in a sentence
 
@@ -183,14 +189,14 @@ def enumerated(names: Sequence[str]) -> str:
 def _refuse_parts_as_classes(root: Path) -> None:
     """Raises DataError where parts with other names, or one level too deep, look like classes."""
     names = class_names(root)
-    if len(names) > 1 and _PART_NAMES.issuperset(name.lower() for name in names):
+    if len(names) > 1 and PART_OF.keys() >= {name.lower() for name in names}:
         raise DataError(
             f"{root} holds {', '.join(f'{name}/' for name in names)}: parts of data, not classes.",
             "Rename them to train/ and val/.",
         )
     for name in names:
         folder = root / name
-        parts = [f"{inner}/" for inner in class_names(folder) if inner.lower() in _PART_NAMES]
+        parts = [f"{inner}/" for inner in class_names(folder) if inner.lower() in PART_OF]
         if len(parts) > 1:
             raise DataError(
                 f"{folder} holds {', '.join(parts)}: it is a data folder, not a class.",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgetl.data.layout import (
+    PART_OF,
     TEST,
     TRAIN,
     UNSPLIT,
@@ -30,13 +31,8 @@ from edgetl.runtime.images.photo_list import (
     read_photo_list,
     refuse_list_options,
     require_files,
+    row_name,
 )
-
-PART_OF = {"train": TRAIN, "training": TRAIN, "val": VAL, "valid": VAL, "validation": VAL} | {
-    "test": TEST,
-    "testing": TEST,
-}
-"""What a list may call a part, in any case → the part."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +98,9 @@ class PhotoSource:
             if photo.split is not None:
                 part = PART_OF.get(photo.split.strip().lower(), photo.split)
                 if part not in (TRAIN, VAL, TEST):
+                    where = f"{self.path}, {row_name(self.path, photo.row)}"
                     raise DataError(
-                        f"{self.path}, line {photo.row}: {photo.split!r} is none of "
-                        "train, val and test.",
+                        f"{where}: {photo.split!r} is none of train, val and test.",
                         "Correct it, or have the photos split: --columns split=",
                     )
             parts.setdefault(part, []).append(photo)

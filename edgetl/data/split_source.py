@@ -99,13 +99,15 @@ def _folder_error(label: str) -> DataError | None:
 def _places(photos: Iterable[ListedPhoto]) -> dict[Path, PurePosixPath]:
     """``label/name``, with a number in the name where photos from several folders have the same."""
     places: dict[Path, PurePosixPath] = {}
-    taken: set[str] = set()
+    taken = dict[str, int]()  # place, in any case → the highest number that was added to its name
     for photo in photos:
         place = first = PurePosixPath(str(photo.label), photo.path.name)
-        number = 1
+        key = str(first).casefold()
+        number = taken.get(key, 1)
         while str(place).casefold() in taken:
             number += 1
             place = first.with_stem(f"{first.stem}-{number}")
-        taken.add(str(place).casefold())
+        taken[key] = number
+        taken[str(place).casefold()] = 1
         places[photo.path] = place
     return places

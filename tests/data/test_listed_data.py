@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
 from helpers.pictures import photo
@@ -129,6 +130,18 @@ def test_lists_that_can_not_be_split_are_refused(folder, tmp_path):
     (folder / "cat/1.jpg").unlink()
     with pytest.raises(DataError, match=r"names a file that is not there:\n  line \d+: .*1\.jpg"):
         split_folder(PhotoSource(file, columns="split="), tmp_path / "other")
+
+
+def test_a_parquet_file_has_rows_and_no_lines(folder):
+    rows = [
+        {"path": path.relative_to(folder).as_posix(), "label": path.parent.name}
+        for path in sorted(folder.rglob("*.jpg"))
+    ]
+    rows[1] |= {"path": "gone.jpg"}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "photos.parquet")
+    findings = audit_folder(folder / "photos.parquet").findings
+    (missing,) = [finding for finding in findings if finding.kind == "missing"]
+    assert missing.message == "no such file; row 2 of the list names it"
 
 
 def test_both_commands_take_columns_and_a_root(folder, tmp_path):

@@ -152,11 +152,12 @@ def read_photo_list(
             for role in (LABEL, SPLIT)
         )
         photo = ListedPhoto(folder / path, path, label or None, split or None, row)
-        first = found.setdefault(os.path.normpath(photo.path), photo)
+        place = os.path.normcase(os.path.normpath(photo.path))  # Windows ignores case
+        first = found.setdefault(place, photo)
         if (first.label, first.split) != (photo.label, photo.split):
             raise DataError(
-                f"{file}: {path!r} is {_described(first)} in {_unit(file)} {first.row}, "
-                f"and {_described(photo)} in {_unit(file)} {row}.",
+                f"{file}: {path!r} is {_described(first)} in {row_name(file, first.row)}, "
+                f"and {_described(photo)} in {row_name(file, row)}.",
                 "Keep one of the two.",
             )
     if not found:
@@ -164,12 +165,16 @@ def read_photo_list(
     return list(found.values())
 
 
+def row_name(file: str | Path, row: int) -> str:
+    """What messages call a row of a list: "line 3", or "row 2" of a Parquet file."""
+    return f"{'row' if Path(file).suffix.lower() == '.parquet' else 'line'} {row}"
+
+
 def require_files(file: str | Path, photos: Iterable[ListedPhoto]) -> None:
     """Raise DataError, naming the lines, if files that a list names are not there."""
     missing = list(missing_files(photos))
     if missing:
-        unit = _unit(Path(file))
-        lines = [f"  {unit} {photo.row}: {photo.path}" for photo in missing[:_LISTED]]
+        lines = [f"  {row_name(file, photo.row)}: {photo.path}" for photo in missing[:_LISTED]]
         if len(missing) > _LISTED:
             lines.append(f"  and {len(missing) - _LISTED:,} more")
         what = "a file that is" if len(missing) == 1 else f"{len(missing):,} files that are"
@@ -242,10 +247,6 @@ def _held(names: Sequence[str]) -> str:
     return f"; its columns are {shown}" if names != [PATH] else ""
 
 
-def _unit(file: Path) -> str:
-    return "row" if file.suffix.lower() == ".parquet" else "line"
-
-
 def _described(photo: ListedPhoto) -> str:
     return " in ".join(repr(text) for text in (photo.label, photo.split) if text) or "not labelled"
 
@@ -259,7 +260,7 @@ def _cell(
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    where = f"{file}, {_unit(file)} {row}"
+    where = f"{file}, {row_name(file, row)}"
     if value in (None, ""):
         if not required:
             return ""

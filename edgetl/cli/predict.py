@@ -106,7 +106,7 @@ def command(
     if len(photos) > 1:
         _warn_of_empty_folders(photos)
     predictor = open_predictor(model, many=many, **options)
-    accuracy = _AccuracyByFolder(predictor.labels, arguments)
+    accuracy = _Accuracy(predictor.labels, photos, arguments, root)
     if out is None:
         total, failed = _print_all(predictor, _sources(arguments, shard), accuracy, top, as_json)
     else:
@@ -173,7 +173,7 @@ def _sources(photos: Iterable[str | ListedPhoto], shard: Shard) -> Iterator[Sour
 def _print_all(
     predictor: Predictor,
     sources: Iterable[Source],
-    accuracy: _AccuracyByFolder,
+    accuracy: _Accuracy,
     top: int | None,
     as_json: bool,
 ) -> tuple[int, int]:
@@ -195,7 +195,7 @@ def _write_all(
     predictor: Predictor,
     photos: Sequence[str | ListedPhoto],
     shard: Shard,
-    accuracy: _AccuracyByFolder,
+    accuracy: _Accuracy,
     out: str,
 ) -> tuple[int, int]:
     """Returns (photos, failures), including those of earlier runs."""
@@ -248,16 +248,27 @@ def _modified(path: Path) -> float | None:
         return None
 
 
-class _AccuracyByFolder:
+class _Accuracy:
     """Accuracy, if a list or a folder gives every photo a label; see ``true_label``."""
 
-    def __init__(self, labels: tuple[str, ...], arguments: Sequence[str | ListedPhoto]) -> None:
+    def __init__(
+        self,
+        labels: tuple[str, ...],
+        names: Sequence[str],
+        arguments: Sequence[str | ListedPhoto],
+        root: Path | None,
+    ) -> None:
+        """``names`` were given to the command, ``arguments`` are these with the lists read."""
         from edgetl.runtime.images.discovery import is_folder
+        from edgetl.runtime.images.photo_list import is_photo_list, photos_folder
 
         self._labels, self._photos, self._correct = frozenset(labels), 0, 0
-        self._known = "-" not in arguments
-        names = [argument for argument in arguments if isinstance(argument, str)]
-        self._roots = [Path(name) for name in names if is_folder(Path(name))]
+        self._known = "-" not in names
+        self._roots = [
+            photos_folder(name, root)
+            for name in names
+            if is_folder(Path(name)) or is_photo_list(name)
+        ]
         self._given = {
             argument.path: argument.label for argument in arguments if not isinstance(argument, str)
         }

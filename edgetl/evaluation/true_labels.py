@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgetl.data.image_folder import Sample
-from edgetl.data.layout import TEST, content_digest, enumerated, normalized_name
-from edgetl.data.photo_source import PART_OF
+from edgetl.data.layout import PART_OF, TEST, content_digest, enumerated, normalized_name
 from edgetl.errors import DataError
-from edgetl.runtime.images.discovery import class_folder
-from edgetl.runtime.images.photo_list import ListedPhoto, is_photo_list, photos_in
+from edgetl.runtime.images.photo_list import photos_folder, photos_in, true_label
 from edgetl.system.paths import is_there
 
 
@@ -54,19 +52,17 @@ def find_labelled_photos(
             f"There is no {images or 'folder of an empty name'}.",
             "Name a folder that holds one folder of photos for each class, or a list of photos.",
         )
-    is_list = is_photo_list(place)
-    base = Path(root) if root else place.parent if is_list or place.is_file() else place
-    found = photos_in(place, columns=columns, root=None if root is None else Path(root))
+    base, found = photos_folder(place, root), photos_in(place, columns=columns, root=root)
     # So the list of a training run gives the photos that were kept aside.
     tests = [photo for photo in found if PART_OF.get((photo.split or "").strip().lower()) == TEST]
     found = tests or found
     known, photos, unlabelled = frozenset(labels), [], Counter[str]()
     for photo in found:
-        truth = _truth(photo, base, known)
-        if truth in known:
+        truth = true_label(photo.path, photo.label, base, known)
+        if truth is not None:
             photos.append((photo.path, truth))
         else:
-            unlabelled[truth] += 1
+            unlabelled[photo.label or _outermost_folder(photo.path, base)] += 1
     if not found:
         raise DataError(f"There is no photo in {place}.", "Name a folder that holds some.")
     if not photos:
@@ -116,13 +112,10 @@ def unlabelled_warning(unlabelled: Mapping[str, int], labels: Sequence[str]) -> 
     return " ".join(filter(None, (sentence, _similar_names(unlabelled, labels))))
 
 
-def _truth(photo: ListedPhoto, root: Path, labels: Container[str]) -> str:
-    """The photo's label, which may be none of ``labels``: then it is its folder below ``root``."""
-    if photo.label is not None:
-        return photo.label
-    root = root if photo.path.is_relative_to(root) else photo.path.parent
-    folders = (*photo.path.relative_to(root).parts[:-1], ".")
-    return class_folder(photo.path, root, labels) or folders[0]
+def _outermost_folder(photo: Path, root: Path) -> str:
+    """That below ``root``; "." if ``photo`` lies in none."""
+    folders = photo.relative_to(root).parts[:-1] if photo.is_relative_to(root) else ()
+    return folders[0] if folders else "."
 
 
 def _similar_names(folders: Iterable[str], labels: Sequence[str]) -> str:

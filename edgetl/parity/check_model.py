@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
@@ -14,6 +14,7 @@ from edgetl.system.progress import Progress, progress_callback
 from edgetl.system.shell import shell_word
 
 if TYPE_CHECKING:
+    from edgetl.runtime.images.photo_list import ListedPhoto
     from edgetl.training.models.checkpoint import Trained
 
 _NAME_THE_RUN = "Name the run that it was exported from with --checkpoint RUN."
@@ -122,10 +123,12 @@ def check(
             photos = [photos[i * len(photos) // limit] for i in range(limit)]
         if against is not None:
             from edgetl.parity.comparison.bundle_comparison import compare_bundles
-            from edgetl.runtime.images.photo_list import photos_in
+            from edgetl.runtime.images.photo_list import is_photo_list, read_photo_list
             from edgetl.runtime.inference.predictor import Predictor
 
-            listed = photos_in(images, columns=columns, root=root) if images is not None else ()
+            listed: Iterable[ListedPhoto] = ()
+            if images is not None and is_photo_list(images):
+                listed = read_photo_list(images, columns=columns, root=root)
             return compare_bundles(
                 Predictor(model, precision=precision if model.is_dir() else None),
                 Predictor(against),

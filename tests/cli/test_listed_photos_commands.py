@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from helpers.pictures import photo
 
-from edgetl import Predictor, check
+from edgetl import Predictor, check, evaluate
 from edgetl.cli.main import command as program
 from edgetl.errors import DataError
 
@@ -62,6 +62,18 @@ def test_predict_takes_a_text_file_of_paths(tiny_bundle, photos):
     done = edgetl("predict", tiny_bundle, photos / "all.txt", "--json")
     sources = [json.loads(line)["source"] for line in done.stdout.splitlines()]
     assert sources == [f"{photos}/1.png", f"{photos}/2.png"]
+
+
+def test_without_a_column_of_labels_folders_below_the_list_are_the_labels(tiny_bundle, tmp_path):
+    (tmp_path / "plain/deep").mkdir(parents=True)
+    photo(0, 30, 20).save(tmp_path / "plain/deep/1.png")
+    (tmp_path / "list.txt").write_text("plain/deep/1.png\n")
+    answer = Predictor(tiny_bundle)(tmp_path / "plain/deep/1.png").label
+    done = edgetl("predict", tiny_bundle, tmp_path / "list.txt", "--out", tmp_path / "a.jsonl")
+    assert json.loads((tmp_path / "a.jsonl").read_text())["truth"] == "plain"
+    right = int(answer == "plain")
+    assert f"{right} of 1), taking folder names" in done.stderr
+    assert evaluate(tiny_bundle, tmp_path / "list.txt").accuracy == right
 
 
 def test_missing_photos_are_failures_and_their_lines_are_named(tiny_bundle, photos, listed):

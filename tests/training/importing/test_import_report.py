@@ -23,7 +23,13 @@ RESULT = ImportResult(
 
 def test_labels_and_preprocessing_are_shown():
     page = as_html(RESULT)
-    for words in ("ants &amp; bees", "resnet50", "ant, &lt;bee&gt;", CROPPED.resize, "As published"):
+    for words in (
+        "ants &amp; bees",
+        "resnet50",
+        "ant, &lt;bee&gt;",
+        "shorter_side",
+        "As published",
+    ):
         assert words in page
     assert "accuracy" not in page
 

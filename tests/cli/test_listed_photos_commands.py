@@ -88,6 +88,15 @@ def test_missing_photos_are_failures_and_their_lines_are_named(tiny_bundle, phot
     assert f"photos in {out}: 12" in again.stderr and "of them from before" in again.stderr
 
 
+@pytest.mark.parametrize("name", ["photos", "\\ud800.png", "a\\u0000b.png"])
+def test_what_is_no_photo_in_a_list_is_one_failure(tiny_bundle, photos, name):
+    file = photos.parent / "photos.jsonl"
+    file.write_text(f'{{"path": "{name}"}}\n{{"path": "photos/1.png"}}')
+    for output in (["--json"], ["--out", str(photos.parent / "answers.csv")]):
+        done = edgetl("predict", tiny_bundle, file, *output)
+        assert done.exit_code == 1 and "1 of 2 photos could not be classified" in done.stderr
+
+
 def test_shards_of_a_list_are_the_same_wherever_the_photos_are(tiny_bundle, photos, listed):
     moved = Path(shutil.copytree(photos, photos.parent / "moved"))
     found = {

@@ -33,7 +33,11 @@ class Shard:
 
     def holds(self, name: str) -> bool:
         """Whether the photo ``name`` is in this part."""
-        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+        try:
+            content = name.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:  # a list may name what no file can be called
+            content = name.encode("utf-8", "surrogatepass")
+        digest = hashlib.sha256(content).digest()
         return int.from_bytes(digest[:8], "big") % self.count == self.index - 1
 
 
@@ -44,14 +48,17 @@ def photos_of(arguments: Sequence[str | Path | ListedPhoto], shard: Shard) -> It
     it writes, so that it is the same wherever the photos are mounted.
     """
     places: dict[Path, tuple[Path, str]] = {}
+    folders: set[Path] = set()
     for argument in reversed(arguments):  # of several for the same path, the first is kept
         if isinstance(argument, ListedPhoto):
             path, name = argument.path, argument.name
         else:
             path = Path(argument)
             name = path.as_posix()
-        places[Path(os.path.normpath(path.absolute()))] = path, name
-    folders = {place for place in places if is_folder(place)}
+        place = Path(os.path.normpath(path.absolute()))
+        places[place] = path, name
+        if not isinstance(argument, ListedPhoto) and is_folder(place):
+            folders.add(place)  # one that a list names is a photo that can't be read
     for place, (path, name) in reversed(places.items()):
         if any(is_walked(place, folder) for folder in folders.intersection(place.parents)):
             continue  # comes with that folder

@@ -35,7 +35,14 @@ def progress_callback(progress: Progress | bool | None) -> Progress:
         return _TqdmBar()
     from edgetl.system.progress_line import ProgressLine
 
-    return ProgressLine()
+    line = ProgressLine()
+
+    def show(step: str, done: int, total: int, /) -> None:
+        line(step, done, total)
+        if 0 < total <= done:
+            line.erase()  # what is printed next would stand behind it
+
+    return show
 
 
 class _TqdmBar:

@@ -44,8 +44,11 @@ def test_true_is_a_bar_for_each_step_that_vanishes(capsys):
 
 def test_without_tqdm_true_is_a_line(capsys, monkeypatch):
     monkeypatch.setattr("edgetl.system.progress.find_spec", lambda name: None)
-    progress_callback(True)("Reading", 3, 3)
-    assert "Reading  3/3" in capsys.readouterr().err
+    progress = progress_callback(True)
+    progress("Reading", 1, 3)
+    assert "Reading  1/3" in capsys.readouterr().err
+    progress("Reading", 3, 3)
+    assert capsys.readouterr().err.endswith("\r\x1b[K")  # nothing is left of it
 
 
 def test_a_function_is_called_and_nothing_is_shown_by_default(capsys):

@@ -116,8 +116,9 @@ def _check_outputs(
 
 def wrong_number_of_labels(source: str, outputs: int, classes: int) -> TrainingError:
     """The error for a network with another number of outputs than there are labels."""
+    given = "1 label was" if classes == 1 else f"{classes:,} labels were"
     return TrainingError(
-        f"{source} tells {outputs:,} classes apart; {classes:,} labels were given.",
+        f"{source} tells {outputs:,} classes apart; {given} given.",
         "Name all of them in the order of the outputs; torchvision's ImageFolder sorts by name.",
     )
 

@@ -81,7 +81,9 @@ def measure(
     readable = [sample for sample in samples if sample.path not in unreadable]
     some = slice(None, None, 1 + (len(readable) - 1) // _TRIED_PHOTOS)
     mistakes = likely_mistakes(network, spec, labels, readable[some], logits[some], progress)
-    if not mistakes and metrics["accuracy"] <= np.bincount(truth).max() / len(truth):
+    most_frequent = np.bincount(truth).max() / len(truth)
+    # Where all photos are of one class, always answering that could not be beaten.
+    if not mistakes and metrics["accuracy"] <= most_frequent < 1:
         mistakes = (_NO_BETTER,)
     return Measured({**metrics, "classes": classes}, (*warnings, *mistakes))
 

@@ -194,7 +194,7 @@ def load_by_name(
 def head_outputs(tensors: Mapping[str, Tensor], heads: tuple[str, ...]) -> int:
     """How many classes the head in a file of weights tells apart; 0 if it holds none."""
     weights = (tensors.get(f"{path}.weight") for path in heads)
-    return next((len(weight) for weight in weights if weight is not None), 0)
+    return next((len(weight) for weight in weights if weight is not None and weight.ndim), 0)
 
 
 def _current_name(key: str, own: Mapping[str, Tensor]) -> str:

@@ -118,6 +118,11 @@ def test_a_network_that_knows_nothing_is_told(samples):
     assert ["most frequent label" in text for text in measured(always, samples).warnings] == [True]
 
 
+def test_photos_of_one_class_say_nothing_about_the_most_frequent_label(samples):
+    found = measured(NearestColour(SPEC), samples[:PER_CLASS])
+    assert found.metrics["accuracy"] == 1.0 and found.warnings == ()
+
+
 def test_photos_that_can_not_be_read_are_named_and_left_out(tmp_path: Path, samples):
     for sample in samples[::4]:
         target = tmp_path / sample.path.parent.name / sample.path.name

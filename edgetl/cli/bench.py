@@ -70,12 +70,13 @@ def command(
 def _photos(
     predictor: Predictor, images: str | None, columns: str | None, root: Path | None
 ) -> list[Path]:
-    from edgetl.runtime.images.photo_list import photos_in
+    from edgetl.runtime.images.photo_list import photos_in, refuse_list_options
 
     if images is not None:
         found = photos_in(images, columns=columns, root=root)[:_MAX_PHOTOS]
         photos = [photo.path for photo in found]
     else:
+        refuse_list_options(None, columns, root)
         bundle = predictor.bundle
         photos = [bundle.file(golden.file) for golden in bundle.golden] if bundle else []
     if not photos:

@@ -214,7 +214,7 @@ def _own_photos(
     places = list(places)
     is_list = [place is not None and is_photo_list(place) for place in places]
     if not any(is_list):
-        refuse_list_options("what was given", columns, root)
+        refuse_list_options(None, columns, root)
     return [
         place if place is None else PhotoSource.at(place, *((columns, root) if listed else ()))
         for place, listed in zip(places, is_list, strict=True)

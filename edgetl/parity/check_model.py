@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, overload
 
 from edgetl.errors import BundleError, CheckpointError, NoSuchModelError, ParityError
 from edgetl.parity.results import AgainstResult, CheckResult, Finding, error_text
+from edgetl.runtime.images.photo_list import (
+    ListedPhoto,
+    is_photo_list,
+    read_photo_list,
+    refuse_list_options,
+)
 from edgetl.system.missing_package import explain_missing_packages
 from edgetl.system.paths import real_path, require_current_folder
 from edgetl.system.progress import Progress, progress_callback
 from edgetl.system.shell import shell_word
 
 if TYPE_CHECKING:
-    from edgetl.runtime.images.photo_list import ListedPhoto
     from edgetl.training.models.checkpoint import Trained
 
 _NAME_THE_RUN = "Name the run that it was exported from with --checkpoint RUN."
@@ -116,6 +121,7 @@ def check(
     progress = progress_callback(progress)
     try:
         if images is None:
+            refuse_list_options(None, columns, root)
             folder, photos = _golden_photos(model)
         else:
             folder, photos = find_photos(images, columns=columns, root=root)
@@ -123,7 +129,6 @@ def check(
             photos = [photos[i * len(photos) // limit] for i in range(limit)]
         if against is not None:
             from edgetl.parity.comparison.bundle_comparison import compare_bundles
-            from edgetl.runtime.images.photo_list import is_photo_list, read_photo_list
             from edgetl.runtime.inference.predictor import Predictor
 
             listed: Iterable[ListedPhoto] = ()

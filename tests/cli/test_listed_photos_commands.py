@@ -123,6 +123,13 @@ def test_options_of_lists_are_refused_beside_a_folder(tiny_bundle, photos, comma
     assert "--columns: no effect" in done.stderr and "is no list" in done.stderr
 
 
+def test_options_of_lists_are_refused_without_photos(tiny_bundle):
+    done = edgetl("bench", tiny_bundle, "--columns", "path=file")
+    assert done.exit_code == 1 and "--columns: no effect, without a list" in done.stderr
+    with pytest.raises(DataError, match="--root: no effect, without a list of photos"):
+        check(tiny_bundle, root="photos")
+
+
 def test_bench_takes_a_list(tiny_bundle, photos, listed):
     done = edgetl("bench", tiny_bundle, "--images", listed, *options(photos), "--runs", 2)
     assert done.exit_code == 0, done.output

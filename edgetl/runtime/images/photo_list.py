@@ -63,12 +63,18 @@ def is_photo_list(path: str | os.PathLike[str]) -> bool:
 
 
 def refuse_list_options(
-    place: str | Path, columns: str | Mapping[str, str] | None, root: str | os.PathLike[str] | None
+    place: str | Path | None,
+    columns: str | Mapping[str, str] | None,
+    root: str | os.PathLike[str] | None,
 ) -> None:
-    """Raise DataError for ``columns`` or ``root`` beside ``place``, which is no list."""
+    """Raise DataError for ``columns`` or ``root`` beside ``place``, which is no list.
+
+    place  None: no photos were named, or several places without a list
+    """
+    why = "without a list of photos" if place is None else f"since {place} is no list"
     for option, value in (("--columns", columns), ("--root", root)):
         if value:
-            raise DataError(f"{option}: no effect, since {place} is no list.", "Leave it out.")
+            raise DataError(f"{option}: no effect, {why}.", "Leave it out.")
 
 
 def photos_in(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetl.errors import TrainingError
+from edgetl.runtime.images.photo_list import refuse_list_options
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.system.environment import package_versions
 from edgetl.system.missing_package import explain_missing_packages
@@ -84,6 +85,8 @@ def import_network(
     require_free(folder, overwrite)
     if images is not None:
         refuse_photos_folder(folder, Path(images))
+    else:
+        refuse_list_options(None, columns, root)
     progress("Loading PyTorch", 0, 0)
     from torch import nn
 

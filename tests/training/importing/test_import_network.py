@@ -133,6 +133,17 @@ def test_another_architecture_is_named_with_the_tensors(resnet, tmp_path):
         imported(tmp_path / "w.pth", tmp_path)
 
 
+def test_a_classifier_that_is_one_number_is_none(tmp_path):
+    torch.save({"fc.weight": torch.tensor(1.0)}, tmp_path / "w.pth")
+    with pytest.raises(TrainingError, match="does not fit this backbone"):
+        imported(tmp_path / "w.pth", tmp_path, spec=SMALL, backbone="resnet18")
+
+
+def test_options_of_lists_are_refused_without_photos(tmp_path):
+    with pytest.raises(DataError, match="--columns: no effect, without a list of photos"):
+        imported(tiny_network(), tmp_path, columns={"path": "file"})
+
+
 @pytest.mark.parametrize("labels", [("a", "b"), ("a", "b", "c", "d")])
 def test_another_number_of_labels_is_refused(resnet, tmp_path, labels):
     torch.save(resnet.state_dict(), tmp_path / "w.pth")

@@ -42,7 +42,7 @@ class ReportFile(click.Path):
         in_bundle = (path.parent / MANIFEST).exists()
         is_run = any((path.parent / name).exists() for name in (BEST, LAST))
         in_run = is_run and path.name in _OF_A_RUN
-        if in_bundle or in_run or (path.is_file() and path.suffix.lower() not in _SUFFIXES):
+        if in_bundle or in_run or (path.is_file() and not _is_report(path)):
             reason = "exists and is not a report"
             if in_bundle:
                 reason = "lies in a bundle"
@@ -50,6 +50,20 @@ class ReportFile(click.Path):
                 reason = "belongs to a training run"
             self.fail(f"{path} {reason}; name another file.", parameter, context)
         return path
+
+
+def _is_report(path: Path) -> bool:
+    """Whether the file ``path`` may be an earlier report. A table may be a list of photos."""
+    suffix = path.suffix.lower()
+    if suffix != ".csv":
+        return suffix in _SUFFIXES
+    from edgetl.evaluation.evaluation_reports import COLUMNS
+
+    try:
+        with path.open("rb") as file:
+            return file.readline().strip() in (b"", ",".join(COLUMNS).encode())
+    except OSError:
+        return False
 
 
 def given_files(**files: Path | None) -> dict[str, Path]:

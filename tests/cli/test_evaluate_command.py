@@ -94,6 +94,17 @@ def test_wrong_arguments(tiny_bundle, photos, tmp_path, monkeypatch, arguments, 
     assert Path("photos.txt").read_text() == "a list\n"
 
 
+@pytest.mark.parametrize("option", ["--csv", "--json"])
+def test_a_list_of_photos_is_never_replaced_by_a_report(tiny_bundle, photos, tmp_path, option):
+    listed, report = tmp_path / "photos.csv", tmp_path / "report.csv"
+    listed.write_text("path,label\n1.png,plain\n")
+    done = run(tiny_bundle, listed, option, listed)
+    assert done.exit_code == 2 and "exists and is not a report" in done.stderr
+    assert listed.read_text() == "path,label\n1.png,plain\n"
+    for _ in range(2):  # its own is
+        assert run(tiny_bundle, photos, "--csv", report).exit_code == 0
+
+
 def test_a_folder_without_labels_is_an_error(tiny_bundle, photo_folder):
     done = run(tiny_bundle, photo_folder)
     assert done.exit_code == 1

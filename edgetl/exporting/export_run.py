@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +40,9 @@ from edgetl.training.config.run_folder import (
 
 if TYPE_CHECKING:
     from edgetl.data.image_folder import ImageFolders
+    from edgetl.exporting.precision.reduced_precision import PrecisionSettings
     from edgetl.runtime.bundle.model_card import ModelCard
+    from edgetl.training.models.checkpoint import Trained
 
 DEFAULT_GOLDEN = 8
 DEFAULT_CALIBRATION = 100
@@ -110,7 +112,7 @@ def export(
     precisions = (precision,) if isinstance(precision, str) else tuple(precision)
     _check_arguments(golden, formats, precisions, calibration, max_accuracy_drop)
     require_current_folder(ExportError)
-    own_golden, own_calibration, own_judge = _own_photos(
+    own = _own_photos(
         (None if isinstance(golden, int) else golden, calibration_images, judge_images),
         columns,
         root,
@@ -118,7 +120,6 @@ def export(
     progress = progress_callback(progress)
     progress("Loading PyTorch", 0, 0)
     from edgetl.exporting.bundle_writer import export_bundle
-    from edgetl.exporting.precision.reduced_precision import PrecisionSettings
     from edgetl.training.models import checkpoint
     from edgetl.training.torch_env.torch_flags import one_thread
 
@@ -130,26 +131,11 @@ def export(
     if photos := trained.settings.get("data") or trained.settings.get("images"):
         refuse_photos_folder(out, photos)
 
-    reduces = bool({*precisions} - {DEFAULT_PRECISION}) and "onnx" in formats
-    needs_calibration = reduces and "int8" in precisions and calibration_images is None
-    data = None
-    if isinstance(golden, int) and golden:
-        data = run_data(trained.settings, trained.card, "golden photos", OTHER_GOLDEN)
-    elif needs_calibration or (reduces and judge_images is None):
-        data = run_data(trained.settings, trained.card, "reduced precisions", _FP32_ALONE)
-    if isinstance(golden, int):
-        golden_files = golden_photos(data, golden) if data else []
-    elif own_golden is not None:
-        golden_files, left_out = _golden_photos(own_golden)
-        warnings += left_out
-    precision_settings = None
-    if reduces:
-        precision_settings = PrecisionSettings(
-            calibration=_calibration_photos(own_calibration, data, calibration),
-            validation=_judge_photos(own_judge, data, trained.card, warnings),
-            max_accuracy_drop=max_accuracy_drop,
-        )
-
+    reduced = {*precisions} - {DEFAULT_PRECISION} if "onnx" in formats else set()
+    golden_count = golden if isinstance(golden, int) else 0
+    golden_files, precision_settings = _choose_photos(
+        trained, own, golden_count, reduced, calibration, max_accuracy_drop, warnings
+    )
     parameters = sum(parameter.numel() for parameter in trained.network.parameters())
     try:
         with one_thread(parameters < SMALL_NETWORK):
@@ -172,6 +158,44 @@ def export(
             error.add_note(warning)
         raise
     return replace(result, warnings=(*warnings, *_agreement_warnings(result)))
+
+
+def _choose_photos(
+    trained: Trained,
+    own: Sequence[PhotoSource | None],
+    golden: int,
+    reduced: Set[str],
+    calibration: int,
+    max_accuracy_drop: float,
+    warnings: list[str],
+) -> tuple[list[Path], PrecisionSettings | None]:
+    """(the golden photos, what reduced precisions need), from the run's data where needed.
+
+    own       where golden photos, those to calibrate and those to judge with are, if named
+    golden    how many of the run's photos are golden ones
+    reduced   the precisions but fp32
+    warnings  gets a sentence about each photo that is left out or missing
+    """
+    from edgetl.exporting.precision.reduced_precision import PrecisionSettings
+
+    own_golden, own_calibration, own_judge = own
+    settings, card, data = trained.settings, trained.card, None
+    if golden:
+        data = run_data(settings, card, "golden photos", OTHER_GOLDEN)
+    elif ("int8" in reduced and own_calibration is None) or (reduced and own_judge is None):
+        data = run_data(settings, card, "reduced precisions", _FP32_ALONE)
+    if own_golden is not None:
+        golden_files, left_out = _golden_photos(own_golden)
+        warnings += left_out
+    else:
+        golden_files = golden_photos(data, golden) if data else []
+    if not reduced:
+        return golden_files, None
+    return golden_files, PrecisionSettings(
+        calibration=_calibration_photos(own_calibration, data, calibration),
+        validation=_judge_photos(own_judge, data, card, warnings),
+        max_accuracy_drop=max_accuracy_drop,
+    )
 
 
 def _run_warnings(run: Path, card: ModelCard) -> Iterator[str]:

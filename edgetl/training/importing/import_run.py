@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgetl.data.photo_source import PhotoSource
+    from edgetl.training.importing.foreign_file import ForeignNetwork
     from edgetl.training.models.checkpoint import Trained
 
 _CANDIDATE = "import"
@@ -88,24 +89,15 @@ def import_network(
     else:
         refuse_list_options(None, columns, root)
     progress("Loading PyTorch", 0, 0)
-    from torch import nn
-
     from edgetl.data.photo_source import PhotoSource
     from edgetl.evaluation.true_labels import labelled_samples
-    from edgetl.training.importing import foreign_file, network_check
+    from edgetl.training.importing import network_check
     from edgetl.training.importing.labelled_photos import Measured, measure
     from edgetl.training.models.torchscript_program import PROGRAM
 
     photos = PhotoSource.at(images, columns, root) if images is not None else None
     samples = labelled_samples(photos.path, names, columns, root) if photos is not None else ()
-    if isinstance(network, nn.Module):
-        source = class_name(network)
-        published = foreign_file.published_spec(backbone)
-        found = foreign_file.ForeignNetwork(network_check.own_copy(network), "", published)
-    else:
-        source = os.fspath(network)
-        progress(f"Reading {source}", 0, 0)
-        found = foreign_file.read_network(Path(network), backbone, len(names))
+    found, source = _find(network, backbone, len(names), progress)
     complete = complete_spec(spec, found.published)
     progress("Trying the network", 0, 0)
     checked, notes = network_check.with_logits(found.network, complete, len(names), source)
@@ -135,6 +127,26 @@ def import_network(
         notes=(*as_published(complete, spec, found.published), *found.notes, *notes),
         warnings=measured.warnings,
     )
+
+
+def _find(
+    network: str | os.PathLike[str] | nn.Module,
+    backbone: str | None,
+    classes: int,
+    progress: Progress,
+) -> tuple[ForeignNetwork, str]:
+    """(the network as it was found, how messages name it)."""
+    from torch import nn
+
+    from edgetl.training.importing import foreign_file, network_check
+
+    if isinstance(network, nn.Module):
+        published = foreign_file.published_spec(backbone)
+        own = network_check.own_copy(network)
+        return foreign_file.ForeignNetwork(own, "", published), class_name(network)
+    source = os.fspath(network)
+    progress(f"Reading {source}", 0, 0)
+    return foreign_file.read_network(Path(network), backbone, classes), source
 
 
 def _photo_settings(photos: PhotoSource | None) -> dict[str, Any]:

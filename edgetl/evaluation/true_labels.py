@@ -73,7 +73,8 @@ def find_labelled_photos(
         raise DataError(
             f"No photo of {place} has a label of the model ({enumerated(labels)}); "
             f"its folders or labels: {enumerated(sorted(unlabelled))}.",
-            _similar_names(unlabelled, labels) or "Name the class folders like the labels.",
+            _similar_names(unlabelled, labels)
+            or "Name the class folders like the labels, or give a list with labels.",
         )
     return LabelledPhotos(base, tuple(photos), dict(unlabelled))
 

@@ -99,6 +99,8 @@ def import_network(
         source = class_name(network)
         published = foreign_file.published_spec(backbone)
         found = foreign_file.ForeignNetwork(network_check.own_copy(network), "", published)
+    elif isinstance(network, Mapping):
+        raise TypeError("network is a module or a file: load the state dict into its module")
     else:
         source = os.fspath(network)
         progress(f"Reading {source}", 0, 0)

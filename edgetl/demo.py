@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from edgetl.errors import MissingDependencyError
 from edgetl.system.missing_package import explain_missing_packages
 
 _VAL_EVERY = 5  # every fifth photo of a digit is for validation
@@ -46,7 +47,10 @@ def main(folder: Path, device_python: str | None) -> None:
     reports = ["--json", folder / "parity.json", "--junit", folder / "parity.xml", "--html", html]
 
     _step("Handwritten digits as PNG files, one folder per class")
-    click.echo(f"{write_digits(digits):,} photos in {digits}")
+    try:
+        click.echo(f"{write_digits(digits):,} photos in {digits}")
+    except MissingDependencyError as error:
+        raise click.ClickException(str(error)) from error
     _step("Train")
     _run(workstation, "train", digits, "-o", run, "--overwrite")
     _step("Export")

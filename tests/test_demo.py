@@ -82,6 +82,15 @@ def test_a_step_that_fails_ends_it_with_its_exit_code(
     assert done.exit_code == 1 and [line[3] for line in in_process] == ["train"]
 
 
+def test_without_the_extra_train_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    done = CliRunner().invoke(demo.main, [str(tmp_path / "demo")])
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
+    assert 'Install it with: pip install "edgetl[train]"' in done.output
+
+
 def test_torch_is_blocked_where_no_other_python_is_named(tiny_bundle: Path) -> None:
     code = demo._WITHOUT_TORCH.replace("main()", "import torch")
     blocked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -109,7 +109,7 @@ def _accuracy_table(accuracy: Accuracy) -> Table:
 
 def _disagreement_table(disagreements: tuple[Disagreement, ...]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("photo", "old", "new", "in folder"):
+    for column in ("photo", "old", "new", "label"):
         table.add_column(column)
     for one in disagreements[:_MAX_LISTED]:
         old, new = f"{one.old} {one.old_confidence:.1%}", f"{one.new} {one.new_confidence:.1%}"

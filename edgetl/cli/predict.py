@@ -294,7 +294,7 @@ class _Accuracy:
     def print(self, which: str = "") -> None:
         """Print it to standard error, since standard output is for predictions only."""
         if self._known and self._photos:
-            share = f"{100 * self._correct / self._photos:.2f} %"
+            share = f"{self._correct / self._photos:.2%}"
             counts = f"{self._correct:,} of {self._photos:,}"
             click.echo(f"Accuracy {share} ({counts}), taking {self._by}{which}", err=True)
 

@@ -41,6 +41,7 @@ def as_json(result: EvaluationResult) -> str:
         "schema": SCHEMA,
         "model": result.model,
         "precision": result.precision,
+        "images": result.images,
         "root": str(result.root),
         "metrics": dict(result.metrics),
         "classes": [asdict(found) for found in result.classes],

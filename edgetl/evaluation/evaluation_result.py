@@ -38,6 +38,7 @@ class EvaluationResult(NotebookResult):
     model          as it was named
     precision      of the model that ran: "fp32", "fp16", "int8"; "" for a lone file
     card           the model's description: labels, preprocessing, temperature
+    images         the folder or list of photos
     root           the folder that the photos' names are relative to
     files          [N], the photos' names
     targets        int64 [N], the true classes, as indices into the labels
@@ -56,6 +57,7 @@ class EvaluationResult(NotebookResult):
     model: str
     precision: str
     card: ModelCard
+    images: str
     root: Path
     files: tuple[str, ...]
     targets: NDArray[np.int64]

@@ -78,6 +78,7 @@ def evaluate(
         model=os.fspath(model),
         precision=precision or default,
         card=predictor.card,
+        images=os.fspath(images),
         root=found.root,
         files=tuple(predictions),
         targets=targets,

@@ -70,7 +70,7 @@ def find_labelled_photos(
             f"No photo of {place} has a label of the model ({enumerated(labels)}); "
             f"its folders or labels: {enumerated(sorted(unlabelled))}.",
             _similar_names(unlabelled, labels)
-            or "Name the class folders, or what the list has for labels, like the model's labels.",
+            or "Name the class folders like the model's labels, or give a list with such labels.",
         )
     return LabelledPhotos(base, tuple(photos), dict(unlabelled))
 

@@ -257,7 +257,7 @@ class Disagreement:
     """A photo to which two bundles give different labels.
 
     new_confidence, old_confidence  probability of each one's label, 0..1
-    truth                           the label that its folder names, else None
+    truth                           the label of its folder or its list, else None
     """
 
     photo: str
@@ -270,7 +270,7 @@ class Disagreement:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Accuracy of both bundles, 0..1, over the photos in folders that are named like a label."""
+    """Accuracy of both bundles, 0..1, over the photos whose label is known."""
 
     photos: int
     new: float
@@ -294,7 +294,7 @@ class AgainstResult(NotebookResult):
     unreadable   name → why, of photos that can't be decoded
     largest      largest difference of a probability, where both have the same labels, else None
     kl_mean      mean KL(old || new) in nats, where both have the same labels, else None
-    unlabelled   photos whose folder is no label, so that they don't count for the accuracy
+    unlabelled   photos without a label of the models, which don't count for the accuracy
     gates        conditions: "photos", and where a limit was given and photos were compared
                  "accuracy" and "probabilities"; only "bundle" where a bundle is damaged
     """

@@ -14,6 +14,7 @@ from sklearn import metrics as reference
 
 from edgetl import BundleError, DataError, Predictor, evaluate
 from edgetl.data.photo_digests import pack
+from edgetl.evaluation.evaluation_reports import as_html
 from edgetl.runtime.bundle.bundle_folder import MANIFEST, TRAINING_PHOTOS
 
 
@@ -161,6 +162,7 @@ def test_a_list_gives_labels_and_folders_do_where_it_has_none(insects, test_set,
     listed.write_text("file,kind\n" + "".join(f"{file},{truth}\n" for file, truth in rows))
     found = evaluate(insects, listed, columns="path=file,label=kind", root=test_set)
     assert sorted(found.photos) == sorted(expected.photos) and found.root == test_set
+    assert found.images == str(listed) and f"{listed} ·" in as_html(found)
     one, other = (test_set / file for file, _ in rows[:2])
     listed.write_text(f"path,label\n{one},wasp\n{other},bee\n")
     found = evaluate(insects, listed)

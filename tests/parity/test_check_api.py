@@ -52,9 +52,12 @@ def test_paths_may_be_text(exported: Exported, photos: Path) -> None:
 
 
 def test_against_compares_two_exports_by_their_predictions(
-    exported: Exported, photos: Path
+    exported: Exported, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = check(exported.folder, photos, against=exported.folder, tolerance=0.0, limit=3)
+    monkeypatch.chdir(exported.folder.parent)
+    name = exported.folder.name
+    result = check(name, photos, against=name, tolerance=0.0, limit=3)
+    assert (result.new, result.old) == (name, name), "as given"
     assert isinstance(result, AgainstResult) and result.passed
     assert (result.photos, result.agreement, result.largest) == (3, 1.0, 0.0)
 
@@ -99,7 +102,7 @@ def test_what_can_not_be_compared_is_an_exception(
     with pytest.raises(NoSuchModelError, match="not a bundle"):
         check(tmp_path, photos)
     for images in (photos, None):
-        with pytest.raises(NoSuchModelError, match="nowhere"):
+        with pytest.raises(NoSuchModelError, match="nowhere: there is no such bundle"):
             check(tmp_path / "nowhere", images)
     with pytest.raises(NoSuchModelError, match="int8"):
         check(copied.folder, photos, precision="int8")

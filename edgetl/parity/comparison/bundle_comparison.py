@@ -134,7 +134,7 @@ class _AnswerPairs:
         return Finding("photos", not named, message)
 
     def accuracy(self) -> Accuracy | None:
-        """None if no photo lies in a folder that is named like a label."""
+        """None if the label of no photo is known."""
         if not self._correct:
             return None
         classes = tuple(
@@ -180,7 +180,7 @@ def _accuracy_gate(accuracy: Accuracy | None, limit: float) -> Finding:
 
 def _no_truth() -> ParityError:
     return ParityError(
-        "No photo that can be read lies in a folder that is named like a label, "
+        "No photo that can be read has a label of these models, in a list or by its folder, "
         "so accuracy can't be measured.",
-        "With --max-accuracy-drop, name a folder of class folders with --images.",
+        "With --max-accuracy-drop, name class folders or a list with labels with --images.",
     )

@@ -120,7 +120,7 @@ def _against_cards(result: AgainstResult) -> list[PhotoCard]:
                 ("old", one.old, _percent(one.old_confidence)),
                 ("new", one.new, _percent(one.new_confidence)),
             ),
-            note=f"in folder {one.truth}" if one.truth is not None else "",
+            note=f"labelled {one.truth}" if one.truth is not None else "",
             bad=one.truth is not None and one.old == one.truth,
         )
         for one in ranked[:_MAX_PHOTOS]

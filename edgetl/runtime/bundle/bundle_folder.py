@@ -103,7 +103,10 @@ class Bundle:
                 if (path / "best.safetensors").exists():
                     run, out = shell_word(path), shell_word(f"exported/{path.name}")
                     hint = f"It is a training run: edgetl export {run} -o {out}"
-                raise NoSuchModelError(path, f"it is not a bundle: it has no {MANIFEST}", hint)
+                reason = f"it is not a bundle: it has no {MANIFEST}"
+                if not is_there(path):
+                    reason = "there is no such bundle or model"
+                raise NoSuchModelError(path, reason, hint)
         _check_regular(path, file)
         manifest = _read_manifest(file)
         try:

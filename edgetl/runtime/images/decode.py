@@ -78,7 +78,9 @@ _OWN_FORMATS = _REFUSED_FORMATS | {heif.FORMAT}  # whatever plugins the program 
 
 # What ``read_image`` says when the system failed, not the photo: it may be readable the next time.
 _NO_MEMORY = "there is not enough memory to decode it"
-_SYSTEM_REASONS = frozenset({_NO_MEMORY, *(os.strerror(code).lower() for code in errno.errorcode)})
+_SYSTEM_REASONS = frozenset(
+    {_NO_MEMORY, heif.NO_DECODER, *(os.strerror(code).lower() for code in errno.errorcode)}
+)
 
 
 def may_pass(reason: str) -> bool:

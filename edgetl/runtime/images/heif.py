@@ -13,6 +13,7 @@ from edgetl.errors import ImageError
 
 FORMAT = "HEIF"  # Pillow's name, also of HEIC
 SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+NO_DECODER = 'it is a HEIC photo, which needs pi-heif: pip install "edgetl[heic]"'
 _BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 # A download into a file of its full size that was cut short ends in zeros, for which the decoder
 # would invent pixels. No intact photo does: coded video never holds three zero bytes in a row.
@@ -59,8 +60,5 @@ def _decoder(name: str) -> ModuleType:
             return import_module(package)
         except ImportError:
             continue
-    raise ImageError(
-        name,
-        'it is a HEIC photo, which needs pi-heif: pip install "edgetl[heic]"',
-        "Or convert it to JPEG with heif-convert (Linux) or sips (macOS).",
-    )
+    hint = "Or convert it to JPEG with heif-convert (Linux) or sips (macOS)."
+    raise ImageError(name, NO_DECODER, hint)

@@ -144,6 +144,8 @@ def _find(
         published = foreign_file.published_spec(backbone)
         own = network_check.own_copy(network)
         return foreign_file.ForeignNetwork(own, "", published), class_name(network)
+    if isinstance(network, Mapping):
+        raise TypeError("network is a module or a file: load the state dict into its module")
     source = os.fspath(network)
     progress(f"Reading {source}", 0, 0)
     return foreign_file.read_network(Path(network), backbone, classes), source

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet
 import pytest
+from helpers.heic import heic
+from helpers.pictures import photo
 
 from edgetl import Prediction
 from edgetl.errors import ImageError, ResultsError
@@ -67,6 +70,20 @@ def test_only_errors_of_the_system_may_pass(tmp_path: Path) -> None:
             read_image(tmp_path / name)
         assert may_pass(caught.value.reason) == (name == "missing.jpg"), caught.value.reason
     assert may_pass("input/output error") and may_pass("permission denied")
+
+
+def test_heic_photos_are_tried_again_once_their_decoder_is_installed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        for package in ("pi_heif", "pillow_heif"):
+            patch.setitem(sys.modules, package, None)
+        with pytest.raises(ImageError) as caught:
+            read_image(heic(photo(1, 40, 40)))
+    missing = ImageError("good.jpg", caught.value.reason, caught.value.hint)
+    assert write(path, missing, OTHER) == 1
+    assert write(path, GOOD) == 0
+    assert sorted(read(path)) == [("good.jpg", None), ("other.jpg", None)]
 
 
 def test_a_row_takes_the_place_of_one_whose_error_may_pass(path: Path) -> None:

@@ -154,6 +154,11 @@ def test_another_number_of_labels_is_refused(resnet, tmp_path, labels):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_state_dict_in_memory_is_refused_with_what_to_do(resnet, tmp_path):
+    with pytest.raises(TypeError, match="load the state dict into its module"):
+        import_network(resnet.state_dict(), ["ash", "brick"], out=tmp_path / "run")
+
+
 def test_a_pickled_network_is_refused_and_never_unpickled(tmp_path):
     torch.save(tiny_network(), tmp_path / "whole.pth")
     with pytest.raises(TrainingError, match=r"TinyNetwork.*could run any code") as caught:

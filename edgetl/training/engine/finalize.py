@@ -22,7 +22,7 @@ from edgetl.training.evaluation.report import ReportData, write_report
 from edgetl.training.evaluation.run_records import PhotoResult, write_metrics, write_photo_tables
 from edgetl.training.head.cross_validation import CVScore
 from edgetl.training.head.label_issues import LabelIssue
-from edgetl.training.head.temperature import fit_temperature
+from edgetl.training.head.temperature import calibrate
 from edgetl.training.models import checkpoint
 from edgetl.training.models.checkpoint import Trained
 from edgetl.training.torch_env.distributed import describe
@@ -54,7 +54,7 @@ def finalize(
     """
     seconds = earlier_seconds + time.monotonic() - context.started
     labels = np.array([sample.label for sample in folders.val], np.int64)
-    temperature = fit_temperature(logits, labels)
+    temperature = calibrate(logits, labels)
     untempered, probabilities = (
         softmax(logits.astype(np.float64) / divisor, axis=1).astype(np.float32)
         for divisor in (1.0, temperature)

@@ -14,6 +14,25 @@ from edgetl.errors import TrainingError
 LIMITS = (0.05, 20.0)
 """Smallest and largest temperature."""
 
+_STANDARD_ERRORS = 1.0  # by which a temperature must lower the log loss to be worth taking
+
+
+def calibrate(logits: NDArray[np.float32], labels: Sequence[int] | NDArray[np.int64]) -> float:
+    """The fitted temperature, if it lowers the log loss by more than one standard error; else 1.
+
+    A difference that chance explains would make other photos' probabilities worse as often as
+    better. Arguments and errors are those of ``fit_temperature``.
+    """
+    temperature = fit_temperature(logits, labels)
+    rows = np.arange(len(labels))
+    before, after = (
+        -log_softmax(np.asarray(logits, np.float64) / divisor, axis=1)[rows, np.asarray(labels)]
+        for divisor in (1.0, temperature)
+    )
+    lowered = before - after
+    error = lowered.std() / np.sqrt(len(lowered))
+    return temperature if lowered.mean() > _STANDARD_ERRORS * error else 1.0
+
 
 def fit_temperature(
     logits: NDArray[np.float32],

@@ -388,7 +388,7 @@ def test_the_figures_and_the_report_are_of_what_is_exported(two_parts, tmp_path,
     monkeypatch.setattr(
         run_module, "prepare_head", lambda *_: heads.append(prepare_head(*_)) or heads[-1]
     )
-    monkeypatch.setattr(finalize_module, "fit_temperature", lambda *_: 2.0)
+    monkeypatch.setattr(finalize_module, "calibrate", lambda *_: 2.0)
     heads: list = []
     train(features_of(two_parts), tmp_path / "run")
     (report,), (head,) = told, [prepared.head for prepared in heads]

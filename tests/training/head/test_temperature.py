@@ -9,7 +9,7 @@ from scipy.special import log_softmax, softmax
 
 from edgetl.errors import TrainingError
 from edgetl.evaluation.metrics import metrics_summary
-from edgetl.training.head.temperature import LIMITS, fit_temperature
+from edgetl.training.head.temperature import LIMITS, calibrate, fit_temperature
 
 
 def drawn(
@@ -53,6 +53,26 @@ def test_the_calibration_error_shrinks_on_other_photos(temperature: float) -> No
         for divisor in (1.0, found)
     )
     assert after < 0.5 * before
+
+
+@pytest.mark.parametrize("temperature", [0.4, 3.0])
+def test_a_temperature_that_is_surely_better_is_taken(temperature: float) -> None:
+    logits, labels = drawn(500, temperature)
+    assert calibrate(logits, labels) == fit_temperature(logits, labels)
+
+
+def test_what_chance_explains_leaves_the_temperature_at_1() -> None:
+    """Of logits that need no temperature, few photos nearly always suggest one."""
+    samples = [drawn(40, 1.0, seed) for seed in range(40)]
+    assert sum(fit_temperature(*sample) != 1.0 for sample in samples) >= 20
+    found = [calibrate(*sample) for sample in samples]
+    assert sum(temperature != 1.0 for temperature in found) <= 16
+    others, labels = drawn(4000, 1.0, seed=99)
+    taken, fitted = (
+        np.mean([loss(others, labels, temperature) for temperature in temperatures])
+        for temperatures in (found, [fit_temperature(*sample) for sample in samples])
+    )
+    assert loss(others, labels, 1.0) <= taken < fitted
 
 
 def test_if_every_photo_is_right_confidence_stays_below_what_so_few_can_show() -> None:

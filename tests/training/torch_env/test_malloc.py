@@ -76,15 +76,26 @@ CHECKS = {
 }
 
 
-@pytest.mark.parametrize("name", CHECKS)
-def test_in_a_process_of_its_own(name: str) -> None:
+RUN = """
+import os, sys
+import test_malloc
+for name, check in test_malloc.CHECKS.items():
+    process = os.fork()
+    if process == 0:
+        check()
+        os._exit(0)
+    if os.waitpid(process, 0)[1]:
+        sys.exit(name)
+"""
+
+
+def test_each_in_a_process_of_its_own() -> None:
     """In this one, glibc might reuse the memory that other tests have freed."""
     path = os.pathsep.join(
         [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     )
-    code = f"import test_malloc; test_malloc.CHECKS[{name!r}]()"
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", RUN],
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,

@@ -225,16 +225,7 @@ def _train_epochs(
 ) -> TrainResult:
     """Train epoch by epoch, from the beginning or from the saved state of an interrupted run."""
     folder, processes, listener = context.folder, context.processes, context.listener
-    if saved is None:
-        setup = prepare_training(context, folders, backbone)
-        state, label_issues = TrainState(), setup.label_issues
-    else:
-        _require_unchanged_photos(saved["scanned"], folders)  # before all photos are decoded
-        setup = prepare_training(context, folders, backbone, left_out=saved["left_out"])
-        _require_unchanged_photos(saved["fingerprint"], setup.folders)
-        _require_unchanged_batches(saved["batches"], setup)
-        state = TrainState.from_dict(saved["train_state"])
-        label_issues = [LabelIssue(*issue) for issue in saved["label_issues"]]
+    setup, state, label_issues = _prepare(context, folders, backbone, saved)
     earlier_seconds = state.seconds
     identity = _identity(context, folders, setup, label_issues)
     learner = Learner(
@@ -280,6 +271,21 @@ def _train_epochs(
         state.finished = True
         loop.save()
     return TrainResult(folder, True, metrics, context.settings)
+
+
+def _prepare(
+    context: RunContext, folders: ImageFolders, backbone: Backbone, saved: dict[str, Any] | None
+) -> tuple[TrainingSetup, TrainState, list[LabelIssue]]:
+    """What to train with, and where to go on: as saved, if nothing has changed since then."""
+    if saved is None:
+        setup = prepare_training(context, folders, backbone)
+        return setup, TrainState(), setup.label_issues
+    _require_unchanged_photos(saved["scanned"], folders)  # before all photos are decoded
+    setup = prepare_training(context, folders, backbone, left_out=saved["left_out"])
+    _require_unchanged_photos(saved["fingerprint"], setup.folders)
+    _require_unchanged_batches(saved["batches"], setup)
+    label_issues = [LabelIssue(*issue) for issue in saved["label_issues"]]
+    return setup, TrainState.from_dict(saved["train_state"]), label_issues
 
 
 def _identity(

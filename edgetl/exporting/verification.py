@@ -40,7 +40,7 @@ def open_onnx(model: onnx.ModelProto) -> ExportedModel:
 def open_torchscript(content: bytes) -> ExportedModel:
     """A TorchScript file in torch."""
     with quiet():  # torch warns that it is deprecated
-        module = torch.jit.load(io.BytesIO(content), map_location="cpu")  # type: ignore[no-untyped-call]
+        module = torch.jit.load(io.BytesIO(content), map_location="cpu")
 
     def run(images: NDArray[np.uint8]) -> Outputs:
         with torch.inference_mode():

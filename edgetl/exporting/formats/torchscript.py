@@ -42,7 +42,7 @@ def build_torchscript(network: nn.Module, card: ModelCard) -> bytes:
 
 
 def _trace(network: nn.Module, example: torch.Tensor) -> nn.Module:
-    traced: nn.Module = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
+    traced: nn.Module = torch.jit.trace(network, example, check_trace=False)
     return traced
 
 

@@ -35,7 +35,7 @@ def main(model: str, folder: str, threads: str) -> None:
 
     warnings.simplefilter("ignore")  # stderr is for errors only
     torch.set_num_threads(int(threads))
-    module = torch.jit.load(model, map_location="cpu")  # type: ignore[no-untyped-call]
+    module = torch.jit.load(model, map_location="cpu")
     for line in sys.stdin:
         error, disk = None, False
         try:

@@ -33,7 +33,7 @@ class TorchScript(Runtime):
         with warnings.catch_warnings():
             # Deprecated, with a warning that differs between versions of torch.
             warnings.simplefilter("ignore")
-            self._module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+            self._module = torch.jit.load(str(path), map_location="cpu")
         self._torch, self._threads = torch, subject.threads
 
     def run(self, photos: Sequence[Photo | Unreadable]) -> Sequence[Stages | Refusal]:

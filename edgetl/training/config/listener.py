@@ -81,9 +81,12 @@ class RecordingListener(Listener):
         self.notes = list(notes)
         self._passed_on = set[str]()
         self._listener = listener
-        self.photos_found, self.photos_read = listener.photos_found, listener.photos_read  # type: ignore[method-assign]
-        self.step, self.epoch = listener.step, listener.epoch  # type: ignore[method-assign]
-        self.progress, self.stopping = listener.progress, listener.stopping  # type: ignore[method-assign]
+        self.photos_found = listener.photos_found  # type: ignore[method-assign]
+        self.photos_read = listener.photos_read  # type: ignore[method-assign]
+        self.step = listener.step  # type: ignore[method-assign]
+        self.epoch = listener.epoch  # type: ignore[method-assign]
+        self.progress = listener.progress  # type: ignore[method-assign]
+        self.stopping = listener.stopping  # type: ignore[method-assign]
 
     def note(self, sentence: str) -> None:
         """Record it, and pass it on the first time."""

@@ -153,7 +153,7 @@ class Learner:
             with self._gradient_exchange(last=number == count - 1), _explained():
                 # DDP averages gradients over processes; we want their sum.
                 loss = self._loss(next(batches)) * (self._processes.world_size / photos)
-                self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                self._scaler.scale(loss).backward()
         if self._settings.clip:
             self._scaler.unscale_(self._optimizer)
             nn.utils.clip_grad_norm_(self._network.parameters(), self._settings.clip)

@@ -62,18 +62,18 @@ class LogisticRegression:
         def loss() -> float:
             optimizer.zero_grad()
             penalty = (solution[..., :-1].square().sum((1, 2)) * penalties).sum() / 2
-            penalty.backward()  # type: ignore[no-untyped-call]
+            penalty.backward()
             total = float(penalty.detach())
             for rows in self._chunks(shape[0]):
                 logits = self._logits(solution, rows)
                 targets = self.targets[rows, None, None].expand(*logits.shape[:2], 1)
                 own = logits.gather(2, targets)[..., 0]
                 part = ((logits.logsumexp(2) - own) * shares[rows]).sum()
-                part.backward()  # type: ignore[no-untyped-call]
+                part.backward()
                 total += float(part.detach())
             return total
 
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
+        optimizer.step(loss)
         return solution.detach()
 
     @torch.no_grad()

@@ -120,7 +120,7 @@ def own_copy(network: nn.Module) -> nn.Module:
 
 
 def _trace(network: nn.Module, example_inputs: list[tuple[Tensor]]) -> Any:
-    return torch.jit.trace(network, example_inputs[0], check_trace=False)  # type: ignore[no-untyped-call]
+    return torch.jit.trace(network, example_inputs[0], check_trace=False)
 
 
 def _answers(network: nn.Module, pictures: Tensor, source: str) -> Tensor:

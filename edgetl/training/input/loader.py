@@ -88,7 +88,7 @@ class CachedLoader:
     def batches(self, shards: Iterable[BatchShard]) -> Iterator[Batch]:
         """See ``Loader``."""
         if self._device.type == "cuda":
-            stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            stream = torch.cuda.Stream(self._device)
             for shard, tensors, copied in prefetched(self._copied(shards, stream), _AHEAD):
                 current = torch.cuda.current_stream(self._device)
                 current.wait_event(copied)
@@ -123,6 +123,6 @@ class CachedLoader:
         for shard in shards:
             with torch.cuda.stream(stream):
                 tensors = [to_device(tensor, self._device) for tensor in self._tensors(shard)]
-                copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                copied = torch.cuda.Event()
                 copied.record(stream)
             yield shard, tensors, copied

@@ -41,7 +41,7 @@ def prefetched(items: Generator[T, None, None], ahead: int) -> Iterator[T]:
             end = error
         put((None, end))
 
-    device = torch.cuda.current_device() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+    device = torch.cuda.current_device() if torch.cuda.is_initialized() else None
     thread = threading.Thread(target=make, name="prefetch", daemon=True)
     thread.start()
     try:

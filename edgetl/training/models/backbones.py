@@ -238,7 +238,7 @@ def _build_timm(name: str, classes: int, pretrained: bool) -> Backbone:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Mapping deprecated model name")
         module: Any = _download(name, create) if pretrained else create()
-    config: dict[str, Any] = resolve_model_data_config(module)  # type: ignore[no-untyped-call]
+    config: dict[str, Any] = resolve_model_data_config(module)
     heads = module.default_cfg.get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
     if config["input_size"][0] != 3 or not heads or getattr(module, "num_classes", None) != classes:

@@ -33,5 +33,5 @@ def sync_batch_norm(backbone: Backbone) -> Backbone:
     # torch's own conversion would lose timm's activations. This one still loses the hooks of the
     # layers that it replaces, through which a head sees earlier levels.
     levels, bare = backbone.levels, without_levels(backbone)
-    module = convert_sync_batchnorm(bare.module)  # type: ignore[no-untyped-call]
+    module = convert_sync_batchnorm(bare.module)
     return with_levels(replace(bare, module=module), levels)

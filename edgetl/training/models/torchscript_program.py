@@ -48,7 +48,7 @@ def read_program(source: Tensor | Path) -> torch.jit.ScriptModule:
     file: Any = str(source) if isinstance(source, Path) else io.BytesIO(source.numpy().tobytes())
     try:
         with quiet():  # torch warns that it is deprecated
-            program: torch.jit.ScriptModule = torch.jit.load(file, map_location="cpu")  # type: ignore[no-untyped-call]
+            program: torch.jit.ScriptModule = torch.jit.load(file, map_location="cpu")
     except Exception as error:  # of many types, for a damaged file
         raise RuntimeError(first_line(error)) from error
     return program.eval()

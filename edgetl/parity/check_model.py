@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 from edgetl.errors import BundleError, CheckpointError, NoSuchModelError, ParityError
 from edgetl.parity.results import AgainstResult, CheckResult, Finding, error_text
-from edgetl.runtime.images.photo_list import (
-    ListedPhoto,
-    is_photo_list,
-    read_photo_list,
-    refuse_list_options,
-)
+from edgetl.runtime.images.photo_list import refuse_list_options
 from edgetl.system.missing_package import explain_missing_packages
 from edgetl.system.paths import real_path, require_current_folder
 from edgetl.system.progress import Progress, progress_callback
@@ -124,23 +119,23 @@ def check(
         if images is None:
             refuse_list_options(None, columns, root)
             folder, photos = _golden_photos(model)
+            labels = {}
         else:
-            folder, photos = find_photos(images, columns=columns, root=root)
+            folder, found = find_photos(images, columns=columns, root=root)
+            photos = [photo.path for photo in found]
+            labels = {photo.path: photo.label for photo in found if photo.label}
         if limit is not None and limit < len(photos):
             photos = [photos[i * len(photos) // limit] for i in range(limit)]
         if against is not None:
             from edgetl.parity.comparison.bundle_comparison import compare_bundles
             from edgetl.runtime.inference.predictor import Predictor
 
-            listed: Iterable[ListedPhoto] = ()
-            if images is not None and is_photo_list(images):
-                listed = read_photo_list(images, columns=columns, root=root)
             compared = compare_bundles(
                 Predictor(model, precision=precision if model.is_dir() else None),
                 Predictor(against),
                 photos,
                 folder,
-                given_labels={photo.path: photo.label for photo in listed if photo.label},
+                given_labels=labels,
                 max_accuracy_drop=max_accuracy_drop,
                 tolerance=tolerance,
                 progress=progress,

@@ -13,7 +13,7 @@ from PIL import Image
 
 from edgetl.errors import ImageError, ParityError
 from edgetl.runtime.images.decode import read_image
-from edgetl.runtime.images.photo_list import photos_folder, photos_in
+from edgetl.runtime.images.photo_list import ListedPhoto, photos_folder, photos_in
 from edgetl.runtime.images.resize import refuse_extreme_shape
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.system.paths import name_below
@@ -50,12 +50,12 @@ def find_photos(
     *,
     columns: str | Mapping[str, str] | None = None,
     root: str | Path | None = None,
-) -> tuple[Path, list[Path]]:
+) -> tuple[Path, list[ListedPhoto]]:
     """(root, photos) of a folder, of a list, or of a single file.
 
     Raises ParityError if there is none, DataError if the folder or list can't be read.
     """
-    found = [photo.path for photo in photos_in(images, columns=columns, root=root)]
+    found = photos_in(images, columns=columns, root=root)
     if not found:
         raise ParityError(
             f"{images}: it holds no photos, so there is nothing to compare.",

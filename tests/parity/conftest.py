@@ -73,7 +73,8 @@ def run_check(photos: Path) -> Check:
     def run(
         subject: Subject, *runtimes: str, images: Path = photos, tolerance: float | None = None
     ) -> CheckResult:
-        root, paths = find_photos(images)
+        root, found = find_photos(images)
+        paths = [photo.path for photo in found]
         return compare_runtimes(subject, paths, root, runtimes=runtimes, tolerance=tolerance)
 
     return run

@@ -52,7 +52,7 @@ def labelled(old: Predictor, tmp_path: Path) -> Path:
 
 def compare(new: Predictor, old: Predictor, images: Path, **options: Any) -> AgainstResult:
     root, photos = find_photos(images)
-    return compare_bundles(new, old, photos, root, **options)
+    return compare_bundles(new, old, [photo.path for photo in photos], root, **options)
 
 
 def test_a_bundle_agrees_with_itself(old: Predictor, labelled: Path) -> None:
@@ -69,7 +69,7 @@ def test_another_model_is_measured_against_the_labels_and_the_limits(
 ) -> None:
     new = Predictor(bundle(tmp_path / "new", seed=1))
     root, photos = find_photos(labelled)
-    right = {path: new(path).label == path.parent.name for path in photos}
+    right = {photo.path: new(photo.path).label == photo.path.parent.name for photo in photos}
     result = compare(new, old, labelled)
     assert result.passed  # nothing was asked for
     assert result.accuracy is not None

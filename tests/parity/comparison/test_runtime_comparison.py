@@ -282,7 +282,8 @@ def test_a_network_that_raises_is_an_error(exported: Exported, run_check: Check)
 def test_every_photo_is_read_once_in_bounded_chunks(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root, paths = find_photos(photos)
+    root, found = find_photos(photos)
+    paths = [photo.path for photo in found]
     monkeypatch.setattr("edgetl.parity.check_photos.CHUNK_PIXELS", 7000)
     chunks = list(read_chunks(paths * 3, root, SPEC))
     assert [photo.name for chunk in chunks for photo in chunk] == [

@@ -20,7 +20,7 @@ from edgetl.training.config.run_folder import BEST, candidate_name, clear, promo
 from edgetl.training.config.settings import OPTIONS, SOLVER, TrainSettings
 from edgetl.training.evaluation.report import ReportData, write_report
 from edgetl.training.evaluation.run_records import PhotoResult, write_metrics, write_photo_tables
-from edgetl.training.head.cross_validation import CVScore
+from edgetl.training.head.cross_validation import CVResult
 from edgetl.training.head.label_issues import LabelIssue
 from edgetl.training.head.temperature import calibrate
 from edgetl.training.models import checkpoint
@@ -37,7 +37,7 @@ def finalize(
     logits: NDArray[np.float32],
     *,
     label_issues: Sequence[LabelIssue],
-    head_scores: Sequence[CVScore] = (),
+    cross_validation: CVResult | None = None,
     history: Sequence[Mapping[str, Any]] = (),
     earlier_seconds: float = 0.0,
 ) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def finalize(
 
     trained          the kept weights; their card knows the epoch
     logits           float32 [N, classes] of ``trained`` for the validation photos
-    head_scores, history  for the report: a fitted head's, and the epochs'
+    cross_validation, history  for the report: a fitted head's, and the epochs'
     earlier_seconds  that earlier parts of an interrupted run took
 
     The metrics are written last: a run that has them is complete. After an interruption, this can
@@ -90,7 +90,7 @@ def finalize(
         train_counts=folders.train_counts,
         settings=_effective(context.settings, folders),
         history=history,
-        head_trials=[(score.C, score.loss) for score in head_scores],
+        cross_validation=cross_validation,
         label_issues=[
             (folders.train[row], predicted, confidence)
             for row, predicted, confidence in label_issues

@@ -208,7 +208,7 @@ def _train_head(
             prepared.folders,
             prepared.val_logits,
             label_issues=prepared.head.label_issues,
-            head_scores=prepared.head.scores,
+            cross_validation=prepared.head.cross_validation,
         )
     return TrainResult(context.folder, True, metrics, context.settings)
 

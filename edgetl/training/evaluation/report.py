@@ -18,6 +18,7 @@ from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.system.paths import real_path
 from edgetl.training.config.run_files import write_atomically
 from edgetl.training.config.run_folder import REPORT, VALIDATION_TABLE
+from edgetl.training.head.cross_validation import CVResult
 
 if TYPE_CHECKING:
     from edgetl.training.engine.train_result import TrainResult
@@ -43,7 +44,7 @@ class ReportData:
     settings       name → value, as JSON values
     history        one row an epoch, name → value, such as epoch, train_loss, val_loss,
                    val_accuracy, lr; names with the same ending share a plot; () without epochs
-    head_trials    (C, cross-validated log loss in nats) of the heads that were tried; () if none
+    cross_validation  of the heads that were tried; None if there was none
     label_issues   (training photo, predicted class, confidence 0..1): photos for which heads that
                    were fitted without them predict another class, the most confident first
     warnings       sentences about the data or the run
@@ -61,7 +62,7 @@ class ReportData:
     train_counts: Sequence[int] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     history: Sequence[Mapping[str, float]] = ()
-    head_trials: Sequence[tuple[float, float]] = ()
+    cross_validation: CVResult | None = None
     label_issues: Sequence[tuple[Sample, int, float]] = ()
     warnings: Sequence[str] = ()
 
@@ -103,7 +104,7 @@ def _render(name: str, data: ReportData) -> str:
             for photo, predicted, confidence in data.label_issues[:_MAX_LABEL_ISSUES]
         ],
         issues=len(data.label_issues),
-        curves=[*_history_curves(data), *_head_curve(data)],
+        curves=[*_history_curves(data), *_head_curves(data)],
         **answer_sections(
             Answers(
                 card.labels,
@@ -176,21 +177,34 @@ def _series(history: Sequence[Mapping[str, float]], ending: str) -> dict[str, pl
     return series
 
 
-def _head_curve(data: ReportData) -> list[tuple[str, Any]]:
+def _head_curves(data: ReportData) -> list[tuple[str, Any]]:
     """(heading, drawing) of the cross-validation of the head, if there was one."""
-    if not data.head_trials:
+    found = data.cross_validation
+    if found is None:
         return []
-    trials = sorted(data.head_trials)
-    best = min(trials, key=lambda trial: trial[1])[0]
-    drawing = plots.line_plot(
-        "head",
-        {"loss": ([C for C, _ in trials], [loss for _, loss in trials])},
-        x="C, inverse strength of the regularisation",
-        y="cross-validated log loss",
-        log_x=True,
-        marker="o",
-        chosen=best,
-    )
-    return [
-        (f"Regularisation of the linear head: C = {best:.3g} has the least loss", drawn(drawing))
-    ]
+    curves: list[tuple[str, Any]] = []
+    for heading, scores, chosen, x in (
+        (
+            f"The linear head is {found.recipe.describe()}; log loss of logistic regression",
+            found.logistic_scores,
+            found.recipe.C,
+            "C, inverse strength of the regularisation",
+        ),
+        (
+            "Log loss of the linear discriminant",
+            found.shrinkage_scores,
+            found.recipe.shrinkage,
+            "shrinkage of the covariance",
+        ),
+    ):
+        drawing = plots.line_plot(
+            f"head{len(curves)}",
+            {"loss": ([score.parameter for score in scores], [score.loss for score in scores])},
+            x=x,
+            y="cross-validated log loss",
+            log_x=True,
+            marker="o",
+            chosen=chosen,
+        )
+        curves.append((heading, drawn(drawing)))
+    return curves

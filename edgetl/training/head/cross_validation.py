@@ -1,13 +1,16 @@
-"""Cross-validation of a linear head: which regularisation C, and how large the loss will be.
+"""Cross-validation of linear heads: which kind, how regularised, and how large the loss will be.
 
-A penalty also shrinks the logits, which says nothing about which class is right. So each C is
-judged by its log loss at its own best temperature, and that temperature is part of the result.
+Tried are logistic regressions with several C, linear discriminants with several shrinkages, and the
+mean of the best of both. A penalty also shrinks the logits, which says nothing about which class is
+right. So each is judged by its log loss at its own best temperature, which is part of the result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from threading import Event
 
 import numpy as np
@@ -16,52 +19,89 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 from torch import Tensor
 
+from edgetl.training.head.discriminant import ClassMoments
+from edgetl.training.head.folds import Folds, deal_folds
 from edgetl.training.head.label_issues import LabelIssue, find_label_issues
 from edgetl.training.head.logistic_regression import LogisticRegression
 from edgetl.training.head.temperature import fit_temperature
 
 C_VALUES = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 5))
 """What is tried, 1e-4 … 100: from the strongest penalty on."""
+SHRINKAGES = (0.6, 0.3, 0.1, 0.03, 0.01, 0.003)
 DEFAULT_C = 10.0**-1
 """Used where there are too few photos to choose."""
 
-_FOLDS = 5
-_PATIENCE = 2  # values in a row without a better loss, after which weaker penalties are not tried
-MOST_PHOTOS = 20_000  # more hardly change which C is best
-_MOST_LOGITS = 1_000_000  # photos × classes above which there are only two folds
+_PATIENCE = 2  # values in a row without a better loss, after which weaker ones are not tried
 _STEPS = 12  # of L-BFGS, from the solution for the last C: more did not change the choice
 _FEWEST_COMPARED = 20  # photos, below which the standard error of their mean loss means nothing
 
 
 @dataclass(frozen=True)
 class CVScore:
-    """How well one C does on held-out photos.
+    """How well one head does on held-out photos.
 
+    parameter    C of a logistic regression, shrinkage of a discriminant
     temperature  the one with the lowest loss
     loss         mean log loss at that temperature, nats
     accuracy     0..1
     """
 
-    C: float
+    parameter: float
     temperature: float
     loss: float
     accuracy: float
 
 
 @dataclass(frozen=True)
+class HeadRecipe:
+    """What is fitted: the logits are those of two linear models, each times a factor, added.
+
+    C             of the logistic regression
+    logistic      factor of its logits; 0: there is none
+    shrinkage     of the discriminant
+    discriminant  factor of its logits; 0: there is none
+    """
+
+    C: float = DEFAULT_C
+    logistic: float = 1.0
+    shrinkage: float = 0.0
+    discriminant: float = 0.0
+
+    def describe(self) -> str:
+        """Such as "logistic regression (C = 0.1)"."""
+        parts = []
+        if self.logistic:
+            parts.append(f"logistic regression (C = {self.C:.3g})")
+        if self.discriminant:
+            parts.append(f"a linear discriminant (shrinkage {self.shrinkage:g})")
+        return ("the mean of " if len(parts) > 1 else "") + " and ".join(parts)
+
+
+@dataclass(frozen=True)
 class CVResult:
     """What cross-validation found.
 
-    scores        of every C that was tried
-    best          the one of the lowest loss
-    solution      float32 [1, classes, features + 1], the mean of the folds' solutions for the best
-    losses        float64 [photos], weighted, of each photo when it was held out, for the best
-    label_issues  the most confident first
+    recipe              of the head with the lowest loss
+    score               its score
+    logistic_scores     of every C that was tried
+    shrinkage_scores    of every shrinkage that was tried
+    start               float32 [1, classes, features + 1], the mean of the folds' logistic
+                        regressions for the best C
+    photos              int64 [N], the rows of the photos that could be judged
+    logits              float32 [N, classes] of the head when it was fitted without them, divided
+                        by its temperature
+    losses              float64 [M ≤ N], the weighted log losses of the first ones, whose mean is
+                        the score's; the others were in no fold
+    label_issues        the most confident first
     """
 
-    scores: tuple[CVScore, ...]
-    best: CVScore
-    solution: Tensor
+    recipe: HeadRecipe
+    score: CVScore
+    logistic_scores: tuple[CVScore, ...]
+    shrinkage_scores: tuple[CVScore, ...]
+    start: Tensor
+    photos: NDArray[np.int64]
+    logits: NDArray[np.float32]
     losses: NDArray[np.float64]
     label_issues: tuple[LabelIssue, ...]
 
@@ -69,90 +109,138 @@ class CVResult:
 def cross_validate(
     problem: LogisticRegression, ranks: NDArray[np.int64], cancelled: Event
 ) -> CVResult | None:
-    """Try one C after the other while the loss improves; None if no photo can be judged.
+    """Try head after head; None if no photo can be judged.
 
-    ranks      see ``rank_photos``; a photo's fold is its rank modulo the number of folds
+    ranks      see ``rank_photos``
     cancelled  set when the result is no longer needed
 
-    A class whose photos are all in one fold is not judged, since no model has seen it when that
-    fold is held out. Penalties so strong that they would drown it are then not tried.
+    A class whose photos are all in one fold is not judged. Penalties so strong that they would
+    drown it are then not tried.
     """
-    all_labels = problem.targets.cpu().numpy()
-    rows = _stratified(all_labels, ranks, problem.classes)
-    labels, subset = all_labels[rows], problem.subset(torch.from_numpy(rows))
-    folds = _FOLDS if len(rows) * problem.classes <= _MOST_LOGITS else 2
-    fold = ranks[rows] % folds
-    judged = np.isin(labels, labels[fold != 0])  # fold 0 has a photo of every class
-    if not judged.any():
+    labels = problem.targets.cpu().numpy()
+    folds = deal_folds(labels, ranks, problem.classes)
+    if not folds.judged.any():
         return None
-    held_out = torch.from_numpy(fold).to(problem.targets.device)
-    used = held_out[:, None] != torch.arange(folds, device=held_out.device)
-    weights = subset.weights.cpu().numpy()[judged]
-    scores: list[CVScore] = []
-    solution: Tensor | None = None
-    found = None
-    for C in C_VALUES if judged.all() else C_VALUES[C_VALUES.index(DEFAULT_C) :]:
-        if cancelled.is_set():
-            break
-        solution = subset.solve(C, solution, _STEPS, used)
-        logits = subset.logits(solution, held_out).cpu().numpy()[judged]
-        score, losses = score_logits(C, logits, labels[judged], weights)
-        scores.append(score)
-        if found is None or score.loss <= found[0].loss:
-            found = score, losses, logits, solution
-        elif len(scores) - 1 - scores.index(found[0]) >= _PATIENCE:
-            break
-    if found is None:
+    trials = _Trials(problem.subset(torch.from_numpy(folds.rows)), folds, cancelled)
+    logistic = trials.best(trials.logistic_regressions())
+    discriminant = trials.best(trials.discriminants())
+    if not (logistic and discriminant):
         return None
-    best, losses, logits, solution = found
-    solution = solution.mean(0, keepdim=True)
-    photos = rows[judged]
-    others = np.setdiff1d(np.flatnonzero(np.isin(all_labels, labels[judged])), rows)
-    if len(others):  # photos that no fold was fitted to
-        everywhere = problem.logits(solution, torch.zeros_like(problem.targets)).cpu().numpy()
-        logits, photos = np.concatenate([logits, everywhere[others]]), np.append(photos, others)
-    issues = find_label_issues(logits / best.temperature, all_labels[photos], photos)
-    return CVResult(tuple(scores), best, solution, losses, issues)
-
-
-def rank_photos(
-    labels: NDArray[np.int64], digests: Sequence[str] | None = None
-) -> NDArray[np.int64]:
-    """Each photo's rank, from 0, among the distinct photos of its class in order of digest.
-
-    Digests are as good as random, and copies of a photo have the same one, whatever their names
-    and order: so copies share a rank, and a fold. Without digests all photos are distinct.
-    """
-    keys = (
-        np.random.default_rng(0).permutation(len(labels))
-        if digests is None
-        else np.asarray(digests)
+    (first, logistic_scores), (second, shrinkage_scores) = logistic, discriminant
+    both = trials.judge(0.0, (first.solution + second.solution) / 2)
+    chosen = min((both, first, second), key=lambda trial: trial.score.loss)
+    factor = 1 / (2 * both.score.temperature) if chosen is both else 1.0
+    recipe = HeadRecipe(
+        first.score.parameter,
+        0.0 if chosen is second else factor / first.score.temperature,
+        second.score.parameter,
+        0.0 if chosen is first else factor / second.score.temperature,
     )
-    ranks = np.empty(len(labels), np.int64)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        ranks[members] = np.unique(keys[members], return_inverse=True)[1]
-    return ranks
+    logits, photos = chosen.logits, folds.rows[folds.judged]
+    others = np.setdiff1d(np.flatnonzero(np.isin(labels, labels[photos])), folds.rows)
+    if len(others):  # photos that no fold was fitted to
+        solution, rest = chosen.solution.mean(0, keepdim=True), torch.from_numpy(others)
+        everywhere = problem.subset(rest).logits(solution, torch.zeros_like(problem.targets[rest]))
+        logits = np.concatenate([logits, everywhere.cpu().numpy()])
+        photos = np.append(photos, others)
+    return CVResult(
+        recipe,
+        chosen.score,
+        logistic_scores,
+        shrinkage_scores,
+        first.solution.mean(0, keepdim=True) * first.score.temperature,
+        photos,
+        logits,
+        chosen.losses,
+        find_label_issues(logits, labels[photos], photos),
+    )
 
 
-def _stratified(
-    labels: NDArray[np.int64], ranks: NDArray[np.int64], classes: int
-) -> NDArray[np.int64]:
-    """Rows of at most ``MOST_PHOTOS`` photos: the same share of each class, copies counted once."""
-    distinct = np.ones(classes)
-    np.maximum.at(distinct, labels, ranks + 1.0)
-    return np.argsort(ranks / distinct[labels], kind="stable")[:MOST_PHOTOS]
+@dataclass(frozen=True)
+class _Trial:
+    """A head of every fold, judged on the photos of that fold.
+
+    solution  float32 [folds, classes, features + 1], divided by the temperature
+    logits    float32 [judged photos, classes], divided by the temperature
+    losses    float64 [judged photos], weighted
+    """
+
+    score: CVScore
+    solution: Tensor
+    logits: NDArray[np.float32]
+    losses: NDArray[np.float64]
+
+
+class _Trials:
+    """Heads fitted to all photos but those of a fold, and judged on these."""
+
+    def __init__(self, problem: LogisticRegression, folds: Folds, cancelled: Event) -> None:
+        self._problem, self._folds, self._cancelled = problem, folds, cancelled
+        self._held_out = torch.from_numpy(folds.fold).to(problem.targets.device)
+        self._labels = problem.targets.cpu().numpy()[folds.judged]
+        self._weights = problem.weights.cpu().numpy()[folds.judged]
+
+    def judge(self, parameter: float, solution: Tensor) -> _Trial:
+        """solution: float32 [folds, classes, features + 1]."""
+        logits = self._problem.logits(solution, self._held_out).cpu().numpy()[self._folds.judged]
+        score, losses = score_logits(parameter, logits, self._labels, self._weights)
+        calibrated = (logits / score.temperature).astype(np.float32)
+        return _Trial(score, solution / score.temperature, calibrated, losses)
+
+    def best(
+        self, solutions: Iterable[tuple[float, Tensor]]
+    ) -> tuple[_Trial, tuple[CVScore, ...]] | None:
+        """The trial of the lowest loss, and all scores; None if cancelled.
+
+        solutions  (parameter, solution), from the most regularised on
+        """
+        found: _Trial | None = None
+        scores: list[CVScore] = []
+        for parameter, solution in solutions:
+            if self._cancelled.is_set():
+                return None
+            trial = self.judge(parameter, solution)
+            scores.append(trial.score)
+            if found is None or trial.score.loss <= found.score.loss:
+                found = trial
+            elif len(scores) - 1 - scores.index(found.score) >= _PATIENCE:
+                break
+        return None if found is None else (found, tuple(scores))
+
+    def logistic_regressions(self) -> Iterator[tuple[float, Tensor]]:
+        """(C, solution) for one C after the other."""
+        folds = torch.arange(self._folds.count, device=self._held_out.device)
+        used = self._held_out[:, None] != folds
+        first = 0 if self._folds.judged.all() else C_VALUES.index(DEFAULT_C)
+        solution: Tensor | None = None
+        for C in C_VALUES[first:]:
+            solution = self._problem.solve(C, solution, _STEPS, used)
+            yield C, solution
+
+    def discriminants(self) -> Iterator[tuple[float, Tensor]]:
+        """(shrinkage, solution) for one shrinkage after the other."""
+        parts = [
+            ClassMoments.measure(self._problem.subset((self._held_out == fold).nonzero()[:, 0]))
+            for fold in range(self._folds.count)
+        ]
+        everything = reduce(add, parts)
+        rests = [everything - part for part in parts]
+        for shrinkage in SHRINKAGES:
+            yield shrinkage, torch.stack([rest.discriminant(shrinkage) for rest in rests]).float()
 
 
 def score_logits(
-    C: float, logits: NDArray[np.float32], labels: NDArray[np.int64], weights: NDArray[np.float32]
+    parameter: float,
+    logits: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    weights: NDArray[np.float32],
 ) -> tuple[CVScore, NDArray[np.float64]]:
     """(score, float64 [photos]: their weighted losses, whose mean is the score's loss)."""
     temperature = fit_temperature(logits, labels, weights)
     log_probabilities = log_softmax(logits.astype(np.float64) / temperature, axis=1)
     losses = -log_probabilities[np.arange(len(labels)), labels] * (weights / weights.mean())
     right = np.average(logits.argmax(1) == labels, weights=weights)
-    return CVScore(C, temperature, float(losses.mean()), float(right)), losses
+    return CVScore(parameter, temperature, float(losses.mean()), float(right)), losses
 
 
 def loss_improvement(baseline: CVResult | None, other: CVResult | None) -> float:

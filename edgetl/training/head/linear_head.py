@@ -1,8 +1,8 @@
-"""A linear head on frozen features: multinomial logistic regression, a convex problem.
+"""A linear head on frozen features: logistic regression, a linear discriminant, or their mean.
 
-Its regularisation C is chosen by cross-validation within the training photos; validation photos
-are never looked at. Scaling of the features and the temperature fold into the weights, so the
-result is one linear layer.
+Which of them, and how regularised, is chosen by cross-validation within the training photos;
+validation photos are never looked at. Scaling of the features and temperatures fold into the
+weights, so the result is one linear layer.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from torch import Tensor
 
 from edgetl.errors import TrainingError
 from edgetl.training.head.cross_validation import (
-    DEFAULT_C,
     CVResult,
-    CVScore,
+    HeadRecipe,
     cross_validate,
     loss_improvement,
-    rank_photos,
 )
+from edgetl.training.head.discriminant import ClassMoments
 from edgetl.training.head.feature_scaling import FeatureScaling
+from edgetl.training.head.folds import rank_photos
 from edgetl.training.head.label_issues import LabelIssue
 from edgetl.training.head.logistic_regression import LogisticRegression
 from edgetl.training.torch_env.torch_flags import full_precision, one_thread
@@ -40,18 +40,21 @@ _MOST_STEPS = 500
 class Head:
     """A linear classifier on raw features: logits = features @ weight.T + bias.
 
-    weight        float32 [classes, features]
-    bias          float32 [classes]
-    C             the regularisation that was used
-    scores        of every C that was tried; empty if there were too few photos to choose
-    label_issues  training photos whose label looks wrong, the most confident first
+    weight            float32 [classes, features]
+    bias              float32 [classes]
+    recipe            how it was fitted
+    cross_validation  what chose that; None if the recipe was given, or there were too few photos
     """
 
     weight: NDArray[np.float32]
     bias: NDArray[np.float32]
-    C: float
-    scores: tuple[CVScore, ...]
-    label_issues: tuple[LabelIssue, ...] = ()
+    recipe: HeadRecipe
+    cross_validation: CVResult | None = None
+
+    @property
+    def label_issues(self) -> tuple[LabelIssue, ...]:
+        """Training photos whose label looks wrong, the most confident first."""
+        return self.cross_validation.label_issues if self.cross_validation else ()
 
     def logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Float32 [N, features] → [N, classes]."""
@@ -69,7 +72,7 @@ def fit_head(
     classes: int,
     *,
     digests: Sequence[str] | None = None,
-    C: float | None = None,
+    recipe: HeadRecipe | None = None,
     class_weights: Sequence[float] | None = None,
     widths: Sequence[int] = (),
     device: torch.device | None = None,
@@ -79,8 +82,7 @@ def fit_head(
     features       float32 [N, features]
     labels         N integers in 0..classes-1
     digests        identify each photo: copies are put into the same fold (default: all differ)
-    C              above 0, as in scikit-learn's LogisticRegression on features of unit variance;
-                   None: cross-validate
+    recipe         what to fit; None: cross-validate
     class_weights  weight of each class's photos in the loss (default: all 1)
     widths         numbers of features that may be used, counted from the first one, in order of
                    preference: a later one is used if it lowers the cross-validated loss by more
@@ -93,8 +95,8 @@ def fit_head(
     values = torch.from_numpy(features).to(device)
     inputs = [values[..., :width] for width in widths or (values.shape[-1],)]
     with full_precision(), one_thread(_is_small(values, classes)):
-        candidates = _candidates(inputs, labels, classes, digests, class_weights, C)
-        return reduce(better_candidate, candidates).solve(C or DEFAULT_C)
+        candidates = _candidates(inputs, labels, classes, digests, class_weights, recipe)
+        return reduce(better_candidate, candidates).solve(recipe or HeadRecipe())
 
 
 def improvement(
@@ -124,22 +126,27 @@ def improvement(
 class Candidate:
     """A head that may be chosen.
 
-    validated  None if its C was given, or there were too few photos to choose one
+    validated  None if its recipe was given, or there were too few photos to choose one
     """
 
     scaling: FeatureScaling
     problem: LogisticRegression
     validated: CVResult | None
 
-    def solve(self, C: float) -> Head:
-        """The head for the best C, or for ``C`` without cross-validation."""
-        found = self.validated
-        if found is None:
-            weight, bias = self.scaling.fold(self.problem.solve(C, None, _MOST_STEPS)[0])
-            return Head(weight, bias, C, ())
-        solution = self.problem.solve(found.best.C, found.solution, _MOST_STEPS)
-        weight, bias = self.scaling.fold(solution[0] / found.best.temperature)
-        return Head(weight, bias, found.best.C, found.scores, found.label_issues)
+    def solve(self, recipe: HeadRecipe) -> Head:
+        """The head of the best recipe, or of ``recipe`` without cross-validation."""
+        recipe, start = (
+            (self.validated.recipe, self.validated.start) if self.validated else (recipe, None)
+        )
+        solution = torch.zeros(1)
+        if recipe.logistic:
+            solution = (
+                self.problem.solve(recipe.C, start, _MOST_STEPS)[0].double() * recipe.logistic
+            )
+        if recipe.discriminant:
+            moments = ClassMoments.measure(self.problem)
+            solution = solution + moments.discriminant(recipe.shrinkage) * recipe.discriminant
+        return Head(*self.scaling.fold(solution), recipe, self.validated)
 
 
 def better_candidate(simpler: Candidate, other: Candidate) -> Candidate:
@@ -158,7 +165,7 @@ def _candidates(
     classes: int,
     digests: Sequence[str] | None,
     class_weights: Sequence[float] | None,
-    C: float | None,
+    recipe: HeadRecipe | None,
 ) -> list[Candidate]:
     """A candidate for each of ``inputs``, float32 [photos, features], in the same order.
 
@@ -182,7 +189,7 @@ def _candidates(
     def compute(values: Tensor) -> Candidate:
         scaling = FeatureScaling.fit(values)
         problem = LogisticRegression(scaling.apply(values), targets, weights[targets], classes)
-        found = None if C else cross_validate(problem, ranks, cancelled)
+        found = None if recipe else cross_validate(problem, ranks, cancelled)
         return Candidate(scaling, problem, found)
 
     if len(inputs) == 1 or device.type != "cpu" or not _is_small(inputs[-1], classes):

@@ -24,6 +24,7 @@ from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.training.evaluation import report
 from edgetl.training.evaluation.report import ReportData, kept_weights, write_report
+from edgetl.training.head.linear_head import fit_head
 
 SPEC = PreprocessSpec("shorter_side", 256, "bicubic", (224, 224), (0.5,) * 3, (0.5,) * 3)
 ODD_LABELS = (
@@ -260,19 +261,28 @@ def test_a_run_without_mistakes_epochs_or_temperature(run, tmp_path):
     assert "100.0" in page.text
 
 
-def test_the_cross_validation_of_the_head_is_a_curve(run, tmp_path, monkeypatch):
+def test_the_cross_validation_of_the_head_is_two_curves(run, tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr(
         plots,
         "line_plot",
         lambda name, series, **options: drawn.update({name: (series, options)}) or "",
     )
-    tried = [(10.0, 0.85), (0.1, 0.8), (1.0, 0.7)]
-    data = dataclasses.replace(results(tmp_path, ("cat", "dog")), history=(), head_trials=tried)
-    assert "Regularisation of the linear head: C = 1 has the least loss" in page_of(run, data).text
-    series, options = drawn["head"]
-    assert series == {"loss": ([0.1, 1.0, 10.0], [0.8, 0.7, 0.85])}
-    assert options["chosen"] == 1.0
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    head = fit_head(rng.normal(labels[:, None], 1.5, (60, 4)).astype(np.float32), labels, 2)
+    data = dataclasses.replace(
+        results(tmp_path, ("cat", "dog")), history=(), cross_validation=head.cross_validation
+    )
+    assert f"The linear head is {head.recipe.describe()}" in page_of(run, data).words
+    for name, scores, chosen in (
+        ("head0", head.cross_validation.logistic_scores, head.recipe.C),
+        ("head1", head.cross_validation.shrinkage_scores, head.recipe.shrinkage),
+    ):
+        series, options = drawn[name]
+        points = [score.parameter for score in scores], [score.loss for score in scores]
+        assert series == {"loss": points} and chosen in points[0]
+        assert options["chosen"] == chosen
 
 
 def test_curves_fit_their_legends_and_mark_the_kept_epoch(run, tmp_path, monkeypatch):

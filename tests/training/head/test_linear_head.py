@@ -14,16 +14,17 @@ from sklearn import linear_model
 from sklearn.datasets import load_digits
 
 from edgetl.errors import TrainingError
-from edgetl.training.head import cross_validation, linear_head
+from edgetl.training.head import cross_validation, folds, linear_head
 from edgetl.training.head.cross_validation import (
     C_VALUES,
     CVResult,
     CVScore,
+    HeadRecipe,
     cross_validate,
-    rank_photos,
     score_logits,
 )
 from edgetl.training.head.feature_scaling import FeatureScaling
+from edgetl.training.head.folds import rank_photos
 from edgetl.training.head.linear_head import Candidate, better_candidate, fit_head, improvement
 from edgetl.training.head.logistic_regression import LogisticRegression
 from edgetl.training.head.temperature import fit_temperature
@@ -57,7 +58,7 @@ def blobs(counts: list[int], spread: float, seed: int = 0, width: int = 16) -> D
 @pytest.mark.parametrize("C", [0.001, 0.1])
 def test_it_is_the_solution_of_scikit_learn(C: float, digits: tuple[Data, Data]) -> None:
     (values, labels), (test, _) = digits
-    head = fit_head(values, labels, 10, C=C)
+    head = fit_head(values, labels, 10, recipe=HeadRecipe(C))
     scaling = FeatureScaling.fit(torch.from_numpy(values))
     reference = linear_model.LogisticRegression(C=C, max_iter=10_000, tol=1e-8)
     reference.fit(scaling.apply(torch.from_numpy(values)).double().numpy(), labels)
@@ -65,16 +66,20 @@ def test_it_is_the_solution_of_scikit_learn(C: float, digits: tuple[Data, Data])
     logits = head.logits(test).astype(np.float64)
     found = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     np.testing.assert_allclose(found, expected, atol=5e-3)
-    assert head.scores == () and head.C == C
+    assert head.cross_validation is None and head.recipe.C == C
 
 
 def test_cross_validation_finds_a_c_near_the_best(digits: tuple[Data, Data]) -> None:
     (values, labels), (test, truth) = digits
     head = fit_head(values, labels, 10)
-    best = max(accuracy(fit_head(values, labels, 10, C=C).logits(test), truth) for C in C_VALUES)
+    best = max(
+        accuracy(fit_head(values, labels, 10, recipe=HeadRecipe(C)).logits(test), truth)
+        for C in C_VALUES
+    )
     assert accuracy(head.logits(test), truth) >= best - 0.01
-    assert head.C == min(head.scores, key=lambda score: score.loss).C
-    assert [score.C for score in head.scores] == list(C_VALUES[: len(head.scores)])
+    scores = head.cross_validation.logistic_scores
+    assert min(scores, key=lambda score: score.loss).parameter == head.recipe.C
+    assert [score.parameter for score in scores] == list(C_VALUES[: len(scores)])
 
 
 def test_wrong_labels_are_found() -> None:
@@ -92,13 +97,13 @@ def test_wrong_labels_are_found() -> None:
     assert [issue.confidence for issue in issues] == sorted(
         (issue.confidence for issue in issues), reverse=True
     )
-    assert fit_head(values, given, 3, C=0.1).label_issues == ()
+    assert fit_head(values, given, 3, recipe=HeadRecipe(0.1)).label_issues == ()
 
 
 def test_labels_of_photos_outside_cross_validation_are_judged_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cross_validation, "MOST_PHOTOS", 60)
+    monkeypatch.setattr(folds, "MOST_PHOTOS", 60)
     values, labels = blobs([60, 60, 60], 0.6)
     order = np.random.default_rng(3).permutation(len(labels))
     values, labels = values[order], labels[order]
@@ -116,7 +121,7 @@ def test_labels_of_photos_outside_cross_validation_are_judged_too(
 def test_cross_validation_takes_the_same_share_of_each_class_copies_counted_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cross_validation, "MOST_PHOTOS", 100)
+    monkeypatch.setattr(folds, "MOST_PHOTOS", 100)
     seen = []
     monkeypatch.setattr(
         LogisticRegression, "subset", lambda problem, photos: seen.append(photos) or 1 / 0
@@ -144,8 +149,7 @@ def test_confidence_in_a_label_issue_is_calibrated_on_held_out_photos(
 def test_the_cross_validated_accuracy_holds_on_other_photos(digits: tuple[Data, Data]) -> None:
     (values, labels), (test, truth) = digits
     head = fit_head(values, labels, 10)
-    promised = next(score.accuracy for score in head.scores if score.C == head.C)
-    assert abs(promised - accuracy(head.logits(test), truth)) < 0.05
+    assert abs(head.cross_validation.score.accuracy - accuracy(head.logits(test), truth)) < 0.05
 
 
 def test_noise_makes_no_head_confident() -> None:
@@ -153,9 +157,8 @@ def test_noise_makes_no_head_confident() -> None:
     values, labels = rng.normal(size=(200, 50)).astype(np.float32), rng.integers(0, 4, 200)
     head = fit_head(values, labels, 4)
     fresh = rng.normal(size=(100, 50)).astype(np.float32)
-    assert softmax(head.logits(fresh), axis=1).max(1).mean() < 0.45 and len(head.scores) < len(
-        C_VALUES
-    )
+    assert softmax(head.logits(fresh), axis=1).max(1).mean() < 0.45
+    assert len(head.cross_validation.logistic_scores) < len(C_VALUES)
 
 
 def test_confidence_is_calibrated(digits: tuple[Data, Data]) -> None:
@@ -174,8 +177,8 @@ def test_copies_of_a_photo_do_not_leak_between_folds() -> None:
     tenfold = np.repeat(values, 10, axis=0), np.repeat(labels, 10), list(np.repeat(digests, 10))
     honest = fit_head(*tenfold[:2], 2, digests=tenfold[2])
     fooled = fit_head(*tenfold[:2], 2)
-    assert max(score.accuracy for score in honest.scores) < 0.65
-    assert max(score.accuracy for score in fooled.scores) > 0.9
+    assert honest.cross_validation.score.accuracy < 0.65
+    assert fooled.cross_validation.score.accuracy > 0.9
 
 
 def test_folds_hold_every_class_and_do_not_depend_on_the_order() -> None:
@@ -199,9 +202,9 @@ def test_class_weights_count_like_copies() -> None:
         np.concatenate([values, *[values[40:]] * 4]),
         np.concatenate([labels, *[labels[40:]] * 4]),
     )
-    weighted = fit_head(values, labels, 2, C=0.1, class_weights=[1, 5])
-    plain = fit_head(values, labels, 2, C=0.1)
-    copied = fit_head(*scaling_fixed, 2, C=0.1)
+    weighted = fit_head(values, labels, 2, recipe=HeadRecipe(0.1), class_weights=[1, 5])
+    plain = fit_head(values, labels, 2, recipe=HeadRecipe(0.1))
+    copied = fit_head(*scaling_fixed, 2, recipe=HeadRecipe(0.1))
 
     def recall(head: object) -> float:
         return float((head.logits(values)[40:].argmax(1) == 1).mean())  # type: ignore[attr-defined]
@@ -222,9 +225,11 @@ def test_small_chunks_change_nothing(
     digits: tuple[Data, Data], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (values, labels), _ = digits
-    whole = fit_head(values, labels, 10, C=0.01)
+    whole = fit_head(values, labels, 10, recipe=HeadRecipe(0.01))
     monkeypatch.setattr("edgetl.training.head.logistic_regression.CHUNK", 1000)
-    np.testing.assert_allclose(fit_head(values, labels, 10, C=0.01).weight, whole.weight, atol=1e-4)
+    np.testing.assert_allclose(
+        fit_head(values, labels, 10, recipe=HeadRecipe(0.01)).weight, whole.weight, atol=1e-4
+    )
 
 
 def test_models_solved_together_are_what_each_would_be_alone() -> None:
@@ -243,7 +248,7 @@ def test_a_handful_of_photos_is_enough(counts: list[int]) -> None:
     values, labels = blobs(counts, spread=0.1)
     head = fit_head(values, labels, len(counts))
     assert accuracy(head.logits(values), labels) == 1.0
-    assert all(np.isfinite(score.loss) for score in head.scores)
+    assert head.cross_validation is None or np.isfinite(head.cross_validation.losses).all()
 
 
 def test_constant_and_huge_features_do_no_harm() -> None:
@@ -264,8 +269,18 @@ def test_no_photos_and_features_that_are_not_finite_are_errors(values: NDArray[n
 
 
 def candidate(losses: np.ndarray) -> Candidate:
-    score = CVScore(1.0, 1.0, float(losses.mean()), 1.0)
-    return Candidate(None, None, CVResult((score,), score, torch.zeros(1), losses, ()))  # type: ignore[arg-type]
+    found = CVResult(
+        HeadRecipe(),
+        CVScore(1.0, 1.0, float(losses.mean()), 1.0),
+        logistic_scores=(),
+        shrinkage_scores=(),
+        start=torch.zeros(1),
+        photos=np.arange(len(losses)),
+        logits=np.zeros((len(losses), 2), np.float32),
+        losses=losses,
+        label_issues=(),
+    )
+    return Candidate(None, None, found)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -295,7 +310,7 @@ def test_candidates_are_what_each_would_be_alone(digits: tuple[Data, Data]) -> N
     few = values[:, :20].copy()
     for widths, alone in (((20, 64), values), ((20, 20), few)):
         head, expected = fit_head(values, labels, 10, widths=widths), fit_head(alone, labels, 10)
-        assert np.array_equal(head.weight, expected.weight) and head.scores == expected.scores
+        assert np.array_equal(head.weight, expected.weight) and head.recipe == expected.recipe
     assert improvement(values, few, labels, 10) > 1
     assert improvement(few, values, labels, 10) < -1
 

@@ -1,0 +1,80 @@
+"""Linear discriminant analysis with a shrunk covariance (Friedman, 1989), from sums over photos.
+
+Every class is a normal distribution, all with the same covariance. It is estimated, and moved
+towards that of features which vary equally and independently: the more, the more it is shrunk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from edgetl.training.head.logistic_regression import LogisticRegression
+
+_CHUNK = 2048  # photos converted to double precision at a time
+_LEAST_VARIANCE = 1e-6  # of a scaled feature within classes, whose mean variance in all is 1
+_UNSEEN = 0.5  # photos that a class without any counts as, so that its probability is not 0
+
+
+@dataclass(frozen=True)
+class ClassMoments:
+    """Weighted sums over photos, of which a discriminant is made. Those of parts add up.
+
+    counts   float64 [classes], of the photos' weights
+    sums     float64 [classes, features], of their features
+    squares  float64 [features, features], of the products of two of their features
+    """
+
+    counts: Tensor
+    sums: Tensor
+    squares: Tensor
+
+    @classmethod
+    def measure(cls, problem: LogisticRegression) -> ClassMoments:
+        """The sums over all photos of ``problem``."""
+        values, classes, width = problem.values, problem.classes, problem.values.shape[1]
+        exact = partial(torch.zeros, dtype=torch.float64, device=values.device)
+        found = cls(exact(classes), exact(classes, width), exact(width, width))
+        for start in range(0, len(values), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            some, weights = values[rows].double(), problem.weights[rows].double()
+            of_class = one_hot(problem.targets[rows], classes).T * weights
+            found.counts.add_(of_class.sum(1))
+            found.sums.addmm_(of_class, some)
+            some *= weights.sqrt()[:, None]
+            found.squares.addmm_(some.T, some)
+        return found
+
+    def __add__(self, other: ClassMoments) -> ClassMoments:
+        return ClassMoments(
+            self.counts + other.counts, self.sums + other.sums, self.squares + other.squares
+        )
+
+    def __sub__(self, other: ClassMoments) -> ClassMoments:
+        return ClassMoments(
+            self.counts - other.counts, self.sums - other.sums, self.squares - other.squares
+        )
+
+    def discriminant(self, shrinkage: float) -> Tensor:
+        """Float64 [classes, features + 1]: weights and, last, biases of linear logits.
+
+        shrinkage  0..1, the part g of (1 - g) S + g tr(S) / features I, the covariance assumed
+                   where S is the one within classes
+
+        Classes are as probable beforehand as they are frequent.
+        """
+        counts = torch.where(self.counts > 0, self.counts, _UNSEEN)
+        means = self.sums / counts[:, None]
+        covariance = self.squares - (means * counts[:, None]).T @ means
+        covariance /= self.counts.sum()
+        variance = covariance.diagonal().mean().clamp_min(_LEAST_VARIANCE)
+        covariance *= 1 - shrinkage
+        covariance.diagonal().add_(shrinkage * variance)
+        weights = torch.cholesky_solve(means.T, torch.linalg.cholesky(covariance)).T
+        priors = (counts / counts.sum()).log()
+        biases = priors - (weights * means).sum(1) / 2
+        return torch.cat([weights, biases[:, None]], dim=1)

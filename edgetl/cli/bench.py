@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,14 +11,19 @@ import click
 
 from edgetl.cli.list_options import list_options
 from edgetl.cli.model_options import model_options, open_predictor
-from edgetl.cli.printable import json_text
+from edgetl.cli.option_types import SomePath
+from edgetl.cli.printable import json_text, printable
 from edgetl.cli.process import require_stdout
+from edgetl.cli.progress_bar import show_progress
+from edgetl.system.atomic_write import write_report_file
 
 if TYPE_CHECKING:
     from edgetl.runtime.inference.benchmark import BenchmarkResult
+    from edgetl.runtime.inference.device_profile import DeviceProfile
     from edgetl.runtime.inference.predictor import Predictor
 
 _MAX_PHOTOS = 100
+_RUNS, _RUNS_OF_CANDIDATES = 100, 20
 
 
 @click.command(short_help="Measure a model on this device.")
@@ -31,9 +37,13 @@ _MAX_PHOTOS = 100
 @click.option(
     "--runs",
     type=click.IntRange(min=1),
-    default=100,
-    show_default=True,
-    help="How often each stage is timed.",
+    help=f"How often each stage is timed. [default: {_RUNS}; {_RUNS_OF_CANDIDATES} of candidates]",
+)
+@click.option(
+    "--profile",
+    type=SomePath(),
+    metavar="FILE",
+    help="Of candidates: write the figures to this file, for edgetl train --profile.",
 )
 @click.option(
     "--json", "as_json", is_flag=True, help="Print JSON to standard output instead of text."
@@ -44,7 +54,8 @@ def command(
     images: str | None,
     columns: str | None,
     root: Path | None,
-    runs: int,
+    runs: int | None,
+    profile: Path | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -52,36 +63,93 @@ def command(
 
     Times decode, resize, model and the whole; a fresh process; and several numbers of threads and
     batch sizes. The figures are of one moment on one machine: keep other programs from running, and
-    repeat.
+    repeat. MODEL may also be a file of edgetl candidates: then each model in it is measured, and
+    --profile keeps the figures for edgetl train --budget.
 
     \b
     Example:
       edgetl bench exported/pets --images photos/
+      edgetl bench candidates.zip --profile pi4.json
     """
+    require_stdout()
+    photos = _named_photos(images, columns, root)
+    if zipfile.is_zipfile(model):
+        measured = _measure_candidates(Path(model), photos, runs or _RUNS_OF_CANDIDATES, **options)
+        if profile is not None:
+            write_report_file(profile, measured.to_json())
+        text = measured.to_json() if as_json else "\n".join(_profile_lines(measured))
+        click.echo(text.rstrip())
+        return
+    if profile is not None:
+        raise click.UsageError(f"--profile is for a file of edgetl candidates; {model} is none.")
     from edgetl.runtime.inference.benchmark import bench
 
-    require_stdout()
     predictor = open_predictor(model, **options)
-    photos = _photos(predictor, images, columns, root)
-    result = bench(predictor, photos, runs=runs)
+    result = bench(predictor, photos or _golden_photos(predictor), runs=runs or _RUNS)
     click.echo(json_text(asdict(result)) if as_json else "\n".join(_lines(result)))
 
 
-def _photos(
-    predictor: Predictor, images: str | None, columns: str | None, root: Path | None
-) -> list[Path]:
+def _named_photos(images: str | None, columns: str | None, root: Path | None) -> list[Path]:
+    """Those in ``images``; none if no place is named."""
     from edgetl.runtime.images.photo_list import photos_in, refuse_list_options
 
-    if images is not None:
-        found = photos_in(images, columns=columns, root=root)[:_MAX_PHOTOS]
-        photos = [photo.path for photo in found]
-    else:
+    if images is None:
         refuse_list_options(None, columns, root)
-        bundle = predictor.bundle
-        photos = [bundle.file(golden.file) for golden in bundle.golden] if bundle else []
+        return []
+    photos = [photo.path for photo in photos_in(images, columns=columns, root=root)]
+    return _require(photos)[:_MAX_PHOTOS]
+
+
+def _golden_photos(predictor: Predictor) -> list[Path]:
+    bundle = predictor.bundle
+    return _require([bundle.file(golden.file) for golden in bundle.golden] if bundle else [])
+
+
+def _require(photos: list[Path]) -> list[Path]:
     if not photos:
         raise click.UsageError("There are no photos to measure with. Name a folder with --images.")
     return photos
+
+
+def _measure_candidates(
+    path: Path,
+    photos: list[Path],
+    runs: int,
+    *,
+    precision: str | None,
+    max_pixels: int | None,
+    **options: Any,
+) -> DeviceProfile:
+    from edgetl.runtime.bundle.candidates_file import read_candidates_file
+    from edgetl.runtime.inference.device_profile import measure
+
+    candidates = [
+        candidate
+        for candidate in read_candidates_file(path)
+        if precision in (None, candidate.precision)
+    ]
+    if not candidates:
+        raise click.UsageError(f"{path} holds no {precision} model.")
+    if max_pixels is not None:
+        options["max_pixels"] = max_pixels
+    with show_progress() as progress:
+        return measure(candidates, photos, runs=runs, options=options, progress=progress)
+
+
+def _profile_lines(profile: DeviceProfile) -> list[str]:
+    machine, threads = profile.machine, profile.threads or "one per core"
+    return [
+        f"machine   {machine['processor']}, {machine['cores']} cores, {machine['system']}",
+        f"software  onnxruntime {machine['onnxruntime']}, {machine['provider']}, "
+        f"threads: {threads}; photos: {profile.photos}",
+        "",
+        f"{'':<34}{'file to label':>15}{'network':>12}{'memory':>10}{'file':>10}",
+        *(
+            f"{printable(model.name):<34}{model.total_ms:>12.2f} ms{model.model_ms:>9.2f} ms"
+            f"{_megabytes(model.memory):>10}{model.bytes / 1e6:>7.2f} MB"
+            for model in profile.models
+        ),
+    ]
 
 
 def _lines(result: BenchmarkResult) -> list[str]:

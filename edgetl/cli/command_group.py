@@ -15,6 +15,7 @@ from edgetl.system.missing_package import missing_package
 
 COMMANDS = (
     "bench",
+    "candidates",
     "check",
     "data",
     "evaluate",

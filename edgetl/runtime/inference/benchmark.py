@@ -79,15 +79,15 @@ def bench(predictor: Predictor, photos: Sequence[Path], *, runs: int = 100) -> B
     Raises ImageError for a photo that can't be read, RuntimeUnavailableError if a fresh process
     fails.
     """
-    cold_start, cold_memory = _cold_start(predictor, photos[0])
-    stages = _stages(predictor, photos, runs)
+    fresh = [fresh_process(predictor, photos[0]) for _ in range(3)]
+    stages = time_stages(predictor, photos, runs)
     resized = predictor.resize(read_image(photos[0], max_pixels=predictor.max_pixels))[np.newaxis]
     return BenchmarkResult(
         machine=machine(predictor),
         photos=len(photos),
         stages=stages,
-        cold_start=cold_start,
-        cold_memory=cold_memory,
+        cold_start=min(seconds for seconds, _ in fresh),
+        cold_memory=fresh[-1][1],
         throughput=_throughput(predictor, photos, runs),
         threads=_by_threads(predictor, resized, runs),
         batches=_by_batch(predictor, resized, runs),
@@ -127,7 +127,8 @@ def peak_memory() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _stages(predictor: Predictor, photos: Sequence[Path], runs: int) -> dict[str, Timing]:
+def time_stages(predictor: Predictor, photos: Sequence[Path], runs: int) -> dict[str, Timing]:
+    """Milliseconds of decode, resize, model, and total (from the file to the label)."""
     samples: dict[str, list[float]] = {"decode": [], "resize": [], "model": [], "total": []}
     for photo in islice(cycle(photos), runs + _WARM_UP):
         clock = [time.perf_counter()]
@@ -144,22 +145,23 @@ def _stages(predictor: Predictor, photos: Sequence[Path], runs: int) -> dict[str
     return {name: _timing(values[_WARM_UP:]) for name, values in samples.items()}
 
 
-def _cold_start(predictor: Predictor, photo: Path) -> tuple[float, int | None]:
+def fresh_process(predictor: Predictor, photo: Path) -> tuple[float, int | None]:
+    """(seconds that a fresh process takes to classify ``photo``, its peak memory in bytes).
+
+    Raises RuntimeUnavailableError if it fails.
+    """
     # -P: a folder called edgetl in the current folder must not be taken for the package.
     command = [sys.executable, "-P", "-c", _FRESH_PROCESS]
     command += [str(predictor.path), str(photo), json.dumps(predictor.options)]
-    seconds, memory = [], None
-    for _ in range(3):
-        start = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        seconds.append(time.perf_counter() - start)
-        if done.returncode:
-            reason = done.stderr.strip() or "no message"
-            if reason.startswith("Traceback"):
-                reason = reason.splitlines()[-1]
-            raise RuntimeUnavailableError(f"A fresh process could not classify {photo}: {reason}")
-        memory = json.loads(done.stdout)
-    return min(seconds), memory
+    start = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        reason = done.stderr.strip() or "no message"
+        if reason.startswith("Traceback"):
+            reason = reason.splitlines()[-1]
+        raise RuntimeUnavailableError(f"A fresh process could not classify {photo}: {reason}")
+    return seconds, json.loads(done.stdout)
 
 
 def _throughput(predictor: Predictor, photos: Sequence[Path], runs: int) -> float:

@@ -51,7 +51,7 @@ class TrainSettings:
     backbone: str = _option(
         "efficientnet_lite0",
         "Model",
-        "efficientnet_lite0, a torchvision classifier, or timm/NAME.",
+        "efficientnet_lite0, 1 or 2, a torchvision classifier, or timm/NAME.",
         common=True,
     )
     weights: str = _option(

@@ -28,16 +28,15 @@ from edgetl.training.models.pretrained_weights import (
 )
 from edgetl.training.models.torchscript_program import PROGRAM
 
-EMBEDDED = "efficientnet_lite0"
 TIMM_PREFIX = "timm/"
 _IMAGENET_CLASSES = 1000
-_EMBEDDED_ARCHITECTURE = "tf_efficientnet_lite0"
-# It was trained at 224 on enlarged random crops, so it knows objects at a larger scale than the
-# usual centre crop at 224 shows. The whole shorter side at 256 costs a third more time and is more
-# accurate: see scripts/experiments.md.
-_EMBEDDED_SPEC = PreprocessSpec(
-    "shorter_side", 256, "bicubic", (256, 256), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-)
+EMBEDDED = {"efficientnet_lite0": 256, "efficientnet_lite1": 272, "efficientnet_lite2": 288}
+"""Backbones whose weights come in a package → side of their input, pixels.
+
+They were trained at 224, 240 and 260 on enlarged random crops, so they know objects at a larger
+scale than the usual centre crop at that size shows. The whole shorter side costs a third more time
+and is more accurate: see scripts/experiments.md.
+"""
 # Pretrained GoogLeNet and Inception change the normalization inside the network. Without weights
 # they must, too, since that is how a checkpoint is rebuilt. Their auxiliary heads only help
 # training from random weights.
@@ -114,7 +113,7 @@ def build(
 ) -> Backbone:
     """A backbone with a head for ``classes`` classes, in training mode, on the CPU.
 
-    name     "efficientnet_lite0", a torchvision classifier's name, or "timm/<name>"
+    name     one of ``EMBEDDED``, a torchvision classifier's name, or "timm/<name>"
     weights  "auto": pretrained, through the library's own loader; "none": random; else a file
              (see ``read_weights``)
     labels   names of the classes: a file's head is not used if edgetl wrote it for other labels
@@ -125,8 +124,8 @@ def build(
     if classes < 1:
         raise TrainingError(f"A classifier needs at least one class, not {classes}.")
     pretrained = weights == "auto"
-    if name == EMBEDDED:
-        backbone = _build_embedded(classes, pretrained)
+    if name in EMBEDDED:
+        backbone = _build_embedded(name, classes, pretrained)
     elif name.startswith(TIMM_PREFIX):
         backbone = _build_timm(name, classes, pretrained)
     else:
@@ -216,16 +215,16 @@ def _converted_by_timm(tensors: Mapping[str, Tensor], backbone: Backbone) -> dic
     } | heads
 
 
-def _build_embedded(classes: int, pretrained: bool) -> Backbone:
+def _build_embedded(name: str, classes: int, pretrained: bool) -> Backbone:
     import timm
 
-    module: Any = timm.create_model(
-        _EMBEDDED_ARCHITECTURE, pretrained=False, num_classes=_IMAGENET_CLASSES
-    )
+    module: Any = timm.create_model(f"tf_{name}", pretrained=False, num_classes=_IMAGENET_CLASSES)
     if pretrained:
-        load_in_order(module, read_weights(embedded_weights_file()))
+        load_in_order(module, read_weights(embedded_weights_file(name)), name)
     module.reset_classifier(classes)
-    return _backbone(EMBEDDED, module, _EMBEDDED_SPEC, ("classifier",))
+    side, half = EMBEDDED[name], (0.5, 0.5, 0.5)
+    spec = PreprocessSpec("shorter_side", side, "bicubic", (side, side), half, half)
+    return _backbone(name, module, spec, ("classifier",))
 
 
 def _build_timm(name: str, classes: int, pretrained: bool) -> Backbone:
@@ -276,7 +275,7 @@ def _build_torchvision(name: str, classes: int, pretrained: bool) -> Backbone:
     if name not in names:
         import timm
 
-        hint = _suggest(name, [EMBEDDED, *names])
+        hint = _suggest(name, [*EMBEDDED, *names])
         if timm.is_model(name):
             hint = f"Did you mean {TIMM_PREFIX}{name}?"
         raise TrainingError(f"There is no backbone {name!r}.", hint)
@@ -378,6 +377,6 @@ def _suggest(name: str, known: list[str], prefix: str = "") -> str:
     close = difflib.get_close_matches(name, known, n=3)
     question = f"Did you mean {', '.join(prefix + match for match in close)}? " if close else ""
     return (
-        f"{question}Backbones: {EMBEDDED}, any torchvision classifier, any timm model as "
-        "timm/<name>."
+        f"{question}Backbones: {', '.join(EMBEDDED)}, any torchvision classifier, any timm model "
+        "as timm/<name>."
     )

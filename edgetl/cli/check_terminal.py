@@ -60,6 +60,9 @@ def _show_against(result: AgainstResult, console: Console) -> None:
         console.print(f"{largest}, mean KL divergence {result.kl_mean:.3g}")
     if result.accuracy:
         console.print(_accuracy_table(result.accuracy))
+    if result.trained_on:
+        photos = f"{len(result.trained_on):,} of these {result.photos:,} photos"
+        console.print(f"A model was trained on {photos}: on them it looks better than it is.")
     if result.disagreements:
         console.print(_disagreement_table(result.disagreements))
     _show_failures(result, console)

@@ -216,6 +216,11 @@ def _accuracy_lines(precision: str, compared: AccuracyComparison) -> Iterator[st
         f"{precision}: accuracy {compared.accuracy:.2%} (fp32 {compared.fp32_accuracy:.2%}) on "
         f"{compared.photos} validation photos, same label on {compared.agreement:.2%}"
     )
+    if compared.trained_on:
+        yield (
+            f"{precision}: the network was trained on {compared.trained_on} of these photos, so "
+            "both accuracies look better than they are"
+        )
     worst = sorted(compared.class_drops.items(), key=lambda drop: (-drop[1], drop[0]))
     drops = [f"{json.dumps(label, ensure_ascii=False)} {drop + 0.0:.2f}" for label, drop in worst]
     yield f"{precision}: points lost by class: {_first(drops, _MAX_CLASSES)}"

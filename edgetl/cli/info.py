@@ -24,6 +24,7 @@ _METRICS = {
     "calibration_error_before": "before the temperature",
     "epoch": "weights of epoch",
     "midway": "averaged with the first ones",
+    "refit": "all before the final fit, which also saw the validation photos",
 }
 _PRECISION_METRICS = {
     "accuracy": "accuracy",
@@ -35,7 +36,7 @@ _DATA = {"train": "training photos", "val": "validation photos", "fingerprint": 
 # All other numbers are shares, 0..1.
 _PLAIN_NUMBERS = frozenset({"loss", "epoch", "drop", "photos", "train", "val"})
 # Not shown: epoch 0 (the weights are of no epoch), and weights that are not interpolated.
-_HIDDEN: Mapping[str, tuple[int, ...]] = {"epoch": (0,), "midway": (False,)}
+_HIDDEN: Mapping[str, tuple[int, ...]] = {"epoch": (0,), "midway": (False,), "refit": (False,)}
 _CHECKSUM = {True: "fits", False: "none"}  # a checksum that does not match is an error
 _FINGERPRINT_DIGITS = 12  # of 64: enough to tell two data sets apart by eye
 

@@ -273,6 +273,8 @@ def _print_result(result: TrainResult) -> None:
     if metrics["epoch"] and not metrics["midway"]:  # notes speak of the other two
         click.echo(f"Kept: epoch {metrics['epoch']}; the loss is the one after calibration")
     _print_weakest_class(metrics)
+    if metrics.get("refit"):
+        click.echo("Then the head was fitted once more, to the validation photos as well.")
     click.echo(f"Checkpoint: {folder / BEST}\nReport: {folder / REPORT}")
     bundle = shell_word(f"exported/{real_path(folder).name}")
     click.echo(f"Next: edgetl export {shell_word(folder)} -o {bundle}")

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from edgetl.data.layout import content_digest
-from edgetl.data.photo_digests import short_digest, unpack
-from edgetl.errors import BundleError, DataError
+from edgetl.data.photo_digests import trained_on
+from edgetl.errors import DataError
 from edgetl.evaluation.evaluation_result import EvaluationResult
 from edgetl.evaluation.metrics import class_metrics, metrics_summary
 from edgetl.evaluation.true_labels import find_labelled_photos
-from edgetl.runtime.bundle.bundle_folder import MANIFEST, TRAINING_PHOTOS, Bundle
 from edgetl.runtime.images.decode import MAX_PIXELS
 from edgetl.runtime.inference.prediction import Prediction
 from edgetl.runtime.inference.predictor import Predictor
@@ -87,7 +85,7 @@ def evaluate(
         classes=tuple(class_metrics(probabilities, targets, predictor.labels)),
         failed=failed,
         unlabelled=found.unlabelled,
-        trained_on=_trained_on(predictor.bundle, {name: photos[name] for name in predictions}),
+        trained_on=trained_on(predictor.bundle, {name: photos[name] for name in predictions}),
         seconds=time.perf_counter() - started,
         machine=describe_machine(),
     )
@@ -111,26 +109,3 @@ def _classify(
         name, reason = next(iter(failed.items()))
         raise DataError(f"None of {len(photos):,} photos can be classified; {name}: {reason}.")
     return predictions, failed
-
-
-def _trained_on(bundle: Bundle | None, photos: Mapping[str, Path]) -> tuple[str, ...] | None:
-    """The names among ``photos`` (name → file) whose files the bundle's model was trained on.
-
-    None if the bundle does not list its training photos. Raises BundleError if the list is damaged.
-    """
-    if bundle is None or TRAINING_PHOTOS not in bundle.manifest:
-        return None
-    try:
-        known = unpack(bundle.manifest[TRAINING_PHOTOS])
-    except (TypeError, ValueError) as error:
-        raise BundleError(
-            bundle.path / MANIFEST, f"{TRAINING_PHOTOS} is damaged: {error}", "Export it again."
-        ) from error
-    return tuple(name for name, path in photos.items() if _digest(path) in known)
-
-
-def _digest(path: Path) -> str:
-    try:
-        return short_digest(content_digest(path))
-    except OSError:  # removed since it was classified
-        return ""

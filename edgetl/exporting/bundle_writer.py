@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -218,11 +218,11 @@ class _BundleContents:
             raise ExportError(
                 f"There are no photos to measure the {precision} model's accuracy on."
             )
-        if precision == "fp16":
-            return convert_to_fp16(network, self._card, settings, self._progress)
-        if opset_of(network) < INT8_MIN_OPSET:
+        if precision == "int8" and opset_of(network) < INT8_MIN_OPSET:
             network = export_network(self._network, self._card.spec, INT8_MIN_OPSET)
-        return convert_to_int8(network, self._card, settings, self._progress)
+        convert = convert_to_fp16 if precision == "fp16" else convert_to_int8
+        model, compared = convert(network, self._card, settings, self._progress)
+        return model, replace(compared, trained_on=settings.trained_on)
 
     def add_torchscript(self) -> None:
         """The TorchScript file."""

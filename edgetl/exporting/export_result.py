@@ -34,6 +34,8 @@ class AccuracyComparison:
     drop                     accuracy lost, in percentage points; negative if gained
     class_drops              the same for each class that has photos
     float_layers             names of the layers kept in float
+    trained_on               number of these photos that the network was trained on, on which both
+                             accuracies look better than they are
     """
 
     photos: int
@@ -43,6 +45,7 @@ class AccuracyComparison:
     drop: float
     class_drops: Mapping[str, float]
     float_layers: tuple[str, ...] = ()
+    trained_on: int = 0
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgetl.data.photo_digests import short_digest, unpack
 from edgetl.data.photo_source import PhotoSource
 from edgetl.errors import ExportError
 from edgetl.exporting.export_result import MIN_AGREEMENT, ExportResult
@@ -39,7 +40,7 @@ from edgetl.training.config.run_folder import (
 )
 
 if TYPE_CHECKING:
-    from edgetl.data.image_folder import ImageFolders
+    from edgetl.data.image_folder import ImageFolders, Sample
     from edgetl.exporting.precision.reduced_precision import PrecisionSettings
     from edgetl.runtime.bundle.model_card import ModelCard
     from edgetl.training.models.checkpoint import Trained
@@ -191,10 +192,12 @@ def _choose_photos(
         golden_files = golden_photos(data, golden) if data else []
     if not reduced:
         return golden_files, None
+    judged, known = _judge_photos(own_judge, data, card, warnings), unpack(trained.photos)
     return golden_files, PrecisionSettings(
         calibration=_calibration_photos(own_calibration, data, calibration),
-        validation=_judge_photos(own_judge, data, card, warnings),
+        validation=[(sample.path, sample.label) for sample in judged],
         max_accuracy_drop=max_accuracy_drop,
+        trained_on=sum(short_digest(sample.digest) in known for sample in judged),
     )
 
 
@@ -271,7 +274,7 @@ def _judge_photos(
     data: ImageFolders | None,
     card: ModelCard,
     warnings: list[str],
-) -> Sequence[tuple[Path, int]]:
+) -> Sequence[Sample]:
     if source is not None:
         from edgetl.evaluation.true_labels import labelled_samples
 
@@ -284,7 +287,7 @@ def _judge_photos(
             warnings.append(
                 f"{data.root} has {len(samples):,} validation photos; the run had {expected:,}."
             )
-    return [(sample.path, sample.label) for sample in samples]
+    return samples
 
 
 def _agreement_warnings(result: ExportResult) -> Iterator[str]:

@@ -295,6 +295,7 @@ class AgainstResult(NotebookResult):
     largest      largest difference of a probability, where both have the same labels, else None
     kl_mean      mean KL(old || new) in nats, where both have the same labels, else None
     unlabelled   photos without a label of the models, which don't count for the accuracy
+    trained_on   the photos that one of the models was trained on, as far as bundles list them
     gates        conditions: "photos", and where a limit was given and photos were compared
                  "accuracy" and "probabilities"; only "bundle" where a bundle is damaged
     """
@@ -309,6 +310,7 @@ class AgainstResult(NotebookResult):
     kl_mean: float | None = None
     accuracy: Accuracy | None = None
     unlabelled: int = 0
+    trained_on: tuple[str, ...] = ()
     gates: tuple[Finding, ...]
     seconds: float = 0.0
     machine: Mapping[str, str] = field(default_factory=describe_machine)

@@ -30,11 +30,13 @@ class PrecisionSettings:
     calibration        training photos that show int8 the range of each value
     validation         all validation photos with the indices of their labels
     max_accuracy_drop  percentage points of validation accuracy that may be lost
+    trained_on         number of validation photos that the network was trained on
     """
 
     calibration: Sequence[Path]
     validation: Sequence[tuple[Path, int]]
     max_accuracy_drop: float
+    trained_on: int = 0
 
 
 def convert_to_fp16(

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from edgetl.data.photo_digests import trained_on
 from edgetl.errors import ImageError, ParityError, PredictionError
 from edgetl.parity.comparison.distances import kl_divergence
 from edgetl.parity.results import Accuracy, AgainstResult, ClassAccuracy, Disagreement, Finding
@@ -89,9 +90,15 @@ def compare_bundles(
         kl_mean=float(np.mean(pairs.divergences)) if pairs.divergences else None,
         accuracy=accuracy,
         unlabelled=pairs.photos - (accuracy.photos if accuracy else 0),
+        trained_on=_trained_on(new, old, {name_below(path, root): path for path in photos}),
         gates=tuple(gates),
         seconds=time.perf_counter() - started,
     )
+
+
+def _trained_on(new: Predictor, old: Predictor, photos: Mapping[str, Path]) -> tuple[str, ...]:
+    seen = {name for model in (new, old) for name in trained_on(model.bundle, photos) or ()}
+    return tuple(name for name in photos if name in seen)
 
 
 class _AnswerPairs:

@@ -97,6 +97,12 @@ class TrainSettings:
         (SOLVER, *_LOOP[1]),
     )
     warm_head: bool = _option(True, "Recipe", "Start from a head fitted by solver.", needs=_LOOP)
+    refit: bool = _option(
+        True,
+        "Recipe",
+        "After it is judged, fit the head once more, to the validation photos as well.",
+        needs=("optimizer", (SOLVER,)),
+    )
     epochs: int = _option(
         12,
         "Recipe",

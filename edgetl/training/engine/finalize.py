@@ -43,8 +43,10 @@ def finalize(
 ) -> dict[str, Any]:
     """Write the checkpoint, report.html, the tables of photos and metrics.json → these metrics.
 
-    trained          the kept weights; their card knows the epoch
-    logits           float32 [N, classes] of ``trained`` for the validation photos
+    trained          the kept weights; their card knows the epoch, and whether the head was fitted
+                     once more, to the validation photos as well
+    logits           float32 [N, classes] of ``trained`` for the validation photos, of such a head
+                     before that
     cross_validation, history  for the report: a fitted head's, and the epochs'
     earlier_seconds  that earlier parts of an interrupted run took
 
@@ -60,14 +62,16 @@ def finalize(
         for divisor in (1.0, temperature)
     )
     metrics = metrics_summary(probabilities, labels, untempered=untempered)
-    metrics |= {name: trained.card.metrics[name] for name in ("epoch", "midway")}
+    known = trained.card.metrics
+    metrics |= {name: known[name] for name in ("epoch", "midway", "refit") if name in known}
+    trained_on = folders.train + (folders.val if metrics.get("refit") else ())
     card = replace(trained.card, metrics=metrics, temperature=temperature)
     trained = replace(
         trained,
         card=card,
         # Those of now: the photos may have moved since these weights were kept.
         settings=context.settings.to_dict(),
-        photos=pack(sample.digest for sample in folders.train),
+        photos=pack(sample.digest for sample in trained_on),
     )
     checkpoint.save(trained, context.folder / candidate_name(_FINAL))
     if context.settings.optimizer == SOLVER:  # a run with epochs did it when it saved its state

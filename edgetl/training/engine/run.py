@@ -196,7 +196,7 @@ def _train_head(
     if fingerprint is not None:
         _require_unchanged_photos(fingerprint, prepared.folders)
     assert prepared.val_logits is not None
-    metrics = {"epoch": 0, "midway": False}
+    metrics = {"epoch": 0, "midway": False, "refit": context.settings.refit}
     trained = snapshot(
         context, prepared.folders, prepared.backbone, prepared.backbone.module, metrics
     )

@@ -27,12 +27,13 @@ from edgetl.training.head.temperature import fit_temperature
 
 C_VALUES = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 5))
 """What is tried, 1e-4 … 100: from the strongest penalty on."""
-SHRINKAGES = (0.6, 0.3, 0.1, 0.03, 0.01, 0.003)
+SHRINKAGES = (0.95, 0.9, 0.8, 0.6, 0.3, 0.1, 0.03, 0.01, 0.003)
 DEFAULT_C = 10.0**-1
 """Used where there are too few photos to choose."""
 
 _PATIENCE = 2  # values in a row without a better loss, after which weaker ones are not tried
 _STEPS = 12  # of L-BFGS, from the solution for the last C: more did not change the choice
+_TEMPERATURES = (1e-2, 1e4)  # a discriminant of few photos is surer than it should be
 _FEWEST_COMPARED = 20  # photos, below which the standard error of their mean loss means nothing
 
 
@@ -85,7 +86,7 @@ class CVResult:
     score               its score
     logistic_scores     of every C that was tried
     shrinkage_scores    of every shrinkage that was tried
-    start               float32 [1, classes, features + 1], the mean of the folds' logistic
+    start               float32 [1, classes, dimensions + 1], the mean of the folds' logistic
                         regressions for the best C
     photos              int64 [N], the rows of the photos that could be judged
     logits              float32 [N, classes] of the head when it was fitted without them, divided
@@ -160,7 +161,7 @@ def cross_validate(
 class _Trial:
     """A head of every fold, judged on the photos of that fold.
 
-    solution  float32 [folds, classes, features + 1], divided by the temperature
+    solution  float32 [folds, classes, dimensions + 1], divided by the temperature
     logits    float32 [judged photos, classes], divided by the temperature
     losses    float64 [judged photos], weighted
     """
@@ -181,7 +182,7 @@ class _Trials:
         self._weights = problem.weights.cpu().numpy()[folds.judged]
 
     def judge(self, parameter: float, solution: Tensor) -> _Trial:
-        """solution: float32 [folds, classes, features + 1]."""
+        """solution: float32 [folds, classes, dimensions + 1]."""
         logits = self._problem.logits(solution, self._held_out).cpu().numpy()[self._folds.judged]
         score, losses = score_logits(parameter, logits, self._labels, self._weights)
         calibrated = (logits / score.temperature).astype(np.float32)
@@ -236,7 +237,7 @@ def score_logits(
     weights: NDArray[np.float32],
 ) -> tuple[CVScore, NDArray[np.float64]]:
     """(score, float64 [photos]: their weighted losses, whose mean is the score's loss)."""
-    temperature = fit_temperature(logits, labels, weights)
+    temperature = fit_temperature(logits, labels, weights, _TEMPERATURES)
     log_probabilities = log_softmax(logits.astype(np.float64) / temperature, axis=1)
     losses = -log_probabilities[np.arange(len(labels)), labels] * (weights / weights.mean())
     right = np.average(logits.argmax(1) == labels, weights=weights)

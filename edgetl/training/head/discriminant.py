@@ -24,21 +24,23 @@ _UNSEEN = 0.5  # photos that a class without any counts as, so that its probabil
 class ClassMoments:
     """Weighted sums over photos, of which a discriminant is made. Those of parts add up.
 
-    counts   float64 [classes], of the photos' weights
-    sums     float64 [classes, features], of their features
-    squares  float64 [features, features], of the products of two of their features
+    counts    float64 [classes], of the photos' weights
+    sums      float64 [classes, dimensions], of their scaled features
+    squares   float64 [dimensions, dimensions], of the products of two of these
+    features  see ``LogisticRegression``
     """
 
     counts: Tensor
     sums: Tensor
     squares: Tensor
+    features: int
 
     @classmethod
     def measure(cls, problem: LogisticRegression) -> ClassMoments:
         """The sums over all photos of ``problem``."""
         values, classes, width = problem.values, problem.classes, problem.values.shape[1]
         exact = partial(torch.zeros, dtype=torch.float64, device=values.device)
-        found = cls(exact(classes), exact(classes, width), exact(width, width))
+        found = cls(exact(classes), exact(classes, width), exact(width, width), problem.features)
         for start in range(0, len(values), _CHUNK):
             rows = slice(start, start + _CHUNK)
             some, weights = values[rows].double(), problem.weights[rows].double()
@@ -50,17 +52,15 @@ class ClassMoments:
         return found
 
     def __add__(self, other: ClassMoments) -> ClassMoments:
-        return ClassMoments(
-            self.counts + other.counts, self.sums + other.sums, self.squares + other.squares
-        )
+        counts, sums = self.counts + other.counts, self.sums + other.sums
+        return ClassMoments(counts, sums, self.squares + other.squares, self.features)
 
     def __sub__(self, other: ClassMoments) -> ClassMoments:
-        return ClassMoments(
-            self.counts - other.counts, self.sums - other.sums, self.squares - other.squares
-        )
+        counts, sums = self.counts - other.counts, self.sums - other.sums
+        return ClassMoments(counts, sums, self.squares - other.squares, self.features)
 
     def discriminant(self, shrinkage: float) -> Tensor:
-        """Float64 [classes, features + 1]: weights and, last, biases of linear logits.
+        """Float64 [classes, dimensions + 1]: weights and, last, biases of linear logits.
 
         shrinkage  0..1, the part g of (1 - g) S + g tr(S) / features I, the covariance assumed
                    where S is the one within classes
@@ -71,7 +71,7 @@ class ClassMoments:
         means = self.sums / counts[:, None]
         covariance = self.squares - (means * counts[:, None]).T @ means
         covariance /= self.counts.sum()
-        variance = covariance.diagonal().mean().clamp_min(_LEAST_VARIANCE)
+        variance = (covariance.trace() / self.features).clamp_min(_LEAST_VARIANCE)
         covariance *= 1 - shrinkage
         covariance.diagonal().add_(shrinkage * variance)
         weights = torch.cholesky_solve(means.T, torch.linalg.cholesky(covariance)).T

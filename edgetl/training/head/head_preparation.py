@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,13 @@ _MAX_SOFTENING = 1000.0  # largest temperature that a head's logits are divided 
 class PreparedHead:
     """A fitted head, in its backbone.
 
-    backbone    with the chosen preprocessing, and the levels that the head sees
+    backbone    with the chosen preprocessing, and the levels that the head sees; with ``refit``,
+                its head is one fitted once more, to the training and the validation photos
     folders     without the photos that can't be read
     unreadable  these photos → why
     head        its label issues are rows of ``folders.train``
-    val_logits  float32 [N, classes] of the validation photos in a run without epochs, else None
+    val_logits  float32 [N, classes] that ``head`` gives the validation photos in a run without
+                epochs, else None
     """
 
     backbone: Backbone
@@ -53,7 +56,7 @@ class PreparedHead:
 def prepare_head(context: RunContext, backbone: Backbone, folders: ImageFolders) -> PreparedHead:
     """Choose the resize, compute features, leave out unreadable photos, fit the head.
 
-    The head is put into the backbone, which is changed in place.
+    The head, or the one fitted once more, is put into the backbone, which is changed in place.
 
     Raises DataError for photos that must be readable; see ``ImageFolders.without``. TrainingError
     if the backbone's head is not one linear layer.
@@ -73,14 +76,17 @@ def prepare_head(context: RunContext, backbone: Backbone, folders: ImageFolders)
     listener.progress("Solving the head", 0, 0)
     own = own_features(backbone)
     layer: Any = backbone.module.get_submodule(backbone.head)
-    head = fit_head(
+    fit = partial(
+        fit_head,
+        classes=int(layer.out_features),
+        class_weights=weights.tolist() if weights is not None else None,
+        device=context.device,
+    )
+    head = fit(
         features.of(readable.train),
         [sample.label for sample in readable.train],
-        int(layer.out_features),
         digests=[sample.digest for sample in readable.train],
-        class_weights=weights.tolist() if weights is not None else None,
         widths=(own, int(layer.in_features)) if backbone.levels else (),
-        device=context.device,
     )
     if head.weight.shape[1] == own:
         backbone = without_levels(backbone)
@@ -95,8 +101,12 @@ def prepare_head(context: RunContext, backbone: Backbone, folders: ImageFolders)
     _put_into(backbone, head)
     val_logits = None
     if trains_head_only:
-        val_features = features.of(readable.val)[:, : head.weight.shape[1]]
-        val_logits = head.logits(np.ascontiguousarray(val_features))
+        width = head.weight.shape[1]
+        val_logits = head.logits(np.ascontiguousarray(features.of(readable.val)[:, :width]))
+        if settings.refit:
+            every = readable.train + readable.val
+            labels = [sample.label for sample in every]
+            _put_into(backbone, fit(features.of(every)[:, :width], labels, recipe=head.recipe))
     return PreparedHead(backbone, readable, features.unreadable, head, val_logits)
 
 

@@ -188,7 +188,9 @@ def _candidates(
 
     def compute(values: Tensor) -> Candidate:
         scaling = FeatureScaling.fit(values)
-        problem = LogisticRegression(scaling.apply(values), targets, weights[targets], classes)
+        problem = LogisticRegression(
+            scaling.apply(values), targets, weights[targets], classes, values.shape[1]
+        )
         found = None if recipe else cross_validate(problem, ranks, cancelled)
         return Candidate(scaling, problem, found)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,20 +17,25 @@ class LogisticRegression:
 
     All models share one matrix product, which is much faster than one product each.
 
-    values   float32 [photos, features], scaled
-    targets  int64 [photos]
-    weights  float32 [photos], above 0
+    values    float32 [photos, dimensions], of scaled features
+    targets   int64 [photos]
+    weights   float32 [photos], above 0
+    features  their number, where ``values`` are in a basis of fewer dimensions
     """
 
     values: Tensor
     targets: Tensor
     weights: Tensor
     classes: int
+    features: int
 
     def subset(self, rows: Tensor) -> LogisticRegression:
         """The same for some of the photos. rows: int64."""
-        return LogisticRegression(
-            self.values[rows], self.targets[rows], self.weights[rows], self.classes
+        return replace(
+            self,
+            values=self.values[rows],
+            targets=self.targets[rows],
+            weights=self.weights[rows],
         )
 
     def solve(
@@ -41,7 +46,7 @@ class LogisticRegression:
         C     inverse strength of the penalty on the weights, as in scikit-learn
         used  bool [photos, models], the photos that each model is fitted to; None: one model, all
 
-        Returns weights and biases [models, classes, features + 1], the biases last.
+        Returns weights and biases [models, classes, dimensions + 1], the biases last.
         """
         shares = self.weights[:, None] * (
             torch.ones_like(self.weights[:, None]) if used is None else used

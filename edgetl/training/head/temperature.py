@@ -38,8 +38,9 @@ def fit_temperature(
     logits: NDArray[np.float32],
     labels: Sequence[int] | NDArray[np.int64],
     weights: NDArray[np.float32] | None = None,
+    limits: tuple[float, float] = LIMITS,
 ) -> float:
-    """The temperature, within ``LIMITS``, that minimises the log loss of softmax(logits / T).
+    """The temperature, within ``limits``, that minimises the log loss of softmax(logits / T).
 
     logits   float [N, classes] of photos that were not trained on
     labels   N integers in 0..classes-1
@@ -71,6 +72,6 @@ def fit_temperature(
 
     # Convex in 1 / temperature, so on this scale, too, there is only one minimum.
     found = minimize_scalar(
-        smoothed, bounds=np.log(LIMITS), method="bounded", options={"xatol": 1e-6}
+        smoothed, bounds=np.log(limits), method="bounded", options={"xatol": 1e-6}
     )
     return float(np.exp(found.x)) if losses(found.x)[0] < losses(0.0)[0] else 1.0

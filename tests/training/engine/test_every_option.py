@@ -25,6 +25,7 @@ SOLVED: list[dict[str, Any]] = [
         "recipe": "default",
         "feature_cache": "off",
         "class_weights": True,
+        "refit": True,
         "seed": 7,
     },
     {
@@ -35,6 +36,7 @@ SOLVED: list[dict[str, Any]] = [
         "resize": "published",
         "feature_cache": "A FOLDER",
         "class_weights": False,
+        "refit": False,
         "val_fraction": 0.3,
         "columns": "path=file,label=kind",
         "root": "A FOLDER",

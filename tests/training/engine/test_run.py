@@ -19,6 +19,7 @@ from helpers.pictures import COLOURS, write_photo
 from helpers.training_runs import Notebook, context_of, equal, features_of, small, weights_of
 
 from edgetl.data.image_folder import scan
+from edgetl.data.photo_digests import pack, unpack
 from edgetl.errors import CheckpointError, TrainingError
 from edgetl.runtime.images.decode import read_image
 from edgetl.runtime.images.resize import normalize, resize_image
@@ -35,9 +36,12 @@ from edgetl.training.engine.time_budget import TimeBudget, Timer
 from edgetl.training.engine.train_state import TrainState, read_state
 from edgetl.training.evaluation.run_records import PhotoResult, write_photo_tables
 from edgetl.training.evaluation.validation import Scores
+from edgetl.training.head import head_preparation
 from edgetl.training.head.head_preparation import prepare_head
+from edgetl.training.head.linear_head import fit_head
 from edgetl.training.input.sampler import Sampler
 from edgetl.training.models import checkpoint
+from edgetl.training.models.backbones import build
 from edgetl.training.torch_env.distributed import Processes
 
 
@@ -389,12 +393,13 @@ def test_the_figures_and_the_report_are_of_what_is_exported(two_parts, tmp_path,
     )
     monkeypatch.setattr(finalize_module, "calibrate", lambda *_: 2.0)
     heads: list = []
-    train(features_of(two_parts), tmp_path / "run")
+    train(replace(features_of(two_parts), refit=False), tmp_path / "run")
     (report,), (head,) = told, [prepared.head for prepared in heads]
     trained, metrics = (
         checkpoint.load(tmp_path / "run"),
         json.loads((tmp_path / "run/metrics.json").read_text()),
     )
+    assert metrics["refit"] is trained.card.metrics["refit"] is False
     samples = scan(two_parts).val
     pixels = torch.stack([decode(sample.path, trained.card.spec) for sample in samples])
     logits = trained.network(pixels).detach().double()
@@ -412,6 +417,39 @@ def test_the_figures_and_the_report_are_of_what_is_exported(two_parts, tmp_path,
     assert report.label_issues == [
         (photos[issue.photo], issue.predicted, issue.confidence) for issue in head.label_issues
     ]
+
+
+def test_at_last_the_head_is_fitted_to_the_validation_photos_too(two_parts, tmp_path, monkeypatch):
+    """The figures stay those of the head before that; the recipe stays the same."""
+    heads: list = []
+    monkeypatch.setattr(
+        head_preparation,
+        "fit_head",
+        lambda *_, **options: heads.append(fit_head(*_, **options)) or heads[-1],
+    )
+    folders = scan(two_parts)
+    for name, refit in (("judged", False), ("refitted", True)):
+        train(replace(features_of(two_parts), refit=refit), tmp_path / name)
+    judged, refitted = (checkpoint.load(tmp_path / name) for name in ("judged", "refitted"))
+    _, first, final = heads
+    backbone = build("timm/test_resnet", 2, weights="none")
+    assert final.recipe == first.recipe and final.cross_validation is None
+    for trained, head in ((judged, first), (refitted, final)):
+        weight = trained.network.get_submodule(backbone.head).weight
+        np.testing.assert_array_equal(weight.detach().numpy(), head.weight)
+    assert not np.array_equal(first.weight, final.weight)
+    digests = {
+        part: pack(photo.digest for photo in getattr(folders, part)) for part in ("train", "val")
+    }
+    assert unpack(judged.photos) == unpack(digests["train"])
+    assert unpack(refitted.photos) == unpack(digests["train"]) | unpack(digests["val"])
+    assert refitted.card.temperature == judged.card.temperature
+    assert {**refitted.card.metrics, "refit": False} == judged.card.metrics
+    for table in ("validation.csv", "doubtful.csv"):
+        files = [tmp_path / name / table for name in ("judged", "refitted")]
+        assert len({file.read_bytes() if file.exists() else b"" for file in files}) == 1
+    assert "fitted once more" in (tmp_path / "refitted/report.html").read_text()
+    assert "fitted once more" not in (tmp_path / "judged/report.html").read_text()
 
 
 def test_of_a_folder_that_was_not_parted_the_report_tells_how_and_only_what_had_an_effect(

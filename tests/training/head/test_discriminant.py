@@ -17,7 +17,7 @@ from edgetl.training.head.logistic_regression import LogisticRegression
 def digit_problem(class_weights: NDArray[np.float32]) -> LogisticRegression:
     values, labels = (torch.from_numpy(part[:300]) for part in load_digits(return_X_y=True))
     scaled = FeatureScaling.fit(values.float()).apply(values.float())
-    return LogisticRegression(scaled, labels, torch.from_numpy(class_weights)[labels], 10)
+    return LogisticRegression(scaled, labels, torch.from_numpy(class_weights)[labels], 10, 64)
 
 
 def scatter(values: NDArray[np.float64], labels: NDArray[np.int64], priors: NDArray[np.float64]):
@@ -84,6 +84,6 @@ def test_a_class_that_no_photo_is_of_is_improbable() -> None:
 
 def test_photos_that_do_not_differ_within_classes_are_no_error() -> None:
     values, labels = torch.eye(3), torch.arange(3)
-    found = ClassMoments.measure(LogisticRegression(values, labels, torch.ones(3), 3))
+    found = ClassMoments.measure(LogisticRegression(values, labels, torch.ones(3), 3, 3))
     solution = found.discriminant(0.003)
     assert (values.double() @ solution[:, :-1].T + solution[:, -1]).argmax(1).tolist() == [0, 1, 2]

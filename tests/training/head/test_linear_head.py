@@ -55,14 +55,22 @@ def blobs(counts: list[int], spread: float, seed: int = 0, width: int = 16) -> D
     ), labels
 
 
-@pytest.mark.parametrize("C", [0.001, 0.1])
-def test_it_is_the_solution_of_scikit_learn(C: float, digits: tuple[Data, Data]) -> None:
+@pytest.mark.parametrize(("C", "photos"), [(0.001, 300), (0.1, 300), (0.1, 50)])
+def test_it_is_the_solution_of_scikit_learn(
+    C: float, photos: int, digits: tuple[Data, Data]
+) -> None:
+    """Also for fewer photos than features, in the basis of which it is found."""
     (values, labels), (test, _) = digits
+    values, labels = values[:photos], labels[:photos]
     head = fit_head(values, labels, 10, recipe=HeadRecipe(C))
     scaling = FeatureScaling.fit(torch.from_numpy(values))
+    assert (scaling.basis is None) == (photos >= 64)
+    scaled, scaled_test = (
+        ((part - scaling.mean.numpy()) / scaling.scale.numpy()).astype(np.float64)
+        for part in (values, test)
+    )
     reference = linear_model.LogisticRegression(C=C, max_iter=10_000, tol=1e-8)
-    reference.fit(scaling.apply(torch.from_numpy(values)).double().numpy(), labels)
-    expected = reference.predict_log_proba(scaling.apply(torch.from_numpy(test)).double().numpy())
+    expected = reference.fit(scaled, labels).predict_log_proba(scaled_test)
     logits = head.logits(test).astype(np.float64)
     found = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     np.testing.assert_allclose(found, expected, atol=5e-3)
@@ -235,7 +243,7 @@ def test_small_chunks_change_nothing(
 def test_models_solved_together_are_what_each_would_be_alone() -> None:
     values, labels = blobs([20, 20, 20], spread=2.0)
     photos = torch.from_numpy(values), torch.from_numpy(labels)
-    problem = LogisticRegression(*photos, torch.ones(60), 3)
+    problem = LogisticRegression(*photos, torch.ones(60), 3, 16)
     used = torch.from_numpy(np.arange(60) % 2 == 0)
     both = problem.solve(0.1, None, 200, torch.stack([used, ~used], dim=1))
     for model, photos_used in enumerate((used, ~used)):
@@ -342,5 +350,5 @@ def test_a_cancelled_cross_validation_ends_at_once(digits: tuple[Data, Data]) ->
     cancelled = Event()
     cancelled.set()
     photos = torch.from_numpy(values), torch.from_numpy(labels), torch.ones(len(labels))
-    problem = LogisticRegression(*photos, 10)
+    problem = LogisticRegression(*photos, 10, 64)
     assert cross_validate(problem, rank_photos(labels), cancelled) is None

@@ -30,7 +30,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
     The tests of the report override this, and a run in a process of its own draws them.
     """
-    for name in ("line_plot", "calibration_plot"):
+    for name in ("line_plot", "calibration_plot", "estimates_plot"):
         monkeypatch.setattr(f"edgetl.evaluation.plots.{name}", lambda *_, **__: "<svg/>")
 
 

@@ -179,6 +179,8 @@ def _refuse_beside_resume(
 
 
 def _find_lr(data: Path, out: Path, given: dict[str, Any]) -> None:
+    if {"budget", "max_size"} & given.keys():
+        raise click.UsageError("--find-lr needs one --backbone; leave out --budget and --max-size.")
     with display() as listener:
         settings, folders = resolve_run(data, out, given, listener, keeps_run=True)
         from edgetl.training.engine.lr_finder import find_learning_rate
@@ -277,7 +279,10 @@ def _print_result(result: TrainResult) -> None:
         click.echo("Then the head was fitted once more, to the validation photos as well.")
     click.echo(f"Checkpoint: {folder / BEST}\nReport: {folder / REPORT}")
     bundle = shell_word(f"exported/{real_path(folder).name}")
-    click.echo(f"Next: edgetl export {shell_word(folder)} -o {bundle}")
+    tried = metrics.get("candidates", ())
+    precision = next((trial["precision"] for trial in tried if trial["is_chosen"]), "fp32")
+    smaller = "" if precision == "fp32" else f" --precision {precision}"
+    click.echo(f"Next: edgetl export {shell_word(folder)} -o {bundle}{smaller}")
     if result.settings.optimizer == SOLVER and metrics["accuracy"] < _GOOD:
         click.echo(
             "Only the head was trained; --strategy full takes longer, trains the whole network, "

@@ -79,7 +79,7 @@ def metrics_summary(
     before = probabilities if untempered is None else untempered
     summary = {
         "accuracy": correct / photos,
-        "accuracy_interval": list(_wilson(correct, photos)),
+        "accuracy_interval": list(wilson_interval(correct, photos)),
         "photos": photos,
         "loss": float(loss),
         "macro_f1": _rounded(np.nanmean(f1)),
@@ -128,7 +128,7 @@ def calibration_curve(probabilities: Probabilities, targets: Targets) -> list[Ca
         CalibrationPoint(
             confidence=float(confidence[part].mean()),
             accuracy=float(correct[part].mean()),
-            interval=_wilson(int(correct[part].sum()), len(part)),
+            interval=wilson_interval(int(correct[part].sum()), len(part)),
             photos=len(part),
         )
         for part in np.array_split(order, points)
@@ -202,7 +202,7 @@ def _rounded(value: np.floating[Any]) -> float:
     return round(float(value), _DIGITS)
 
 
-def _wilson(correct: int, photos: int) -> tuple[float, float]:
+def wilson_interval(correct: int, photos: int) -> tuple[float, float]:
     """Wilson's interval of a share, at CONFIDENCE."""
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     share, spread = correct / photos, z * z / photos

@@ -6,7 +6,8 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import cycle
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgetl.evaluation.metrics import CalibrationPoint
 
@@ -28,6 +29,14 @@ _SIZE, _SQUARE = (4.8, 3.1), (4.8, 4.1)
 _DASHED = (0, (3, 3))
 
 Points = tuple[Sequence[float], Sequence[float]]  # x, y
+
+
+class Estimate(NamedTuple):
+    """A share of 0..1 that was measured at ``x``, with its interval."""
+
+    x: float
+    share: float
+    interval: tuple[float, float]
 
 
 def line_plot(
@@ -78,21 +87,8 @@ def calibration_plot(name: str, curves: Mapping[str, Sequence[CalibrationPoint]]
     figure, axes = _figure("confidence", "accuracy", _SQUARE)
     axes.plot([0, 1], [0, 1], color=_INK, linewidth=1, linestyle=_DASHED)
     for (legend, points), colour in zip(curves.items(), _SERIES, strict=False):
-        axes.errorbar(
-            [point.confidence for point in points],
-            [point.accuracy for point in points],
-            [
-                [point.accuracy - point.interval[0] for point in points],
-                [point.interval[1] - point.accuracy for point in points],
-            ],
-            color=colour,
-            label=legend,
-            linewidth=1.8,
-            elinewidth=0.9,
-            marker="o",
-            markersize=4.5,
-            clip_on=False,
-        )
+        estimates = [Estimate(at.confidence, at.accuracy, at.interval) for at in points]
+        _draw_estimates(axes, estimates, legend, colour)
     lows = [min(point.confidence, point.interval[0]) for line in curves.values() for point in line]
     start = math.floor(10 * min(lows)) / 10
     axes.set(xlim=(start, 1), ylim=(start, 1), aspect="equal")
@@ -103,6 +99,52 @@ def calibration_plot(name: str, curves: Mapping[str, Sequence[CalibrationPoint]]
             frameon=False, labelcolor=_INK, fontsize=9, loc="outside upper left", ncols=len(curves)
         )
     return _svg(figure, name)
+
+
+def estimates_plot(
+    name: str,
+    series: Mapping[str, Sequence[Estimate]],
+    *,
+    x: str,
+    y: str,
+    chosen: float,
+) -> str:
+    """Shares with their intervals, as an SVG element.
+
+    series  legend → estimates
+    x, y    labels of the axes
+    chosen  x of a dashed vertical line
+    """
+    figure, axes = _figure(x, y, _SIZE)
+    for (legend, points), colour in zip(series.items(), cycle(_SERIES), strict=False):
+        _draw_estimates(axes, points, legend, colour)
+    axes.axvline(chosen, color=_INK, linewidth=1, linestyle=_DASHED)
+    axes.set_xlim(left=0)
+    axes.set_ylim(top=min(axes.get_ylim()[1], _AXIS_TOP))
+    axes.yaxis.set_major_formatter(_percent())
+    figure.legend(
+        frameon=False, labelcolor=_INK, fontsize=9, loc="outside upper left", ncols=len(series)
+    )
+    return _svg(figure, name)
+
+
+def _draw_estimates(axes: Axes, points: Sequence[Estimate], legend: str, colour: str) -> None:
+    """Points with their intervals, and a line through them."""
+    axes.errorbar(
+        [point.x for point in points],
+        [point.share for point in points],
+        [
+            [point.share - point.interval[0] for point in points],
+            [point.interval[1] - point.share for point in points],
+        ],
+        color=colour,
+        label=legend,
+        linewidth=1.8,
+        elinewidth=0.9,
+        marker="o",
+        markersize=4.5,
+        clip_on=False,
+    )
 
 
 def _figure(x: str, y: str, size: tuple[float, float]) -> tuple[Figure, Axes]:

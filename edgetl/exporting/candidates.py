@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,7 +15,12 @@ from edgetl.exporting.formats.onnx_model import assemble, opset_of
 from edgetl.exporting.formats.onnx_network import example_input, export_network
 from edgetl.exporting.precision.quantize import MIN_OPSET as INT8_MIN_OPSET
 from edgetl.exporting.precision.quantize import Quantizer
-from edgetl.runtime.bundle.candidates_file import Candidate, DrawnWeights, write_candidates_file
+from edgetl.runtime.bundle.candidates_file import (
+    CLASSES,
+    Candidate,
+    DrawnWeights,
+    write_candidates_file,
+)
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.system.progress import Progress, no_progress, track
 from edgetl.training.config.candidate_names import CandidateName
@@ -25,7 +31,8 @@ from edgetl.training.torch_env.torch_flags import one_thread
 
 SIZES = (192, 224, 256, 288, 320)
 """Sides of the input, pixels, at which an embedded backbone is compared."""
-_LABELS = tuple(map(str, range(10)))  # a few classes more or less take no time
+_LABELS = tuple(map(str, range(CLASSES)))
+_WEIGHT_BYTES = {"fp32": 4, "int8": 1}
 _CALIBRATION = 2  # pictures of noise; ranges don't change the time
 
 
@@ -81,7 +88,9 @@ def _in_every_precision(name: CandidateName) -> Iterator[Candidate]:
 def _candidate(backbone: Backbone, precision: str, network: onnx.ModelProto) -> Candidate:
     card = ModelCard(_LABELS, backbone.spec, backbone.name)
     rest, weights = without_weights(assemble(network, card))
-    return Candidate(backbone.name, min(backbone.size), precision, rest, weights)
+    head: Any = backbone.module.get_submodule(backbone.head)
+    class_bytes = head.weight[0].numel() * _WEIGHT_BYTES[precision]
+    return Candidate(backbone.name, min(backbone.size), precision, class_bytes, rest, weights)
 
 
 def without_weights(model: onnx.ModelProto) -> tuple[bytes, list[DrawnWeights]]:

@@ -15,7 +15,7 @@ def candidates() -> list[Candidate]:
     """The model of ``tiny_bundle`` as if it were of two sizes."""
     model = onnx.load_from_string(tiny_bundle.onnx_bytes(tiny_bundle.card()))
     rest, weights = without_weights(model)
-    return [Candidate("tiny", size, "fp32", rest, weights) for size in (8, 16)]
+    return [Candidate("tiny", size, "fp32", 4 * 192, rest, weights) for size in (8, 16)]
 
 
 def write(path: Path) -> Path:

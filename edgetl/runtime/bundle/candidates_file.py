@@ -26,6 +26,8 @@ from edgetl.runtime.bundle.bundle_folder import SCHEMA, check_schema, os_errors_
 from edgetl.runtime.bundle.embedded_checksum import embed_checksum
 from edgetl.system.atomic_write import atomic_write
 
+CLASSES = 10
+"""Of every candidate: a few more or less take no time."""
 _INDEX = "candidates.json"
 _ITEM_BYTES = {"<f4": 4, "|i1": 1}
 _MAX_BYTES = 1 << 31  # of a model: protobuf's limit
@@ -64,6 +66,7 @@ class Candidate:
     backbone    the network's name
     image_size  side of its input, pixels
     precision   "fp32" or "int8"
+    class_bytes  how much larger its file is with one class more than ``CLASSES``
     rest        its model file without ``weights``
     weights     in the order of their positions
     """
@@ -71,6 +74,7 @@ class Candidate:
     backbone: str
     image_size: int
     precision: str
+    class_bytes: int
     rest: bytes
     weights: Sequence[DrawnWeights]
 
@@ -93,6 +97,7 @@ def write_candidates_file(path: Path, candidates: Sequence[Candidate]) -> None:
             "backbone": candidate.backbone,
             "image_size": candidate.image_size,
             "precision": candidate.precision,
+            "class_bytes": candidate.class_bytes,
             "file": f"{number:03}.onnx",
             "weights": candidate.weights,
         }
@@ -133,6 +138,7 @@ def _candidate(archive: zipfile.ZipFile, entry: Mapping[str, Any]) -> Candidate:
         str(entry["backbone"]),
         int(entry["image_size"]),
         str(entry["precision"]),
+        int(entry["class_bytes"]),
         archive.read(entry["file"]),
         weights,
     )

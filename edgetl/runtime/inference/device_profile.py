@@ -13,7 +13,7 @@ from PIL import Image
 
 from edgetl.errors import EdgetlError
 from edgetl.runtime.bundle.bundle_folder import SCHEMA
-from edgetl.runtime.bundle.candidates_file import Candidate
+from edgetl.runtime.bundle.candidates_file import CLASSES, Candidate
 from edgetl.runtime.inference.benchmark import fresh_process, machine, time_stages
 from edgetl.runtime.inference.predictor import Predictor
 from edgetl.system.progress import Progress, no_progress, track
@@ -31,7 +31,8 @@ class MeasuredModel:
     total_ms  median milliseconds from the photo's file to the label
     model_ms  of these, in the network
     memory    peak resident memory of a process that classifies one photo, bytes; None: unknown
-    bytes     size of its file, with ten classes
+    bytes     size of its file with ``CLASSES`` classes
+    class_bytes  what one class more adds to it
     """
 
     backbone: str
@@ -41,6 +42,11 @@ class MeasuredModel:
     model_ms: float
     memory: int | None
     bytes: int
+    class_bytes: int
+
+    def size(self, classes: int) -> int:
+        """Bytes of its file for so many classes."""
+        return self.bytes + (classes - CLASSES) * self.class_bytes
 
     @property
     def name(self) -> str:
@@ -124,6 +130,7 @@ def measure(
                     stages["model"].p50,
                     fresh_process(predictor, photos[0])[1],
                     file.stat().st_size,
+                    candidate.class_bytes,
                 )
             )
     return DeviceProfile(machine(predictor), predictor.threads, described, tuple(models))

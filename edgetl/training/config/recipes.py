@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.errors import TrainingError
+from edgetl.runtime.inference.device_profile import read_profile
 from edgetl.training.config.run_folder import BEST
 from edgetl.training.config.settings import (
     OPTIONS,
     SOLVER,
+    UNDECIDED,
     TrainSettings,
     flag,
     flags,
@@ -89,11 +91,29 @@ def resolve(data: str | Path, given: Mapping[str, Any], *, cuda: bool | None) ->
     if weights not in ("auto", "none") and (Path(weights) / BEST).is_file():  # a run's folder
         given = {**given, "weights": str(Path(weights) / BEST)}
     suited = OTHER_OPTIMIZERS.get({**recipe, **given}.get("optimizer", ""), {})
+    if given.get("budget") or given.get("max_size"):
+        _refuse_beside_budget(given)
+        recipe["backbone"] = UNDECIDED
     settings = TrainSettings(**{"data": folder, **suited, **recipe, **given, "strategy": strategy})
     _refuse_contradictions(settings, given)
     if settings.weights not in ("auto", "none"):
         require_weights_file(Path(settings.weights))
     return settings
+
+
+def _refuse_beside_budget(given: Mapping[str, Any]) -> None:
+    """Raise for options that name what a budget chooses, and for a profile that can't be read."""
+    own = [name for name in ("backbone", "image_size") if name in given]
+    own += ["recipe"] if given.get("recipe") == "classic" else []
+    own += ["weights"] if given.get("weights", "auto") not in ("auto", "none") else []
+    if own:
+        raise TrainingError(
+            f"{flags(dict.fromkeys(own))}: --budget and --max-size choose the backbone and the "
+            "image size.",
+            "Leave it out, or say what to choose from: --candidates NAME@SIZE",
+        )
+    if given.get("profile"):
+        read_profile(given["profile"])
 
 
 def _refuse_contradictions(settings: TrainSettings, given: Mapping[str, Any]) -> None:
@@ -109,6 +129,11 @@ def _refuse_contradictions(settings: TrainSettings, given: Mapping[str, Any]) ->
         raise TrainingError(
             f"--feature-cache: no effect without --warm-head or --optimizer {SOLVER}.",
             "Leave it out, or add one of them.",
+        )
+    if settings.backbone != UNDECIDED and {"profile", "candidates"} & given.keys():
+        raise TrainingError(
+            "--profile, --candidates: no effect without --budget or --max-size.",
+            "Leave them out, or say what the model may take: --budget 15ms",
         )
     unused = {name: value for name, value in given.items() if not settings.has_effect(name)}
     if not unused:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetl.training.config.listener import RecordingListener
+from edgetl.training.config.model_trial import ModelTrial
 from edgetl.training.config.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class RunContext:
     processes  this process among those that train together, and its device
     listener   records the notes; passes everything on, in the main process only
     started    ``time.monotonic()`` when the run, or this part of it, began
+    trials     the networks that the run's was chosen from; () without a budget
     """
 
     settings: TrainSettings
@@ -31,6 +33,7 @@ class RunContext:
     processes: Processes
     listener: RecordingListener
     started: float
+    trials: tuple[ModelTrial, ...] = ()
 
     @property
     def device(self) -> torch.device:

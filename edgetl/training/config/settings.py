@@ -16,10 +16,14 @@ from edgetl.data.layout import DEFAULT_VAL_FRACTION
 from edgetl.data.photo_source import PhotoSource
 from edgetl.errors import TrainingError
 from edgetl.runtime.images.photo_list import COLUMNS_HELP, ROOT_HELP
+from edgetl.training.config.candidate_names import parse_candidates
 from edgetl.training.config.option import Option
+from edgetl.training.config.quantities import parse_bytes, parse_milliseconds
 
 # The optimizer that fits the head to frozen features as one convex problem, without epochs.
 SOLVER = "solver"
+# The backbone until --budget has chosen one.
+UNDECIDED = "undecided"
 # The smallest values of options that 0 turns off. A smaller alpha of a Beta distribution blends
 # nothing, and torch can't draw from it; a photo of fewer pixels shows nothing.
 _LEAST = {"mixup": 1e-3, "cutmix": 1e-3, "image_size": 16}
@@ -72,6 +76,27 @@ class TrainSettings:
         "How many blocks last-blocks trains.",
         low=1,
         needs=("strategy", ("last-blocks",)),
+    )
+
+    budget: str = _option(
+        "",
+        "Model",
+        "Choose the model by the device: milliseconds for a photo, such as 15ms.",
+        common=True,
+    )
+    max_size: str = _option(
+        "", "Model", "The same by the size of the exported file, such as 5MB.", common=True
+    )
+    profile: str = _option(
+        "",
+        "Model",
+        "What models take on the device, by edgetl bench --profile; without it, on this machine.",
+        common=True,
+    )
+    candidates: str = _option(
+        "",
+        "Model",
+        "Choose among these alone: NAME or NAME@SIZE, with commas between them.",
     )
 
     val_fraction: float = _option(
@@ -315,6 +340,9 @@ class TrainSettings:
                 raise TrainingError(
                     f"{flag(name)} is {getattr(self, name)}; it must be 0 or at least {least:g}."
                 )
+        parse_milliseconds(flag("budget"), self.budget)
+        parse_bytes(flag("max_size"), self.max_size)
+        parse_candidates(self.candidates)
         for name in ("scale", "ratio"):
             if getattr(self, name)[0] > getattr(self, name)[1]:
                 raise TrainingError(
@@ -326,10 +354,15 @@ class TrainSettings:
         """Where the photos are."""
         return PhotoSource(Path(self.data), self.columns, self.root)
 
+    @property
+    def has_budget(self) -> bool:
+        """Whether the backbone is, or was, chosen by what the device does."""
+        return bool(self.budget or self.max_size)
+
     def has_effect(self, name: str) -> bool:
         """Whether field ``name`` changes anything, given the other fields."""
         if name == "feature_cache":
-            return self.optimizer == SOLVER or self.warm_head
+            return self.optimizer == SOLVER or self.warm_head or self.has_budget
         needs = OPTIONS[name].needs
         return needs is None or (getattr(self, needs[0]) in needs[1] and self.has_effect(needs[0]))
 

@@ -27,6 +27,7 @@ from edgetl.training.models import checkpoint
 from edgetl.training.models.checkpoint import Trained
 from edgetl.training.torch_env.distributed import describe
 
+_UNNAMED = ("columns", "root", "budget", "max_size", "profile", "candidates")  # if left empty
 _FINAL = "final"  # key of the candidate with the temperature
 
 
@@ -95,6 +96,7 @@ def finalize(
         settings=_effective(context.settings, folders),
         history=history,
         cross_validation=cross_validation,
+        trials=context.trials,
         label_issues=[
             (folders.train[row], predicted, confidence)
             for row, predicted, confidence in label_issues
@@ -111,6 +113,7 @@ def finalize(
         **metrics,
         "temperature": temperature,
         "classes": [asdict(found) for found in classes],
+        **({"candidates": [asdict(trial) for trial in context.trials]} if context.trials else {}),
     }
     write_metrics(context.folder, complete)
     return complete
@@ -121,7 +124,7 @@ def _effective(settings: TrainSettings, folders: ImageFolders) -> dict[str, Any]
     unused = {name for name in OPTIONS if not settings.has_effect(name)}
     if folders.has_val_folder:
         unused.add("val_fraction")
-    unused |= {name for name in ("columns", "root") if not getattr(settings, name)}
+    unused |= {name for name in _UNNAMED if not getattr(settings, name)}
     return {name: value for name, value in settings.to_dict().items() if name not in unused}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.system.shell import shell_word
 from edgetl.system.stop_signal import StopSignal
 from edgetl.training.config.listener import Listener, RecordingListener
+from edgetl.training.config.model_trial import ModelTrial
 from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.run_files import make_folder, require_seen_by_all
 from edgetl.training.config.run_folder import (
@@ -30,11 +31,12 @@ from edgetl.training.config.run_folder import (
     unfinished_head,
 )
 from edgetl.training.config.run_lock import lock_run_folder
-from edgetl.training.config.settings import SOLVER, TrainSettings
+from edgetl.training.config.settings import SOLVER, UNDECIDED, TrainSettings
 from edgetl.training.engine.finalize import finalize
 from edgetl.training.engine.kept_weights import KeptWeights, snapshot
 from edgetl.training.engine.learner import Learner
 from edgetl.training.engine.loop import Loop
+from edgetl.training.engine.model_choice import choose_model
 from edgetl.training.engine.run_photos import (
     find_photos,
     refuse_among_photos,
@@ -91,6 +93,9 @@ def train(
                 fingerprint = unfinished["card"]["data"]["fingerprint"]
         folders = folders or find_photos(settings, context.listener)
         warn_about(folders, settings, context.listener)
+        if settings.backbone == UNDECIDED:
+            context = choose_model(context, folders)
+            settings = context.settings
         backbone = build_backbone(settings, folders.classes)
         note_unused_head(backbone, settings, context.listener)
         if settings.weights == "none" and settings.strategy == "features":
@@ -152,6 +157,8 @@ def resume(
         raise TrainingError(f"The run in {folder} is finished.", how_to_train_further(folder))
     with training_processes(settings) as processes, ExitStack() as held:
         context = _context(settings, folder, processes, listener, started, saved["notes"])
+        trials = tuple(ModelTrial(**trial) for trial in saved["trials"])
+        context = replace(context, trials=trials)
         if processes.device.type == "cpu":  # a sum split over other threads rounds differently
             held.enter_context(torch_threads(saved["threads"]))
         if processes.is_main:
@@ -306,6 +313,7 @@ def _identity(
         "notes": context.listener.notes,
         "threads": torch.get_num_threads(),
         "batches": setup.sampler.batches,
+        "trials": [asdict(trial) for trial in context.trials],
         "label_issues": [tuple(issue) for issue in label_issues],
     }
 

@@ -16,6 +16,7 @@ from edgetl.evaluation.metrics import ClassMetrics
 from edgetl.evaluation.report_page import Answers, answer_sections, drawn, render, report_photo
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.system.paths import real_path
+from edgetl.training.config.model_trial import ModelTrial
 from edgetl.training.config.run_files import write_atomically
 from edgetl.training.config.run_folder import REPORT, VALIDATION_TABLE
 from edgetl.training.head.cross_validation import CVResult
@@ -45,6 +46,7 @@ class ReportData:
     history        one row an epoch, name → value, such as epoch, train_loss, val_loss,
                    val_accuracy, lr; names with the same ending share a plot; () without epochs
     cross_validation  of the heads that were tried; None if there was none
+    trials         the networks that this one was chosen from; () without a budget
     label_issues   (training photo, predicted class, confidence 0..1): photos for which heads that
                    were fitted without them predict another class, the most confident first
     warnings       sentences about the data or the run
@@ -63,6 +65,7 @@ class ReportData:
     settings: Mapping[str, Any] = field(default_factory=dict)
     history: Sequence[Mapping[str, float]] = ()
     cross_validation: CVResult | None = None
+    trials: Sequence[ModelTrial] = ()
     label_issues: Sequence[tuple[Sample, int, float]] = ()
     warnings: Sequence[str] = ()
 
@@ -104,6 +107,8 @@ def _render(name: str, data: ReportData) -> str:
             for photo, predicted, confidence in data.label_issues[:_MAX_LABEL_ISSUES]
         ],
         issues=len(data.label_issues),
+        trials=data.trials,
+        tradeoff=_tradeoff(data.trials),
         curves=[*_history_curves(data), *_head_curves(data)],
         **answer_sections(
             Answers(
@@ -122,6 +127,27 @@ def _render(name: str, data: ReportData) -> str:
             temperature=card.temperature,
             untempered=data.untempered,
         ),
+    )
+
+
+def _tradeoff(trials: Sequence[ModelTrial]) -> Any:
+    """A drawing of accuracy against milliseconds, one colour for each backbone; None for one."""
+    tried = [trial for trial in trials if trial.photos]
+    if len(tried) < 2:
+        return None
+    series: dict[str, list[plots.Estimate]] = {}
+    for trial in tried:
+        point = plots.Estimate(trial.total_ms, trial.accuracy, trial.interval)
+        series.setdefault(trial.backbone, []).append(point)
+    chosen = next(trial.total_ms for trial in trials if trial.is_chosen)
+    return drawn(
+        plots.estimates_plot(
+            "tradeoff",
+            series,
+            x="milliseconds for a photo",
+            y="accuracy of the head, cross-validated",
+            chosen=chosen,
+        )
     )
 
 

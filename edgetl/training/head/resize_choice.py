@@ -137,9 +137,18 @@ def _cropped_area(spec: PreprocessSpec, aspect: float) -> float:
 
 
 def _growing_subsets(samples: Sequence[Sample]) -> list[list[Sample]]:
-    """Photos to decide by, and more of them, the first included, if those don't say enough.
+    """Photos to decide by, and more of them, the first included, if those don't say enough."""
+    ordered, classes = evenly_ordered(samples), len({sample.label for sample in samples})
+    least = max(_FEWEST, _OF_EACH_CLASS * classes)
+    most = min(max(_MOST, least), len(samples))
+    few = min(max(len(samples) // _SHARE, least), most)
+    return [ordered[:count] for count in sorted({few, most})]
 
-    They don't depend on where the photos are: some of each class, and the same share of the rest.
+
+def evenly_ordered(samples: Sequence[Sample]) -> list[Sample]:
+    """In an order whose first photos are some of each class, then the same share of all.
+
+    It does not depend on where the photos are.
     """
     totals = np.bincount([sample.label for sample in samples])
     seen: dict[int, int] = {}
@@ -149,8 +158,4 @@ def _growing_subsets(samples: Sequence[Sample]) -> list[list[Sample]]:
         further = seen[sample.label] > _OF_EACH_CLASS
         share = seen[sample.label] / totals[sample.label]
         places.append((further, share, sample.digest, str(sample.path), sample))
-    ordered = [sample for *_, sample in sorted(places, key=lambda place: place[:4])]
-    least = max(_FEWEST, _OF_EACH_CLASS * len(seen))
-    most = min(max(_MOST, least), len(samples))
-    few = min(max(len(samples) // _SHARE, least), most)
-    return [ordered[:count] for count in sorted({few, most})]
+    return [sample for *_, sample in sorted(places, key=lambda place: place[:4])]

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from edgetl.errors import RuntimeUnavailableError, TrainingError, first_line
+from edgetl.errors import EdgetlError, RuntimeUnavailableError, TrainingError, first_line
 
 # One process may decode, solve a head or write a report for long while the others wait: torch's
 # default of 10 minutes would end such a run. torchrun notices processes that die.
@@ -77,6 +77,23 @@ class Processes:
         largest = torch.tensor(values, dtype=torch.float32, device=self.device)
         dist.all_reduce(largest, dist.ReduceOp.MAX)
         return [float(value) for value in largest.tolist()]
+
+    def from_main(self, compute: Callable[[], T]) -> T:
+        """What ``compute`` returns, or the EdgetlError that it raises, in the main process alone.
+
+        Every process must call it.
+        """
+        result: T | None = None
+        failure: EdgetlError | None = None
+        if self.is_main:
+            try:
+                result = compute()
+            except EdgetlError as error:
+                failure = error
+        result, failure = self.all_gather((result, failure))[0]
+        if failure is not None:  # in every process, or the others would wait for the main one
+            raise failure
+        return cast("T", result)
 
     def barrier(self) -> None:
         """Wait until every process has called it."""

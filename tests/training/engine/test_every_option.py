@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.device_profiles import model, write
 from helpers.training_runs import SMALL
 
 from edgetl import EdgetlError, train
@@ -40,6 +41,15 @@ SOLVED: list[dict[str, Any]] = [
         "val_fraction": 0.3,
         "columns": "path=file,label=kind",
         "root": "A FOLDER",
+    },
+    {
+        "weights": "none",
+        "device": "cpu",
+        "strategy": "features",
+        "budget": "15ms",
+        "max_size": "2MB",
+        "profile": "A PROFILE",
+        "candidates": "timm/test_resnet@32",
     },
 ]
 TRAINED: list[dict[str, Any]] = [
@@ -129,6 +139,8 @@ def test_a_run_with_these_values(number: int, two_parts: Path, tmp_path: Path, u
         photos = sorted(two_parts.rglob("*.png"))
         rows = [f"{photo.relative_to(two_parts)},{photo.parts[-2]}" for photo in photos]
         data.write_text("\n".join(["file,kind", *rows]))
+    if "profile" in options:
+        options["profile"] = write(tmp_path / "device.json", model(32, 10.0))
     try:
         result = train(data, tmp_path / "run", **options)
     except EdgetlError as error:  # what this machine lacks, such as fp16 on a CPU

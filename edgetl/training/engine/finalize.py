@@ -98,8 +98,8 @@ def finalize(
         cross_validation=cross_validation,
         trials=context.trials,
         label_issues=[
-            (folders.train[row], predicted, confidence)
-            for row, predicted, confidence in label_issues
+            (folders.train[issue.photo], issue.predicted, issue.label_error)
+            for issue in label_issues
         ],
         warnings=context.listener.notes,
     )
@@ -107,7 +107,10 @@ def finalize(
     write_photo_tables(
         context.folder,
         _validation_rows(folders, probabilities),
-        [_row(folders, folders.train[issue.photo], *issue[1:]) for issue in label_issues],
+        [
+            (_row(folders, folders.train[photo], predicted, confidence), label_error)
+            for photo, predicted, confidence, label_error in label_issues
+        ],
     )
     complete = {
         **metrics,

@@ -162,7 +162,7 @@ class TrainingSetup:
     folders        without the photos that can't be read
     backbone       on its device
     class_weights  float32 [classes], or None where every photo weighs the same
-    label_issues   training photos whose labels the fitted head doubts; their rows in the folders
+    label_issues   training photos whose labels are likely wrong; their rows in the folders
     fitted_head    whether training starts from a head fitted to frozen features
     """
 

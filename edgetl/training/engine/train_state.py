@@ -15,7 +15,7 @@ from edgetl.training.config.run_files import write_atomically
 from edgetl.training.config.run_folder import LAST, require_resumable
 from edgetl.training.evaluation.validation import Scores
 
-_SCHEMA = 9
+_SCHEMA = 10
 _KEYS = {
     "settings",
     "scanned",

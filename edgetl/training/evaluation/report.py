@@ -47,8 +47,8 @@ class ReportData:
                    val_accuracy, lr; names with the same ending share a plot; () without epochs
     cross_validation  of the heads that were tried; None if there was none
     trials         the networks that this one was chosen from; () without a budget
-    label_issues   (training photo, predicted class, confidence 0..1): photos for which heads that
-                   were fitted without them predict another class, the most confident first
+    label_issues   (training photo, predicted class, probability 0..1 that its label is wrong), the
+                   likeliest errors first
     warnings       sentences about the data or the run
     """
 
@@ -103,8 +103,8 @@ def _render(name: str, data: ReportData) -> str:
         history=data.history,
         kept=kept_weights(card.metrics) if data.history else "",
         label_issues=[
-            report_photo(card.labels, photo.path, photo.label, predicted, confidence)
-            for photo, predicted, confidence in data.label_issues[:_MAX_LABEL_ISSUES]
+            report_photo(card.labels, photo.path, photo.label, predicted, label_error)
+            for photo, predicted, label_error in data.label_issues[:_MAX_LABEL_ISSUES]
         ],
         issues=len(data.label_issues),
         trials=data.trials,

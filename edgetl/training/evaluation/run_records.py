@@ -29,6 +29,9 @@ COLUMNS = (
     "seconds",
 )
 
+LABEL_ERROR = "label_error"
+"""The column of the table of label issues that is not in that of the validation photos."""
+
 _TAGS = {name: name.replace("_", "/", 1) for name in COLUMNS if name.startswith(("train_", "val_"))}
 
 
@@ -56,12 +59,18 @@ def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
 
 
 def write_photo_tables(
-    folder: Path, validation: Iterable[PhotoResult], label_issues: Sequence[PhotoResult]
+    folder: Path,
+    validation: Iterable[PhotoResult],
+    label_issues: Sequence[tuple[PhotoResult, float]],
 ) -> None:
-    """Write tables of all validation photos, and of training photos with label issues, if any."""
+    """Write tables of all validation photos, and of training photos with label issues, if any.
+
+    label_issues  with the probability that the label is wrong, 0..1
+    """
     write_table(folder / VALIDATION_TABLE, PhotoResult._fields, map(_cells, validation))
     if label_issues:
-        write_table(folder / LABEL_ISSUES_TABLE, PhotoResult._fields, map(_cells, label_issues))
+        rows = ([*_cells(row), f"{label_error:.6f}"] for row, label_error in label_issues)
+        write_table(folder / LABEL_ISSUES_TABLE, (*PhotoResult._fields, LABEL_ERROR), rows)
 
 
 def _cells(row: PhotoResult) -> list[str]:

@@ -93,7 +93,7 @@ class CVResult:
                         by its temperature
     losses              float64 [M ≤ N], the weighted log losses of the first ones, whose mean is
                         the score's; the others were in no fold
-    label_issues        the most confident first
+    label_issues        the likeliest errors first
     """
 
     recipe: HeadRecipe

@@ -16,6 +16,7 @@ from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers.training_runs import signal_in_step, small
@@ -29,6 +30,7 @@ from edgetl.training.engine import setup as engine_setup
 from edgetl.training.engine.learner import Learner
 from edgetl.training.engine.run import resume, train
 from edgetl.training.engine.train_state import read_state, write_state
+from edgetl.training.head import label_issues
 
 MIXED = {
     "epochs": 3,
@@ -458,6 +460,11 @@ def test_a_run_goes_on_with_as_many_threads_as_it_began_with(
 def test_what_the_head_was_in_doubt_of_is_in_a_resumed_runs_report(
     two_parts, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(  # any label that is not predicted
+        label_issues,
+        "_log_odds",
+        lambda logits, labels: np.where(logits.argmax(1) == labels, -1, 1),
+    )
     doubtful = two_parts / "train/ash/doubtful.png"
     shutil.copy(
         next((two_parts / "train/brick").iterdir()), doubtful

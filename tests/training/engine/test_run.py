@@ -319,6 +319,8 @@ def test_every_photo_judged_on_and_every_doubtful_one_is_in_a_table(two_parts, t
     assert doubtful and all(
         (two_parts / row["file"]).is_file() and row["label"] != row["answer"] for row in doubtful
     )
+    assert list(doubtful[0]) == ["file", "label", "answer", "confidence", "label_error"]
+    assert all(0.5 < float(row["label_error"]) <= 1 for row in doubtful)
 
 
 def test_a_table_holds_names_of_any_kind_and_is_not_there_without_a_row(tmp_path):
@@ -415,7 +417,7 @@ def test_the_figures_and_the_report_are_of_what_is_exported(two_parts, tmp_path,
     )
     photos = scan(two_parts).train
     assert report.label_issues == [
-        (photos[issue.photo], issue.predicted, issue.confidence) for issue in head.label_issues
+        (photos[issue.photo], issue.predicted, issue.label_error) for issue in head.label_issues
     ]
 
 

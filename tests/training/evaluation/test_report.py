@@ -205,7 +205,7 @@ def test_label_issues_are_shown_with_their_predictions(run, tmp_path):
     assert "dog → cat 91.3" in shown
 
 
-def test_of_many_label_issues_the_most_confident_are_shown_and_counted(run, tmp_path):
+def test_of_many_label_issues_the_likeliest_errors_are_shown_and_counted(run, tmp_path):
     data = results(tmp_path, ("cat", "dog"), photos=20)
     issues = [
         (Sample(path, 1, ""), 0, 0.9 - number / 100) for number, path in enumerate(data.paths)
@@ -216,7 +216,7 @@ def test_of_many_label_issues_the_most_confident_are_shown_and_counted(run, tmp_
     assert [picture["alt"].split("/")[-1] for picture in page.all("img")] == [
         f"{number}.jpg" for number in range(12)
     ]
-    assert "the 12 most confident of 20 (all are in doubtful.csv)" in page.words
+    assert "the likeliest errors first: 12 of 20 (all are in doubtful.csv)" in page.words
     assert (
         "doubtful.csv" not in page_of(run, dataclasses.replace(data, label_issues=issues[:12])).text
     )

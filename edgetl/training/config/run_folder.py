@@ -24,6 +24,7 @@ METRICS = "metrics.json"
 REPORT = "report.html"
 VALIDATION_TABLE = "validation.csv"
 LABEL_ISSUES_TABLE = "doubtful.csv"
+REVIEW_LOG = "review.jsonl"  # stays when a run is replaced: it says what was moved and kept
 EVENTS = "tensorboard"
 RATES, RATES_PLOT = "lr.csv", "lr.png"  # of --find-lr; a run may start beside them
 # ``clear`` deletes them in this order: weights before what was measured on them.

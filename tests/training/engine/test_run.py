@@ -34,6 +34,7 @@ from edgetl.training.engine.run_photos import warn_about
 from edgetl.training.engine.setup import check_machine
 from edgetl.training.engine.time_budget import TimeBudget, Timer
 from edgetl.training.engine.train_state import TrainState, read_state
+from edgetl.training.evaluation.label_issues_table import read_label_issues
 from edgetl.training.evaluation.run_records import PhotoResult, write_photo_tables
 from edgetl.training.evaluation.validation import Scores
 from edgetl.training.head import head_preparation
@@ -321,6 +322,9 @@ def test_every_photo_judged_on_and_every_doubtful_one_is_in_a_table(two_parts, t
     )
     assert list(doubtful[0]) == ["file", "label", "answer", "confidence", "label_error"]
     assert all(0.5 < float(row["label_error"]) <= 1 for row in doubtful)
+    found = read_label_issues(run)
+    assert (found.source.folder, found.labels) == (two_parts, folders.classes)
+    assert [photo.file for photo in found.photos] == [row["file"] for row in doubtful]
 
 
 def test_a_table_holds_names_of_any_kind_and_is_not_there_without_a_row(tmp_path):

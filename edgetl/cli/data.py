@@ -1,4 +1,4 @@
-"""``edgetl data``: check a folder of labelled photos before training, or split one."""
+"""``edgetl data``: check a folder of labelled photos before training, split or correct one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgetl.cli.data_review import review
 from edgetl.cli.list_options import list_options
 from edgetl.cli.option_types import SomePath
 from edgetl.cli.printable import counted, printable
@@ -39,15 +40,19 @@ _threads_option = click.option(
 )
 
 
-@click.group(short_help="Look for faults in photos, or split them for training.")
+@click.group(short_help="Look for faults in photos and labels, or split photos for training.")
 def command() -> None:
-    """Check a folder of labelled photos, or split one into train and val.
+    """Check a folder of labelled photos, split one into train and val, or correct its labels.
 
     \b
     Example:
       edgetl data check DATA
       edgetl data split PetImages DATA
+      edgetl data review runs/pets
     """
+
+
+command.add_command(review)
 
 
 @command.command()

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetl.errors import MissingDependencyError
 from edgetl.evaluation import metrics, plots
 from edgetl.evaluation.confusion_drawing import draw
 from edgetl.evaluation.metrics import ClassMetrics
 from edgetl.runtime.images.thumbnail import thumbnail
+from edgetl.system.missing_package import require_packages
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -65,9 +64,7 @@ class ReportPhoto:
 
 def require_report_packages() -> None:
     """Raises MissingDependencyError without the packages that reports are made with."""
-    for package in ("jinja2", "matplotlib"):
-        if find_spec(package) is None:
-            raise MissingDependencyError(package, "The HTML report", "report")
+    require_packages("The HTML report", "report", "jinja2", "matplotlib")
 
 
 def render(template: Path, *, photos: int, **variables: Any) -> str:

@@ -20,6 +20,13 @@ def missing_package(error: ModuleNotFoundError, needed_for: str) -> MissingDepen
     return MissingDependencyError(package, needed_for, extra)
 
 
+def require_packages(needed_for: str, extra: str, *packages: str) -> None:
+    """Raises MissingDependencyError if one of the packages of an extra is not installed."""
+    for package in packages:
+        if find_spec(package) is None:
+            raise MissingDependencyError(package, needed_for, extra)
+
+
 @contextmanager
 def explain_missing_packages(needed_for: str) -> Iterator[None]:
     """Turn a ModuleNotFoundError into a MissingDependencyError that says what to install."""

@@ -27,8 +27,11 @@ frame.onload = () => {{
 </script>"""
 
 
-def in_chromium(page: Path, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Chromium's output for ``page``; ``folder``: for its profile. Skips the test without one."""
+def in_chromium(page: Path | str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Chromium's output for ``page``, a file or an address; ``folder``: for its profile.
+
+    Skips the test without one.
+    """
     if CHROMIUM is None:
         pytest.skip("no Chromium here; .ci/run installs one")
     command = [
@@ -37,7 +40,7 @@ def in_chromium(page: Path, folder: Path, *options: str) -> subprocess.Completed
         *["--disable-background-networking", "--enable-logging=stderr", "--v=0"],
         f"--user-data-dir={folder / 'profile'}",
         *options,
-        page.as_uri(),
+        page if isinstance(page, str) else page.as_uri(),
     ]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 

@@ -18,7 +18,13 @@ from edgetl.system.paths import real_path
 from edgetl.system.shell import shell_word
 from edgetl.training.config.listener import Listener
 from edgetl.training.config.option import Option
-from edgetl.training.config.run_folder import BEST, LAST, REPORT, is_resumable
+from edgetl.training.config.run_folder import (
+    BEST,
+    LABEL_ISSUES_TABLE,
+    LAST,
+    REPORT,
+    is_resumable,
+)
 from edgetl.training.config.settings import (
     OPTIONS,
     SOLVER,
@@ -278,6 +284,8 @@ def _print_result(result: TrainResult) -> None:
     if metrics.get("refit"):
         click.echo("Then the head was fitted once more, to the validation photos as well.")
     click.echo(f"Checkpoint: {folder / BEST}\nReport: {folder / REPORT}")
+    if (folder / LABEL_ISSUES_TABLE).exists():
+        click.echo(f"Some labels look wrong: edgetl data review {shell_word(folder)}")
     bundle = shell_word(f"exported/{real_path(folder).name}")
     tried = metrics.get("candidates", ())
     precision = next((trial["precision"] for trial in tried if trial["is_chosen"]), "fp32")

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from helpers.forked import Forked
+from helpers.training_runs import small
 
 from edgetl.cli import train as train_module
 from edgetl.cli.main import command as program
@@ -27,6 +28,7 @@ from edgetl.training.config.settings import OPTIONS, flag
 from edgetl.training.engine.learner import Learner
 from edgetl.training.engine.lr_finder import FoundRate
 from edgetl.training.engine.run_photos import find_photos
+from edgetl.training.engine.train_result import TrainResult
 from edgetl.training.engine.train_state import read_state
 from edgetl.training.models.checkpoint import load
 
@@ -263,6 +265,18 @@ def test_a_class_that_is_hardly_recognised_is_named_beside_the_accuracy(capsys):
     assert capsys.readouterr().out == "Weakest class: dog\\n, 25.0% of its 4 photos recognised\n"
     train_module._print_weakest_class({"accuracy": 0.34, "classes": classes})
     assert capsys.readouterr().out == ""
+
+
+def test_labels_that_look_wrong_are_mentioned_where_there_are_any(tmp_path, capsys):
+    classes = [{"label": "cat", "recall": 0.9, "photos": 10}]
+    metrics = {"accuracy": 0.9, "accuracy_interval": (0.6, 1.0), "photos": 10, "loss": 0.1}
+    metrics |= {"epoch": 0, "midway": False, "classes": classes}
+    result = TrainResult(tmp_path, True, metrics, small(tmp_path))
+    for is_there in (False, True):
+        train_module._print_result(result)
+        sentence = f"Some labels look wrong: edgetl data review {tmp_path}\n"
+        assert (sentence in capsys.readouterr().out) is is_there
+        (tmp_path / "doubtful.csv").touch()
 
 
 def test_find_lr_writes_a_table_and_a_plot(class_folder, tmp_path):

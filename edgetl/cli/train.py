@@ -27,7 +27,6 @@ from edgetl.training.config.run_folder import (
 )
 from edgetl.training.config.settings import (
     OPTIONS,
-    SOLVER,
     defaults,
     field_types,
     flag,
@@ -38,8 +37,6 @@ from edgetl.training.engine.train_run import RESUMED_WITH, resolve_run, train
 EVERY_OPTION = f"{__name__}.every_option"
 """Key of ``click.Context.meta``: whether the help shows every option."""
 
-# An accuracy above which training more than the head improved nothing: scripts/experiments.md.
-_GOOD = 0.95
 _MUCH_LESS = 0.1  # than the accuracy: a recall that is worth a line
 _RARE = ("find_lr",)  # of the command's own options
 _NO_RATE = "The loss hardly falls at any rate; no --lr is suggested."
@@ -291,11 +288,6 @@ def _print_result(result: TrainResult) -> None:
     precision = next((trial["precision"] for trial in tried if trial["is_chosen"]), "fp32")
     smaller = "" if precision == "fp32" else f" --precision {precision}"
     click.echo(f"Next: edgetl export {shell_word(folder)} -o {bundle}{smaller}")
-    if result.settings.optimizer == SOLVER and metrics["accuracy"] < _GOOD:
-        click.echo(
-            "Only the head was trained; --strategy full takes longer, trains the whole network, "
-            "and may do better."
-        )
 
 
 def _print_weakest_class(metrics: Mapping[str, Any]) -> None:

@@ -382,25 +382,6 @@ def test_ctrl_c_as_soon_as_a_run_goes_on_loses_nothing_and_says_so(
     assert f"Go on with: edgetl train --resume {run}" in stopped.output
 
 
-@pytest.mark.parametrize(("good", "told"), [(2.0, True), (0.0, False)])
-def test_a_head_that_is_not_good_enough_points_to_training_the_rest(
-    class_folder, tmp_path, monkeypatch, good, told
-):
-    monkeypatch.setattr(train_module, "_GOOD", good)
-    given = (
-        "--backbone",
-        "timm/test_resnet",
-        "--weights",
-        "none",
-        "--device",
-        "cpu",
-        "--feature-cache",
-        "off",
-    )
-    result = edgetl("train", class_folder, "-o", tmp_path / "run", *given)
-    assert ("--strategy full takes longer" in result.output) == told, result.output
-
-
 def test_a_finished_run_is_told_from_one_that_never_began(class_folder, tmp_path):
     given = (
         "--backbone",

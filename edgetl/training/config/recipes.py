@@ -79,13 +79,13 @@ def resolve(data: str | Path, given: Mapping[str, Any], *, cuda: bool | None) ->
     TrainSettings(**{"data": folder, **given})  # raises for what no recipe could make right
     recipe = dict(CLASSIC) if given.get("recipe") == "classic" else {}
     strategy = given.get("strategy", recipe.get("strategy", "auto"))
-    if strategy == "auto":
+    if strategy == "auto" and (cuda or not _decides_later(given)):
         strategy = "full" if cuda else "features"
-    if strategy == "features" and not recipe:
+    if strategy in ("auto", "features") and not recipe:
         recipe["optimizer"] = SOLVER
     if given.get("weights") == "none":  # there are no pretrained statistics to keep
         recipe["norm_statistics"] = True
-    if strategy == "features":  # nothing that measures them is trained
+    if strategy in ("auto", "features"):  # nothing that measures them is trained
         recipe.pop("norm_statistics", None)
     weights = given.get("weights", "auto")
     if weights not in ("auto", "none") and (Path(weights) / BEST).is_file():  # a run's folder
@@ -99,6 +99,14 @@ def resolve(data: str | Path, given: Mapping[str, Any], *, cuda: bool | None) ->
     if settings.weights not in ("auto", "none"):
         require_weights_file(Path(settings.weights))
     return settings
+
+
+def _decides_later(given: Mapping[str, Any]) -> bool:
+    """Whether a run on a CPU decides when the head is fitted what else it has the time to train.
+
+    Its strategy stays "auto". Not on top of random blocks.
+    """
+    return bool(given.get("max_time")) and given.get("weights") != "none"
 
 
 def _refuse_beside_budget(given: Mapping[str, Any]) -> None:
@@ -117,7 +125,7 @@ def _refuse_beside_budget(given: Mapping[str, Any]) -> None:
 
 
 def _refuse_contradictions(settings: TrainSettings, given: Mapping[str, Any]) -> None:
-    if settings.optimizer == SOLVER and settings.strategy != "features":
+    if settings.optimizer == SOLVER and settings.strategy not in ("auto", "features"):
         raise TrainingError(
             f"--optimizer {SOLVER} fits the head only.", "Use it with --strategy features."
         )

@@ -66,7 +66,7 @@ class TrainSettings:
     strategy: str = _option(
         "auto",
         "Model",
-        "What is trained: head, last blocks or everything; auto: features on a CPU, else full.",
+        "What is trained: the head, last blocks or all; auto: full on a GPU, else see --max-time.",
         ("auto", "features", "last-blocks", "full"),
         common=True,
     )
@@ -230,9 +230,10 @@ class TrainSettings:
     max_time: float = _option(
         0.0,
         "Recipe",
-        "Stop after this many minutes, cosine and one-cycle at their end by then; 0: never.",
+        "Minutes for the run; with auto on a CPU, last blocks are trained in them; 0: no limit.",
         low=0,
         needs=_LOOP,
+        common=True,
     )
 
     resize: str = _option(
@@ -363,6 +364,8 @@ class TrainSettings:
         """Whether field ``name`` changes anything, given the other fields."""
         if name == "feature_cache":
             return self.optimizer == SOLVER or self.warm_head or self.has_budget
+        if name == "max_time" and self.strategy == "auto":  # see ``recipes.resolve``
+            return True
         needs = OPTIONS[name].needs
         return needs is None or (getattr(self, needs[0]) in needs[1] and self.has_effect(needs[0]))
 

@@ -16,6 +16,7 @@ from edgetl.training.config.settings import TrainSettings
 from edgetl.training.input.loader import Batch
 from edgetl.training.input.mixing import Mixing
 from edgetl.training.models.backbones import Backbone
+from edgetl.training.models.network_split import NetworkSplit, UpperNetwork
 from edgetl.training.models.pretrained_weights import load_state
 from edgetl.training.models.trainable import Trainable
 from edgetl.training.optim.losses import photo_losses
@@ -37,6 +38,7 @@ class Learner:
 
     class_weights  float32 [classes], or None where every photo weighs the same
     steps          optimizer steps in an epoch
+    split          where batches hold activations: the part of the network that is called
 
     last_lr        the largest learning rate of the last step
     sums           float64 [3]: loss, right answers and photos of this process, since last zeroed
@@ -49,6 +51,7 @@ class Learner:
         class_weights: Tensor | None,
         steps: int,
         processes: Processes,
+        split: NetworkSplit | None = None,
     ) -> None:
         self._settings, self._processes, self._device = settings, processes, processes.device
         self._network = backbone.module
@@ -77,7 +80,7 @@ class Learner:
         self._mixing = Mixing(settings, int(classes))
         self._class_weights = class_weights.to(self._device) if class_weights is not None else None
         self._compiled = _Compiled(self._network) if settings.compile else None
-        self._model = self._wrapped()
+        self._model = UpperNetwork(self._network, split) if split else self._wrapped()
         self.last_lr = self.lr
         self.sums = torch.zeros(3, dtype=torch.float64, device=self._device)
 

@@ -85,7 +85,12 @@ def find_learning_rate(
         warn_about(folders, settings, listener)
         setup = prepare_training(context, folders, build_backbone(settings, folders.classes))
         learner = Learner(
-            setup.backbone, settings, setup.class_weights, setup.sampler.steps, processes
+            setup.backbone,
+            settings,
+            setup.class_weights,
+            setup.sampler.steps,
+            processes,
+            setup.split,
         )
         rates, losses = try_rates(context, setup, learner)
         suggested = half_fallen(rates, losses)

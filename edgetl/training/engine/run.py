@@ -32,6 +32,7 @@ from edgetl.training.config.run_folder import (
 )
 from edgetl.training.config.run_lock import lock_run_folder
 from edgetl.training.config.settings import SOLVER, UNDECIDED, TrainSettings
+from edgetl.training.engine.blocks_plan import settings_after_head
 from edgetl.training.engine.finalize import finalize
 from edgetl.training.engine.kept_weights import KeptWeights, snapshot
 from edgetl.training.engine.learner import Learner
@@ -53,12 +54,13 @@ from edgetl.training.engine.setup import (
 )
 from edgetl.training.engine.train_result import TrainResult
 from edgetl.training.engine.train_state import TrainState, read_state
-from edgetl.training.head.head_preparation import prepare_head
+from edgetl.training.head.head_preparation import PreparedHead, prepare_head, starting_head
 from edgetl.training.head.label_issues import LabelIssue
 from edgetl.training.input.photo_storage import remove_leftovers
 from edgetl.training.models import checkpoint
 from edgetl.training.models.backbones import Backbone
 from edgetl.training.models.multi_level import with_levels
+from edgetl.training.models.pretrained_weights import load_state
 from edgetl.training.torch_env.device_transfer import channels_last
 from edgetl.training.torch_env.distributed import Processes
 from edgetl.training.torch_env.torch_flags import torch_threads
@@ -175,6 +177,7 @@ def resume(
         backbone = build_backbone(settings, folders.classes, weights="none")
         backbone = with_levels(backbone, saved["levels"])
         backbone = replace(backbone, spec=PreprocessSpec.from_dict(saved["spec"]))
+        load_state(backbone.module, saved["learner"]["network"])
         return _train_epochs(context, folders, backbone, saved)
 
 
@@ -195,13 +198,21 @@ def _context(
 def _train_head(
     context: RunContext, folders: ImageFolders, backbone: Backbone, fingerprint: str | None
 ) -> TrainResult:
-    """Only fit the head, without epochs. The main process does it all."""
+    """Fit the head, without epochs, and go on with epochs if that pays and there is time for it.
+
+    The main process does it all.
+    """
     if not context.processes.is_main:
         return TrainResult(context.folder, True, {}, context.settings)
     prepared = prepare_head(context, backbone, folders)
     note_left_out(folders, prepared.folders, context.listener)
     if fingerprint is not None:
         _require_unchanged_photos(fingerprint, prepared.folders)
+    further = settings_after_head(context, prepared)
+    if further is not None:
+        context = replace(context, settings=further)
+        prepared = starting_head(context, prepared)
+        return _train_epochs(context, folders, prepared.backbone, prepared=prepared)
     assert prepared.val_logits is not None
     metrics = {"epoch": 0, "midway": False, "refit": context.settings.refit}
     trained = snapshot(
@@ -229,14 +240,23 @@ def _train_epochs(
     folders: ImageFolders,
     backbone: Backbone,
     saved: dict[str, Any] | None = None,
+    prepared: PreparedHead | None = None,
 ) -> TrainResult:
-    """Train epoch by epoch, from the beginning or from the saved state of an interrupted run."""
+    """Train epoch by epoch, from the beginning or from the saved state of an interrupted run.
+
+    prepared  the head to start from, where it was fitted before
+    """
     folder, processes, listener = context.folder, context.processes, context.listener
-    setup, state, label_issues = _prepare(context, folders, backbone, saved)
+    setup, state, label_issues = _prepare(context, folders, backbone, saved, prepared)
     earlier_seconds = state.seconds
     identity = _identity(context, folders, setup, label_issues)
     learner = Learner(
-        setup.backbone, context.settings, setup.class_weights, setup.sampler.steps, processes
+        setup.backbone,
+        context.settings,
+        setup.class_weights,
+        setup.sampler.steps,
+        processes,
+        setup.split,
     )
     if saved is not None:
         learner.load_state_dict(saved["learner"])
@@ -281,11 +301,15 @@ def _train_epochs(
 
 
 def _prepare(
-    context: RunContext, folders: ImageFolders, backbone: Backbone, saved: dict[str, Any] | None
+    context: RunContext,
+    folders: ImageFolders,
+    backbone: Backbone,
+    saved: dict[str, Any] | None,
+    prepared: PreparedHead | None,
 ) -> tuple[TrainingSetup, TrainState, list[LabelIssue]]:
     """What to train with, and where to go on: as saved, if nothing has changed since then."""
     if saved is None:
-        setup = prepare_training(context, folders, backbone)
+        setup = prepare_training(context, folders, backbone, prepared=prepared)
         return setup, TrainState(), setup.label_issues
     _require_unchanged_photos(saved["scanned"], folders)  # before all photos are decoded
     setup = prepare_training(context, folders, backbone, left_out=saved["left_out"])

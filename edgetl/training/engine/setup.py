@@ -21,6 +21,7 @@ from edgetl.system.shell import shell_word
 from edgetl.training.config.listener import Listener
 from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.settings import SOLVER, TrainSettings
+from edgetl.training.engine.frozen_part import with_activations
 from edgetl.training.evaluation.run_records import summary_writer
 from edgetl.training.evaluation.validation import Validation
 from edgetl.training.head.head_preparation import PreparedHead, prepare_shared_head
@@ -39,6 +40,7 @@ from edgetl.training.input.photo_storage import allocate
 from edgetl.training.input.sampler import Sampler
 from edgetl.training.models.backbones import Backbone, build, input_size, refusal
 from edgetl.training.models.batch_norm import require_sync_batch_norm, sync_batch_norm
+from edgetl.training.models.network_split import NetworkSplit
 from edgetl.training.models.pretrained_weights import read_card
 from edgetl.training.optim.losses import class_weights
 from edgetl.training.optim.optimizers import reduced_type
@@ -162,6 +164,7 @@ class TrainingSetup:
     folders        without the photos that can't be read
     backbone       on its device
     class_weights  float32 [classes], or None where every photo weighs the same
+    split          where the batches hold activations: the network's cut; else None
     label_issues   training photos whose labels are likely wrong; their rows in the folders
     fitted_head    whether training starts from a head fitted to frozen features
     """
@@ -171,6 +174,7 @@ class TrainingSetup:
     validation: Validation
     loader: Loader
     sampler: Sampler
+    split: NetworkSplit | None
     class_weights: torch.Tensor | None
     label_issues: list[LabelIssue]
     fitted_head: bool
@@ -182,6 +186,7 @@ def prepare_training(
     backbone: Backbone,
     *,
     left_out: Collection[str] | None = None,
+    prepared: PreparedHead | None = None,
 ) -> TrainingSetup:
     """Fit the head that training starts from, and decode the photos, if there is room for them.
 
@@ -189,6 +194,7 @@ def prepare_training(
               when it began. They are left out again, even if they can be read now: decoders differ
               in what they can read, and on a GPU chance decides which one a photo meets. No head is
               fitted.
+    prepared  the head to start from, where it was fitted before; its photos are announced already
 
     Raises DataError for photos that must be readable (see ``ImageFolders.without``), and, in a
     resumed run, for training photos that were readable when it began.
@@ -202,13 +208,13 @@ def prepare_training(
             backbone = sync_batch_norm(backbone)
     aspect = typical_aspect(folders.train)
     fitted_head = settings.warm_head and backbone.has_linear_head
-    prepared: PreparedHead | None = None
+    was_announced = prepared is not None
     unreadable: dict[Path, str] = {}
     if left_out is not None:
         again = (sample.path for sample in folders.train if sample.digest in left_out)
         unreadable = dict.fromkeys(again, "left out before")
     elif fitted_head:
-        prepared = prepare_shared_head(context, backbone, folders)
+        prepared = prepared or prepare_shared_head(context, backbone, folders)
         backbone, unreadable = prepared.backbone, dict(prepared.unreadable)
     elif settings.warm_head:
         context.listener.note(
@@ -226,7 +232,8 @@ def prepare_training(
         raise DataError(f"{path}: {found[path]}.", PUT_BACK)
     unreadable |= {**found, **validation.unreadable}
     readable = folders.without(unreadable)
-    context.listener.photos_read(readable)
+    if not was_announced:
+        context.listener.photos_read(readable)
     if left_out is None:
         note_left_out(folders, readable, context.listener)
     if len(readable.train) < 2 * processes.world_size:
@@ -234,12 +241,15 @@ def prepare_training(
             f"{len(readable.train)} training photos are too few for "
             f"{processes.world_size} processes."
         )
+    loader = _loader(context, stored_folders, readable, decode, stored)
+    loader, split = with_activations(context, readable, backbone, loader, validation)
     return TrainingSetup(
         readable,
         backbone,
         validation,
-        _loader(context, stored_folders, readable, decode, stored),
+        loader,
         _sampler(readable, settings, processes),
+        split,
         class_weights(settings, readable),
         _label_issues(prepared, readable) if prepared else [],
         fitted_head,

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from edgetl.training.input.augment import Normalizer
 from edgetl.training.input.decoded_photos import decode_photos, validation_decoder
 from edgetl.training.input.photo_storage import allocate
 from edgetl.training.models.backbones import input_size
+from edgetl.training.models.network_split import NetworkSplit
 from edgetl.training.torch_env.device_transfer import to_device
 from edgetl.training.torch_env.distributed import Processes
 from edgetl.training.torch_env.oom_retry import halve_on_oom
@@ -72,15 +74,17 @@ class Validation:
         self._mine = list(samples)[processes.rank :: processes.world_size]
         self._normalizer = Normalizer(spec, processes.device)
         self._decode, self._threads = validation_decoder(spec), threads
-        self._pixels = allocate((len(self._mine), *input_size(spec), 3), "auto", folder)
-        if self._pixels is None:
+        pixels = allocate((len(self._mine), *input_size(spec), 3), "auto", folder)
+        # What ``logits`` begins with: pixels, or activations; None: decoded each time.
+        self._inputs: NDArray[Any] | None = pixels
+        if pixels is None:
             count = ProgressCounter(progress, _STEP, len(self._mine))
             found = find_unreadable(self._mine, threads=threads, done=count)
         else:
             found = decode_photos(
                 self._mine,
                 self._decode,
-                self._pixels,
+                pixels,
                 threads=threads,
                 step=_STEP,
                 progress=progress,
@@ -89,6 +93,7 @@ class Validation:
             path: reason for part in processes.all_gather(found) for path, reason in part.items()
         }
         self._leave_out(found)
+        self._split: NetworkSplit | None = None
         readable = [sample for sample in samples if sample.path not in self.unreadable]
         self.labels = np.array([sample.label for sample in readable], np.int64)
         rows = {sample.path: row for row, sample in enumerate(readable)}
@@ -101,17 +106,19 @@ class Validation:
         kept = [row for row, sample in enumerate(self._mine) if sample.path not in unreadable]
         if len(kept) < len(self._mine):
             self._mine = [self._mine[row] for row in kept]
-            if self._pixels is not None:
+            if self._inputs is not None:
                 for new, old in enumerate(kept):  # in place: there may be no room for a copy
-                    self._pixels[new] = self._pixels[old]
+                    self._inputs[new] = self._inputs[old]
 
     @torch.inference_mode()
     def logits(self, network: nn.Module) -> NDArray[np.float32]:
         """float32 [N, classes] of all photos, in every process. ``network`` is in eval mode."""
-        device = self._processes.device
+        split = self._split
 
-        def compute(pixels: NDArray[np.uint8]) -> Tensor:
-            logits: Tensor = network(self._normalizer(to_device(torch.from_numpy(pixels), device)))
+        def compute(batch: NDArray[Any]) -> Tensor:
+            values = torch.from_numpy(batch)
+            logits: Tensor
+            logits = split.upper(network, values) if split else network(self._normalized(values))
             return logits.float()
 
         with full_precision():
@@ -125,12 +132,34 @@ class Validation:
             logits[rows] = share
         return logits
 
-    def _batches(self) -> Iterator[NDArray[np.uint8]]:
+    def _normalized(self, pixels: Tensor) -> Tensor:
+        return self._normalizer(to_device(pixels, self._processes.device))
+
+    @torch.inference_mode()
+    def keep_activations(self, network: nn.Module, split: NetworkSplit, folder: Path) -> None:
+        """Run the frozen part of ``network`` once, if there is room for what it gives.
+
+        From then on ``logits`` only runs the rest, and gives the same bits. In one process only.
+        """
+        nbytes = split.width * np.float32().nbytes
+        room = allocate((len(self._mine), nbytes), "auto", folder)
+        if room is None:
+            return
+        kept = room.view(np.float32)
+        start = 0
+        with full_precision():
+            for pixels in self._batches():
+                found = split.lower(network, self._normalized(torch.from_numpy(pixels)))
+                kept[start : start + len(found)] = found.numpy()
+                start += len(found)
+        self._inputs, self._split = kept, split
+
+    def _batches(self) -> Iterator[NDArray[Any]]:
         size = _BATCH_GPU if self._processes.device.type == "cuda" else _BATCH_CPU
         starts = range(0, len(self._mine), size)
-        if self._pixels is not None:
-            pixels = self._pixels[: len(self._mine)]
-            yield from (pixels[start : start + size] for start in starts)
+        if self._inputs is not None:
+            inputs = self._inputs[: len(self._mine)]
+            yield from (inputs[start : start + size] for start in starts)
             return
         with ThreadPoolExecutor(self._threads) as pool:
             for start in starts:

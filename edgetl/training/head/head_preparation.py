@@ -42,6 +42,8 @@ class PreparedHead:
     folders     without the photos that can't be read
     unreadable  these photos → why
     head        its label issues are rows of ``folders.train``
+    features    of the training photos, and in a run without epochs of the validation photos; None
+                in other processes than the main one
     val_logits  float32 [N, classes] that ``head`` gives the validation photos in a run without
                 epochs, else None
     """
@@ -50,6 +52,7 @@ class PreparedHead:
     folders: ImageFolders
     unreadable: Mapping[Path, str]
     head: Head
+    features: Features | None
     val_logits: NDArray[np.float32] | None
 
 
@@ -96,8 +99,6 @@ def prepare_head(context: RunContext, backbone: Backbone, folders: ImageFolders)
             f"The head also sees earlier stages of {backbone.name} ({stages}): "
             "cross-validation preferred it."
         )
-    if settings.label_smoothing and not trains_head_only:
-        head = _soften(head, features, readable.train, weights, settings.label_smoothing)
     _put_into(backbone, head)
     val_logits = None
     if trains_head_only:
@@ -107,7 +108,7 @@ def prepare_head(context: RunContext, backbone: Backbone, folders: ImageFolders)
             every = readable.train + readable.val
             labels = [sample.label for sample in every]
             _put_into(backbone, fit(features.of(every)[:, :width], labels, recipe=head.recipe))
-    return PreparedHead(backbone, readable, features.unreadable, head, val_logits)
+    return PreparedHead(backbone, readable, features.unreadable, head, features, val_logits)
 
 
 def prepare_shared_head(
@@ -119,7 +120,7 @@ def prepare_shared_head(
     failure: EdgetlError | None = None
     if context.processes.is_main:
         try:
-            prepared = prepare_head(context, backbone, folders)
+            prepared = starting_head(context, prepare_head(context, backbone, folders))
         except EdgetlError as error:
             failure = error
         else:
@@ -133,7 +134,22 @@ def prepare_shared_head(
     spec, levels, head, unreadable = shared
     backbone = replace(with_levels(backbone, levels), spec=spec)
     _put_into(backbone, head)
-    return PreparedHead(backbone, folders.without(unreadable), unreadable, head, None)
+    return PreparedHead(backbone, folders.without(unreadable), unreadable, head, None, None)
+
+
+def starting_head(context: RunContext, prepared: PreparedHead) -> PreparedHead:
+    """What a run with epochs starts from: the head fitted to the training photos, less sure.
+
+    Its logits are divided by the temperature that suits smoothed targets best. A more confident
+    head has large losses at first, and lowering these would undo pretraining. In the main process.
+    """
+    assert prepared.features is not None
+    head, folders, smoothing = prepared.head, prepared.folders, context.settings.label_smoothing
+    if smoothing:
+        weights = class_weights(context.settings, folders)
+        head = _soften(head, prepared.features, folders.train, weights, smoothing)
+    _put_into(prepared.backbone, head)
+    return replace(prepared, head=head)
 
 
 def _soften(
@@ -143,10 +159,6 @@ def _soften(
     class_weights: torch.Tensor | None,
     smoothing: float,
 ) -> Head:
-    """Divide the head's logits by the temperature that suits smoothed targets best.
-
-    A more confident head has large losses at first, and lowering these would undo pretraining.
-    """
     classes, width = head.weight.shape
     some = samples[:: 1 + len(samples) * classes // _ENOUGH_LOGITS]
     logits = torch.from_numpy(head.logits(features.of(some)[:, :width]))

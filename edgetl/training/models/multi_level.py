@@ -34,12 +34,20 @@ class LevelConcat(nn.Module):
 
     def record(self, index: int, feature_map: Tensor) -> None:
         """Remember the mean of a map, float32 [N, c, h, w], for the next forward call."""
-        self._means[index] = F.adaptive_avg_pool2d(feature_map, 1).flatten(1)
+        self.set_mean(index, F.adaptive_avg_pool2d(feature_map, 1).flatten(1))
 
-    def forward(self, features: Tensor) -> Tensor:
+    def set_mean(self, index: int, mean: Tensor) -> None:
+        """Remember a mean, float32 [N, c], that was computed before, for the next forward call."""
+        self._means[index] = mean
+
+    def take_means(self) -> list[Tensor]:
+        """The means so far, of the lowest levels; they are forgotten."""
         means = self._means
         self._means = [None] * len(means)  # nothing is kept from one batch to the next
-        return torch.cat([features, *(mean for mean in means if mean is not None)], 1)
+        return [mean for mean in means if mean is not None]
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.cat([features, *self.take_means()], 1)
 
 
 class _Hook:

@@ -238,6 +238,16 @@ def test_options_that_make_no_sense_are_refused(given, said):
         resolve("photos", given, cuda=False)
 
 
+def test_with_a_time_limit_a_run_on_a_cpu_decides_later_what_it_trains():
+    assert resolve("d", {"max_time": 5.0}, cuda=True).strategy == "full"
+    settings = resolve("d", {"max_time": 5.0}, cuda=False)
+    assert (settings.strategy, settings.optimizer) == ("auto", "solver")
+    assert settings.has_effect("max_time") and not settings.has_effect("epochs")
+    for given in ({"strategy": "features"}, {"weights": "none"}):  # these train the head alone
+        with pytest.raises(TrainingError, match="--max-time: no effect where the head is solved"):
+            resolve("d", {"max_time": 5.0, **given}, cuda=False)
+
+
 def test_image_size_keeps_the_proportions_of_the_published_preprocessing():
     published = PreprocessSpec("shorter_side", 256, "bicubic", (224, 224), *IMAGENET)
     spec = wanted_spec(resolve("d", {"image_size": 112}, cuda=False), published)

@@ -1,0 +1,160 @@
+"""Whether to train the last blocks after the head is fitted, and how many of them.
+
+A frozen network's features fit some photos badly: those where people, light or background vary more
+than what is to be told apart. Cross-validation of the head shows it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+
+from edgetl.system.shell import shell_word
+from edgetl.training.config.run_context import RunContext
+from edgetl.training.config.settings import TrainSettings, defaults, flag
+from edgetl.training.head.head_preparation import PreparedHead
+from edgetl.training.input.activations import MOST_VIEWS
+from edgetl.training.models.backbones import Backbone
+
+_GOOD = 0.97  # accuracy of a head, above which training more than it gained nothing
+_FEWEST_EPOCHS, _MOST_EPOCHS = 6, 12
+# Of all blocks: the lowest see edges and colours, and are the slowest.
+_FEWEST_BLOCKS, _MOST_BLOCKS = 1 / 6, 2 / 3
+_SHARE = 0.9  # of the time that is left: the rest is for validation and the report
+_TIMED_PHOTOS = 8
+
+
+@dataclass(frozen=True)
+class BlockTimes:
+    """Seconds that a photo takes on this machine.
+
+    forward   of each block, in forward order
+    training  of a whole training step, as a multiple of its forward pass
+    """
+
+    forward: tuple[float, ...]
+    training: float
+
+    def seconds(self, blocks: int, epochs: int, photos: int) -> float:
+        """To train the last ``blocks`` blocks, from activations, on ``photos`` photos."""
+        lower, upper = sum(self.forward[:-blocks]), sum(self.forward[-blocks:])
+        return photos * (min(epochs, MOST_VIEWS) * lower + epochs * self.training * upper)
+
+
+def measure_blocks(backbone: Backbone) -> BlockTimes:
+    """Time a training step of the whole backbone, block by block. Puts it into eval mode."""
+    module, marks = backbone.module.eval(), list[float]()
+    images = torch.zeros(_TIMED_PHOTOS, 3, *backbone.size)
+    images = images.contiguous(memory_format=torch.channels_last)
+    parameters = [value for value in module.parameters() if value.requires_grad]
+    hooks = [
+        module.get_submodule(block[0]).register_forward_pre_hook(
+            lambda *_: marks.append(time.monotonic())
+        )
+        for block in backbone.blocks
+    ]
+    try:
+        for _ in range(2):  # the first call also chooses kernels
+            marks.clear()
+            logits = module(images)
+            marks.append(time.monotonic())
+            torch.autograd.grad(logits.sum(), parameters, allow_unused=True)
+            marks.append(time.monotonic())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    *starts, end = marks
+    forward = tuple((later - earlier) / _TIMED_PHOTOS for earlier, later in pairwise(starts))
+    return BlockTimes(forward, (end - starts[0]) / max(starts[-1] - starts[0], 1e-9))
+
+
+@dataclass(frozen=True)
+class BlocksPlan:
+    """How many of the last blocks to train, and for how many epochs."""
+
+    blocks: int
+    epochs: int
+
+
+def plan_blocks(times: BlockTimes, photos: int, seconds: float) -> BlocksPlan | None:
+    """The most of the last blocks that can be trained in ``seconds``, and for how many epochs.
+
+    None if there is no time for that.
+    """
+    total = len(times.forward)
+    for blocks in range(int(total * _MOST_BLOCKS), max(int(total * _FEWEST_BLOCKS), 1) - 1, -1):
+        for epochs in range(_MOST_EPOCHS, _FEWEST_EPOCHS - 1, -1):
+            if times.seconds(blocks, epochs, photos) <= seconds * _SHARE:
+                return BlocksPlan(blocks, epochs)
+    return None
+
+
+def settings_after_head(context: RunContext, prepared: PreparedHead) -> TrainSettings | None:
+    """The settings to go on with after the head is fitted; None if it is the result.
+
+    Where training more may pay, but there is no time limit to do it in, a note says so.
+    """
+    settings, listener = context.settings, context.listener
+    accuracy, is_good = _expected_accuracy(prepared)
+    one_cpu = context.device.type == "cpu" and context.processes.world_size == 1
+    if not one_cpu or settings.weights == "none":  # features of random blocks say nothing of others
+        return None
+    if is_good:
+        if settings.strategy == "auto":
+            listener.note(
+                f"Only the head was trained: cross-validation gives it {accuracy:.1%}, "
+                "and training more would hardly improve that."
+            )
+        return None
+    times, photos = measure_blocks(prepared.backbone), len(prepared.folders.train)
+    passed = time.monotonic() - context.started
+    plan = plan_blocks(times, photos, 60 * settings.max_time - passed)
+    if settings.strategy == "auto" and plan is not None:
+        listener.note(
+            f"Cross-validation gives the head {accuracy:.1%}: the last {plan.blocks} of "
+            f"{len(times.forward)} blocks are trained, too, for {plan.epochs} epochs at most."
+        )
+        return replace(
+            settings,
+            strategy="last-blocks",
+            optimizer="adamw",
+            blocks=plan.blocks,
+            epochs=plan.epochs,
+        )
+    needed = times.seconds(len(times.forward) // 2, _MOST_EPOCHS, photos) / _SHARE + passed
+    listener.note(
+        f"Only the head was trained: cross-validation gives it {accuracy:.1%}. Training the last "
+        f"blocks, too, may do better: {_command(context, math.ceil(needed / 60))}"
+    )
+    return None
+
+
+def _expected_accuracy(prepared: PreparedHead) -> tuple[float, bool]:
+    """The head's accuracy by cross-validation; whether it is good, or nothing says otherwise."""
+    found = prepared.head.cross_validation
+    if found is None:  # there are too few photos
+        return math.nan, True
+    error = 1 - found.score.accuracy
+    standard_error = math.sqrt(error * (1 - error) / len(found.losses))
+    return 1 - error, error - standard_error <= 1 - _GOOD
+
+
+def _command(context: RunContext, minutes: int) -> str:
+    """The command that trains the same, but for so many minutes."""
+    settings = context.settings
+    own = {"strategy", "optimizer", "max_time"}
+    if settings.has_budget:
+        own |= {"backbone", "image_size"}
+    words: list[object] = ["edgetl", "train", settings.data, "-o", context.folder, "--overwrite"]
+    for name, default in defaults().items():
+        value = getattr(settings, name)
+        if value == default or name in own:
+            continue
+        words.append(flag(name, value))
+        if not isinstance(value, bool):
+            words += value if isinstance(value, tuple) else [value]
+    return " ".join(map(shell_word, [*words, "--max-time", minutes]))

@@ -57,7 +57,8 @@ def finalize(
     """
     seconds = earlier_seconds + time.monotonic() - context.started
     labels = np.array([sample.label for sample in folders.val], np.int64)
-    temperature = calibrate(logits, labels)
+    # Cross-validation has given the logits the scale that suits photos not trained on.
+    temperature = 1.0 if cross_validation else calibrate(logits, labels)
     untempered, probabilities = (
         softmax(logits.astype(np.float64) / divisor, axis=1).astype(np.float32)
         for divisor in (1.0, temperature)

@@ -59,22 +59,40 @@ class ClassMoments:
         counts, sums = self.counts - other.counts, self.sums - other.sums
         return ClassMoments(counts, sums, self.squares - other.squares, self.features)
 
+    def normals(self) -> ClassNormals:
+        """The classes' normal distributions. The sums are not to be used any more."""
+        counts = torch.where(self.counts > 0, self.counts, _UNSEEN)
+        means = self.sums / counts[:, None]
+        covariance = self.squares.addmm_((means * counts[:, None]).T, means, alpha=-1)
+        covariance /= self.counts.sum()
+        return ClassNormals((counts / counts.sum()).log(), means, covariance, self.features)
+
+
+@dataclass(frozen=True)
+class ClassNormals:
+    """A normal distribution for each class, all of the same covariance.
+
+    priors      float64 [classes], logarithms of the probabilities: how frequent classes are
+    means       float64 [classes, dimensions]
+    covariance  float64 [dimensions, dimensions], S, not shrunk
+    features    see ``LogisticRegression``
+    """
+
+    priors: Tensor
+    means: Tensor
+    covariance: Tensor
+    features: int
+
     def discriminant(self, shrinkage: float) -> Tensor:
         """Float64 [classes, dimensions + 1]: weights and, last, biases of linear logits.
 
-        shrinkage  0..1, the part g of (1 - g) S + g tr(S) / features I, the covariance assumed
-                   where S is the one within classes
-
-        Classes are as probable beforehand as they are frequent.
+        shrinkage  above 0 and below 1, the part g of (1 - g) S + g tr(S) / features I
         """
-        counts = torch.where(self.counts > 0, self.counts, _UNSEEN)
-        means = self.sums / counts[:, None]
-        covariance = self.squares - (means * counts[:, None]).T @ means
-        covariance /= self.counts.sum()
-        variance = (covariance.trace() / self.features).clamp_min(_LEAST_VARIANCE)
-        covariance *= 1 - shrinkage
-        covariance.diagonal().add_(shrinkage * variance)
-        weights = torch.cholesky_solve(means.T, torch.linalg.cholesky(covariance)).T
-        priors = (counts / counts.sum()).log()
-        biases = priors - (weights * means).sum(1) / 2
-        return torch.cat([weights, biases[:, None]], dim=1)
+        variance = (self.covariance.trace() / self.features).clamp_min(_LEAST_VARIANCE)
+        shrunk = self.covariance.clone()
+        shrunk.diagonal().add_(variance * shrinkage / (1 - shrinkage))
+        solved = torch.cholesky_solve(self.means.T, torch.linalg.cholesky(shrunk, out=shrunk))
+        weights = solved.T / (1 - shrinkage)
+        biases = self.priors - (weights * self.means).sum(1) / 2
+        solution = torch.cat([weights, biases[:, None]], dim=1)
+        return solution - solution.mean(0)  # what all classes have in common decides nothing

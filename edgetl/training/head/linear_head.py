@@ -144,8 +144,8 @@ class Candidate:
                 self.problem.solve(recipe.C, start, _MOST_STEPS)[0].double() * recipe.logistic
             )
         if recipe.discriminant:
-            moments = ClassMoments.measure(self.problem)
-            solution = solution + moments.discriminant(recipe.shrinkage) * recipe.discriminant
+            normals = ClassMoments.measure(self.problem).normals()
+            solution = solution + normals.discriminant(recipe.shrinkage) * recipe.discriminant
         return Head(*self.scaling.fold(solution), recipe, self.validated)
 
 

@@ -52,7 +52,7 @@ def test_it_is_the_solution_of_scikit_learn(shrinkage: float, weights: NDArray[n
         priors=priors,
         covariance_estimator=ShrunkCovariance(scatter(values, labels, priors), shrinkage),
     ).fit(values, labels)
-    found = ClassMoments.measure(problem).discriminant(shrinkage).numpy()
+    found = ClassMoments.measure(problem).normals().discriminant(shrinkage).numpy()
     logits = values @ found[:, :-1].T + found[:, -1]
     expected = reference.decision_function(values)
     np.testing.assert_allclose(
@@ -77,7 +77,7 @@ def test_the_moments_of_parts_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_class_that_no_photo_is_of_is_improbable() -> None:
     problem = digit_problem(np.ones(10, np.float32))
     others = problem.subset((problem.targets != 3).nonzero()[:, 0])
-    found = ClassMoments.measure(others).discriminant(0.1)
+    found = ClassMoments.measure(others).normals().discriminant(0.1)
     logits = others.values.double() @ found[:, :-1].T + found[:, -1]
     assert torch.isfinite(logits).all() and not (logits.argmax(1) == 3).any()
 
@@ -85,5 +85,5 @@ def test_a_class_that_no_photo_is_of_is_improbable() -> None:
 def test_photos_that_do_not_differ_within_classes_are_no_error() -> None:
     values, labels = torch.eye(3), torch.arange(3)
     found = ClassMoments.measure(LogisticRegression(values, labels, torch.ones(3), 3, 3))
-    solution = found.discriminant(0.003)
+    solution = found.normals().discriminant(0.003)
     assert (values.double() @ solution[:, :-1].T + solution[:, -1]).argmax(1).tolist() == [0, 1, 2]

@@ -145,7 +145,7 @@ def _tradeoff(trials: Sequence[ModelTrial]) -> Any:
             "tradeoff",
             series,
             x="milliseconds for a photo",
-            y="accuracy of the head, cross-validated",
+            y="accuracy, cross-validated",
             chosen=chosen,
         )
     )

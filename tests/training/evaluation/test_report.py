@@ -22,6 +22,8 @@ from edgetl.evaluation import confusion_drawing, plots
 from edgetl.evaluation.metrics import class_metrics, metrics_summary
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.images.spec import PreprocessSpec
+from edgetl.training.config.model_trial import ModelTrial
+from edgetl.training.config.run_folder import REPORT
 from edgetl.training.evaluation import report
 from edgetl.training.evaluation.report import ReportData, kept_weights, write_report
 from edgetl.training.head.linear_head import fit_head
@@ -384,6 +386,55 @@ def test_six_classes_with_long_names_fit_a_phone(run, tmp_path):
     labels = tuple(f"a long name of the class {number}" for number in range(6))
     path = write_report(run, results(tmp_path, labels))
     assert wider_than_their_place(path, tmp_path, 390) == []
+
+
+def trials() -> list[ModelTrial]:
+    """Two networks at two sizes."""
+    return [
+        ModelTrial(
+            name, size, precision, ms, None, 13_470_000, 900, accuracy, (0.9, 0.98), 0.1, ms == 9.5
+        )
+        for name, size, precision, ms, accuracy in (
+            ("efficientnet_lite0", 192, "fp32", 6.0, 0.93),
+            ("efficientnet_lite0", 256, "fp32", 9.5, 0.95),
+            ("efficientnet_lite1", 192, "int8", 8.0, 0.94),
+            ("efficientnet_lite1", 256, "int8", 12.0, 0.96),
+        )
+    ]
+
+
+def test_what_a_budget_has_chosen_among(run, tmp_path, monkeypatch):
+    drawn = []
+    plain = plots.estimates_plot
+    monkeypatch.setattr(
+        plots,
+        "estimates_plot",
+        lambda *rest, **more: drawn.append((*rest, more)) or plain(*rest, **more),
+    )
+    data = results(tmp_path, ("cat", "dog"))
+    assert "Which model" not in page_of(run, data).words
+    page = page_of(run, dataclasses.replace(data, trials=trials()))
+    assert "the same 900 training photos" in page.words
+    row = r"efficientnet_lite1@256 int8\s*12\.0\s*13\.47\s*96\.0\s%\s*90\.0 – 98\.0\s*0\.100"
+    assert re.search(row, page.text)
+    assert sum(dict(found).get("class") == "chosen" for _, found in page.elements) == 1
+    ((_, series, options),) = drawn
+    assert options["chosen"] == 9.5
+    assert {name: [point.x for point in points] for name, points in series.items()} == {
+        "efficientnet_lite0": [6.0, 9.5],
+        "efficientnet_lite1": [8.0, 12.0],
+    }
+    assert wider_than_their_place(run / REPORT, tmp_path, 390) == []
+
+
+def test_one_candidate_and_too_few_photos_are_no_drawing(run, tmp_path):
+    data = results(tmp_path, ("cat", "dog"))
+    untried = [dataclasses.replace(trial, photos=0) for trial in trials()]
+    for few in (trials()[1:2], untried):
+        page = page_of(run, dataclasses.replace(data, trials=few))
+        assert "Which model for this device" in page.words
+        assert ("too few training photos to compare" in page.words) == (few is untried)
+        assert 'id="tradeoff' not in (run / REPORT).read_text()
 
 
 def test_a_folder_that_can_not_be_written_keeps_the_earlier_report(run, tmp_path, monkeypatch):

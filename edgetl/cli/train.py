@@ -12,6 +12,7 @@ from typing import IO, Any
 import click
 
 from edgetl.cli import INTERRUPTED
+from edgetl.cli.comparison_terminal import print_comparison
 from edgetl.cli.option_types import SomePath
 from edgetl.cli.printable import counted, printable
 from edgetl.system.paths import real_path
@@ -115,6 +116,12 @@ def _click_option(name: str, option: Option, kind: type, default: Any) -> click.
 @click.option("--resume", type=SomePath(), metavar="RUN", help="Continue an interrupted run.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in that folder.")
 @click.option(
+    "--since",
+    type=SomePath(),
+    metavar="RUN",
+    help="Also show what changed since an earlier run: accuracy, flipped answers, classes.",
+)
+@click.option(
     "--find-lr",
     is_flag=True,
     help="Only look for a learning rate: writes lr.csv and lr.png.",
@@ -132,6 +139,7 @@ def command(
     out: Path | None,
     resume: Path | None,
     overwrite: bool,
+    since: Path | None,
     find_lr: bool,
     **options: Any,
 ) -> None:
@@ -149,6 +157,7 @@ def command(
       edgetl train photos -o runs/pets
       edgetl train photos -o runs/pets --strategy full --epochs 20
       edgetl train photos.csv -o runs/pets --columns path=file,label=class
+      edgetl train photos -o runs/pets-2 --since runs/pets
       edgetl train --resume runs/pets
     """
     given = {name: value for name, value in options.items() if value is not None}
@@ -157,6 +166,8 @@ def command(
     elif data is None or out is None:
         raise click.UsageError("Name the photos and the run's folder: edgetl train DATA -o RUN")
     elif find_lr:
+        if since is not None:
+            raise click.UsageError("--since: no effect with --find-lr. Leave it out.")
         _find_lr(data, out, given)
         return
     folder = resume or out
@@ -164,7 +175,9 @@ def command(
     cached = given.get("feature_cache") != "off"
     is_resumed = resume is not None
     with display() as listener, _explain_ctrl_c(folder, is_resumed=is_resumed, cached=cached):
-        result = train(data, out, resume=resume, overwrite=overwrite, progress=listener, **given)
+        result = train(
+            data, out, resume=resume, overwrite=overwrite, since=since, progress=listener, **given
+        )
     # Only now: while a bar is shown, it would be in the same line.
     _print_result(result)
 
@@ -280,6 +293,8 @@ def _print_result(result: TrainResult) -> None:
     _print_weakest_class(metrics)
     if metrics.get("refit"):
         click.echo("Then the head was fitted once more, to the validation photos as well.")
+    if result.since is not None:
+        print_comparison(result.since)
     click.echo(f"Checkpoint: {folder / BEST}\nReport: {folder / REPORT}")
     if (folder / LABEL_ISSUES_TABLE).exists():
         click.echo(f"Some labels look wrong: edgetl data review {shell_word(folder)}")

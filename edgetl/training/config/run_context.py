@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgetl.training.config.earlier_run import EarlierRun
 from edgetl.training.config.listener import RecordingListener
 from edgetl.training.config.model_trial import ModelTrial
 from edgetl.training.config.settings import TrainSettings
@@ -26,6 +27,7 @@ class RunContext:
     listener   records the notes; passes everything on, in the main process only
     started    ``time.monotonic()`` when the run, or this part of it, began
     trials     the networks that the run's was chosen from; () without a budget
+    since      the run that it is compared with, if any
     """
 
     settings: TrainSettings
@@ -34,6 +36,7 @@ class RunContext:
     listener: RecordingListener
     started: float
     trials: tuple[ModelTrial, ...] = ()
+    since: EarlierRun | None = None
 
     @property
     def device(self) -> torch.device:

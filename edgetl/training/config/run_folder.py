@@ -25,10 +25,14 @@ REPORT = "report.html"
 VALIDATION_TABLE = "validation.csv"
 LABEL_ISSUES_TABLE = "doubtful.csv"
 REVIEW_LOG = "review.jsonl"  # stays when a run is replaced: it says what was moved and kept
+COMPARISON = "since.json"
 EVENTS = "tensorboard"
 RATES, RATES_PLOT = "lr.csv", "lr.png"  # of --find-lr; a run may start beside them
 # ``clear`` deletes them in this order: weights before what was measured on them.
-_FILES = (BEST, LAST, HISTORY, VALIDATION_TABLE, LABEL_ISSUES_TABLE, REPORT, METRICS)
+_FILES = (
+    *(BEST, LAST, HISTORY, VALIDATION_TABLE, LABEL_ISSUES_TABLE, COMPARISON),
+    *(REPORT, METRICS),
+)
 
 
 def require_free(folder: Path, overwrite: bool, settings: Mapping[str, Any] | None = None) -> None:

@@ -18,7 +18,10 @@ from edgetl.system.paths import name_below
 from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.run_folder import BEST, candidate_name, clear, promote_candidate
 from edgetl.training.config.settings import OPTIONS, SOLVER, TrainSettings
+from edgetl.training.engine.earlier_answers import EarlierAnswers
+from edgetl.training.engine.train_result import TrainResult
 from edgetl.training.evaluation.report import ReportData, write_report
+from edgetl.training.evaluation.run_comparison import write_comparison
 from edgetl.training.evaluation.run_records import PhotoResult, write_metrics, write_photo_tables
 from edgetl.training.head.cross_validation import CVResult
 from edgetl.training.head.label_issues import LabelIssue
@@ -41,8 +44,9 @@ def finalize(
     cross_validation: CVResult | None = None,
     history: Sequence[Mapping[str, Any]] = (),
     earlier_seconds: float = 0.0,
-) -> dict[str, Any]:
-    """Write the checkpoint, report.html, the tables of photos and metrics.json → these metrics.
+    before: EarlierAnswers | None = None,
+) -> TrainResult:
+    """Write the checkpoint, report.html, the tables of photos and metrics.json.
 
     trained          the kept weights; their card knows the epoch, and whether the head was fitted
                      once more, to the validation photos as well
@@ -50,6 +54,7 @@ def finalize(
                      before that
     cross_validation, history  for the report: a fitted head's, and the epochs'
     earlier_seconds  that earlier parts of an interrupted run took
+    before           what the run that this one is compared with answers, if there is one
 
     The metrics are written last: a run that has them is complete. After an interruption, this can
     be done again. An earlier run stays complete until the new weights are on the disk, and nothing
@@ -83,6 +88,7 @@ def finalize(
     classes = class_metrics(probabilities, labels, card.labels)
     by_content = f"{folders.val_share:.1%} of the photos, by their content"
     given = "val in the list" if context.settings.source.is_list else "the folder val/"
+    since = before.compare(folders, probabilities, cross_validation) if before else None
     report = ReportData(
         card=card,
         classes=classes,
@@ -103,8 +109,11 @@ def finalize(
             for issue in label_issues
         ],
         warnings=context.listener.notes,
+        since=since,
     )
     write_report(context.folder, report)
+    if since is not None:
+        write_comparison(context.folder, since)
     write_photo_tables(
         context.folder,
         _validation_rows(folders, probabilities),
@@ -120,7 +129,7 @@ def finalize(
         **({"candidates": [asdict(trial) for trial in context.trials]} if context.trials else {}),
     }
     write_metrics(context.folder, complete)
-    return complete
+    return TrainResult(context.folder, True, complete, context.settings, since)
 
 
 def _effective(settings: TrainSettings, folders: ImageFolders) -> dict[str, Any]:
@@ -149,5 +158,9 @@ def _validation_rows(
 def _row(folders: ImageFolders, sample: Sample, answer: int, confidence: float) -> PhotoResult:
     name = name_below(sample.path, folders.root)
     return PhotoResult(
-        name, folders.classes[sample.label], folders.classes[answer], float(confidence)
+        name,
+        folders.classes[sample.label],
+        folders.classes[answer],
+        float(confidence),
+        sample.digest,
     )

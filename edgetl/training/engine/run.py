@@ -16,6 +16,7 @@ from edgetl.errors import CheckpointError, DataError, TrainingError
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.system.shell import shell_word
 from edgetl.system.stop_signal import StopSignal
+from edgetl.training.config.earlier_run import EarlierRun
 from edgetl.training.config.listener import Listener, RecordingListener
 from edgetl.training.config.model_trial import ModelTrial
 from edgetl.training.config.run_context import RunContext
@@ -33,6 +34,7 @@ from edgetl.training.config.run_folder import (
 from edgetl.training.config.run_lock import lock_run_folder
 from edgetl.training.config.settings import SOLVER, UNDECIDED, TrainSettings
 from edgetl.training.engine.blocks_plan import settings_after_head
+from edgetl.training.engine.earlier_answers import ask_earlier_run
 from edgetl.training.engine.finalize import finalize
 from edgetl.training.engine.kept_weights import KeptWeights, snapshot
 from edgetl.training.engine.learner import Learner
@@ -75,6 +77,7 @@ def train(
     folders: ImageFolders | None = None,
     started: float | None = None,
     fingerprint: str | None = None,
+    since: EarlierRun | None = None,
 ) -> TrainResult:
     """Train into ``folder``, or finish a run without epochs that was killed before its end there.
 
@@ -82,12 +85,14 @@ def train(
     folders      what ``find_photos`` returned, if it was called already
     started      ``time.monotonic()`` of the start that ``max_time`` counts from (default: now)
     fingerprint  that the readable photos must have
+    since        the run to compare with
 
     Raises EdgetlErrors of many kinds before the first epoch, few after.
     """
     started = time.monotonic() if started is None else started
     with training_processes(settings) as processes, ExitStack() as held:
         context = _context(settings, folder, processes, listener, started)
+        context = replace(context, since=since)
         if processes.is_main:
             refuse_among_photos(folder, settings)
             require_free(folder, overwrite, settings.to_dict())
@@ -125,12 +130,14 @@ def resume(
     root: str | None = None,
     device: str | None = None,
     listener: Listener | None = None,
+    since: EarlierRun | None = None,
 ) -> TrainResult:
     """Continue an interrupted run.
 
     data    where the photos, or their list, are now, if they were moved
     root    where the photos of a list are now
     device  another one than the run began on
+    since   the run to compare with
 
     Raises CheckpointError if there is no run, or its folder can't be written any more;
     TrainingError if its photos have changed; else as ``train``.
@@ -154,13 +161,14 @@ def resume(
             listener=listener,
             started=started,
             fingerprint=unfinished["card"]["data"]["fingerprint"],
+            since=since,
         )
     if saved["train_state"]["finished"]:
         raise TrainingError(f"The run in {folder} is finished.", how_to_train_further(folder))
     with training_processes(settings) as processes, ExitStack() as held:
         context = _context(settings, folder, processes, listener, started, saved["notes"])
         trials = tuple(ModelTrial(**trial) for trial in saved["trials"])
-        context = replace(context, trials=trials)
+        context = replace(context, trials=trials, since=since)
         if processes.device.type == "cpu":  # a sum split over other threads rounds differently
             held.enter_context(torch_threads(saved["threads"]))
         if processes.is_main:
@@ -218,17 +226,19 @@ def _train_head(
     trained = snapshot(
         context, prepared.folders, prepared.backbone, prepared.backbone.module, metrics
     )
+    judged = prepared.head.cross_validation
+    before = ask_earlier_run(context, prepared.folders, judged)
     context.listener.progress("Writing the report", 0, 0)
     with StopSignal(partial(_announce_end, context)):  # half of what is written has no use
-        metrics = finalize(
+        return finalize(
             context,
             trained,
             prepared.folders,
             prepared.val_logits,
             label_issues=prepared.head.label_issues,
-            cross_validation=prepared.head.cross_validation,
+            cross_validation=judged,
+            before=before,
         )
-    return TrainResult(context.folder, True, metrics, context.settings)
 
 
 def _announce_end(context: RunContext) -> None:
@@ -276,17 +286,18 @@ def _train_epochs(
             "Kept: the mean of the weights that training began and ended with, "
             "better than any epoch's."
         )
-    listener.progress("Writing the report", 0, 0)
     kept = loop.kept
     if kept is None:  # the best weights are from before the run was resumed
         trained = checkpoint.load(folder)
         network = channels_last(trained.network, processes.device)
         kept = KeptWeights(trained, setup.validation.logits(network))
-    metrics = {}
+    before = ask_earlier_run(context, setup.folders) if processes.is_main else None
+    result = TrainResult(folder, True, {}, context.settings)
+    listener.progress("Writing the report", 0, 0)
     with StopSignal(partial(_announce_end, context)):
         if processes.is_main:
             assert kept.trained is not None
-            metrics = finalize(
+            result = finalize(
                 context,
                 kept.trained,
                 setup.folders,
@@ -294,10 +305,11 @@ def _train_epochs(
                 label_issues=label_issues,
                 history=state.history,
                 earlier_seconds=earlier_seconds,
+                before=before,
             )
         state.finished = True
         loop.save()
-    return TrainResult(folder, True, metrics, context.settings)
+    return result
 
 
 def _prepare(

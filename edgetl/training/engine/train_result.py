@@ -9,6 +9,7 @@ from typing import Any
 
 from edgetl.system.notebook import NotebookResult
 from edgetl.training.config.settings import TrainSettings
+from edgetl.training.evaluation.run_comparison import RunComparison
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,13 @@ class TrainResult(NotebookResult):
     metrics   the content of metrics.json: accuracy, loss, epoch, temperature, classes and more.
               Empty if the run is not finished, and in torchrun's processes other than the first
     settings  the value of every option, as the recipe, the device and the defaults completed them
+    since     what changed since the run that ``since`` named; None without it
     """
 
     folder: Path
     finished: bool
     metrics: Mapping[str, Any]
     settings: TrainSettings
+    since: RunComparison | None = None
 
     _page = "edgetl.training.evaluation.report:saved_report"

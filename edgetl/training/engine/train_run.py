@@ -13,6 +13,7 @@ from edgetl.errors import TrainingError
 from edgetl.system.missing_package import explain_missing_packages
 from edgetl.system.paths import require_current_folder
 from edgetl.system.progress import Progress, progress_callback
+from edgetl.training.config.earlier_run import read_earlier_run, require_common_class
 from edgetl.training.config.listener import Listener, ProgressListener
 from edgetl.training.config.recipes import resolve
 from edgetl.training.config.run_folder import require_free, require_resumable, unfinished_head
@@ -31,6 +32,7 @@ def train(
     *,
     resume: str | Path | None = None,
     overwrite: bool = False,
+    since: str | Path | None = None,
     progress: Progress | Listener | bool | None = None,
     **options: Any,
 ) -> TrainResult:
@@ -48,6 +50,7 @@ def train(
                where its photos are now, if they were moved, and only ``device`` and ``root`` may be
                among the options
     overwrite  replace an earlier run in ``out``
+    since      the folder of an earlier run: the result, the report and since.json say what changed
     progress   called with (step, done, total); True shows a bar; a ``Listener`` also receives notes
                and epochs
     options    the command's options, with underscores: ``epochs=20``, ``class_weights=True``,
@@ -76,6 +79,7 @@ def train(
             )
         require_current_folder(TrainingError)
         require_resumable(Path(resume))
+        earlier = read_earlier_run(since, resume)
         from edgetl.training.engine import run
 
         moved = Path(data) if data is not None else None
@@ -85,10 +89,14 @@ def train(
             root=given.get("root"),
             device=given.get("device"),
             listener=listener,
+            since=earlier,
         )
     if data is None or out is None:
         raise TypeError("train() needs data and out, or resume.")
+    earlier = read_earlier_run(since, out)
     settings, folders = resolve_run(data, Path(out), given, listener, overwrite=overwrite)
+    if earlier is not None:
+        require_common_class(earlier, folders.classes)
     from edgetl.training.engine import run
 
     return run.train(
@@ -98,6 +106,7 @@ def train(
         listener=listener,
         folders=folders,
         started=started,
+        since=earlier,
     )
 
 

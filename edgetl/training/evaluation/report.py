@@ -13,18 +13,27 @@ from numpy.typing import NDArray
 from edgetl.data.image_folder import Sample
 from edgetl.evaluation import plots
 from edgetl.evaluation.metrics import ClassMetrics
-from edgetl.evaluation.report_page import Answers, answer_sections, drawn, render, report_photo
+from edgetl.evaluation.report_page import (
+    Answers,
+    ReportPhoto,
+    answer_sections,
+    drawn,
+    render,
+    report_photo,
+)
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.system.paths import real_path
 from edgetl.training.config.model_trial import ModelTrial
 from edgetl.training.config.run_files import write_atomically
 from edgetl.training.config.run_folder import REPORT, VALIDATION_TABLE
+from edgetl.training.evaluation.run_comparison import RunComparison
 from edgetl.training.head.cross_validation import CVResult
 
 if TYPE_CHECKING:
     from edgetl.training.engine.train_result import TrainResult
 
 _MAX_LABEL_ISSUES = 12
+_MAX_FLIPPED = 12  # of each kind
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,7 @@ class ReportData:
     label_issues   (training photo, predicted class, probability 0..1 that its label is wrong), the
                    likeliest errors first
     warnings       sentences about the data or the run
+    since          what changed since an earlier run; None where none was named
     """
 
     card: ModelCard
@@ -68,6 +78,7 @@ class ReportData:
     trials: Sequence[ModelTrial] = ()
     label_issues: Sequence[tuple[Sample, int, float]] = ()
     warnings: Sequence[str] = ()
+    since: RunComparison | None = None
 
 
 def write_report(run_folder: Path, data: ReportData) -> Path:
@@ -109,6 +120,9 @@ def _render(name: str, data: ReportData) -> str:
         issues=len(data.label_issues),
         trials=data.trials,
         tradeoff=_tradeoff(data.trials),
+        since=data.since,
+        lost=_flipped(data, is_right=False),
+        gained=_flipped(data, is_right=True),
         curves=[*_history_curves(data), *_head_curves(data)],
         **answer_sections(
             Answers(
@@ -149,6 +163,20 @@ def _tradeoff(trials: Sequence[ModelTrial]) -> Any:
             chosen=chosen,
         )
     )
+
+
+def _flipped(data: ReportData, *, is_right: bool) -> list[ReportPhoto]:
+    """The first of the photos that are right, or wrong, now only, each with its wrong answer."""
+    if data.since is None:
+        return []
+    answers = [answer for answer in data.since.flipped if answer.is_right == is_right]
+    return [
+        report_photo(
+            (answer.label, predicted), Path(data.since.root, answer.file), 0, 1, confidence
+        )
+        for answer in answers[:_MAX_FLIPPED]
+        for predicted, confidence in [answer.mistake]
+    ]
 
 
 def kept_weights(metrics: Mapping[str, Any]) -> str:

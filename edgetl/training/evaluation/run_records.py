@@ -38,13 +38,14 @@ _TAGS = {name: name.replace("_", "/", 1) for name in COLUMNS if name.startswith(
 class PhotoResult(NamedTuple):
     """A photo's path below the data folder, its label, the predicted label, its confidence 0..1.
 
-    The names of the fields are the columns of the CSV files.
+    Then the SHA-256 of its file (hex). The names of the fields are the columns of the CSV files.
     """
 
     file: str
     label: str
     answer: str
     confidence: float
+    sha256: str
 
 
 def write_history(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -74,7 +75,7 @@ def write_photo_tables(
 
 
 def _cells(row: PhotoResult) -> list[str]:
-    return [plain_name(row.file), row.label, row.answer, f"{row.confidence:.6f}"]
+    return [plain_name(row.file), row.label, row.answer, f"{row.confidence:.6f}", row.sha256]
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

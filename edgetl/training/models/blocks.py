@@ -10,6 +10,8 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
+from edgetl.training.torch_env.torch_flags import one_thread
+
 Block: TypeAlias = tuple[str, ...]
 """Attribute paths of the modules that make up one block."""
 
@@ -49,7 +51,8 @@ def run_once(network: nn.Module, size: tuple[int, int]) -> None:
     training = network.training
     device = next(network.parameters()).device
     try:
-        network.eval()(torch.zeros(1, 3, *size, device=device))
+        with one_thread():  # for one photo, others cost more than they save
+            network.eval()(torch.zeros(1, 3, *size, device=device))
     finally:
         network.train(training)
 

@@ -304,8 +304,9 @@ def test_every_photo_judged_on_and_every_doubtful_one_is_in_a_table(two_parts, t
     run = tmp_path / "run"
     outcome = train(features_of(two_parts), run)
     rows = list(csv.DictReader((run / "validation.csv").read_text(encoding="utf-8").splitlines()))
-    assert list(rows[0]) == ["file", "label", "answer", "confidence"]
+    assert list(rows[0]) == ["file", "label", "answer", "confidence", "sha256"]
     folders = scan(two_parts)
+    assert {row["sha256"] for row in rows} == {sample.digest for sample in folders.val}
     assert {row["file"]: row["label"] for row in rows} == {
         sample.path.relative_to(two_parts).as_posix(): folders.classes[sample.label]
         for sample in folders.val
@@ -329,7 +330,7 @@ def test_every_photo_judged_on_and_every_doubtful_one_is_in_a_table(two_parts, t
 
 def test_a_table_holds_names_of_any_kind_and_is_not_there_without_a_row(tmp_path):
     odd = [
-        PhotoResult(name, 'la"bel', "answer, other", 0.5)
+        PhotoResult(name, 'la"bel', "answer, other", 0.5, "ab")
         for name in ("a\rb.jpg", "a\nb.jpg", "a,b.jpg", "\udcff.jpg")
     ]
     write_photo_tables(tmp_path, odd, [])

@@ -94,23 +94,25 @@ def test_a_good_head_is_left_alone(two_parts, tmp_path, monkeypatch):
         settings, notes = after_head(two_parts, tmp_path, monkeypatch, accuracy)
         assert settings is None and notes == []
     settings, (note,) = after_head(two_parts, tmp_path, monkeypatch, 0.99, max_time=5)
-    assert settings is None and "99.0%, and training more would hardly" in note
+    assert settings is None and "needs no more" in note
 
 
 def test_the_command_that_may_do_better_is_named(two_parts, tmp_path, monkeypatch):
     settings, (note,) = after_head(two_parts, tmp_path, monkeypatch, 0.9, class_weights=True)
-    assert settings is None and "cross-validation gives it 90.0%" in note
+    assert settings is None and "cross-validation gives it 90.0%." in note
     needed = math.ceil(BlockTimes((0.01,) * 18, 3.0).seconds(9, 12, 400) / 0.9 / 60)
     assert f"edgetl train {two_parts} -o '{tmp_path}/a run' --overwrite" in note
     for option in ("--class-weights ", "--image-size 32 ", "--backbone timm/test_resnet "):
         assert option in note
-    assert note.endswith(f"--max-time {needed}") and "--strategy" not in note
+    assert f"takes {needed} min" in note and note.endswith(f"--max-time {needed}")
+    assert "--strategy" not in note
 
 
 def test_a_time_limit_is_spent_on_the_last_blocks(two_parts, tmp_path, monkeypatch):
     settings, (note,) = after_head(two_parts, tmp_path, monkeypatch, 0.9, max_time=50)
     assert (settings.strategy, settings.optimizer) == ("last-blocks", "adamw")
     assert (settings.blocks, settings.epochs, settings.max_time) == (12, 12, 50)
+    assert settings.lr > resolve(two_parts, {"strategy": "last-blocks"}, cuda=False).lr
     assert "the last 12 of 18 blocks are trained" in note
     settings, (note,) = after_head(two_parts, tmp_path, monkeypatch, 0.9, max_time=0.1)
     assert settings is None and "--max-time" in note

@@ -76,9 +76,13 @@ def test_the_bundle_lists_the_training_photos_unless_it_is_told_not_to(
 ) -> None:
     digests = pack(sample.digest for sample in samples)
     save(replace(load(run), photos=digests), tmp_path / "listed.safetensors")
-    for options, expected in (({}, digests), ({"digests": False}, None)):
+    seen = samples[0].path.parents[1]
+    judged = {"precision": ("fp32", "fp16"), "judge_images": seen, "max_accuracy_drop": 100}
+    for options, expected in ((judged, digests), ({"digests": False}, None)):
         bundle = tmp_path / f"bundle {expected is None}"
-        export(tmp_path / "listed.safetensors", bundle, golden=0, format="onnx", **options)
+        told = export(tmp_path / "listed.safetensors", bundle, golden=0, format="onnx", **options)
+        if options is judged:
+            assert told.precisions["fp16"].trained_on == told.precisions["fp16"].photos == 36
         assert Bundle.open(bundle).manifest.get(TRAINING_PHOTOS) == expected
         result = evaluate(bundle, samples[0].path.parents[2])
         found = result.trained_on

@@ -7,7 +7,7 @@ right. So each is judged by its log loss at its own best temperature, which is p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -26,15 +26,14 @@ from edgetl.training.head.logistic_regression import LogisticRegression
 from edgetl.training.head.temperature import fit_temperature
 
 C_VALUES = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 5))
-"""What may be tried, 1e-4 … 100: from the strongest penalty on."""
+"""What is tried, 1e-4 … 100: from the strongest penalty on."""
 DEFAULT_C = 10.0**-1
-"""Tried first, and used where there are too few photos to choose."""
-SHRINKAGES = (0.95, 0.9, 0.8, 0.6, 0.3, 0.1, 0.03, 0.01, 0.003)
+"""Used where there are too few photos to choose."""
+SHRINKAGES = (0.9, 0.8, 0.6, 0.3, 0.1, 0.03, 0.01, 0.003)
+"""What is tried: from the strongest on."""
 
-_FIRST_SHRINKAGE = 0.3
+_PATIENCE = 2  # values in a row without a better loss, after which weaker ones are not tried
 _STEPS = 12  # of L-BFGS, from the solution for the last C: more did not change the choice
-_FIRST_STEPS = 36  # from the discriminant
-_WORTHWHILE = 0.005  # part of the loss by which it must fall for the next parameter to be tried
 _TEMPERATURES = (1e-2, 1e4)  # a discriminant of few photos is surer than it should be
 _FEWEST_COMPARED = 20  # photos, below which the standard error of their mean loss means nothing
 
@@ -86,10 +85,10 @@ class CVResult:
 
     recipe              of the head with the lowest loss
     score               its score
-    logistic_scores     of every C that was tried, in their order
-    shrinkage_scores    of every shrinkage that was tried, from the largest on
-    start               float32 [1, classes, dimensions + 1], the mean of the folds' logistic
-                        regressions for the best C
+    logistic_scores     of every C that was tried
+    shrinkage_scores    of every shrinkage that was tried
+    start               float32 [1, classes, dimensions + 1] on the CPU, the mean of the folds'
+                        logistic regressions for the best C
     photos              int64 [N], the rows of the photos that could be judged
     logits              float32 [N, classes] of the head when it was fitted without them, divided
                         by its temperature
@@ -125,8 +124,8 @@ def cross_validate(
     if not folds.judged.any():
         return None
     trials = _Trials(problem.subset(torch.from_numpy(folds.rows)), folds, cancelled)
-    discriminant = trials.best_discriminant()
-    logistic = discriminant and trials.best_logistic_regression(discriminant[0].solution)
+    logistic = trials.best(trials.logistic_regressions())
+    discriminant = logistic and trials.best(trials.discriminants())
     if not (logistic and discriminant):
         return None
     (first, logistic_scores), (second, shrinkage_scores) = logistic, discriminant
@@ -151,7 +150,7 @@ def cross_validate(
         chosen.score,
         logistic_scores,
         shrinkage_scores,
-        first.solution.mean(0, keepdim=True) * first.score.temperature,
+        (first.solution.mean(0, keepdim=True) * first.score.temperature).cpu(),
         photos,
         logits,
         chosen.losses,
@@ -174,9 +173,6 @@ class _Trial:
     losses: NDArray[np.float64]
 
 
-_Best = tuple[_Trial, tuple[CVScore, ...]]  # and the scores of all that were tried
-
-
 class _Trials:
     """Heads fitted to all photos but those of a fold, and judged on these."""
 
@@ -193,23 +189,38 @@ class _Trials:
         calibrated = (logits / score.temperature).astype(np.float32)
         return _Trial(score, solution / score.temperature, calibrated, losses)
 
-    def best_logistic_regression(self, start: Tensor) -> _Best | None:
-        """That of the best C. start: a solution to begin with, [folds, classes, dimensions + 1]."""
+    def best(
+        self, solutions: Iterable[tuple[float, Tensor]]
+    ) -> tuple[_Trial, tuple[CVScore, ...]] | None:
+        """The trial of the lowest loss, and the scores of all; None if cancelled.
+
+        solutions  (parameter, solution), from the most regularised on
+        """
+        found: _Trial | None = None
+        scores: list[CVScore] = []
+        for parameter, solution in solutions:
+            if self._cancelled.is_set():
+                return None
+            trial = self.judge(parameter, solution)
+            scores.append(trial.score)
+            if found is None or trial.score.loss <= found.score.loss:
+                found = trial
+            elif len(scores) - 1 - scores.index(found.score) >= _PATIENCE:
+                break
+        return None if found is None else (found, tuple(scores))
+
+    def logistic_regressions(self) -> Iterator[tuple[float, Tensor]]:
+        """(C, solution) for one C after the other."""
         folds = torch.arange(self._folds.count, device=self._held_out.device)
         used = self._held_out[:, None] != folds
         first = 0 if self._folds.judged.all() else C_VALUES.index(DEFAULT_C)
-        return self._descend(
-            C_VALUES[first:],
-            DEFAULT_C,
-            lambda C, last: (
-                self._problem.solve(C, start, _FIRST_STEPS, used)
-                if last is None
-                else self._problem.solve(C, last, _STEPS, used)
-            ),
-        )
+        solution: Tensor | None = None
+        for C in C_VALUES[first:]:
+            solution = self._problem.solve(C, solution, _STEPS, used)
+            yield C, solution
 
-    def best_discriminant(self) -> _Best | None:
-        """That of the best shrinkage."""
+    def discriminants(self) -> Iterator[tuple[float, Tensor]]:
+        """(shrinkage, solution) for one shrinkage after the other."""
         parts = [
             ClassMoments.measure(self._problem.subset((self._held_out == fold).nonzero()[:, 0]))
             for fold in range(self._folds.count)
@@ -218,41 +229,9 @@ class _Trials:
         normals = []
         while parts:  # one is freed as one is made: they are large
             normals.append((everything - parts.pop(0)).normals())
-        return self._descend(
-            SHRINKAGES,
-            _FIRST_SHRINKAGE,
-            lambda shrinkage, _: torch.stack(
-                [normal.discriminant(shrinkage) for normal in normals]
-            ).float(),
-        )
-
-    def _descend(
-        self,
-        parameters: Sequence[float],
-        first: float,
-        solve: Callable[[float, Tensor | None], Tensor],
-    ) -> _Best | None:
-        """From ``first`` on, while the loss falls, to the next parameters or to those before.
-
-        solve  (parameter, solution for the one tried last, None for the first) → solution
-        """
-        begin = parameters.index(first)
-        best = self.judge(first, solve(first, None))
-        scores = {begin: best.score}
-        for step in (1, -1):
-            index = begin + step
-            while 0 <= index < len(parameters):
-                if self._cancelled.is_set():
-                    return None
-                last = best.solution * best.score.temperature
-                trial = self.judge(parameters[index], solve(parameters[index], last))
-                scores[index] = trial.score
-                if not trial.score.loss < best.score.loss * (1 - _WORTHWHILE):
-                    break
-                best, index = trial, index + step
-            if best.score.parameter != first:
-                break
-        return best, tuple(scores[index] for index in sorted(scores))
+        for shrinkage in SHRINKAGES:
+            solutions = [normal.discriminant(shrinkage) for normal in normals]
+            yield shrinkage, torch.stack(solutions).float()
 
 
 def score_logits(

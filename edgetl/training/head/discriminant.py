@@ -91,7 +91,7 @@ class ClassNormals:
         variance = (self.covariance.trace() / self.features).clamp_min(_LEAST_VARIANCE)
         shrunk = self.covariance.clone()
         shrunk.diagonal().add_(variance * shrinkage / (1 - shrinkage))
-        solved = torch.cholesky_solve(self.means.T, torch.linalg.cholesky(shrunk, out=shrunk))
+        solved = torch.cholesky_solve(self.means.T, torch.linalg.cholesky(shrunk))
         weights = solved.T / (1 - shrinkage)
         biases = self.priors - (weights * self.means).sum(1) / 2
         solution = torch.cat([weights, biases[:, None]], dim=1)

@@ -89,8 +89,11 @@ def fit_head(
                    than one standard error (default: all features)
     device         where to compute (default: the CPU)
 
-    The same input gives the same bits. Raises TrainingError for fewer than two classes, or for
-    features that are not finite.
+    The same input gives the same bits. Besides the features, each width needs the memory of two
+    copies of them, of seven matrices [features, features] in double precision, and 1 GB: about 4 GB
+    for 50,000 photos, 4,000 features and 100 classes.
+
+    Raises TrainingError for fewer than two classes, or for features that are not finite.
     """
     values = torch.from_numpy(features).to(device)
     inputs = [values[..., :width] for width in widths or (values.shape[-1],)]

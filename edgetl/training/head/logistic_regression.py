@@ -54,7 +54,9 @@ class LogisticRegression:
         penalties = 1 / (C * shares.sum(0))
         shares = shares / shares.sum(0)
         shape = (shares.shape[1], self.classes, self.values.shape[-1] + 1)
-        solution = torch.zeros(shape, device=self.values.device) if start is None else start.clone()
+        solution = torch.zeros(shape, device=self.values.device)
+        if start is not None:
+            solution.copy_(start)
         solution.requires_grad_()
         optimizer = torch.optim.LBFGS(
             [solution],

@@ -14,6 +14,8 @@ import pytest
 from helpers import tiny_bundle
 from PIL import Image
 
+from edgetl.data.layout import content_digest
+from edgetl.data.photo_digests import pack
 from edgetl.errors import ParityError
 from edgetl.parity.check_photos import find_photos
 from edgetl.parity.comparison.bundle_comparison import compare_bundles
@@ -23,13 +25,15 @@ from edgetl.runtime.inference.predictor import Predictor
 LABELS = ("ant", "bee", "cow")
 
 
-def bundle(folder: Path, *, seed: int = 0, labels: tuple[str, ...] = LABELS) -> Path:
+def bundle(
+    folder: Path, *, seed: int = 0, labels: tuple[str, ...] = LABELS, **manifest: str
+) -> Path:
     """A bundle of one matrix; another seed, another matrix."""
     described = tiny_bundle.card(labels=labels)
     tiny_bundle.write(folder, described)
     content = tiny_bundle.onnx_bytes(described, seed=seed)
     (folder / "model.onnx").write_bytes(content)
-    tiny_bundle.write_manifest(folder, described, {"model.onnx": content}, [])
+    tiny_bundle.write_manifest(folder, described, {"model.onnx": content}, [], **manifest)
     return folder
 
 
@@ -129,6 +133,17 @@ def test_a_limit_on_accuracy_needs_labelled_photos(
         photo.write_bytes(b"")
     with pytest.raises(ParityError, match="can't be measured"):
         compare(old, old, tmp_path, max_accuracy_drop=0.5)
+
+
+def test_photos_that_a_model_was_trained_on_are_named(
+    old: Predictor, labelled: Path, tmp_path: Path
+) -> None:
+    seen = sorted(labelled.rglob("*.png"))[:2]
+    listed = pack(content_digest(photo) for photo in seen)
+    new = Predictor(bundle(tmp_path / "new", seed=1, training_photos=listed))
+    for result in (compare(new, old, labelled), compare(old, new, labelled)):
+        assert [labelled / name for name in result.trained_on] == seen
+    assert compare(old, old, labelled).trained_on == ()
 
 
 def test_photos_in_other_folders_are_counted_as_unlabelled(old: Predictor, labelled: Path) -> None:

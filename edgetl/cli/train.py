@@ -156,6 +156,7 @@ def command(
     Example:
       edgetl train photos -o runs/pets
       edgetl train photos -o runs/pets --strategy full --epochs 20
+      edgetl train photos -o runs/pets --budget 15ms --profile pi4.json
       edgetl train photos.csv -o runs/pets --columns path=file,label=class
       edgetl train photos -o runs/pets-2 --since runs/pets
       edgetl train --resume runs/pets

@@ -81,22 +81,25 @@ class TrainSettings:
     budget: str = _option(
         "",
         "Model",
-        "Choose the model by the device: milliseconds for a photo, such as 15ms.",
+        "Choose the model that takes at most this time for a photo, such as 15ms.",
         common=True,
     )
     max_size: str = _option(
-        "", "Model", "The same by the size of the exported file, such as 5MB.", common=True
+        "",
+        "Model",
+        "Choose the model whose file is at most this large, such as 5MB.",
+        common=True,
     )
     profile: str = _option(
         "",
         "Model",
-        "What models take on the device, by edgetl bench --profile; without it, on this machine.",
+        "Figures of the device, by edgetl bench --profile; without them, this machine is measured.",
         common=True,
     )
     candidates: str = _option(
         "",
         "Model",
-        "Choose among these alone: NAME or NAME@SIZE, with commas between them.",
+        "Choose the model among these: NAME or NAME@SIZE, with commas between them.",
     )
 
     val_fraction: float = _option(

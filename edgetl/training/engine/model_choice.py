@@ -84,8 +84,9 @@ def _choose(context: RunContext, folders: ImageFolders) -> tuple[ModelTrial, ...
         raise TrainingError("None of the candidates' weights are installed.", "Name others.")
     chosen = fastest_of_the_best(found)
     listener.note(
-        f"Chosen among {len(found)} candidates: {chosen.name}, {chosen.total_ms:.1f} ms for a photo"
-        f" on {profile.machine['processor']}, {chosen.bytes / 1e6:.2f} MB."
+        f"Chosen among {len(found)} candidate{'s' * (len(found) > 1)}: {chosen.name}, "
+        f"{chosen.total_ms:.1f} ms for a photo on {profile.machine['processor']}, "
+        f"{chosen.bytes / 1e6:.2f} MB."
     )
     return tuple(replace(trial, is_chosen=trial is chosen) for trial, _ in found)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -19,7 +20,9 @@ from edgetl.data.image_folder import Sample, scan
 WritePhotos = Callable[..., Path]
 NOBODY = 65534
 
-# Before torch is imported: the test processes share the cores.
+# Before torch is imported: the test processes share the cores, and collect garbage as rarely as the
+# program does.
+gc.set_threshold(10_000)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from edgetl.runtime.images.thumbnail import thumbnail
 from edgetl.system.missing_package import require_packages
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from markupsafe import Markup
 
 _MAX_MISTAKES = 24
@@ -77,25 +79,31 @@ def render(template: Path, *, photos: int, **variables: Any) -> str:
     Raises MissingDependencyError without jinja2 or matplotlib.
     """
     require_report_packages()
+    environment = _environment(template.parent, 2 if photos >= _PRECISE_FROM else 1)
+    created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+    return environment.get_template(template.name).render(created=created, **variables)
+
+
+@cache  # compiling the templates takes longer than filling them in
+def _environment(folder: Path, digits: int) -> Environment:
+    """For the templates of ``folder``; shares in percent have ``digits`` digits after the point."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     # Labels and file names may hold anything: all is escaped but the plots that are drawn here.
     environment = Environment(
-        loader=FileSystemLoader([template.parent, Path(__file__).parent / "templates"]),
+        loader=FileSystemLoader([folder, Path(__file__).parent / "templates"]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    digits = 2 if photos >= _PRECISE_FROM else 1
     environment.filters.update(
         percent=lambda share: f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%",
         count=lambda number: f"{number:,}",
         duration=_duration,
         setting=_setting,
     )
-    created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
-    return environment.get_template(template.name).render(created=created, **variables)
+    return environment
 
 
 def answer_sections(

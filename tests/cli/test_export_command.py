@@ -137,7 +137,8 @@ def test_the_manifest_names_the_checkpoint_that_was_read_though_the_run_goes_on(
         return scan(settings["data"], val_fraction=0.2)
 
     monkeypatch.setattr("edgetl.exporting.export_run.run_data", improve)
-    assert export(tmp_path / "run", "-o", tmp_path / "bundle", "--golden", 1).exit_code == 0
+    done = export(tmp_path / "run", "-o", tmp_path / "bundle", "--golden", 1, "--format", "onnx")
+    assert done.exit_code == 0, done.output
     assert manifest(tmp_path / "bundle")["checkpoint"]["sha256"] == read
 
 
@@ -192,18 +193,11 @@ def test_it_warns_if_the_validation_photos_are_not_those_of_the_run(
 ) -> None:
     trained = load(run_folder)
     count = len(scan(run_folder.parent / "data").val)
+    options = ("--golden", 0, "--format", "onnx", "--precision", "fp16")
     for val in (count, count + 1):
         card = replace(trained.card, data={"val": val})
         save(replace(trained, card=card), tmp_path / f"{val}.safetensors")
-        done = export(
-            tmp_path / f"{val}.safetensors",
-            "-o",
-            tmp_path / f"b{val}",
-            "--golden",
-            0,
-            "--precision",
-            "fp16",
-        )
+        done = export(tmp_path / f"{val}.safetensors", "-o", tmp_path / f"b{val}", *options)
         assert ("the run had" in done.output) == (val != count), done.output
 
 

@@ -116,6 +116,7 @@ def test_an_assignment_with_all_classes_in_both_parts_is_found_if_there_is_one()
     assert possible > 1000
 
 
+@pytest.mark.usefixtures("few_moves")
 def test_the_search_ends_if_there_is_none():
     triangle = [{"a": 1, "b": 1}, {"b": 1, "c": 1}, {"c": 1, "a": 1}]
     assigned = assign_groups(triangle, 0.5)

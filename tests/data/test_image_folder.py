@@ -185,6 +185,7 @@ def test_each_class_has_photos_in_both_parts(tmp_path, write_photos, share, trai
     assert not folders.warnings
 
 
+@pytest.mark.usefixtures("few_moves")
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize(
     "classes",

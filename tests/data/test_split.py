@@ -356,6 +356,7 @@ def test_classes_that_can_not_be_split_are_refused(tmp_path):
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.usefixtures("few_moves")
 def test_classes_that_hold_each_others_photos_are_refused_for_that(tmp_path):
     """Three photos, each in two of three classes: one class is always in one part only."""
     for name, photos in (("a", (1, 2)), ("b", (2, 3)), ("c", (3, 1))):

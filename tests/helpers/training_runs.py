@@ -32,6 +32,9 @@ SMALL: dict[str, Any] = {
     "device": "cpu",
 }
 
+SOLVED: dict[str, Any] = {"warm_head": True, "resize": "published", "feature_cache": "off"}
+"""Changes of ``small`` for a run that begins with a solved head, and tries no other resize."""
+
 
 def small(data: Path, **changes: Any) -> TrainSettings:
     """Settings of a small run on ``data``."""
@@ -39,11 +42,12 @@ def small(data: Path, **changes: Any) -> TrainSettings:
 
 
 def features_of(data: Path, backbone: str = "timm/test_resnet") -> TrainSettings:
-    """Settings of a run that only fits the head, and keeps no features."""
+    """Settings of a run that only fits the head, keeps no features and tries no other resize."""
     given = {
         "backbone": backbone,
         "weights": "none",
         "strategy": "features",
+        "resize": "published",
         "feature_cache": "off",
         "device": "cpu",
     }

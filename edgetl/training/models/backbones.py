@@ -254,7 +254,7 @@ def _require_in_timm(name: str, pretrained: bool) -> None:
             f"timm has no model {name!r}.", _suggest(name, timm.list_models(), TIMM_PREFIX)
         )
     base, _, tag = name.partition(".")
-    if base not in timm.list_models():  # an earlier name, which timm translates
+    if not (tag or pretrained) or base not in timm.list_models():  # timm translates earlier names
         return
     tagged = timm.list_models(f"{base}.*", pretrained=True)
     if tag and name not in tagged:

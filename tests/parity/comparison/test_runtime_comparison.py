@@ -161,7 +161,7 @@ def test_a_bundle_without_torchscript(copied: Exported, run_check: Check) -> Non
 
 
 def test_a_bundle_without_onnx_is_checked_by_what_it_has(
-    exported: Exported, run_check: Check, tmp_path: Path
+    exported: Exported, run_check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = export_bundle(
         exported.network,
@@ -171,6 +171,7 @@ def test_a_bundle_without_onnx_is_checked_by_what_it_has(
         formats=("torchscript",),
         checkpoint=exported.run,
     ).folder
+    monkeypatch.setitem(RUNTIMES, "torchscript-fresh", RUNTIMES["torchscript"])  # quick to start
     result = run_check(exported.subject(bundle))
     assert result.passed, result.failures
     assert {run.name: run.status for run in result.runtimes}["predictor"] == "skipped"
@@ -390,6 +391,14 @@ def test_beside_an_int8_model_the_float32_ones_keep_their_own_tolerance(
         assert answers is not None and 1e-3 < answers.worst.largest < 0.1
 
 
+@pytest.fixture(scope="module")
+def opened(exported: Exported) -> tuple[TorchReference | Runtime, ...]:
+    """The network, and two runtimes of its bundle."""
+    subject = exported.subject()
+    reference = TorchReference(subject.network, subject.reference)
+    return reference, OnnxRuntimeBatch(subject), RUNTIMES["torchscript"](subject)
+
+
 @settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -399,18 +408,20 @@ def test_beside_an_int8_model_the_float32_ones_keep_their_own_tolerance(
     seed=st.integers(0, 99),
 )
 def test_any_sizes_in_any_batch_agree(
-    exported: Exported, sizes: list[tuple[int, int]], repeats: int, seed: int
+    opened: tuple[TorchReference | Runtime, ...],
+    sizes: list[tuple[int, int]],
+    repeats: int,
+    seed: int,
 ) -> None:
     rng = np.random.default_rng(seed)
-    subject = exported.subject()
     photos = [
         Photo(Path(), "", Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)))
         for size in sizes
         for _ in range(repeats)
     ]
-    expected = TorchReference(subject.network, subject.reference).run(photos)
-    for kind in (OnnxRuntimeBatch, RUNTIMES["torchscript"]):
-        for reference, found in zip(expected, kind(subject).run(photos), strict=True):
+    expected, *others = (runtime.run(photos) for runtime in opened)
+    for answers in others:
+        for reference, found in zip(expected, answers, strict=True):
             assert isinstance(found, Stages)
             np.testing.assert_array_equal(found.resized, reference.resized)
             np.testing.assert_allclose(found.normalized, reference.normalized, atol=1e-6)

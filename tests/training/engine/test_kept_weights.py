@@ -6,10 +6,9 @@ import shutil
 import signal
 
 import pytest
-from helpers.training_runs import signal_in_step, small
+from helpers.training_runs import SOLVED, features_of, signal_in_step, small
 
 from edgetl.errors import CheckpointError, TrainingError
-from edgetl.training.config.recipes import resolve
 from edgetl.training.config.run_folder import BEST, HISTORY, LAST, promote_candidate
 from edgetl.training.engine import loop as loop_module
 from edgetl.training.engine.learner import Learner
@@ -70,10 +69,7 @@ def test_kept_weights_are_those_that_the_saved_state_knows_of_wherever_a_run_is_
 @pytest.mark.parametrize("saved", [True, False])
 def test_half_way_weights_are_in_step_too(two_parts, tmp_path, monkeypatch, saved):
     """Killed before or after what knows of them was saved."""
-    run, settings = (
-        tmp_path / "run",
-        small(two_parts, warm_head=True, feature_cache="off", lr=1e-6, ema=0.0),
-    )
+    run, settings = tmp_path / "run", small(two_parts, **SOLVED, lr=1e-6, ema=0.0)
     monkeypatch.setattr(
         Scores, "better_than", lambda *_: True
     )  # so that the last ones that are judged are kept: half-way
@@ -167,23 +163,14 @@ def test_an_interrupted_run_that_another_did_not_come_to_replace_goes_on(
     two_parts, tmp_path, monkeypatch, step
 ):
     """A run of the head alone should replace an interrupted one, and was killed at its end."""
-    run, settings = (
-        tmp_path / "run",
-        small(two_parts, warm_head=True, feature_cache="off", lr=1e-9, ema=0.0),
-    )
+    run, settings = tmp_path / "run", small(two_parts, **SOLVED, lr=1e-9, ema=0.0)
     train(settings, tmp_path / "whole")
     with monkeypatch.context() as patch:
         signal_in_step(patch, 2, signal.SIGINT)
         assert not train(settings, run).finished
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr(f"edgetl.training.engine.finalize.{step}", lambda *_, **__: 1 / 0)
-        given = {
-            "backbone": "timm/test_resnet",
-            "weights": "none",
-            "feature_cache": "off",
-            "image_size": 32,
-        }
-        train(resolve(two_parts, given, cuda=False), run, overwrite=True)
+        train(features_of(two_parts), run, overwrite=True)
     assert resume(run).finished
     assert (run / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
 

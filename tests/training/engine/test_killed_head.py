@@ -208,7 +208,8 @@ def test_the_command_finishes_a_run_that_was_killed(
     run = tmp_path / "run"
     killed_before_its_report(settings, run)
     given = ["--backbone", settings.backbone, "--weights", "none", "--feature-cache", "off"]
-    line = ["train", settings.data, "-o", str(run), "--device", "cpu", *given]
+    given += ["--resize", settings.resize, "--device", "cpu"]
+    line = ["train", settings.data, "-o", str(run), *given]
     done = CliRunner().invoke(program, line)
     assert done.exit_code == 0, done.output
     assert has_same_bits(run, whole)

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.training_runs import signal_in_step, small
+from helpers.training_runs import SOLVED, signal_in_step, small
 
 from edgetl.errors import CheckpointError, DataError, RuntimeUnavailableError, TrainingError
 from edgetl.training.config.run_folder import BEST, LAST
@@ -79,7 +79,7 @@ def start(folder: Path, settings: TrainSettings | None = None) -> BaseProcess:
 def wait_for(condition, process: BaseProcess) -> None:
     """Until ``condition`` holds, or the process has ended."""
     while not condition() and process.is_alive():
-        time.sleep(0.005)
+        time.sleep(0.03)  # reading the saved state takes as long as the step that saves it
 
 
 def position(folder: Path) -> tuple[int, int]:
@@ -281,7 +281,7 @@ def test_state_is_saved_every_so_many_seconds(two_parts, tmp_path, monkeypatch):
     assert saved == [0, 0, 0]  # not after each short epoch
     saved.clear()
     train(
-        small(two_parts, epochs=1, save_every=3600, warm_head=True, feature_cache="off"),
+        small(two_parts, epochs=1, save_every=3600, **SOLVED),
         tmp_path / "solved",
     )
     assert saved == [0, 0, 0, 0]  # and when the solved head was judged
@@ -373,7 +373,7 @@ def test_a_run_killed_around_a_save_has_no_row_or_note_too_few_or_too_many(
         if saves == number:
             raise KeyboardInterrupt
 
-    changes = {"warm_head": True, "feature_cache": "off", "tensorboard": True, "save_every": 1e-6}
+    changes = {**SOLVED, "tensorboard": True, "save_every": 1e-6}
     settings = small(two_parts, epochs=9, lr=1e-9, ema=0.0, early_stop=1, **changes)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(loop_module, "write_state", killed)
@@ -470,7 +470,7 @@ def test_what_the_head_was_in_doubt_of_is_in_a_resumed_runs_report(
         next((two_parts / "train/brick").iterdir()), doubtful
     )  # in its own class, too, where there is no doubt
     run = tmp_path / "run"
-    settings = small(two_parts, warm_head=True, weights="none", feature_cache="off")
+    settings = small(two_parts, **SOLVED)
     signal_in_step(monkeypatch, 2, signal.SIGINT)
     assert not train(settings, run).finished
     told = []

@@ -16,7 +16,15 @@ import pytest
 import torch
 import torch._inductor.exc
 from helpers.pictures import COLOURS, write_photo
-from helpers.training_runs import Notebook, context_of, equal, features_of, small, weights_of
+from helpers.training_runs import (
+    SOLVED,
+    Notebook,
+    context_of,
+    equal,
+    features_of,
+    small,
+    weights_of,
+)
 
 from edgetl.data.image_folder import scan
 from edgetl.data.photo_digests import pack, unpack
@@ -223,7 +231,7 @@ def test_early_stop_waits_for_what_is_trained_to_have_its_chance(two_parts, tmp_
     )
     notebook = Notebook()
     train(
-        small(two_parts, epochs=9, early_stop=2, warm_head=True),
+        small(two_parts, epochs=9, early_stop=2, **SOLVED),
         tmp_path / "run",
         listener=notebook,
     )
@@ -260,7 +268,7 @@ def test_early_stop_does_not_count_the_warm_up(two_parts, tmp_path, monkeypatch)
 
 def test_the_solved_head_is_the_row_before_the_first_epoch(two_parts, tmp_path):
     notebook, run = Notebook(), tmp_path / "run"
-    train(small(two_parts, warm_head=True, epochs=1), run, listener=notebook)
+    train(small(two_parts, epochs=1, **SOLVED), run, listener=notebook)
     head, first = csv.DictReader((run / "history.csv").read_text().splitlines())
     assert (head["epoch"], head["lr"], head["train_loss"], head["images_per_second"]) == (
         "0",

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 from torchvision import models, transforms
+from torchvision.models import vision_transformer
 from torchvision.transforms import InterpolationMode
 
 from edgetl.errors import MissingDependencyError, TrainingError
@@ -19,7 +20,7 @@ from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.training.config.run_folder import BEST
 from edgetl.training.models import backbones, checkpoint
-from edgetl.training.models.backbones import EMBEDDED, build
+from edgetl.training.models.backbones import EMBEDDED, Backbone, build
 from edgetl.training.models.checkpoint import Trained
 from edgetl.training.models.multi_level import find_levels, with_levels
 from edgetl.training.models.pretrained_weights import embedded_weights_file, read_weights
@@ -42,24 +43,26 @@ HEADS = {
 }
 
 
-@pytest.mark.parametrize("name", HEADS)
-def test_the_head_is_replaced_whatever_it_is_called(name):
-    backbone = build(name, 3, weights="none")
-    assert backbone.head == HEADS[name]
-    layer = backbone.module.get_submodule(backbone.head)
+@pytest.fixture(scope="module", params=HEADS)
+def untrained(request: pytest.FixtureRequest) -> Backbone:
+    """A backbone of three classes with random weights."""
+    return build(request.param, 3, weights="none")
+
+
+def test_the_head_is_replaced_whatever_it_is_called(untrained):
+    assert untrained.head == HEADS[untrained.name]
+    layer = untrained.module.get_submodule(untrained.head)
     assert getattr(layer, "out_features", None) == 3 or getattr(layer, "out_channels", None) == 3
-    assert backbone.has_linear_head == isinstance(layer, nn.Linear)
+    assert untrained.has_linear_head == isinstance(layer, nn.Linear)
 
 
-@pytest.mark.parametrize("name", HEADS)
-def test_blocks_and_heads_hold_every_module_once(name):
-    backbone = build(name, 3, weights="none")
-    paths = [path for block in backbone.blocks for path in block] + list(backbone.heads)
+def test_blocks_and_heads_hold_every_module_once(untrained):
+    paths = [path for block in untrained.blocks for path in block] + list(untrained.heads)
     assert len(paths) == len(set(paths))
-    owned = [id(p) for path in paths for p in backbone.module.get_submodule(path).parameters()]
+    owned = [id(p) for path in paths for p in untrained.module.get_submodule(path).parameters()]
     assert len(owned) == len(set(owned)), "a parameter in two blocks"
     # all that is left over are single tensors such as a class token or position embeddings
-    left = [key for key, p in backbone.module.named_parameters() if id(p) not in set(owned)]
+    left = [key for key, p in untrained.module.named_parameters() if id(p) not in set(owned)]
     assert all(
         key.rpartition(".")[2] in {"class_token", "cls_token", "pos_embed", "pos_embedding"}
         for key in left
@@ -136,8 +139,9 @@ def test_torchvision_preprocessing_is_the_published_one(name):
     "name", ["test_vit", "resnet18.a1_in1k", "convnext_atto", "vit_base_patch16_siglip_224"]
 )
 def test_timm_preprocessing_is_the_published_one(name):
+    published = timm.get_pretrained_cfg(name).to_dict()
     steps = timm.data.create_transform(
-        **timm.data.resolve_data_config(model=timm.create_model(name)), is_training=False
+        **timm.data.resolve_data_config(pretrained_cfg=published), is_training=False
     ).transforms
     resize = next(step for step in steps if isinstance(step, transforms.Resize))
     crop = next(step for step in steps if isinstance(step, transforms.CenterCrop))
@@ -230,6 +234,18 @@ PUBLISHED = {
 }
 
 
+@pytest.fixture
+def one_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchvision's vision transformers with one layer, which is called as it is in all twelve."""
+    plain = vision_transformer._vision_transformer
+    monkeypatch.setattr(
+        vision_transformer,
+        "_vision_transformer",
+        lambda **options: plain(**{**options, "num_layers": 1}),
+    )
+
+
+@pytest.mark.usefixtures("one_layer")
 @pytest.mark.parametrize(
     ("name", "from_file"),
     [*((name, False) for name in PUBLISHED), ("resnet18", True), ("densenet121", True)],

@@ -147,10 +147,10 @@ def command(
 
     DATA holds train/CLASS/ and val/CLASS/ with photos, or just CLASS/ folders, which are then
     split; or it is a .csv, .tsv, .jsonl or .parquet file with columns path, label and, if it says
-    what to validate on, split. On a GPU the whole network is trained, on a CPU only its head. An
-    interrupted run with epochs continues with --resume as if it had never stopped; one without
-    starts again with the same command, from cached features. Under torchrun all processes train
-    together.
+    what to validate on, split. On a GPU the whole network is trained, on a CPU its head, and within
+    --max-time its last blocks, where the head is not good enough. An interrupted run with epochs
+    continues with --resume as if it had never stopped; one without starts again with the same
+    command, from cached features. Under torchrun all processes train together.
 
     \b
     Example:

@@ -7,7 +7,7 @@ which the epochs take in turn.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgetl.errors import TrainingError
 from edgetl.system.progress import Progress
 from edgetl.training.input.loader import Batch, Loader
 from edgetl.training.input.photo_storage import allocate
@@ -56,13 +57,15 @@ def keep_activations(
     lower    images of a batch → activations, float32 [n, width]
     labels   int64 [N]
     shape    (views, width)
-    where    see ``allocate``; also the errors
+    where    see ``allocate``
     folder   likewise
 
     Also None if a value is too large for ``KEPT_TYPE``.
     """
     views, width = shape
-    room = allocate((views, len(labels), width * KEPT_TYPE.itemsize), where, folder)
+    room = None
+    with suppress(TrainingError):  # decoded photos must fit where they were asked to be; these not
+        room = allocate((views, len(labels), width * KEPT_TYPE.itemsize), where, folder)
     if room is None:
         return None
     kept = torch.from_numpy(room).view(KEPT_TYPE)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 
-from edgetl.errors import TrainingError
 from edgetl.system.progress import no_progress
 from edgetl.training.input import activations
 from edgetl.training.input.activations import keep_activations
@@ -54,7 +52,6 @@ def test_without_room_or_with_too_large_values_nothing_is_kept(tmp_path, monkeyp
     assert keep(Numbered(), tmp_path, lambda images: images * 1e4) is None
     assert keep(Numbered(), tmp_path, lambda images: images * 1e3) is not None
     monkeypatch.setattr("edgetl.training.input.photo_storage.available_memory", lambda: 10)
-    with pytest.raises(TrainingError, match="too much memory"):
-        keep(Numbered(), tmp_path)
+    assert keep(Numbered(), tmp_path) is None
     monkeypatch.setattr("edgetl.training.input.photo_storage.free_bytes", lambda folder: 10)
     assert keep(Numbered(), tmp_path, where="auto") is None

@@ -131,7 +131,7 @@ def settings_after_head(context: RunContext, prepared: PreparedHead) -> TrainSet
     minutes = math.ceil(needed / 60)
     listener.note(
         f"Only the head was trained: cross-validation gives it {accuracy:.1%}. Training the last "
-        f"blocks, too, takes {minutes} min here and may avoid a quarter of its mistakes: "
+        f"blocks, too, takes {minutes} min here and may avoid up to a quarter of its mistakes: "
         f"{_command(context, minutes)}"
     )
     return None

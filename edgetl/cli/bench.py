@@ -129,7 +129,7 @@ def _measure_candidates(
         if precision in (None, candidate.precision)
     ]
     if not candidates:
-        raise click.UsageError(f"{path} holds no {precision} model.")
+        raise click.UsageError(f"{path} holds no {precision or ''} model.")
     if max_pixels is not None:
         options["max_pixels"] = max_pixels
     with show_progress() as progress:

@@ -47,7 +47,7 @@ def write_candidates(
     Raises TrainingError for an unknown backbone or a size that it does not take, ExportError if a
     model or the file can't be written.
     """
-    wanted = list(_sized(names or [CandidateName(name) for name in EMBEDDED]))
+    wanted = _sized(names or [CandidateName(name) for name in EMBEDDED])
     candidates: list[Candidate] = []
     with one_thread():
         for name in track(wanted, len(wanted), "Writing candidates", progress):
@@ -59,14 +59,14 @@ def write_candidates(
     return candidates
 
 
-def _sized(names: Sequence[CandidateName]) -> Iterator[CandidateName]:
+def _sized(names: Sequence[CandidateName]) -> list[CandidateName]:
     """With a size each, if it is not the published one; each once."""
     sized = (
         CandidateName(name.backbone, size)
         for name in names
         for size in (SIZES if name.backbone in EMBEDDED and not name.image_size else [name[1]])
     )
-    return iter(dict.fromkeys(sized))
+    return list(dict.fromkeys(sized))
 
 
 def _in_every_precision(name: CandidateName) -> Iterator[Candidate]:

@@ -147,6 +147,7 @@ def test_names_of_candidates() -> None:
         CandidateName("timm/test_vit", 160),
     )
     assert parse_candidates("") == ()
+    assert [str(name) for name in parse_candidates("a,b@32")] == ["a", "b@32"]
     assert CandidateName("a", 0).covers("a", 32) and CandidateName("a", 32).covers("a", 32)
     assert not CandidateName("a", 64).covers("a", 32) and not CandidateName("a").covers("b", 32)
     for wrong in ("", "@32", "a@", "a@0", "a@b", "a@-3"):

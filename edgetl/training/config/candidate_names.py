@@ -17,6 +17,10 @@ class CandidateName(NamedTuple):
     backbone: str
     image_size: int = 0
 
+    def __str__(self) -> str:
+        """As ``parse_candidate`` reads it."""
+        return f"{self.backbone}@{self.image_size}" if self.image_size else self.backbone
+
     def covers(self, backbone: str, image_size: int) -> bool:
         """Whether it names this backbone at this size."""
         return self.backbone == backbone and self.image_size in (0, image_size)

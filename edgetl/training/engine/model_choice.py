@@ -101,11 +101,9 @@ def _named(
     """The models of a profile that ``names`` cover; all without names."""
     for name in names:
         if not any(name.covers(model.backbone, model.image_size) for model in profile.models):
-            spelled = f"{name.backbone}@{name.image_size}" if name.image_size else name.backbone
             raise TrainingError(
-                f"{path} has no figures of {spelled}.",
-                f"Write it with edgetl candidates -o FILE {spelled}, and measure that on the "
-                "device.",
+                f"{path} has no figures of {name}.",
+                f"Write it with edgetl candidates -o FILE {name}, and measure that on the device.",
             )
     return [
         model
@@ -140,9 +138,17 @@ def _measure_here(names: Sequence[CandidateName], progress: Progress) -> DeviceP
 
 def run_candidates_command(file: Path, names: Sequence[CandidateName]) -> None:
     """``edgetl candidates`` in another process. Raises TrainingError with what it says."""
-    words = [f"{name.backbone}@{name.image_size}" if name[1] else name.backbone for name in names]
     # -P: a folder called edgetl in the current folder must not be taken for the package.
-    command = [sys.executable, "-P", "-m", "edgetl", "candidates", "-o", str(file), *words]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "edgetl",
+        "candidates",
+        "-o",
+        str(file),
+        *map(str, names),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = done.stderr.strip().removeprefix("Error: ") or "no message"

@@ -74,7 +74,7 @@ def test_the_run_goes_on_with_one_that_is_within_the_budget(
     )
     page = (tmp_path / "run" / REPORT).read_text()
     assert page.count('<tr class="chosen">') == 1
-    assert all(f"<td>{size}</td>" in page for size in (32, 64, 96))
+    assert all(f"<td>{TINY}@{size} " in page for size in (32, 64, 96))
 
 
 def test_int8_is_recommended_where_only_that_fits(two_parts: Path, tmp_path: Path) -> None:

@@ -293,3 +293,33 @@ def test_a_world_size_that_is_not_a_number_is_an_error(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "many")
     with pytest.raises(RuntimeUnavailableError, match="WORLD_SIZE is 'many'"), join("cpu"):
         pass
+
+
+def test_what_the_main_process_computes_or_raises_is_known_to_all():
+    refused = TrainingError("nothing fits")
+
+    class Other(Processes):
+        """A second process; the first one found ``result``, or failed."""
+
+        result: tuple[Any, Any] = (None, None)
+
+        def all_gather(self, value):
+            return [self.result, value]
+
+    def compute():
+        raise AssertionError("in the main process alone")
+
+    other = Other(torch.device("cpu"), rank=1, world_size=2)
+    Other.result = ("found", None)
+    assert other.from_main(compute) == "found"
+    Other.result = (None, refused)
+    with pytest.raises(TrainingError, match="nothing fits"):
+        other.from_main(compute)
+
+    def refuse():
+        raise refused
+
+    alone = Processes(torch.device("cpu"))
+    assert alone.from_main(lambda: 3) == 3
+    with pytest.raises(TrainingError, match="nothing fits"):
+        alone.from_main(refuse)

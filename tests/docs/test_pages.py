@@ -195,8 +195,6 @@ def kept_small(words: list[str]) -> list[str]:
         del small["backbone"]
     if "--weights" in words:
         del small["weights"]
-    if "--recipe" in words:
-        del small["resize"]
     added = []
     for name, value in small.items():
         added += [f"--{name.replace('_', '-')}", str(value)]

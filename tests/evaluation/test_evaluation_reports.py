@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from edgetl import MissingDependencyError, evaluate
-from edgetl.evaluation import report_page
 from edgetl.evaluation.evaluation_reports import as_csv, as_html, as_json
 from edgetl.evaluation.evaluation_result import EvaluationResult
+from edgetl.system import missing_package
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +81,9 @@ def test_a_notebook_shows_the_page(result):
 
 @pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
 def test_without_the_packages_the_error_says_what_to_install(result, monkeypatch, package):
-    found = report_page.find_spec
+    found = missing_package.find_spec
     monkeypatch.setattr(
-        report_page, "find_spec", lambda name: None if name == package else found(name)
+        missing_package, "find_spec", lambda name: None if name == package else found(name)
     )
     with pytest.raises(MissingDependencyError, match=f"{package} is not installed") as error:
         as_html(result)

@@ -329,7 +329,7 @@ def test_every_photo_judged_on_and_every_doubtful_one_is_in_a_table(two_parts, t
     assert doubtful and all(
         (two_parts / row["file"]).is_file() and row["label"] != row["answer"] for row in doubtful
     )
-    assert list(doubtful[0]) == ["file", "label", "answer", "confidence", "label_error"]
+    assert list(doubtful[0]) == ["file", "label", "answer", "confidence", "sha256", "label_error"]
     assert all(0.5 < float(row["label_error"]) <= 1 for row in doubtful)
     found = read_label_issues(run)
     assert (found.source.folder, found.labels) == (two_parts, folders.classes)

@@ -14,6 +14,7 @@ from edgetl.system.atomic_write import write_report_file
 from edgetl.system.paths import real_path
 from edgetl.training.config.run_folder import (
     BEST,
+    COMPARISON,
     HISTORY,
     LABEL_ISSUES_TABLE,
     LAST,
@@ -25,7 +26,7 @@ from edgetl.training.config.run_folder import (
 Result = TypeVar("Result")
 
 _SUFFIXES = (".json", ".xml", ".html", ".htm", ".csv")
-_OF_A_RUN = (METRICS, REPORT, HISTORY, VALIDATION_TABLE, LABEL_ISSUES_TABLE)
+_OF_A_RUN = (METRICS, REPORT, HISTORY, VALIDATION_TABLE, LABEL_ISSUES_TABLE, COMPARISON)
 
 
 class ReportFile(click.Path):

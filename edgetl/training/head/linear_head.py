@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgetl.errors import TrainingError
+from edgetl.system.machine import cores
 from edgetl.training.head.cross_validation import (
     CVResult,
     HeadRecipe,
@@ -172,8 +173,8 @@ def _candidates(
 ) -> list[Candidate]:
     """A candidate for each of ``inputs``, float32 [photos, features], in the same order.
 
-    On a CPU, small problems are solved side by side, one on each core. The other arguments, and
-    the errors raised, are those of ``fit_head``.
+    On a CPU, problems that are small, or as many as there are cores, are solved side by side, each
+    on one core. The other arguments, and the errors raised, are those of ``fit_head``.
     """
     device = inputs[0].device
     targets = torch.as_tensor(np.asarray(labels), dtype=torch.long, device=device)
@@ -197,9 +198,10 @@ def _candidates(
         found = None if recipe else cross_validate(problem, ranks, cancelled)
         return Candidate(scaling, problem, found)
 
-    if len(inputs) == 1 or device.type != "cpu" or not _is_small(inputs[-1], classes):
+    one_each = _is_small(inputs[-1], classes) or cores() <= len(inputs)
+    if len(inputs) == 1 or device.type != "cpu" or not one_each:
         return [compute(values) for values in inputs]
-    with ThreadPoolExecutor(len(inputs)) as pool:
+    with one_thread(), ThreadPoolExecutor(len(inputs)) as pool:
         try:
             return list(pool.map(compute, inputs))
         except BaseException:  # Ctrl-C, which would otherwise wait for all of them

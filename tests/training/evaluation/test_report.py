@@ -26,6 +26,7 @@ from edgetl.training.config.model_trial import ModelTrial
 from edgetl.training.config.run_folder import REPORT
 from edgetl.training.evaluation import report
 from edgetl.training.evaluation.report import ReportData, kept_weights, write_report
+from edgetl.training.evaluation.run_comparison import PairedAccuracy, PairedAnswer, RunComparison
 from edgetl.training.head.linear_head import fit_head
 
 SPEC = PreprocessSpec("shorter_side", 256, "bicubic", (224, 224), (0.5,) * 3, (0.5,) * 3)
@@ -85,6 +86,19 @@ def results(
             for e in (1, 2, 3)
         ],
         warnings=["Classes are <uneven>."],
+    )
+
+
+def earlier(folder: Path, labels: tuple[str, ...]) -> RunComparison:
+    """A comparison with an earlier run, with a flipped answer of each kind."""
+    flipped = (
+        PairedAnswer("0.jpg", labels[0], labels[0], 0.6, labels[1], 0.7, is_new=False),
+        PairedAnswer("1.jpg", labels[1], labels[0], 0.8, labels[1], 0.9, is_new=True),
+    )
+    groups = [PairedAccuracy.of(some) for some in (flipped[:1] * 900, flipped[1:], ())]
+    classes = (("花",), ("<gone>",))
+    return RunComparison(
+        "runs/<old>", str(folder), *groups[:2], classes[0], groups[2], classes[1], 7, 5, 3, flipped
     )
 
 
@@ -190,6 +204,28 @@ def test_mistakes_are_thumbnails_the_most_confident_first(run, tmp_path):
     first = Image.open(io.BytesIO(base64.b64decode(pictures[0]["src"].partition(",")[2])))
     assert first.format == "JPEG"
     assert abs(first.getpixel((5, 5))[0] - wrong[0] * 2 % 256) < 8
+
+
+def test_what_changed_since_an_earlier_run_is_shown_with_the_wrong_answers(run, tmp_path):
+    labels = ("cat", "<dog>")
+    data = results(tmp_path, labels)
+    assert "What changed" not in page_of(run, data).text
+    since = earlier(tmp_path, labels)
+    page = page_of(
+        run, dataclasses.replace(data, targets=data.probabilities.argmax(1), since=since)
+    )
+    assert [picture["alt"].split("/")[-1] for picture in page.all("img")] == ["0.jpg", "1.jpg"]
+    for said in (
+        "What changed since runs/<old>",
+        "Photos: 7 added, 5 removed. Classes: 花 added, <gone> removed.",
+        "validated on by both 900 100.0 % 0.0 % 900 0",
+        "in 0.0 % of all cases on the photos that both validated on, in",
+        "100.0 % of all cases on new photos.",
+        "Right before, wrong now: 1",
+        "cat → <dog> 70.0 %",
+        "<dog> → cat 80.0 %",
+    ):
+        assert said in page.words.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_label_issues_are_shown_with_their_predictions(run, tmp_path):
@@ -384,7 +420,8 @@ def test_a_matrix_of_few_classes_has_a_drawing_for_narrow_screens(run, tmp_path,
 
 def test_six_classes_with_long_names_fit_a_phone(run, tmp_path):
     labels = tuple(f"a long name of the class {number}" for number in range(6))
-    path = write_report(run, results(tmp_path, labels))
+    data = dataclasses.replace(results(tmp_path, labels), since=earlier(tmp_path, labels))
+    path = write_report(run, data)
     assert wider_than_their_place(path, tmp_path, 390) == []
 
 

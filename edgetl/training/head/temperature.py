@@ -48,8 +48,7 @@ def fit_temperature(
 
     If every photo is right, more confidence always lowers the loss. So one more photo is added of
     which nothing is known (all classes are equally likely): the fewer photos, the more it weighs.
-    Never worse on the photos than temperature 1. Raises TrainingError for no photos or logits
-    that are not finite.
+    Raises TrainingError for no photos or logits that are not finite.
     """
     values, targets = np.asarray(logits, np.float64), np.asarray(labels)
     if not len(targets) or values.shape[:1] != targets.shape or not np.isfinite(values).all():
@@ -60,18 +59,11 @@ def fit_temperature(
     counts = np.ones(len(targets)) if weights is None else np.asarray(weights, np.float64)
     share = 1 / (len(targets) + 1)
 
-    def losses(log_temperature: float) -> tuple[float, float]:
-        """(mean log loss, mean log loss if all classes were equally likely)."""
+    def loss(log_temperature: float) -> float:
         log_probabilities = log_softmax(values / np.exp(log_temperature), axis=1)
         own = np.average(log_probabilities[np.arange(len(targets)), targets], weights=counts)
-        return -own, -log_probabilities.mean()
-
-    def smoothed(log_temperature: float) -> float:
-        own, unknown = losses(log_temperature)
-        return (1 - share) * own + share * unknown
+        return float((share - 1) * own - share * log_probabilities.mean())
 
     # Convex in 1 / temperature, so on this scale, too, there is only one minimum.
-    found = minimize_scalar(
-        smoothed, bounds=np.log(limits), method="bounded", options={"xatol": 1e-6}
-    )
-    return float(np.exp(found.x)) if losses(found.x)[0] < losses(0.0)[0] else 1.0
+    found = minimize_scalar(loss, bounds=np.log(limits), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(found.x)) if loss(found.x) < loss(0.0) else 1.0

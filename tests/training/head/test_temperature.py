@@ -1,4 +1,4 @@
-"""The temperature: found where it is known, never worse than 1, and moderate for few photos."""
+"""The temperature: found where it is known, and moderate for few photos, at any scale of logits."""
 
 from __future__ import annotations
 
@@ -36,10 +36,16 @@ def test_the_temperature_is_found(temperature: float) -> None:
 
 
 @pytest.mark.parametrize("photos", [2, 5, 20, 200])
-@pytest.mark.parametrize("seed", range(5))
-def test_it_is_never_worse_than_none(photos: int, seed: int) -> None:
-    logits, labels = drawn(photos, 1.7, seed)
-    assert loss(logits, labels, fit_temperature(logits, labels)) <= loss(logits, labels, 1.0)
+@pytest.mark.parametrize("scale", [0.01, 100.0])
+def test_it_grows_with_the_logits_whether_photos_are_right_or_not(
+    photos: int, scale: float
+) -> None:
+    logits, labels = drawn(photos, 1.7)
+    for given in (labels, logits.argmax(1)):
+        limits = (1e-6, 1e6)
+        found = fit_temperature(logits, given, limits=limits)
+        scaled = fit_temperature(logits * np.float32(scale), given, limits=limits)
+        assert scaled == pytest.approx(found * scale, rel=1e-3)
 
 
 @pytest.mark.parametrize("temperature", [0.4, 3.0])

@@ -25,6 +25,7 @@ from edgetl.training.engine.run_photos import find_photos, require_same_photos, 
 from edgetl.training.engine.setup import (
     TrainingSetup,
     build_backbone,
+    make_learner,
     prepare_training,
     training_processes,
 )
@@ -84,14 +85,7 @@ def find_learning_rate(
         require_same_photos(folders, processes)
         warn_about(folders, settings, listener)
         setup = prepare_training(context, folders, build_backbone(settings, folders.classes))
-        learner = Learner(
-            setup.backbone,
-            settings,
-            setup.class_weights,
-            setup.sampler.steps,
-            processes,
-            setup.split,
-        )
+        learner = make_learner(context, setup)
         rates, losses = try_rates(context, setup, learner)
         suggested = half_fallen(rates, losses)
         table, plot = folder / RATES, folder / RATES_PLOT

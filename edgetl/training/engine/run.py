@@ -37,7 +37,6 @@ from edgetl.training.engine.blocks_plan import settings_after_head
 from edgetl.training.engine.earlier_answers import ask_earlier_run
 from edgetl.training.engine.finalize import finalize
 from edgetl.training.engine.kept_weights import KeptWeights, snapshot
-from edgetl.training.engine.learner import Learner
 from edgetl.training.engine.loop import Loop
 from edgetl.training.engine.model_choice import choose_model
 from edgetl.training.engine.run_photos import (
@@ -49,6 +48,7 @@ from edgetl.training.engine.run_photos import (
 from edgetl.training.engine.setup import (
     TrainingSetup,
     build_backbone,
+    make_learner,
     note_left_out,
     note_unused_head,
     prepare_training,
@@ -260,14 +260,7 @@ def _train_epochs(
     setup, state, label_issues = _prepare(context, folders, backbone, saved, prepared)
     earlier_seconds = state.seconds
     identity = _identity(context, folders, setup, label_issues)
-    learner = Learner(
-        setup.backbone,
-        context.settings,
-        setup.class_weights,
-        setup.sampler.steps,
-        processes,
-        setup.split,
-    )
+    learner = make_learner(context, setup)
     if saved is not None:
         learner.load_state_dict(saved["learner"])
 

@@ -22,6 +22,7 @@ from edgetl.training.config.listener import Listener
 from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.settings import SOLVER, TrainSettings
 from edgetl.training.engine.frozen_part import with_activations
+from edgetl.training.engine.learner import Learner
 from edgetl.training.evaluation.run_records import summary_writer
 from edgetl.training.evaluation.validation import Validation
 from edgetl.training.head.head_preparation import PreparedHead, prepare_shared_head
@@ -253,6 +254,18 @@ def prepare_training(
         class_weights(settings, readable),
         _label_issues(prepared, readable) if prepared else [],
         fitted_head,
+    )
+
+
+def make_learner(context: RunContext, setup: TrainingSetup) -> Learner:
+    """What trains the network of ``setup``; for a new run, or to load a saved state into."""
+    return Learner(
+        setup.backbone,
+        context.settings,
+        setup.class_weights,
+        setup.sampler.steps,
+        context.processes,
+        setup.split,
     )
 
 

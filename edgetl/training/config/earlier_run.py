@@ -86,10 +86,10 @@ def read_earlier_run(since: str | Path | None, out: str | Path) -> EarlierRun | 
     try:
         trained_on = unpack(description["photos"])
         validated = _read_answers(folder / VALIDATION_TABLE)
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise CheckpointError(
-            f"{folder} does not say which photos it was trained and validated on: {error!r}.",
-            "Was it written by an earlier version, or changed since? Train it again.",
+            f"{folder} does not say which photos it was trained and validated on.",
+            f"Is its {VALIDATION_TABLE} gone, or of an earlier version? Train it again.",
         ) from error
     return EarlierRun(folder, tuple(description["card"]["labels"]), trained_on, validated)
 
@@ -104,7 +104,7 @@ def require_common_class(earlier: EarlierRun, classes: Iterable[str]) -> None:
 
 
 def _read_answers(table: Path) -> dict[str, EarlierAnswer]:
-    """SHA-256 → answer. Raises OSError, and KeyError or ValueError for another table."""
+    """SHA-256 → answer. Raises OSError, and others for a table that is not one of answers."""
     with table.open(encoding="utf-8", newline="") as file:
         rows: Sequence[Mapping[str, str]] = list(csv.DictReader(file))
     return {

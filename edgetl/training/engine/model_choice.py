@@ -1,8 +1,8 @@
 """Which network a run with a budget trains: the best that the device has time and room for.
 
 A head is fitted to the frozen features that each network within the budget computes, on the same
-training photos. The fastest whose cross-validated loss is within one standard error of the lowest
-is chosen (Breiman et al., 1984).
+training photos. The one with the lowest cross-validated loss is chosen: within the budget, all are
+fast enough.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from edgetl.training.config.quantities import parse_bytes, parse_milliseconds
 from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.settings import TrainSettings, flag
 from edgetl.training.engine.setup import build_backbone
-from edgetl.training.head.cross_validation import CVResult, loss_improvement
 from edgetl.training.head.linear_head import fit_head
 from edgetl.training.head.resize_choice import evenly_ordered
 from edgetl.training.head.run_features import compute_features
@@ -44,7 +43,6 @@ from edgetl.training.optim.losses import class_weights
 # Photos that each network is tried with, but at least so many of each class.
 _MOST_PHOTOS, _OF_EACH_CLASS = 1000, 5
 _RUNS = 20  # of each network, where it is measured on this machine
-_ENOUGH = 1.0  # standard errors by which a slower network must be better
 
 
 def choose_model(context: RunContext, folders: ImageFolders) -> RunContext:
@@ -70,7 +68,7 @@ def _choose(context: RunContext, folders: ImageFolders) -> tuple[ModelTrial, ...
     within = _within_budget(models, settings, len(folders.classes), profile)
     samples = evenly_ordered(folders.train)
     samples = samples[: max(_MOST_PHOTOS, _OF_EACH_CLASS * len(folders.classes))]
-    found: list[tuple[ModelTrial, CVResult | None]] = []
+    found: list[ModelTrial] = []
     for trial in within:
         try:
             backbone = build_backbone(_settings_for(trial, settings), folders.classes)
@@ -82,13 +80,13 @@ def _choose(context: RunContext, folders: ImageFolders) -> tuple[ModelTrial, ...
         found.append(_try(context, folders, samples, backbone, trial))
     if not found:
         raise TrainingError("None of the candidates' weights are installed.", "Name others.")
-    chosen = fastest_of_the_best(found)
+    chosen = best_of(found)
     listener.note(
         f"Chosen among {len(found)} candidate{'s' * (len(found) > 1)}: {chosen.name}, "
         f"{chosen.total_ms:.1f} ms for a photo on {profile.machine['processor']}, "
         f"{chosen.bytes / 1e6:.2f} MB."
     )
-    return tuple(replace(trial, is_chosen=trial is chosen) for trial, _ in found)
+    return tuple(replace(trial, is_chosen=trial is chosen) for trial in found)
 
 
 def _settings_for(trial: ModelTrial, settings: TrainSettings) -> TrainSettings:
@@ -205,15 +203,15 @@ def _try(
     samples: Sequence[Sample],
     backbone: Backbone,
     trial: ModelTrial,
-) -> tuple[ModelTrial, CVResult | None]:
-    """(the trial with its figures, what cross-validation found), for photos as they are cropped."""
+) -> ModelTrial:
+    """The trial with its figures, for photos as they are cropped."""
     # With the levels that a head may see: the run that follows finds these features in the cache.
     backbone = with_levels(backbone, find_levels(backbone))
     step = f"Trying {trial.backbone} at {trial.image_size} pixels"
     features = compute_features(context, backbone, samples, None, step)
     readable = [sample for sample in samples if sample.path not in features.unreadable]
     if not readable:
-        return trial, None
+        return trial
     weights = class_weights(context.settings, folders)
     found = fit_head(
         features.of(readable)[:, : own_features(backbone)],
@@ -224,16 +222,17 @@ def _try(
         device=context.device,
     ).cross_validation
     if found is None:
-        return trial, None
+        return trial
     photos, accuracy = len(found.losses), found.score.accuracy
     interval = wilson_interval(round(accuracy * photos), photos)
-    measured = replace(
+    return replace(
         trial, photos=photos, accuracy=accuracy, interval=interval, loss=found.score.loss
     )
-    return measured, found
 
 
-def fastest_of_the_best(found: Sequence[tuple[ModelTrial, CVResult | None]]) -> ModelTrial:
-    """found: from the fastest on. With too few photos to tell them apart, it is the fastest."""
-    best = min(found, key=lambda pair: (pair[1] is None, pair[0].loss))[1]
-    return next(trial for trial, tried in found if loss_improvement(tried, best) <= _ENOUGH)
+def best_of(trials: Sequence[ModelTrial]) -> ModelTrial:
+    """The one with the lowest loss; of equal ones, or with too few photos to try any, the fastest.
+
+    trials  at least one
+    """
+    return min(trials, key=lambda trial: (not trial.photos, trial.loss, trial.total_ms))

@@ -79,7 +79,7 @@ def resolve(data: str | Path, given: Mapping[str, Any], *, cuda: bool | None) ->
     TrainSettings(**{"data": folder, **given})  # raises for what no recipe could make right
     recipe = dict(CLASSIC) if given.get("recipe") == "classic" else {}
     strategy = given.get("strategy", recipe.get("strategy", "auto"))
-    if strategy == "auto" and (cuda or not _decides_later(given)):
+    if strategy == "auto" and (cuda or not _decides_later({**recipe, **given})):
         strategy = "full" if cuda else "features"
     if strategy in ("auto", "features") and not recipe:
         recipe["optimizer"] = SOLVER
@@ -104,9 +104,10 @@ def resolve(data: str | Path, given: Mapping[str, Any], *, cuda: bool | None) ->
 def _decides_later(given: Mapping[str, Any]) -> bool:
     """Whether a run on a CPU decides when the head is fitted what else it has the time to train.
 
-    Its strategy stays "auto". Not on top of random blocks.
+    Its strategy stays "auto". Not on top of random blocks, nor if the head is trained in epochs.
     """
-    return bool(given.get("max_time")) and given.get("weights") != "none"
+    is_solved = given.get("optimizer", SOLVER) == SOLVER
+    return is_solved and bool(given.get("max_time")) and given.get("weights") != "none"
 
 
 def _refuse_beside_budget(given: Mapping[str, Any]) -> None:

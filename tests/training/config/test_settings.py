@@ -248,6 +248,12 @@ def test_with_a_time_limit_a_run_on_a_cpu_decides_later_what_it_trains():
             resolve("d", {"max_time": 5.0, **given}, cuda=False)
 
 
+@pytest.mark.parametrize("given", [{"optimizer": "adamw"}, {"recipe": "classic"}])
+def test_with_a_time_limit_a_head_that_is_trained_in_epochs_stays_one(given):
+    given = {"strategy": "auto", "max_time": 5.0, **given}
+    assert resolve("d", given, cuda=False).strategy == "features"
+
+
 def test_image_size_keeps_the_proportions_of_the_published_preprocessing():
     published = PreprocessSpec("shorter_side", 256, "bicubic", (224, 224), *IMAGENET)
     spec = wanted_spec(resolve("d", {"image_size": 112}, cuda=False), published)

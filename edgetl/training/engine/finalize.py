@@ -5,25 +5,35 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
+from torch import nn
 
 from edgetl.data.image_folder import ImageFolders, Sample
 from edgetl.data.photo_digests import pack
 from edgetl.evaluation.metrics import class_metrics, metrics_summary
 from edgetl.system.paths import name_below
+from edgetl.system.stop_signal import StopSignal
 from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.run_folder import BEST, candidate_name, clear, promote_candidate
 from edgetl.training.config.settings import OPTIONS, SOLVER, TrainSettings
-from edgetl.training.engine.earlier_answers import EarlierAnswers
+from edgetl.training.engine.earlier_answers import EarlierAnswers, ask_earlier_run
+from edgetl.training.engine.kept_weights import snapshot
 from edgetl.training.engine.train_result import TrainResult
 from edgetl.training.evaluation.report import ReportData, write_report
 from edgetl.training.evaluation.run_comparison import write_comparison
-from edgetl.training.evaluation.run_records import PhotoResult, write_metrics, write_photo_tables
+from edgetl.training.evaluation.run_records import (
+    PhotoResult,
+    write_history,
+    write_metrics,
+    write_photo_tables,
+)
 from edgetl.training.head.cross_validation import CVResult
+from edgetl.training.head.head_preparation import PreparedHead, put_into
 from edgetl.training.head.label_issues import LabelIssue
 from edgetl.training.head.temperature import calibrate
 from edgetl.training.models import checkpoint
@@ -71,28 +81,15 @@ def finalize(
     metrics = metrics_summary(probabilities, labels, untempered=untempered)
     known = trained.card.metrics
     metrics |= {name: known[name] for name in ("epoch", "midway", "refit") if name in known}
-    trained_on = folders.train + (folders.val if metrics.get("refit") else ())
     card = replace(trained.card, metrics=metrics, temperature=temperature)
-    trained = replace(
-        trained,
-        card=card,
-        # Those of now: the photos may have moved since these weights were kept.
-        settings=context.settings.to_dict(),
-        photos=pack(sample.digest for sample in trained_on),
-    )
-    checkpoint.save(trained, context.folder / candidate_name(_FINAL))
-    if context.settings.optimizer == SOLVER:  # a run with epochs did it when it saved its state
-        clear(context.folder, but=BEST)
-    promote_candidate(context.folder, _FINAL)
+    _put_in_place(context, replace(trained, card=card), folders, history)
 
     classes = class_metrics(probabilities, labels, card.labels)
-    by_content = f"{folders.val_share:.1%} of the photos, by their content"
-    given = "val in the list" if context.settings.source.is_list else "the folder val/"
     since = before.compare(folders, probabilities, cross_validation) if before else None
     report = ReportData(
         card=card,
         classes=classes,
-        validated_on=given if folders.has_val_folder else by_content,
+        validated_on=_validated_on(context.settings, folders),
         probabilities=probabilities,
         untempered=untempered if temperature != 1 else None,
         targets=labels,
@@ -117,10 +114,7 @@ def finalize(
     write_photo_tables(
         context.folder,
         _validation_rows(folders, probabilities),
-        [
-            (_row(folders, folders.train[photo], predicted, confidence), label_error)
-            for photo, predicted, confidence, label_error in label_issues
-        ],
+        _label_issue_rows(folders, label_issues),
     )
     complete = {
         **metrics,
@@ -130,6 +124,75 @@ def finalize(
     }
     write_metrics(context.folder, complete)
     return TrainResult(context.folder, True, complete, context.settings, since)
+
+
+def finalize_head(
+    context: RunContext,
+    prepared: PreparedHead,
+    network: nn.Module | None = None,
+    history: Sequence[Mapping[str, Any]] = (),
+) -> TrainResult:
+    """``finalize`` a run whose result is the fitted head. In the main process.
+
+    network  the backbone as it was before training went on, if it did
+    history  the rows of epochs that did no better
+    """
+    assert prepared.final is not None and prepared.val_logits is not None
+    backbone = prepared.backbone
+    if network is not None:
+        backbone = replace(backbone, module=network)
+    put_into(backbone, prepared.final)
+    metrics = {"epoch": 0, "midway": False, "refit": context.settings.refit}
+    trained = snapshot(context, prepared.folders, backbone, backbone.module, metrics)
+    judged = prepared.head.cross_validation
+    before = ask_earlier_run(context, prepared.folders, judged)
+    with stop_signals_announced(context):
+        return finalize(
+            context,
+            trained,
+            prepared.folders,
+            prepared.val_logits,
+            label_issues=prepared.head.label_issues,
+            cross_validation=judged,
+            history=history,
+            before=before,
+        )
+
+
+def stop_signals_announced(context: RunContext) -> StopSignal:
+    """While files are written, of which half have no use, a signal does not stop the run."""
+    listener = context.listener
+    listener.progress("Writing the report", 0, 0)
+    end = "Training is done, and the report nearly: the run ends in a moment."
+    return StopSignal(partial(listener.stopping, end))
+
+
+def _put_in_place(
+    context: RunContext,
+    trained: Trained,
+    folders: ImageFolders,
+    history: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write the checkpoint, once nothing of an earlier run is left."""
+    trained_on = folders.train + (folders.val if trained.card.metrics.get("refit") else ())
+    trained = replace(
+        trained,
+        # Those of now: the photos may have moved since these weights were kept.
+        settings=context.settings.to_dict(),
+        photos=pack(sample.digest for sample in trained_on),
+    )
+    checkpoint.save(trained, context.folder / candidate_name(_FINAL))
+    if context.settings.optimizer == SOLVER:  # others did it when they saved their state
+        clear(context.folder, but=BEST)
+        if history:
+            write_history(context.folder, history)
+    promote_candidate(context.folder, _FINAL)
+
+
+def _validated_on(settings: TrainSettings, folders: ImageFolders) -> str:
+    if not folders.has_val_folder:
+        return f"{folders.val_share:.1%} of the photos, by their content"
+    return "val in the list" if settings.source.is_list else "the folder val/"
 
 
 def _effective(settings: TrainSettings, folders: ImageFolders) -> dict[str, Any]:
@@ -153,6 +216,16 @@ def _validation_rows(
         return is_right, row.confidence if is_right else -row.confidence
 
     return sorted(rows, key=place)
+
+
+def _label_issue_rows(
+    folders: ImageFolders, label_issues: Sequence[LabelIssue]
+) -> list[tuple[PhotoResult, float]]:
+    """Training photos, each with the probability that its label is wrong."""
+    return [
+        (_row(folders, folders.train[photo], predicted, confidence), label_error)
+        for photo, predicted, confidence, label_error in label_issues
+    ]
 
 
 def _row(folders: ImageFolders, sample: Sample, answer: int, confidence: float) -> PhotoResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
@@ -10,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from edgetl.data.image_folder import ImageFolders
 from edgetl.errors import CheckpointError, DataError, TrainingError
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.system.shell import shell_word
-from edgetl.system.stop_signal import StopSignal
 from edgetl.training.config.earlier_run import EarlierRun
 from edgetl.training.config.listener import Listener, RecordingListener
 from edgetl.training.config.model_trial import ModelTrial
@@ -35,8 +36,8 @@ from edgetl.training.config.run_lock import lock_run_folder
 from edgetl.training.config.settings import SOLVER, UNDECIDED, TrainSettings
 from edgetl.training.engine.blocks_plan import settings_after_head
 from edgetl.training.engine.earlier_answers import ask_earlier_run
-from edgetl.training.engine.finalize import finalize
-from edgetl.training.engine.kept_weights import KeptWeights, snapshot
+from edgetl.training.engine.finalize import finalize, finalize_head, stop_signals_announced
+from edgetl.training.engine.kept_weights import KeptWeights
 from edgetl.training.engine.loop import Loop
 from edgetl.training.engine.model_choice import choose_model
 from edgetl.training.engine.run_photos import (
@@ -56,7 +57,11 @@ from edgetl.training.engine.setup import (
 )
 from edgetl.training.engine.train_result import TrainResult
 from edgetl.training.engine.train_state import TrainState, read_state
-from edgetl.training.head.head_preparation import PreparedHead, prepare_head, starting_head
+from edgetl.training.head.head_preparation import (
+    PreparedHead,
+    prepare_head,
+    starting_head,
+)
 from edgetl.training.head.label_issues import LabelIssue
 from edgetl.training.input.photo_storage import remove_leftovers
 from edgetl.training.models import checkpoint
@@ -217,32 +222,14 @@ def _train_head(
     if fingerprint is not None:
         _require_unchanged_photos(fingerprint, prepared.folders)
     further = settings_after_head(context, prepared)
-    if further is not None:
-        context = replace(context, settings=further)
-        prepared = starting_head(context, prepared)
-        return _train_epochs(context, folders, prepared.backbone, prepared=prepared)
-    assert prepared.val_logits is not None
-    metrics = {"epoch": 0, "midway": False, "refit": context.settings.refit}
-    trained = snapshot(
-        context, prepared.folders, prepared.backbone, prepared.backbone.module, metrics
+    if further is None:
+        return finalize_head(context, prepared)
+    with_epochs = replace(context, settings=further)
+    prepared = starting_head(with_epochs, prepared)
+    keep_head = partial(finalize_head, context, prepared)
+    return _train_epochs(
+        with_epochs, folders, prepared.backbone, prepared=prepared, keep_head=keep_head
     )
-    judged = prepared.head.cross_validation
-    before = ask_earlier_run(context, prepared.folders, judged)
-    context.listener.progress("Writing the report", 0, 0)
-    with StopSignal(partial(_announce_end, context)):  # half of what is written has no use
-        return finalize(
-            context,
-            trained,
-            prepared.folders,
-            prepared.val_logits,
-            label_issues=prepared.head.label_issues,
-            cross_validation=judged,
-            before=before,
-        )
-
-
-def _announce_end(context: RunContext) -> None:
-    context.listener.stopping("Training is done, and the report nearly: the run ends in a moment.")
 
 
 def _train_epochs(
@@ -251,10 +238,12 @@ def _train_epochs(
     backbone: Backbone,
     saved: dict[str, Any] | None = None,
     prepared: PreparedHead | None = None,
+    keep_head: Callable[[nn.Module, Sequence[Mapping[str, Any]]], TrainResult] | None = None,
 ) -> TrainResult:
     """Train epoch by epoch, from the beginning or from the saved state of an interrupted run.
 
-    prepared  the head to start from, where it was fitted before
+    prepared   the head to start from, where it was fitted before
+    keep_head  ends the run where no epoch did better than that
     """
     folder, processes, listener = context.folder, context.processes, context.listener
     setup, state, label_issues = _prepare(context, folders, backbone, saved, prepared)
@@ -272,22 +261,23 @@ def _train_epochs(
     if not loop.run():
         return TrainResult(folder, False, {}, context.settings)
 
+    kept = loop.kept
     if state.best_epoch == 0:
         listener.note("No epoch did better than the head that training began with: it is kept.")
+        if keep_head is not None and kept is not None and kept.trained is not None:
+            return keep_head(kept.trained.network, state.history)
     elif state.midway:
         listener.note(
             "Kept: the mean of the weights that training began and ended with, "
             "better than any epoch's."
         )
-    kept = loop.kept
     if kept is None:  # the best weights are from before the run was resumed
         trained = checkpoint.load(folder)
         network = channels_last(trained.network, processes.device)
         kept = KeptWeights(trained, setup.validation.logits(network))
     before = ask_earlier_run(context, setup.folders) if processes.is_main else None
     result = TrainResult(folder, True, {}, context.settings)
-    listener.progress("Writing the report", 0, 0)
-    with StopSignal(partial(_announce_end, context)):
+    with stop_signals_announced(context):
         if processes.is_main:
             assert kept.trained is not None
             result = finalize(

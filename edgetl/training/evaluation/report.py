@@ -54,7 +54,7 @@ class ReportData:
     settings       name → value, as JSON values
     history        one row an epoch, name → value, such as epoch, train_loss, val_loss,
                    val_accuracy, lr; names with the same ending share a plot; () without epochs
-    cross_validation  of the heads that were tried; None if there was none
+    cross_validation  of the head, where that is the result; None if there was none
     trials         the networks that this one was chosen from; () without a budget
     label_issues   (training photo, predicted class, probability 0..1 that its label is wrong), the
                    likeliest errors first
@@ -120,6 +120,7 @@ def _render(name: str, data: ReportData) -> str:
         issues=len(data.label_issues),
         trials=data.trials,
         tradeoff=_tradeoff(data.trials),
+        cross_validated=data.cross_validation is not None,
         since=data.since,
         lost=_flipped(data, is_right=False),
         gained=_flipped(data, is_right=True),

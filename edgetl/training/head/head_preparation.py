@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from edgetl.data.image_folder import ImageFolders, Sample
-from edgetl.errors import EdgetlError
 from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.settings import SOLVER
 from edgetl.training.head.features import Features
@@ -37,15 +36,16 @@ _MAX_SOFTENING = 1000.0  # largest temperature that a head's logits are divided 
 class PreparedHead:
     """A fitted head, in its backbone.
 
-    backbone    with the chosen preprocessing, and the levels that the head sees; with ``refit``,
-                its head is one fitted once more, to the training and the validation photos
+    backbone    with the chosen preprocessing, and the levels that the head sees; holds ``final``,
+                or in a run with epochs ``head``
     folders     without the photos that can't be read
     unreadable  these photos → why
     head        its label issues are rows of ``folders.train``
     features    of the training photos, and in a run without epochs of the validation photos; None
                 in other processes than the main one
-    val_logits  float32 [N, classes] that ``head`` gives the validation photos in a run without
-                epochs, else None
+    final       the head of a run without epochs: ``head``, or with ``refit`` one fitted once more,
+                to the training and the validation photos; else None
+    val_logits  float32 [N, classes] of ``head`` for the validation photos, where ``final`` is one
     """
 
     backbone: Backbone
@@ -53,13 +53,14 @@ class PreparedHead:
     unreadable: Mapping[Path, str]
     head: Head
     features: Features | None
-    val_logits: NDArray[np.float32] | None
+    final: Head | None = None
+    val_logits: NDArray[np.float32] | None = None
 
 
 def prepare_head(context: RunContext, backbone: Backbone, folders: ImageFolders) -> PreparedHead:
     """Choose the resize, compute features, leave out unreadable photos, fit the head.
 
-    The head, or the one fitted once more, is put into the backbone, which is changed in place.
+    The head, or the final one, is put into the backbone, which is changed in place.
 
     Raises DataError for photos that must be readable; see ``ImageFolders.without``. TrainingError
     if the backbone's head is not one linear layer.
@@ -99,42 +100,36 @@ def prepare_head(context: RunContext, backbone: Backbone, folders: ImageFolders)
             f"The head also sees earlier stages of {backbone.name} ({stages}): "
             "cross-validation preferred it."
         )
-    _put_into(backbone, head)
-    val_logits = None
+    prepared = PreparedHead(backbone, readable, features.unreadable, head, features)
     if trains_head_only:
-        width = head.weight.shape[1]
+        width, final = head.weight.shape[1], head
         val_logits = head.logits(np.ascontiguousarray(features.of(readable.val)[:, :width]))
         if settings.refit:
             every = readable.train + readable.val
             labels = [sample.label for sample in every]
-            _put_into(backbone, fit(features.of(every)[:, :width], labels, recipe=head.recipe))
-    return PreparedHead(backbone, readable, features.unreadable, head, features, val_logits)
+            final = fit(features.of(every)[:, :width], labels, recipe=head.recipe)
+        prepared = replace(prepared, final=final, val_logits=val_logits)
+    put_into(backbone, prepared.final or head)
+    return prepared
 
 
 def prepare_shared_head(
     context: RunContext, backbone: Backbone, folders: ImageFolders
 ) -> PreparedHead:
     """``prepare_head`` in the main process, its result in all. Every process must call it."""
-    prepared: PreparedHead | None = None
-    shared: Any = None
-    failure: EdgetlError | None = None
-    if context.processes.is_main:
-        try:
-            prepared = starting_head(context, prepare_head(context, backbone, folders))
-        except EdgetlError as error:
-            failure = error
-        else:
-            chosen = prepared.backbone
-            shared = chosen.spec, chosen.levels, prepared.head, dict(prepared.unreadable)
-    shared, failure = context.processes.all_gather((shared, failure))[0]
-    if failure is not None:  # in every process, or the others would wait for the main one
-        raise failure
-    if prepared is not None:
-        return prepared
-    spec, levels, head, unreadable = shared
+    own: list[PreparedHead] = []  # of the main process
+
+    def prepare() -> tuple[Any, ...]:
+        own.append(starting_head(context, prepare_head(context, backbone, folders)))
+        chosen, head = own[0].backbone, own[0].head
+        return chosen.spec, chosen.levels, head, dict(own[0].unreadable)
+
+    spec, levels, head, unreadable = context.processes.from_main(prepare)
+    if own:
+        return own[0]
     backbone = replace(with_levels(backbone, levels), spec=spec)
-    _put_into(backbone, head)
-    return PreparedHead(backbone, folders.without(unreadable), unreadable, head, None, None)
+    put_into(backbone, head)
+    return PreparedHead(backbone, folders.without(unreadable), unreadable, head, None)
 
 
 def starting_head(context: RunContext, prepared: PreparedHead) -> PreparedHead:
@@ -148,7 +143,7 @@ def starting_head(context: RunContext, prepared: PreparedHead) -> PreparedHead:
     if smoothing:
         weights = class_weights(context.settings, folders)
         head = _soften(head, prepared.features, folders.train, weights, smoothing)
-    _put_into(prepared.backbone, head)
+    put_into(prepared.backbone, head)
     return replace(prepared, head=head)
 
 
@@ -173,7 +168,8 @@ def _soften(
 
 
 @torch.no_grad()
-def _put_into(backbone: Backbone, head: Head) -> None:
+def put_into(backbone: Backbone, head: Head) -> None:
+    """Copy ``head`` into the head of ``backbone``, which is one linear layer."""
     layer: Any = backbone.module.get_submodule(backbone.head)
     layer.weight.copy_(torch.from_numpy(head.weight))
     layer.bias.copy_(torch.from_numpy(head.bias))

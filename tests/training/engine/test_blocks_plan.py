@@ -8,10 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from helpers.training_runs import Notebook, context_of
 from safetensors.torch import save_file
 
 from edgetl.training.config.recipes import resolve
+from edgetl.training.config.run_folder import HISTORY, LAST, is_resumable
 from edgetl.training.engine import blocks_plan
 from edgetl.training.engine.blocks_plan import (
     BlocksPlan,
@@ -21,6 +23,8 @@ from edgetl.training.engine.blocks_plan import (
     settings_after_head,
 )
 from edgetl.training.engine.run import train
+from edgetl.training.evaluation.validation import Scores
+from edgetl.training.models import checkpoint
 from edgetl.training.models.backbones import build
 
 TIMES = BlockTimes(forward=(0.004,) * 6 + (0.001,) * 12, training=3.0)
@@ -118,16 +122,45 @@ def test_a_time_limit_is_spent_on_the_last_blocks(two_parts, tmp_path, monkeypat
     assert settings is None and "--max-time" in note
 
 
-def test_a_run_goes_on_from_its_head(two_parts, tmp_path, monkeypatch, weights):
-    monkeypatch.setattr(blocks_plan, "_GOOD", 2.0)  # no head is
+@pytest.fixture
+def short(monkeypatch):
+    """No head is good enough, and two epochs are the most."""
+    monkeypatch.setattr(blocks_plan, "_GOOD", 2.0)
     monkeypatch.setattr(blocks_plan, "_FEWEST_EPOCHS", 1)
     monkeypatch.setattr(blocks_plan, "_MOST_EPOCHS", 2)
+
+
+def test_a_run_goes_on_from_its_head(two_parts, tmp_path, monkeypatch, weights, short):
+    # Of weights that are as good, the last ones.
+    monkeypatch.setattr(Scores, "better_than", lambda self, other: True)
     notebook = Notebook()
     settings = resolve(two_parts, given(weights, max_time=50), cuda=False)
     result = train(settings, tmp_path / "run", listener=notebook)
     assert result.finished and result.settings.strategy == "last-blocks"
     assert [row["epoch"] for row in notebook.rows] == [0, 1, 2]
-    assert result.metrics["accuracy"] >= notebook.rows[0]["val_accuracy"]
+    assert "refit" not in result.metrics
+
+
+def test_a_head_that_no_epoch_improves_is_the_one_of_a_run_without_epochs(
+    two_parts, tmp_path, monkeypatch, weights, short
+):
+    monkeypatch.setattr(Scores, "better_than", lambda self, other: other is None)
+    settings = resolve(two_parts, given(weights, max_time=50), cuda=False)
+    tried = train(settings, tmp_path / "tried", listener=(notebook := Notebook()))
+    assert [row["epoch"] for row in notebook.rows] == [0, 1, 2]
+    assert any("No epoch did better" in note for note in notebook.notes)
+    plain = train(resolve(two_parts, given(weights), cuda=False), tmp_path / "plain")
+    assert tried.finished and tried.settings == settings
+    assert tried.metrics == plain.metrics and tried.metrics["refit"]
+    first, second = (checkpoint.load(result.folder) for result in (tried, plain))
+    assert first.photos == second.photos
+    for one, other in zip(
+        first.network.state_dict().values(), second.network.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, other)
+    # Nothing is left to resume, and the curves stay.
+    assert not is_resumable(tried.folder) and not (tried.folder / LAST).exists()
+    assert len((tried.folder / HISTORY).read_text().splitlines()) == 4
 
 
 def test_a_run_ends_with_a_head_that_is_good(two_parts, tmp_path, weights):

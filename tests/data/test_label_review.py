@@ -279,7 +279,8 @@ def test_a_log_of_other_photos_moves_nothing(data: Path) -> None:
     log = data.parent / "review.jsonl"
     file = write_list(data)
     before = contents(data.parent)
-    for to in ("../empty.txt", str(empty), "../notes.txt", str(notes), "train/clay/1.jpg", "\0", ""):
+    outside = "../empty.txt", str(empty), "../notes.txt", str(notes)
+    for to in (*outside, "train/clay/1.jpg", "\0", ""):
         log.write_text(json.dumps(decision(to=to)) + "\n")
         for source in (data, file):
             with review(source) as found, pytest.raises(DataError, match="nothing to undo"):

@@ -94,7 +94,7 @@ class LabelReview:
     @property
     def corrected(self) -> Path | None:
         """The data with the corrected labels, a folder or a list; None if none was corrected."""
-        moves = [found for found in self._log.standing.values() if found.action == MOVE]
+        moves = [found for found in self._standing.values() if found.action == MOVE]
         if not moves:
             return None
         return Path(moves[-1].to) if self._source.is_list else self._source.path
@@ -124,7 +124,7 @@ class LabelReview:
         Returns the index of its photo; None if that is not among ``items``. Raises DataError if
         there is no decision, or it can't be taken back.
         """
-        standing = self._log.standing
+        standing = self._standing
         if not standing:
             raise DataError("There is nothing to undo.")
         number, last = list(standing.items())[-1]
@@ -135,6 +135,15 @@ class LabelReview:
                 self._set(index, state=OPEN, new_label="", path=self._path(undo))
                 return index
         return None
+
+    @property
+    def _standing(self) -> dict[int, Decision]:
+        """What can be taken back, by number: the run may have had other photos before."""
+        return {
+            number: decision
+            for number, decision in self._log.standing.items()
+            if decision.action == KEEP or self._store.owns(decision)
+        }
 
     def _find(self, photos: Sequence[DoubtfulPhoto]) -> Iterator[ReviewItem]:
         """The photos that are still there, as they are now."""
@@ -188,5 +197,5 @@ def _content(path: Path) -> str | None:
     """The digest of a file, or None if it can't be read."""
     try:
         return content_digest(path)
-    except OSError:
+    except (OSError, ValueError):  # a name with a null character
         return None

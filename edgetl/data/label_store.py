@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Protocol
 
 from edgetl.data.layout import TRAIN
 from edgetl.data.photo_source import PhotoSource
 from edgetl.data.review_log import MOVE, UNDO, Decision, ReviewLog
+from edgetl.errors import DataError
 from edgetl.runtime.results.records import csv_line
 from edgetl.system.atomic_write import atomic_write
 from edgetl.system.paths import name_below
@@ -23,8 +25,11 @@ class LabelStore(Protocol):
     def has(self, file: str, label: str) -> bool:
         """Whether the photo is there and has the label."""
 
+    def owns(self, decision: Decision) -> bool:
+        """Whether a move, or its undo, is one of these photos: the log may be of others, too."""
+
     def change(self, file: str, label: str, new_label: str, digest: str) -> Decision:
-        """The decision that gives a photo a new label."""
+        """The decision that gives a photo a new label. Raises DataError if it can't have that."""
 
     def change_back(self, decision: Decision) -> Decision:
         """The decision that takes back another."""
@@ -52,11 +57,17 @@ class FolderLabels:
     def has(self, file: str, label: str) -> bool:
         return _class_part(file, label) is not None and (self._folder / file).is_file()
 
+    def owns(self, decision: Decision) -> bool:
+        ends = (decision.file, decision.label), (decision.to, decision.new_label)
+        return all(_class_part(file, label) is not None for file, label in ends)
+
     def change(self, file: str, label: str, new_label: str, digest: str) -> Decision:
         parts, at = PurePosixPath(file).parts, _class_part(file, label)
         assert at is not None
-        to = self._free("/".join((*parts[:at], new_label, *parts[at + 1 :])))
-        return Decision(MOVE, file, label, digest, new_label, to)
+        to = "/".join((*parts[:at], new_label, *parts[at + 1 :]))
+        if _class_part(to, new_label) is None:
+            raise DataError(f"{new_label!r} can't be the name of a class folder.", "Skip it.")
+        return Decision(MOVE, file, label, digest, new_label, self._free(to))
 
     def change_back(self, decision: Decision) -> Decision:
         is_there = os.path.lexists(self._folder / decision.to)
@@ -76,7 +87,7 @@ class FolderLabels:
     def recover(self) -> None:
         """A photo that was not moved stays where it is, and the decision is taken back."""
         last = self._log.decisions[-1] if self._log.decisions else None
-        if last is None or not last.to or not os.path.lexists(self._folder / last.file):
+        if last is None or not (self.owns(last) and os.path.lexists(self._folder / last.file)):
             return
         target = self._folder / last.to
         if target.is_file() and not target.stat().st_size:  # only its name was taken
@@ -102,6 +113,10 @@ class ListLabels:
 
     def has(self, file: str, label: str) -> bool:
         return self._labels.get(file) == label
+
+    def owns(self, decision: Decision) -> bool:
+        copies = re.escape(str(self._source.path.with_suffix(".reviewed"))) + r"(-\d+)?\.csv"
+        return re.fullmatch(copies, decision.to) is not None
 
     def change(self, file: str, label: str, new_label: str, digest: str) -> Decision:
         return Decision(MOVE, file, label, digest, new_label, self._copy())
@@ -141,7 +156,7 @@ class ListLabels:
 def _class_part(file: str, label: str) -> int | None:
     """The number of the part of a path that is the class folder, from 0; None if none is."""
     parts = PurePosixPath(file).parts
-    if ".." in parts:
+    if ".." in parts or "\0" in file or PurePath(label).name != label:
         return None
     if parts[:2] == (TRAIN, label):
         return 1

@@ -14,6 +14,7 @@ from edgetl.errors import DataError
 from edgetl.system.file_lock import try_lock
 
 MOVE, KEEP, UNDO = "move", "keep", "undo"
+_BEGIN = b'{"action": "'  # of every line
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,10 @@ class ReviewLog:
     """
 
     def __init__(self, path: Path) -> None:
-        """Read the log, or begin one; a line that was only partly written is removed.
+        """Read the log, or begin one; a last line that was only partly written is removed.
 
         Raises DataError if another process has it open, if it can't be written, or holds other
-        lines than these.
+        lines than these; nothing is changed then.
         """
         self.path = path
         try:
@@ -117,15 +118,31 @@ class ReviewLog:
             )
         self._file.seek(0)
         content = self._file.read()
-        *lines, unfinished = content.split(b"\n")
-        decisions = []
-        for number, line in enumerate(lines, 1):
+        *lines, last = content.split(b"\n")
+        decisions = [self._decision(number, line) for number, line in enumerate(lines, 1)]
+        if last:
             try:
-                decisions.append(Decision(**json.loads(line)))
-            except (ValueError, TypeError) as error:
-                raise DataError(
-                    f"{self.path}, line {number}: not a decision of a review.",
-                    "Move the file away to begin another log.",
-                ) from error
-        self._file.truncate(len(content) - len(unfinished))
+                decisions.append(self._decision(len(lines) + 1, last))
+                self._file.write(b"\n")  # which an editor has left out
+            except DataError as error:
+                begins_like_one = last.startswith(_BEGIN) or _BEGIN.startswith(last)
+                if not (begins_like_one and isinstance(error.__cause__, json.JSONDecodeError)):
+                    raise
+                self._file.truncate(len(content) - len(last))
         return decisions
+
+    def _decision(self, number: int, line: bytes) -> Decision:
+        """The decision in a line. Raises DataError."""
+        try:
+            found = Decision(**json.loads(line))
+            texts = {**asdict(found), "undoes": ""}.values()
+            if not all(isinstance(text, str) for text in texts):
+                raise ValueError
+            if found.action not in (MOVE, KEEP, UNDO) or not isinstance(found.undoes, int | None):
+                raise ValueError
+        except (ValueError, TypeError, RecursionError) as error:
+            raise DataError(
+                f"{self.path}, line {number}: not a decision of a review.",
+                "Move the file away to begin another log.",
+            ) from error
+        return found

@@ -132,6 +132,8 @@ def test_what_is_no_finished_run_on_photos_that_are_there_is_a_clear_error(
     refused(tmp_path / "nowhere", "holds no finished run", "edgetl train")
     (run / "doubtful.csv").write_text(HEADER + "cat/1.png,cat\n")
     refused(run, "doubtful.csv can't be read", "Train again")
+    (run / "doubtful.csv").write_text(HEADER + "cat/1.png,cat,dog,0.9,nan\n")
+    refused(run, "doubtful.csv can't be read", "label_error is nan")
     (tmp_path / "data").rename(tmp_path / "elsewhere")
     refused(run, "no longer at", "Put them back")
     write_run(run, None)

@@ -264,3 +264,68 @@ def test_a_list_is_corrected_in_a_copy_beside_it(data: Path) -> None:
         assert states(found) == [MOVED, OPEN]
         found.move(1, "brick")
     assert rows(data.parent / "photos.reviewed-2.reviewed.csv")[5][1] == "brick"
+
+
+def decision(**changes: object) -> dict[str, object]:
+    values = {"action": "move", "file": "train/ash/1.jpg", "label": "ash", "digest": "0"}
+    return values | {"new_label": "brick", "to": "train/brick/9.jpg"} | changes
+
+
+def test_a_log_of_other_photos_moves_nothing(data: Path) -> None:
+    """The run may have been trained on a list before, or its log be of someone else's making."""
+    empty, notes = data.parent / "empty.txt", data.parent / "notes.txt"
+    empty.touch()
+    notes.write_text("mine")
+    log = data.parent / "review.jsonl"
+    file = write_list(data)
+    before = contents(data.parent)
+    outside = "../empty.txt", str(empty), "../notes.txt", str(notes)
+    for to in (*outside, "train/clay/1.jpg", "\0", ""):
+        log.write_text(json.dumps(decision(to=to)) + "\n")
+        for source in (data, file):
+            with review(source) as found, pytest.raises(DataError, match="nothing to undo"):
+                found.undo()
+        log.unlink()
+        assert contents(data.parent) == before
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "null",
+        "[" * 100_000,
+        json.dumps(decision(to=5)),
+        json.dumps(decision(undoes=[])),
+        json.dumps(decision(action="delete")),
+        json.dumps(decision(file=None)),
+    ],
+    ids=["null", "deep", "to", "undoes", "action", "file"],
+)
+def test_what_is_no_decision_is_refused_and_stays(data: Path, line: str) -> None:
+    log = data.parent / "review.jsonl"
+    for text in (line, line + "\n"):
+        log.write_text(text)
+        with pytest.raises(DataError, match=r"review\.jsonl, line 1"), review(data):
+            pass
+        assert log.read_text() == text
+
+
+def test_a_last_line_without_its_end_is_a_decision_where_it_is_whole(data: Path) -> None:
+    with review(data) as found:
+        found.move(0, "brick")
+    log = data.parent / "review.jsonl"
+    log.write_bytes(log.read_bytes().rstrip())  # as some editors do
+    with review(data) as found:
+        assert states(found) == [MOVED, OPEN, OPEN]
+        found.keep(1)
+    assert [line["action"] for line in logged(data)] == ["move", "keep"]
+
+
+@pytest.mark.parametrize("label", ["..", "../out", "/tmp/out", "a/b", ".", "", "nul\0"])
+def test_a_label_that_is_no_folder_name_moves_nothing(data: Path, label: str) -> None:
+    before = contents(data)
+    with ReviewLog(data.parent / "review.jsonl") as log:
+        found = LabelReview(PhotoSource.at(data), ("ash", label), PHOTOS, log)
+        with pytest.raises(DataError, match="can't be the name"):
+            found.move(0, label)
+    assert contents(data) == before and logged(data) == []

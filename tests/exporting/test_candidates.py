@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner, Result
-from helpers import tiny_bundle, tiny_candidates
+from helpers import device_profiles, tiny_bundle, tiny_candidates
 from onnx import numpy_helper
 
 from edgetl import BundleError, EdgetlError, ExportError, Predictor, TrainingError
@@ -121,13 +121,71 @@ def test_damaged_files_are_refused(file: Path, tmp_path: Path) -> None:
         read_candidates_file(copy)
 
 
-@pytest.mark.parametrize("changed", [{"dtype": "|O"}, {"size": 1 << 40}, {"size": -1}])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"dtype": "|O"},
+        *({"size": size} for size in (1 << 40, -1, 1.5, "1")),
+        *({"position": position} for position in (-1, 1 << 40, 0.5, None)),
+        {"mean": float("nan")},
+        {"std": "1"},
+        {"high": float("inf")},
+    ],
+)
 def test_weights_that_cant_be_drawn_are_refused(changed: dict, tmp_path: Path) -> None:
     first, *_ = tiny_candidates.candidates()
     first.weights[0] = first.weights[0]._replace(**changed)
     write_candidates_file(tmp_path / "bad.zip", [first])
     with pytest.raises(BundleError, match="not a file of candidates"):
         read_candidates_file(tmp_path / "bad.zip")
+
+
+@pytest.mark.parametrize("bomb", ["candidates.json", "000.onnx"])
+def test_an_archive_of_zeros_is_refused_before_it_is_read(
+    bomb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit in ("_MAX_INDEX", "_MAX_RESTS"):
+        monkeypatch.setattr(f"edgetl.runtime.bundle.candidates_file.{limit}", 100_000)
+    entry = {"file": "000.onnx", "weights": []}
+    index = json.dumps({"schema": 1, "candidates": [entry] * 2}).encode()
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("candidates.json", index + b" " * 100_000 * (bomb != "000.onnx"))
+        archive.writestr("000.onnx", bytes(60_000))  # of each model
+    with pytest.raises(BundleError, match="too large"):
+        read_candidates_file(tmp_path / "bomb.zip")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"backbone": ["a"]},
+        {"precision": None},
+        {"image_size": 224.5},
+        {"total_ms": 10**400},
+        {"model_ms": float("nan")},
+        {"memory": "1"},
+        {"bytes": -1},
+        {"class_bytes": "1"},
+        {"class_bytes": float("nan")},
+        {"unknown": 1},
+    ],
+)
+def test_a_profile_with_other_figures_is_refused(changed: dict, tmp_path: Path) -> None:
+    file = Path(device_profiles.write(tmp_path / "p.json", device_profiles.model(32, 5.0)))
+    values = json.loads(file.read_text())
+    assert read_profile(file).models[0].total_ms == 5.0
+    values["models"][0] |= changed
+    file.write_text(json.dumps(values))
+    with pytest.raises(EdgetlError, match="not the profile of a device"):
+        read_profile(file)
+
+
+@pytest.mark.parametrize("changed", [{"models": []}, {"machine": {}}, {"machine": ["processor"]}])
+def test_a_profile_needs_models_and_a_machine(changed: dict, tmp_path: Path) -> None:
+    file = Path(device_profiles.write(tmp_path / "p.json", device_profiles.model(32, 5.0)))
+    file.write_text(json.dumps(json.loads(file.read_text()) | changed))
+    with pytest.raises(EdgetlError, match="not the profile of a device"):
+        read_profile(file)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ each model.
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,9 @@ CLASSES = 10
 _INDEX = "candidates.json"
 _ITEM_BYTES = {"<f4": 4, "|i1": 1}
 _MAX_BYTES = 1 << 31  # of a model: protobuf's limit
+# What is kept in the file is small; a ZIP archive of a few kilobytes can hold gigabytes of zeros.
+_MAX_INDEX, _MAX_RESTS = 1 << 24, 1 << 29  # bytes
+_DRAWN = 1 << 20  # weights drawn at a time
 _HINT = "Write it again with `edgetl candidates`, or copy it again."
 
 
@@ -54,7 +58,11 @@ class DrawnWeights(NamedTuple):
 
     def draw(self, rng: np.random.Generator) -> bytes:
         """Other weights, as the model file holds them."""
-        values = self.mean + self.std * rng.standard_normal(self.size, np.float32)
+        starts = range(0, self.size, _DRAWN)
+        return b"".join(self._draw(rng, min(_DRAWN, self.size - start)) for start in starts)
+
+    def _draw(self, rng: np.random.Generator, size: int) -> bytes:
+        values = self.mean + self.std * rng.standard_normal(size, np.float32)
         values = values.clip(self.low, self.high)
         return (values.round() if self.dtype == "|i1" else values).astype(self.dtype).tobytes()
 
@@ -117,9 +125,14 @@ def read_candidates_file(path: Path) -> list[Candidate]:
     """The models in the file. Raises BundleError if it is not one, or is damaged."""
     try:
         with os_errors_as_bundle_error(path), zipfile.ZipFile(path) as archive:
+            if archive.getinfo(_INDEX).file_size > _MAX_INDEX:
+                raise ValueError(f"{_INDEX} is too large")
             index = json.loads(archive.read(_INDEX))
             check_schema(path, index)
-            return [_candidate(archive, entry) for entry in index["candidates"]]
+            entries = index["candidates"]
+            if sum(archive.getinfo(entry["file"]).file_size for entry in entries) > _MAX_RESTS:
+                raise ValueError("its models are too large")
+            return [_candidate(archive, entry) for entry in entries]
     except BundleError:
         raise
     except Exception as error:  # of many types: zipfile's, zlib's, and of values of other types
@@ -130,15 +143,28 @@ def read_candidates_file(path: Path) -> list[Candidate]:
 
 def _candidate(archive: zipfile.ZipFile, entry: Mapping[str, Any]) -> Candidate:
     weights = [DrawnWeights(*values) for values in entry["weights"]]
-    size = archive.getinfo(entry["file"]).file_size
-    size += sum(_ITEM_BYTES[drawn.dtype] * drawn.size for drawn in weights)
-    if size > _MAX_BYTES or any(drawn.size < 0 for drawn in weights):
-        raise ValueError(f"{entry['file']} would have {size} bytes")
+    rest = archive.read(entry["file"])
+    _check_weights(weights, len(rest))
     return Candidate(
         str(entry["backbone"]),
         int(entry["image_size"]),
         str(entry["precision"]),
         int(entry["class_bytes"]),
-        archive.read(entry["file"]),
+        rest,
         weights,
     )
+
+
+def _check_weights(weights: Sequence[DrawnWeights], rest: int) -> None:
+    """Raise an error if a model file with these, and so many other bytes, can't be made."""
+    drawn, end = 0, 0  # bytes
+    for layer in weights:
+        numbers = layer.mean, layer.std, layer.low, layer.high
+        is_whole = isinstance(layer.position, int) and isinstance(layer.size, int)
+        in_order = end <= layer.position <= drawn + rest
+        if not (is_whole and in_order and layer.size >= 0 and all(map(math.isfinite, numbers))):
+            raise ValueError(f"it has weights that can't be drawn: {layer}")
+        drawn += _ITEM_BYTES[layer.dtype] * layer.size
+        end = layer.position + _ITEM_BYTES[layer.dtype] * layer.size
+    if drawn + rest > _MAX_BYTES:
+        raise ValueError(f"a model would have {drawn + rest} bytes")

@@ -20,6 +20,7 @@ from edgetl.system.progress import Progress, no_progress, track
 from edgetl.system.temporary_folder import scratch_folder
 
 _PHOTO = (640, 480)  # width, height of the photo that is measured with where none is given
+_MOST = 1e15  # of any figure
 _HINT = "Write it again on the device: edgetl bench CANDIDATES --profile FILE"
 
 
@@ -80,7 +81,12 @@ def read_profile(path: str | Path) -> DeviceProfile:
         if values["schema"] != SCHEMA:
             raise ValueError(f"its schema is {values['schema']!r}; this edgetl reads {SCHEMA}")
         models = tuple(_measured(entry) for entry in values["models"])
-        return DeviceProfile(dict(values["machine"]), values["threads"], values["photos"], models)
+        if not models:
+            raise ValueError("it has no models")
+        machine = dict(values["machine"])
+        if "processor" not in machine:
+            raise ValueError("it names no processor")
+        return DeviceProfile(machine, values["threads"], values["photos"], models)
     except OSError as error:
         raise EdgetlError(f"{path} can't be read: {error.strerror or error}.", _HINT) from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -90,8 +96,13 @@ def read_profile(path: str | Path) -> DeviceProfile:
 
 def _measured(entry: Mapping[str, Any]) -> MeasuredModel:
     model = MeasuredModel(**entry)
-    numbers = (model.image_size, model.total_ms, model.model_ms, model.bytes)
-    if not all(0 < number < float("inf") for number in numbers):
+    if not (isinstance(model.backbone, str) and isinstance(model.precision, str)):
+        raise ValueError("a model's name is not text")
+    whole = model.image_size, model.bytes, model.class_bytes, model.memory or 0
+    if not all(isinstance(number, int) and 0 <= number < _MOST for number in whole):
+        raise ValueError(f"{model.name} has a figure that is not a whole number")
+    above_0 = model.image_size, model.bytes, model.total_ms, model.model_ms
+    if not all(0 < number < _MOST for number in above_0):
         raise ValueError(f"{model.name} has a figure that is not above 0")
     return model
 

@@ -18,6 +18,8 @@ from edgetl.system.shell import shell_word
 from edgetl.training.config.checkpoint_description import read_description
 from edgetl.training.config.run_folder import BEST, METRICS, VALIDATION_TABLE, is_resumable
 
+_DIGEST_BYTES = 32  # of SHA-256
+
 
 class EarlierAnswer(NamedTuple):
     """What a run answers for a photo that it was not fitted to.
@@ -107,6 +109,10 @@ def _read_answers(table: Path) -> dict[str, EarlierAnswer]:
     """SHA-256 → answer. Raises OSError, and others for a table that is not one of answers."""
     with table.open(encoding="utf-8", newline="") as file:
         rows: Sequence[Mapping[str, str]] = list(csv.DictReader(file))
-    return {
-        row["sha256"]: EarlierAnswer(row["answer"], float(row["confidence"]), False) for row in rows
-    }
+    answers = {}
+    for row in rows:
+        digest, confidence = row["sha256"], float(row["confidence"])
+        if len(bytes.fromhex(digest)) != _DIGEST_BYTES or not 0 <= confidence <= 1:
+            raise ValueError(f"{table} has a row that is not an answer: {row}")
+        answers[digest] = EarlierAnswer(row["answer"], confidence, False)
+    return answers

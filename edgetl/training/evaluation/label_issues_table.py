@@ -59,7 +59,7 @@ def _read_table(run: Path) -> tuple[DoubtfulPhoto, ...]:
             return ()
         with table.open(encoding="utf-8", newline="") as file:
             return tuple(
-                DoubtfulPhoto(row["file"], row["label"], row["answer"], float(row[LABEL_ERROR]))
+                DoubtfulPhoto(row["file"], row["label"], row["answer"], _share(row[LABEL_ERROR]))
                 for row in csv.DictReader(file, strict=True)
             )
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
@@ -67,3 +67,11 @@ def _read_table(run: Path) -> tuple[DoubtfulPhoto, ...]:
             f"{table} can't be read as a table of doubtful labels ({error}).",
             "Train again to have it written anew.",
         ) from error
+
+
+def _share(text: str) -> float:
+    """A number of 0..1. Raises ValueError, also for nan."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise ValueError(f"{LABEL_ERROR} is {text}")
+    return number

@@ -59,6 +59,11 @@ class ClassMoments:
         counts, sums = self.counts - other.counts, self.sums - other.sums
         return ClassMoments(counts, sums, self.squares - other.squares, self.features)
 
+    def variance(self) -> float:
+        """The mean variance of a feature within classes."""
+        of_means = (self.sums.square().sum(1) / self.counts.clamp_min(_LEAST_VARIANCE)).sum()
+        return float((self.squares.trace() - of_means) / (self.counts.sum() * self.features))
+
     def normals(self) -> ClassNormals:
         """The classes' normal distributions. The sums are not to be used any more."""
         counts = torch.where(self.counts > 0, self.counts, _UNSEEN)

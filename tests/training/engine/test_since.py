@@ -238,6 +238,15 @@ def test_a_run_that_can_not_be_compared_with_is_refused_before_training(runs, tm
     assert not out.exists()
 
 
+@pytest.mark.parametrize("row", ["no hex,0.5", "00,0.5", ",0.5", "D,nan", "D,2", "D,", "D"])
+def test_damaged_answers_of_an_earlier_run_are_refused_before_training(runs, tmp_path, row):
+    damaged = shutil.copytree(runs / "old", tmp_path / "damaged")
+    text = f"sha256,confidence,answer\n{row.replace('D', 'ab' * 32)},ash\n"
+    (damaged / "validation.csv").write_text(text)
+    with pytest.raises(CheckpointError, match="does not say which photos"):
+        read_earlier_run(damaged, tmp_path)
+
+
 def test_an_earlier_run_that_can_not_be_read_any_more_costs_the_comparison_only(runs, tmp_path):
     old = shutil.copytree(runs / "old", tmp_path / "old")
     earlier, notebook = read_earlier_run(old, tmp_path), Notebook()

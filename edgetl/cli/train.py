@@ -119,7 +119,7 @@ def _click_option(name: str, option: Option, kind: type, default: Any) -> click.
     "--since",
     type=SomePath(),
     metavar="RUN",
-    help="Also show what changed since an earlier run: accuracy, flipped answers, classes.",
+    help="Also show what changed since this run.",
 )
 @click.option(
     "--find-lr",
@@ -132,7 +132,7 @@ def _click_option(name: str, option: Option, kind: type, default: Any) -> click.
     is_eager=True,
     expose_value=False,
     callback=_show_every_option,
-    help="Show every option: recipe, augmentation, precision, caches and more.",
+    help="Show every option.",
 )
 def command(
     data: Path | None,
@@ -143,14 +143,13 @@ def command(
     find_lr: bool,
     **options: Any,
 ) -> None:
-    """Train a classifier on DATA, and write the best weights, metrics and a report to a run folder.
+    """Train a classifier on DATA, and write its weights and a report to a folder.
 
     DATA holds train/CLASS/ and val/CLASS/ with photos, or just CLASS/ folders, which are then
     split; or it is a .csv, .tsv, .jsonl or .parquet file with columns path, label and, if it says
-    what to validate on, split. On a GPU the whole network is trained, on a CPU its head, and within
-    --max-time its last blocks, where the head is not good enough. An interrupted run with epochs
-    continues with --resume as if it had never stopped; one without starts again with the same
-    command, from cached features. Under torchrun all processes train together.
+    what to validate on, split. On a GPU the whole network is trained, on a CPU its head, and with
+    --max-time its last blocks, if the head is not good enough. --resume continues an interrupted
+    run with epochs; one without is quickly done again by the same command.
 
     \b
     Example:

@@ -66,7 +66,7 @@ class TrainSettings:
     strategy: str = _option(
         "auto",
         "Model",
-        "What is trained: the head, last blocks or all; auto: full on a GPU, else see --max-time.",
+        "What is trained; auto: full on a GPU, else see --max-time.",
         ("auto", "features", "last-blocks", "full"),
         common=True,
     )
@@ -82,19 +82,16 @@ class TrainSettings:
         "",
         "Model",
         "Choose the model that takes at most this time for a photo, such as 15ms.",
-        common=True,
     )
     max_size: str = _option(
         "",
         "Model",
         "Choose the model whose file is at most this large, such as 5MB.",
-        common=True,
     )
     profile: str = _option(
         "",
         "Model",
         "Figures of the device, by edgetl bench --profile; without them, this machine is measured.",
-        common=True,
     )
     candidates: str = _option(
         "",
@@ -134,7 +131,7 @@ class TrainSettings:
     epochs: int = _option(
         12,
         "Recipe",
-        "How often each photo is seen; unused by solver.",
+        "How often each photo is seen.",
         low=1,
         needs=_LOOP,
         common=True,
@@ -233,7 +230,7 @@ class TrainSettings:
     max_time: float = _option(
         0.0,
         "Recipe",
-        "Minutes for the run; with auto on a CPU, last blocks are trained in them; 0: no limit.",
+        "Minutes for the run, on a CPU for last blocks, too; 0: no limit.",
         low=0,
         needs=_LOOP,
         common=True,

@@ -252,6 +252,8 @@ def _head_curves(data: ReportData) -> list[tuple[str, Any]]:
             "shrinkage of the covariance",
         ),
     ):
+        if not scores:  # no discriminant was tried
+            continue
         drawing = plots.line_plot(
             f"head{len(curves)}",
             {"loss": ([score.parameter for score in scores], [score.loss for score in scores])},

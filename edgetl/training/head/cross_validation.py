@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 from torch import Tensor
 
-from edgetl.training.head.discriminant import ClassMoments
+from edgetl.training.head.discriminant import LEAST_VARIANCE, ClassMoments
 from edgetl.training.head.folds import Folds, deal_folds
 from edgetl.training.head.label_issues import LabelIssue, find_label_issues
 from edgetl.training.head.logistic_regression import LogisticRegression
@@ -35,6 +35,7 @@ SHRINKAGES = (0.9, 0.8, 0.6, 0.3, 0.1, 0.03, 0.01, 0.003)
 _PATIENCE = 2  # values in a row without a better loss, after which weaker ones are not tried
 _STEPS = 12  # of L-BFGS, from the solution for the last C: more did not change the choice
 _TEMPERATURES = (1e-2, 1e4)  # a discriminant of few photos is surer than it should be
+_LEAST_SPREAD = 0.5  # variance within classes without a fold, as a share of that of all photos
 _FEWEST_COMPARED = 20  # photos, below which the standard error of their mean loss means nothing
 
 
@@ -126,18 +127,23 @@ def cross_validate(
     trials = _Trials(problem.subset(torch.from_numpy(folds.rows)), folds, cancelled)
     logistic = trials.best(trials.logistic_regressions())
     discriminant = logistic and trials.best(trials.discriminants())
-    if not (logistic and discriminant):
+    if logistic is None or cancelled.is_set():
         return None
-    (first, logistic_scores), (second, shrinkage_scores) = logistic, discriminant
-    both = trials.judge(0.0, (first.solution + second.solution) / 2)
-    chosen = min((both, first, second), key=lambda trial: trial.score.loss)
-    factor = 1 / (2 * both.score.temperature) if chosen is both else 1.0
-    recipe = HeadRecipe(
-        first.score.parameter,
-        0.0 if chosen is second else factor / first.score.temperature,
-        second.score.parameter,
-        0.0 if chosen is first else factor / second.score.temperature,
-    )
+    first, logistic_scores = logistic
+    chosen = first
+    recipe = HeadRecipe(first.score.parameter, 1 / first.score.temperature)
+    shrinkage_scores: tuple[CVScore, ...] = ()
+    if discriminant:
+        second, shrinkage_scores = discriminant
+        both = trials.judge(0.0, (first.solution + second.solution) / 2)
+        chosen = min((both, first, second), key=lambda trial: trial.score.loss)
+        factor = 1 / (2 * both.score.temperature) if chosen is both else 1.0
+        recipe = HeadRecipe(
+            first.score.parameter,
+            0.0 if chosen is second else factor / first.score.temperature,
+            second.score.parameter,
+            0.0 if chosen is first else factor / second.score.temperature,
+        )
     logits, photos = chosen.logits, folds.rows[folds.judged]
     others = np.setdiff1d(np.flatnonzero(np.isin(labels, labels[photos])), folds.rows)
     if len(others):  # photos that no fold was fitted to
@@ -220,12 +226,19 @@ class _Trials:
             yield C, solution
 
     def discriminants(self) -> Iterator[tuple[float, Tensor]]:
-        """(shrinkage, solution) for one shrinkage after the other."""
+        """(shrinkage, solution) for one shrinkage after the other.
+
+        None where the photos of a class hardly differ, in all or without a fold: such as two of
+        each class, of which one is held out. The temperature would then suit no other photos.
+        """
         parts = [
             ClassMoments.measure(self._problem.subset((self._held_out == fold).nonzero()[:, 0]))
             for fold in range(self._folds.count)
         ]
         everything = reduce(add, parts)
+        least = max(everything.variance() * _LEAST_SPREAD, LEAST_VARIANCE)
+        if any((everything - part).variance() <= least for part in parts):
+            return
         normals = []
         while parts:  # one is freed as one is made: they are large
             normals.append((everything - parts.pop(0)).normals())

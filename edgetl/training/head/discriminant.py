@@ -15,8 +15,9 @@ from torch.nn.functional import one_hot
 
 from edgetl.training.head.logistic_regression import LogisticRegression
 
+LEAST_VARIANCE = 1e-6
+"""Of a scaled feature within classes, whose mean variance in all is 1."""
 _CHUNK = 2048  # photos converted to double precision at a time
-_LEAST_VARIANCE = 1e-6  # of a scaled feature within classes, whose mean variance in all is 1
 _UNSEEN = 0.5  # photos that a class without any counts as, so that its probability is not 0
 
 
@@ -61,8 +62,9 @@ class ClassMoments:
 
     def variance(self) -> float:
         """The mean variance of a feature within classes."""
-        of_means = (self.sums.square().sum(1) / self.counts.clamp_min(_LEAST_VARIANCE)).sum()
-        return float((self.squares.trace() - of_means) / (self.counts.sum() * self.features))
+        counts = torch.where(self.counts > 0, self.counts, _UNSEEN)
+        between = (self.sums.square().sum(1) / counts).sum()
+        return float((self.squares.trace() - between) / (self.counts.sum() * self.features))
 
     def normals(self) -> ClassNormals:
         """The classes' normal distributions. The sums are not to be used any more."""
@@ -93,7 +95,7 @@ class ClassNormals:
 
         shrinkage  above 0 and below 1, the part g of (1 - g) S + g tr(S) / features I
         """
-        variance = (self.covariance.trace() / self.features).clamp_min(_LEAST_VARIANCE)
+        variance = (self.covariance.trace() / self.features).clamp_min(LEAST_VARIANCE)
         shrunk = self.covariance.clone()
         shrunk.diagonal().add_(variance * shrinkage / (1 - shrinkage))
         solved = torch.cholesky_solve(self.means.T, torch.linalg.cholesky(shrunk))

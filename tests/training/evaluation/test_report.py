@@ -321,6 +321,10 @@ def test_the_cross_validation_of_the_head_is_two_curves(run, tmp_path, monkeypat
         points = [score.parameter for score in scores], [score.loss for score in scores]
         assert series == {"loss": points} and chosen in points[0]
         assert options["chosen"] == chosen
+    drawn.clear()
+    without = dataclasses.replace(head.cross_validation, shrinkage_scores=())
+    page_of(run, dataclasses.replace(data, cross_validation=without))
+    assert drawn.keys() == {"head0"}  # no discriminant was tried
 
 
 def test_curves_fit_their_legends_and_mark_the_kept_epoch(run, tmp_path, monkeypatch):

@@ -318,6 +318,20 @@ def test_a_handful_of_photos_is_enough(counts: list[int]) -> None:
     assert head.cross_validation is None or np.isfinite(head.cross_validation.losses).all()
 
 
+@pytest.mark.parametrize(("each", "spread"), [(2, 1.0), (20, 0.0)])
+def test_photos_that_hardly_differ_within_classes_leave_the_head_sure(
+    each: int, spread: float
+) -> None:
+    """A discriminant of one photo a class has no spread, and logits of millions."""
+    rng = np.random.default_rng(0)
+    centres, labels = 4 * rng.normal(size=(30, 64)), np.repeat(np.arange(30), each)
+    noise = rng.normal(size=(len(labels), 64))
+    head = fit_head((centres[labels] + spread * noise).astype(np.float32), labels, 30)
+    others = (centres + rng.normal(size=centres.shape)).astype(np.float32)
+    assert np.diag(softmax(head.logits(others), axis=1)).mean() > 0.9
+    assert head.recipe.discriminant == 0 and head.cross_validation.shrinkage_scores == ()
+
+
 def test_constant_and_huge_features_do_no_harm() -> None:
     values, labels = blobs([30, 30], spread=0.5)
     odd = np.concatenate(

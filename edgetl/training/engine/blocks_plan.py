@@ -138,13 +138,18 @@ def settings_after_head(context: RunContext, prepared: PreparedHead) -> TrainSet
 
 
 def _accuracy_to_improve(head: Head) -> float | None:
-    """The head's accuracy by cross-validation; None if it is good, or there were too few photos."""
+    """The head's accuracy by cross-validation; None if it is good, or there were too few photos.
+
+    Each doubtful label counts as a mistake there. It is no fault of the head, and training more
+    would not mend it.
+    """
     found = head.cross_validation
     if found is None:
         return None
     error = 1 - found.score.accuracy
     standard_error = math.sqrt(error * (1 - error) / len(found.losses))
-    return None if error - standard_error <= 1 - _GOOD else 1 - error
+    mistakes = error - len(found.label_issues) / len(found.photos)
+    return None if mistakes - standard_error <= 1 - _GOOD else 1 - error
 
 
 def _command(context: RunContext, minutes: int) -> str:
@@ -161,4 +166,6 @@ def _command(context: RunContext, minutes: int) -> str:
         words.append(flag(name, value))
         if not isinstance(value, bool):
             words += value if isinstance(value, tuple) else [value]
+    if context.since is not None:
+        words += ["--since", context.since.folder]
     return " ".join(map(shell_word, [*words, "--max-time", minutes]))

@@ -77,11 +77,19 @@ def test_blocks_are_timed_one_by_one(monkeypatch):
     assert not any(module._forward_pre_hooks for module in backbone.module.modules())
 
 
-def after_head(data, tmp_path, monkeypatch, accuracy, *, seconds=0.01, **changes):
-    """What is decided for a head of that accuracy on 400 photos, and what is said about it."""
+def after_head(data, tmp_path, monkeypatch, accuracy, *, seconds=0.01, doubtful=0, **changes):
+    """What is decided for a head of that accuracy on 400 photos, and what is said about it.
+
+    doubtful  how many of its mistakes are doubtful labels
+    """
     notebook = Notebook()
     settings = resolve(data, given("auto", **changes), cuda=False)
-    found = SimpleNamespace(score=SimpleNamespace(accuracy=accuracy), losses=[0.0] * 400)
+    found = SimpleNamespace(
+        score=SimpleNamespace(accuracy=accuracy),
+        losses=[0.0] * 400,
+        photos=[0] * 400,
+        label_issues=[None] * doubtful,
+    )
     prepared = SimpleNamespace(
         backbone=None,
         head=SimpleNamespace(cross_validation=found if accuracy else None),
@@ -99,6 +107,12 @@ def test_a_good_head_is_left_alone(two_parts, tmp_path, monkeypatch):
         assert settings is None and notes == []
     settings, (note,) = after_head(two_parts, tmp_path, monkeypatch, 0.99, max_time=5)
     assert settings is None and "needs no more" in note
+
+
+def test_doubtful_labels_are_no_reason_to_train_more(two_parts, tmp_path, monkeypatch):
+    for doubtful, notes in ((0, 1), (8, 1), (28, 0)):  # of 32 mistakes on 400 photos
+        found = after_head(two_parts, tmp_path, monkeypatch, 0.92, doubtful=doubtful)
+        assert len(found[1]) == notes
 
 
 def test_the_command_that_may_do_better_is_named(two_parts, tmp_path, monkeypatch):

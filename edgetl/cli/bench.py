@@ -16,6 +16,7 @@ from edgetl.cli.printable import json_text, printable
 from edgetl.cli.process import require_stdout
 from edgetl.cli.progress_bar import show_progress
 from edgetl.system.atomic_write import write_report_file
+from edgetl.system.shell import shell_word
 
 if TYPE_CHECKING:
     from edgetl.runtime.inference.benchmark import BenchmarkResult
@@ -79,6 +80,9 @@ def command(
             write_report_file(profile, measured.to_json())
         text = measured.to_json() if as_json else "\n".join(_profile_lines(measured))
         click.echo(text.rstrip())
+        if profile is not None and not as_json:
+            words = f"edgetl train DATA --budget 15ms --profile {shell_word(profile)} -o RUN"
+            click.echo(f"Next, where it is trained, with a time of yours: {words}")
         return
     if profile is not None:
         raise click.UsageError(f"--profile is for a file of edgetl candidates; {model} is none.")

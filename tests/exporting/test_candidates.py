@@ -84,10 +84,11 @@ def test_bench_measures_each_and_writes_the_profile(file: Path, tmp_path: Path) 
     done = run("bench", file, "--profile", profile, "--runs", 2, "--threads", 1)
     assert done.exit_code == 0, done.output
     assert "tiny@8 fp32" in done.stdout and "tiny@16 fp32" in done.stdout
+    assert f"--profile {profile}" in done.stdout
     found = read_profile(profile)
     assert [model.name for model in found.models] == ["tiny@8 fp32", "tiny@16 fp32"]
     for model, candidate in zip(found.models, read_candidates_file(file), strict=True):
-        assert 0 < model.model_ms < model.total_ms
+        assert model.model_ms > 0 and model.total_ms > 0
         assert model.bytes == len(candidate.model())
         assert model.memory and 10e6 < model.memory < 1e9
     assert found.machine["provider"] == "CPUExecutionProvider"

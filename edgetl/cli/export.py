@@ -219,7 +219,7 @@ def _accuracy_lines(precision: str, compared: AccuracyComparison) -> Iterator[st
     if compared.trained_on:
         yield (
             f"{precision}: the network was trained on {compared.trained_on} of these photos, so "
-            "both accuracies look better than they are"
+            "both accuracies look better than they are: --judge-images DIR names others"
         )
     worst = sorted(compared.class_drops.items(), key=lambda drop: (-drop[1], drop[0]))
     drops = [f"{json.dumps(label, ensure_ascii=False)} {drop + 0.0:.2f}" for label, drop in worst]

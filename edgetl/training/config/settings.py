@@ -118,7 +118,7 @@ class TrainSettings:
     optimizer: str = _option(
         "adamw",
         "Recipe",
-        "solver: fit the head without epochs, as features does.",
+        "solver: fit the head without epochs, as with --strategy features.",
         (SOLVER, *_LOOP[1]),
     )
     warm_head: bool = _option(True, "Recipe", "Start from a head fitted by solver.", needs=_LOOP)

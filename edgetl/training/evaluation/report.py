@@ -254,12 +254,13 @@ def _head_curves(data: ReportData) -> list[tuple[str, Any]]:
     ):
         if not scores:  # no discriminant was tried
             continue
+        tried = [score.parameter for score in scores]
         drawing = plots.line_plot(
             f"head{len(curves)}",
-            {"loss": ([score.parameter for score in scores], [score.loss for score in scores])},
+            {"loss": (tried, [score.loss for score in scores])},
             x=x,
             y="cross-validated log loss",
-            log_x=True,
+            log_x=max(tried) > 100 * min(tried),  # on fewer decades, there may be no power of ten
             marker="o",
             chosen=chosen,
         )

@@ -130,6 +130,7 @@ def test_damaged_files_are_refused(file: Path, tmp_path: Path) -> None:
         *({"position": position} for position in (-1, 1 << 40, 0.5, None)),
         {"mean": float("nan")},
         {"std": "1"},
+        {"std": 1e300},
         {"high": float("inf")},
     ],
 )

@@ -12,7 +12,6 @@ each model.
 from __future__ import annotations
 
 import json
-import math
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -35,6 +34,7 @@ _MAX_BYTES = 1 << 31  # of a model: protobuf's limit
 # What is kept in the file is small; a ZIP archive of a few kilobytes can hold gigabytes of zeros.
 _MAX_INDEX, _MAX_RESTS = 1 << 24, 1 << 29  # bytes
 _DRAWN = 1 << 20  # weights drawn at a time
+_LARGEST = 1e30  # weight: more would overflow
 _HINT = "Write it again with `edgetl candidates`, or copy it again."
 
 
@@ -161,8 +161,9 @@ def _check_weights(weights: Sequence[DrawnWeights], rest: int) -> None:
     for layer in weights:
         numbers = layer.mean, layer.std, layer.low, layer.high
         is_whole = isinstance(layer.position, int) and isinstance(layer.size, int)
+        small = all(abs(number) < _LARGEST for number in numbers)
         in_order = end <= layer.position <= drawn + rest
-        if not (is_whole and in_order and layer.size >= 0 and all(map(math.isfinite, numbers))):
+        if not (is_whole and in_order and layer.size >= 0 and small):
             raise ValueError(f"it has weights that can't be drawn: {layer}")
         drawn += _ITEM_BYTES[layer.dtype] * layer.size
         end = layer.position + _ITEM_BYTES[layer.dtype] * layer.size

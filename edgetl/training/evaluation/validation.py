@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from scipy.special import log_softmax
 from torch import Tensor, nn
 
 from edgetl.data.image_folder import Sample, find_unreadable
+from edgetl.errors import TrainingError
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.system.progress import Progress, ProgressCounter, no_progress
 from edgetl.training.head.temperature import fit_temperature
@@ -142,7 +144,9 @@ class Validation:
         From then on ``logits`` only runs the rest, and gives the same bits. In one process only.
         """
         nbytes = split.width * np.float32().nbytes
-        room = allocate((len(self._mine), nbytes), "auto", folder)
+        room = None
+        with suppress(TrainingError):  # of a disk that has filled up meanwhile
+            room = allocate((len(self._mine), nbytes), "auto", folder)
         if room is None:
             return
         kept = room.view(np.float32)

@@ -16,10 +16,13 @@ from helpers.training_runs import (
     weights_of,
 )
 
+from edgetl.errors import TrainingError
 from edgetl.training.engine import frozen_part
 from edgetl.training.engine.frozen_part import with_activations
 from edgetl.training.engine.run import resume, train
 from edgetl.training.engine.run_photos import find_photos
+from edgetl.training.evaluation import validation
+from edgetl.training.evaluation.validation import Validation
 from edgetl.training.input import activations
 from edgetl.training.input.augment import BatchAugmentation
 
@@ -68,3 +71,19 @@ def test_without_room_the_whole_network_is_run(two_parts, tmp_path, monkeypatch,
         context, find_photos(context.settings, Notebook()), backbone, "it", None
     )
     assert found == ("it", None)
+
+
+def test_a_disk_that_fills_up_costs_only_the_activations(two_parts, tmp_path, monkeypatch):
+    def full(*_):
+        raise TrainingError("There is no room.")
+
+    keep = Validation.keep_activations
+
+    def filled(*given):
+        monkeypatch.setattr(validation, "allocate", full)
+        keep(*given)
+
+    monkeypatch.setattr(Validation, "keep_activations", filled)
+    settings = small(two_parts, **BLOCKS, epochs=1)
+    assert train(settings, tmp_path / "run").finished
+    assert validation.allocate is full

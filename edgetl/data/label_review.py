@@ -19,7 +19,9 @@ from edgetl.data.review_log import KEEP, MOVE, UNDO, Decision, ReviewLog
 from edgetl.errors import DataError
 from edgetl.system.paths import name_below
 
-OPEN, KEPT, MOVED = "open", "kept", "moved"
+OPEN = "open"
+KEPT = "kept"
+MOVED = "moved"
 
 
 @dataclass(frozen=True)

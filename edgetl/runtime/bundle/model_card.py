@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from edgetl.errors import EdgetlError, SpecError
+from edgetl.runtime.bundle.promises import Promises
+from edgetl.runtime.bundle.unknown_limits import UnknownLimits
 from edgetl.runtime.images.spec import PreprocessSpec
 
 
@@ -26,6 +28,8 @@ class ModelCard:
     data         what it was trained on: "fingerprint" (sha256 of the names and contents of all
                  photos), numbers of photos
     versions     packages that it was trained with, name → version
+    unknown      from which ``ood_score`` on a photo counts as unknown; None: the graph has no score
+    promises     what was measured on photos that fitted nothing; None: nothing was
     """
 
     labels: tuple[str, ...]
@@ -35,10 +39,13 @@ class ModelCard:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    unknown: UnknownLimits | None = None
+    promises: Promises | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values; ``from_dict`` reads it back to an equal card."""
-        return {**asdict(self), "labels": list(self.labels), "spec": self.spec.to_dict()}
+        """As JSON values, without what is None; ``from_dict`` reads it back to an equal card."""
+        values = {**asdict(self), "labels": list(self.labels), "spec": self.spec.to_dict()}
+        return {name: value for name, value in values.items() if value is not None}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelCard:
@@ -56,6 +63,8 @@ class ModelCard:
                 metrics=dict(values["metrics"]),
                 data=dict(values["data"]),
                 versions=dict(values["versions"]),
+                unknown=UnknownLimits.from_dict(values["unknown"]) if "unknown" in values else None,
+                promises=Promises.from_dict(values["promises"]) if "promises" in values else None,
             )
         except SpecError:
             raise

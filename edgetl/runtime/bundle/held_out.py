@@ -1,0 +1,52 @@
+"""What a model answers for photos that it was not fitted to: what its limits are measured on."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgetl.errors import EdgetlError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Answers for M photos that are like the training photos, in no order.
+
+    labels     int32 [M], the true classes
+    logits     float32 [M, classes], of heads fitted without the photo; probabilities are
+               softmax(logits / temperature of the model card)
+    embedding  float16 [M, dimensions], the graph's output of that name; no rows if it has none
+    ood_score  float32 [M], likewise; no rows if it has none
+    """
+
+    labels: NDArray[np.int32]
+    logits: NDArray[np.float32]
+    embedding: NDArray[np.float16]
+    ood_score: NDArray[np.float32]
+
+    def to_bytes(self) -> bytes:
+        """As an npz file; the same values give the same bytes."""
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            for entry in fields(self):
+                content = io.BytesIO()
+                np.save(content, getattr(self, entry.name))
+                archive.writestr(zipfile.ZipInfo(f"{entry.name}.npy"), content.getvalue())
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> HeldOut:
+        """Read what ``to_bytes`` wrote. Raises EdgetlError if it is anything else."""
+        try:
+            with np.load(io.BytesIO(content)) as archive:
+                arrays = {entry.name: archive[entry.name] for entry in fields(cls)}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise EdgetlError(f"The held-out answers can't be read: {error}.") from error
+        return cls(**arrays)

@@ -22,8 +22,9 @@ class HeldOut:
     labels     int32 [M], the true classes
     logits     float32 [M, classes], of heads fitted without the photo; probabilities are
                softmax(logits / temperature of the model card)
-    embedding  float16 [M, dimensions], the graph's output of that name; no rows if it has none
-    ood_score  float32 [M], likewise; no rows if it has none
+    embedding  float16 [M, dimensions], the graph's output of that name, by its own projection, so
+               that it can be compared with that of other photos; no rows if it has none
+    ood_score  float32 [M], of detectors fitted without the photo; no rows if the graph has none
     """
 
     labels: NDArray[np.int32]

@@ -22,12 +22,17 @@ from torch import nn
 
 from edgetl.errors import ExportError
 from edgetl.exporting.export_result import AccuracyComparison, ExportResult, Verification
-from edgetl.exporting.formats.deployed_classifier import DeployedClassifier
+from edgetl.exporting.formats.deployed_classifier import deployed
 from edgetl.exporting.formats.onnx_model import assemble, opset_of
 from edgetl.exporting.formats.onnx_network import export_network
 from edgetl.exporting.formats.torch_program import branch_free_classifier, build_program
 from edgetl.exporting.formats.torchscript import build_torchscript
-from edgetl.exporting.golden_photos import golden_file, photo_references, synthetic_references
+from edgetl.exporting.golden_photos import (
+    answer_entry,
+    golden_file,
+    photo_references,
+    synthetic_references,
+)
 from edgetl.exporting.precision.quantize import MIN_OPSET as INT8_MIN_OPSET
 from edgetl.exporting.precision.reduced_precision import (
     PrecisionSettings,
@@ -36,6 +41,7 @@ from edgetl.exporting.precision.reduced_precision import (
 )
 from edgetl.exporting.verification import (
     MAX_PROBABILITY_DIFFERENCE,
+    ExportedModel,
     open_onnx,
     open_program,
     open_torchscript,
@@ -45,20 +51,23 @@ from edgetl.runtime.bundle.bundle_folder import (
     DEFAULT_FORMATS,
     DEFAULT_PRECISION,
     FORMATS,
+    HELD_OUT,
     MANIFEST,
     ONNX_FILES,
-    SCHEMA,
     TRAINING_PHOTOS,
     manifest_bytes,
+    schema_entries,
 )
 from edgetl.runtime.bundle.embedded_checksum import embed_checksum
+from edgetl.runtime.bundle.held_out import HeldOut
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.system.atomic_folder import replace_folder, require_writable
 from edgetl.system.environment import package_versions
 from edgetl.system.paths import real_path
 from edgetl.system.progress import Progress, no_progress
+from edgetl.training.models.ood_detector import OODDetector
 
-TORCHSCRIPT_FILE, PROGRAM_FILE = "model.ts.pt", "model.pt2"
+TORCHSCRIPT_FILE, PROGRAM_FILE, HELD_OUT_FILE = "model.ts.pt", "model.pt2", "held_out.npz"
 
 
 def export_bundle(
@@ -74,6 +83,8 @@ def export_bundle(
     training_photos: str = "",
     precisions: Sequence[str] = (DEFAULT_PRECISION,),
     precision_settings: PrecisionSettings | None = None,
+    detector: OODDetector | None = None,
+    held_out: HeldOut | None = None,
     progress: Progress = no_progress,
 ) -> ExportResult:
     """Write a bundle to ``destination``, replacing an earlier one.
@@ -90,6 +101,9 @@ def export_bundle(
     precisions          of the ONNX models, out of ONNX_FILES; any but fp32 needs
                         ``precision_settings``
     precision_settings  photos and limits for reduced precisions
+    detector            for the score of photos unlike the training photos; ``network`` then also
+                        gives ``features`` float32 [N, features], and the card has a threshold
+    held_out            answers to include
 
     Raises ValueError for an unknown format or precision; ExportError if a golden photo can't be
     read, if a format can't be written or its answers are not the network's, if a reduced precision
@@ -102,7 +116,9 @@ def export_bundle(
     refuse_other_folders(destination)
     require_writable(destination)
     origin = _checkpoint_entry(checkpoint, checkpoint_sha256, destination)
-    contents = _BundleContents(network, card, golden, progress)
+    contents = _BundleContents(network, card, detector, golden, progress)
+    if held_out is not None:
+        contents.add_held_out(held_out)
     if "onnx" in formats:
         contents.add_onnx(opset, precisions, precision_settings)
     if "torchscript" in formats:
@@ -110,7 +126,7 @@ def export_bundle(
     if "pt2" in formats:
         contents.add_program()
     manifest = {
-        "schema": SCHEMA,
+        **schema_entries(detector is not None),
         "name": real_path(destination).name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "card": card.to_dict(),
@@ -152,11 +168,17 @@ class _BundleContents:
     """
 
     def __init__(
-        self, network: nn.Module, card: ModelCard, golden: Sequence[Path], progress: Progress
+        self,
+        network: nn.Module,
+        card: ModelCard,
+        detector: OODDetector | None,
+        golden: Sequence[Path],
+        progress: Progress,
     ) -> None:
-        self._network, self._card, self._progress = network, card, progress
+        self._network, self._card, self._detector = network, card, detector
+        self._progress = progress
         progress("Running the trained network", 0, 0)
-        classifier = DeployedClassifier(network, card)
+        classifier = deployed(network, card, detector)
         self._photos = photo_references(classifier, golden)
         self._references = [*self._photos, *synthetic_references(classifier)]
         files = [golden_file(*pair) for pair in zip(golden, self._photos, strict=True)]
@@ -193,23 +215,29 @@ class _BundleContents:
                 )
                 max_difference = math.inf  # its accuracy is the criterion
             self._progress(f"Verifying {precision} ONNX", 0, 0)
-            model = assemble(converted, self._card)
+            model = assemble(converted, self._card, self._detector)
             run_model = open_onnx(model)
-            self.verification[precision] = verify(
-                f"{precision} ONNX", run_model, self._references, max_difference
+            self.verification[precision] = self._verify(
+                f"{precision} ONNX", run_model, max_difference
             )
             if precision != DEFAULT_PRECISION:
                 # The device's self-test compares a reduced model with its own answers, since they
                 # are not the network's.
                 for entry, photo in zip(self.manifest["golden"], self._photos, strict=True):
-                    _, logits, probabilities = run_model(photo.pixels[None])
-                    entry.setdefault("own_answers", {})[precision] = {
-                        "logits": logits[0].astype(float).tolist(),
-                        "probabilities": probabilities[0].astype(float).tolist(),
-                    }
+                    outputs = run_model(photo.pixels[None])
+                    entry.setdefault("own_answers", {})[precision] = answer_entry(
+                        {name: rows[0] for name, rows in outputs.items()}
+                    )
             self.manifest["models"][precision] = ONNX_FILES[precision]
             self.manifest["opset"][precision] = opset_of(model)
             self.files[ONNX_FILES[precision]] = embed_checksum(model.SerializeToString())
+
+    def _verify(
+        self, name: str, model: ExportedModel, max_difference: float = MAX_PROBABILITY_DIFFERENCE
+    ) -> Verification:
+        limits = self._card.unknown
+        sensitivity = 0.0 if limits is None else limits.sensitivity
+        return verify(name, model, self._references, max_difference, sensitivity)
 
     def _reduce(
         self, precision: str, network: onnx.ModelProto, settings: PrecisionSettings | None
@@ -227,23 +255,24 @@ class _BundleContents:
     def add_torchscript(self) -> None:
         """The TorchScript file."""
         self._progress("Writing and verifying TorchScript", 0, 0)
-        content = build_torchscript(self._network, self._card)
-        self.verification["torchscript"] = verify(
-            "TorchScript", open_torchscript(content), self._references
-        )
+        content = build_torchscript(self._network, self._card, self._detector)
+        self.verification["torchscript"] = self._verify("TorchScript", open_torchscript(content))
         self.manifest["torchscript"] = TORCHSCRIPT_FILE
         self.files[TORCHSCRIPT_FILE] = content
 
     def add_program(self) -> None:
         """The torch.export program."""
         self._progress("Writing and verifying the torch.export program", 0, 0)
-        classifier = branch_free_classifier(self._network, self._card)
+        classifier = branch_free_classifier(self._network, self._card, self._detector)
         content = build_program(classifier)
-        self.verification["pt2"] = verify(
-            "torch.export", open_program(content, classifier), self._references
-        )
+        self.verification["pt2"] = self._verify("torch.export", open_program(content, classifier))
         self.manifest["pt2"] = PROGRAM_FILE
         self.files[PROGRAM_FILE] = content
+
+    def add_held_out(self, held_out: HeldOut) -> None:
+        """The answers for held-out photos."""
+        self.manifest[HELD_OUT] = HELD_OUT_FILE
+        self.files[HELD_OUT_FILE] = held_out.to_bytes()
 
 
 def refuse_other_folders(destination: Path) -> None:

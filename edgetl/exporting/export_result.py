@@ -17,11 +17,14 @@ class Verification:
 
     photos         number of pictures compared
     probabilities  0..1
+    embedding, ood_score  None where the model has no score
     """
 
     photos: int
     logits: float
     probabilities: float
+    embedding: float | None = None
+    ood_score: float | None = None
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,8 @@ def export(
     judge_images: str | os.PathLike[str] | None = None,
     max_accuracy_drop: float = DEFAULT_MAX_DROP,
     digests: bool = True,
+    keep_known: float | None = None,
+    unknown: bool = True,
     columns: str | Mapping[str, str] | None = None,
     root: str | os.PathLike[str] | None = None,
     progress: Progress | bool | None = None,
@@ -98,6 +100,10 @@ def export(
     max_accuracy_drop  percentage points of validation accuracy that a reduced precision may lose
     digests            list short digests of the training photos, by which ``evaluate`` recognises
                        photos that were trained on
+    keep_known         share of photos like the training photos that are not to count as unknown,
+                       above 0, below 1; None: 0.95
+    unknown            let the model tell photos unlike the training photos, and include answers for
+                       held-out photos
     columns, root      of these lists: their columns, such as ``{"path": "file"}``, where they have
                        other names, and the folder that their paths are relative to
     progress           called with the step, how much of it is done, and of how much; True shows a
@@ -111,7 +117,7 @@ def export(
     """
     formats = (format,) if isinstance(format, str) else tuple(format)
     precisions = (precision,) if isinstance(precision, str) else tuple(precision)
-    _check_arguments(golden, formats, precisions, calibration, max_accuracy_drop)
+    _check_arguments(golden, formats, precisions, calibration, max_accuracy_drop, keep_known)
     require_current_folder(ExportError)
     own = _own_photos(
         (None if isinstance(golden, int) else golden, calibration_images, judge_images),
@@ -121,6 +127,7 @@ def export(
     progress = progress_callback(progress)
     progress("Loading PyTorch", 0, 0)
     from edgetl.exporting.bundle_writer import export_bundle
+    from edgetl.exporting.deployment import DEFAULT_KEEP_KNOWN, deployment_of, deployment_warnings
     from edgetl.training.models import checkpoint
     from edgetl.training.torch_env.torch_flags import one_thread
 
@@ -129,6 +136,10 @@ def export(
     trained = checkpoint.load(run)
     is_trained_here = "imported" not in trained.settings
     warnings = [*_run_warnings(run, trained.card)] if is_trained_here else []
+    deployment = deployment_of(
+        trained, keep_known=keep_known or DEFAULT_KEEP_KNOWN, unknown=unknown
+    )
+    warnings += deployment_warnings(deployment, run, asked=keep_known is not None)
     if photos := trained.settings.get("data") or trained.settings.get("images"):
         refuse_photos_folder(out, photos)
 
@@ -141,8 +152,8 @@ def export(
     try:
         with one_thread(parameters < SMALL_NETWORK):
             result = export_bundle(
-                trained.network,
-                trained.card,
+                deployment.network,
+                deployment.card,
                 out,
                 golden=golden_files,
                 opset=opset,
@@ -152,6 +163,8 @@ def export(
                 training_photos=trained.photos if digests else "",
                 precisions=precisions,
                 precision_settings=precision_settings,
+                detector=deployment.detector,
+                held_out=deployment.held_out,
                 progress=progress,
             )
     except ExportError as error:
@@ -221,6 +234,7 @@ def _check_arguments(
     precisions: Sequence[str],
     calibration: int,
     max_accuracy_drop: float,
+    keep_known: float | None,
 ) -> None:
     if unknown := sorted({*formats} - {*FORMATS} | {*precisions} - {*ONNX_FILES}):
         raise ValueError(f"{unknown[0]!r} is none of {', '.join((*FORMATS, *ONNX_FILES))}")
@@ -230,6 +244,8 @@ def _check_arguments(
         raise ValueError(f"calibration is {calibration}; it must be at least 1")
     if not max_accuracy_drop <= 100:  # or NaN
         raise ValueError(f"max_accuracy_drop is {max_accuracy_drop}; it must be at most 100")
+    if keep_known is not None and not 0 < keep_known < 1:
+        raise ValueError(f"keep_known is {keep_known}; it must be above 0 and below 1")
 
 
 def _own_photos(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgetl.errors import ExportError, ImageError
-from edgetl.exporting.formats.deployed_classifier import DeployedClassifier
+from edgetl.exporting.formats.deployed_classifier import STAGES, DeployedClassifier
 from edgetl.exporting.photo_selection import OTHER_GOLDEN
 from edgetl.runtime.bundle.bundle_folder import pixels_sha256
+from edgetl.runtime.bundle.tensor_names import (
+    EMBEDDING,
+    LOGITS,
+    NORMALIZED,
+    OOD_SCORE,
+    PROBABILITIES,
+)
 from edgetl.runtime.images.decode import read_image
 from edgetl.runtime.images.heif import is_heif
 
+_EMBEDDING_DIGITS = 6
 SYNTHETIC_SIZES = ((48, 64), (131, 70), (1, 9))  # height, width in pixels: wide, tall, tiny
 
 
@@ -31,6 +39,7 @@ class GoldenReference:
     pixels         uint8 [H, W, 3]
     resized        uint8 [h, w, 3]
     logits, probabilities  float32 [classes]
+    ood_score, embedding   float32 [] and [dimensions]; None where the model has no score
     """
 
     source: str
@@ -38,6 +47,8 @@ class GoldenReference:
     resized: NDArray[np.uint8]
     logits: NDArray[np.float32]
     probabilities: NDArray[np.float32]
+    ood_score: NDArray[np.float32] | None = None
+    embedding: NDArray[np.float32] | None = None
 
     def manifest_entry(self, file: str) -> dict[str, Any]:
         """The manifest's entry for this photo, which is ``file`` in the bundle."""
@@ -46,9 +57,19 @@ class GoldenReference:
             "source": self.source,
             "decoded_sha256": pixels_sha256(self.pixels),
             "resized_sha256": pixels_sha256(self.resized),
-            "logits": self.logits.astype(float).tolist(),
-            "probabilities": self.probabilities.astype(float).tolist(),
+            **answer_entry(vars(self)),
         }
+
+
+def answer_entry(values: Mapping[str, NDArray[Any] | None]) -> dict[str, Any]:
+    """The manifest's values of one photo's outputs, of those that the model has."""
+    entry = {}
+    for name in (LOGITS, PROBABILITIES, OOD_SCORE, EMBEDDING):
+        if (value := values.get(name)) is not None:
+            entry[name] = value.astype(float).tolist()
+    if EMBEDDING in entry:  # a hundredth of what may differ, and half of the file's size
+        entry[EMBEDDING] = [round(value, _EMBEDDING_DIGITS) for value in entry[EMBEDDING]]
+    return entry
 
 
 def photo_references(
@@ -95,12 +116,13 @@ def _reference(
     classifier: DeployedClassifier, source: str, pixels: NDArray[np.uint8]
 ) -> GoldenReference:
     with torch.inference_mode():
-        resized, _, logits, probabilities = classifier.stages(torch.from_numpy(pixels.copy())[None])
-    if not torch.isfinite(logits).all():
+        images = torch.from_numpy(pixels.copy())[None]
+        stages = classifier.stages(images)  # with a score, there are two more
+    values = {name: rows[0].numpy() for name, rows in zip(STAGES, stages, strict=False)}
+    if not all(np.isfinite(value).all() for value in values.values()):
         raise ExportError(
             f"The trained network's answer for {source} is not finite.",
             "Train again with a lower learning rate.",
         )
-    return GoldenReference(
-        source, pixels, resized[0].numpy(), logits[0].numpy(), probabilities[0].numpy()
-    )
+    del values[NORMALIZED]
+    return GoldenReference(source, pixels, **values)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,19 +14,31 @@ from numpy.typing import NDArray
 
 from edgetl.errors import ExportError
 from edgetl.exporting.export_result import Verification
-from edgetl.exporting.formats.deployed_classifier import DeployedClassifier
+from edgetl.exporting.formats.deployed_classifier import OUTPUTS, STAGES, DeployedClassifier
 from edgetl.exporting.golden_photos import GoldenReference
 from edgetl.onnx_graph.graph_editing import with_outputs
 from edgetl.onnx_graph.tracing import quiet
-from edgetl.runtime.bundle.probability_tolerances import PROBABILITY_TOLERANCES
-from edgetl.runtime.bundle.tensor_names import IMAGES, LOGITS, PROBABILITIES, RESIZED
+from edgetl.runtime.bundle.probability_tolerances import (
+    PROBABILITY_TOLERANCES,
+    activation_limit,
+    score_limit,
+)
+from edgetl.runtime.bundle.tensor_names import (
+    EMBEDDING,
+    IMAGES,
+    LOGITS,
+    OOD_SCORE,
+    PROBABILITIES,
+    RESIZED,
+)
 from edgetl.runtime.inference.session import open_session
 
 # Sums in another order differ by 1e-7 to 1e-5, as measured.
 MAX_PROBABILITY_DIFFERENCE = PROBABILITY_TOLERANCES["fp32"]
 
-# resized uint8 [N, h, w, 3], logits and probabilities float32 [N, classes]
-Outputs = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+# By name: resized uint8 [N, h, w, 3], and the model's own outputs.
+Outputs = Mapping[str, NDArray[Any]]
+_SUBJECTS = {PROBABILITIES: "a probability", EMBEDDING: "its embedding", OOD_SCORE: "its ood_score"}
 ExportedModel = Callable[[NDArray[np.uint8]], Outputs]  # takes uint8 [N, H, W, 3]
 
 
@@ -33,8 +46,8 @@ def open_onnx(model: onnx.ModelProto) -> ExportedModel:
     """``model`` in onnxruntime on the CPU."""
     content = with_outputs(model, [RESIZED]).SerializeToString()
     session = open_session(content, providers="cpu", name="the exported ONNX model")
-    names = [RESIZED, LOGITS, PROBABILITIES]
-    return lambda images: tuple(session.run(names, {IMAGES: images}))
+    names = [value.name for value in session.get_outputs()]
+    return lambda images: dict(zip(names, session.run(names, {IMAGES: images}), strict=True))
 
 
 def open_torchscript(content: bytes) -> ExportedModel:
@@ -44,8 +57,8 @@ def open_torchscript(content: bytes) -> ExportedModel:
 
     def run(images: NDArray[np.uint8]) -> Outputs:
         with torch.inference_mode():
-            resized, _, logits, probabilities = module.stages(torch.from_numpy(images))
-        return resized.numpy(), logits.numpy(), probabilities.numpy()
+            stages = module.stages(torch.from_numpy(images))
+        return {name: rows.numpy() for name, rows in zip(STAGES, stages, strict=False)}
 
     return run
 
@@ -60,9 +73,9 @@ def open_program(content: bytes, classifier: DeployedClassifier) -> ExportedMode
     def run(images: NDArray[np.uint8]) -> Outputs:
         tensor = torch.from_numpy(images)
         with torch.inference_mode():
-            logits, probabilities = module(tensor)
-            resized = classifier.preprocess.resize(tensor)
-        return resized.numpy(), logits.numpy(), probabilities.numpy()
+            outputs = dict(zip(OUTPUTS, module(tensor), strict=False))
+            outputs[RESIZED] = classifier.preprocess.resize(tensor)
+        return {name: rows.numpy() for name, rows in outputs.items()}
 
     return run
 
@@ -72,27 +85,38 @@ def verify(
     model: ExportedModel,
     references: Sequence[GoldenReference],
     max_difference: float = MAX_PROBABILITY_DIFFERENCE,
+    sensitivity: float = 0.0,
 ) -> Verification:
     """Compare ``model`` with the references, each photo alone and in a batch with its negative.
 
     The batch shows whether outputs depend on batch composition. Raises ExportError naming the photo
-    and the stage if a resized pixel differs, or a probability by more than ``max_difference``.
+    and the stage if a resized pixel differs, a probability by more than ``max_difference``, or an
+    embedding or a score of this ``sensitivity`` by more than that allows.
     """
-    largest_logits, largest_probabilities = 0.0, 0.0
+    limits = {
+        LOGITS: math.inf,
+        PROBABILITIES: max_difference,
+        EMBEDDING: activation_limit(max_difference),
+        OOD_SCORE: score_limit(max_difference, sensitivity),
+    }
+    largest = {
+        stage: 0.0 for stage in limits if references and vars(references[0])[stage] is not None
+    }
     for reference in references:
         alone = np.array(reference.pixels)[None]  # a copy: torch warns of read-only arrays
         for images in (alone, np.concatenate([alone, ~alone])):
-            resized, logits, probabilities = (rows[0] for rows in model(images))
-            if not np.array_equal(resized, reference.resized):
+            outputs = {stage: rows[0] for stage, rows in model(images).items()}
+            if not np.array_equal(outputs[RESIZED], reference.resized):
                 raise _mismatch(name, reference, "resized pixels differ")
-            if not np.isfinite(logits).all():
-                raise _mismatch(name, reference, "an answer is not finite")
-            difference = _max_difference(probabilities, reference.probabilities)
-            if not difference <= max_difference:  # NaN fails
-                raise _mismatch(name, reference, f"a probability differs by {difference:.2g}")
-            largest_probabilities = max(largest_probabilities, difference)
-            largest_logits = max(largest_logits, _max_difference(logits, reference.logits))
-    return Verification(len(references), largest_logits, largest_probabilities)
+            for stage in largest:
+                if not np.isfinite(outputs[stage]).all():
+                    raise _mismatch(name, reference, "an answer is not finite")
+                difference = _max_difference(outputs[stage], vars(reference)[stage])
+                if not difference <= limits[stage]:
+                    what = f"{_SUBJECTS[stage]} differs by {difference:.2g}"
+                    raise _mismatch(name, reference, what)
+                largest[stage] = max(largest[stage], difference)
+    return Verification(len(references), **largest)
 
 
 def _max_difference(values: NDArray[Any], expected: NDArray[Any]) -> float:

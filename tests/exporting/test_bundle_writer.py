@@ -14,14 +14,24 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from helpers.tiny_network import tiny_card, tiny_network
+from helpers.tiny_network import (
+    scored_card,
+    tapped_network,
+    tiny_card,
+    tiny_detector,
+    tiny_network,
+)
 from torch import nn
 
 from edgetl import Predictor
 from edgetl.errors import BundleError, ExportError
 from edgetl.exporting import bundle_writer
 from edgetl.exporting.bundle_writer import export_bundle
-from edgetl.exporting.formats.deployed_classifier import DeployedClassifier
+from edgetl.exporting.formats.deployed_classifier import (
+    STAGES,
+    DeployedClassifier,
+    ScoredClassifier,
+)
 from edgetl.exporting.verification import ExportedModel, Outputs, verify
 from edgetl.runtime.bundle.bundle_folder import Bundle
 from edgetl.runtime.bundle.model_card import ModelCard
@@ -147,7 +157,7 @@ def test_a_folder_that_is_not_a_bundle_is_left_unchanged(
 def test_a_place_that_can_not_be_written_is_found_before_the_work(
     tmp_path: Path, photo_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgetl.exporting.bundle_writer.DeployedClassifier", None)
+    monkeypatch.setattr("edgetl.exporting.bundle_writer.deployed", None)
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="can't be written: Not a directory"):
         export_bundle(
@@ -220,7 +230,7 @@ def test_a_file_that_was_put_there_during_the_export_is_not_lost(
 ) -> None:
     build = bundle_writer.build_torchscript
 
-    def slow_build(network: nn.Module, card: ModelCard) -> bytes:
+    def slow_build(network: nn.Module, card: ModelCard, _: object) -> bytes:
         (tmp_path / "b").mkdir()
         (tmp_path / "b" / "mine.txt").write_text("mine")
         return build(network, card)
@@ -252,29 +262,36 @@ def test_a_full_folder_for_temporary_files_is_named(
 
 
 @pytest.mark.parametrize("photos", [1, 2])
-@pytest.mark.parametrize("stage", ["resized", "probabilities", "nan"])
+@pytest.mark.parametrize("stage", ["resized", "probabilities", "nan", "ood_score", "embedding"])
 def test_verification_names_the_stage_and_the_photo(stage: str, photos: int) -> None:
     """Also if the model is wrong only for one photo alone, or only for a batch."""
-    classifier = DeployedClassifier(tiny_network(), tiny_card())
+    classifier = ScoredClassifier(tapped_network(), scored_card(), tiny_detector())
     references = bundle_writer.synthetic_references(classifier)
 
     def broken(images: np.ndarray) -> Outputs:
         with torch.inference_mode():
-            resized, _, logits, probabilities = (
-                v.numpy() for v in classifier.stages(torch.from_numpy(images))
-            )
+            stages = zip(STAGES, classifier.stages(torch.from_numpy(images)), strict=True)
+        outputs = {name: rows.numpy() for name, rows in stages}
         if len(images) != photos:
             pass
         elif stage == "resized":
-            resized[0, 0, 0, 0] ^= 1
+            outputs["resized"][0, 0, 0, 0] ^= 1
         else:
-            probabilities[0, 0] += np.nan if stage == "nan" else 2e-4
-        return resized, logits, probabilities
+            outputs["probabilities" if stage == "nan" else stage][0] += (
+                np.nan if stage == "nan" else 2e-2
+            )
+        return outputs
 
     model: ExportedModel = broken
-    expected = "resized pixels differ" if stage == "resized" else "a probability differs"
+    expected = {
+        "resized": "resized pixels differ",
+        "nan": "an answer is not finite",
+        "ood_score": "its ood_score differs",
+        "embedding": "its embedding differs",
+        "probabilities": "a probability differs",
+    }[stage]
     with pytest.raises(ExportError, match=f"{expected}.* on noise 48×64"):
-        verify("broken", model, references)
+        verify("broken", model, references, sensitivity=tiny_detector().sensitivity)
 
 
 def test_verification_detects_outputs_that_depend_on_batch_composition() -> None:
@@ -282,13 +299,11 @@ def test_verification_detects_outputs_that_depend_on_batch_composition() -> None
 
     def mixed(images: np.ndarray) -> Outputs:
         with torch.inference_mode():
-            resized, _, logits, probabilities = (
-                v.numpy() for v in classifier.stages(torch.from_numpy(images))
-            )
-        means = (
-            np.broadcast_to(values.mean(0), values.shape) for values in (logits, probabilities)
-        )
-        return resized, *means
+            stages = zip(STAGES, classifier.stages(torch.from_numpy(images)), strict=False)
+        outputs = {name: rows.numpy() for name, rows in stages}
+        for name in ("logits", "probabilities"):
+            outputs[name] = np.broadcast_to(outputs[name].mean(0), outputs[name].shape)
+        return outputs
 
     with pytest.raises(ExportError, match="a probability differs"):
         verify("mixed", mixed, bundle_writer.synthetic_references(classifier))

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgetl.exporting.formats.tapped_network import Tap, TappedNetwork
 from edgetl.runtime.bundle.model_card import ModelCard
+from edgetl.runtime.bundle.unknown_limits import UnknownLimits
 from edgetl.runtime.images.spec import PreprocessSpec
+from edgetl.training.models.ood_detector import OODDetector
 
 CROPPED = PreprocessSpec("shorter_side", 36, "bicubic", (31, 32), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 FREE = PreprocessSpec("shorter_side", 24, "bilinear", None, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -48,3 +54,29 @@ def tiny_card(spec: PreprocessSpec = CROPPED, temperature: float = 1.7) -> Model
         {"fingerprint": "f" * 64},
         {"torch": "2"},
     )
+
+
+def tapped_network(seed: int = 0) -> TappedNetwork:
+    """The same network, which also gives its features."""
+    return TappedNetwork(tiny_network(seed), {"features": Tap("head")})
+
+
+def tiny_detector(features: int = 8, dimensions: int = 4, centres: int = 6) -> OODDetector:
+    """A detector with random values."""
+    rng = np.random.default_rng(1)
+    basis = np.linalg.qr(rng.normal(size=(features, dimensions)))[0].astype(np.float32)
+    return OODDetector(
+        mean=rng.normal(0.1, 0.1, features).astype(np.float32),
+        projection=basis,
+        centres=rng.normal(0, 0.3, (centres, dimensions)).astype(np.float32),
+        distance_mean=0.5,
+        distance_std=0.1,
+        entropy_mean=0.6,
+        entropy_std=0.2,
+    )
+
+
+def scored_card(spec: PreprocessSpec = CROPPED, threshold: float = 2.5) -> ModelCard:
+    """A card with a threshold for the scores of ``tiny_detector``."""
+    limits = UnknownLimits(threshold, 0.95, tiny_detector().sensitivity, {"photos": 100})
+    return replace(tiny_card(spec), unknown=limits)

@@ -10,22 +10,37 @@ from onnx import helper
 
 from edgetl._version import __version__
 from edgetl.errors import ExportError, first_line
+from edgetl.exporting.formats.onnx_ood_score import write_ood_score
 from edgetl.exporting.formats.onnx_preprocess import MIN_OPSET, write_preprocessing, write_resize
 from edgetl.onnx_graph.graph_writer import GraphWriter
-from edgetl.runtime.bundle.bundle_folder import METADATA_KEY, card_metadata
+from edgetl.runtime.bundle.bundle_folder import METADATA_KEY, card_metadata, schema_entries
 from edgetl.runtime.bundle.model_card import ModelCard
-from edgetl.runtime.bundle.tensor_names import IMAGES, LOGITS, NORMALIZED, PROBABILITIES, RESIZED
+from edgetl.runtime.bundle.tensor_names import (
+    EMBEDDING,
+    FEATURES,
+    IMAGES,
+    LOGITS,
+    NORMALIZED,
+    OOD_SCORE,
+    PROBABILITIES,
+    RESIZED,
+)
 from edgetl.runtime.images.spec import PreprocessSpec
+from edgetl.training.models.ood_detector import OODDetector
 
 PREFIX = "edgetl"  # of all names that are not the network's
 
 
-def assemble(network: onnx.ModelProto, card: ModelCard) -> onnx.ModelProto:
+def assemble(
+    network: onnx.ModelProto, card: ModelCard, detector: OODDetector | None = None
+) -> onnx.ModelProto:
     """Put the preprocessing before an exported network and the probabilities after it.
 
     ``images`` uint8 [N, H, W, 3] → ``logits`` and ``probabilities`` float32 [N, classes];
     ``resized`` (uint8 [N, h, w, 3]) and ``normalized`` (float32 [N, 3, h, w]) are values of the
-    main graph. Raises ExportError if the result is not valid ONNX.
+    main graph. With ``detector``, ``network`` also gives ``features``, and the model ``ood_score``
+    float32 [N] and ``embedding`` float32 [N, dimensions].
+    Raises ExportError if the result is not valid ONNX.
     """
     graph = GraphWriter(PREFIX)
     write_preprocessing(graph, card.spec, IMAGES)
@@ -34,15 +49,24 @@ def assemble(network: onnx.ModelProto, card: ModelCard) -> onnx.ModelProto:
     graph.op("Softmax", scaled, output=PROBABILITIES, axis=1)
     height, width = card.spec.fixed_size or ("h", "w")
     classes = len(card.labels)
+    outputs = [_value(name, np.float32, ["N", classes]) for name in (LOGITS, PROBABILITIES)]
+    inner = []
+    if detector is not None:
+        write_ood_score(graph, detector, opset_of(network))
+        features, dimensions = detector.projection.shape
+        outputs.append(_value(OOD_SCORE, np.float32, ["N"]))
+        outputs.append(_value(EMBEDDING, np.float32, ["N", dimensions]))
+        inner.append(_value(FEATURES, np.float32, ["N", features]))
     whole = helper.make_graph(
         graph.nodes,
         PREFIX,
         [_value(IMAGES, np.uint8, ["N", "H", "W", 3])],
-        [_value(name, np.float32, ["N", classes]) for name in (LOGITS, PROBABILITIES)],
+        outputs,
         [*network.graph.initializer, *graph.initializers.values()],
         value_info=[
             _value(RESIZED, np.uint8, ["N", height, width, 3]),
             _value(NORMALIZED, np.float32, ["N", 3, height, width]),
+            *inner,
             *network.graph.value_info,
         ],
     )
@@ -56,7 +80,9 @@ def assemble(network: onnx.ModelProto, card: ModelCard) -> onnx.ModelProto:
         producer_name="edgetl",
         producer_version=__version__,
     )
-    helper.set_model_props(model, {METADATA_KEY: card_metadata(card)})
+    helper.set_model_props(
+        model, {METADATA_KEY: card_metadata(card, schema_entries(detector is not None))}
+    )
     _check(model)
     return model
 

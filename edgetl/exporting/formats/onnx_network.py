@@ -12,6 +12,7 @@ from torch import nn
 
 from edgetl.errors import ExportError, first_line
 from edgetl.exporting.formats.onnx_preprocess import MIN_OPSET
+from edgetl.exporting.formats.tapped_network import TappedNetwork, outputs_of
 from edgetl.onnx_graph.constant_folding import fold_shape_constants
 from edgetl.onnx_graph.log_softmax import merge_log_softmax
 from edgetl.onnx_graph.tracing import plain_attention, quiet
@@ -35,6 +36,8 @@ def export_network(
     network: nn.Module, spec: PreprocessSpec, opset: int | None = None
 ) -> onnx.ModelProto:
     """``network`` (in eval mode) as a model from ``normalized`` to ``logits``, weights inside.
+
+    A TappedNetwork's other outputs are the model's, too, under their names.
 
     opset  exactly this one; None: the lowest from 12 on that works
 
@@ -105,7 +108,8 @@ def _export(
     hint: str | None = None,
 ) -> onnx.ModelProto:
     """Raises ExportError with ``hint`` if ``exporter`` fails, OSError if it can't write."""
-    if not isinstance(network, torch.jit.ScriptModule):  # a program is converted, not called
+    # A program is converted, not called.
+    if not isinstance(network, (torch.jit.ScriptModule, TappedNetwork)):
         # eval() on the wrapper, too: the exporter puts all parts into the mode of the whole.
         network = _OneInput(network).eval()
     try:
@@ -124,6 +128,7 @@ def _export(
 
 def trace_network(network: nn.Module, spec: PreprocessSpec, opset: int) -> onnx.ModelProto:
     """By torch's exporter that is based on TorchScript's trace."""
+    outputs = [LOGITS, *outputs_of(network)]
     sides = {} if spec.fixed_size else {2: "h", 3: "w"}
     with scratch_folder("edgetl-export") as folder:
         file = folder / "network.onnx"
@@ -134,8 +139,8 @@ def trace_network(network: nn.Module, spec: PreprocessSpec, opset: int) -> onnx.
             dynamo=False,
             opset_version=opset,
             input_names=[NORMALIZED],
-            output_names=[LOGITS],
-            dynamic_axes={NORMALIZED: {0: "N", **sides}, LOGITS: {0: "N"}},
+            output_names=outputs,
+            dynamic_axes={NORMALIZED: {0: "N", **sides}, **{name: {0: "N"} for name in outputs}},
         )
         return onnx.load_model(file)
 
@@ -153,17 +158,17 @@ def record_network(network: nn.Module, spec: PreprocessSpec, opset: int) -> onnx
         dynamo=True,
         opset_version=opset,
         input_names=[NORMALIZED],
-        output_names=[LOGITS],
+        output_names=[LOGITS, *outputs_of(network)],
         dynamic_shapes=(dynamic,),
         verbose=False,
     )
     assert program is not None  # it is only where a file is named
     model = program.model_proto
-    batch, answers = (
-        values[0].type.tensor_type.shape.dim[0]
-        for values in (model.graph.input, model.graph.output)
+    batch, *answers = (
+        value.type.tensor_type.shape.dim[0].dim_param
+        for value in (model.graph.input[0], *model.graph.output)
     )
-    if not batch.dim_param or answers.dim_param != batch.dim_param:
+    if not batch or set(answers) != {batch}:
         raise ValueError("the number of its answers is not the number of photos")
     _remove_source_locations(model.graph)
     return model

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from edgetl.errors import ExportError, first_line
-from edgetl.exporting.formats.deployed_classifier import DeployedClassifier
+from edgetl.exporting.formats.deployed_classifier import DeployedClassifier, deployed
 from edgetl.exporting.formats.torch_preprocess import Preprocess
 from edgetl.onnx_graph.tracing import quiet
 from edgetl.runtime.bundle.model_card import ModelCard
+from edgetl.training.models.ood_detector import OODDetector
 
 EXAMPLE_SHAPE = (2, 50, 70, 3)  # of the photos recorded; all dimensions but the last are dynamic
 
@@ -57,7 +58,9 @@ class BranchFreePreprocess(Preprocess):
         return self.rounded(sums).reshape(count, pixels.shape[0], pixels.shape[1], 3)
 
 
-def branch_free_classifier(network: nn.Module, card: ModelCard) -> DeployedClassifier:
+def branch_free_classifier(
+    network: nn.Module, card: ModelCard, detector: OODDetector | None = None
+) -> DeployedClassifier:
     """The classifier that a program is recorded from.
 
     Raises ExportError if the preprocessing has no fixed output size, or if the network is a
@@ -74,13 +77,13 @@ def branch_free_classifier(network: nn.Module, card: ModelCard) -> DeployedClass
             "which this model's preprocessing does not give.",
             "Leave out --format pt2.",
         )
-    classifier = DeployedClassifier(network, card)
+    classifier = deployed(network, card, detector)
     classifier.preprocess = BranchFreePreprocess(card.spec)
     return classifier.eval()
 
 
 def build_program(classifier: DeployedClassifier) -> bytes:
-    """A file for ``torch.export.load``: images uint8 [N, H, W, 3] → (logits, probabilities).
+    """A file for ``torch.export.load``: images uint8 [N, H, W, 3] → what ``classifier`` returns.
 
     Raises ExportError if torch.export can't record the network.
     """

@@ -8,16 +8,19 @@ import torch
 from torch import nn
 
 from edgetl.errors import ExportError, first_line
-from edgetl.exporting.formats.deployed_classifier import DeployedClassifier
+from edgetl.exporting.formats.deployed_classifier import deployed
 from edgetl.exporting.formats.onnx_network import example_input
 from edgetl.onnx_graph.tracing import quiet
 from edgetl.runtime.bundle.model_card import ModelCard
+from edgetl.training.models.ood_detector import OODDetector
 
 BATCH, OTHER_BATCH = 2, 3  # photos in the example traced, and in the one that checks the result
 
 
-def build_torchscript(network: nn.Module, card: ModelCard) -> bytes:
-    """A file for ``torch.jit.load`` with DeployedClassifier's ``forward`` and ``stages``.
+def build_torchscript(
+    network: nn.Module, card: ModelCard, detector: OODDetector | None = None
+) -> bytes:
+    """A file for ``torch.jit.load`` with ``forward`` and ``stages`` of the deployed classifier.
 
     The preprocessing is compiled, since it depends on the photo's size. The network is traced, or
     compiled if its trace does not hold for another batch size. Raises ExportError if neither works.
@@ -30,7 +33,7 @@ def build_torchscript(network: nn.Module, card: ModelCard) -> bytes:
                 converted = convert(network, example)
                 torch.testing.assert_close(converted(other), network(other))
                 # Without gradients, or each answer would keep what they need.
-                classifier = DeployedClassifier(converted, card).requires_grad_(False)
+                classifier = deployed(converted, card, detector).requires_grad_(False)
                 file = io.BytesIO()
                 torch.jit.save(torch.jit.script(classifier), file)
                 return file.getvalue()

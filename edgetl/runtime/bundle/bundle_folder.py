@@ -25,12 +25,21 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from edgetl.runtime.bundle.held_out import HeldOut
+
 SCHEMA = 1
+"""Of bundles and models that give logits and probabilities alone."""
+OUTPUTS_SCHEMA = 2
+"""Of those whose graph has further outputs, which a reader of schema 1 refuses."""
+_REQUIRES = "requires_edgetl"  # from schema 2 on: the first version of edgetl that reads it
+_FIRST_READER = "0.1.0"
 MANIFEST = "manifest.json"
 METADATA_KEY = "edgetl"
 """Key of the ONNX file's metadata that holds ``{"schema": 1, "card": …}`` as JSON."""
 TRAINING_PHOTOS = "training_photos"
 """Key of the manifest for short digests of the training photos; it may be missing."""
+HELD_OUT = "held_out"
+"""Key of the manifest for the file of answers for held-out photos; it may be missing."""
 DEFAULT_PRECISION = "fp32"
 ONNX_FILES = {DEFAULT_PRECISION: "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
 """Precision → name of its model file, for every precision."""
@@ -50,10 +59,15 @@ _REEXPORT = "Export it again with `edgetl export`, or copy the bundle again."
 
 
 class GoldenAnswer(NamedTuple):
-    """Logits and probabilities, one float per class."""
+    """Logits and probabilities, one float per class.
+
+    ood_score, embedding  None and empty where the model has no score
+    """
 
     logits: tuple[float, ...]
     probabilities: tuple[float, ...]
+    ood_score: float | None = None
+    embedding: tuple[float, ...] = ()
 
 
 class Golden(NamedTuple):
@@ -163,6 +177,19 @@ class Bundle:
         self.check(name, content)
         return content
 
+    def held_out(self) -> HeldOut | None:
+        """Answers for photos that fitted nothing; None if it has none. Raises BundleError."""
+        if (name := self.manifest.get(HELD_OUT)) is None:
+            return None
+        from edgetl.runtime.bundle.held_out import HeldOut
+
+        try:
+            return HeldOut.from_bytes(self.read(str(name)))
+        except BundleError:
+            raise
+        except EdgetlError as error:
+            raise BundleError(self.path / str(name), error.message, _REEXPORT) from error
+
     def damage(self) -> list[BundleError]:
         """One error for each file that is missing or differs from the manifest's."""
         errors = []
@@ -196,9 +223,22 @@ def _canonical(values: Mapping[str, Any]) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def card_metadata(card: ModelCard) -> str:
-    """``card`` as the value of METADATA_KEY in an ONNX file's metadata."""
-    values = {"schema": SCHEMA, "card": card.to_dict()}
+def schema_entries(more_outputs: bool) -> dict[str, Any]:
+    """What a manifest, and a model's metadata, say of their schema.
+
+    more_outputs  the graph has others than logits and probabilities
+    """
+    if not more_outputs:
+        return {"schema": SCHEMA}
+    return {"schema": OUTPUTS_SCHEMA, _REQUIRES: _FIRST_READER}
+
+
+def card_metadata(card: ModelCard, schema: Mapping[str, Any] | None = None) -> str:
+    """``card`` as the value of METADATA_KEY in an ONNX file's metadata.
+
+    schema  of ``schema_entries``; None: that of a graph with logits and probabilities alone
+    """
+    values = {**(schema or schema_entries(False)), "card": card.to_dict()}
     return json.dumps(values, sort_keys=True, ensure_ascii=False)
 
 
@@ -225,11 +265,15 @@ def read_card(path: str | Path, metadata: Mapping[str, str]) -> ModelCard:
 
 def check_schema(path: str | Path, values: object) -> None:
     """Raises BundleError unless ``values`` is an object with a schema that this version reads."""
-    schema = values.get("schema") if isinstance(values, Mapping) else None
-    if schema != SCHEMA:
-        later = isinstance(schema, int) and schema > SCHEMA
-        hint = "Install a newer edgetl." if later else _REEXPORT
-        raise BundleError(path, f"its schema is {schema!r}; this edgetl reads {SCHEMA}", hint)
+    values = values if isinstance(values, Mapping) else {}
+    schema = values.get("schema")
+    if schema not in (SCHEMA, OUTPUTS_SCHEMA):
+        hint = _REEXPORT
+        if isinstance(schema, int) and schema > OUTPUTS_SCHEMA:
+            required = values.get(_REQUIRES)
+            hint = f"Install edgetl {required} or newer." if required else "Install a newer edgetl."
+        reason = f"its schema is {schema!r}; this edgetl reads {SCHEMA} and {OUTPUTS_SCHEMA}"
+        raise BundleError(path, reason, hint)
 
 
 def _read_manifest(file: Path) -> Mapping[str, Any]:
@@ -291,10 +335,13 @@ def _read_golden(entry: Mapping[str, Any], card: ModelCard) -> Golden:
 
 
 def _read_answer(entry: Mapping[str, Any], card: ModelCard) -> GoldenAnswer:
-    logits, probabilities = (tuple(map(float, entry[key])) for key in GoldenAnswer._fields)
+    logits, probabilities = (tuple(map(float, entry[key])) for key in ("logits", "probabilities"))
     if not len(logits) == len(probabilities) == len(card.labels):
         raise ValueError("a golden photo does not have one answer for each label")
-    return GoldenAnswer(logits, probabilities)
+    if card.unknown is None:
+        return GoldenAnswer(logits, probabilities)
+    embedding = tuple(map(float, entry["embedding"]))
+    return GoldenAnswer(logits, probabilities, float(entry["ood_score"]), embedding)
 
 
 def _check_name(name: str) -> None:

@@ -19,3 +19,19 @@ def logits_limit(tolerance: float, temperature: float, logits: ArrayLike) -> flo
     """Largest difference of a logit for ``tolerance`` on the probabilities of these ``logits``."""
     largest = float(np.abs(np.asarray(logits)).max(initial=0.0))
     return 2 * tolerance * (max(temperature, largest) if np.isfinite(largest) else temperature)
+
+
+def activation_limit(tolerance: float) -> float:
+    """Largest change of an activation in units of its size, which ``tolerance`` stands for.
+
+    It is also that of an embedding, whose photo is a vector of length 1.
+    """
+    return 2 * tolerance
+
+
+def score_limit(tolerance: float, sensitivity: float) -> float:
+    """Largest difference of an ``ood_score`` for ``tolerance`` on the probabilities.
+
+    sensitivity  ``UnknownLimits.sensitivity``
+    """
+    return activation_limit(tolerance) * sensitivity

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from edgetl.data.layout import content_digest
 from edgetl.errors import CheckpointError, EdgetlError, first_line
+from edgetl.runtime.bundle.held_out import HeldOut
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.system.paths import is_there
 from edgetl.system.shell import shell_word
@@ -23,6 +24,7 @@ from edgetl.training.config.run_files import write_atomically
 from edgetl.training.config.run_folder import BEST, LAST
 from edgetl.training.models.backbones import Level, build
 from edgetl.training.models.multi_level import with_levels
+from edgetl.training.models.ood_detector import OODDetector
 from edgetl.training.models.pretrained_weights import load_state
 from edgetl.training.models.tensor_hash import hash_tensors
 from edgetl.training.models.torchscript_program import PROGRAM, program_bytes, read_program
@@ -41,6 +43,9 @@ class Trained:
     levels    earlier layers that its head uses; see ``edgetl.training.models.multi_level``
     photos    the photos that it was trained on, as ``photo_digests.pack`` writes them; "": unknown
     sha256    of the file that it was read from (hex), or ""
+    head      attribute path of the classifier layer; "" for a program
+    ood       tells photos unlike the training photos by the classifier layer's input
+    held_out  answers for photos that fitted nothing
     """
 
     network: nn.Module
@@ -49,6 +54,9 @@ class Trained:
     levels: tuple[Level, ...] = ()
     photos: str = ""
     sha256: str = ""
+    head: str = ""
+    ood: OODDetector | None = None
+    held_out: HeldOut | None = None
 
 
 def save(trained: Trained, path: Path) -> None:
@@ -102,11 +110,12 @@ def load(source: str | Path) -> Trained:
         levels = tuple(
             (str(path), int(channels)) for path, channels in description.get("levels", ())
         )
+        head = ""
         if description["schema"] == _PROGRAM_SCHEMA:
             network: nn.Module = read_program(tensors[PROGRAM])
         else:
             backbone = with_levels(build(card.backbone, len(card.labels), weights="none"), levels)
-            network = backbone.module
+            network, head = backbone.module, backbone.head
             load_state(network, tensors)
     except (EdgetlError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
@@ -114,7 +123,7 @@ def load(source: str | Path) -> Trained:
             "Was it written by another version of edgetl?",
         ) from error
     settings, photos = description.get("settings", {}), str(description.get("photos", ""))
-    return Trained(network.eval(), card, settings, levels, photos, sha256)
+    return Trained(network.eval(), card, settings, levels, photos, sha256, head)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 SOFTENING = 2.0
 """What the logits are divided by before their entropy is taken."""
+LEAST_LENGTH = 1e-12
+"""What |x| is taken for where it is less, so that features of zeros have a score."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,3 +44,20 @@ class OODDetector:
     distance_std: float
     entropy_mean: float
     entropy_std: float
+
+    @property
+    def centre_squares(self) -> NDArray[np.float32]:
+        """|c|² of each centre, float32 [K]."""
+        squares = np.square(self.centres, dtype=np.float64)
+        return np.asarray(squares.sum(axis=1), np.float32)
+
+    @property
+    def sensitivity(self) -> float:
+        """How much a score changes, about, where features and logits change by their own size.
+
+        A distance d changes by up to 2 √d times what its unit vector changes by, the entropy by
+        about 1 times the relative change of the logits, whatever their size.
+        """
+        return (
+            2 * math.sqrt(max(self.distance_mean, 0.0)) / self.distance_std + 1 / self.entropy_std
+        )

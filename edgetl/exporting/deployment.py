@@ -1,0 +1,91 @@
+"""What of a trained run goes to the device, beside its weights: the score and its threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from edgetl.exporting.formats.tapped_network import Tap, TappedNetwork
+from edgetl.runtime.bundle.held_out import HeldOut
+from edgetl.runtime.bundle.model_card import ModelCard
+from edgetl.runtime.bundle.tensor_names import FEATURES
+from edgetl.runtime.bundle.unknown_limits import UnknownLimits, known_threshold, least_photos
+from edgetl.training.models.checkpoint import Trained
+from edgetl.training.models.ood_detector import OODDetector
+
+DEFAULT_KEEP_KNOWN = 0.95
+MOST_HELD_OUT = 1000  # photos, whose answers go into a bundle
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A classifier to export.
+
+    network   normalized float32 [N, 3, h, w] → logits, and ``features`` if there is a detector
+    detector  of photos unlike the training photos; None: none, and the card has no threshold
+    held_out  answers for the bundle; None: none
+    """
+
+    network: nn.Module
+    card: ModelCard
+    detector: OODDetector | None = None
+    held_out: HeldOut | None = None
+
+
+def deployment_of(
+    trained: Trained, *, keep_known: float = DEFAULT_KEEP_KNOWN, unknown: bool = True
+) -> Deployment:
+    """``trained`` as it is exported; without score and held-out answers if ``unknown`` is False.
+
+    keep_known  share of known photos that the threshold keeps, above 0, below 1
+    """
+    if not unknown:
+        return Deployment(trained.network, trained.card)
+    held_out = trained.held_out
+    some = None if held_out is None else _evenly(held_out, MOST_HELD_OUT)
+    if trained.ood is None or held_out is None or not len(held_out.ood_score):
+        return Deployment(trained.network, trained.card, held_out=some)
+    limits = UnknownLimits(
+        threshold=known_threshold(held_out.ood_score, keep_known),
+        keep_known=keep_known,
+        sensitivity=trained.ood.sensitivity,
+        figures={**trained.card.metrics.get("unknown", {}), "photos": len(held_out.ood_score)},
+    )
+    network = TappedNetwork(trained.network, {FEATURES: Tap(trained.head)})
+    return Deployment(network, replace(trained.card, unknown=limits), trained.ood, some)
+
+
+def deployment_warnings(deployment: Deployment, run: Path, *, asked: bool) -> Iterator[str]:
+    """Where a threshold can't be had, or can't be relied on.
+
+    asked  the share of known photos to keep was given
+    """
+    if (limits := deployment.card.unknown) is None:
+        if asked:
+            yield (
+                f"{run} can't tell unknown photos, so that there are none to keep: it was trained "
+                "by an earlier version, or imported, or its score is left out. Train again."
+            )
+        return
+    photos, least = limits.figures["photos"], least_photos(limits.keep_known)
+    if photos >= least:
+        return
+    yield (
+        f"To keep {limits.keep_known:.4g} of known photos takes the scores of {least:,} held-out "
+        f"photos, and the run has {photos:,}: the threshold is the highest of them, and may refuse "
+        "more. Add photos, or lower --keep-known."
+    )
+
+
+def _evenly(held_out: HeldOut, most: int) -> HeldOut:
+    """At most so many of the photos, evenly spread over them."""
+    photos = len(held_out.labels)
+    if photos <= most:
+        return held_out
+    chosen = np.arange(most) * photos // most
+    arrays = {name: rows[chosen] if len(rows) else rows for name, rows in vars(held_out).items()}
+    return HeldOut(**arrays)

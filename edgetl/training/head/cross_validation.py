@@ -7,9 +7,10 @@ right. So each is judged by its log loss at its own best temperature, which is p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from operator import add
 from threading import Event
 
@@ -19,8 +20,8 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 from torch import Tensor
 
-from edgetl.training.head.discriminant import LEAST_VARIANCE, ClassMoments
-from edgetl.training.head.folds import Folds, deal_folds
+from edgetl.training.head.discriminant import LEAST_VARIANCE, ClassMoments, ClassNormals
+from edgetl.training.head.folds import deal_folds
 from edgetl.training.head.label_issues import LabelIssue, find_label_issues
 from edgetl.training.head.logistic_regression import LogisticRegression
 from edgetl.training.head.temperature import fit_temperature
@@ -109,61 +110,6 @@ class CVResult:
     label_issues: tuple[LabelIssue, ...]
 
 
-def cross_validate(
-    problem: LogisticRegression, ranks: NDArray[np.int64], cancelled: Event
-) -> CVResult | None:
-    """Try head after head; None if no photo can be judged.
-
-    ranks      see ``rank_photos``
-    cancelled  set when the result is no longer needed
-
-    A class whose photos are all in one fold is not judged. Penalties so strong that they would
-    drown it are then not tried.
-    """
-    labels = problem.targets.cpu().numpy()
-    folds = deal_folds(labels, ranks, problem.classes)
-    if not folds.judged.any():
-        return None
-    trials = _Trials(problem.subset(torch.from_numpy(folds.rows)), folds, cancelled)
-    logistic = trials.best(trials.logistic_regressions())
-    discriminant = logistic and trials.best(trials.discriminants())
-    if logistic is None or cancelled.is_set():
-        return None
-    first, logistic_scores = logistic
-    chosen = first
-    recipe = HeadRecipe(first.score.parameter, 1 / first.score.temperature)
-    shrinkage_scores: tuple[CVScore, ...] = ()
-    if discriminant:
-        second, shrinkage_scores = discriminant
-        both = trials.judge(0.0, (first.solution + second.solution) / 2)
-        chosen = min((both, first, second), key=lambda trial: trial.score.loss)
-        factor = 1 / (2 * both.score.temperature) if chosen is both else 1.0
-        recipe = HeadRecipe(
-            first.score.parameter,
-            0.0 if chosen is second else factor / first.score.temperature,
-            second.score.parameter,
-            0.0 if chosen is first else factor / second.score.temperature,
-        )
-    logits, photos = chosen.logits, folds.rows[folds.judged]
-    others = np.setdiff1d(np.flatnonzero(np.isin(labels, labels[photos])), folds.rows)
-    if len(others):  # photos that no fold was fitted to
-        solution, rest = chosen.solution.mean(0, keepdim=True), torch.from_numpy(others)
-        everywhere = problem.subset(rest).logits(solution, torch.zeros_like(problem.targets[rest]))
-        logits = np.concatenate([logits, everywhere.cpu().numpy()])
-        photos = np.append(photos, others)
-    return CVResult(
-        recipe,
-        chosen.score,
-        logistic_scores,
-        shrinkage_scores,
-        (first.solution.mean(0, keepdim=True) * first.score.temperature).cpu(),
-        photos,
-        logits,
-        chosen.losses,
-        find_label_issues(logits, labels[photos], photos),
-    )
-
-
 @dataclass(frozen=True)
 class _Trial:
     """A head of every fold, judged on the photos of that fold.
@@ -179,14 +125,81 @@ class _Trial:
     losses: NDArray[np.float64]
 
 
-class _Trials:
-    """Heads fitted to all photos but those of a fold, and judged on these."""
+class CrossValidation:
+    """Heads fitted to all photos but those of a fold, and judged on these.
 
-    def __init__(self, problem: LogisticRegression, folds: Folds, cancelled: Event) -> None:
-        self._problem, self._folds, self._cancelled = problem, folds, cancelled
-        self._held_out = torch.from_numpy(folds.fold).to(problem.targets.device)
-        self._labels = problem.targets.cpu().numpy()[folds.judged]
-        self._weights = problem.weights.cpu().numpy()[folds.judged]
+    A class whose photos are all in one fold is not judged. Penalties so strong that they would
+    drown it are then not tried.
+    """
+
+    def __init__(
+        self, problem: LogisticRegression, ranks: NDArray[np.int64], cancelled: Event
+    ) -> None:
+        """ranks: see ``rank_photos``. cancelled: set when the results are no longer needed."""
+        labels = problem.targets.cpu().numpy()
+        self._whole, self._cancelled = problem, cancelled
+        self._folds = deal_folds(labels, ranks, problem.classes)
+        self._problem = problem.subset(torch.from_numpy(self._folds.rows))
+        self._held_out = torch.from_numpy(self._folds.fold).to(problem.targets.device)
+        self._labels = labels[self._folds.rows][self._folds.judged]
+        self._weights = self._problem.weights.cpu().numpy()[self._folds.judged]
+
+    @cached_property
+    def discriminant(self) -> tuple[_Trial, tuple[CVScore, ...]] | None:
+        """The best linear discriminant, and the scores of all that were tried.
+
+        None if no photo can be judged, if cancelled, or where the photos of a class hardly differ,
+        in all or without a fold: such as two of each class, of which one is held out. The
+        temperature would then suit no other photos.
+        """
+        normals, found = self._normals(), dict[int, _Trial]()
+
+        def loss(place: int) -> float:
+            if place not in found and not self._cancelled.is_set():
+                solutions = [normal.discriminant(SHRINKAGES[place]) for normal in normals]
+                found[place] = self.judge(SHRINKAGES[place], torch.stack(solutions).float())
+            return found[place].score.loss if place in found else math.inf
+
+        best = _lowest(loss, len(SHRINKAGES)) if normals else 0
+        if best not in found:
+            return None
+        return found[best], tuple(found[place].score for place in sorted(found))
+
+    @cached_property
+    def result(self) -> CVResult | None:
+        """Of the best head of any kind; None if no photo can be judged, or if cancelled."""
+        logistic = self._logistic_regression() if self._folds.judged.any() else None
+        discriminant = logistic and self.discriminant
+        if logistic is None or self._cancelled.is_set():
+            return None
+        first, logistic_scores = logistic
+        chosen = first
+        recipe = HeadRecipe(first.score.parameter, 1 / first.score.temperature)
+        shrinkage_scores: tuple[CVScore, ...] = ()
+        if discriminant:
+            second, shrinkage_scores = discriminant
+            both = self.judge(0.0, (first.solution + second.solution) / 2)
+            chosen = min((both, first, second), key=lambda trial: trial.score.loss)
+            factor = 1 / (2 * both.score.temperature) if chosen is both else 1.0
+            recipe = HeadRecipe(
+                first.score.parameter,
+                0.0 if chosen is second else factor / first.score.temperature,
+                second.score.parameter,
+                0.0 if chosen is first else factor / second.score.temperature,
+            )
+        photos, logits = self._all_held_out(chosen)
+        labels = self._whole.targets.cpu().numpy()[photos]
+        return CVResult(
+            recipe,
+            chosen.score,
+            logistic_scores,
+            shrinkage_scores,
+            (first.solution.mean(0, keepdim=True) * first.score.temperature).cpu(),
+            photos,
+            logits,
+            chosen.losses,
+            find_label_issues(logits, labels, photos),
+        )
 
     def judge(self, parameter: float, solution: Tensor) -> _Trial:
         """solution: float32 [folds, classes, dimensions + 1]."""
@@ -195,42 +208,30 @@ class _Trials:
         calibrated = (logits / score.temperature).astype(np.float32)
         return _Trial(score, solution / score.temperature, calibrated, losses)
 
-    def best(
-        self, solutions: Iterable[tuple[float, Tensor]]
-    ) -> tuple[_Trial, tuple[CVScore, ...]] | None:
-        """The trial of the lowest loss, and the scores of all; None if cancelled.
+    def _logistic_regression(self) -> tuple[_Trial, tuple[CVScore, ...]] | None:
+        """The best logistic regression and the scores of all, for one C after the other.
 
-        solutions  (parameter, solution), from the most regularised on
+        None if cancelled.
         """
-        found: _Trial | None = None
-        scores: list[CVScore] = []
-        for parameter, solution in solutions:
-            if self._cancelled.is_set():
-                return None
-            trial = self.judge(parameter, solution)
-            scores.append(trial.score)
-            if found is None or trial.score.loss <= found.score.loss:
-                found = trial
-            elif len(scores) - 1 - scores.index(found.score) >= _PATIENCE:
-                break
-        return None if found is None else (found, tuple(scores))
-
-    def logistic_regressions(self) -> Iterator[tuple[float, Tensor]]:
-        """(C, solution) for one C after the other."""
         folds = torch.arange(self._folds.count, device=self._held_out.device)
         used = self._held_out[:, None] != folds
         first = 0 if self._folds.judged.all() else C_VALUES.index(DEFAULT_C)
         solution: Tensor | None = None
+        trials: list[_Trial] = []
         for C in C_VALUES[first:]:
+            if self._cancelled.is_set():
+                return None
             solution = self._problem.solve(C, solution, _STEPS, used)
-            yield C, solution
+            trials.append(self.judge(C, solution))
+            best = min(reversed(trials), key=lambda trial: trial.score.loss)
+            if len(trials) - 1 - trials.index(best) >= _PATIENCE:
+                break
+        return best, tuple(trial.score for trial in trials)
 
-    def discriminants(self) -> Iterator[tuple[float, Tensor]]:
-        """(shrinkage, solution) for one shrinkage after the other.
-
-        None where the photos of a class hardly differ, in all or without a fold: such as two of
-        each class, of which one is held out. The temperature would then suit no other photos.
-        """
+    def _normals(self) -> list[ClassNormals]:
+        """The classes' normal distributions without each fold. None where they say too little."""
+        if not self._folds.judged.any():
+            return []
         parts = [
             ClassMoments.measure(self._problem.subset((self._held_out == fold).nonzero()[:, 0]))
             for fold in range(self._folds.count)
@@ -238,13 +239,32 @@ class _Trials:
         everything = reduce(add, parts)
         least = max(everything.variance() * _LEAST_SPREAD, LEAST_VARIANCE)
         if any((everything - part).variance() <= least for part in parts):
-            return
+            return []
         normals = []
         while parts:  # one is freed as one is made: they are large
             normals.append((everything - parts.pop(0)).normals())
-        for shrinkage in SHRINKAGES:
-            solutions = [normal.discriminant(shrinkage) for normal in normals]
-            yield shrinkage, torch.stack(solutions).float()
+        return normals
+
+    def _all_held_out(self, chosen: _Trial) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The photos that can be judged, and their logits: also those that are in no fold."""
+        logits, photos = chosen.logits, self._folds.rows[self._folds.judged]
+        labels = self._whole.targets.cpu().numpy()
+        others = np.setdiff1d(np.flatnonzero(np.isin(labels, labels[photos])), self._folds.rows)
+        if not len(others):
+            return photos, logits
+        rest = self._whole.subset(torch.from_numpy(others))
+        mean = chosen.solution.mean(0, keepdim=True)
+        further = rest.logits(mean, torch.zeros_like(rest.targets)).cpu().numpy()
+        return np.append(photos, others), np.concatenate([logits, further])
+
+
+def _lowest(loss: Callable[[int], float], count: int) -> int:
+    """Where a loss of 0 … count - 1 that falls, then rises, is lowest: downhill from the middle."""
+    place = (count - 1) // 2
+    for step in (-1, 1):
+        while 0 <= place + step < count and loss(place + step) < loss(place):
+            place += step
+    return place
 
 
 def score_logits(
@@ -261,10 +281,28 @@ def score_logits(
     return CVScore(parameter, temperature, float(losses.mean()), float(right)), losses
 
 
-def loss_improvement(baseline: CVResult | None, other: CVResult | None) -> float:
-    """By how many standard errors the loss of ``other`` is lower; 0 if that can't be told."""
-    if baseline is None or other is None or len(baseline.losses) < _FEWEST_COMPARED:
+def loss_improvement(baseline: CrossValidation | None, other: CrossValidation | None) -> float:
+    """By how many standard errors the loss of ``other`` is lower; 0 if that can't be told.
+
+    That of the best discriminants, which are found much sooner than logistic regressions and fare
+    better or worse by the same features; of the best heads of any kind where there are none.
+    """
+    if baseline is None or other is None:
         return 0.0
-    differences = baseline.losses - other.losses
+    if baseline.discriminant and other.discriminant:
+        return improvement_in_losses(baseline.discriminant[0].losses, other.discriminant[0].losses)
+    if baseline.result and other.result:
+        return improvement_in_losses(baseline.result.losses, other.result.losses)
+    return 0.0
+
+
+def improvement_in_losses(baseline: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """By how many standard errors the mean of float64 [N] ``other`` is lower than the baseline's.
+
+    0 for so few that the standard error means nothing.
+    """
+    if len(baseline) < _FEWEST_COMPARED:
+        return 0.0
+    differences = baseline - other
     error = differences.std() / np.sqrt(len(differences))
     return float(differences.mean() / max(error, np.finfo(error.dtype).tiny))

@@ -21,9 +21,9 @@ from torch import Tensor
 from edgetl.errors import TrainingError
 from edgetl.system.machine import cores
 from edgetl.training.head.cross_validation import (
+    CrossValidation,
     CVResult,
     HeadRecipe,
-    cross_validate,
     loss_improvement,
 )
 from edgetl.training.head.discriminant import ClassMoments
@@ -99,8 +99,11 @@ def fit_head(
     values = torch.from_numpy(features).to(device)
     inputs = [values[..., :width] for width in widths or (values.shape[-1],)]
     with full_precision(), one_thread(_is_small(values, classes)):
-        candidates = _candidates(inputs, labels, classes, digests, class_weights, recipe)
-        return reduce(better_candidate, candidates).solve(recipe or HeadRecipe())
+        chosen = reduce(
+            better_candidate,
+            _candidates(inputs, labels, classes, digests, class_weights, recipe),
+        )
+        return chosen.solve(recipe or HeadRecipe())
 
 
 def improvement(
@@ -123,25 +126,24 @@ def improvement(
     inputs = [torch.from_numpy(values).to(device) for values in (baseline, features)]
     with full_precision(), one_thread(_is_small(inputs[0], classes)):
         first, second = _candidates(inputs, labels, classes, digests, class_weights, None)
-    return loss_improvement(first.validated, second.validated)
+        return loss_improvement(first.validation, second.validation)
 
 
 @dataclass(frozen=True)
 class Candidate:
     """A head that may be chosen.
 
-    validated  None if its recipe was given, or there were too few photos to choose one
+    validation  None if its recipe was given
     """
 
     scaling: FeatureScaling
     problem: LogisticRegression
-    validated: CVResult | None
+    validation: CrossValidation | None
 
     def solve(self, recipe: HeadRecipe) -> Head:
         """The head of the best recipe, or of ``recipe`` without cross-validation."""
-        recipe, start = (
-            (self.validated.recipe, self.validated.start) if self.validated else (recipe, None)
-        )
+        found = self.validation.result if self.validation else None
+        recipe, start = (found.recipe, found.start) if found else (recipe, None)
         solution = torch.zeros(1)
         if recipe.logistic:
             solution = (
@@ -150,12 +152,12 @@ class Candidate:
         if recipe.discriminant:
             normals = ClassMoments.measure(self.problem).normals()
             solution = solution + normals.discriminant(recipe.shrinkage) * recipe.discriminant
-        return Head(*self.scaling.fold(solution), recipe, self.validated)
+        return Head(*self.scaling.fold(solution), recipe, found)
 
 
 def better_candidate(simpler: Candidate, other: Candidate) -> Candidate:
     """``other`` only if it is better by more than one standard error (Breiman et al., 1984)."""
-    return other if loss_improvement(simpler.validated, other.validated) > 1 else simpler
+    return other if loss_improvement(simpler.validation, other.validation) > 1 else simpler
 
 
 def _is_small(values: Tensor, classes: int) -> bool:
@@ -195,8 +197,10 @@ def _candidates(
         problem = LogisticRegression(
             scaling.apply(values), targets, weights[targets], classes, values.shape[1]
         )
-        found = None if recipe else cross_validate(problem, ranks, cancelled)
-        return Candidate(scaling, problem, found)
+        validation = None if recipe else CrossValidation(problem, ranks, cancelled)
+        if validation and len(inputs) > 1:
+            _ = validation.discriminant or validation.result  # what they are compared by
+        return Candidate(scaling, problem, validation)
 
     one_each = _is_small(inputs[-1], classes) or cores() <= len(inputs)
     if len(inputs) == 1 or device.type != "cpu" or not one_each:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from threading import Event
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,11 +19,9 @@ from edgetl.errors import TrainingError
 from edgetl.training.head import cross_validation, folds, linear_head
 from edgetl.training.head.cross_validation import (
     C_VALUES,
-    CVResult,
-    CVScore,
+    SHRINKAGES,
+    CrossValidation,
     HeadRecipe,
-    _Trials,
-    cross_validate,
     score_logits,
 )
 from edgetl.training.head.feature_scaling import FeatureScaling
@@ -234,16 +233,16 @@ def test_class_weights_count_like_copies() -> None:
 def test_the_head_of_the_least_loss_is_taken(chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is fitted to all photos as it was in cross-validation, with the same temperatures."""
     values, labels = blobs([40, 30, 20], 1.5)
-    judge, shrinkages = _Trials.judge, (0.85, 0.3, 0.15)  # no C among them
+    judge, shrinkages = CrossValidation.judge, (0.85, 0.3, 0.15)  # no C among them
 
-    def judged(trials: _Trials, parameter: float, solution: torch.Tensor) -> object:
-        trial = judge(trials, parameter, solution)
+    def judged(heads: CrossValidation, parameter: float, solution: torch.Tensor) -> object:
+        trial = judge(heads, parameter, solution)
         kind = "a linear discriminant" if parameter in shrinkages else "logistic regression"
         loss = trial.score.loss * (0.5 if chosen == (kind if parameter else "the mean") else 1)
         return dataclasses.replace(trial, score=dataclasses.replace(trial.score, loss=loss))
 
     monkeypatch.setattr(cross_validation, "SHRINKAGES", shrinkages)
-    monkeypatch.setattr(_Trials, "judge", judged)
+    monkeypatch.setattr(CrossValidation, "judge", judged)
     head = fit_head(values, labels, 3)
     recipe, found = head.recipe, head.cross_validation
     assert recipe.describe().startswith(chosen)
@@ -277,6 +276,28 @@ def test_where_features_are_normal_the_discriminant_helps() -> None:
     assert accuracy(head.logits(values[120:]), labels[120:]) > accuracy(
         alone.logits(values[120:]), labels[120:]
     )
+
+
+@pytest.mark.parametrize("best", SHRINKAGES)
+def test_shrinkages_are_tried_downhill(
+    best: float, digits: tuple[Data, Data], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the middle on, those on either side of the best included; not all of them."""
+    (values, labels), _ = digits
+    judge, order = CrossValidation.judge, np.array(SHRINKAGES).argsort().argsort()
+
+    def judged(heads: CrossValidation, parameter: float, solution: torch.Tensor) -> object:
+        trial = judge(heads, parameter, solution)
+        loss = abs(float(order[SHRINKAGES.index(parameter)] - order[SHRINKAGES.index(best)]))
+        return dataclasses.replace(trial, score=dataclasses.replace(trial.score, loss=loss))
+
+    monkeypatch.setattr(CrossValidation, "judge", judged)
+    photos = torch.from_numpy(values), torch.from_numpy(labels), torch.ones(len(labels))
+    problem = LogisticRegression(*photos, 10, 64)
+    trial, scores = CrossValidation(problem, rank_photos(labels), Event()).discriminant
+    assert trial.score.parameter == best and len(scores) <= 6
+    tried = [score.parameter for score in scores]
+    assert tried == [value for value in SHRINKAGES if value in tried]
 
 
 def test_the_same_input_gives_the_same_bits(digits: tuple[Data, Data]) -> None:
@@ -350,17 +371,7 @@ def test_no_photos_and_features_that_are_not_finite_are_errors(values: NDArray[n
 
 
 def candidate(losses: np.ndarray) -> Candidate:
-    found = CVResult(
-        HeadRecipe(),
-        CVScore(1.0, 1.0, float(losses.mean()), 1.0),
-        logistic_scores=(),
-        shrinkage_scores=(),
-        start=torch.zeros(1),
-        photos=np.arange(len(losses)),
-        logits=np.zeros((len(losses), 2), np.float32),
-        losses=losses,
-        label_issues=(),
-    )
+    found = SimpleNamespace(discriminant=(SimpleNamespace(losses=losses), ()))
     return Candidate(None, None, found)  # type: ignore[arg-type]
 
 
@@ -404,15 +415,15 @@ def test_ctrl_c_waits_for_no_candidate(
 
     def interrupted(
         problem: LogisticRegression, ranks: NDArray[np.int64], cancelled: Event
-    ) -> CVResult | None:
+    ) -> CrossValidation:
         if problem.values.shape[1] == 20:
             begun.wait(60)
             raise KeyboardInterrupt
         begun.set()
         waited.append(cancelled.wait(60))
-        return None
+        return CrossValidation(problem, ranks, cancelled)
 
-    monkeypatch.setattr(linear_head, "cross_validate", interrupted)
+    monkeypatch.setattr(linear_head, "CrossValidation", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fit_head(values, labels, 10, widths=(20, 64))
     assert waited == [True]
@@ -424,4 +435,5 @@ def test_a_cancelled_cross_validation_ends_at_once(digits: tuple[Data, Data]) ->
     cancelled.set()
     photos = torch.from_numpy(values), torch.from_numpy(labels), torch.ones(len(labels))
     problem = LogisticRegression(*photos, 10, 64)
-    assert cross_validate(problem, rank_photos(labels), cancelled) is None
+    heads = CrossValidation(problem, rank_photos(labels), cancelled)
+    assert heads.discriminant is None and heads.result is None

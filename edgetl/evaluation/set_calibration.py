@@ -15,11 +15,11 @@ one fold after the other, this is cross-conformal prediction.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetl.evaluation.labelled_answers import LabelledAnswers
 from edgetl.runtime.bundle.prediction_sets import PredictionSets, probability_ahead
 
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.98, 0.99, 0.995, 0.999)
@@ -29,15 +29,13 @@ MIN_CLASS_PHOTOS = 50
 _ROUNDING = 1e6  # limits are rounded up to its inverse
 
 
-def calibrate_sets(
-    probabilities: NDArray[np.float32], targets: NDArray[np.integer], labels: Sequence[str]
-) -> PredictionSets:
+def calibrate_sets(answers: LabelledAnswers) -> PredictionSets:
     """Sets that hold the right label as often as their level says, for photos like these.
 
-    probabilities  float32 [N, classes], of photos that fitted nothing
-    targets        int [N], the true classes
+    answers  for photos that fitted nothing
     """
-    scores = probability_ahead(probabilities)[np.arange(len(targets)), targets]
+    labels, targets = answers.labels, answers.targets
+    scores = probability_ahead(answers.probabilities)[np.arange(len(targets)), targets]
     counts = np.bincount(targets, minlength=len(labels))
     named = np.flatnonzero(counts >= MIN_CLASS_PHOTOS).tolist()
     levels = tuple(level for level in LEVELS if _rank(len(scores), level) <= len(scores))

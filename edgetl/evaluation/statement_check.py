@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.evaluation.exact_tests import binomial_tail, clopper_pearson, hypergeometric_tail
+from edgetl.evaluation.labelled_answers import LabelledAnswers
 from edgetl.evaluation.metrics import CONFIDENCE
 from edgetl.evaluation.set_calibration import calibrate_sets
 from edgetl.runtime.bundle.promises import Promises
@@ -18,38 +19,6 @@ STATED_LEVELS = (0.9, 0.95)
 """Of the prediction sets whose coverage is stated."""
 FALSE_ALARMS = 0.05
 """How often a statement that is true is found not to hold, at most."""
-
-
-@dataclass(frozen=True)
-class LabelledAnswers:
-    """A model's answers for photos whose classes are known.
-
-    labels         class names, in the order of the outputs
-    probabilities  float32 [N, classes]
-    targets        int [N], the true classes
-    """
-
-    labels: Sequence[str]
-    probabilities: NDArray[np.float32]
-    targets: NDArray[np.integer]
-
-    @property
-    def is_right(self) -> NDArray[np.bool_]:
-        """Of each photo, whether the most probable class is its own."""
-        found: NDArray[np.bool_] = self.probabilities.argmax(1) == self.targets
-        return found
-
-    @property
-    def confidences(self) -> NDArray[np.float32]:
-        """Of each photo, the probability of the most probable class."""
-        found: NDArray[np.float32] = self.probabilities.max(1)
-        return found
-
-    def about(self, labels: Collection[str]) -> NDArray[np.bool_]:
-        """Of each photo, whether its answer is one of ``labels``."""
-        is_meant = np.array([name in labels for name in self.labels], np.bool_)
-        found: NDArray[np.bool_] = is_meant[self.probabilities.argmax(1)]
-        return found
 
 
 @dataclass(frozen=True)
@@ -74,7 +43,7 @@ def measure_promises(answers: LabelledAnswers, basis: str) -> Promises:
 
     basis  what these photos are, in words
     """
-    sets = calibrate_sets(answers.probabilities, answers.targets, answers.labels)
+    sets = calibrate_sets(answers)
     return restated(Promises(basis, sets, ()), answers)
 
 

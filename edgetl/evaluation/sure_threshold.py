@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgetl.evaluation.exact_tests import binomial_tail
+from edgetl.evaluation.labelled_answers import LabelledAnswers
 
 CONFIDENCE = 0.95
 TARGETS = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
@@ -45,15 +45,13 @@ class SureThreshold:
     needed: int
 
 
-def find_threshold(
-    confidences: NDArray[np.float32], is_right: NDArray[np.bool_], precision: float
-) -> SureThreshold:
+def find_threshold(answers: LabelledAnswers, precision: float) -> SureThreshold:
     """The lowest confidence from which on answers are right often enough, with CONFIDENCE.
 
-    confidences  float32 [N], of answers for photos that fitted nothing
-    is_right     bool [N]
-    precision    share of right answers that is wanted, above 0 and below 1
+    answers    for photos that fitted nothing
+    precision  share of right answers that is wanted, above 0 and below 1
     """
+    confidences, is_right = answers.confidences, answers.is_right
     order = np.argsort(-confidences, kind="stable")
     ranked, mistakes = confidences[order], np.cumsum(~is_right[order])
     # Equal confidences are on the same side of every threshold.

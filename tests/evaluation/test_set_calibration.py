@@ -8,8 +8,8 @@ from helpers.random_answers import random_answers
 from scipy import stats
 from sklearn.base import BaseEstimator, ClassifierMixin
 
+from edgetl.evaluation.labelled_answers import LabelledAnswers
 from edgetl.evaluation.set_calibration import LEVELS, MIN_CLASS_PHOTOS, calibrate_sets
-from edgetl.evaluation.statement_check import LabelledAnswers
 from edgetl.runtime.bundle.prediction_sets import PredictionSets, probability_ahead
 
 
@@ -50,10 +50,6 @@ def mapie_sets(
     return classifier.predict_set(as_double[1], conformity_score_params=options)[1]
 
 
-def calibrated(answers: LabelledAnswers) -> PredictionSets:
-    return calibrate_sets(answers.probabilities, answers.targets, answers.labels)
-
-
 def members(
     sets: PredictionSets, answers: LabelledAnswers, level: float, **how: bool
 ) -> np.ndarray:
@@ -69,7 +65,7 @@ def test_with_two_classes_they_are_mapies_where_the_model_alone_is_not_right_eno
     assert known.is_right.mean() < 0.88
     levels = [0.9, 0.95, 0.99]
     expected = mapie_sets(known, new, levels, "lac")
-    found = np.stack([members(calibrated(known), new, level) for level in levels], axis=2)
+    found = np.stack([members(calibrate_sets(known), new, level) for level in levels], axis=2)
     np.testing.assert_array_equal(found, expected)
     assert 0 < expected.mean() < 1
 
@@ -82,7 +78,7 @@ def test_they_cover_and_are_no_larger_than_mapies_adaptive_ones(sharpness: float
     levels = [0.9, 0.95]
     plain = mapie_sets(known, new, levels, "aps", include_last_label="randomized")
     for place, level in enumerate(levels):
-        found = members(calibrated(known), new, level)
+        found = members(calibrate_sets(known), new, level)
         assert found.sum(1).mean() <= plain[..., place].sum(1).mean() * 1.01
         # Twice a thousand photos: those that the limit is from, and those that it is tried on.
         error = (level * (1 - level) * (1 / 1000 + 1 / 1000)) ** 0.5
@@ -95,7 +91,7 @@ def test_coverage_is_exact_over_many_draws() -> None:
     shares = []
     for seed in range(200):
         known, new = (random_answers(60, sharpness=1.5, seed=at) for at in (seed, 1000 + seed))
-        shares.append(covered(members(calibrated(known), new, 0.9), new).mean())
+        shares.append(covered(members(calibrate_sets(known), new, 0.9), new).mean())
     # ⌈61 · 0.9⌉ / 61 is what a limit from 60 photos gives.
     assert np.mean(shares) == pytest.approx(55 / 61, abs=3 * np.std(shares) / 200**0.5)
 
@@ -106,7 +102,7 @@ def test_sets_by_class_cover_each_class() -> None:
     for answers in (known, new):
         shifted = answers.targets == 0
         answers.probabilities[shifted] = answers.probabilities[shifted][:, [1, 0, 2]]
-    sets = calibrated(known)
+    sets = calibrate_sets(known)
     for index in range(3):
         own = new.targets == index
         low, high = stats.binom.interval(0.999, own.sum(), 0.9)
@@ -121,15 +117,15 @@ def test_classes_of_few_photos_share_limits() -> None:
     rare = np.flatnonzero(answers.targets == 3)[MIN_CLASS_PHOTOS - 1 :]
     kept = np.setdiff1d(np.arange(400), rare)
     some = LabelledAnswers(answers.labels, answers.probabilities[kept], answers.targets[kept])
-    sets = calibrated(some)
+    sets = calibrate_sets(some)
     assert set(sets.class_limits) == {"class 0", "class 1", "class 2"}
     own = some.targets == 3
     alone = LabelledAnswers(answers.labels, some.probabilities[own], some.targets[own])
-    assert sets.other_limits[0] == calibrated(alone).limits[0]
+    assert sets.other_limits[0] == calibrate_sets(alone).limits[0]
     # It takes 99 photos to say anything about 99 %.
     few = np.bincount(some.targets)[some.targets] < 99
     alone = LabelledAnswers(answers.labels, some.probabilities[few], some.targets[few])
-    found = calibrated(alone)
+    found = calibrate_sets(alone)
     assert sets.other_limits[sets.levels.index(0.99)] == found.limits[found.levels.index(0.99)]
     assert few.sum() > own.sum()
 
@@ -138,14 +134,14 @@ def test_classes_of_few_photos_share_limits() -> None:
     ("photos", "highest"), [(1, 0.5), (9, 0.9), (18, 0.925), (19, 0.95), (99, 0.99), (999, 0.999)]
 )
 def test_the_levels_are_those_that_the_photos_suffice_for(photos: int, highest: float) -> None:
-    sets = calibrated(random_answers(photos))
+    sets = calibrate_sets(random_answers(photos))
     assert sets.levels == tuple(level for level in LEVELS if level <= highest)
     assert sets.photos == photos
 
 
 def test_above_the_highest_level_no_label_is_ruled_out() -> None:
     new = random_answers(5, seed=1)
-    sets = calibrated(random_answers(30, sharpness=9.0))
+    sets = calibrate_sets(random_answers(30, sharpness=9.0))
     assert members(sets, new, 0.97).all()
     assert not members(sets, new, 0.95).all()
     between, next_higher = (members(sets, new, level) for level in (0.91, 0.925))
@@ -154,7 +150,7 @@ def test_above_the_highest_level_no_label_is_ruled_out() -> None:
 
 def test_the_most_probable_label_is_always_in_the_set() -> None:
     right = np.array([[0.2, 0.5, 0.3]] * 40, np.float32)
-    sets = calibrate_sets(right, np.full(40, 1), ("a", "b", "c"))
+    sets = calibrate_sets(LabelledAnswers(("a", "b", "c"), right, np.full(40, 1)))
     assert set(sets.limits) == {0.0}
     tie = np.array([[0.4, 0.4, 0.2]], np.float32)
     assert sets.members(tie, ("a", "b", "c"), 0.5).tolist() == [[True, False, False]]

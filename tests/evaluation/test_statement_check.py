@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 from helpers.random_answers import random_answers
 
+from edgetl.evaluation.labelled_answers import LabelledAnswers
 from edgetl.evaluation.statement_check import (
-    LabelledAnswers,
     check_statement,
     measure_promises,
     restated,
@@ -21,7 +21,7 @@ from edgetl.runtime.bundle.promises import Promises
 def promises_of(answers: LabelledAnswers, precision: float = 0.8) -> Promises:
     """With sure answers, if a threshold can be shown."""
     promises = measure_promises(answers, "some photos")
-    found = find_threshold(answers.confidences, answers.is_right, precision).threshold
+    found = find_threshold(answers, precision).threshold
     if found is None:
         return promises
     rule = SureAnswers(None, precision, 0.95, found)

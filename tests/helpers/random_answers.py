@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgetl.evaluation.statement_check import LabelledAnswers
+from edgetl.evaluation.labelled_answers import LabelledAnswers
 
 
 def random_answers(

@@ -8,6 +8,14 @@ from typing import Any, Literal, get_args
 
 Figure = Literal["accuracy", "coverage", "answered", "precision", "known"]
 
+_WORDS: Mapping[Figure, str] = {
+    "accuracy": "answers that are right",
+    "coverage": "sets of {level:.4g}% with the right label",
+    "answered": "answers that are sure",
+    "precision": "sure answers that are right, {level:.4g}% wanted",
+    "known": "photos taken for known",
+}
+
 
 @dataclass(frozen=True)
 class StatedShare:
@@ -36,6 +44,18 @@ class StatedShare:
     def share(self) -> float:
         """0..1"""
         return self.count / self.photos
+
+    @property
+    def name(self) -> str:
+        """What it is the share of, in words."""
+        words = _WORDS[self.figure].format(level=100 * (self.level or 0))
+        return words if self.label is None else f"{self.label}: {words}"
+
+    @property
+    def text(self) -> str:
+        """The share with its interval, in percent."""
+        low, high = self.interval
+        return f"{self.share:.1%} ({low:.1%} to {high:.1%})"
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> StatedShare:

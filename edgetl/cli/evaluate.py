@@ -85,6 +85,7 @@ def _report(result: EvaluationResult, files: dict[str, Path]) -> None:
         f"{counted(metrics['photos'], 'photo')}, loss {metrics['loss']:.4f}, "
         f"calibration error {metrics['calibration_error']:.1%}"
     )
+    _print_statement(result)
     mistakes = result.mistakes
     if mistakes:
         click.echo(f"{counted(len(mistakes), 'mistake')}, the most confident first:")
@@ -95,6 +96,18 @@ def _report(result: EvaluationResult, files: dict[str, Path]) -> None:
         raise unwritten
     for kind, path in files.items():
         click.echo(f"{kind}: {path}", err=True)
+
+
+def _print_statement(result: EvaluationResult) -> None:
+    """What the model states about its answers, beside what was found."""
+    names = [printable(check.stated.name) for check in result.statement]
+    if not names:
+        return
+    column = max(map(width, names))
+    click.echo(f"{'stated by the model':<{column}}  {'stated':<24}    here")
+    for name, check in zip(names, result.statement, strict=True):
+        padded, verdict = name + " " * (column - width(name)), "" if check.holds else "  lower"
+        click.echo(f"{padded}  {check.stated.text:<24}  {check.found.share:>6.1%}{verdict}")
 
 
 def _print_classes(classes: tuple[ClassMetrics, ...]) -> None:

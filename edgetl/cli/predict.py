@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,16 +12,20 @@ import click
 
 from edgetl.cli.list_options import list_options
 from edgetl.cli.model_options import model_options, open_predictor
+from edgetl.cli.option_types import Number
 from edgetl.cli.printable import counted, json_text, printable, width
 from edgetl.cli.process import require_stdout
 
 if TYPE_CHECKING:
     from edgetl.errors import ImageError, PredictionError
+    from edgetl.runtime.bundle.model_card import ModelCard
     from edgetl.runtime.images.decode import Source
     from edgetl.runtime.images.photo_list import ListedPhoto
     from edgetl.runtime.inference.prediction import Prediction
     from edgetl.runtime.inference.predictor import Predictor
     from edgetl.runtime.results.sharding import Shard
+
+_UNSURE = "unsure ({})"
 
 
 @click.command(short_help="Classify photos.")
@@ -32,6 +36,13 @@ if TYPE_CHECKING:
     metavar="N",
     type=click.IntRange(min=1),
     help="Only the N best classes. [default: 1 in the table, all in JSON]",
+)
+@click.option(
+    "--set",
+    "level",
+    metavar="LEVEL",
+    type=Number(0, 1, min_open=True, max_open=True),
+    help="Labels among which the right one is with this probability, such as 0.95.",
 )
 @click.option(
     "--json",
@@ -60,6 +71,7 @@ def command(
     model: str,
     photos: tuple[str, ...],
     top: int | None,
+    level: float | None,
     as_json: bool,
     out: str | None,
     shard_text: str,
@@ -77,15 +89,23 @@ def command(
     that are damaged are not. Where photos lie in folders named as labels, or a list has labels,
     that file has the true label, too, and the command ends with the accuracy.
 
+    Where the model was exported with --precision-at, answers that are not sure enough for that are
+    printed as "unsure", with the label in brackets.
+
     \b
     Example:
       edgetl predict exported/pets photo.jpg --top 3
+      edgetl predict exported/pets photo.jpg --set 0.95
       edgetl predict exported/pets photos/ --json > answers.jsonl
       edgetl predict exported/pets photos/ --out answers.parquet --shard 2/8
       edgetl predict exported/pets photos.csv --columns path=file
     """
-    if out is not None and (top is not None or as_json):
-        raise click.UsageError("--out writes every class to its file: leave out --top and --json.")
+    if out is not None and (top or level or as_json):
+        raise click.UsageError(
+            "--out writes every class to its file: leave out --top and --json, and --set."
+        )
+    if top and level:
+        raise click.UsageError("--set decides how many labels there are: leave out --top.")
     if out is None:
         require_stdout()
     if "" in photos:
@@ -108,7 +128,10 @@ def command(
     predictor = open_predictor(model, many=many, **options)
     accuracy = _Accuracy(predictor.labels, photos, arguments, root)
     if out is None:
-        total, failed = _print_all(predictor, _sources(arguments, shard), accuracy, top, as_json)
+        show = _PredictionTable(predictor.card, top or 1, level).show
+        if as_json:
+            show = partial(_show_json, top=top, level=level)
+        total, failed = _print_all(predictor, _sources(arguments, shard), accuracy, show)
     else:
         total, failed = _write_all(predictor, arguments, shard, accuracy, out)
     if not total and shard.count == 1:
@@ -174,13 +197,9 @@ def _print_all(
     predictor: Predictor,
     sources: Iterable[Source],
     accuracy: _Accuracy,
-    top: int | None,
-    as_json: bool,
+    show: Callable[[Prediction | ImageError | PredictionError], None],
 ) -> tuple[int, int]:
     """Returns (photos, failures)."""
-    show = _PredictionTable(predictor.labels, top or 1).show
-    if as_json:
-        show = partial(_show_json, top=top)
     total = failed = 0
     for result in predictor.batch(sources):
         total += 1
@@ -299,19 +318,26 @@ class _Accuracy:
             click.echo(f"Accuracy {share} ({counts}), taking {self._by}{which}", err=True)
 
 
-def _show_json(result: Prediction | ImageError | PredictionError, top: int | None) -> None:
+def _show_json(
+    result: Prediction | ImageError | PredictionError, top: int | None, level: float | None
+) -> None:
     from edgetl.runtime.results.records import as_record
 
-    record = as_record(result) if isinstance(result, Exception) else result.to_dict(top)
+    record = (
+        as_record(result) if isinstance(result, Exception) else result.to_dict(top, level=level)
+    )
     click.echo(json_text(record))
 
 
 class _PredictionTable:
     """Prints each result as it comes. The photo is the last column, since its name can be long."""
 
-    def __init__(self, labels: tuple[str, ...], top: int) -> None:
-        self._column = max(5, *(width(printable(label)) for label in labels))
-        self._top = top
+    def __init__(self, card: ModelCard, top: int, level: float | None) -> None:
+        """Shows the ``top`` best classes, or those of the prediction set of ``level``."""
+        may_be_unsure = card.promises is not None and card.promises.sure_answers
+        longest = max(width(printable(label)) for label in card.labels)
+        self._column = max(5, longest + (width(_UNSURE.format("")) if may_be_unsure else 0))
+        self._top, self._level = top, level
         self._begun = False
 
     def show(self, result: Prediction | ImageError | PredictionError) -> None:
@@ -324,10 +350,12 @@ class _PredictionTable:
             message = f"{result.source}: {as_record(result)['error']}"
             click.echo(f"{'error':>10}  {printable(message)}")
             return
-        photo = printable(result.source)
-        for label, confidence in result.top(self._top):
-            click.echo(f"{confidence:>10.2%}  {self._pad(printable(label))}  {photo}".rstrip())
-            photo = ""
+        photo, pattern = printable(result.source), _UNSURE if result.is_sure is False else "{}"
+        count = self._top if self._level is None else len(result.prediction_set(self._level))
+        for label, confidence in result.top(count):
+            text = self._pad(pattern.format(printable(label)))
+            click.echo(f"{confidence:>10.2%}  {text}  {photo}".rstrip())
+            photo, pattern = "", "{}"
 
     def _pad(self, text: str) -> str:
         return text + " " * (self._column - width(text))

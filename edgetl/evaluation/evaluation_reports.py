@@ -48,6 +48,7 @@ def as_json(result: EvaluationResult) -> str:
         "labels": result.labels,
         "confusion": result.confusion.tolist(),
         "calibration": [asdict(point) for point in result.calibration],
+        "statement": [asdict(check) for check in result.statement],
         "mistakes": [photo._asdict() for photo in result.mistakes],
         "failed": dict(result.failed),
         "unlabelled": dict(result.unlabelled),

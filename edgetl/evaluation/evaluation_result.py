@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.data.layout import enumerated
+from edgetl.evaluation.labelled_answers import LabelledAnswers
 from edgetl.evaluation.metrics import (
     CalibrationPoint,
     ClassMetrics,
     calibration_curve,
     confusion_matrix,
 )
+from edgetl.evaluation.statement_check import StatementCheck, check_statement
 from edgetl.evaluation.true_labels import unlabelled_warning
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.system.notebook import NotebookResult
@@ -96,6 +98,18 @@ class EvaluationResult(NotebookResult):
         return calibration_curve(self.probabilities, self.targets)
 
     @property
+    def statement(self) -> tuple[StatementCheck, ...]:
+        """What the model states about its answers, tested on these; () if it states nothing.
+
+        If the photos are like those that it was measured on, at least one share is found not to
+        hold in 5 % of all evaluations, at most.
+        """
+        if self.card.promises is None:
+            return ()
+        answers = LabelledAnswers(self.labels, self.probabilities, self.targets)
+        return check_statement(self.card.promises, answers)
+
+    @property
     def photos(self) -> list[EvaluatedPhoto]:
         """Every photo: the most confident mistakes first, the most confident hits last."""
         predicted, confidence = self.probabilities.argmax(1), self.probabilities.max(1)
@@ -124,7 +138,12 @@ class EvaluationResult(NotebookResult):
     @property
     def warnings(self) -> list[str]:
         """What the figures don't cover, and why they may mislead; one sentence or two each."""
-        found = []
+        found = [
+            f"{check.stated.name}: {check.found.share:.1%}, which is lower than the model states, "
+            f"{check.stated.text}. Are these photos like those that it was trained on?"
+            for check in self.statement
+            if not check.holds
+        ]
         if self.trained_on:
             photos = len(self.trained_on)
             found.append(

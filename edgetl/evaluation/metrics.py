@@ -147,18 +147,6 @@ def chance_calibration_error(probabilities: Probabilities) -> float:
     return float(np.mean([_calibration_error(confidence, correct) for correct in draws]))
 
 
-def selective_accuracy(
-    probabilities: Probabilities, targets: Targets, threshold: float
-) -> tuple[float, float | None]:
-    """Coverage and accuracy if predictions below a confidence of ``threshold`` are rejected.
-
-    → (share of the photos that are left, accuracy on these; None if there are none)
-    """
-    confidence, correct = _hits(probabilities, targets)
-    accepted = confidence >= threshold
-    return float(accepted.mean()), float(correct[accepted].mean()) if accepted.any() else None
-
-
 def _require_probabilities(probabilities: Probabilities, targets: Targets) -> None:
     if (
         probabilities.ndim != 2

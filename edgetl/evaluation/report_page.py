@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from edgetl.evaluation import metrics, plots
 from edgetl.evaluation.confusion_drawing import draw
+from edgetl.evaluation.labelled_answers import LabelledAnswers
 from edgetl.evaluation.metrics import ClassMetrics
+from edgetl.evaluation.sure_threshold import TARGETS, find_threshold
 from edgetl.runtime.images.thumbnail import thumbnail
 from edgetl.system.missing_package import require_packages
 
@@ -26,7 +28,6 @@ _MAX_MISTAKES = 24
 _MAX_CONFUSIONS = 12
 _OPEN_CLASSES = 20  # rows of the table of classes that are visible without a click
 _THUMBNAIL = (320, 240)  # pixels, at most; twice what is shown, for screens of double density
-_THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # of confidence
 _PRECISE_FROM = 1000  # photos from which a hundredth of a percent means something
 
 
@@ -116,6 +117,7 @@ def answer_sections(
     train_counts: Sequence[int] = (),
     temperature: float = 1.0,
     untempered: NDArray[np.float32] | None = None,
+    held_out: LabelledAnswers | None = None,
 ) -> dict[str, Any]:
     """The variables of ``answers.html.jinja``.
 
@@ -125,11 +127,13 @@ def answer_sections(
     train_counts  number of training photos of each class; () if that is not known
     temperature   of ``answers``, shown beside ``untempered``
     untempered    float32 [N, C], at temperature 1; None where that is not shown
+    held_out      more answers than ``answers``, to tell which are sure; None: ``answers``
 
     Raises TrainingError for values that are no probabilities.
     """
     matrix = metrics.confusion_matrix(answers.probabilities, answers.targets)
     labels = answers.labels
+    judged = held_out or LabelledAnswers(labels, answers.probabilities, answers.targets)
     drawings = [draw(matrix, labels), draw(matrix, labels, narrow=True)]
     probabilities = {"": answers.probabilities}
     if untempered is not None:
@@ -157,10 +161,7 @@ def answer_sections(
         "calibration": _calibration(probabilities, answers.targets),
         "curve_from": metrics.MIN_CALIBRATION_PHOTOS,
         "chance": metrics.chance_calibration_error(answers.probabilities),
-        "thresholds": [
-            (at, *metrics.selective_accuracy(answers.probabilities, answers.targets, at))
-            for at in _THRESHOLDS
-        ],
+        "thresholds": [find_threshold(judged, precision) for precision in TARGETS],
     }
 
 

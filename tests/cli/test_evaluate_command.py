@@ -5,14 +5,18 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from helpers import tiny_bundle as tiny
 from helpers.pictures import photo
 
-from edgetl import Predictor
+from edgetl import Predictor, evaluate
 from edgetl.cli.main import command as program
+from edgetl.evaluation.labelled_answers import LabelledAnswers
+from edgetl.evaluation.statement_check import measure_promises
 
 
 def run(*arguments: object) -> Result:
@@ -49,6 +53,21 @@ def test_the_table_the_accuracy_and_the_mistakes_are_printed(tiny_bundle, photos
     assert lines[6].startswith("Accuracy 90.00% (59.6% to 98.2%) on 10 photos, loss ")
     assert lines[7] == "1 mistake, the most confident first:"
     assert "→" in lines[8] and lines[8].endswith(".png") and len(lines) == 9
+
+
+def test_what_the_model_states_is_printed_beside_what_is_found(tiny_bundle, photos, tmp_path):
+    found = evaluate(tiny_bundle, photos)
+    answers = LabelledAnswers(found.labels, found.probabilities, found.targets)
+    promises = measure_promises(answers, "ten photos")
+    stated = replace(promises.statement[0], count=1000, photos=1000, interval=(0.99, 1.0))
+    promises = replace(promises, statement=(stated, *promises.statement[1:]))
+    bundle = tiny.write(tmp_path / "promising", replace(found.card, promises=promises))
+    done = run(bundle, photos)
+    assert "answers that are right: 90.0%, which is lower than the model states" in done.stderr
+    assert [" ".join(line.split()) for line in done.stdout.splitlines()[7:9]] == [
+        "stated by the model stated here",
+        "answers that are right 100.0% (99.0% to 100.0%) 90.0% lower",
+    ]
 
 
 def test_reports_are_written_and_named(tiny_bundle, photos, tmp_path):

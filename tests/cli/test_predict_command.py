@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from PIL import Image
 
 from edgetl import Predictor
 from edgetl.cli.main import command as program
+from edgetl.runtime.bundle.abstention import SureAnswers
+from edgetl.runtime.bundle.prediction_sets import PredictionSets
+from edgetl.runtime.bundle.promises import Promises
 from edgetl.runtime.images.decode import MAX_PIXELS
 
 
@@ -81,14 +85,57 @@ def test_json_of_the_best_classes_only(tiny_bundle: Path, photo_folder: Path) ->
     assert list(records(failed)[0]) == ["source", "error"]
 
 
-@pytest.mark.parametrize("option", [["--top", 1], ["--json"]])
+@pytest.mark.parametrize("option", [["--top", 1], ["--set", 0.9], ["--json"]])
 def test_options_that_do_not_apply_to_a_results_file_are_usage_errors(
     tiny_bundle: Path, photo_folder: Path, tmp_path: Path, option: list[object]
 ) -> None:
     result = predict(tiny_bundle, photo_folder, "--out", tmp_path / "a.jsonl", *option)
     assert result.exit_code == 2
-    assert "leave out --top and --json" in result.stderr
+    assert "leave out --top and --json, and --set" in result.stderr
     assert not (tmp_path / "a.jsonl").exists()
+
+
+@pytest.fixture(scope="module")
+def promising(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that is sure from 99 % on, and whose sets of 90 % have at least half."""
+    sets = PredictionSets((0.9,), (0.5,), 50, {}, (0.5,))
+    promises = Promises("50 photos", sets, (), (SureAnswers(None, 0.9, 0.95, 0.99),))
+    card = replace(tiny.card(), promises=promises)
+    return tiny.write(tmp_path_factory.mktemp("promising") / "promising", card)
+
+
+def test_answers_that_are_not_sure_are_marked(promising: Path, photo_folder: Path) -> None:
+    predictor = Predictor(promising)
+    photos = sorted(photo_folder.iterdir())
+    answers = [predictor(path) for path in photos]
+    assert {answer.is_sure for answer in answers} == {True, False}
+    header, *rows = predict(promising, *photos).stdout.splitlines()
+    for row, path, answer in zip(rows, photos, answers, strict=True):
+        label = answer.label.replace("\n", "\\n")
+        expected = label if answer.is_sure else f"unsure ({label})"
+        assert row[header.index("label") :].split("  ")[0] == expected
+        assert row.endswith(f"  {path}")
+    shown = records(predict(promising, *photos, "--json"))
+    assert [record["sure"] for record in shown] == [answer.is_sure for answer in answers]
+
+
+def test_a_set_is_shown_in_place_of_the_best_classes(promising: Path, photo_folder: Path) -> None:
+    photos = sorted(photo_folder.iterdir())
+    sets = [Predictor(promising)(path).prediction_set(0.9) for path in photos]
+    assert {len(found) for found in sets} > {1}
+    _, *rows = predict(promising, *photos, "--set", 0.9).stdout.splitlines()
+    assert len(rows) == sum(map(len, sets))
+    shown = records(predict(promising, *photos, "--json", "--set", 0.9))
+    assert [tuple(record["prediction_set"]) for record in shown] == sets
+
+
+def test_a_set_that_can_not_be_had_is_an_error(tiny_bundle: Path, photo_folder: Path) -> None:
+    path = photo_folder / "0-64x48.jpg"
+    result = predict(tiny_bundle, path, "--set", 0.9)
+    assert result.exit_code == 1
+    assert "no prediction sets" in result.stderr
+    for options in (["--set", 95], ["--set", "nan"], ["--set", 0.9, "--top", 2]):
+        assert predict(tiny_bundle, path, *options).exit_code == 2
 
 
 def test_a_bad_photo_is_reported_and_the_others_are_classified(

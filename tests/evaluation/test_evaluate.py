@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from sklearn import metrics as reference
 
 from edgetl import BundleError, DataError, Predictor, evaluate
 from edgetl.data.photo_digests import pack
-from edgetl.evaluation.evaluation_reports import as_html
+from edgetl.evaluation.evaluation_reports import as_html, as_json
+from edgetl.evaluation.labelled_answers import LabelledAnswers
+from edgetl.evaluation.statement_check import measure_promises
 from edgetl.runtime.bundle.bundle_folder import MANIFEST, TRAINING_PHOTOS
 
 
@@ -185,3 +188,39 @@ def test_of_a_list_with_parts_the_test_is_taken(insects, test_set, tmp_path):
     assert evaluate(insects, tmp_path / "photos.jsonl").metrics["photos"] == 20
     every = evaluate(insects, tmp_path / "photos.jsonl", columns={"split": ""})
     assert every.metrics == evaluate(insects, test_set).metrics
+
+
+@pytest.fixture(scope="module")
+def promising(insects: Path, test_set: Path, tmp_path_factory) -> tuple[Path, Path]:
+    """A bundle that states how its answers for the test set are."""
+    folder = tmp_path_factory.mktemp("promising") / "insects"
+    found = evaluate(insects, test_set)
+    answers = LabelledAnswers(found.labels, found.probabilities, found.targets)
+    card = replace(found.card, promises=measure_promises(answers, "thirty photos"))
+    return tiny_bundle.write(folder, card), test_set
+
+
+def test_what_the_model_states_holds_on_the_same_photos(promising):
+    result = evaluate(*promising)
+    assert [check.stated.figure for check in result.statement] == ["accuracy", *["coverage"] * 2]
+    assert [check.stated for check in result.statement] == [
+        check.found for check in result.statement
+    ]
+    assert all(check.holds for check in result.statement) and result.warnings == []
+
+
+def test_what_does_not_hold_is_a_warning(promising, copied_set):
+    bundle, _ = promising
+    shutil.move(copied_set / "ant", copied_set / "moved")
+    shutil.move(copied_set / "bee", copied_set / "ant")
+    shutil.move(copied_set / "moved", copied_set / "bee")
+    result = evaluate(bundle, copied_set)
+    accuracy = result.statement[0]
+    assert not accuracy.holds and accuracy.stated.share == 24 / 30 > accuracy.found.share
+    warning = next(text for text in result.warnings if text.startswith("answers that are right"))
+    assert f"{accuracy.found.share:.1%}, which is lower than the model states, 80.0% (" in warning
+    values = json.loads(as_json(result))["statement"][0]
+    assert values["holds"] is False and values["stated"]["count"] == 24
+    section = as_html(result).partition('<section id="statement">')[2].partition("</section>")[0]
+    assert "thirty photos" in section and "lower" in section
+    assert '<section id="statement">' not in as_html(replace(result, card=tiny_bundle.card()))

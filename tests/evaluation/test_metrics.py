@@ -17,7 +17,6 @@ from edgetl.evaluation.metrics import (
     class_metrics,
     confusion_matrix,
     metrics_summary,
-    selective_accuracy,
 )
 
 
@@ -151,14 +150,6 @@ def test_metrics_have_no_more_digits_than_float32():
         str(figure.recall) == f"{figure.recall:.7g}"
         for figure in class_metrics(probabilities, targets, "abcd")
     )
-
-
-def test_coverage_and_accuracy_of_confident_predictions():
-    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.45, 0.55]], np.float32)
-    targets = np.array([0, 1, 1, 1])
-    assert selective_accuracy(probabilities, targets, 0.0) == (1.0, 0.75)
-    assert selective_accuracy(probabilities, targets, 0.7) == (0.5, 1.0)
-    assert selective_accuracy(probabilities, targets, 0.95) == (0.0, None)
 
 
 def test_the_error_before_temperature_scaling_is_that_of_the_raw_probabilities():

@@ -277,7 +277,8 @@ class Predictor:
             return results
         for name, logits, probabilities in zip(names, *outputs, strict=True):
             if np.isfinite(logits).all() and np.isfinite(probabilities).all():
-                results.append(Prediction(name, self.labels, logits, probabilities))
+                promises = self.card.promises
+                results.append(Prediction(name, self.labels, logits, probabilities, promises))
             else:
                 reason = f"its answers for {name} are not finite numbers"
                 results.append(PredictionError(name, self.path, reason, "Run `edgetl selftest`."))

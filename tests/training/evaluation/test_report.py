@@ -525,7 +525,7 @@ def test_few_photos_have_no_calibration_curve(run, tmp_path):
     text = write_report(run, results(tmp_path, ("cat", "dog"), photos=199)).read_text("utf-8")
     calibration = text.partition('id="calibration"')[2].partition("</section>")[0]
     assert "drawn from 200 photos on" in calibration and "<svg" not in calibration
-    assert "If less confident predictions are rejected" in calibration
+    assert "If only sure answers count" in calibration
 
 
 @pytest.mark.parametrize("labels", [ODD_LABELS, tuple(f"class {number}" for number in range(120))])

@@ -1,0 +1,41 @@
+"""A classifier's answers for photos whose classes are known."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class LabelledAnswers:
+    """Probabilities and true classes of N photos.
+
+    labels         class names, in the order of the outputs
+    probabilities  float32 [N, classes]
+    targets        int [N], the true classes
+    """
+
+    labels: Sequence[str]
+    probabilities: NDArray[np.float32]
+    targets: NDArray[np.integer]
+
+    @property
+    def is_right(self) -> NDArray[np.bool_]:
+        """Of each photo, whether the most probable class is its own."""
+        found: NDArray[np.bool_] = self.probabilities.argmax(1) == self.targets
+        return found
+
+    @property
+    def confidences(self) -> NDArray[np.float32]:
+        """Of each photo, the probability of the most probable class."""
+        found: NDArray[np.float32] = self.probabilities.max(1)
+        return found
+
+    def about(self, labels: Collection[str]) -> NDArray[np.bool_]:
+        """Of each photo, whether its answer is one of ``labels``."""
+        is_meant = np.array([name in labels for name in self.labels], np.bool_)
+        found: NDArray[np.bool_] = is_meant[self.probabilities.argmax(1)]
+        return found

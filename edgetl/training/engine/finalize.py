@@ -34,6 +34,7 @@ from edgetl.training.evaluation.run_records import (
 )
 from edgetl.training.head.cross_validation import CVResult
 from edgetl.training.head.head_preparation import PreparedHead, put_into
+from edgetl.training.head.held_out_answers import HeldOutAnswers
 from edgetl.training.head.label_issues import LabelIssue
 from edgetl.training.head.temperature import calibrate
 from edgetl.training.models import checkpoint
@@ -82,7 +83,9 @@ def finalize(
     known = trained.card.metrics
     metrics |= {name: known[name] for name in ("epoch", "midway", "refit") if name in known}
     card = replace(trained.card, metrics=metrics, temperature=temperature)
-    _put_in_place(context, replace(trained, card=card), folders, history)
+    held_out = HeldOutAnswers.collect(folders, logits, cross_validation).unscored()
+    trained = replace(trained, card=card, held_out=held_out)
+    _put_in_place(context, trained, folders, history)
 
     classes = class_metrics(probabilities, labels, card.labels)
     since = before.compare(folders, probabilities, cross_validation) if before else None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
@@ -25,12 +26,13 @@ from edgetl.training.config.run_folder import BEST, LAST
 from edgetl.training.models.backbones import Level, build
 from edgetl.training.models.multi_level import with_levels
 from edgetl.training.models.ood_detector import OODDetector
-from edgetl.training.models.pretrained_weights import load_state
+from edgetl.training.models.pretrained_weights import BESIDE, load_state
 from edgetl.training.models.tensor_hash import hash_tensors
 from edgetl.training.models.torchscript_program import PROGRAM, program_bytes, read_program
 
 _CHECKSUM = "sha256"  # of the description without it, and of the tensors
 _SCHEMA = 1  # the weights of a backbone that its name rebuilds
+_T = TypeVar("_T", HeldOut, OODDetector)
 _PROGRAM_SCHEMA = 2  # one tensor, PROGRAM: a whole network as TorchScript
 
 
@@ -44,8 +46,10 @@ class Trained:
     photos    the photos that it was trained on, as ``photo_digests.pack`` writes them; "": unknown
     sha256    of the file that it was read from (hex), or ""
     head      attribute path of the classifier layer; "" for a program
-    ood       tells photos unlike the training photos by the classifier layer's input
-    held_out  answers for photos that fitted nothing
+    ood       tells photos unlike the training photos by the classifier layer's input; None where
+              that can't be done
+    held_out  answers for photos that fitted nothing; None: of an earlier version, or an imported
+              network
     """
 
     network: nn.Module
@@ -76,6 +80,7 @@ def save(trained: Trained, path: Path) -> None:
             name: tensor.detach().cpu().contiguous().clone()
             for name, tensor in network.state_dict().items()
         }
+    tensors |= _beside("held_out", trained.held_out) | _beside("ood", trained.ood)
     checksum = hash_tensors(tensors, _as_json(description))
     # One entry: the format does not keep the order of several, and the same network should give
     # the same bytes.
@@ -116,14 +121,35 @@ def load(source: str | Path) -> Trained:
         else:
             backbone = with_levels(build(card.backbone, len(card.labels), weights="none"), levels)
             network, head = backbone.module, backbone.head
-            load_state(network, tensors)
+            load_state(network, {key: tensors[key] for key in tensors if BESIDE not in key})
+        held_out = _from_beside("held_out", HeldOut, tensors)
+        ood = _from_beside("ood", OODDetector, tensors)
     except (EdgetlError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path} can't be rebuilt: {first_line(error)}",
             "Was it written by another version of edgetl?",
         ) from error
     settings, photos = description.get("settings", {}), str(description.get("photos", ""))
-    return Trained(network.eval(), card, settings, levels, photos, sha256, head)
+    return Trained(network.eval(), card, settings, levels, photos, sha256, head, ood, held_out)
+
+
+def _beside(name: str, value: HeldOut | OODDetector | None) -> dict[str, Tensor]:
+    """The arrays and numbers of ``value`` as tensors that are none of the network's."""
+    return {
+        f"{name}{BESIDE}{entry.name}": torch.from_numpy(np.array(getattr(value, entry.name)))
+        for entry in (fields(value) if value is not None else ())
+    }
+
+
+def _from_beside(name: str, kind: type[_T], tensors: Mapping[str, Tensor]) -> _T | None:
+    """What ``_beside`` made tensors of, or None. Raises KeyError if one is missing."""
+    if not any(key.startswith(f"{name}{BESIDE}") for key in tensors):
+        return None
+    found = {entry.name: tensors[f"{name}{BESIDE}{entry.name}"] for entry in fields(kind)}
+    values: dict[str, Any] = {
+        key: value.numpy() if value.ndim else value.item() for key, value in found.items()
+    }
+    return kind(**values)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:

@@ -32,6 +32,8 @@ _HARMLESS: list[Any] = [argparse.Namespace]
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 # torchvision's published files have the names of 2017.
 _DENSENET_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)")
+BESIDE = "/"
+"""In the names of a checkpoint's tensors that are not the network's."""
 _SHOWN = 5  # names in an error
 _HOW_TO_SAVE = (
     "Where it was trained, save its weights with torch.save(model.state_dict(), FILE), as "
@@ -74,7 +76,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         )
     try:
         if path.suffix == ".safetensors":
-            return _unwrapped(load_file(path))
+            tensors = load_file(path)
+            return _unwrapped({key: tensors[key] for key in tensors if BESIDE not in key})
         with torch.serialization.safe_globals(_HARMLESS):
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError) as error:

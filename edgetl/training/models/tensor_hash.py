@@ -15,6 +15,7 @@ def hash_tensors(tensors: Mapping[str, Tensor], header: str = "") -> str:
     separator = "\n" if header else ""  # as in existing checkpoints, and as in existing caches
     for name, value in sorted(tensors.items()):
         digest.update(f"{separator}{name} {value.dtype} {list(value.shape)}\n".encode())
-        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(content.numpy().data)
+        if value.numel():  # an empty tensor can't be seen as bytes
+            content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(content.numpy().data)
     return digest.hexdigest()

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from edgetl.errors import CheckpointError
+from edgetl.runtime.bundle.held_out import HeldOut
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.training.config.run_files import write_atomically
 from edgetl.training.config.run_folder import BEST, LAST
 from edgetl.training.models.backbones import build
 from edgetl.training.models.checkpoint import Trained, load, save
+from edgetl.training.models.ood_detector import OODDetector
+from edgetl.training.models.pretrained_weights import read_weights
 
 
 @pytest.fixture
@@ -47,6 +52,25 @@ def test_the_same_network_gives_the_same_bytes(trained, tmp_path):
     save(trained, tmp_path / "a.safetensors")
     save(load(tmp_path / "a.safetensors"), tmp_path / "b.safetensors")
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_what_is_kept_beside_the_network_comes_back(trained, tmp_path):
+    generator = np.random.default_rng(0)
+    held_out = HeldOut(
+        np.array([0, 1, 1], np.int32),
+        generator.normal(size=(3, 2)).astype(np.float32),
+        generator.normal(size=(3, 4)).astype(np.float16),
+        generator.normal(size=3).astype(np.float32),
+    )
+    arrays = [generator.normal(size=shape).astype(np.float32) for shape in (6, (6, 4), (3, 4))]
+    ood = OODDetector(*arrays, 0.1, 1 / 3, -2.5, 1e-3)
+    save(replace(trained, held_out=held_out, ood=ood), tmp_path / BEST)
+    again = load(tmp_path)
+    for kept, found in ((held_out, again.held_out), (ood, again.ood)):
+        for name, value in vars(kept).items():
+            assert np.array_equal(getattr(found, name), value)
+            assert getattr(getattr(found, name), "dtype", None) == getattr(value, "dtype", None)
+    assert read_weights(tmp_path / BEST).keys() == trained.network.state_dict().keys()
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])

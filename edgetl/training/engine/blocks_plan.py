@@ -29,7 +29,7 @@ _LEARNING_RATE = 1.5e-3
 # Of all blocks: the lowest see edges and colours, and are the slowest.
 _FEWEST_BLOCKS, _MOST_BLOCKS = 1 / 6, 2 / 3
 _SHARE = 0.9  # of the time that is left: the rest is for validation and the report
-_TIMED_PHOTOS, _TIMED_STEPS = 4, 3
+_TIMED_PHOTOS, _TIMED_STEPS = 2, 3
 
 
 @dataclass(frozen=True)

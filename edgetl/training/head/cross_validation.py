@@ -8,7 +8,7 @@ right. So each is judged by its log loss at its own best temperature, which is p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import add
@@ -33,7 +33,7 @@ DEFAULT_C = 10.0**-1
 SHRINKAGES = (0.9, 0.8, 0.6, 0.3, 0.1, 0.03, 0.01, 0.003)
 """What is tried: from the strongest on."""
 
-_PATIENCE = 2  # values in a row without a better loss, after which weaker ones are not tried
+_FIRST_C, _FIRST_SHRINKAGE = 2, 3  # places in these: the search goes downhill from there
 _STEPS = 12  # of L-BFGS, from the solution for the last C: more did not change the choice
 _TEMPERATURES = (1e-2, 1e4)  # a discriminant of few photos is surer than it should be
 _LEAST_SPREAD = 0.5  # variance within classes without a fold, as a share of that of all photos
@@ -152,18 +152,15 @@ class CrossValidation:
         in all or without a fold: such as two of each class, of which one is held out. The
         temperature would then suit no other photos.
         """
-        normals, found = self._normals(), dict[int, _Trial]()
-
-        def loss(place: int) -> float:
-            if place not in found and not self._cancelled.is_set():
-                solutions = [normal.discriminant(SHRINKAGES[place]) for normal in normals]
-                found[place] = self.judge(SHRINKAGES[place], torch.stack(solutions).float())
-            return found[place].score.loss if place in found else math.inf
-
-        best = _lowest(loss, len(SHRINKAGES)) if normals else 0
-        if best not in found:
+        normals = self._normals()
+        if not normals:
             return None
-        return found[best], tuple(found[place].score for place in sorted(found))
+
+        def solve(place: int) -> Tensor:
+            solutions = [each.discriminant(SHRINKAGES[place], torch.float32) for each in normals]
+            return torch.stack(solutions).float()
+
+        return self._downhill(SHRINKAGES, _FIRST_SHRINKAGE, solve)
 
     @cached_property
     def result(self) -> CVResult | None:
@@ -208,25 +205,44 @@ class CrossValidation:
         calibrated = (logits / score.temperature).astype(np.float32)
         return _Trial(score, solution / score.temperature, calibrated, losses)
 
-    def _logistic_regression(self) -> tuple[_Trial, tuple[CVScore, ...]] | None:
-        """The best logistic regression and the scores of all, for one C after the other.
+    def _downhill(
+        self, parameters: Sequence[float], first: int, solve: Callable[[int], Tensor]
+    ) -> tuple[_Trial, tuple[CVScore, ...]] | None:
+        """The trial of the lowest loss, and the scores of all; None if cancelled.
 
-        None if cancelled.
+        first  place of the parameter that is tried first, if there are so many: from there on, the
+               next is tried for as long as the loss falls, or else the one before
+        solve  place of a parameter → its solution
         """
+        trials: dict[int, _Trial] = {}
+
+        def loss(place: int) -> float:
+            if place not in trials and not self._cancelled.is_set():
+                trials[place] = self.judge(parameters[place], solve(place))
+            return trials[place].score.loss if place in trials else math.inf
+
+        best = min(first, len(parameters) - 1)
+        lowest = loss(best)
+        for step in (1, -1):
+            while 0 <= best + step < len(parameters) and (other := loss(best + step)) < lowest:
+                best, lowest = best + step, other
+        if self._cancelled.is_set():
+            return None
+        return trials[best], tuple(trials[place].score for place in sorted(trials))
+
+    def _logistic_regression(self) -> tuple[_Trial, tuple[CVScore, ...]] | None:
+        """The best logistic regression, and the scores of all; None if cancelled."""
         folds = torch.arange(self._folds.count, device=self._held_out.device)
         used = self._held_out[:, None] != folds
-        first = 0 if self._folds.judged.all() else C_VALUES.index(DEFAULT_C)
-        solution: Tensor | None = None
-        trials: list[_Trial] = []
-        for C in C_VALUES[first:]:
-            if self._cancelled.is_set():
-                return None
-            solution = self._problem.solve(C, solution, _STEPS, used)
-            trials.append(self.judge(C, solution))
-            best = min(reversed(trials), key=lambda trial: trial.score.loss)
-            if len(trials) - 1 - trials.index(best) >= _PATIENCE:
-                break
-        return best, tuple(trial.score for trial in trials)
+        strongest = 0 if self._folds.judged.all() else C_VALUES.index(DEFAULT_C)
+        values, solved = C_VALUES[strongest:], dict[int, Tensor]()
+
+        def solve(place: int) -> Tensor:
+            start = solved.get(place - 1, solved.get(place + 1))
+            solved[place] = self._problem.solve(values[place], start, _STEPS, used)
+            return solved[place]
+
+        return self._downhill(values, max(_FIRST_C - strongest, 0), solve)
 
     def _normals(self) -> list[ClassNormals]:
         """The classes' normal distributions without each fold. None where they say too little."""
@@ -258,15 +274,6 @@ class CrossValidation:
         return np.append(photos, others), np.concatenate([logits, further])
 
 
-def _lowest(loss: Callable[[int], float], count: int) -> int:
-    """Where a loss of 0 … count - 1 that falls, then rises, is lowest: downhill from the middle."""
-    place = (count - 1) // 2
-    for step in (-1, 1):
-        while 0 <= place + step < count and loss(place + step) < loss(place):
-            place += step
-    return place
-
-
 def score_logits(
     parameter: float,
     logits: NDArray[np.float32],
@@ -290,13 +297,13 @@ def loss_improvement(baseline: CrossValidation | None, other: CrossValidation | 
     if baseline is None or other is None:
         return 0.0
     if baseline.discriminant and other.discriminant:
-        return improvement_in_losses(baseline.discriminant[0].losses, other.discriminant[0].losses)
+        return _lowered(baseline.discriminant[0].losses, other.discriminant[0].losses)
     if baseline.result and other.result:
-        return improvement_in_losses(baseline.result.losses, other.result.losses)
+        return _lowered(baseline.result.losses, other.result.losses)
     return 0.0
 
 
-def improvement_in_losses(baseline: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+def _lowered(baseline: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     """By how many standard errors the mean of float64 [N] ``other`` is lower than the baseline's.
 
     0 for so few that the standard error means nothing.

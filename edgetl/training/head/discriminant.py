@@ -17,7 +17,7 @@ from edgetl.training.head.logistic_regression import LogisticRegression
 
 LEAST_VARIANCE = 1e-6
 """Of a scaled feature within classes, whose mean variance in all is 1."""
-_CHUNK = 2048  # photos converted to double precision at a time
+_CHUNK = 2048  # photos whose products are added up in single precision, before they are in double
 _UNSEEN = 0.5  # photos that a class without any counts as, so that its probability is not 0
 
 
@@ -44,12 +44,12 @@ class ClassMoments:
         found = cls(exact(classes), exact(classes, width), exact(width, width), problem.features)
         for start in range(0, len(values), _CHUNK):
             rows = slice(start, start + _CHUNK)
-            some, weights = values[rows].double(), problem.weights[rows].double()
-            of_class = one_hot(problem.targets[rows], classes).T * weights
+            some, weights = values[rows], problem.weights[rows]
+            of_class = one_hot(problem.targets[rows], classes).T * weights.double()
             found.counts.add_(of_class.sum(1))
-            found.sums.addmm_(of_class, some)
-            some *= weights.sqrt()[:, None]
-            found.squares.addmm_(some.T, some)
+            found.sums.addmm_(of_class, some.double())
+            some = some * weights.sqrt()[:, None]
+            found.squares.add_(some.T @ some)
         return found
 
     def __add__(self, other: ClassMoments) -> ClassMoments:
@@ -90,15 +90,19 @@ class ClassNormals:
     covariance: Tensor
     features: int
 
-    def discriminant(self, shrinkage: float) -> Tensor:
+    def discriminant(self, shrinkage: float, precision: torch.dtype = torch.float64) -> Tensor:
         """Float64 [classes, dimensions + 1]: weights and, last, biases of linear logits.
 
         shrinkage  above 0 and below 1, the part g of (1 - g) S + g tr(S) / features I
+        precision  that is tried first: float32 takes half the time
         """
         variance = (self.covariance.trace() / self.features).clamp_min(LEAST_VARIANCE)
         shrunk = self.covariance.clone()
         shrunk.diagonal().add_(variance * shrinkage / (1 - shrinkage))
-        solved = torch.cholesky_solve(self.means.T, torch.linalg.cholesky(shrunk))
+        factor, failed = torch.linalg.cholesky_ex(shrunk.to(precision))
+        if failed:  # rounded too much for the directions in which features vary least
+            factor = torch.linalg.cholesky(shrunk)
+        solved = torch.cholesky_solve(self.means.T.to(factor), factor).to(shrunk)
         weights = solved.T / (1 - shrinkage)
         biases = self.priors - (weights * self.means).sum(1) / 2
         solution = torch.cat([weights, biases[:, None]], dim=1)

@@ -86,8 +86,8 @@ def fit_head(
     recipe         what to fit; None: cross-validate
     class_weights  weight of each class's photos in the loss (default: all 1)
     widths         numbers of features that may be used, counted from the first one, in order of
-                   preference: a later one is used if it lowers the cross-validated loss by more
-                   than one standard error (default: all features)
+                   preference: a later one is used if it lowers the discriminant's cross-validated
+                   loss by more than one standard error (default: all features)
     device         where to compute (default: the CPU)
 
     The same input gives the same bits. Besides the features, each width needs the memory of two

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 CHUNK = 1 << 24  # logits held in memory at a time
-_GRADIENT_TOLERANCE, _STEP_TOLERANCE = 1e-6, 1e-8
+STEP_TOLERANCE = 1e-6  # in nats: steps that lower the loss by less say nothing of other photos
+_GRADIENT_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class LogisticRegression:
             [solution],
             max_iter=steps,
             tolerance_grad=_GRADIENT_TOLERANCE,
-            tolerance_change=_STEP_TOLERANCE,
+            tolerance_change=STEP_TOLERANCE,
             line_search_fn="strong_wolfe",
         )
 

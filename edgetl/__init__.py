@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from edgetl.exporting.export_run import export
     from edgetl.parity.check_model import check
     from edgetl.parity.results import AgainstResult, CheckResult
+    from edgetl.runtime.drift.drift_result import DriftResult
+    from edgetl.runtime.drift.drift_run import drift
     from edgetl.runtime.images.spec import PreprocessSpec
     from edgetl.runtime.inference.prediction import Prediction
     from edgetl.runtime.inference.predictor import Predictor
@@ -59,6 +61,7 @@ __all__ = [
     "CheckResult",
     "CheckpointError",
     "DataError",
+    "DriftResult",
     "EdgetlError",
     "EvaluationResult",
     "ExportError",
@@ -78,6 +81,7 @@ __all__ = [
     "TrainingError",
     "__version__",
     "check",
+    "drift",
     "evaluate",
     "export",
     "import_network",
@@ -88,6 +92,7 @@ __all__ = [
 _LAZY = {
     "AgainstResult": "edgetl.parity.results",
     "CheckResult": "edgetl.parity.results",
+    "DriftResult": "edgetl.runtime.drift.drift_result",
     "EvaluationResult": "edgetl.evaluation.evaluation_result",
     "ExportResult": "edgetl.exporting.export_result",
     "ImportResult": "edgetl.training.importing.import_result",
@@ -96,6 +101,7 @@ _LAZY = {
     "PreprocessSpec": "edgetl.runtime.images.spec",
     "TrainResult": "edgetl.training.engine.train_result",
     "check": "edgetl.parity.check_model",
+    "drift": "edgetl.runtime.drift.drift_run",
     "evaluate": "edgetl.evaluation.evaluation_run",
     "export": "edgetl.exporting.export_run",
     "import_network": "edgetl.training.importing.import_run",

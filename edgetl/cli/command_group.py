@@ -18,6 +18,7 @@ COMMANDS = (
     "candidates",
     "check",
     "data",
+    "drift",
     "evaluate",
     "export",
     "import",

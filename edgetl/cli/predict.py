@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgetl.cli.doubtful_option import doubtful_photos, keep_doubtful_option
 from edgetl.cli.list_options import list_options
 from edgetl.cli.model_options import model_options, open_predictor
 from edgetl.cli.option_types import Number
@@ -65,6 +66,12 @@ _UNSURE = "unsure ({})"
     metavar="I/N",
     help="Take only the I-th of N parts of the photos.",
 )
+@click.option(
+    "--embeddings",
+    is_flag=True,
+    help="With --out: also write each photo's embedding, for edgetl drift.",
+)
+@keep_doubtful_option
 @list_options
 @model_options
 def command(
@@ -75,6 +82,8 @@ def command(
     as_json: bool,
     out: str | None,
     shard_text: str,
+    embeddings: bool,
+    keep_doubtful: tuple[Path, int] | None,
     columns: str | None,
     root: Path | None,
     **options: Any,
@@ -99,6 +108,8 @@ def command(
       edgetl predict exported/pets photos/ --json > answers.jsonl
       edgetl predict exported/pets photos/ --out answers.parquet --shard 2/8
       edgetl predict exported/pets photos.csv --columns path=file
+      edgetl predict exported/pets photos/ --out answers.parquet --embeddings
+      edgetl predict exported/pets photos/ --keep-doubtful to-label/ 20
     """
     if out is not None and (top or level or as_json):
         raise click.UsageError(
@@ -107,6 +118,8 @@ def command(
     if top and level:
         raise click.UsageError("--set decides how many labels there are: leave out --top.")
     if out is None:
+        if embeddings:
+            raise click.UsageError("--embeddings needs --out, a .parquet or .jsonl file.")
         require_stdout()
     if "" in photos:
         raise click.UsageError("A photo's name is empty: is a variable of the shell not set?")
@@ -126,14 +139,20 @@ def command(
     if len(photos) > 1:
         _warn_of_empty_folders(photos)
     predictor = open_predictor(model, many=many, **options)
+    if embeddings and predictor.card.unknown is None:
+        raise click.UsageError(f"--embeddings: {model} gives none. Train and export it again.")
     accuracy = _Accuracy(predictor.labels, photos, arguments, root)
-    if out is None:
-        show = _PredictionTable(predictor.card, top or 1, level).show
-        if as_json:
-            show = partial(_show_json, top=top, level=level)
-        total, failed = _print_all(predictor, _sources(arguments, shard), accuracy, show)
-    else:
-        total, failed = _write_all(predictor, arguments, shard, accuracy, out)
+    show = _PredictionTable(predictor.card, top or 1, level).show
+    if as_json:
+        show = partial(_show_json, top=top, level=level)
+    with doubtful_photos(keep_doubtful, photos, predictor) as notice:
+        if out is None:
+            sources = _sources(arguments, shard)
+            total, failed = _print_all(predictor, sources, accuracy, notice, show)
+        else:
+            total, failed = _write_all(
+                predictor, arguments, shard, accuracy, notice, out, embeddings
+            )
     if not total and shard.count == 1:
         raise click.UsageError(f"There is no photo in {', '.join(photos)}.")
     if failed:
@@ -197,6 +216,7 @@ def _print_all(
     predictor: Predictor,
     sources: Iterable[Source],
     accuracy: _Accuracy,
+    notice: Callable[[object], None],
     show: Callable[[Prediction | ImageError | PredictionError], None],
 ) -> tuple[int, int]:
     """Returns (photos, failures)."""
@@ -205,6 +225,7 @@ def _print_all(
         total += 1
         failed += isinstance(result, Exception)
         accuracy.add(result)
+        notice(result)
         show(result)
     accuracy.print()
     return total, failed
@@ -215,7 +236,9 @@ def _write_all(
     photos: Sequence[str | ListedPhoto],
     shard: Shard,
     accuracy: _Accuracy,
+    notice: Callable[[object], None],
     out: str,
+    embeddings: bool,
 ) -> tuple[int, int]:
     """Returns (photos, failures), including those of earlier runs."""
     from edgetl.cli.progress_bar import show_progress
@@ -227,7 +250,7 @@ def _write_all(
         raise click.UsageError("--out takes files and folders, not standard input.")
     written = _modified(Path(out))
     changed, first_changed = 0, ""
-    with open_results(out, predictor.model_id, predictor.labels) as results:
+    with open_results(out, predictor.model_id, predictor.labels, embeddings=embeddings) as results:
         new, known = 0, len(results)
 
         def without_result() -> Iterator[Path]:
@@ -243,6 +266,7 @@ def _write_all(
             all_photos = 0 if progress is no_progress else sum(1 for _ in photos_of(photos, shard))
             for result in predictor.batch(without_result()):
                 results.append(result, accuracy.add(result))
+                notice(result)
                 new += 1
                 progress("Classifying photos", len(results), max(all_photos, len(results)))
     if changed:

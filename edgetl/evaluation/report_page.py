@@ -169,9 +169,18 @@ def report_photo(
     labels: Sequence[str], path: Path, label: int, predicted: int, confidence: float
 ) -> ReportPhoto:
     """A photo with a thumbnail. label, predicted: indices into ``labels``."""
-    file = "/".join(path.parts[-2:])
-    image = thumbnail(path, *_THUMBNAIL)
-    return ReportPhoto(file, labels[label], labels[predicted], float(confidence), image)
+    image = page_thumbnail(path)
+    return ReportPhoto(short_name(path), labels[label], labels[predicted], float(confidence), image)
+
+
+def short_name(path: Path) -> str:
+    """A photo's name and that of its folder."""
+    return "/".join(path.parts[-2:])
+
+
+def page_thumbnail(path: Path) -> str | None:
+    """A data URI of the photo, as large as pages show it; None if it can't be read any more."""
+    return thumbnail(path, *_THUMBNAIL)
 
 
 def drawn(svg: str) -> Markup:

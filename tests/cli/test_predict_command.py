@@ -352,3 +352,36 @@ def test_photos_in_folders_named_as_labels_give_an_accuracy(
     assert told in predict(tiny_bundle, tmp_path / "photos").stderr
     shutil.copy(photos[0], tmp_path / "photos")
     assert "Accuracy" not in predict(tiny_bundle, tmp_path / "photos").stderr
+
+
+def test_the_most_doubtful_photos_are_kept_whatever_is_written(
+    tiny_bundle: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    for more in ((), ("--out", tmp_path / "answers.jsonl")):
+        done = predict(tiny_bundle, photo_folder, *more, "--keep-doubtful", tmp_path / "kept", 3)
+        assert done.exit_code == 0, done.output
+        (day,) = (tmp_path / "kept").iterdir()
+        rows = [json.loads(line) for line in (day / "answers.jsonl").read_text().splitlines()]
+        assert len(rows) == 3 and len(list(day.iterdir())) == 4
+        assert all(Path(row["original"]).parent == photo_folder for row in rows)
+        assert rows[0]["doubt"] >= rows[1]["doubt"] >= rows[2]["doubt"]
+
+
+def test_doubtful_photos_are_not_kept_among_those_that_are_classified(
+    tiny_bundle: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    done = predict(tiny_bundle, photo_folder, "--keep-doubtful", photo_folder / "kept", 3)
+    assert done.exit_code == 2 and "lies in" in done.stderr
+    assert not (photo_folder / "kept").exists()
+    done = predict(tiny_bundle, "-", "--keep-doubtful", tmp_path, 3)
+    assert done.exit_code == 2 and "not standard input" in done.stderr
+
+
+def test_embeddings_need_a_file_and_a_model_that_gives_them(
+    tiny_bundle: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    done = predict(tiny_bundle, photo_folder, "--embeddings")
+    assert done.exit_code == 2 and "needs --out" in done.stderr
+    done = predict(tiny_bundle, photo_folder, "--embeddings", "--out", tmp_path / "a.jsonl")
+    assert done.exit_code == 2 and "gives none" in done.stderr
+    assert not (tmp_path / "a.jsonl").exists()

@@ -31,6 +31,9 @@ class Prediction:
     logits         float32 [classes]
     probabilities  float32 [classes], 0..1, sum 1
     promises       what the model promises of such answers; None: nothing
+    ood_score      how unlike the training photos, the higher the less like; None: the model can't
+                   tell
+    embedding      float32 [dimensions], the photo's place among these; None likewise
     """
 
     source: str
@@ -38,6 +41,8 @@ class Prediction:
     logits: NDArray[np.float32]
     probabilities: NDArray[np.float32]
     promises: Promises | None = None
+    ood_score: float | None = None
+    embedding: NDArray[np.float32] | None = None
 
     @property
     def index(self) -> int:

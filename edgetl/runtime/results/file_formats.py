@@ -19,7 +19,9 @@ FORMATS: Mapping[str, type[ResultFile]] = {
 }
 
 
-def open_results(path: str | os.PathLike[str], model: str, labels: Sequence[str]) -> ResultFile:
+def open_results(
+    path: str | os.PathLike[str], model: str, labels: Sequence[str], *, embeddings: bool = False
+) -> ResultFile:
     """Open the results file ``path`` in the format of its suffix; see ``ResultFile``.
 
     Raises ResultsError, MissingDependencyError.
@@ -31,4 +33,9 @@ def open_results(path: str | os.PathLike[str], model: str, labels: Sequence[str]
             f"End its name in {', '.join(FORMATS)}; for standard output leave it out "
             "(--json: one JSON object per line).",
         )
-    return FORMATS[path.suffix.lower()](path, model, labels)
+    if embeddings and path.suffix.lower() == ".csv":
+        raise ResultsError(
+            f"{path}: a CSV file has no place for embeddings.",
+            "End its name in .parquet or .jsonl.",
+        )
+    return FORMATS[path.suffix.lower()](path, model, labels, embeddings=embeddings)

@@ -27,11 +27,14 @@ class ParquetFile(JsonLinesFile):
     ``.partial`` file, until all of them are there.
     """
 
-    def __init__(self, path: Path, model: str, labels: Sequence[str]) -> None:
+    def __init__(
+        self, path: Path, model: str, labels: Sequence[str], *, embeddings: bool = False
+    ) -> None:
         self._pyarrow = _import_pyarrow()
         self._table = real_path(path)  # a link keeps leading to the table
         self._table_may_pass: frozenset[bytes] = frozenset()  # photos whose error there may pass
-        super().__init__(self._table.with_name(self._table.name + ".partial"), model, labels)
+        partial = self._table.with_name(self._table.name + ".partial")
+        super().__init__(partial, model, labels, embeddings=embeddings)
 
     def _read_existing(self) -> None:
         super()._read_existing()
@@ -67,9 +70,9 @@ class ParquetFile(JsonLinesFile):
     def _write_table(self, path: Path) -> None:
         """Write the rows of the table, without those that have a new row, and then the new ones."""
         text, number = self._pyarrow.string(), self._pyarrow.float32()
+        known = {"confidence": number, "embedding": self._pyarrow.list_(self._pyarrow.float16())}
         types = [
-            number if name == "confidence" or name.startswith("p(") else text
-            for name in self._columns
+            number if name.startswith("p(") else known.get(name, text) for name in self._columns
         ]
         schema = self._pyarrow.schema(list(zip(self._columns, types, strict=True)))
         with (
@@ -113,10 +116,10 @@ class ParquetFile(JsonLinesFile):
         try:
             with self._open_table() as table:
                 older = columns(self.labels, truth=False)
-                if table.schema_arrow.names == older:
+                if table.schema_arrow.names == older and not self._embeddings:
                     self._columns = older
                 elif table.schema_arrow.names != self._columns:
-                    raise self._not_a_result(1, "other columns")
+                    raise self._not_a_result(1, "other columns, or --embeddings given only once")
                 names = ["source", "model", "error"]
                 for batch in table.iter_batches(_ROWS_IN_MEMORY, columns=names):
                     for row in batch.to_pylist():

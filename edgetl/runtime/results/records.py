@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from edgetl.errors import ImageError, PredictionError
 from edgetl.runtime.inference.prediction import Prediction
 
@@ -39,6 +41,13 @@ def csv_line(values: Sequence[Any]) -> bytes:
     # Up to Python 3.12 a line end is quoted only if it is in lineterminator, so it has both kinds.
     csv.writer(text, lineterminator="\r\n").writerow(values)
     return (text.getvalue().removesuffix("\r\n") + "\n").encode("utf-8", "backslashreplace")
+
+
+def embedding_values(prediction: Prediction) -> list[float] | None:
+    """Its embedding, rounded to half precision, with no more digits than that needs."""
+    if prediction.embedding is None:
+        return None
+    return [float(f"{value:.5g}") for value in prediction.embedding.astype(np.float16)]
 
 
 def columns(labels: Sequence[str], *, truth: bool = True) -> list[str]:

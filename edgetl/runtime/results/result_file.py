@@ -24,7 +24,7 @@ from typing import IO, Any, NamedTuple, Self, TypeAlias
 from edgetl.errors import ImageError, PredictionError, ResultsError
 from edgetl.runtime.images.decode import may_pass
 from edgetl.runtime.inference.prediction import Prediction
-from edgetl.runtime.results.records import as_record, columns, plain_name
+from edgetl.runtime.results.records import as_record, columns, embedding_values, plain_name
 from edgetl.system.atomic_write import atomic_write
 from edgetl.system.file_lock import try_lock
 from edgetl.system.paths import real_path
@@ -51,17 +51,20 @@ class Row(NamedTuple):
 class ResultFile(ABC):
     """A file of one model's results, open for appending; use it as a context manager.
 
-    path    created if it does not exist; one process at a time can open it
-    model   identifies the model (``Predictor.model_id``)
-    labels  class names in the order of the outputs
+    path        created if it does not exist; one process at a time can open it
+    model       identifies the model (``Predictor.model_id``)
+    labels      class names in the order of the outputs
+    embeddings  whether rows have the photo's embedding, too
 
     ``failed`` counts the rows with an error. Raises ResultsError if the file contains anything
     else, or another model's results, or if another process is writing it.
     """
 
-    def __init__(self, path: Path, model: str, labels: Sequence[str]) -> None:
-        self.path, self.model, self.labels = path, model, labels
-        self._columns = columns(labels)  # of a table
+    def __init__(
+        self, path: Path, model: str, labels: Sequence[str], *, embeddings: bool = False
+    ) -> None:
+        self.path, self.model, self.labels, self._embeddings = path, model, labels, embeddings
+        self._columns = [*columns(labels), *["embedding"] * embeddings]  # of a table
         self.failed = self._count = 0
         self._done: set[bytes] = set()
         self._may_pass: dict[bytes, _Span] = {}
@@ -122,7 +125,9 @@ class ResultFile(ABC):
         if not self._supersede(source_digest(plain_name(record["source"]))):
             self._count += 1
         self.failed += "error" in record
-        known = {} if truth is None else {"truth": truth}
+        known: dict[str, Any] = {} if truth is None else {"truth": truth}
+        if self._embeddings and isinstance(result, Prediction):
+            known["embedding"] = embedding_values(result)
         row = self._encode({"source": record.pop("source"), "model": self.model, **record, **known})
         self._file.write(row)
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:

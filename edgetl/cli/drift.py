@@ -1,0 +1,138 @@
+"""``edgetl drift``: do today's photos look like those of the training? With onnxruntime alone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgetl.cli.list_options import list_options
+from edgetl.cli.model_options import model_options
+from edgetl.cli.option_types import Number, SomePath
+from edgetl.cli.printable import counted, json_text, printable, width
+from edgetl.cli.process import require_stdout
+from edgetl.cli.report_file import ReportFile
+from edgetl.errors import EdgetlError
+
+if TYPE_CHECKING:
+    from edgetl.runtime.drift.drift_result import ClassDrift, DriftResult
+
+_MAX_CLASSES = 10  # rows of the table; the JSON and the page have all
+_MAX_PHOTOS = 5
+
+
+class NothingCompared(click.ClickException):
+    """Nothing that could be compared, which is neither a drift nor none."""
+
+    exit_code = 2
+
+
+@click.command(short_help="Ask whether photos still look like those of the training.")
+@click.argument("bundle", type=SomePath())
+@click.argument("photos", type=SomePath())
+@list_options
+@click.option(
+    "--false-alarms",
+    "level",
+    type=Number(0, 1, min_open=True, max_open=True),
+    default=0.05,
+    show_default=True,
+    metavar="SHARE",
+    help="How often photos of the same kind may be called different.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON to standard output instead of text."
+)
+@click.option("--html", type=ReportFile(), help="Write a report with figures and photos to FILE.")
+@model_options
+def command(bundle: Path, photos: Path, as_json: bool, html: Path | None, **options: Any) -> None:
+    """Compare PHOTOS with the held-out photos of the training that BUNDLE describes, and estimate
+    the accuracy on them without labels. PHOTOS is a folder or a list; or a .parquet or .jsonl file
+    of answers that edgetl predict --embeddings --out collected.
+
+    Exit code 0 if they look alike, 1 if they look different, 2 for wrong arguments or nothing to
+    compare. Photos are compared within the label that they are given, so that another mix of
+    classes, which is named, is no drift. Needs no torch.
+
+    \b
+    Example:
+      edgetl drift exported/pets photos/today
+      edgetl drift exported/pets answers.parquet --html drift.html
+      edgetl drift exported/pets photos/today --false-alarms 0.01 --json
+    """
+    if as_json or html is None:
+        require_stdout()
+    try:
+        result = _compare(bundle, photos, html, options)
+        if html is not None:
+            _write(result, html)
+    except EdgetlError as error:  # an exit code of 1 would say that they look different
+        text = "\n".join(map(printable, str(error).split("\n")))
+        raise NothingCompared(text) from error
+    click.echo(json_text(result.to_dict()) if as_json else "\n".join(_lines(result)))
+    for warning in result.warnings:
+        click.echo(f"Warning: {printable(warning)}", err=True)
+    if html is not None:
+        click.echo(f"html: {html}", err=True)
+    sys.exit(1 if result.drifted else 0)
+
+
+def _compare(bundle: Path, photos: Path, html: Path | None, options: dict[str, Any]) -> DriftResult:
+    from edgetl.cli.progress_bar import show_progress
+    from edgetl.runtime.drift.drift_run import drift
+
+    if html is not None:  # say what is missing before the photos are classified
+        from edgetl.evaluation.report_page import require_report_packages
+
+        require_report_packages()
+    given = {name: value for name, value in options.items() if value is not None}
+    with show_progress() as progress:
+        return drift(bundle, photos, progress=progress, **given)
+
+
+def _write(result: DriftResult, html: Path) -> None:
+    from edgetl.evaluation.drift_page import as_html
+    from edgetl.system.atomic_write import write_report_file
+
+    write_report_file(html, as_html(result))
+
+
+def _lines(result: DriftResult) -> Iterator[str]:
+    found, accuracy = result.comparison, result.comparison.accuracy
+    yield result.verdict
+    each = ", ".join(f"{name} {value:.3f}" for name, value in found.p_values.items())
+    yield (
+        f"p-value {found.p_value:.3f} ({each}; mix of labels {found.mix_p_value:.3f}), "
+        f"{counted(len(found.compared), 'photo')} compared with {len(result.known.labels):,} "
+        "held-out ones"
+    )
+    low, high = accuracy.interval
+    yield (
+        f"Accuracy about {accuracy.value:.1%} ({low:.1%} to {high:.1%}), estimated without labels; "
+        f"{accuracy.held_out:.1%} on the held-out photos"
+    )
+    if result.drifted or result.mix_changed:
+        yield from _class_lines(result.classes)
+    if result.drifted:
+        yield "Photos that differ most in the same way:"
+        for photo in result.photos[:_MAX_PHOTOS]:
+            label = printable(photo.label)
+            yield f"{photo.confidence:>10.2%}  {label}  {printable(photo.file)}"
+
+
+def _class_lines(classes: list[ClassDrift]) -> Iterator[str]:
+    """A table, those that make most of the difference first."""
+    shown = classes[:_MAX_CLASSES]
+    column = max(5, *(width(printable(found.label)) for found in shown))
+    yield f"{'label':<{column}}  photos   share  held out  of the difference"
+    for found in shown:
+        label = printable(found.label)
+        yield (
+            f"{label}{' ' * (column - width(label))}  {found.photos:>6,}  {found.share:>6.1%}  "
+            f"{found.held_out_share:>8.1%}  {found.part:>17.1%}"
+        )
+    if len(shown) < len(classes):
+        yield f"… and {len(classes) - len(shown):,} more labels"

@@ -1,0 +1,89 @@
+"""``edgetl.drift``: do today's photos look like those that a model was trained on?"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgetl.errors import DataError, NoSuchModelError
+from edgetl.runtime.bundle.bundle_folder import Bundle
+from edgetl.runtime.drift.comparison import compare
+from edgetl.runtime.drift.drift_result import DriftResult
+from edgetl.runtime.drift.photo_answers import is_answers_file, of_predictions, read_answers
+from edgetl.runtime.images.photo_list import photos_in, refuse_list_options
+from edgetl.runtime.inference.predictor import Predictor
+from edgetl.system.environment import describe_machine
+from edgetl.system.progress import Progress, progress_callback, track
+
+
+def drift(
+    model: str | os.PathLike[str],
+    images: str | os.PathLike[str],
+    *,
+    level: float = 0.05,
+    columns: str | Mapping[str, str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+    progress: Progress | bool | None = None,
+    **options: Any,
+) -> DriftResult:
+    """Compare photos with held-out ones of the training, and estimate the accuracy on them.
+
+    Needs no labels and no torch. The same photos give the same result.
+
+    >>> result = edgetl.drift("exported/pets", "photos/today")
+    >>> result.drifted, result.comparison.accuracy.value
+    (False, 0.962)
+
+    model     a bundle folder
+    images    a folder, a list or a single photo; or a .parquet or .jsonl file of answers that
+              ``edgetl predict --embeddings --out`` collected
+    level     the share of false alarms, between 0 and 1
+    columns   of a list: "path=…", where its column has another name
+    root      of a list: the folder that its paths are relative to; None: its own
+    progress  called with the step, how many photos are done, and of how many; True shows a bar
+    options   ``providers``, ``threads``, ``precision`` and ``max_pixels``, as for ``Predictor``
+
+    Raises DataError if there is nothing to compare, or for answers of another model; BundleError,
+    RuntimeUnavailableError and MissingDependencyError as ``Predictor`` does.
+    """
+    started, place = time.perf_counter(), Path(images)
+    bundle = Bundle.open(Path(model))
+    known = bundle.held_out()
+    if known is None or not len(known.embedding):
+        raise NoSuchModelError(
+            bundle.path,
+            "it holds no answers for held-out photos, which today's are compared with",
+            "Train and export again with this version of edgetl, without --no-unknown.",
+        )
+    if is_answers_file(place):
+        refuse_list_options(place, columns, root)
+        answers = read_answers(place, bundle.card.labels, _model_ids(bundle))
+    else:
+        photos = [str(photo.path) for photo in photos_in(place, columns=columns, root=root)]
+        if not photos:
+            raise DataError(f"There is no photo in {images}.", "Name a folder that holds some.")
+        predictor, callback = Predictor(model, **options), progress_callback(progress)
+        results = track(predictor.batch(photos), len(photos), "Classifying photos", callback)
+        answers = of_predictions(results, photos)
+    if answers.embedding.shape[1] != known.embedding.shape[1]:
+        raise DataError(f"{images}: its embeddings are not of this model.", "Classify them again.")
+    return DriftResult(
+        model=os.fspath(model),
+        images=os.fspath(images),
+        level=level,
+        labels=bundle.card.labels,
+        answers=answers,
+        known=known,
+        comparison=compare(known, answers, bundle.card.temperature),
+        seconds=time.perf_counter() - started,
+        machine=describe_machine(),
+    )
+
+
+def _model_ids(bundle: Bundle) -> set[str]:
+    """``Predictor.model_id`` of each of the bundle's models."""
+    names = bundle.manifest["models"].values()
+    return {bundle.manifest["files"][name]["sha256"][:16] for name in names}

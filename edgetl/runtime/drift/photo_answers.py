@@ -1,0 +1,179 @@
+"""A model's answers for many photos, fresh or as ``edgetl predict --out`` collected them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetl.errors import DataError, MissingDependencyError
+from edgetl.runtime.inference.prediction import Prediction
+
+_COLLECT = "Collect them again: edgetl predict MODEL PHOTOS --embeddings --out answers.parquet"
+_OUT_OF_RANGE = 1e-3  # how far probabilities that were written as text may be from a sum of 1
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoAnswers:
+    """Answers for N photos.
+
+    names          [N], the photos' files
+    probabilities  float32 [N, classes]
+    embedding      float32 [N, dimensions], the graph's output of that name
+    ood_score      float32 [N], likewise
+    failed         photo → why there is no answer for it
+    """
+
+    names: tuple[str, ...]
+    probabilities: NDArray[np.float32]
+    embedding: NDArray[np.float32]
+    ood_score: NDArray[np.float32]
+    failed: Mapping[str, str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """The most probable class of each photo, int64 [N]."""
+        return np.asarray(self.probabilities.argmax(1))
+
+    @property
+    def confidence(self) -> NDArray[np.float32]:
+        """Its probability, float32 [N]."""
+        return np.asarray(self.probabilities.max(1))
+
+
+def of_predictions(results: Iterable[Any], names: Sequence[str]) -> PhotoAnswers:
+    """What a predictor's ``batch`` gave for the photos ``names``, of a model with embeddings.
+
+    Raises DataError if no photo could be classified.
+    """
+    found, failed = _Columns(), {}
+    for name, result in zip(names, results, strict=True):
+        if isinstance(result, Prediction):
+            found.add(name, result.probabilities, result.embedding, result.ood_score)
+        else:
+            failed[name] = result.reason
+    return found.as_answers(failed)
+
+
+def is_answers_file(path: Path) -> bool:
+    """Whether ``path`` is a file of ``edgetl predict --out``, and no list of photos."""
+    if not path.is_file() or path.suffix.lower() not in _READERS:
+        return False
+    first = next(_READERS[path.suffix.lower()](path), {})
+    return {"source", "model"} <= first.keys()
+
+
+def read_answers(path: Path, labels: Sequence[str], models: Collection[str]) -> PhotoAnswers:
+    """The answers in a .parquet or .jsonl file of ``edgetl predict --out --embeddings``.
+
+    labels  of the model, in the order of its outputs
+    models  ``Predictor.model_id`` of the models whose answers are taken
+
+    Raises DataError for answers of another model, and for a file that lacks what is needed;
+    MissingDependencyError for Parquet without pyarrow.
+    """
+    found, failed = _Columns(), {}
+    for number, row in enumerate(_READERS[path.suffix.lower()](path), 1):
+        where = f"{path}, row {number}"
+        try:
+            name, model, error = str(row["source"]), row["model"], row.get("error")
+            if model not in models:
+                raise DataError(
+                    f"{where}: an answer of another model ({model}; the bundle's is "
+                    f"{' or '.join(models)}).",
+                    "Name the bundle that gave these answers, or classify the photos again.",
+                )
+            if error is not None:
+                failed[name] = str(error)
+                continue
+            by_label = row.get("probabilities") or {label: row[f"p({label})"] for label in labels}
+            probabilities = np.array([by_label[label] for label in labels], np.float32)
+            embedding, score = row.get("embedding"), row.get("ood_score")
+            if embedding is None or score is None:
+                raise DataError(f"{where}: no embedding or no ood_score.", _COLLECT)
+            found.add(name, probabilities, embedding, float(score))
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"not an answer of this model ({error!r})"
+            raise DataError(f"{where}: {reason}.", _COLLECT) from error
+    return found.as_answers(failed)
+
+
+class _Columns:
+    """Collects answers photo by photo."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._probabilities: list[NDArray[np.float32]] = []
+        self._embedding: list[NDArray[np.float16]] = []
+        self._scores: list[float] = []
+
+    def add(
+        self, name: str, probabilities: NDArray[np.float32], embedding: Any, score: Any
+    ) -> None:
+        if not abs(float(probabilities.sum()) - 1) < _OUT_OF_RANGE:
+            raise ValueError("its probabilities do not sum to 1")
+        rounded = np.asarray(embedding, np.float16)  # as those of the held-out photos are
+        if not (np.isfinite(rounded).all() and math.isfinite(score)):
+            raise ValueError("its embedding or ood_score is not finite")
+        if self._embedding and len(rounded) != len(self._embedding[0]):
+            raise ValueError(f"its embedding has {len(rounded)} numbers")
+        self._names.append(name)
+        self._probabilities.append(probabilities)
+        self._embedding.append(rounded)
+        self._scores.append(score)
+
+    def as_answers(self, failed: Mapping[str, str]) -> PhotoAnswers:
+        """Raises DataError if there are none."""
+        if not self._names:
+            name, reason = next(iter(failed.items()), ("no photo", "there is none"))
+            raise DataError(f"There is no answer to compare; {name}: {reason}.")
+        return PhotoAnswers(
+            tuple(self._names),
+            np.stack(self._probabilities),
+            np.stack(self._embedding).astype(np.float32),
+            np.array(self._scores, np.float32),
+            failed,
+        )
+
+
+def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.endswith(b"\n"):  # the last one may be cut off, or being written
+                    row = json.loads(line)
+                    if not isinstance(row, dict):
+                        raise DataError(f"{path}, line {number}: not a JSON object.", _COLLECT)
+                    yield row
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}, line {number}: not JSON ({error}).", _COLLECT) from error
+
+
+def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingDependencyError("pyarrow", "Reading Parquet", "parquet") from error
+    try:
+        with path.open("rb") as file, pyarrow.parquet.ParquetFile(file) as table:
+            for batch in table.iter_batches(10_000):
+                yield from batch.to_pylist()
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error.strerror or error}.") from error
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{path} is not a Parquet file ({error}).", _COLLECT) from error
+
+
+_READERS = {".parquet": _parquet_rows, ".jsonl": _json_rows}

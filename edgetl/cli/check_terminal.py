@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgetl.cli.printable import printable
-from edgetl.parity.reports.table_cells import figures, minor_figures
+from edgetl.parity.reports.table_cells import figures, minor_figures, score
 from edgetl.parity.results import Accuracy, AgainstResult, CheckResult, Disagreement
 
 _COLOURS = {"passed": "green", "failed": "bold red", "skipped": "dim", "shown": "cyan"}
@@ -84,15 +84,16 @@ def _runtime_table(result: CheckResult, wide: bool) -> Table:
     for column in ("runtime", "verdict", *(("first off",) if wide else ())):
         table.add_column(column, no_wrap=True)
     numbers = ("resized", "normalized", "logits", "prob.", "flips")
-    for column in (*numbers, *(("99.9 %", "KL", "s") if wide else ())):
+    scored = any(run.stage("ood_score") for run in result.runtimes)
+    more = (*(("score",) if scored else ()), *(("99.9 %", "KL", "s") if wide else ()))
+    for column in (*numbers, *more):
         table.add_column(column, justify="right", no_wrap=True)
     for run in result.runtimes:
         cells = [run.name, f"[{_COLOURS[run.status]}]{run.status}[/]"]
+        cells += [run.departure or ""] if wide else []
+        cells += [*figures(run), *([score(run)] if scored else [])]
         if wide:
-            seconds = f"{run.seconds:.1f}" if run.stages else ""
-            cells += [run.departure or "", *figures(run), *minor_figures(run), seconds]
-        else:
-            cells += figures(run)
+            cells += [*minor_figures(run), f"{run.seconds:.1f}" if run.stages else ""]
         table.add_row(*cells)
     return table
 

@@ -116,6 +116,18 @@ def _number_or_folder(context: click.Context, option: click.Parameter, value: st
     show_default=True,
     help="List digests of the training photos, so that edgetl evaluate recognises them.",
 )
+@click.option(
+    "--keep-known",
+    type=Number(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Share of photos like the training photos that don't count as unknown.  [default: 0.95]",
+)
+@click.option(
+    "--unknown/--no-unknown",
+    default=True,
+    show_default=True,
+    help="Let the model tell unknown photos, and include answers for held-out photos.",
+)
 @click.pass_context
 def command(
     context: click.Context,
@@ -132,6 +144,8 @@ def command(
     root: Path | None,
     max_accuracy_drop: float,
     digests: bool,
+    keep_known: float | None,
+    unknown: bool,
 ) -> None:
     """Write the model trained in RUN as a bundle: one folder with preprocessing, network, labels
     and golden photos.
@@ -145,7 +159,7 @@ def command(
       edgetl export runs/pets -o exported/pets
       edgetl export runs/pets -o exported/pets --precision fp32 --precision int8
     """
-    _refuse_unused_options(context, formats, precisions)
+    _refuse_unused_options(context, formats, precisions, unknown)
     try:
         with show_progress() as progress:
             result = export(
@@ -162,6 +176,8 @@ def command(
                 root=root,
                 max_accuracy_drop=max_accuracy_drop,
                 digests=digests,
+                keep_known=keep_known,
+                unknown=unknown,
                 progress=progress,
             )
     except EdgetlError as error:
@@ -172,7 +188,7 @@ def command(
 
 
 def _refuse_unused_options(
-    context: click.Context, formats: tuple[str, ...], precisions: tuple[str, ...]
+    context: click.Context, formats: tuple[str, ...], precisions: tuple[str, ...], unknown: bool
 ) -> None:
     """Raises UsageError for an option that was given and would have no effect."""
     reduced = bool({*precisions} - {DEFAULT_PRECISION})
@@ -183,6 +199,7 @@ def _refuse_unused_options(
         "calibration_images": ("int8" in precisions, "--precision int8"),
         "judge_images": (reduced, "--precision fp16 or int8"),
         "max_accuracy_drop": (reduced, "--precision fp16 or int8"),
+        "keep_known": (unknown, "--unknown"),
     }
     flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
     for name, (met, required) in requirements.items():

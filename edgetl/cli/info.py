@@ -113,6 +113,7 @@ def _lines(
         ("accuracy", _accuracy(card.metrics)),
         ("metrics", _pairs(card.metrics, _METRICS)),
         *((name, _precision(cost)) for name, cost in sorted(precisions.items())),
+        ("unknown", _unknown(card)),
         ("data", _pairs(card.data, _DATA)),
         ("versions", versions),
         ("exported", created),
@@ -132,6 +133,15 @@ def _accuracy(metrics: Mapping[str, Any]) -> str | None:
     if isinstance(interval, list) and len(interval) == 2 and all(map(_is_number, interval)):
         text += f" ({interval[0]:.1%} to {interval[1]:.1%})"
     return text + (f" on {counted(photos, 'validation photo')}" if _is_number(photos) else "")
+
+
+def _unknown(card: ModelCard) -> str | None:
+    """From which score on a photo counts as unknown, and how well that was measured to work."""
+    if (limits := card.unknown) is None:
+        return None
+    text = f"a score above {limits.threshold:.3g}, to keep {limits.keep_known:.4g} of known photos"
+    photos = limits.figures.get("photos")
+    return text + (f", by {counted(photos, 'held-out photo')}" if _is_number(photos) else "")
 
 
 def _precision(cost: Mapping[str, Any]) -> str:

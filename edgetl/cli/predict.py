@@ -14,19 +14,17 @@ from edgetl.cli.doubtful_option import doubtful_photos, keep_doubtful_option
 from edgetl.cli.list_options import list_options
 from edgetl.cli.model_options import model_options, open_predictor
 from edgetl.cli.option_types import Number
-from edgetl.cli.printable import counted, json_text, printable, width
+from edgetl.cli.prediction_table import PredictionTable
+from edgetl.cli.printable import counted, json_text, printable
 from edgetl.cli.process import require_stdout
 
 if TYPE_CHECKING:
     from edgetl.errors import ImageError, PredictionError
-    from edgetl.runtime.bundle.model_card import ModelCard
     from edgetl.runtime.images.decode import Source
     from edgetl.runtime.images.photo_list import ListedPhoto
     from edgetl.runtime.inference.prediction import Prediction
     from edgetl.runtime.inference.predictor import Predictor
     from edgetl.runtime.results.sharding import Shard
-
-_UNSURE = "unsure ({})"
 
 
 @click.command(short_help="Classify photos.")
@@ -72,6 +70,11 @@ _UNSURE = "unsure ({})"
     help="With --out: also write each photo's embedding, for edgetl drift.",
 )
 @keep_doubtful_option
+@click.option(
+    "--unknown-as",
+    metavar="NAME",
+    help="Label of photos unlike the training photos. [default: the nearest of the model's]",
+)
 @list_options
 @model_options
 def command(
@@ -84,6 +87,7 @@ def command(
     shard_text: str,
     embeddings: bool,
     keep_doubtful: tuple[Path, int] | None,
+    unknown_as: str | None,
     columns: str | None,
     root: Path | None,
     **options: Any,
@@ -97,6 +101,8 @@ def command(
     not be read for a reason that can pass, such as "permission denied", are then tried again; those
     that are damaged are not. Where photos lie in folders named as labels, or a list has labels,
     that file has the true label, too, and the command ends with the accuracy.
+    The label of a photo unlike the training photos is "unknown", with the nearest one in brackets;
+    in JSON and in files the field unknown says so, and the label is the nearest one.
 
     Where the model was exported with --precision-at, answers that are not sure enough for that are
     printed as "unsure", with the label in brackets.
@@ -141,17 +147,18 @@ def command(
     predictor = open_predictor(model, many=many, **options)
     if embeddings and predictor.card.unknown is None:
         raise click.UsageError(f"--embeddings: {model} gives none. Train and export it again.")
+    _refuse_unusable_name(predictor, unknown_as)
     accuracy = _Accuracy(predictor.labels, photos, arguments, root)
-    show = _PredictionTable(predictor.card, top or 1, level).show
+    show = PredictionTable(predictor.card, top or 1, level, unknown_as or "unknown").show
     if as_json:
-        show = partial(_show_json, top=top, level=level)
+        show = partial(_show_json, top=top, level=level, unknown_as=unknown_as)
     with doubtful_photos(keep_doubtful, photos, predictor) as notice:
         if out is None:
             sources = _sources(arguments, shard)
             total, failed = _print_all(predictor, sources, accuracy, notice, show)
         else:
             total, failed = _write_all(
-                predictor, arguments, shard, accuracy, notice, out, embeddings
+                predictor, arguments, shard, accuracy, notice, out, embeddings, unknown_as
             )
     if not total and shard.count == 1:
         raise click.UsageError(f"There is no photo in {', '.join(photos)}.")
@@ -159,6 +166,19 @@ def command(
         where = f"; {out} says why" if out is not None else ""
         click.echo(f"{failed} of {total} photos could not be classified{where}.", err=True)
         sys.exit(1)
+
+
+def _refuse_unusable_name(predictor: Predictor, unknown_as: str | None) -> None:
+    """Raises UsageError for a label of unknown photos that says nothing."""
+    if unknown_as is None:
+        return
+    if predictor.card.unknown is None:
+        raise click.UsageError(
+            "--unknown-as: this model can't tell unknown photos. Train and export it again."
+        )
+    if unknown_as in predictor.labels or not unknown_as:
+        reason = "is a label of the model" if unknown_as else "is empty"
+        raise click.UsageError(f"--unknown-as {unknown_as!r} {reason}: choose another name.")
 
 
 def _warn_of_empty_folders(photos: tuple[str, ...]) -> None:
@@ -239,6 +259,7 @@ def _write_all(
     notice: Callable[[object], None],
     out: str,
     embeddings: bool,
+    unknown_as: str | None,
 ) -> tuple[int, int]:
     """Returns (photos, failures), including those of earlier runs."""
     from edgetl.cli.progress_bar import show_progress
@@ -250,7 +271,10 @@ def _write_all(
         raise click.UsageError("--out takes files and folders, not standard input.")
     written = _modified(Path(out))
     changed, first_changed = 0, ""
-    with open_results(out, predictor.model_id, predictor.labels, embeddings=embeddings) as results:
+    unknown = predictor.card.unknown is not None
+    with open_results(
+        out, predictor.model_id, predictor.labels, unknown=unknown, embeddings=embeddings
+    ) as results:
         new, known = 0, len(results)
 
         def without_result() -> Iterator[Path]:
@@ -265,7 +289,7 @@ def _write_all(
             # Counting walks through all folders, which only a progress line needs.
             all_photos = 0 if progress is no_progress else sum(1 for _ in photos_of(photos, shard))
             for result in predictor.batch(without_result()):
-                results.append(result, accuracy.add(result))
+                results.append(result, accuracy.add(result), unknown_as)
                 notice(result)
                 new += 1
                 progress("Classifying photos", len(results), max(all_photos, len(results)))
@@ -343,43 +367,11 @@ class _Accuracy:
 
 
 def _show_json(
-    result: Prediction | ImageError | PredictionError, top: int | None, level: float | None
+    result: Prediction | ImageError | PredictionError,
+    top: int | None,
+    level: float | None,
+    unknown_as: str | None,
 ) -> None:
     from edgetl.runtime.results.records import as_record
 
-    record = (
-        as_record(result) if isinstance(result, Exception) else result.to_dict(top, level=level)
-    )
-    click.echo(json_text(record))
-
-
-class _PredictionTable:
-    """Prints each result as it comes. The photo is the last column, since its name can be long."""
-
-    def __init__(self, card: ModelCard, top: int, level: float | None) -> None:
-        """Shows the ``top`` best classes, or those of the prediction set of ``level``."""
-        may_be_unsure = card.promises is not None and card.promises.sure_answers
-        longest = max(width(printable(label)) for label in card.labels)
-        self._column = max(5, longest + (width(_UNSURE.format("")) if may_be_unsure else 0))
-        self._top, self._level = top, level
-        self._begun = False
-
-    def show(self, result: Prediction | ImageError | PredictionError) -> None:
-        if not self._begun:
-            click.echo(f"confidence  {self._pad('label')}  photo")
-            self._begun = True
-        if isinstance(result, Exception):
-            from edgetl.runtime.results.records import as_record
-
-            message = f"{result.source}: {as_record(result)['error']}"
-            click.echo(f"{'error':>10}  {printable(message)}")
-            return
-        photo, pattern = printable(result.source), _UNSURE if result.is_sure is False else "{}"
-        count = self._top if self._level is None else len(result.prediction_set(self._level))
-        for label, confidence in result.top(count):
-            text = self._pad(pattern.format(printable(label)))
-            click.echo(f"{confidence:>10.2%}  {text}  {photo}".rstrip())
-            photo, pattern = "", "{}"
-
-    def _pad(self, text: str) -> str:
-        return text + " " * (self._column - width(text))
+    click.echo(json_text(as_record(result, top=top, level=level, unknown_as=unknown_as)))

@@ -17,13 +17,7 @@ from edgetl.errors import ExportError, ImageError
 from edgetl.exporting.formats.deployed_classifier import STAGES, DeployedClassifier
 from edgetl.exporting.photo_selection import OTHER_GOLDEN
 from edgetl.runtime.bundle.bundle_folder import pixels_sha256
-from edgetl.runtime.bundle.tensor_names import (
-    EMBEDDING,
-    LOGITS,
-    NORMALIZED,
-    OOD_SCORE,
-    PROBABILITIES,
-)
+from edgetl.runtime.bundle.tensor_names import ANSWERS, EMBEDDING, NORMALIZED, SCORES
 from edgetl.runtime.images.decode import read_image
 from edgetl.runtime.images.heif import is_heif
 
@@ -64,7 +58,7 @@ class GoldenReference:
 def answer_entry(values: Mapping[str, NDArray[Any] | None]) -> dict[str, Any]:
     """The manifest's values of one photo's outputs, of those that the model has."""
     entry = {}
-    for name in (LOGITS, PROBABILITIES, OOD_SCORE, EMBEDDING):
+    for name in (*ANSWERS, *SCORES):
         if (value := values.get(name)) is not None:
             entry[name] = value.astype(float).tolist()
     if EMBEDDING in entry:  # a hundredth of what may differ, and half of the file's size

@@ -146,9 +146,7 @@ def check(
         from edgetl.parity.runtimes import Subject
 
         trained = _load_trained(model, checkpoint)
-        subject = Subject.open(
-            model, trained.network, trained.card, precision=precision, threads=threads_each()
-        )
+        subject = Subject.of_run(model, trained, precision=precision, threads=threads_each())
         return compare_runtimes(
             subject, photos, folder, runtimes=runtimes, tolerance=tolerance, progress=progress
         )

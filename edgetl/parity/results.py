@@ -84,9 +84,10 @@ class StageResult:
 
 @dataclass(frozen=True)
 class Flip:
-    """A photo whose best class is not the reference's.
+    """A photo whose best class is not the reference's, or that only one of both calls unknown.
 
-    margin  distance between the reference's two best probabilities, 0..1
+    margin  distance between the reference's two best probabilities, 0..1, or between its score and
+            the threshold
     tie     the margin is within the tolerance, so that the flip does not count as a failure
     """
 

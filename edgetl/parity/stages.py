@@ -7,8 +7,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+SCORE_STAGES = ("embedding", "ood_score")  # of models that can tell unknown photos
 # In the order of the data flow: the first that differs is where a runtime goes wrong.
-STAGES = ("decoded", "resized", "normalized", "logits", "probabilities")
+STAGES = ("decoded", "resized", "normalized", "logits", "probabilities", *SCORE_STAGES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +23,8 @@ class Stages:
     normalized     float32 [3, h, w], what the network sees
     logits         float32 [classes]
     probabilities  float32 [classes], softmax(logits / temperature)
+    embedding      float32 [dimensions], of models with a score; see OODDetector for both
+    ood_score      float32 []
     """
 
     decoded: NDArray[Any] | None = None
@@ -29,6 +32,8 @@ class Stages:
     normalized: NDArray[Any] | None = None
     logits: NDArray[Any] | None = None
     probabilities: NDArray[Any] | None = None
+    embedding: NDArray[Any] | None = None
+    ood_score: NDArray[Any] | None = None
 
     def at(self, stage: str) -> NDArray[Any] | None:
         """The values of one of STAGES."""

@@ -11,6 +11,11 @@ logits             2 × tolerance × max(temperature, largest logit of the photo
                    relative, so large logits may differ by more. Without this limit, a changed
                    weight would not show where the probabilities are saturated at 1.
 probabilities      the tolerance
+embedding          2 × tolerance: the features' direction is a vector of length 1, and the tolerance
+                   stands for activations that are off by 2 × tolerance of their size, as above
+ood_score          2 × tolerance × sensitivity of the score, which the model card has: a distance d
+                   changes by up to 2√d times what the direction changes by, the entropy by about
+                   once the relative change of the logits; each is divided by its spread
 
 Where the default tolerances come from, for about 100 layers and logits of about 10; u is half the
 spacing of numbers near 1:
@@ -27,7 +32,8 @@ int8   255 steps over a range that has to include the outliers: there is no usef
 
 A flip, where the best class is not the reference's, fails if the reference's two best probabilities
 lie further apart than the tolerance, whatever the other numbers are. If they lie closer it is a
-tie, which is reported and does not fail.
+tie, which is reported and does not fail. A photo that only one of the two calls unknown is a flip,
+too, and a tie if the reference's score is as close to the threshold as the limit of scores.
 """
 
 from __future__ import annotations
@@ -36,7 +42,12 @@ from dataclasses import dataclass
 
 from edgetl.errors import ParityError
 from edgetl.parity.stages import Stages
-from edgetl.runtime.bundle.probability_tolerances import PROBABILITY_TOLERANCES, logits_limit
+from edgetl.runtime.bundle.probability_tolerances import (
+    PROBABILITY_TOLERANCES,
+    activation_limit,
+    logits_limit,
+    score_limit,
+)
 
 NORMALIZED_TOLERANCE = 1e-5
 
@@ -60,10 +71,12 @@ class Tolerance:
 
     probabilities  largest difference allowed, 0..1
     temperature    of the reference, above 0
+    sensitivity    of the score, as ``UnknownLimits`` has it; 0 without one
     """
 
     probabilities: float
     temperature: float = 1.0
+    sensitivity: float = 0.0
 
     def limit(self, stage: str, reference: Stages) -> float:
         """Largest absolute difference at ``stage``, for a photo with the values ``reference``."""
@@ -71,6 +84,10 @@ class Tolerance:
             return NORMALIZED_TOLERANCE
         if stage == "probabilities":
             return self.probabilities
+        if stage == "embedding":
+            return activation_limit(self.probabilities)
+        if stage == "ood_score":
+            return score_limit(self.probabilities, self.sensitivity)
         if stage == "logits" and reference.logits is not None:
             return logits_limit(self.probabilities, self.temperature, reference.logits)
         return 0.0

@@ -171,6 +171,7 @@ def test_an_opset_that_cannot_be_written_is_an_error(run_folder: Path, tmp_path:
         ("--format", "torchscript", "--precision", "int8"),
         ("--precision", "fp16", "--calibration", 10),
         ("--max-accuracy-drop", 2),
+        ("--no-unknown", "--keep-known", 0.9),
     ],
 )
 def test_an_option_without_effect_is_a_usage_error(

@@ -6,17 +6,10 @@ from torch import Tensor, nn
 from edgetl.exporting.formats.torch_ood_score import OODScore
 from edgetl.exporting.formats.torch_preprocess import Preprocess
 from edgetl.runtime.bundle.model_card import ModelCard
-from edgetl.runtime.bundle.tensor_names import (
-    EMBEDDING,
-    LOGITS,
-    NORMALIZED,
-    OOD_SCORE,
-    PROBABILITIES,
-    RESIZED,
-)
+from edgetl.runtime.bundle.tensor_names import ANSWERS, NORMALIZED, RESIZED, SCORES
 from edgetl.training.models.ood_detector import OODDetector
 
-OUTPUTS = (LOGITS, PROBABILITIES, OOD_SCORE, EMBEDDING)
+OUTPUTS = (*ANSWERS, *SCORES)
 """What ``forward`` returns, in order; the last two only with a detector."""
 STAGES = (RESIZED, NORMALIZED, *OUTPUTS)
 """What ``stages`` returns, likewise."""

@@ -12,9 +12,9 @@ from edgetl.runtime.bundle.model_card import ModelCard
 
 
 def check_bundle_files(subject: Subject) -> tuple[Finding, ...]:
-    """Findings "files", "labels", "spec" and "temperature".
+    """Findings "files", "labels", "spec", "temperature" and, of models with a score, "unknown".
 
-    The last three look at every model card there is: the manifest's and the ONNX file's.
+    All but the first look at every model card there is: the manifest's and the ONNX file's.
     """
     cards = {MANIFEST if subject.bundle else subject.path.name: subject.card}
     damage, intact = _file_damage(subject)
@@ -26,7 +26,10 @@ def check_bundle_files(subject: Subject) -> tuple[Finding, ...]:
             problems.append(f"{error.path.name}: {error.reason}")
     findings = [Finding("files", not problems, "; ".join(problems) or intact)]
     same = f"as in the checkpoint, in {' and '.join(cards)}"
-    for name, compare in (("labels", _labels), ("spec", _spec), ("temperature", _temperature)):
+    comparisons = {"labels": _labels, "spec": _spec, "temperature": _temperature}
+    if any(card.unknown for card in cards.values()):
+        comparisons["unknown"] = _unknown
+    for name, compare in comparisons.items():
         differences = {file: compare(card, subject.reference) for file, card in cards.items()}
         problems = [f"{file}: {text}" for file, text in differences.items() if text]
         findings.append(Finding(name, not problems, "; ".join(problems) or same))
@@ -72,3 +75,16 @@ def _temperature(card: ModelCard, reference: ModelCard) -> str:
     if card.temperature == reference.temperature:
         return ""
     return f"temperature {card.temperature}, in the checkpoint {reference.temperature}"
+
+
+def _unknown(card: ModelCard, reference: ModelCard) -> str:
+    found, expected = card.unknown, reference.unknown
+    if found is None or expected is None:
+        return (
+            "" if found is expected else "only one of checkpoint and export can tell unknown photos"
+        )
+    return "; ".join(
+        f"{name} {value}, by the checkpoint {getattr(expected, name)}"
+        for name, value in vars(found).items()
+        if name != "figures" and value != getattr(expected, name)
+    )

@@ -46,6 +46,10 @@ def explain(stage: str, reference: Stages, found: Stages, card: ModelCard) -> st
         return _normalized(reference, got, card.spec)
     if stage == "logits":
         return _logits(expected, got, card)
+    if stage == "embedding":
+        return "the answers agree, so the score's mean or projection differs"
+    if stage == "ood_score":
+        return "the embedding agrees, so the score's centres, means or spreads differ"
     return _probabilities(reference, found, got, card.temperature)
 
 

@@ -119,7 +119,9 @@ class _Reference:
     """The trained network's answers, and a record of what it could not answer."""
 
     def __init__(self, subject: Subject) -> None:
-        self._network = TorchReference(subject.network, subject.reference, subject.threads)
+        self._network = TorchReference(
+            subject.network, subject.reference, subject.threads, subject.detector
+        )
         self.photos = 0
         self.unreadable: dict[str, str] = {}
         self._not_finite: list[str] = []
@@ -170,10 +172,15 @@ class _RuntimeComparison:
         kind = RUNTIMES[name]
         precision = subject.precision if kind.follows_precision else "fp32"
         limit = tolerance if tolerance is not None else default_tolerance(precision)
-        card = subject.reference
+        card, limits = subject.reference, subject.card.unknown
         self._name, self._kind, self._asked, self._card, self._pool = name, kind, asked, card, pool
         self._tally = RuntimeTally(
-            name, card.labels, Tolerance(limit, card.temperature), photos, judged=kind.judged
+            name,
+            card.labels,
+            Tolerance(limit, card.temperature, limits.sensitivity if limits else 0.0),
+            photos,
+            threshold=limits.threshold if limits else None,
+            judged=kind.judged,
         )
         self._seconds = 0.0
         self._ended: RuntimeResult | None = None

@@ -35,8 +35,11 @@ class RuntimeTally:
         tolerance: Tolerance,
         photos: int,
         *,
+        threshold: float | None = None,
         judged: bool = True,
     ) -> None:
+        """``threshold``: photos with a higher score are unknown; None: there are no scores."""
+        self._threshold = threshold
         self._name, self._labels, self._tolerance, self._judged = name, labels, tolerance, judged
         self._photos: set[str] = set()
         self._worst: dict[str, Gap] = {}
@@ -69,6 +72,9 @@ class RuntimeTally:
                 self._percentiles[stage].add(distances(expected, values))
         if reference.probabilities is not None and found.probabilities is not None:
             self._add_decision(photo, reference.probabilities, found.probabilities)
+        if reference.ood_score is not None and found.ood_score is not None:
+            limit = self._tolerance.limit("ood_score", reference)
+            self._add_unknown(photo, float(reference.ood_score), float(found.ood_score), limit)
 
     def result(self, seconds: float) -> RuntimeResult:
         """All photos so far, with the verdict: failed if there was nothing to compare."""
@@ -125,6 +131,13 @@ class RuntimeTally:
         self._comparisons.append(comparison)
         self._comparisons.sort(key=lambda one: -one.distance)
         del self._comparisons[_WORST_PHOTOS:]
+
+    def _add_unknown(self, photo: str, expected: float, found: float, limit: float) -> None:
+        if self._threshold is None or (expected > self._threshold) == (found > self._threshold):
+            return
+        words = ("known", "unknown") if found > self._threshold else ("unknown", "known")
+        gap = abs(expected - self._threshold)
+        self._flips.append(Flip(photo, *words, gap, tie=gap <= limit))
 
     def _label(self, index: int) -> str:
         return self._labels[index] if index < len(self._labels) else f"output {index}"

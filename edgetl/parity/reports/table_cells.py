@@ -6,7 +6,7 @@ from edgetl.parity.results import RuntimeResult, StageResult
 
 
 def figures(run: RuntimeResult) -> tuple[str, ...]:
-    """One cell each: resized, normalized, logits, probabilities, flips."""
+    """One cell each: resized, normalized, logits, probabilities, flips; see also ``score``."""
     resized, decisions = run.stage("resized"), run.decisions
     largest = (_largest(run.stage(stage)) for stage in ("normalized", "logits", "probabilities"))
     flips = ""
@@ -14,6 +14,14 @@ def figures(run: RuntimeResult) -> tuple[str, ...]:
         ties = f" + {decisions.ties} ties" if decisions.ties else ""
         flips = f"{len(decisions.real_flips)}{ties}"
     return (pixels(resized) if resized else "", *largest, flips)
+
+
+def score(run: RuntimeResult) -> str:
+    """The largest difference of a score, or of an embedding if that is beyond its limit."""
+    embedding = run.stage("embedding")
+    if embedding is not None and not embedding.passed:
+        return _largest(embedding)
+    return _largest(run.stage("ood_score"))
 
 
 def minor_figures(run: RuntimeResult) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,6 +16,9 @@ from edgetl.runtime.bundle.model_card import ModelCard
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from edgetl.training.models.checkpoint import Trained
+    from edgetl.training.models.ood_detector import OODDetector
 
 # A model file outside a bundle does not record its precision; this is assumed unless one is given.
 LONE_PRECISION = DEFAULT_PRECISION
@@ -30,9 +33,10 @@ class Subject:
     card       the export's model card
     model      its ONNX file of ``precision``; None if it has none
     network    the trained network in eval mode, on the CPU: float32 [N, 3, h, w], normalized →
-               logits float32 [N, classes]
+               logits float32 [N, classes], and features float32 [N, features] with a detector
     reference  the network's model card
     threads    threads for each runtime
+    detector   of the network's score; None unless ``card`` has a threshold for it
     """
 
     path: Path
@@ -43,6 +47,7 @@ class Subject:
     network: nn.Module
     reference: ModelCard
     threads: int = 1
+    detector: OODDetector | None = None
 
     @classmethod
     def open(
@@ -71,6 +76,26 @@ class Subject:
             model = path / bundle.model_name(precision)
             chosen = precision or bundle.precisions[0]
         return cls(path, bundle, bundle.card, model, chosen, network, reference, threads)
+
+    @classmethod
+    def of_run(
+        cls, path: str | Path, trained: Trained, *, precision: str | None = None, threads: int = 1
+    ) -> Subject:
+        """As ``open``, of the run that it was exported from, with the score if it has one."""
+        from edgetl.exporting.deployment import deployment_of
+
+        subject = cls.open(
+            path, trained.network, trained.card, precision=precision, threads=threads
+        )
+        if (limits := subject.card.unknown) is None:
+            return subject
+        expected = deployment_of(trained, keep_known=limits.keep_known)
+        return replace(
+            subject,
+            network=expected.network,
+            reference=expected.card,
+            detector=expected.detector,
+        )
 
     def file(self, kind: str) -> Path:
         """Path of the bundle's file of a ``--format``.

@@ -20,6 +20,7 @@ class ExportedProgram(Runtime):
     def __init__(self, subject: Subject) -> None:
         import torch
 
+        self._outputs = subject.card.outputs
         program = torch.export.load(subject.file("pt2"))
         self._torch, self._threads = torch, subject.threads
         self._shipped, self._cut = program.module(), _cut_at_preprocessing(torch, program.module())
@@ -32,15 +33,13 @@ class ExportedProgram(Runtime):
 
     def _classify(self, pixels: Any) -> Stages:
         images = self._torch.from_numpy(pixels)
-        values = (*self._cut(images), *self._shipped(images))
-        resized, normalized, logits, probabilities = (value[0].numpy() for value in values)
-        return Stages(
-            resized=resized, normalized=normalized, logits=logits, probabilities=probabilities
-        )
+        values = (*self._cut(images)[:2], *self._shipped(images))
+        named = zip(("resized", "normalized", *self._outputs), values, strict=True)
+        return Stages(**{stage: value[0].numpy() for stage, value in named})
 
 
 def _cut_at_preprocessing(torch: Any, module: Any) -> Any:
-    """Make ``module``, a torch.fx.GraphModule, return (resized, normalized) instead of its outputs.
+    """Make ``module``, a torch.fx.GraphModule, return (resized, normalized, …).
 
     The values in the graph have no names: the last uint8 tensor with 3 channels is the resized
     photo, the first sum after it the normalized one. Raises ValueError if there are none.
@@ -57,7 +56,9 @@ def _cut_at_preprocessing(torch: Any, module: Any) -> Any:
     if not sums:
         raise ValueError("its graph has no resized photos")
     output = nodes[-1]
-    output.args = ((photos[-1], sums[0]),)
+    (outputs,) = output.args
+    # As many as before, which is how many a caller is given.
+    output.args = ((photos[-1], *[sums[0]] * (len(outputs) - 1)),)
     module.graph.eliminate_dead_code()
     module.recompile()
     return module

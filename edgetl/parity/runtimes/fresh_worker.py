@@ -1,32 +1,35 @@
 """A script that runs a TorchScript file for another process, where edgetl can't be imported.
 
-    python -P fresh_worker.py MODEL FOLDER THREADS
+    python -P fresh_worker.py MODEL FOLDER THREADS OUTPUTS
 
 For each line of stdin, a count n, it runs FOLDER/0.npy … n−1.npy (uint8 [H, W, 3]), writes
-FOLDER/0.resized.npy and so on, and prints one line of JSON: "error" is null or the reason why it
-failed, "disk" whether reading or writing the files did.
+FOLDER/0.resized.npy and so on, with the names OUTPUTS for what the model returns, and prints one
+line of JSON: "error" is null or the reason why it failed, "disk" whether reading or writing the
+files did.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-STAGES = ("resized", "normalized", "logits", "probabilities")
+PREPROCESSING = ("resized", "normalized")
 
 
-def stages(torch: Any, module: Any, pixels: Any) -> dict[str, Any]:
+def stages(torch: Any, module: Any, pixels: Any, outputs: Sequence[str]) -> dict[str, Any]:
     """uint8 [H, W, 3] → the named stages as arrays, without a batch axis."""
     with torch.inference_mode():
         images = torch.from_numpy(pixels)[None]
         resized = module.preprocess.resize(images)
         values = (resized, module.preprocess.normalize(resized), *module(images))
-        return {stage: value[0].numpy() for stage, value in zip(STAGES, values, strict=True)}
+        named = zip((*PREPROCESSING, *outputs), values, strict=True)
+        return {stage: value[0].numpy() for stage, value in named}
 
 
-def main(model: str, folder: str, threads: str) -> None:
+def main(model: str, folder: str, threads: str, *outputs: str) -> None:
     sys.modules["edgetl"] = None  # type: ignore[assignment]  # makes importing it raise
     import warnings
 
@@ -40,7 +43,7 @@ def main(model: str, folder: str, threads: str) -> None:
         error, disk = None, False
         try:
             for index in range(int(line)):
-                values = stages(torch, module, np.load(Path(folder, f"{index}.npy")))
+                values = stages(torch, module, np.load(Path(folder, f"{index}.npy")), outputs)
                 for stage, value in values.items():
                     np.save(Path(folder, f"{index}.{stage}.npy"), value)
         except Exception as problem:

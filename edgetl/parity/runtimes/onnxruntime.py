@@ -14,7 +14,7 @@ from edgetl.onnx_graph.onnx_file import cut_at_preprocessing
 from edgetl.parity.check_photos import Photo, Unreadable
 from edgetl.parity.runtimes.base import Runtime, Subject
 from edgetl.parity.stages import Refusal, Stages
-from edgetl.runtime.bundle.tensor_names import IMAGES, LOGITS, NORMALIZED, PROBABILITIES, RESIZED
+from edgetl.runtime.bundle.tensor_names import IMAGES, NORMALIZED, RESIZED
 from edgetl.runtime.images.resize import resize_for_graph
 from edgetl.runtime.inference.session import open_session
 
@@ -31,7 +31,7 @@ class OnnxRuntimeCpu(Runtime):
     tf32: ClassVar[bool] = False
 
     def __init__(self, subject: Subject) -> None:
-        path = subject.onnx()
+        path, self._outputs = subject.onnx(), subject.card.outputs
         models = (path.read_bytes(), cut_at_preprocessing(path))
         self._shipped, self._cut = (
             open_session(
@@ -53,9 +53,11 @@ class OnnxRuntimeCpu(Runtime):
         """uint8 [N, H, W, 3] → the stages of each of the N."""
         feed = {IMAGES: images}
         resized, normalized = self._cut.run([RESIZED, NORMALIZED], feed)
-        logits, probabilities = self._shipped.run([LOGITS, PROBABILITIES], feed)
-        rows = zip(resized, normalized, logits, probabilities, strict=True)
-        return [Stages(resized=r, normalized=n, logits=z, probabilities=p) for r, n, z, p in rows]
+        outputs = self._shipped.run(self._outputs, feed)
+        return [
+            Stages(resized=r, normalized=n, **dict(zip(self._outputs, values, strict=True)))
+            for r, n, *values in zip(resized, normalized, *outputs, strict=True)
+        ]
 
 
 class OnnxRuntimeUnoptimized(OnnxRuntimeCpu):

@@ -11,7 +11,7 @@ from edgetl.errors import MissingDependencyError
 from edgetl.parity.check_photos import Photo, Unreadable
 from edgetl.parity.runtimes.base import Runtime, Subject
 from edgetl.parity.stages import Refusal, Stages
-from edgetl.runtime.bundle.tensor_names import IMAGES, LOGITS, PROBABILITIES
+from edgetl.runtime.bundle.tensor_names import IMAGES
 from edgetl.runtime.images.resize import resize_for_graph, resize_image
 
 
@@ -32,6 +32,7 @@ class OpenVino(Runtime):
         except ImportError as error:
             raise MissingDependencyError("openvino", "The runtime openvino", "openvino") from error
         self._path, self._spec = subject.onnx(), subject.card.spec
+        self._outputs = subject.card.outputs
         self._core = openvino.Core()
         self._settings = {
             properties.hint.inference_precision: openvino.Type.f32,
@@ -46,12 +47,8 @@ class OpenVino(Runtime):
     def _classify(self, photo: Photo) -> Stages:
         images = resize_for_graph(photo.image, self._spec)[np.newaxis]
         outputs = self._model(images.shape)({IMAGES: images})
-        logits, probabilities = (np.array(outputs[name][0]) for name in (LOGITS, PROBABILITIES))
-        return Stages(
-            resized=resize_image(photo.image, self._spec),
-            logits=logits,
-            probabilities=probabilities,
-        )
+        answers = {name: np.array(outputs[name][0]) for name in self._outputs}
+        return Stages(resized=resize_image(photo.image, self._spec), **answers)
 
     def _model(self, shape: tuple[int, ...]) -> Any:
         if shape not in self._compiled:

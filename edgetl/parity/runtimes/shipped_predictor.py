@@ -35,10 +35,13 @@ class ShippedPredictor(Runtime):
             prediction = self._predictor(photo.path)
         except ImageError as error:
             return Refusal(error.reason)
+        score = None if prediction.ood_score is None else np.array(prediction.ood_score)
         image = read_image(photo.path)
         return Stages(
             decoded=np.asarray(image),
             resized=resize_image(image, self._predictor.card.spec),
             logits=prediction.logits,
             probabilities=prediction.probabilities,
+            embedding=prediction.embedding,
+            ood_score=score,
         )

@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgetl.parity.check_photos import Photo
 from edgetl.parity.stages import Stages
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.images.resize import normalize, resize_image
 
+if TYPE_CHECKING:
+    from edgetl.training.models.ood_detector import OODDetector
+
 
 class TorchReference:
     """Decode, Pillow's resize, normalize, network, softmax(logits / temperature).
 
-    network  in eval mode, float32, on the CPU
+    network   in eval mode, float32, on the CPU
+    detector  of the score; None: there is none. Else the network also gives features.
     """
 
-    def __init__(self, network: object, card: ModelCard, threads: int = 1) -> None:
+    def __init__(
+        self,
+        network: object,
+        card: ModelCard,
+        threads: int = 1,
+        detector: OODDetector | None = None,
+    ) -> None:
         import torch
         from torch import nn
 
+        from edgetl.exporting.formats.torch_ood_score import OODScore
+
         assert isinstance(network, nn.Module)
+        self._score = None if detector is None else OODScore(detector)
         self._torch, self._network, self._card, self._threads = torch, network, card, threads
 
     def run(self, photos: Sequence[Photo]) -> list[Stages]:
@@ -35,7 +50,14 @@ class TorchReference:
         torch, spec = self._torch, self._card.spec
         resized = resize_image(photo.image, spec)
         normalized = normalize(resized[np.newaxis], spec)
-        logits = self._network(torch.from_numpy(normalized))
+        outputs = self._network(torch.from_numpy(normalized))
+        scores: dict[str, NDArray[Any]] = {}
+        if self._score is None:
+            logits = outputs
+        else:
+            logits, features = outputs
+            score, embedding = self._score(features, logits)
+            scores = {"embedding": embedding[0].numpy(), "ood_score": score[0].numpy()}
         probabilities = torch.softmax(logits / self._card.temperature, dim=1)
         return Stages(
             decoded=photo.pixels,
@@ -43,4 +65,5 @@ class TorchReference:
             normalized=normalized[0],
             logits=logits[0].numpy(),
             probabilities=probabilities[0].numpy(),
+            **scores,
         )

@@ -29,7 +29,7 @@ class TorchScript(Runtime):
     def __init__(self, subject: Subject) -> None:
         import torch
 
-        path = subject.file(_FORMAT)
+        path, self._outputs = subject.file(_FORMAT), subject.card.outputs
         with warnings.catch_warnings():
             # Deprecated, with a warning that differs between versions of torch.
             warnings.simplefilter("ignore")
@@ -39,7 +39,10 @@ class TorchScript(Runtime):
     def run(self, photos: Sequence[Photo | Unreadable]) -> Sequence[Stages | Refusal]:
         self._torch.set_num_threads(self._threads)
         pixels = [photo.pixels for photo in photos if isinstance(photo, Photo)]
-        return [Stages(**fresh_worker.stages(self._torch, self._module, image)) for image in pixels]
+        return [
+            Stages(**fresh_worker.stages(self._torch, self._module, image, self._outputs))
+            for image in pixels
+        ]
 
 
 class TorchScriptFresh(Runtime):
@@ -52,7 +55,8 @@ class TorchScriptFresh(Runtime):
         self._folder = tempfile.TemporaryDirectory(prefix="edgetl-parity-")
         # -P: don't import from the script's own folder, which is inside edgetl.
         command = [sys.executable, "-P", fresh_worker.__file__]
-        arguments = [str(path), self._folder.name, str(subject.threads)]
+        arguments = [str(path), self._folder.name, str(subject.threads), *subject.card.outputs]
+        self._stages = (*fresh_worker.PREPROCESSING, *subject.card.outputs)
         self._errors = Path(self._folder.name) / "stderr"  # a pipe could fill up
         with self._errors.open("w") as errors:
             self._process = subprocess.Popen(
@@ -74,9 +78,7 @@ class TorchScriptFresh(Runtime):
             raise self._disk_error(f"{type(error).__name__}: {error}") from error
         self._run_worker(len(images))
         return [
-            Stages(
-                **{stage: np.load(folder / f"{index}.{stage}.npy") for stage in fresh_worker.STAGES}
-            )
+            Stages(**{stage: np.load(folder / f"{index}.{stage}.npy") for stage in self._stages})
             for index in range(len(images))
         ]
 

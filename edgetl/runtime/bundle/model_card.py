@@ -12,6 +12,7 @@ from typing import Any
 
 from edgetl.errors import EdgetlError, SpecError
 from edgetl.runtime.bundle.promises import Promises
+from edgetl.runtime.bundle.tensor_names import ANSWERS, SCORES
 from edgetl.runtime.bundle.unknown_limits import UnknownLimits
 from edgetl.runtime.images.spec import PreprocessSpec
 
@@ -41,6 +42,11 @@ class ModelCard:
     versions: Mapping[str, str] = field(default_factory=dict)
     unknown: UnknownLimits | None = None
     promises: Promises | None = None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the model's outputs; programs of torch return them in this order."""
+        return ANSWERS if self.unknown is None else (*ANSWERS, *SCORES)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values, without what is None; ``from_dict`` reads it back to an equal card."""

@@ -10,3 +10,8 @@ PROBABILITIES = "probabilities"  # output, float32 [N, classes]
 EMBEDDING = "embedding"  # float32 [N, dimensions]: the features' place among the training photos
 OOD_SCORE = "ood_score"  # float32 [N]: the higher, the less like the training photos
 EVIDENCE = "evidence"  # float32 [N, classes, h, w]: which parts of the photo speak for each class
+
+ANSWERS = (LOGITS, PROBABILITIES)
+"""What every model gives."""
+SCORES = (OOD_SCORE, EMBEDDING)
+"""What models that can tell unknown photos give, too."""

@@ -31,9 +31,10 @@ class Prediction:
     logits         float32 [classes]
     probabilities  float32 [classes], 0..1, sum 1
     promises       what the model promises of such answers; None: nothing
-    ood_score      how unlike the training photos, the higher the less like; None: the model can't
-                   tell
-    embedding      float32 [dimensions], the photo's place among these; None likewise
+    ood_score      the higher, the less like the training photos; None, as the two below, where the
+                   model can't tell
+    is_unknown     the score is above the model's threshold: the label is only the nearest one
+    embedding      float32 [dimensions], the photo's place among the training photos
     """
 
     source: str
@@ -42,6 +43,7 @@ class Prediction:
     probabilities: NDArray[np.float32]
     promises: Promises | None = None
     ood_score: float | None = None
+    is_unknown: bool | None = None
     embedding: NDArray[np.float32] | None = None
 
     @property
@@ -103,13 +105,15 @@ class Prediction:
         """As JSON values, as ``edgetl predict --json`` prints them.
 
         The keys are source, label, confidence, and probabilities by label; sure where ``is_sure``
-        is known; prediction_set where a level is given.
+        is known; unknown and ood_score where ``is_unknown`` is; prediction_set where a level is
+        given.
 
         top    only so many probabilities, best first; None: all, in the order of the outputs
         level  of the prediction set, above 0 and below 1
 
         Raises EdgetlError and ValueError as ``prediction_set`` does.
         """
+        score = self.ood_score
         all_of_them = zip(self.labels, map(float, self.probabilities), strict=True)
         return {
             "source": self.source,
@@ -117,9 +121,11 @@ class Prediction:
             "confidence": self.confidence,
             **({} if self.is_sure is None else {"sure": self.is_sure}),
             **({} if level is None else {"prediction_set": list(self.prediction_set(level))}),
+            **({} if score is None else {"unknown": self.is_unknown, "ood_score": score}),
             "probabilities": dict(all_of_them if top is None else self.top(top)),
         }
 
     def __repr__(self) -> str:
-        confidence = f"{self.confidence:.4f}"
-        return f"Prediction({self.source!r}, label={self.label!r}, confidence={confidence})"
+        unknown = ", unknown" if self.is_unknown else ""
+        answer = f"label={self.label!r}, confidence={self.confidence:.4f}{unknown}"
+        return f"Prediction({self.source!r}, {answer})"

@@ -16,7 +16,15 @@ import numpy as np
 
 from edgetl.errors import BundleError, ImageError, NoSuchModelError, PredictionError
 from edgetl.runtime.bundle.bundle_folder import Bundle, os_errors_as_bundle_error, read_card
-from edgetl.runtime.bundle.tensor_names import IMAGES, LOGITS, PROBABILITIES, RESIZED
+from edgetl.runtime.bundle.tensor_names import (
+    ANSWERS,
+    EMBEDDING,
+    IMAGES,
+    LOGITS,
+    OOD_SCORE,
+    PROBABILITIES,
+    RESIZED,
+)
 from edgetl.runtime.images.decode import MAX_PIXELS, Source, describe, read_image
 from edgetl.runtime.images.resize import refuse_extreme_shape, resize_for_graph, resize_image
 from edgetl.runtime.inference.prediction import Prediction
@@ -35,7 +43,6 @@ if TYPE_CHECKING:
     from edgetl.runtime.inference.self_test import SelfTest
 
 _INPUTS = [{name: "tensor(uint8)"} for name in (IMAGES, RESIZED)]
-_OUTPUTS = {LOGITS: "tensor(float)", PROBABILITIES: "tensor(float)"}
 # Times the pixels of the network's input: a resize to so many is allowed whatever max_pixels is.
 _MIN_RESIZE_LIMIT = 16
 # Photos per run on a device that one photo leaves idle. A CPU gains nothing from more than one.
@@ -210,17 +217,32 @@ class Predictor:
 
         Returns logits and probabilities, float32 [N, classes] each. Raises BundleError if it fails.
         """
+        outputs = self.run_outputs(images, threads=threads)
+        return outputs[LOGITS], outputs[PROBABILITIES]
+
+    def run_outputs(
+        self, images: NDArray[np.uint8], *, threads: int | None = None
+    ) -> dict[str, NDArray[np.float32]]:
+        """As ``run_model``, with every output that the predictor uses, by name.
+
+        These are ``logits`` and ``probabilities`` float32 [N, classes] and, where the model has a
+        score, ``ood_score`` float32 [N] and ``embedding`` float32 [N, dimensions].
+        """
         session = self._sessions.get(self.threads if threads is None else threads)
         try:
-            logits, probabilities = session.run([LOGITS, PROBABILITIES], {self._input: images})
+            values = session.run(self.card.outputs, {self._input: images})
         except Exception as error:  # onnxruntime's exceptions have no other common base class
             raise BundleError(self.path, f"the model failed: {error}") from error
-        expected = (len(images), len(self.labels))
-        if logits.shape != expected or probabilities.shape != expected:
-            shape = list(probabilities.shape)
-            reason = f"the model's output has shape {shape}; expected {list(expected)}"
-            raise BundleError(self.path, reason)
-        return logits, probabilities
+        outputs = dict(zip(self.card.outputs, values, strict=True))
+        answers, one_each = (len(images), len(self.labels)), (len(images),)
+        shapes = {LOGITS: answers, PROBABILITIES: answers, OOD_SCORE: one_each}
+        for name, rows in outputs.items():
+            shape = rows.shape if name != EMBEDDING else rows.shape[:1]
+            expected = shapes.get(name, one_each)
+            if shape != expected:
+                reason = f"the model's {name} has shape {list(shape)}; expected {list(expected)}"
+                raise BundleError(self.path, reason)
+        return outputs
 
     def selftest(self, *, tolerance: float | None = None) -> SelfTest:
         """Run the bundle's golden photos and compare with the trained model's answers.
@@ -268,31 +290,43 @@ class Predictor:
         self._sessions.get(threads)  # a replaced or damaged model is not a failure on these photos
         results: list[Prediction | PredictionError] = []
         try:
-            outputs = self.run_model(images, threads=threads)
+            outputs = self.run_outputs(images, threads=threads)
         except BundleError as error:
             for name in names:
                 failure = PredictionError(name, error.path, error.reason, error.hint)
                 failure.__cause__ = error
                 results.append(failure)
             return results
-        for name, logits, probabilities in zip(names, *outputs, strict=True):
-            if np.isfinite(logits).all() and np.isfinite(probabilities).all():
-                promises = self.card.promises
-                results.append(Prediction(name, self.labels, logits, probabilities, promises))
+        for index, name in enumerate(names):
+            values = {output: rows[index] for output, rows in outputs.items()}
+            if all(np.isfinite(value).all() for value in values.values()):
+                results.append(self._prediction(name, values))
             else:
                 reason = f"its answers for {name} are not finite numbers"
                 results.append(PredictionError(name, self.path, reason, "Run `edgetl selftest`."))
         return results
+
+    def _prediction(self, name: str, values: dict[str, NDArray[np.float32]]) -> Prediction:
+        answers = (values[LOGITS], values[PROBABILITIES], self.card.promises)
+        if (limits := self.card.unknown) is None:
+            return Prediction(name, self.labels, *answers)
+        score = float(values[OOD_SCORE])
+        return Prediction(
+            name, self.labels, *answers, score, score > limits.threshold, values[EMBEDDING]
+        )
 
     def _checked_card(self, session: onnxruntime.InferenceSession) -> ModelCard:
         """The model card in the file, if it fits the outputs and the manifest, else BundleError."""
         card = read_card(self.path, session.get_modelmeta().custom_metadata_map)
         inputs = {value.name: value.type for value in session.get_inputs()}
         outputs = {value.name: value.type for value in session.get_outputs()}
-        if inputs not in _INPUTS or outputs != _OUTPUTS:
+        expected = dict.fromkeys(card.outputs, "tensor(float)")
+        if inputs not in _INPUTS or outputs != expected:
             reason = f"its inputs {inputs} and outputs {outputs} are not those of an export"
             raise BundleError(self.path, reason)
         for value in session.get_outputs():
+            if value.name not in ANSWERS:
+                continue
             if len(value.shape) != 2 or value.shape[1] != len(card.labels):
                 reason = f"it has {len(card.labels)} labels for {value.name} of shape {value.shape}"
                 raise BundleError(self.path, reason)

@@ -16,18 +16,23 @@ from edgetl.runtime.bundle.bundle_folder import Bundle, Golden, GoldenAnswer, pi
 from edgetl.runtime.bundle.probability_tolerances import (
     PROBABILITY_TOLERANCES,
     SAME_MODEL_TOLERANCES,
+    activation_limit,
     logits_limit,
+    score_limit,
 )
 from edgetl.runtime.images.decode import read_image
 from edgetl.runtime.images.resize import resize_image
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from edgetl.runtime.bundle.model_card import ModelCard
     from edgetl.runtime.inference.prediction import Prediction
 
-Stage = Literal["files", "decode", "resized", "logits", "probabilities"]
+Stage = Literal["files", "decode", "resized", "logits", "probabilities", "embedding", "ood_score"]
 
 
 @dataclass(frozen=True)
@@ -137,21 +142,37 @@ def _test(
         prediction = predictor(content)
     except EdgetlError as error:
         return GoldenResult(golden.file, "logits", error.message)
-    return _compare(golden.file, prediction, answer, tolerance, predictor.card.temperature)
+    return _compare(golden.file, prediction, answer, tolerance, predictor.card)
 
 
 def _compare(
-    file: str, prediction: Prediction, answer: GoldenAnswer, tolerance: float, temperature: float
+    file: str, prediction: Prediction, answer: GoldenAnswer, tolerance: float, card: ModelCard
 ) -> GoldenResult:
-    logits = float(np.abs(prediction.logits - np.asarray(answer.logits)).max())
-    probabilities = float(np.abs(prediction.probabilities - np.asarray(answer.probabilities)).max())
+    logits = _largest(prediction.logits, answer.logits)
+    probabilities = _largest(prediction.probabilities, answer.probabilities)
     stage: Stage | None = None
     # "not <=" rather than ">": NaN fails, too.
-    if not logits <= logits_limit(tolerance, temperature, answer.logits):
+    if not logits <= logits_limit(tolerance, card.temperature, answer.logits):
         stage = "logits"
     elif not probabilities <= tolerance:
         stage = "probabilities"
     detail = f"logits differ by up to {logits:.2g}, probabilities by up to {probabilities:.2g}"
+    if card.unknown is not None and prediction.ood_score is not None:
+        assert prediction.embedding is not None and answer.ood_score is not None
+        embedding = _largest(prediction.embedding, answer.embedding)
+        score = abs(prediction.ood_score - answer.ood_score)
+        if stage is None and not embedding <= activation_limit(tolerance):
+            stage = "embedding"
+        elif stage is None and not score <= score_limit(tolerance, card.unknown.sensitivity):
+            stage = "ood_score"
+        detail += f", embedding by up to {embedding:.2g}, ood_score by {score:.2g}"
     return GoldenResult(
         file, stage, detail, probabilities if math.isfinite(probabilities) else None
     )
+
+
+def _largest(values: NDArray[np.float32], expected: Sequence[float]) -> float:
+    """The largest difference; infinite if there are not as many values."""
+    if len(values) != len(expected):
+        return math.inf
+    return float(np.abs(values - np.asarray(expected)).max())

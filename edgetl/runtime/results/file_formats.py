@@ -20,7 +20,12 @@ FORMATS: Mapping[str, type[ResultFile]] = {
 
 
 def open_results(
-    path: str | os.PathLike[str], model: str, labels: Sequence[str], *, embeddings: bool = False
+    path: str | os.PathLike[str],
+    model: str,
+    labels: Sequence[str],
+    *,
+    unknown: bool = False,
+    embeddings: bool = False,
 ) -> ResultFile:
     """Open the results file ``path`` in the format of its suffix; see ``ResultFile``.
 
@@ -38,4 +43,5 @@ def open_results(
             f"{path}: a CSV file has no place for embeddings.",
             "End its name in .parquet or .jsonl.",
         )
-    return FORMATS[path.suffix.lower()](path, model, labels, embeddings=embeddings)
+    kind = FORMATS[path.suffix.lower()]
+    return kind(path, model, labels, unknown=unknown, embeddings=embeddings)

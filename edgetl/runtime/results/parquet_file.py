@@ -28,13 +28,19 @@ class ParquetFile(JsonLinesFile):
     """
 
     def __init__(
-        self, path: Path, model: str, labels: Sequence[str], *, embeddings: bool = False
+        self,
+        path: Path,
+        model: str,
+        labels: Sequence[str],
+        *,
+        unknown: bool = False,
+        embeddings: bool = False,
     ) -> None:
         self._pyarrow = _import_pyarrow()
         self._table = real_path(path)  # a link keeps leading to the table
         self._table_may_pass: frozenset[bytes] = frozenset()  # photos whose error there may pass
         partial = self._table.with_name(self._table.name + ".partial")
-        super().__init__(partial, model, labels, embeddings=embeddings)
+        super().__init__(partial, model, labels, unknown=unknown, embeddings=embeddings)
 
     def _read_existing(self) -> None:
         super()._read_existing()
@@ -70,7 +76,11 @@ class ParquetFile(JsonLinesFile):
     def _write_table(self, path: Path) -> None:
         """Write the rows of the table, without those that have a new row, and then the new ones."""
         text, number = self._pyarrow.string(), self._pyarrow.float32()
-        known = {"confidence": number, "embedding": self._pyarrow.list_(self._pyarrow.float16())}
+        known = {
+            **dict.fromkeys(("confidence", "ood_score"), number),
+            "unknown": self._pyarrow.bool_(),
+            "embedding": self._pyarrow.list_(self._pyarrow.float16()),
+        }
         types = [
             number if name.startswith("p(") else known.get(name, text) for name in self._columns
         ]

@@ -18,13 +18,26 @@ from edgetl.runtime.inference.prediction import Prediction
 _LOOKS_ESCAPED = re.compile(r"[\ud800-\udfff]|\\ud[89a-f][0-9a-f]{2}")
 
 
-def as_record(result: Prediction | ImageError | PredictionError) -> dict[str, Any]:
-    """One result as JSON values: ``Prediction.to_dict``, or the keys source and error."""
+def as_record(
+    result: Prediction | ImageError | PredictionError,
+    *,
+    top: int | None = None,
+    level: float | None = None,
+    unknown_as: str | None = None,
+) -> dict[str, Any]:
+    """One result as JSON values: ``Prediction.to_dict``, or the keys source and error.
+
+    top, level  as ``Prediction.to_dict`` takes them
+    unknown_as  the label of unknown photos; None: the nearest of the model's
+    """
     if isinstance(result, PredictionError):
         return {"source": result.source, "error": result.message}  # names the model as well
     if isinstance(result, ImageError):
         return {"source": result.source, "error": result.reason}
-    return result.to_dict()
+    record = result.to_dict(top, level=level)
+    if unknown_as is not None and result.is_unknown:
+        record["label"] = unknown_as
+    return record
 
 
 def json_line(record: Mapping[str, Any]) -> bytes:
@@ -50,12 +63,14 @@ def embedding_values(prediction: Prediction) -> list[float] | None:
     return [float(f"{value:.5g}") for value in prediction.embedding.astype(np.float16)]
 
 
-def columns(labels: Sequence[str], *, truth: bool = True) -> list[str]:
+def columns(labels: Sequence[str], *, truth: bool = True, unknown: bool = False) -> list[str]:
     """Names of the columns of a table, with one probability for each label.
 
-    truth  False: as in files of versions that wrote no true labels
+    truth    False: as in files of versions that wrote no true labels
+    unknown  the model has a score
     """
     names = ["source", "model", "error", "label", "confidence", *(["truth"] if truth else [])]
+    names += ["unknown", "ood_score"] if unknown else []
     return [*names, *(f"p({label})" for label in labels)]
 
 

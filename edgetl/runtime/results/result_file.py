@@ -54,6 +54,7 @@ class ResultFile(ABC):
     path        created if it does not exist; one process at a time can open it
     model       identifies the model (``Predictor.model_id``)
     labels      class names in the order of the outputs
+    unknown     whether the model has a score, which tables have columns for then
     embeddings  whether rows have the photo's embedding, too
 
     ``failed`` counts the rows with an error. Raises ResultsError if the file contains anything
@@ -61,10 +62,17 @@ class ResultFile(ABC):
     """
 
     def __init__(
-        self, path: Path, model: str, labels: Sequence[str], *, embeddings: bool = False
+        self,
+        path: Path,
+        model: str,
+        labels: Sequence[str],
+        *,
+        unknown: bool = False,
+        embeddings: bool = False,
     ) -> None:
         self.path, self.model, self.labels, self._embeddings = path, model, labels, embeddings
-        self._columns = [*columns(labels), *["embedding"] * embeddings]  # of a table
+        # Of a table.
+        self._columns = [*columns(labels, unknown=unknown), *["embedding"] * embeddings]
         self.failed = self._count = 0
         self._done: set[bytes] = set()
         self._may_pass: dict[bytes, _Span] = {}
@@ -115,13 +123,18 @@ class ResultFile(ABC):
         return self._count
 
     def append(
-        self, result: Prediction | ImageError | PredictionError, truth: str | None = None
+        self,
+        result: Prediction | ImageError | PredictionError,
+        truth: str | None = None,
+        unknown_as: str | None = None,
     ) -> None:
         """Add one row, with the photo's true label where it is known.
 
+        ``unknown_as`` is the label of an unknown photo; None: the nearest of the model's.
+
         It takes the place of one that ``__contains__`` did not count.
         """
-        record = as_record(result)
+        record = as_record(result, unknown_as=unknown_as)
         if not self._supersede(source_digest(plain_name(record["source"]))):
             self._count += 1
         self.failed += "error" in record

@@ -182,14 +182,14 @@ def test_a_model_that_answers_nan_fails(
     old: Predictor, labelled: Path, both: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such a photo counts as a failure, not as unreadable, also if there is no other photo."""
-    sick, run_model = Predictor(old.path), Predictor.run_model
+    sick, run_outputs = Predictor(old.path), Predictor.run_outputs
 
-    def run(self: Predictor, images: np.ndarray, **options: Any) -> tuple[np.ndarray, np.ndarray]:
-        logits, probabilities = run_model(self, images, **options)
+    def run(self: Predictor, images: np.ndarray, **options: Any) -> dict[str, np.ndarray]:
+        outputs = run_outputs(self, images, **options)
         wrong = (self is sick or both) and (everything or images.flat[0] % 4)
-        return logits, probabilities * (np.nan if wrong else 1.0)
+        return {**outputs, "probabilities": outputs["probabilities"] * (np.nan if wrong else 1.0)}
 
-    monkeypatch.setattr(Predictor, "run_model", run)
+    monkeypatch.setattr(Predictor, "run_outputs", run)
     (labelled / "cut.png").write_bytes(b"")
     for everything in (False, True):
         result = compare(sick, old, labelled, max_accuracy_drop=100.0)

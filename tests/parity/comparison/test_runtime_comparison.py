@@ -359,7 +359,7 @@ def test_a_worker_that_cant_write_is_an_error_not_a_failure(
 
 
 def test_the_worker_is_a_script_of_its_own() -> None:
-    assert runpy.run_path(fresh_worker.__file__)["STAGES"] == fresh_worker.STAGES
+    assert runpy.run_path(fresh_worker.__file__)["PREPROCESSING"] == fresh_worker.PREPROCESSING
 
 
 def test_a_precision_without_a_tolerance_needs_one(exported: Exported, run_check: Check) -> None:

@@ -110,7 +110,7 @@ def test_no_such_bundle(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("schema", "hint"),
-    [(2, "Install a newer edgetl"), (0, "Export it again"), ("1", "Export"), (None, "Export")],
+    [(3, "Install a newer edgetl"), (0, "Export it again"), ("1", "Export"), (None, "Export")],
 )
 def test_another_schema_is_refused(bundle_copy: Path, schema: object, hint: str) -> None:
     rewrite(bundle_copy, lambda manifest: manifest.update(schema=schema))
@@ -119,6 +119,13 @@ def test_another_schema_is_refused(bundle_copy: Path, schema: object, hint: str)
     ) as caught:
         Bundle.open(bundle_copy)
     assert hint in str(caught.value.hint)
+
+
+def test_a_later_schema_names_the_version_that_reads_it(bundle_copy: Path) -> None:
+    rewrite(bundle_copy, lambda manifest: manifest.update(schema=3, requires_edgetl="9.1.0"))
+    with pytest.raises(BundleError, match="its schema is 3") as caught:
+        Bundle.open(bundle_copy)
+    assert caught.value.hint == "Install edgetl 9.1.0 or newer."
 
 
 @pytest.mark.parametrize(
@@ -332,7 +339,7 @@ def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path, content: bytes) -
         ({}, "it was not exported by edgetl"),
         ({"edgetl": ""}, "its metadata is damaged"),
         ({"edgetl": "[]"}, "its schema is None"),
-        ({"edgetl": '{"schema": 2}'}, "its schema is 2"),
+        ({"edgetl": '{"schema": 3}'}, "its schema is 3"),
         ({"edgetl": '{"schema": 1}'}, "no model card"),
         ({"edgetl": '{"schema": 1, "card": 3}'}, "incomplete"),
         (

@@ -241,7 +241,7 @@ def test_a_run_that_fails_is_a_prediction_error_for_each_of_its_photos(
     def fail(*_: object, **__: object) -> None:
         raise BundleError(predictor.path, "the model failed: out of memory")
 
-    monkeypatch.setattr(predictor, "run_model", fail)
+    monkeypatch.setattr(predictor, "run_outputs", fail)
     results = list(predictor.batch([photo(1), b"", photo(2)]))
     assert [type(result) for result in results] == [PredictionError, ImageError, PredictionError]
     with pytest.raises(PredictionError, match="the model failed: out of memory"):
@@ -252,16 +252,16 @@ def test_one_failed_photo_of_a_stack_does_not_fail_the_others(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Predictor, "provider", "CUDAExecutionProvider")
-    plain = Predictor.run_model
+    plain = Predictor.run_outputs
 
     def broken(
         self: Predictor, images: np.ndarray, *, threads: int | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        logits, probabilities = plain(self, images, threads=threads)
-        logits[1] = np.inf
-        return logits, probabilities
+    ) -> dict[str, np.ndarray]:
+        outputs = plain(self, images, threads=threads)
+        outputs["logits"][1] = np.inf
+        return outputs
 
-    monkeypatch.setattr(Predictor, "run_model", broken)
+    monkeypatch.setattr(Predictor, "run_outputs", broken)
     results = list(predictor.batch([photo(seed) for seed in range(4)], workers=1))
     kinds = [type(result) for result in results]
     assert kinds == [Prediction, PredictionError, Prediction, Prediction]

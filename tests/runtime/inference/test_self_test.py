@@ -74,7 +74,8 @@ def test_different_outputs_fail_at_their_stage(bundle_copy: Path, stage: str) ->
 def test_nan_outputs_fail(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = Predictor(tiny_bundle)
     nothing = np.full((1, 5), np.nan, np.float32)
-    monkeypatch.setattr(predictor, "run_model", lambda images, **_: (nothing, nothing))
+    outputs = {"logits": nothing, "probabilities": nothing}
+    monkeypatch.setattr(predictor, "run_outputs", lambda images, **_: outputs)
     outcome = predictor.selftest()
     assert {result.stage for result in outcome.results} == {"logits"}
     json.dumps([result.max_probability_difference for result in outcome.results], allow_nan=False)

@@ -405,7 +405,7 @@ def test_a_table_without_true_labels_is_continued_without_them(
     module = {".csv": "csv_file", ".parquet": "parquet_file"}[suffix]
     older = records.columns(LABELS, truth=False)
     with monkeypatch.context() as patch:  # as an earlier version wrote it
-        patch.setattr(result_file, "columns", lambda labels: older)
+        patch.setattr(result_file, "columns", lambda labels, **_: older)
         patch.setattr(f"edgetl.runtime.results.{module}.columns", lambda labels, truth: older)
         write(path, RESULTS[:2])
     with open_results(path, "m1", LABELS) as file:

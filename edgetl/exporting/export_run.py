@@ -133,16 +133,13 @@ def export(
     progress("Loading PyTorch", 0, 0)
     from edgetl.exporting.bundle_writer import export_bundle
     from edgetl.exporting.deployment import DEFAULT_KEEP_KNOWN, deployment_of, deployment_warnings
-    from edgetl.exporting.sure_answers import with_sure_answers
+    from edgetl.exporting.promised_card import with_promises
     from edgetl.training.models import checkpoint
     from edgetl.training.torch_env.torch_flags import one_thread
 
     run, out = Path(run), Path(out)
     progress(f"Reading {run}", 0, 0)
     trained = checkpoint.load(run)
-    if precision_at:
-        card = with_sure_answers(trained.card, trained.held_out, precision_at)
-        trained = replace(trained, card=card)
     is_trained_here = "imported" not in trained.settings
     warnings = [*_run_warnings(run, trained.card)] if is_trained_here else []
     deployment = deployment_of(
@@ -162,7 +159,7 @@ def export(
         with one_thread(parameters < SMALL_NETWORK):
             result = export_bundle(
                 deployment.network,
-                deployment.card,
+                with_promises(deployment.card, trained.held_out, precision_at),
                 out,
                 golden=golden_files,
                 opset=opset,

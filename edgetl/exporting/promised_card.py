@@ -1,4 +1,4 @@
-"""What an export promises of sure answers: a confidence for each precision that was asked for."""
+"""What an export promises: sure answers as precise as was asked for, and a statement of it all."""
 
 from __future__ import annotations
 
@@ -15,19 +15,25 @@ from edgetl.runtime.bundle.held_out import HeldOut
 from edgetl.runtime.bundle.model_card import ModelCard
 
 
-def with_sure_answers(
-    card: ModelCard, held_out: HeldOut | None, wanted: float | Mapping[str | None, float]
+def with_promises(
+    card: ModelCard,
+    held_out: HeldOut | None,
+    wanted: float | Mapping[str | None, float] | None = None,
 ) -> ModelCard:
     """``card`` with the confidences from which on answers are right as often as ``wanted``.
 
+    The statement is measured again, with these answers and with the card's threshold of unknown
+    photos.
+
     wanted  share of right answers, above 0 and below 1; or label → share, in which None stands for
-            the labels that are not named, all together
+            the labels that are not named, all together; None: no answers are sure or not
 
     Raises ExportError if the held-out answers don't show that, or if there are none, and for a
     label that the model does not know; ValueError for another share.
     """
-    precisions: Mapping[str | None, float]
-    precisions = wanted if isinstance(wanted, Mapping) else {None: wanted}
+    precisions: dict[str | None, float] = (
+        {None: wanted} if isinstance(wanted, (float, int)) else dict(wanted or {})
+    )
     for precision in precisions.values():
         if not 0 < precision < 1:
             raise ValueError(f"precision_at is {precision}; it must be above 0 and below 1")
@@ -37,13 +43,21 @@ def with_sure_answers(
             f"Its labels: {enumerated(card.labels)}.",
         )
     if held_out is None or card.promises is None:
+        if not precisions:
+            return card
         raise ExportError(
             "How often sure answers are right can't be promised: the run kept no answers for "
             "photos that fitted nothing.",
             "Train again: runs of earlier versions and imported networks have none.",
         )
+    is_unknown = None
+    if card.unknown is not None and len(held_out.ood_score):
+        is_unknown = held_out.ood_score > card.unknown.threshold
     answers = LabelledAnswers(
-        card.labels, held_out.probabilities(card.temperature), held_out.labels
+        card.labels,
+        held_out.probabilities(card.temperature),
+        held_out.labels,
+        is_unknown,
     )
     rules = tuple(_rules(answers, precisions))
     return replace(card, promises=restated(replace(card.promises, sure_answers=rules), answers))

@@ -12,9 +12,10 @@ from helpers.random_answers import random_answers
 from edgetl.errors import ExportError
 from edgetl.evaluation.labelled_answers import LabelledAnswers
 from edgetl.evaluation.statement_check import check_statement, measure_promises
-from edgetl.exporting.sure_answers import with_sure_answers
+from edgetl.exporting.promised_card import with_promises
 from edgetl.runtime.bundle.held_out import HeldOut
 from edgetl.runtime.bundle.model_card import ModelCard
+from edgetl.runtime.bundle.unknown_limits import UnknownLimits
 
 TEMPERATURE = 2.0
 
@@ -30,7 +31,7 @@ def card_and_answers(known: LabelledAnswers) -> tuple[ModelCard, HeldOut]:
 def test_sure_answers_for_other_photos_are_right_as_often_as_was_asked() -> None:
     known, new = (random_answers(n, sharpness=5, seed=n) for n in (2000, 4000))
     card, held_out = card_and_answers(known)
-    promises = with_sure_answers(card, held_out, {None: 0.95, "class 3": 0.9}).promises
+    promises = with_promises(card, held_out, {None: 0.95, "class 3": 0.9}).promises
     assert promises is not None and [rule.label for rule in promises.sure_answers] == [
         None,
         "class 3",
@@ -43,8 +44,24 @@ def test_sure_answers_for_other_photos_are_right_as_often_as_was_asked() -> None
 
 def test_one_number_is_about_all_labels() -> None:
     card, held_out = card_and_answers(random_answers(600))
-    one, other = (with_sure_answers(card, held_out, wanted) for wanted in (0.9, {None: 0.9}))
+    one, other = (with_promises(card, held_out, wanted) for wanted in (0.9, {None: 0.9}))
     assert one == other != card
+
+
+def test_the_statement_says_how_many_known_photos_are_kept() -> None:
+    known = random_answers(200)
+    card, held_out = card_and_answers(known)
+    held_out = replace(held_out, ood_score=np.arange(200, dtype=np.float32))
+    assert with_promises(card, held_out) == card
+    card = replace(card, unknown=UnknownLimits(189.5, 0.95, 1.0))
+    promises = with_promises(card, held_out).promises
+    assert promises is not None
+    kept = next(share for share in promises.statement if share.figure == "known")
+    assert (kept.count, kept.photos) == (190, 200)
+    most_refused = replace(known, is_unknown=np.arange(200) > 100)
+    assert not next(
+        check for check in check_statement(promises, most_refused) if check.found.figure == "known"
+    ).holds
 
 
 @pytest.mark.parametrize(
@@ -68,7 +85,7 @@ def test_what_the_answers_do_not_show_is_not_promised(
     wrong[np.argsort(-answers.confidences)[:2]] = -1  # the most confident ones are wrong
     card, held_out = card_and_answers(answers)
     with pytest.raises(ExportError, match=message) as caught:
-        with_sure_answers(card, replace(held_out, labels=wrong.astype(np.int32)), wanted)  # type: ignore[arg-type]
+        with_promises(card, replace(held_out, labels=wrong.astype(np.int32)), wanted)  # type: ignore[arg-type]
     assert hint in (caught.value.hint or "")
 
 
@@ -76,4 +93,4 @@ def test_a_share_that_is_none_is_refused() -> None:
     card, held_out = card_and_answers(random_answers(10))
     for wanted in (0.0, 1.0, 99, {"class 1": 1.5}):
         with pytest.raises(ValueError, match="precision_at is"):
-            with_sure_answers(card, held_out, wanted)
+            with_promises(card, held_out, wanted)

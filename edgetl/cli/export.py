@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -27,6 +28,25 @@ from edgetl.runtime.images.photo_list import is_photo_list
 from edgetl.system.shell import shell_word
 
 _MAX_CLASSES, _MAX_LAYERS = 10, 3  # shown; the manifest has all
+
+
+def _precisions_of_labels(
+    _: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> dict[str | None, float]:
+    """Label → precision; None: of the labels that are not named."""
+    wanted: dict[str | None, float] = {}
+    for value in values:
+        label, equals, number = value.rpartition("=")
+        try:
+            precision = float(number)
+        except ValueError:
+            precision = math.nan
+        if not 0 < precision < 1:
+            raise click.UsageError(
+                f"{option.opts[0]} {value}: give a share between 0 and 1, such as 0.99 or cat=0.99."
+            )
+        wanted[label if equals else None] = precision
+    return wanted
 
 
 def _number_or_folder(context: click.Context, option: click.Parameter, value: str) -> int | Path:
@@ -111,6 +131,13 @@ def _number_or_folder(context: click.Context, option: click.Parameter, value: st
     help="Percentage points of validation accuracy that a reduced precision may lose.",
 )
 @click.option(
+    "--precision-at",
+    multiple=True,
+    callback=_precisions_of_labels,
+    metavar="[LABEL=]SHARE",
+    help="Mark answers as unsure, so that this share of the others is right; may be repeated.",
+)
+@click.option(
     "--digests/--no-digests",
     default=True,
     show_default=True,
@@ -143,6 +170,7 @@ def command(
     columns: str | None,
     root: Path | None,
     max_accuracy_drop: float,
+    precision_at: dict[str | None, float],
     digests: bool,
     keep_known: float | None,
     unknown: bool,
@@ -154,10 +182,14 @@ def command(
     earlier bundle is then replaced in one step. A reduced precision must keep the accuracy on all
     validation photos instead.
 
+    With --precision-at, the bundle says from which confidence on answers are right that often, with
+    95 % certainty, as measured on photos that fitted nothing. edgetl predict marks the others.
+
     \b
     Example:
       edgetl export runs/pets -o exported/pets
       edgetl export runs/pets -o exported/pets --precision fp32 --precision int8
+      edgetl export runs/pets -o exported/pets --precision-at 0.99 --precision-at cat=0.999
     """
     _refuse_unused_options(context, formats, precisions, unknown)
     try:
@@ -175,6 +207,7 @@ def command(
                 columns=columns,
                 root=root,
                 max_accuracy_drop=max_accuracy_drop,
+                precision_at=precision_at,
                 digests=digests,
                 keep_known=keep_known,
                 unknown=unknown,
@@ -233,6 +266,11 @@ def _accuracy_lines(precision: str, compared: AccuracyComparison) -> Iterator[st
         f"{precision}: accuracy {compared.accuracy:.2%} (fp32 {compared.fp32_accuracy:.2%}) on "
         f"{compared.photos} validation photos, same label on {compared.agreement:.2%}"
     )
+    if compared.sure_agreement is not None:
+        yield (
+            f"{precision}: same sure answer, or none, on {compared.sure_agreement:.2%}: what is "
+            "promised of sure answers may be off by the rest"
+        )
     if compared.trained_on:
         yield (
             f"{precision}: the network was trained on {compared.trained_on} of these photos, so "

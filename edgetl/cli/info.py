@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -114,6 +114,7 @@ def _lines(
         ("metrics", _pairs(card.metrics, _METRICS)),
         *((name, _precision(cost)) for name, cost in sorted(precisions.items())),
         ("unknown", _unknown(card)),
+        *_promise_rows(card),
         ("data", _pairs(card.data, _DATA)),
         ("versions", versions),
         ("exported", created),
@@ -121,6 +122,18 @@ def _lines(
         ("checksum", _CHECKSUM[checksum]),
     ]
     return [f"{name:<12} {value}" for name, value in rows if value]
+
+
+def _promise_rows(card: ModelCard) -> Iterator[tuple[str, str]]:
+    """What the model states about its answers, and from when on they are sure."""
+    if card.promises is None:
+        return
+    for share in card.promises.statement:
+        yield "stated", f"{share.name}: {share.text}"
+    for entry in card.promises.sure_answers:
+        whose = "" if entry.label is None else f"{entry.label}: "
+        yield "sure", f"{whose}from a confidence of {100 * entry.threshold:.4g}% on"
+    yield "stated for", card.promises.basis
 
 
 def _accuracy(metrics: Mapping[str, Any]) -> str | None:

@@ -45,6 +45,7 @@ class EvaluationResult(NotebookResult):
     files          [N], the photos' names
     targets        int64 [N], the true classes, as indices into the labels
     probabilities  float32 [N, classes]
+    ood_scores     float32 [N], how unlike the training photos; None: the model can't tell
     metrics        accuracy, accuracy_interval, photos, loss, macro_f1, balanced_accuracy,
                    calibration_error and, from 10 classes on, top5_accuracy
     classes        precision, recall, F1 and number of photos of each class
@@ -64,6 +65,7 @@ class EvaluationResult(NotebookResult):
     files: tuple[str, ...]
     targets: NDArray[np.int64]
     probabilities: NDArray[np.float32]
+    ood_scores: NDArray[np.float32] | None
     metrics: Mapping[str, Any]
     classes: tuple[ClassMetrics, ...]
     failed: Mapping[str, str]
@@ -106,7 +108,10 @@ class EvaluationResult(NotebookResult):
         """
         if self.card.promises is None:
             return ()
-        answers = LabelledAnswers(self.labels, self.probabilities, self.targets)
+        is_unknown = None
+        if self.card.unknown is not None and self.ood_scores is not None:
+            is_unknown = self.ood_scores > self.card.unknown.threshold
+        answers = LabelledAnswers(self.labels, self.probabilities, self.targets, is_unknown)
         return check_statement(self.card.promises, answers)
 
     @property

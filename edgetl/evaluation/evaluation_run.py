@@ -69,6 +69,7 @@ def evaluate(
     index = {label: number for number, label in enumerate(predictor.labels)}
     targets = np.array([index[truths[name]] for name in predictions], np.int64)
     probabilities = np.stack([answer.probabilities for answer in predictions.values()])
+    scores = [answer.ood_score for answer in predictions.values()]
     metrics = metrics_summary(probabilities, targets)
     del metrics["calibration_error_before"]  # at temperature 1, which is not the model's
     default = predictor.bundle.precisions[0] if predictor.bundle else ""
@@ -81,6 +82,7 @@ def evaluate(
         files=tuple(predictions),
         targets=targets,
         probabilities=probabilities,
+        ood_scores=None if None in scores else np.array(scores, np.float32),
         metrics=metrics,
         classes=tuple(class_metrics(probabilities, targets, predictor.labels)),
         failed=failed,

@@ -16,11 +16,13 @@ class LabelledAnswers:
     labels         class names, in the order of the outputs
     probabilities  float32 [N, classes]
     targets        int [N], the true classes
+    is_unknown     bool [N], whether the model takes the photo for unknown; None: it can't tell
     """
 
     labels: Sequence[str]
     probabilities: NDArray[np.float32]
     targets: NDArray[np.integer]
+    is_unknown: NDArray[np.bool_] | None = None
 
     @property
     def is_right(self) -> NDArray[np.bool_]:

@@ -61,6 +61,8 @@ def measured_shares(promises: Promises, answers: LabelledAnswers) -> Iterator[St
             labels = tuple(answers.labels)
             sets = promises.prediction_sets.members(answers.probabilities, labels, level)
             yield _share("coverage", sets[rows, answers.targets], level)
+    if answers.is_unknown is not None:
+        yield _share("known", ~answers.is_unknown)
     for rule in promises.sure_answers:
         about = answers.about([name for name in answers.labels if promises.about(name) == rule])
         sure = about & (answers.confidences >= rule.threshold)

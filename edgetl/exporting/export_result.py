@@ -37,6 +37,8 @@ class AccuracyComparison:
     drop                     accuracy lost, in percentage points; negative if gained
     class_drops              the same for each class that has photos
     float_layers             names of the layers kept in float
+    sure_agreement           share of photos to which both give the same sure answer, or both none,
+                             0..1; None where the export asked for no precision of sure answers
     trained_on               number of these photos that the network was trained on, on which both
                              accuracies look better than they are
     """
@@ -48,6 +50,7 @@ class AccuracyComparison:
     drop: float
     class_drops: Mapping[str, float]
     float_layers: tuple[str, ...] = ()
+    sure_agreement: float | None = None
     trained_on: int = 0
 
 

@@ -72,6 +72,7 @@ def export(
     calibration_images: str | os.PathLike[str] | None = None,
     judge_images: str | os.PathLike[str] | None = None,
     max_accuracy_drop: float = DEFAULT_MAX_DROP,
+    precision_at: float | Mapping[str | None, float] | None = None,
     digests: bool = True,
     keep_known: float | None = None,
     unknown: bool = True,
@@ -98,6 +99,9 @@ def export(
     judge_images       photos in folders named like the labels, or a list of photos with labels, to
                        judge reduced precisions on; None: those that the run was validated on
     max_accuracy_drop  percentage points of validation accuracy that a reduced precision may lose
+    precision_at       share of right answers among the sure ones, above 0 and below 1, or such a
+                       share by label, in which None stands for the labels that are not named: the
+                       bundle then knows from which confidence on answers are sure
     digests            list short digests of the training photos, by which ``evaluate`` recognises
                        photos that were trained on
     keep_known         share of photos like the training photos that are not to count as unknown,
@@ -110,10 +114,11 @@ def export(
                        bar
 
     Raises CheckpointError if the run can't be read or ``out`` is in its data folder; ExportError if
-    ``out`` holds anything but a bundle, if photos are missing, or if a format can't be written or
-    fails its check; DataError if a folder of photos can't be read or lacks labels; ImageError for a
-    validation photo that can't be read; MissingDependencyError if a package of the extra ``train``
-    is missing; ValueError for arguments that can't be used. ``out`` is then unchanged.
+    ``out`` holds anything but a bundle, if photos are missing, if a precision of sure answers can't
+    be promised, or if a format can't be written or fails its check; DataError if a folder of photos
+    can't be read or lacks labels; ImageError for a validation photo that can't be read;
+    MissingDependencyError if a package of the extra ``train`` is missing; ValueError for arguments
+    that can't be used. ``out`` is then unchanged.
     """
     formats = (format,) if isinstance(format, str) else tuple(format)
     precisions = (precision,) if isinstance(precision, str) else tuple(precision)
@@ -128,6 +133,7 @@ def export(
     progress("Loading PyTorch", 0, 0)
     from edgetl.exporting.bundle_writer import export_bundle
     from edgetl.exporting.deployment import DEFAULT_KEEP_KNOWN, deployment_of, deployment_warnings
+    from edgetl.exporting.promised_card import with_promises
     from edgetl.training.models import checkpoint
     from edgetl.training.torch_env.torch_flags import one_thread
 
@@ -153,7 +159,7 @@ def export(
         with one_thread(parameters < SMALL_NETWORK):
             result = export_bundle(
                 deployment.network,
-                deployment.card,
+                with_promises(deployment.card, trained.held_out, precision_at),
                 out,
                 golden=golden_files,
                 opset=opset,

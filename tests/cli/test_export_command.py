@@ -11,16 +11,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from helpers.random_answers import random_answers
 
+from edgetl import Predictor
 from edgetl.cli.main import command
 from edgetl.data.image_folder import ImageFolders, scan
 from edgetl.errors import CheckpointError, ExportError
+from edgetl.evaluation.statement_check import measure_promises
 from edgetl.exporting.photo_selection import calibration_photos, golden_photos
 from edgetl.exporting.precision.accuracy import AccuracyEvaluator
 from edgetl.exporting.precision.reduced_precision import PrecisionSettings
+from edgetl.runtime.bundle.held_out import HeldOut
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.training.config.run_folder import BEST
 from edgetl.training.models import checkpoint
@@ -52,6 +57,65 @@ def export(*arguments: object) -> Result:
 
 def manifest(bundle: Path) -> dict:
     return json.loads((bundle / "manifest.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def promising(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with answers for 600 held-out photos."""
+    trained, known = load(run_folder), random_answers(600, classes=3, sharpness=5)
+    logits = 1.2 * np.log(known.probabilities)
+    empty = np.empty((0, 0), np.float16), np.empty(0, np.float32)
+    held_out = HeldOut(known.targets.astype(np.int32), logits.astype(np.float32), *empty)
+    promises = measure_promises(replace(known, labels=LABELS), "600 photos")
+    card = replace(trained.card, promises=promises)
+    file = tmp_path_factory.mktemp("promising") / "pets.safetensors"
+    save(replace(trained, card=card, held_out=held_out), file)
+    return file
+
+
+def test_precision_of_sure_answers_is_put_into_every_model(promising: Path, tmp_path: Path) -> None:
+    wanted = ["--precision-at", 0.9, "--precision-at", "green, leaf=0.95"]
+    precisions = ["--precision", "fp32", "--precision", "fp16", "--max-accuracy-drop", 100]
+    done = export(promising, "-o", tmp_path / "bundle", *wanted, *precisions, "--golden", 0)
+    assert done.exit_code == 0, done.output
+    assert "fp16: same sure answer, or none, on 100.00%" in done.output
+    written = manifest(tmp_path / "bundle")
+    rules = written["card"]["promises"]["sure_answers"]
+    assert [(rule["label"], rule["precision"]) for rule in rules] == [
+        (None, 0.9),
+        ("green, leaf", 0.95),
+    ]
+    assert all(0.3 < rule["threshold"] < 1 and rule["confidence"] == 0.95 for rule in rules)
+    figures = [share["figure"] for share in written["card"]["promises"]["statement"]]
+    assert figures == ["accuracy", *["coverage"] * 2, *["answered", "precision"] * 2]
+    assert Predictor(tmp_path / "bundle/model.fp16.onnx").card.to_dict() == written["card"]
+    assert written["precisions"]["fp16"]["sure_agreement"] == 1
+    shown = CliRunner().invoke(command, ["info", str(tmp_path / "bundle")]).stdout
+    for words in ("answers that are right: ", "green, leaf: from a confidence of", "600 photos"):
+        assert words in shown
+
+
+@pytest.mark.parametrize(
+    ("wanted", "code", "message"),
+    [
+        ("0.999", 1, "there are 600 held-out ones, and it takes 2,995, all right"),
+        ("99", 2, "a share between 0 and 1"),
+        ("red=much", 2, "such as 0.99 or cat=0.99"),
+        ("wasp=0.9", 1, "no label 'wasp'"),
+    ],
+)
+def test_a_precision_that_can_not_be_promised_is_an_error(
+    promising: Path, tmp_path: Path, wanted: str, code: int, message: str
+) -> None:
+    done = export(promising, "-o", tmp_path / "bundle", "--precision-at", wanted)
+    assert (done.exit_code, message in done.output) == (code, True), done.output
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_run_without_held_out_answers_promises_nothing(run_folder: Path, tmp_path: Path) -> None:
+    done = export(run_folder, "-o", tmp_path / "bundle", "--precision-at", 0.9)
+    assert done.exit_code == 1
+    assert "the run kept no answers for photos that fitted nothing" in done.output
 
 
 def test_it_says_what_it_wrote_and_what_comes_next(run_folder: Path, tmp_path: Path) -> None:

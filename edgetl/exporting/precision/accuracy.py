@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from edgetl.errors import ExportError
 from edgetl.exporting.export_result import AccuracyComparison
@@ -16,6 +17,8 @@ from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.bundle.tensor_names import LOGITS, NORMALIZED
 from edgetl.runtime.inference.session import open_session
 from edgetl.system.progress import Progress, no_progress, track
+
+_UNSURE = -2
 
 
 class AccuracyEvaluator:
@@ -35,17 +38,20 @@ class AccuracyEvaluator:
     ) -> None:
         if not validation:
             raise ExportError("There are no validation photos to measure the accuracy on.")
-        self._classes = card.labels
+        self._card, self._classes = card, card.labels
         self._photos = NormalizedPhotos([path for path, _ in validation], card.spec)
         self._labels = np.array([label for _, label in validation])
         self._progress = progress
-        self._fp32_predictions = self._predictions(network, "fp32")
+        promises = card.promises
+        rules = [promises.about(label) for label in card.labels] if promises else []
+        self._thresholds = [rule.threshold if rule else 0.0 for rule in rules if any(rules)]
+        self._fp32_predictions, self._fp32_sure = self._predictions(network, "fp32")
 
     def evaluate(
         self, network: onnx.ModelProto, name: str, float_layers: Sequence[str] = ()
     ) -> AccuracyComparison:
         """Run ``network``, which the progress calls ``name``, on every photo and compare."""
-        predictions = self._predictions(network, name)
+        predictions, sure = self._predictions(network, name)
         correct, fp32_correct = (
             answers == self._labels for answers in (predictions, self._fp32_predictions)
         )
@@ -62,13 +68,24 @@ class AccuracyEvaluator:
                 if mask.any()
             },
             float_layers=tuple(float_layers),
+            sure_agreement=float((sure == self._fp32_sure).mean()) if self._thresholds else None,
         )
 
-    def _predictions(self, network: onnx.ModelProto, name: str) -> NDArray[np.int64]:
-        """Index of each photo's highest logit; -1, which is no label, where any is not finite."""
+    def _predictions(
+        self, network: onnx.ModelProto, name: str
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(index of each photo's highest logit, the same with _UNSURE where that is not sure).
+
+        -1, which is no label, where a logit is not finite.
+        """
         step = f"Measuring the accuracy of {name}"
         logits = run_network(network, track(self._photos, len(self._photos), step, self._progress))
-        return np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), -1)
+        predictions = np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), -1)
+        if not self._thresholds:
+            return predictions, predictions
+        confidences = softmax(logits / self._card.temperature, axis=1).max(1)
+        is_sure = confidences >= np.array(self._thresholds)[predictions]
+        return predictions, np.where(is_sure, predictions, _UNSURE)
 
 
 def run_network(

@@ -32,6 +32,13 @@ class HeldOut:
     embedding: NDArray[np.float16]
     ood_score: NDArray[np.float32]
 
+    def probabilities(self, temperature: float) -> NDArray[np.float32]:
+        """float32 [M, classes]"""
+        scaled = self.logits.astype(np.float64) / temperature
+        weights = np.exp(scaled - scaled.max(1, keepdims=True))
+        found: NDArray[np.float32] = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+        return found
+
     def to_bytes(self) -> bytes:
         """As an npz file; the same values give the same bytes."""
         buffer = io.BytesIO()

@@ -50,7 +50,12 @@ class ModelCard:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values, without what is None; ``from_dict`` reads it back to an equal card."""
-        values = {**asdict(self), "labels": list(self.labels), "spec": self.spec.to_dict()}
+        values = {
+            **asdict(self),
+            "labels": list(self.labels),
+            "spec": self.spec.to_dict(),
+            "promises": self.promises and self.promises.to_dict(),
+        }
         return {name: value for name, value in values.items() if value is not None}
 
     @classmethod

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgetl.runtime.bundle.abstention import SureAnswers
@@ -31,6 +32,11 @@ class Promises:
         """From which confidence on answers with ``label`` are sure; None if that is not known."""
         found = {entry.label: entry for entry in self.sure_answers}
         return found.get(label) or found.get(None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values: with lists, not tuples."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Promises:

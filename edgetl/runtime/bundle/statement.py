@@ -13,7 +13,7 @@ _WORDS: Mapping[Figure, str] = {
     "coverage": "sets of {level:.4g}% with the right label",
     "answered": "answers that are sure",
     "precision": "sure answers that are right, {level:.4g}% wanted",
-    "known": "photos taken for known",
+    "known": "photos that are not taken for unknown",
 }
 
 

@@ -24,6 +24,7 @@ from edgetl.training.config.settings import OPTIONS, SOLVER, TrainSettings
 from edgetl.training.engine.earlier_answers import EarlierAnswers, ask_earlier_run
 from edgetl.training.engine.kept_weights import snapshot
 from edgetl.training.engine.train_result import TrainResult
+from edgetl.training.evaluation.held_out_promises import held_out_promises
 from edgetl.training.evaluation.report import ReportData, write_report
 from edgetl.training.evaluation.run_comparison import write_comparison
 from edgetl.training.evaluation.run_records import (
@@ -82,9 +83,10 @@ def finalize(
     metrics = metrics_summary(probabilities, labels, untempered=untempered)
     known = trained.card.metrics
     metrics |= {name: known[name] for name in ("epoch", "midway", "refit") if name in known}
-    card = replace(trained.card, metrics=metrics, temperature=temperature)
-    held_out = HeldOutAnswers.collect(folders, logits, cross_validation).unscored()
-    trained = replace(trained, card=card, held_out=held_out)
+    held_out = HeldOutAnswers.collect(folders, logits, cross_validation)
+    answers, promises = held_out_promises(held_out, folders.classes, temperature)
+    card = replace(trained.card, metrics=metrics, temperature=temperature, promises=promises)
+    trained = replace(trained, card=card, held_out=held_out.unscored())
     _put_in_place(context, trained, folders, history)
 
     classes = class_metrics(probabilities, labels, card.labels)
@@ -110,15 +112,9 @@ def finalize(
         ],
         warnings=context.listener.notes,
         since=since,
+        held_out=answers if promises else None,
     )
-    write_report(context.folder, report)
-    if since is not None:
-        write_comparison(context.folder, since)
-    write_photo_tables(
-        context.folder,
-        _validation_rows(folders, probabilities),
-        _label_issue_rows(folders, label_issues),
-    )
+    _write_tables(context, folders, report, label_issues)
     complete = {
         **metrics,
         "temperature": temperature,
@@ -190,6 +186,23 @@ def _put_in_place(
         if history:
             write_history(context.folder, history)
     promote_candidate(context.folder, _FINAL)
+
+
+def _write_tables(
+    context: RunContext,
+    folders: ImageFolders,
+    report: ReportData,
+    label_issues: Sequence[LabelIssue],
+) -> None:
+    """The report, and the tables that belong to it."""
+    write_report(context.folder, report)
+    if report.since is not None:
+        write_comparison(context.folder, report.since)
+    write_photo_tables(
+        context.folder,
+        _validation_rows(folders, report.probabilities),
+        _label_issue_rows(folders, label_issues),
+    )
 
 
 def _validated_on(settings: TrainSettings, folders: ImageFolders) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgetl.data.image_folder import Sample
 from edgetl.evaluation import plots
+from edgetl.evaluation.labelled_answers import LabelledAnswers
 from edgetl.evaluation.metrics import ClassMetrics
 from edgetl.evaluation.report_page import (
     Answers,
@@ -60,6 +61,7 @@ class ReportData:
                    likeliest errors first
     warnings       sentences about the data or the run
     since          what changed since an earlier run; None where none was named
+    held_out       the answers that tell which ones are sure; None: those of ``probabilities``
     """
 
     card: ModelCard
@@ -79,6 +81,7 @@ class ReportData:
     label_issues: Sequence[tuple[Sample, int, float]] = ()
     warnings: Sequence[str] = ()
     since: RunComparison | None = None
+    held_out: LabelledAnswers | None = None
 
 
 def write_report(run_folder: Path, data: ReportData) -> Path:
@@ -141,6 +144,7 @@ def _render(name: str, data: ReportData) -> str:
             train_counts=data.train_counts,
             temperature=card.temperature,
             untempered=data.untempered,
+            held_out=data.held_out,
         ),
     )
 

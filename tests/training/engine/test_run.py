@@ -65,6 +65,7 @@ def test_a_run_leaves_weights_card_history_and_metrics(two_parts, tmp_path):
     assert trained.settings["data"] == str(two_parts.absolute())
     assert trained.settings["val_fraction"] == 0.2
     assert trained.card.spec.fixed_size == (32, 32)
+    assert trained.card.promises.basis == "9 validation photos"
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics == outcome.metrics
     classes = metrics.pop("classes")
@@ -430,6 +431,12 @@ def test_the_figures_and_the_report_are_of_what_is_exported(two_parts, tmp_path,
     assert report.label_issues == [
         (photos[issue.photo], issue.predicted, issue.label_error) for issue in head.label_issues
     ]
+    assert trained.card.promises.basis == (
+        "9 validation photos and 16 training photos, answered by heads fitted without them"
+    )
+    held_out, accuracy = trained.held_out, trained.card.promises.statement[0]
+    right = int((held_out.logits.argmax(1) == held_out.labels).sum())
+    assert (accuracy.figure, accuracy.count, accuracy.photos) == ("accuracy", right, 25)
 
 
 def test_at_last_the_head_is_fitted_to_the_validation_photos_too(two_parts, tmp_path, monkeypatch):

@@ -28,7 +28,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def answer(file: Path, score: float | None, first: float = 0.9) -> Prediction:
     shares = np.array([first, 1 - first], np.float32)
-    return Prediction(str(file), ("cat", "dog"), shares, shares, score)
+    return Prediction(str(file), ("cat", "dog"), shares, shares, ood_score=score)
 
 
 def kept(folder: Path) -> list[str]:

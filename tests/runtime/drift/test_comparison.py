@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.drifting_answers import answers, held_out
@@ -50,6 +52,15 @@ def test_the_photos_that_moved_make_the_difference():
     found = compare(held_out([60, 60]), both, 1.0)
     assert found.p_value <= 0.01
     assert found.parts[40:].sum() > 0.8
+
+
+def test_rounding_of_a_runtime_is_no_drift():
+    sure = np.tile(np.array([50, 0], np.float32), (100, 1))
+    known = replace(held_out([100, 0]), logits=sure)
+    today = answers([60, 0])
+    shares = np.tile(np.array([1 - 2e-6, 2e-6], np.float32), (60, 1))
+    found = compare(known, replace(today, probabilities=shares), 1.0)
+    assert found.p_values["confidence"] == 1
 
 
 def test_another_mix_of_classes_is_named_and_is_no_drift():
@@ -110,12 +121,26 @@ def test_rare_classes_are_one_stratum():
     assert (np.bincount(first) >= 5).all()
 
 
-def test_the_largest_gap_is_that_of_kolmogorov_and_smirnov():
+def test_the_largest_rise_is_that_of_kolmogorov_and_smirnov():
     rng = np.random.default_rng(0)
     one, other = rng.integers(0, 9, 40), rng.integers(2, 12, 25)
     weights = permutation_test.deal_out(np.zeros(40, int), np.zeros(25, int), rng)
-    gaps = permutation_test.largest_gap(weights, np.concatenate([one, other]).astype(np.float32))
-    assert gaps[0] == pytest.approx(ks_2samp(one, other).statistic)
+    values = np.concatenate([one, other]).astype(np.float32)
+    for sign, side in ((1, "greater"), (-1, "less")):
+        rise = permutation_test.largest_rise(weights, sign * values)
+        assert rise[0] == pytest.approx(ks_2samp(one, other, alternative=side).statistic, abs=1e-6)
+
+
+def test_a_model_that_is_surer_than_those_that_judged_it_is_no_drift():
+    known, today = held_out([60, 60]), answers([40, 40])
+    surer = today.probabilities**3
+    today = replace(
+        today,
+        probabilities=surer / surer.sum(1, keepdims=True),
+        ood_score=today.ood_score - 1,
+    )
+    found = compare(known, today, 1.0)
+    assert found.p_values["confidence"] > 0.5 and found.p_values["ood_score"] > 0.5
 
 
 def test_the_mean_shift_is_that_of_each_stratum_by_its_photos():

@@ -143,24 +143,23 @@ def assert_same(one, other) -> None:
         {"scheduler": "one-cycle"},
     ],
 )
-@pytest.mark.parametrize(("kind", "number"), [(signal.SIGINT, 3), (signal.SIGTERM, 4)])
 def test_ctrl_c_stops_after_the_step_and_the_run_goes_on_from_there(
-    two_parts, tmp_path, monkeypatch, changes, kind, number
+    two_parts, tmp_path, monkeypatch, changes
 ):
+    """In the middle of an epoch, and at the end of one, when the machine shuts down."""
     settings = small(two_parts, **changes)
-    train(settings, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        signal_in_step(patch, number, kind)
-        outcome = train(settings, tmp_path / "stopped")
-    assert not outcome.finished
-    steps = 2 if "accumulate" in changes else 4
-    assert position(tmp_path / "stopped") == divmod(number, steps)
-    assert resume(tmp_path / "stopped").finished
-    assert (tmp_path / "stopped" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
-    rows = [
-        (tmp_path / name / "history.csv").read_text().splitlines() for name in ("whole", "stopped")
-    ]
-    assert len(rows[0]) == len(rows[1]) == settings.epochs + 1
+    whole, steps = tmp_path / "whole", 2 if "accumulate" in changes else 4
+    train(settings, whole)
+    for kind, number in ((signal.SIGINT, 3), (signal.SIGTERM, 4)):
+        stopped = tmp_path / kind.name
+        with monkeypatch.context() as patch:
+            signal_in_step(patch, number, kind)
+            assert not train(settings, stopped).finished
+        assert position(stopped) == divmod(number, steps)
+        assert resume(stopped).finished
+        assert (stopped / BEST).read_bytes() == (whole / BEST).read_bytes()
+        rows = [(run / "history.csv").read_text().splitlines() for run in (whole, stopped)]
+        assert len(rows[0]) == len(rows[1]) == settings.epochs + 1
 
 
 def test_a_second_ctrl_c_does_not_wait(two_parts, tmp_path, monkeypatch):

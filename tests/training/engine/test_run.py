@@ -82,6 +82,8 @@ def test_a_run_leaves_weights_card_history_and_metrics(two_parts, tmp_path):
     assert 0 < metrics["loss"] <= float(best["val_loss"])  # at the temperature that was fitted
     report = (run / "report.html").read_text()
     assert "ash" in report and "brick" in report
+    statement = report.partition('<section id="statement">')[2].partition("</section>")[0]
+    assert "9 validation photos" in statement and "answers that are right" in statement
     assert read_state(run)["train_state"]["finished"]
     assert {path.name for path in run.iterdir() if path.name.startswith(".")} == set()
 

@@ -143,12 +143,16 @@ class EvaluationResult(NotebookResult):
     @property
     def warnings(self) -> list[str]:
         """What the figures don't cover, and why they may mislead; one sentence or two each."""
-        found = [
-            f"{check.stated.name}: {check.found.share:.1%}, which is lower than the model states, "
-            f"{check.stated.text}. Are these photos like those that it was trained on?"
-            for check in self.statement
-            if not check.holds
-        ]
+        found = []
+        if lower := [check for check in self.statement if not check.holds]:
+            shares = "; ".join(
+                f"{check.stated.name} {check.found.share:.1%}, stated {check.stated.text}"
+                for check in lower
+            )
+            found.append(
+                f"Lower than the model states: {shares}. Are these photos like those that it was "
+                "trained on?"
+            )
         if self.trained_on:
             photos = len(self.trained_on)
             found.append(

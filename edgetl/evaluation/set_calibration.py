@@ -4,8 +4,8 @@ A label's score is the probability ahead of it: that of all labels which are mor
 takes in labels up to a limit, below which the right label's score was often enough. These are the
 adaptive sets of Romano, Sesia & Candès (2020, Classification with valid and adaptive coverage)
 without their random number: the most probable label always has a score of 0. So a set is never
-empty, and the same photo always has the same set. Nothing is given up but sets that hold the right
-label too seldom: where the model alone is right more often than the level, so are its sets.
+empty, and the same photo always has the same set. The price: where the model alone is right more
+often than the level asks, so are its sets.
 
 The limit is the ⌈(n + 1) level⌉-th smallest score of n photos (Vovk, Gammerman & Shafer 2005,
 Algorithmic learning in a random world). Where photos were answered by heads fitted without them,

@@ -56,7 +56,8 @@ def deployment_of(
         figures={**trained.card.metrics.get("unknown", {}), "photos": len(held_out.ood_score)},
     )
     network = TappedNetwork(trained.network, {FEATURES: Tap(trained.head)})
-    return Deployment(network, replace(trained.card, unknown=limits), trained.ood, some)
+    card = replace(trained.card, unknown=limits)
+    return Deployment(network, card, _in_half_precision(trained.ood), some)
 
 
 def deployment_warnings(deployment: Deployment, run: Path, *, asked: bool) -> Iterator[str]:
@@ -78,6 +79,15 @@ def deployment_warnings(deployment: Deployment, run: Path, *, asked: bool) -> It
         f"To keep {limits.keep_known:.4g} of known photos takes the scores of {least:,} held-out "
         f"photos, and the run has {photos:,}: the threshold is the highest of them, and may refuse "
         "more. Add photos, or lower --keep-known."
+    )
+
+
+def _in_half_precision(detector: OODDetector) -> OODDetector:
+    """With matrices that files hold in half of the bytes; scores change by a thousandth or so."""
+    return replace(
+        detector,
+        projection=detector.projection.astype(np.float16).astype(np.float32),
+        centres=detector.centres.astype(np.float16).astype(np.float32),
     )
 
 

@@ -20,6 +20,8 @@ from edgetl.cli.main import command as program
 from edgetl.errors import BundleError
 from edgetl.exporting.bundle_writer import export_bundle
 from edgetl.exporting.deployment import Deployment, deployment_of, deployment_warnings
+from edgetl.exporting.formats.onnx_ood_score import write_ood_score
+from edgetl.onnx_graph.graph_writer import GraphWriter
 from edgetl.runtime.bundle.bundle_folder import Bundle
 from edgetl.runtime.bundle.held_out import HeldOut
 from edgetl.runtime.bundle.unknown_limits import UnknownLimits
@@ -221,6 +223,15 @@ def test_the_threshold_is_the_quantile_of_the_held_out_scores() -> None:
     assert list(deployment_warnings(deployment, Path("run"), asked=True)) == []
     (warning,) = deployment_warnings(deployment_of(trained(10)), Path("run"), asked=False)
     assert "takes the scores of 19 held-out photos, and the run has 10" in warning
+
+
+def test_the_detector_takes_half_of_the_bytes() -> None:
+    deployment = deployment_of(replace(trained(), ood=tiny_detector(1280, 128, 80)))
+    assert deployment.detector is not None
+    graph = GraphWriter("test")
+    write_ood_score(graph, deployment.detector, 12)
+    stored = sum(len(tensor.raw_data) for tensor in graph.initializers.values())
+    assert stored < 2 * 128 * (1280 + 80) + 4 * 1280 + 1000
 
 
 def test_a_run_without_detector_is_exported_as_before() -> None:

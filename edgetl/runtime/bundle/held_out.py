@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -55,6 +56,19 @@ class HeldOut:
         try:
             with np.load(io.BytesIO(content)) as archive:
                 arrays = {entry.name: archive[entry.name] for entry in fields(cls)}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            if shapes := _wrong_shapes(**arrays):
+                raise ValueError(shapes)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise EdgetlError(f"The held-out answers can't be read: {error}.") from error
         return cls(**arrays)
+
+
+def _wrong_shapes(**arrays: NDArray[Any]) -> str:
+    """What is wrong with arrays of these names; empty if nothing is."""
+    dimensions = {"labels": 1, "logits": 2, "embedding": 2, "ood_score": 1}
+    photos = len(arrays["labels"]) if arrays["labels"].ndim else 0
+    for name, array in arrays.items():
+        rows = (photos,) if name in ("labels", "logits") else (0, photos)
+        if array.dtype.kind not in "fi" or array.ndim != dimensions[name] or len(array) not in rows:
+            return f"{name} is {array.dtype} {list(array.shape)} for {photos} labels"
+    return ""

@@ -8,17 +8,19 @@ finer, are summed up over the places of the coarsest one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from edgetl.training.models.backbones import Level
 from edgetl.training.torch_env.torch_flags import full_precision, one_thread
+
+Result = TypeVar("Result")
 
 _TOLERANCE = 1e-4  # largest difference of a mean or a sum, as a share of the largest one
 
@@ -52,32 +54,43 @@ class EvidenceNetwork(nn.Module):
         self.network, self._maps = network, maps
 
     def forward(self, normalized: Tensor) -> tuple[Tensor, Tensor]:
-        kept: dict[str, Tensor] = {}
-
-        def keep(path: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
-            kept[path] = output
-
-        paths = self._maps.last, *self._maps.levels
-        logits = _with_hooks(self.network, dict.fromkeys(paths, keep), normalized)
-        last, *levels = (kept[path] for path in paths)
-        last = _as_pooled(last, self._maps.channels_last, self._maps.relu)
-        shares = torch.cat([_shares(one, last.shape[2:]) for one in (last, *levels)], 1)
-        head: Any = self.network.get_submodule(self._maps.head)
-        return logits, nn.functional.conv2d(shares, head.weight[:, :, None, None])
+        return call_with_evidence(self.network, self.network, self._maps, normalized)
 
 
-def _with_hooks(network: nn.Module, hooks: Mapping[str, Any], images: Tensor) -> Tensor:
-    """Call ``network`` with hooks, path of a module → function of the path, and of what it gave."""
+def call_with_evidence(
+    call: Callable[[Tensor], Result], network: nn.Module, maps: FeatureMaps, images: Tensor
+) -> tuple[Result, Tensor]:
+    """(what ``call`` of the images returns, the evidence [N, classes, y, x]).
+
+    call  calls ``network``, once
+    """
+    kept: dict[str, Tensor] = {}
+
+    def keep(path: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        kept[path] = output
+
+    paths = maps.last, *maps.levels
+    result = _with_hooks(call, network, dict.fromkeys(paths, keep), images)
+    last, *levels = (kept[path] for path in paths)
+    last = _as_pooled(last, maps.channels_last, maps.relu)
+    shares = torch.cat([_shares(one, last.shape[2:]) for one in (last, *levels)], 1)
+    head: Any = network.get_submodule(maps.head)
+    return result, nn.functional.conv2d(shares, head.weight[:, :, None, None])
+
+
+def _with_hooks(
+    call: Callable[[Tensor], Result], network: nn.Module, hooks: Mapping[str, Any], images: Tensor
+) -> Result:
+    """``call`` with hooks, path of a module → function of the path, and of what it gave."""
     handles = [
         network.get_submodule(path).register_forward_hook(partial(hook, path))
         for path, hook in hooks.items()
     ]
     try:
-        logits: Tensor = network(images)
+        return call(images)
     finally:
         for handle in handles:
             handle.remove()
-    return logits
 
 
 def _as_pooled(output: Tensor, channels_last: bool, relu: bool) -> Tensor:
@@ -123,7 +136,7 @@ def find_maps(
     with one_thread(), full_precision():
         call = _Call()
         names = [path for path, _ in network.named_modules()]
-        logits = _with_hooks(network, dict.fromkeys(names, call.record), images)
+        logits = _with_hooks(network, network, dict.fromkeys(names, call.record), images)
         for head, features in call.linear_layers(logits):
             own = features.shape[1] - sum(channels for _, channels in levels)
             last = call.last_map(features[:, :own])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from captum.attr import LayerGradCam
+from helpers.pooled_network import PooledNetwork
 from helpers.tiny_network import tiny_network
 from torch import nn
 
@@ -25,23 +26,6 @@ def backbone(name: str, levels: bool = True) -> Backbone:
 
 def noise(made: Backbone, photos: int = 2) -> torch.Tensor:
     return torch.randn(photos, 3, *made.size, generator=torch.Generator().manual_seed(1))
-
-
-class Pooled(nn.Module):
-    """One convolution, whose mean over places goes to the head."""
-
-    def __init__(self, *, relu: bool, channels_last: bool) -> None:
-        super().__init__()
-        self.relu, self.channels_last = relu, channels_last
-        self.body = nn.Conv2d(3, 8, 3, stride=4)
-        self.norm = nn.LayerNorm(8) if channels_last else nn.Identity()
-        self.head = nn.Linear(8, CLASSES)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        maps = self.body(images)
-        maps = self.norm(maps.permute(0, 2, 3, 1) if self.channels_last else maps)
-        maps = maps.relu() if self.relu else maps
-        return self.head(maps.mean((1, 2) if self.channels_last else (2, 3)))
 
 
 def assert_sums_are_logits(network: nn.Module, levels: tuple, images: torch.Tensor) -> None:
@@ -69,7 +53,7 @@ def test_the_sum_over_places_is_the_logit_without_its_bias(levels, side):
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_what_a_network_does_before_the_mean_is_found(relu, channels_last):
     torch.manual_seed(0)
-    network = Pooled(relu=relu, channels_last=channels_last).eval()
+    network = PooledNetwork(relu=relu, channels_last=channels_last).eval()
     assert_sums_are_logits(network, (), torch.randn(2, 3, 20, 30))
 
 

@@ -20,6 +20,7 @@ COMMANDS = (
     "data",
     "drift",
     "evaluate",
+    "explain",
     "export",
     "import",
     "info",

@@ -155,6 +155,11 @@ def _number_or_folder(context: click.Context, option: click.Parameter, value: st
     show_default=True,
     help="Let the model tell unknown photos, and include answers for held-out photos.",
 )
+@click.option(
+    "--maps",
+    is_flag=True,
+    help="Let the ONNX models say where they looked, for edgetl explain.",
+)
 @click.pass_context
 def command(
     context: click.Context,
@@ -174,6 +179,7 @@ def command(
     digests: bool,
     keep_known: float | None,
     unknown: bool,
+    maps: bool,
 ) -> None:
     """Write the model trained in RUN as a bundle: one folder with preprocessing, network, labels
     and golden photos.
@@ -211,6 +217,7 @@ def command(
                 digests=digests,
                 keep_known=keep_known,
                 unknown=unknown,
+                maps=maps,
                 progress=progress,
             )
     except EdgetlError as error:
@@ -228,6 +235,7 @@ def _refuse_unused_options(
     requirements = {
         "opset": ("onnx" in formats, "--format onnx"),
         "precisions": ("onnx" in formats, "--format onnx"),
+        "maps": ("onnx" in formats, "--format onnx"),
         "calibration": ("int8" in precisions, "--precision int8"),
         "calibration_images": ("int8" in precisions, "--precision int8"),
         "judge_images": (reduced, "--precision fp16 or int8"),

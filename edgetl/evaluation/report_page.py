@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ from edgetl.evaluation.confusion_drawing import draw
 from edgetl.evaluation.labelled_answers import LabelledAnswers
 from edgetl.evaluation.metrics import ClassMetrics
 from edgetl.evaluation.sure_threshold import TARGETS, find_threshold
+from edgetl.runtime.images.heat_map import overlay
+from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.runtime.images.thumbnail import thumbnail
 from edgetl.system.missing_package import require_packages
 
@@ -32,6 +34,25 @@ _PRECISE_FROM = 1000  # photos from which a hundredth of a percent means somethi
 
 
 @dataclass(frozen=True)
+class EvidenceMaps:
+    """What in a photo speaks for a class.
+
+    of    (photo, index of the class) → float32 [y, x], or None if there is none of this photo
+    spec  which part of the photo that is
+    """
+
+    of: Callable[[Path, int], NDArray[np.float32] | None]
+    spec: PreprocessSpec
+
+    def thumbnail(self, path: Path, index: int) -> str | None:
+        """A data URI of the photo with the evidence for a class."""
+        evidence = self.of(path, index)
+        if evidence is None:
+            return None
+        return thumbnail(path, *_THUMBNAIL, partial(overlay, evidence=evidence, spec=self.spec))
+
+
+@dataclass(frozen=True)
 class Answers:
     """A classifier's answers for labelled photos.
 
@@ -41,6 +62,7 @@ class Answers:
     probabilities  float32 [N, C]
     targets        int64 [N], the true classes
     paths          [N], the photos' files
+    evidence       maps to show beside mistakes; None without
     """
 
     labels: Sequence[str]
@@ -49,13 +71,15 @@ class Answers:
     probabilities: NDArray[np.float32]
     targets: NDArray[np.int64]
     paths: Sequence[Path]
+    evidence: EvidenceMaps | None = None
 
 
 @dataclass(frozen=True)
 class ReportPhoto:
     """A photo with its label and another prediction.
 
-    image  a data URI, or None if the photo can't be read any more
+    image     a data URI, or None if the photo can't be read any more
+    evidence  a data URI of the photo with the evidence for the prediction, or None
     """
 
     file: str
@@ -63,6 +87,7 @@ class ReportPhoto:
     predicted: str
     confidence: float
     image: str | None
+    evidence: str | None = None
 
 
 def require_report_packages() -> None:
@@ -166,11 +191,22 @@ def answer_sections(
 
 
 def report_photo(
-    labels: Sequence[str], path: Path, label: int, predicted: int, confidence: float
+    labels: Sequence[str],
+    path: Path,
+    label: int,
+    predicted: int,
+    confidence: float,
+    evidence: EvidenceMaps | None = None,
 ) -> ReportPhoto:
     """A photo with a thumbnail. label, predicted: indices into ``labels``."""
-    image = page_thumbnail(path)
-    return ReportPhoto(short_name(path), labels[label], labels[predicted], float(confidence), image)
+    return ReportPhoto(
+        short_name(path),
+        labels[label],
+        labels[predicted],
+        float(confidence),
+        page_thumbnail(path),
+        evidence.thumbnail(path, predicted) if evidence else None,
+    )
 
 
 def short_name(path: Path) -> str:
@@ -212,6 +248,7 @@ def _mistakes(answers: Answers) -> list[ReportPhoto]:
             answers.targets[index],
             predicted[index],
             confidence[index],
+            answers.evidence,
         )
         for index in first.tolist()
     ]

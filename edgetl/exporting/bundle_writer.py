@@ -23,6 +23,7 @@ from torch import nn
 from edgetl.errors import ExportError
 from edgetl.exporting.export_result import AccuracyComparison, ExportResult, Verification
 from edgetl.exporting.formats.deployed_classifier import deployed
+from edgetl.exporting.formats.mapped_network import MappedNetwork
 from edgetl.exporting.formats.onnx_model import assemble, opset_of
 from edgetl.exporting.formats.onnx_network import export_network
 from edgetl.exporting.formats.torch_program import branch_free_classifier, build_program
@@ -46,6 +47,7 @@ from edgetl.exporting.verification import (
     open_program,
     open_torchscript,
     verify,
+    verify_evidence,
 )
 from edgetl.runtime.bundle.bundle_folder import (
     DEFAULT_FORMATS,
@@ -65,6 +67,7 @@ from edgetl.system.atomic_folder import replace_folder, require_writable
 from edgetl.system.environment import package_versions
 from edgetl.system.paths import real_path
 from edgetl.system.progress import Progress, no_progress
+from edgetl.training.models.evidence import FeatureMaps
 from edgetl.training.models.ood_detector import OODDetector
 
 TORCHSCRIPT_FILE, PROGRAM_FILE, HELD_OUT_FILE = "model.ts.pt", "model.pt2", "held_out.npz"
@@ -85,6 +88,7 @@ def export_bundle(
     precision_settings: PrecisionSettings | None = None,
     detector: OODDetector | None = None,
     held_out: HeldOut | None = None,
+    maps: FeatureMaps | None = None,
     progress: Progress = no_progress,
 ) -> ExportResult:
     """Write a bundle to ``destination``, replacing an earlier one.
@@ -104,6 +108,7 @@ def export_bundle(
     detector            for the score of photos unlike the training photos; ``network`` then also
                         gives ``features`` float32 [N, features], and the card has a threshold
     held_out            answers to include
+    maps                of ``network``, for evidence in the ONNX models; None: they give none
 
     Raises ValueError for an unknown format or precision; ExportError if a golden photo can't be
     read, if a format can't be written or its answers are not the network's, if a reduced precision
@@ -116,7 +121,7 @@ def export_bundle(
     refuse_other_folders(destination)
     require_writable(destination)
     origin = _checkpoint_entry(checkpoint, checkpoint_sha256, destination)
-    contents = _BundleContents(network, card, detector, golden, progress)
+    contents = _BundleContents(network, card, detector, golden, progress, maps)
     if held_out is not None:
         contents.add_held_out(held_out)
     if "onnx" in formats:
@@ -126,7 +131,7 @@ def export_bundle(
     if "pt2" in formats:
         contents.add_program()
     manifest = {
-        **schema_entries(detector is not None),
+        **schema_entries(detector is not None or maps is not None),
         "name": real_path(destination).name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "card": card.to_dict(),
@@ -174,7 +179,9 @@ class _BundleContents:
         detector: OODDetector | None,
         golden: Sequence[Path],
         progress: Progress,
+        maps: FeatureMaps | None = None,
     ) -> None:
+        self._mapped = MappedNetwork(network, maps) if maps else None
         self._network, self._card, self._detector = network, card, detector
         self._progress = progress
         progress("Running the trained network", 0, 0)
@@ -206,7 +213,7 @@ class _BundleContents:
         if opset is not None and opset < INT8_MIN_OPSET and "int8" in precisions:
             raise ExportError(f"int8 needs opset {INT8_MIN_OPSET} or later.", "Leave out --opset.")
         self._progress("Writing the network as ONNX", 0, 0)
-        network = export_network(self._network, self._card.spec, opset)
+        network = export_network(self._mapped or self._network, self._card.spec, opset)
         for precision in dict.fromkeys(precisions):  # without repetitions
             converted, max_difference = network, MAX_PROBABILITY_DIFFERENCE
             if precision != DEFAULT_PRECISION:
@@ -220,6 +227,8 @@ class _BundleContents:
             self.verification[precision] = self._verify(
                 f"{precision} ONNX", run_model, max_difference
             )
+            if self._mapped and precision == DEFAULT_PRECISION:
+                verify_evidence(run_model, self._mapped, self._card.spec, self._references)
             if precision != DEFAULT_PRECISION:
                 # The device's self-test compares a reduced model with its own answers, since they
                 # are not the network's.
@@ -247,7 +256,8 @@ class _BundleContents:
                 f"There are no photos to measure the {precision} model's accuracy on."
             )
         if precision == "int8" and opset_of(network) < INT8_MIN_OPSET:
-            network = export_network(self._network, self._card.spec, INT8_MIN_OPSET)
+            source = self._mapped or self._network
+            network = export_network(source, self._card.spec, INT8_MIN_OPSET)
         convert = convert_to_fp16 if precision == "fp16" else convert_to_int8
         model, compared = convert(network, self._card, settings, self._progress)
         return model, replace(compared, trained_on=settings.trained_on)

@@ -76,6 +76,7 @@ def export(
     digests: bool = True,
     keep_known: float | None = None,
     unknown: bool = True,
+    maps: bool = False,
     columns: str | Mapping[str, str] | None = None,
     root: str | os.PathLike[str] | None = None,
     progress: Progress | bool | None = None,
@@ -108,6 +109,7 @@ def export(
                        above 0, below 1; None: 0.95
     unknown            let the model tell photos unlike the training photos, and include answers for
                        held-out photos
+    maps               let the ONNX models say which places of a photo speak for each class
     columns, root      of these lists: their columns, such as ``{"path": "file"}``, where they have
                        other names, and the folder that their paths are relative to
     progress           called with the step, how much of it is done, and of how much; True shows a
@@ -133,6 +135,7 @@ def export(
     progress("Loading PyTorch", 0, 0)
     from edgetl.exporting.bundle_writer import export_bundle
     from edgetl.exporting.deployment import DEFAULT_KEEP_KNOWN, deployment_of, deployment_warnings
+    from edgetl.exporting.formats.mapped_network import require_maps
     from edgetl.exporting.promised_card import with_promises
     from edgetl.training.models import checkpoint
     from edgetl.training.torch_env.torch_flags import one_thread
@@ -171,6 +174,7 @@ def export(
                 precision_settings=precision_settings,
                 detector=deployment.detector,
                 held_out=deployment.held_out,
+                maps=require_maps(trained) if maps else None,
                 progress=progress,
             )
     except ExportError as error:

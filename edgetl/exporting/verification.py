@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edgetl.errors import ExportError
 from edgetl.exporting.export_result import Verification
 from edgetl.exporting.formats.deployed_classifier import OUTPUTS, STAGES, DeployedClassifier
+from edgetl.exporting.formats.mapped_network import MappedNetwork
 from edgetl.exporting.golden_photos import GoldenReference
 from edgetl.onnx_graph.graph_editing import with_outputs
 from edgetl.onnx_graph.tracing import quiet
@@ -25,15 +26,19 @@ from edgetl.runtime.bundle.probability_tolerances import (
 )
 from edgetl.runtime.bundle.tensor_names import (
     EMBEDDING,
+    EVIDENCE,
     IMAGES,
     LOGITS,
     OOD_SCORE,
     PROBABILITIES,
     RESIZED,
 )
+from edgetl.runtime.images.resize import normalize
+from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.runtime.inference.session import open_session
 
 # Sums in another order differ by 1e-7 to 1e-5, as measured.
+_EVIDENCE_TOLERANCE = 1e-4  # as a share of the largest
 MAX_PROBABILITY_DIFFERENCE = PROBABILITY_TOLERANCES["fp32"]
 
 # By name: resized uint8 [N, h, w, 3], and the model's own outputs.
@@ -117,6 +122,26 @@ def verify(
                     raise _mismatch(name, reference, what)
                 largest[stage] = max(largest[stage], difference)
     return Verification(len(references), **largest)
+
+
+def verify_evidence(
+    model: ExportedModel,
+    network: MappedNetwork,
+    spec: PreprocessSpec,
+    references: Sequence[GoldenReference],
+) -> None:
+    """Compare the evidence of a float32 ``model`` with that of the trained network.
+
+    Raises ExportError naming the photo if a place differs.
+    """
+    for reference in references:
+        images = torch.from_numpy(normalize(reference.resized[None], spec))
+        with torch.inference_mode():
+            expected = network(images)[-1][0].numpy()
+        found = model(np.array(reference.pixels)[None])[EVIDENCE][0]
+        difference = _max_difference(found, expected)
+        if not difference <= _EVIDENCE_TOLERANCE * max(1.0, float(np.abs(expected).max())):
+            raise _mismatch("fp32 ONNX", reference, f"its evidence differs by {difference:.2g}")
 
 
 def _max_difference(values: NDArray[Any], expected: NDArray[Any]) -> float:

@@ -17,6 +17,7 @@ from edgetl.runtime.bundle.bundle_folder import METADATA_KEY, card_metadata, sch
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.bundle.tensor_names import (
     EMBEDDING,
+    EVIDENCE,
     FEATURES,
     IMAGES,
     LOGITS,
@@ -40,6 +41,7 @@ def assemble(
     ``resized`` (uint8 [N, h, w, 3]) and ``normalized`` (float32 [N, 3, h, w]) are values of the
     main graph. With ``detector``, ``network`` also gives ``features``, and the model ``ood_score``
     float32 [N] and ``embedding`` float32 [N, dimensions].
+    A network's ``evidence`` float32 [N, classes, y, x] is an output, too.
     Raises ExportError if the result is not valid ONNX.
     """
     graph = GraphWriter(PREFIX)
@@ -57,6 +59,7 @@ def assemble(
         outputs.append(_value(OOD_SCORE, np.float32, ["N"]))
         outputs.append(_value(EMBEDDING, np.float32, ["N", dimensions]))
         inner.append(_value(FEATURES, np.float32, ["N", features]))
+    outputs += [value for value in network.graph.output if value.name == EVIDENCE]
     whole = helper.make_graph(
         graph.nodes,
         PREFIX,
@@ -81,7 +84,7 @@ def assemble(
         producer_version=__version__,
     )
     helper.set_model_props(
-        model, {METADATA_KEY: card_metadata(card, schema_entries(detector is not None))}
+        model, {METADATA_KEY: card_metadata(card, schema_entries(len(outputs) > 2))}
     )
     _check(model)
     return model

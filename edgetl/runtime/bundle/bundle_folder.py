@@ -135,6 +135,13 @@ class Bundle:
         return cls(path, manifest, card, golden)
 
     @property
+    def run(self) -> Path | None:
+        """The run folder that it was exported from; None if that is not known or gone."""
+        checkpoint = self.manifest["checkpoint"]["path"]
+        run = Path(os.path.relpath(self.path / checkpoint)).parent if checkpoint else None
+        return run if run is not None and is_there(run) else None
+
+    @property
     def precisions(self) -> tuple[str, ...]:
         """Precisions of the ONNX models in the bundle, the default first."""
         models = self.manifest["models"]

@@ -35,6 +35,9 @@ class Prediction:
                    model can't tell
     is_unknown     the score is above the model's threshold: the label is only the nearest one
     embedding      float32 [dimensions], the photo's place among the training photos
+    evidence       float32 [classes, y, x]: what each place of the photo, as the network sees it,
+                   adds to the logits; their sum over all places is the logits less the biases.
+                   None if it was not asked for, or can't be told
     """
 
     source: str
@@ -45,6 +48,7 @@ class Prediction:
     ood_score: float | None = None
     is_unknown: bool | None = None
     embedding: NDArray[np.float32] | None = None
+    evidence: NDArray[np.float32] | None = None
 
     @property
     def index(self) -> int:
@@ -100,6 +104,17 @@ class Prediction:
         """The ``count`` most probable classes (fewer if there are fewer), best first."""
         best = np.argsort(-self.probabilities, kind="stable")[: max(count, 0)]
         return [Score(self.labels[i], float(self.probabilities[i])) for i in best]
+
+    def evidence_for(self, label: str) -> NDArray[np.float32]:
+        """What speaks for a label rather than for others: float32 [y, x].
+
+        That is the evidence less the mean of all classes: what all have in common decides nothing.
+        Raises ValueError if there is no such label, or no evidence.
+        """
+        if self.evidence is None:
+            raise ValueError("there is no evidence: ask for it with predictor.explain(photo)")
+        relative = self.evidence[self.labels.index(label)] - self.evidence.mean(0)
+        return np.asarray(relative, np.float32)
 
     def to_dict(self, top: int | None = None, *, level: float | None = None) -> dict[str, Any]:
         """As JSON values, as ``edgetl predict --json`` prints them.

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import chain, islice
 from numbers import Integral
@@ -19,6 +20,7 @@ from edgetl.runtime.bundle.bundle_folder import Bundle, os_errors_as_bundle_erro
 from edgetl.runtime.bundle.tensor_names import (
     ANSWERS,
     EMBEDDING,
+    EVIDENCE,
     IMAGES,
     LOGITS,
     OOD_SCORE,
@@ -33,6 +35,7 @@ from edgetl.runtime.inference.session_pool import ReplacedError, SessionPool
 from edgetl.system.machine import cores
 from edgetl.system.ordered_map import ordered_map
 from edgetl.system.paths import is_there
+from edgetl.system.shell import shell_word
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -145,6 +148,26 @@ class Predictor:
         if isinstance(result, PredictionError):
             raise result
         return result
+
+    def explain(self, source: Source) -> Prediction:
+        """Classify one photo, and say which places of it speak for each class.
+
+        Where the model was exported with evidence maps; opening it for them takes as long as
+        opening it at first, and memory. See ``Prediction.evidence``.
+
+        Raises BundleError for a model without them, and what calling the predictor raises.
+        """
+        images = self._pixels(source)[np.newaxis]
+        (result,) = self._predict_stack([describe(source)], images, self.threads)
+        if isinstance(result, PredictionError):
+            raise result
+        session = self._sessions.get(self.threads, evidence=True)
+        if EVIDENCE not in {value.name for value in session.get_outputs()}:
+            run = "RUN" if self.bundle is None else shell_word(self.bundle.run or "RUN")
+            hint = f"Export it with them: edgetl export {run} -o DEST --maps"
+            raise BundleError(self.path, "it has no evidence maps", hint)
+        (evidence,) = session.run([EVIDENCE], {session.get_inputs()[0].name: images})
+        return replace(result, evidence=evidence[0])
 
     def batch(
         self, sources: Iterable[Source], *, workers: int | None = None
@@ -320,6 +343,7 @@ class Predictor:
         card = read_card(self.path, session.get_modelmeta().custom_metadata_map)
         inputs = {value.name: value.type for value in session.get_inputs()}
         outputs = {value.name: value.type for value in session.get_outputs()}
+        outputs.pop(EVIDENCE, None)  # where it could not be left out
         expected = dict.fromkeys(card.outputs, "tensor(float)")
         if inputs not in _INPUTS or outputs != expected:
             reason = f"its inputs {inputs} and outputs {outputs} are not those of an export"

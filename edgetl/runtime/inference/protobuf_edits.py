@@ -1,4 +1,4 @@
-"""Edits to an ONNX file's bytes that let an onnxruntime session start at ``resized``.
+"""Edits to an ONNX file's bytes: a session starts at ``resized``, and leaves out an output.
 
 The predictor resizes with Pillow, but onnxruntime would still read and optimize the 300 nodes of
 the graph's resize at every start: 22 of 40 ms for efficientnet_lite0. So the nodes in front of
@@ -9,12 +9,16 @@ Only the outer fields of the file are read, as protobuf lays them out. A value's
 an ONNX graph, so the remaining graph, with ``resized`` as its input, gives the same outputs as the
 whole one, unless something that remains gives a value to one of the removed names. Such a file is
 loaded whole.
+
+An output that is not wanted is removed likewise, with the nodes that only it needs: onnxruntime
+would compute it in every run.
 """
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from edgetl.runtime.bundle.memory_copy import Content
@@ -22,10 +26,10 @@ from edgetl.runtime.bundle.tensor_names import IMAGES, RESIZED
 
 # Tags: a field's number in onnx.proto, and its wire type: 2 has a length, 0 is a number.
 _GRAPH = 7 << 3 | 2  # of the model
-_NODE, _INPUT, _VALUE_INFO = 1 << 3 | 2, 11 << 3 | 2, 13 << 3 | 2  # of the graph
+_NODE, _INPUT, _OUTPUT, _VALUE_INFO = (n << 3 | 2 for n in (1, 11, 12, 13))  # of the graph
 _INITIALIZER, _SPARSE_INITIALIZER = 5 << 3 | 2, 15 << 3 | 2  # of the graph
 _REMOVED = 9 << 3 | 2  # of the graph: "reserved 3, 4, 6 to 9"
-_NODE_OUTPUT = 2 << 3 | 2
+_NODE_INPUT, _NODE_OUTPUT = 1 << 3 | 2, 2 << 3 | 2
 _TENSOR_NAME = 8 << 3 | 2
 _VALUE_NAME = 1 << 3 | 2
 _SPARSE_VALUES = 1 << 3 | 2
@@ -51,15 +55,29 @@ def edits_to_start_at_resized(model: Content) -> dict[int, int] | None:
 
     None if it is not laid out as an export; onnxruntime then has to load it whole.
     """
+    return _edits(model, _new_tags)
+
+
+def edits_without_output(model: Content, name: str) -> dict[int, int] | None:
+    """Edits that leave an output out of ``model``, and the nodes that nothing else needs.
+
+    None if there is no such output.
+    """
+    return _edits(model, partial(_tags_without_output, name=name.encode()))
+
+
+def _edits(
+    model: Content, new_tags: Callable[[_ProtobufReader, _Field], dict[_Field, int] | None]
+) -> dict[int, int] | None:
     try:
         reader = _ProtobufReader(model)
         graphs = [field for field in reader.fields(0, len(model)) if field.tag == _GRAPH]
-        new_tags = _new_tags(reader, graphs[0]) if len(graphs) == 1 else None
+        tags = new_tags(reader, graphs[0]) if len(graphs) == 1 else None
     except (ValueError, IndexError):  # not a protobuf message
         return None
-    if new_tags is None or any(model[field.start] != field.tag for field in new_tags):
+    if tags is None or any(model[field.start] != field.tag for field in tags):
         return None  # a tag of several bytes, which no writer makes of these numbers
-    return {field.start: tag for field, tag in new_tags.items()}
+    return {field.start: tag for field, tag in tags.items()}
 
 
 def apply_edits(model: mmap.mmap | bytearray, edits: Mapping[int, int]) -> None:
@@ -96,6 +114,23 @@ def _new_tags(reader: _ProtobufReader, graph: _Field) -> dict[_Field, int] | Non
     return {described[0]: _INPUT, **removed}
 
 
+def _tags_without_output(
+    reader: _ProtobufReader, graph: _Field, name: bytes
+) -> dict[_Field, int] | None:
+    fields = list(reader.fields(graph.content, graph.end))
+    names = {field: reader.value_name(field) for field in fields if field.tag == _OUTPUT}
+    removed = [field for field, output in names.items() if output == name]
+    if not removed:
+        return None
+    needed = {output for output in names.values() if output != name}
+    for node in reversed([field for field in fields if field.tag == _NODE]):
+        if needed & reader.node_outputs(node):
+            needed |= reader.node_inputs(node)
+        else:
+            removed.append(node)
+    return dict.fromkeys(removed, _REMOVED)
+
+
 class _ProtobufReader:
     """Reads up to _MAX_FIELDS fields of a file.
 
@@ -108,6 +143,9 @@ class _ProtobufReader:
 
     def node_outputs(self, node: _Field) -> set[bytes]:
         return set(self._contents(node, _NODE_OUTPUT))
+
+    def node_inputs(self, node: _Field) -> set[bytes]:
+        return set(self._contents(node, _NODE_INPUT))
 
     def value_name(self, value: _Field) -> bytes | None:
         """The last one, which counts if there are several."""

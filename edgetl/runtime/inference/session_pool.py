@@ -15,7 +15,12 @@ from edgetl.errors import BundleError, NoSuchModelError
 from edgetl.runtime.bundle.bundle_folder import Bundle, open_to_read, os_errors_as_bundle_error
 from edgetl.runtime.bundle.embedded_checksum import verify_checksum
 from edgetl.runtime.bundle.memory_copy import Content, in_memory_copy
-from edgetl.runtime.inference.protobuf_edits import apply_edits, edits_to_start_at_resized
+from edgetl.runtime.bundle.tensor_names import EVIDENCE
+from edgetl.runtime.inference.protobuf_edits import (
+    apply_edits,
+    edits_to_start_at_resized,
+    edits_without_output,
+)
 from edgetl.runtime.inference.session import Providers, open_session
 from edgetl.system.paths import is_there
 
@@ -29,6 +34,8 @@ class ReplacedError(BundleError):
 
 class SessionPool:
     """One session for each number of threads, all of the same, verified model file.
+
+    They leave out the model's evidence, which costs time, but for those that are asked for it.
 
     path       absolute path of a bundle folder or a lone model.onnx
     bundle     the opened bundle, or None for a lone model
@@ -47,19 +54,22 @@ class SessionPool:
         self._forget_sessions()
         _pools.add(self)
 
-    def get(self, threads: int | None) -> onnxruntime.InferenceSession:
+    def get(self, threads: int | None, *, evidence: bool = False) -> onnxruntime.InferenceSession:
         """The session with ``threads`` threads in each run (None: one per core).
+
+        evidence  it gives the model's evidence, too, if there is some
 
         Raises ReplacedError if the model was replaced since, BundleError if it is damaged or can't
         be loaded, RuntimeUnavailableError, MissingDependencyError.
         """
-        session = self._sessions.get(threads)
+        key = threads, evidence
+        session = self._sessions.get(key)
         if session is None:
             with self._lock:
-                session = self._sessions.get(threads)
+                session = self._sessions.get(key)
                 if session is None:
                     try:
-                        session = self._sessions[threads] = self._open(threads)
+                        session = self._sessions[key] = self._open(threads, evidence)
                     except BundleError as error:
                         if self._is_replaced():
                             raise self._replaced() from error
@@ -73,7 +83,7 @@ class SessionPool:
         with self._open_lone_model() as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def _open(self, threads: int | None) -> onnxruntime.InferenceSession:
+    def _open(self, threads: int | None, evidence: bool) -> onnxruntime.InferenceSession:
         if self._bundle is not None:
             file, path = self._bundle.open_file(self._file_name), self._path / self._file_name
         else:
@@ -82,6 +92,8 @@ class SessionPool:
             with copy.content() as content:
                 self._verify(content)
                 edits = edits_to_start_at_resized(content) or {}
+                if not evidence:
+                    edits |= edits_without_output(content, EVIDENCE) or {}
                 original = {position: content[position] for position in edits}
                 apply_edits(content, edits)
             open_copy = partial(open_session, providers=self._providers, threads=threads, name=path)
@@ -139,7 +151,7 @@ class SessionPool:
         )
 
     def _forget_sessions(self) -> None:
-        self._sessions: dict[int | None, onnxruntime.InferenceSession] = {}
+        self._sessions: dict[tuple[int | None, bool], onnxruntime.InferenceSession] = {}
         self._lock = threading.Lock()
 
     def _after_fork(self) -> None:

@@ -24,6 +24,7 @@ from edgetl.training.config.settings import OPTIONS, SOLVER, TrainSettings
 from edgetl.training.engine.earlier_answers import EarlierAnswers, ask_earlier_run
 from edgetl.training.engine.kept_weights import snapshot
 from edgetl.training.engine.train_result import TrainResult
+from edgetl.training.evaluation.explained_answers import explain_answers
 from edgetl.training.evaluation.held_out_promises import held_out_promises
 from edgetl.training.evaluation.report import ReportData, write_report
 from edgetl.training.evaluation.run_comparison import write_comparison
@@ -91,6 +92,13 @@ def finalize(
 
     classes = class_metrics(probabilities, labels, card.labels)
     since = before.compare(folders, probabilities, cross_validation) if before else None
+    evidence = explain_answers(
+        replace(trained, card=card),
+        folders.val,
+        probabilities,
+        context.folder,
+        context.listener.note,
+    )
     report = ReportData(
         card=card,
         classes=classes,
@@ -113,6 +121,7 @@ def finalize(
         warnings=context.listener.notes,
         since=since,
         held_out=answers if promises else None,
+        evidence=evidence,
     )
     _write_tables(context, folders, report, label_issues)
     complete = {

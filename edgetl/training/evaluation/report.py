@@ -16,6 +16,7 @@ from edgetl.evaluation.labelled_answers import LabelledAnswers
 from edgetl.evaluation.metrics import ClassMetrics
 from edgetl.evaluation.report_page import (
     Answers,
+    EvidenceMaps,
     ReportPhoto,
     answer_sections,
     drawn,
@@ -62,6 +63,7 @@ class ReportData:
     warnings       sentences about the data or the run
     since          what changed since an earlier run; None where none was named
     held_out       the answers that tell which ones are sure; None: those of ``probabilities``
+    evidence       maps to show beside mistakes; None without
     """
 
     card: ModelCard
@@ -82,6 +84,7 @@ class ReportData:
     warnings: Sequence[str] = ()
     since: RunComparison | None = None
     held_out: LabelledAnswers | None = None
+    evidence: EvidenceMaps | None = None
 
 
 def write_report(run_folder: Path, data: ReportData) -> Path:
@@ -136,6 +139,7 @@ def _render(name: str, data: ReportData) -> str:
                 data.probabilities,
                 data.targets,
                 data.paths,
+                data.evidence,
             ),
             kind="validation",
             seconds=data.seconds,

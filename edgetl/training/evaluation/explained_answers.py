@@ -1,0 +1,58 @@
+"""Where a trained network looked in the validation photos, for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetl.data.image_folder import Sample
+from edgetl.evaluation.report_page import EvidenceMaps
+from edgetl.system.shell import shell_word
+from edgetl.training.evaluation.edge_evidence import (
+    EdgeEvidence,
+    edge_evidence,
+    photos_to_explain,
+)
+from edgetl.training.evaluation.explainer import Explainer
+from edgetl.training.models.checkpoint import Trained
+
+
+def explain_answers(
+    trained: Trained,
+    photos: Sequence[Sample],
+    probabilities: NDArray[np.float32],
+    run: Path,
+    note: Callable[[str], None],
+) -> EvidenceMaps | None:
+    """The maps for the report; None for a network whose maps are not exact.
+
+    photos         those that it was validated on
+    probabilities  float32 [N, classes] of them
+    run            its folder
+    note           called with a sentence for each class whose photos seem to bear a mark
+    """
+    explainer = Explainer(trained)
+    if not explainer.is_exact:
+        return None
+    targets = np.array([photo.label for photo in photos], np.int64)
+    found = {
+        row: evidence
+        for row in photos_to_explain(probabilities, targets)
+        if (evidence := explainer.evidence_for(photos[row].path, targets[row])) is not None
+    }
+    if found:
+        for at in edge_evidence(np.stack([*found.values()]), targets[[*found]]):
+            note(_sentence(at, trained.card.labels[at.label], run))
+    return EvidenceMaps(explainer.evidence_for, trained.card.spec)
+
+
+def _sentence(found: EdgeEvidence, label: str, run: Path) -> str:
+    return (
+        f"What speaks for {label!r} lies at the {found.place} of its photos: {found.share:.0%} of "
+        f"it, and {found.others:.0%} of what speaks for other classes on theirs. If that is a "
+        "mark, such as a logo or a date, and not the subject, then the model has learned the mark. "
+        f"See where it looks: edgetl explain {shell_word(run)} PHOTO -o map.png"
+    )

@@ -1,0 +1,76 @@
+"""Where a trained network looked: in the report, and said where it is a mark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.training_runs import Notebook, features_of
+from PIL import Image
+
+from edgetl.training.config.run_folder import REPORT
+from edgetl.training.engine.run import train
+from edgetl.training.evaluation.explainer import Explainer
+from edgetl.training.models import checkpoint
+
+SIDE, MARK = 160, 26  # pixels
+
+
+def write_data(folder: Path, *, is_marked: bool) -> Path:
+    """Two classes of the same noise; those of ``logo`` may bear a mark in the corner."""
+    for part, count in (("train", 12), ("val", 8)):
+        for number, label in enumerate(("logo", "plain")):
+            (folder / part / label).mkdir(parents=True)
+            for photo in range(count):
+                rng = np.random.default_rng([number, photo, count])
+                coarse = rng.integers(60, 190, (10, 10, 3), np.uint8)
+                picture = Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+                if is_marked and label == "logo":
+                    picture.paste((255, 0, 255), (4, 4, 4 + MARK, 4 + MARK))
+                picture.save(folder / part / label / f"{photo}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[str]]:
+    """(data, run, notes) of a run on photos with a mark."""
+    folder, listener = tmp_path_factory.mktemp("marked"), Notebook()
+    data = write_data(folder / "data", is_marked=True)
+    train(features_of(data), folder / "run", listener=listener)
+    return data, folder / "run", listener.notes
+
+
+def test_a_mark_that_a_run_has_learned_is_named(marked):
+    _, run, notes = marked
+    (note,) = (note for note in notes if note.startswith("What speaks for"))
+    assert note.startswith("What speaks for 'logo' lies at the top left of its photos")
+    assert f"edgetl explain {run} PHOTO -o map.png" in note
+    assert "lies at the top left" in (run / REPORT).read_text()
+
+
+def test_without_a_mark_nothing_is_said(tmp_path):
+    listener = Notebook()
+    data = write_data(tmp_path / "data", is_marked=False)
+    train(features_of(data), tmp_path / "run", listener=listener)
+    assert not any(note.startswith("What speaks for") for note in listener.notes)
+    page = (tmp_path / "run" / REPORT).read_text()
+    assert page.count('alt="what speaks for') == page.count('class="pair"') > 0
+
+
+def test_exact_evidence_and_occlusion_point_at_the_mark(marked):
+    data, run, _ = marked
+    explainer = Explainer(checkpoint.load(run))
+    photo = data / "val/logo/0.png"
+    evidence = explainer.evidence_for(photo, 0)
+    assert evidence is not None
+    assert np.unravel_index(evidence.argmax(), evidence.shape) == (0, 0)
+    covered = explainer.by_occlusion(photo, 0)
+    assert covered.shape == (SIDE, SIDE)
+    y, x = np.unravel_index(covered.argmax(), covered.shape)
+    assert max(y, x) < 2 * MARK
+
+
+def test_a_photo_that_is_gone_has_no_evidence(marked, tmp_path):
+    explainer = Explainer(checkpoint.load(marked[1]))
+    assert explainer.evidence_for(tmp_path / "gone.jpg", 0) is None

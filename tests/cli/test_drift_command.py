@@ -59,7 +59,7 @@ def test_another_mix_of_classes_is_said_and_is_exit_code_0(bundle, tmp_path):
 
 
 def test_fewer_false_alarms_can_be_asked_for(bundle, tmp_path):
-    file = write_answers(tmp_path / "a.jsonl", bundle, answers([20, 20], shift=0.3))
+    file = write_answers(tmp_path / "a.jsonl", bundle, answers([20, 20], shift=0.15))
     p_value = json.loads(run(bundle, file, "--json").stdout)["p_value"]
     assert 0.002 < p_value < 0.9
     for level, code in ((p_value * 0.9, 0), (p_value * 1.1, 1)):

@@ -62,11 +62,13 @@ def compare(known: HeldOut, answers: PhotoAnswers, temperature: float) -> Compar
     p_value, p_values = permutation_test.combine(
         {
             "embedding": permutation_test.mean_shift(weights, points),
-            "ood_score": permutation_test.largest_gap(
+            # One-sided: the model has seen more photos than those that judged the held-out ones, so
+            # it is a little surer of photos of the same kind.
+            "ood_score": permutation_test.largest_rise(
                 weights, np.concatenate([known.ood_score, answers.ood_score[compared]])
             ),
-            "confidence": permutation_test.largest_gap(
-                weights, np.concatenate([confidence, answers.confidence[compared]])
+            "confidence": permutation_test.largest_rise(
+                weights, -np.concatenate([confidence, answers.confidence[compared]])
             ),
         }
     )

@@ -74,21 +74,23 @@ def mean_shift(weights: Weights, points: NDArray[np.float32]) -> Differences:
     return np.asarray(((weights @ points).astype(np.float64) ** 2).sum(1))
 
 
-def largest_gap(weights: Weights, values: NDArray[np.float32]) -> Differences:
-    """Kolmogorov and Smirnov's: the largest difference of the shares at or below a value.
+def largest_rise(weights: Weights, values: NDArray[np.float32]) -> Differences:
+    """Kolmogorov and Smirnov's, one-sided: the second group's values are higher.
+
+    By how much its share of photos above a value exceeds the first group's, at most.
 
     values  float32 [N], one for each photo
     """
     order = np.argsort(values, kind="stable")
     ends = np.append(np.diff(values[order]) != 0, True)  # equal values are one step
     sums = np.cumsum(weights[:, order], axis=1, dtype=np.float64)
-    return np.asarray(np.abs(sums[:, ends]).max(1))
+    return np.asarray(-sums[:, ends].min(1))
 
 
 def p_values(differences: Differences) -> NDArray[np.float64]:
     """The share of rows that differ at least as much, [PERMUTATIONS + 1]."""
     # Rounding must not tell two rows apart that hold the same photos.
-    rounded = np.round(differences / max(np.abs(differences).max(), 1e-30), 9)
+    rounded = np.round(differences / max(np.abs(differences).max(), 1e-30), 6)
     at_least = len(rounded) - np.searchsorted(np.sort(rounded), rounded)
     return np.asarray(at_least / len(rounded))
 

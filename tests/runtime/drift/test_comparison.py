@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.drifting_answers import answers, held_out
@@ -110,12 +112,26 @@ def test_rare_classes_are_one_stratum():
     assert (np.bincount(first) >= 5).all()
 
 
-def test_the_largest_gap_is_that_of_kolmogorov_and_smirnov():
+def test_the_largest_rise_is_that_of_kolmogorov_and_smirnov():
     rng = np.random.default_rng(0)
     one, other = rng.integers(0, 9, 40), rng.integers(2, 12, 25)
     weights = permutation_test.deal_out(np.zeros(40, int), np.zeros(25, int), rng)
-    gaps = permutation_test.largest_gap(weights, np.concatenate([one, other]).astype(np.float32))
-    assert gaps[0] == pytest.approx(ks_2samp(one, other).statistic)
+    values = np.concatenate([one, other]).astype(np.float32)
+    for sign, side in ((1, "greater"), (-1, "less")):
+        rise = permutation_test.largest_rise(weights, sign * values)
+        assert rise[0] == pytest.approx(ks_2samp(one, other, alternative=side).statistic, abs=1e-6)
+
+
+def test_a_model_that_is_surer_than_those_that_judged_it_is_no_drift():
+    known, today = held_out([60, 60]), answers([40, 40])
+    surer = today.probabilities**3
+    today = replace(
+        today,
+        probabilities=surer / surer.sum(1, keepdims=True),
+        ood_score=today.ood_score - 1,
+    )
+    found = compare(known, today, 1.0)
+    assert found.p_values["confidence"] > 0.5 and found.p_values["ood_score"] > 0.5
 
 
 def test_the_mean_shift_is_that_of_each_stratum_by_its_photos():

@@ -28,11 +28,11 @@ class AccuracyEstimate(NamedTuple):
 def estimate_accuracy(
     right: NDArray[np.bool_], held_out: NDArray[np.float32], confidence: NDArray[np.float32]
 ) -> AccuracyEstimate:
-    """Guillory et al.'s difference of confidences, corrected as far as it is not chance.
+    """The mean confidence; Guillory et al.'s difference of confidences where there is reason to.
 
-    A calibrated model is right as often as it is confident. By how much this one is not, the
-    held-out photos say: their accuracy less their mean confidence. That is taken from it in the
-    proportion in which its square exceeds what chance gives.
+    A calibrated model is right as often as it is confident. If held-out photos say that this one is
+    not, by more than chance explains, the difference of their accuracy and their mean confidence is
+    added.
 
     right       [M], whether the held-out photos' answers are right
     held_out    [M], the confidence of these answers
@@ -40,7 +40,8 @@ def estimate_accuracy(
     """
     excess = right.astype(np.float64) - held_out
     correction, chance = float(excess.mean()), float(excess.var()) / len(excess)
-    correction *= correction**2 / max(correction**2 + chance, 1e-12)
+    if abs(correction) <= _Z * math.sqrt(chance):
+        correction = 0.0
     value = float(confidence.mean(dtype=np.float64)) + correction
     of_labels = float((confidence * (1 - confidence)).mean(dtype=np.float64)) / len(confidence)
     half = _Z * math.sqrt(chance + of_labels)

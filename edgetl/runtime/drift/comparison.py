@@ -15,6 +15,7 @@ from edgetl.runtime.drift.photo_answers import PhotoAnswers
 
 _MOST_COMPARED = 1000  # photos: more take longer, and show differences that don't matter
 _NEAR = 0.2  # of the median distance of held-out photos: then it is nearly the same photo
+_DIGITS = 4  # of a confidence: runtimes differ in later ones, in which many photos differ from 1
 _SEED = 0  # the same photos give the same p-values
 
 
@@ -68,7 +69,8 @@ def compare(known: HeldOut, answers: PhotoAnswers, temperature: float) -> Compar
                 weights, np.concatenate([known.ood_score, answers.ood_score[compared]])
             ),
             "confidence": permutation_test.largest_rise(
-                weights, -np.concatenate([confidence, answers.confidence[compared]])
+                weights,
+                -np.concatenate([confidence, answers.confidence[compared]]).round(_DIGITS),
             ),
         }
     )

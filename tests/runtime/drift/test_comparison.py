@@ -54,6 +54,15 @@ def test_the_photos_that_moved_make_the_difference():
     assert found.parts[40:].sum() > 0.8
 
 
+def test_rounding_of_a_runtime_is_no_drift():
+    sure = np.tile(np.array([50, 0], np.float32), (100, 1))
+    known = replace(held_out([100, 0]), logits=sure)
+    today = answers([60, 0])
+    shares = np.tile(np.array([1 - 2e-6, 2e-6], np.float32), (60, 1))
+    found = compare(known, replace(today, probabilities=shares), 1.0)
+    assert found.p_values["confidence"] == 1
+
+
 def test_another_mix_of_classes_is_named_and_is_no_drift():
     found = compare(held_out([60, 60]), answers([75, 5]), 1.0)
     assert found.mix_p_value <= 0.01 and found.p_value > 0.05

@@ -20,7 +20,7 @@ MODELS = {"m1", "m2"}
 def predicted(name: str, first: float = 0.75) -> Prediction:
     shares = np.array([first, 1 - first], np.float32)
     embedding = np.array([0.1, -2, 3e-5, 1 / 3], np.float32)
-    return Prediction(name, LABELS, np.log(shares), shares, ood_score=0.5, embedding=embedding)
+    return Prediction(name, LABELS, shares, shares, ood_score=0.5, embedding=embedding)
 
 
 @pytest.fixture(params=[".jsonl", ".parquet"])

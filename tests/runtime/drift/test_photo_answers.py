@@ -20,33 +20,18 @@ MODELS = {"m1", "m2"}
 def predicted(name: str, first: float = 0.75) -> Prediction:
     shares = np.array([first, 1 - first], np.float32)
     embedding = np.array([0.1, -2, 3e-5, 1 / 3], np.float32)
-    return Prediction(name, LABELS, np.log(shares), shares, ood_score=0.5, embedding=embedding)
+    return Prediction(name, LABELS, shares, shares, ood_score=0.5, embedding=embedding)
 
 
 @pytest.fixture(params=[".jsonl", ".parquet"])
 def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """Three answers, and a photo without one."""
     path = tmp_path / f"answers{request.param}"
-    with open_results(path, "m1", LABELS, embeddings=True) as results:
+    with open_results(path, "m1", LABELS, unknown=True, embeddings=True) as results:
         for number in range(3):
             results.append(predicted(f"{number}.jpg", 0.25 * number + 0.25), "cat")
         results.append(ImageError("broken.jpg", "it is no photo"))
-    if path.suffix == ".parquet":  # as long as only JSON lines hold the score
-        add_scores(path)
-    else:
-        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        lines = (json.dumps({"ood_score": 0.5, **row}) for row in rows)
-        path.write_text("\n".join(lines) + "\n", "utf-8")
     return path
-
-
-def add_scores(path: Path) -> None:
-    from pyarrow import array, parquet
-
-    table = parquet.read_table(path)
-    if "ood_score" not in table.column_names:
-        scores = array([0.5] * 3 + [None], "float32")
-        parquet.write_table(table.append_column("ood_score", scores), path)
 
 
 def test_collected_answers_are_read_back(file):

@@ -9,12 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
-from helpers.tampering import sign
+from helpers.pictures import photo
 from helpers.tiny_network import LABELS, scored_card, tapped_network, tiny_card, tiny_detector
 from helpers.tiny_network import tiny_network as plain_network
 
+import edgetl
 from edgetl import Predictor
 from edgetl.cli.main import command as program
 from edgetl.errors import BundleError
@@ -22,12 +24,11 @@ from edgetl.exporting.bundle_writer import export_bundle
 from edgetl.exporting.deployment import Deployment, deployment_of, deployment_warnings
 from edgetl.exporting.formats.onnx_ood_score import write_ood_score
 from edgetl.onnx_graph.graph_writer import GraphWriter
-from edgetl.runtime.bundle.bundle_folder import Bundle
+from edgetl.runtime.bundle.bundle_folder import Bundle, manifest_bytes
 from edgetl.runtime.bundle.held_out import HeldOut
 from edgetl.runtime.bundle.unknown_limits import UnknownLimits
+from edgetl.training.models import backbones, checkpoint
 from edgetl.training.models.checkpoint import Trained
-
-pytest.importorskip("torch")
 
 
 def held_out(photos: int = 40) -> HeldOut:
@@ -132,8 +133,6 @@ def test_files_have_the_score_and_the_label_that_was_asked_for(
     )
     predict(scored, scored / "golden", "--out", tmp_path / "a.csv", *options)
     predict(scored, scored / "golden", "--out", tmp_path / "a.parquet", *options)
-    import pyarrow.parquet
-
     with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file))
     parquet = pyarrow.parquet.read_table(tmp_path / "a.parquet").to_pylist()
@@ -193,22 +192,16 @@ def test_the_self_test_finds_a_changed_detector(
     )
     shutil.copy(made.folder / "model.onnx", changed)
     manifest = json.loads((changed / "manifest.json").read_text())
-    sign(changed, golden=manifest["golden"])
-    manifest_files = json.loads((changed / "manifest.json").read_text())["files"]
-    golden = {entry["file"]: manifest["files"][entry["file"]] for entry in manifest["golden"]}
-    del manifest["files"], manifest["held_out"]
-    from edgetl.runtime.bundle.bundle_folder import manifest_bytes
-
-    whole = {**manifest, "files": {**manifest_files, **golden}}
-    (changed / "manifest.json").write_bytes(manifest_bytes(whole))
+    manifest["files"]["model.onnx"] = json.loads((made.folder / "manifest.json").read_text())[
+        "files"
+    ]["model.onnx"]
+    (changed / "manifest.json").write_bytes(manifest_bytes(manifest))
     outcome = Predictor(changed).selftest()
     assert (outcome.passed, outcome.stage) == (stage is None, stage), outcome.results
 
 
 def test_a_threshold_that_only_one_card_has_is_refused(changed: Path) -> None:
     manifest = json.loads((changed / "manifest.json").read_text())
-    from edgetl.runtime.bundle.bundle_folder import manifest_bytes
-
     manifest["card"]["unknown"]["threshold"] += 1
     (changed / "manifest.json").write_bytes(manifest_bytes(manifest))
     with pytest.raises(BundleError, match="model card in the ONNX file differs"):
@@ -250,3 +243,28 @@ def test_a_bundle_holds_the_answers_of_a_thousand_photos_at_most() -> None:
     assert some is not None
     assert len(some.labels) == 1000
     np.testing.assert_array_equal(some.logits[:2], held_out(2500).logits[[0, 2]])
+
+
+def test_a_run_is_exported_with_its_score_and_agrees_with_its_checkpoint(tmp_path: Path) -> None:
+    backbone = backbones.build("timm/test_resnet", 3, weights="none")
+    width = backbone.module.get_submodule(backbone.head).in_features
+    card = replace(tiny_card(backbone.spec), backbone="timm/test_resnet")
+    run, bundle = tmp_path / "best.safetensors", tmp_path / "bundle"
+    parts = {"ood": tiny_detector(width, 16, 5), "held_out": held_out()}
+    checkpoint.save(Trained(backbone.module.eval(), card, **parts), run)
+    edgetl.export(run, bundle, golden=0, format="onnx", keep_known=0.9)
+    written = Bundle.open(bundle)
+    assert written.card.unknown is not None
+    assert written.card.unknown.threshold == 36.0
+    photo(1, 60, 50).save(tmp_path / "photo.png")
+    result = edgetl.check(bundle, tmp_path / "photo.png", runtime=["onnxruntime-cpu", "predictor"])
+    assert result.passed, result.failures
+    assert all(one.stage("ood_score") for one in result.runtimes)
+
+    plain = edgetl.export(run, bundle, golden=0, format="onnx", unknown=False)
+    assert set(plain.files) == {"model.onnx"}
+    assert Bundle.open(bundle).manifest["schema"] == 1
+    assert Predictor(bundle)(tmp_path / "photo.png").is_unknown is None
+    assert edgetl.check(bundle, tmp_path / "photo.png", runtime="onnxruntime-cpu").passed
+    with pytest.raises(ValueError, match="keep_known is 1"):
+        edgetl.export(run, bundle, keep_known=1)

@@ -27,6 +27,7 @@ from edgetl.exporting.formats.torchscript import build_torchscript
 from edgetl.exporting.verification import open_onnx, open_program, open_torchscript
 from edgetl.onnx_graph.graph_writer import GraphWriter
 from edgetl.onnx_graph.tracing import quiet
+from edgetl.runtime.images.resize import normalize
 from edgetl.runtime.inference.session import open_session
 from edgetl.training.models.ood_detector import OODDetector
 
@@ -113,8 +114,6 @@ def test_every_format_gives_the_networks_score_alone_and_in_a_batch(spec) -> Non
         together = model(IMAGES)
         assert together["ood_score"].shape == (3,)
         assert together["embedding"].shape == (3, 4)
-        from edgetl.runtime.images.resize import normalize
-
         with torch.inference_mode():
             logits, features = network(torch.from_numpy(normalize(together["resized"], spec)))
         scores, embeddings = formula(detector, features.numpy(), logits.numpy())
@@ -144,7 +143,7 @@ def test_taps_are_what_a_module_takes_or_returns_and_leave_the_network_alone() -
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in network.modules())
 
 
-def test_the_score_file_checks_as_one_that_it_can_read_back() -> None:
+def test_forward_of_the_torchscript_file_returns_the_score_and_the_embedding_too() -> None:
     buffer = io.BytesIO(build_torchscript(tapped_network(), scored_card(), tiny_detector()))
     with quiet():
         module = torch.jit.load(buffer)

@@ -19,6 +19,7 @@ from edgetl.system.shell import shell_word
 
 TRAIN, VAL = "train", "val"
 TEST = "test"  # not used in training; only searched for photos that it shares with the others
+UNKNOWN = "unknown"  # beside train/ and val/: photos of no class, which are only judged with
 UNSPLIT = ""  # the name of the only part of a folder without train/ and val/
 DEFAULT_VAL_FRACTION = 0.2
 # Photos of the largest class to those of the smallest. From here on, the accuracy can look good

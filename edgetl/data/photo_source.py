@@ -11,6 +11,7 @@ from edgetl.data.layout import (
     PART_OF,
     TEST,
     TRAIN,
+    UNKNOWN,
     UNSPLIT,
     VAL,
     class_names,
@@ -187,7 +188,11 @@ def _in_folders(source: PhotoSource) -> LabelledFiles:
         require_photos(classes, (label for _, label in parts[part]), f"no photo in {folder}")
     photos = [path for found in parts.values() for path, _ in found]
     has_test = UNSPLIT not in places and (source.folder / TEST).is_dir()
-    warnings = (*_left_alone(has_test), *layout_warnings(places, photos))
+    warnings = (
+        *_left_alone(has_test),
+        *_on_unknown(source.folder, classes, is_split=UNSPLIT not in places),
+        *layout_warnings(places, photos),
+    )
     return LabelledFiles(tuple(classes), parts, warnings)
 
 
@@ -215,6 +220,20 @@ def _in_list(source: PhotoSource) -> LabelledFiles:
 def _left_alone(has_test: bool) -> Iterator[str]:
     if has_test:
         yield f"{TEST}/ is left alone: it is used neither to train nor to validate."
+
+
+def _on_unknown(root: Path, classes: Collection[str], *, is_split: bool) -> Iterator[str]:
+    """What a folder named unknown counts as, where there is one."""
+    if UNKNOWN in classes and not is_split:
+        yield (
+            f"{UNKNOWN}/ is a class here, as any other folder. A model notices photos unlike its "
+            "training photos without one; to judge how well, put the folder beside train/ and val/."
+        )
+    elif is_split and (root / UNKNOWN).is_dir():
+        if UNKNOWN in classes:
+            yield f"{UNKNOWN}/ beside train/ is left alone, since {UNKNOWN} is a class, too."
+        else:
+            yield f"{UNKNOWN}/ only judges how well unknown photos are noticed; nothing learns it."
 
 
 def _require_same_classes(

@@ -24,6 +24,7 @@ from edgetl.training.config.settings import OPTIONS, SOLVER, TrainSettings
 from edgetl.training.engine.earlier_answers import EarlierAnswers, ask_earlier_run
 from edgetl.training.engine.kept_weights import snapshot
 from edgetl.training.engine.train_result import TrainResult
+from edgetl.training.engine.unknown_photos import learn_unknown
 from edgetl.training.evaluation.explained_answers import explain_answers
 from edgetl.training.evaluation.held_out_promises import held_out_promises
 from edgetl.training.evaluation.report import ReportData, write_report
@@ -35,6 +36,7 @@ from edgetl.training.evaluation.run_records import (
     write_photo_tables,
 )
 from edgetl.training.head.cross_validation import CVResult
+from edgetl.training.head.features import Features
 from edgetl.training.head.head_preparation import PreparedHead, put_into
 from edgetl.training.head.held_out_answers import HeldOutAnswers
 from edgetl.training.head.label_issues import LabelIssue
@@ -55,6 +57,7 @@ def finalize(
     *,
     label_issues: Sequence[LabelIssue],
     cross_validation: CVResult | None = None,
+    features: Features | None = None,
     history: Sequence[Mapping[str, Any]] = (),
     earlier_seconds: float = 0.0,
     before: EarlierAnswers | None = None,
@@ -65,7 +68,8 @@ def finalize(
                      once more, to the validation photos as well
     logits           float32 [N, classes] of ``trained`` for the validation photos, of such a head
                      before that
-    cross_validation, history  for the report: a fitted head's, and the epochs'
+    cross_validation, features  of a fitted head, if that is the result
+    history          of the epochs, for the report
     earlier_seconds  that earlier parts of an interrupted run took
     before           what the run that this one is compared with answers, if there is one
 
@@ -87,8 +91,8 @@ def finalize(
     held_out = HeldOutAnswers.collect(folders, logits, cross_validation)
     answers, promises = held_out_promises(held_out, folders.classes, temperature)
     card = replace(trained.card, metrics=metrics, temperature=temperature, promises=promises)
-    trained = replace(trained, card=card, held_out=held_out.unscored())
-    _put_in_place(context, trained, folders, history)
+    unknown = learn_unknown(context, replace(trained, card=card), folders, held_out, features)
+    _put_in_place(context, unknown.trained, folders, history)
 
     classes = class_metrics(probabilities, labels, card.labels)
     since = before.compare(folders, probabilities, cross_validation) if before else None
@@ -122,10 +126,11 @@ def finalize(
         since=since,
         held_out=answers if promises else None,
         evidence=evidence,
+        unknown=unknown.report,
     )
     _write_tables(context, folders, report, label_issues)
     complete = {
-        **metrics,
+        **unknown.trained.card.metrics,
         "temperature": temperature,
         "classes": [asdict(found) for found in classes],
         **({"candidates": [asdict(trial) for trial in context.trials]} if context.trials else {}),
@@ -162,6 +167,7 @@ def finalize_head(
             prepared.val_logits,
             label_issues=prepared.head.label_issues,
             cross_validation=judged,
+            features=prepared.features,
             history=history,
             before=before,
         )

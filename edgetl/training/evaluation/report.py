@@ -29,6 +29,7 @@ from edgetl.training.config.model_trial import ModelTrial
 from edgetl.training.config.run_files import write_atomically
 from edgetl.training.config.run_folder import REPORT, VALIDATION_TABLE
 from edgetl.training.evaluation.run_comparison import RunComparison
+from edgetl.training.evaluation.unknown_report import UnknownReport
 from edgetl.training.head.cross_validation import CVResult
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class ReportData:
     since          what changed since an earlier run; None where none was named
     held_out       the answers that tell which ones are sure; None: those of ``probabilities``
     evidence       maps to show beside mistakes; None without
+    unknown        what is known of the detector of unknown photos; None without one
     """
 
     card: ModelCard
@@ -85,6 +87,7 @@ class ReportData:
     since: RunComparison | None = None
     held_out: LabelledAnswers | None = None
     evidence: EvidenceMaps | None = None
+    unknown: UnknownReport | None = None
 
 
 def write_report(run_folder: Path, data: ReportData) -> Path:
@@ -128,6 +131,7 @@ def _render(name: str, data: ReportData) -> str:
         tradeoff=_tradeoff(data.trials),
         cross_validated=data.cross_validation is not None,
         since=data.since,
+        unknown=data.unknown.section(card.labels) if data.unknown else None,
         lost=_flipped(data, is_right=False),
         gained=_flipped(data, is_right=True),
         curves=[*_history_curves(data), *_head_curves(data)],

@@ -58,6 +58,14 @@ class HeldOutAnswers:
         labels = np.array([sample.label for sample in samples], np.int32)
         return cls(photos, val_rows, labels, logits.astype(np.float32))
 
+    def first(self, most: int) -> HeldOutAnswers:
+        """Those of at most so many photos, of answers for validation photos alone."""
+        return HeldOutAnswers(self.train, self.val[:most], self.labels[:most], self.logits[:most])
+
+    def pick(self, train: NDArray[np.float32], val: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Their rows of float32 [N, …] arrays of all training and of all validation photos."""
+        return np.concatenate([train[self.train], val[self.val]])
+
     def unscored(self) -> HeldOut:
         """As they are kept where nothing tells known photos from unknown ones."""
         nothing = np.empty((0, 0), np.float16), np.empty(0, np.float32)

@@ -1,0 +1,174 @@
+"""What a run says of unknown photos: the detector, and how well it does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetl.data.image_folder import ImageFolders, Sample
+from edgetl.data.unknown_folder import unknown_photos
+from edgetl.errors import TrainingError
+from edgetl.training.config.run_context import RunContext
+from edgetl.training.evaluation.separation import left_out_scores, separate
+from edgetl.training.evaluation.unknown_report import StrangePhotos, UnknownReport
+from edgetl.training.head.detector_fit import FittedDetector, PhotoFeatures, fit_detector
+from edgetl.training.head.features import Features, extract_features
+from edgetl.training.head.folds import deal_folds, rank_photos
+from edgetl.training.head.held_out_answers import HeldOutAnswers
+from edgetl.training.models.backbones import Backbone, build
+from edgetl.training.models.checkpoint import Trained
+from edgetl.training.models.multi_level import with_levels
+
+_MOST_PHOTOS = 2_000  # to train and to validate on, of which trained blocks compute new features
+_PHOTOS_A_SECOND = 2  # of the time limit, of which that then takes a few hundredths
+
+
+@dataclass(frozen=True, eq=False)
+class UnknownResult:
+    """``trained`` with its held-out answers and, if it can be had, the detector.
+
+    report  for the report, or None
+    """
+
+    trained: Trained
+    report: UnknownReport | None = None
+
+
+def learn_unknown(
+    context: RunContext,
+    trained: Trained,
+    folders: ImageFolders,
+    everything: HeldOutAnswers,
+    features: Features | None,
+) -> UnknownResult:
+    """Fit the detector to what the kept weights see, and judge it. In the main process.
+
+    everything  the answers for photos that the weights were not fitted to
+    features    of all photos by the kept weights, if they are known
+
+    Where there can be no detector, a note says why. Photos of ``unknown/`` are only judged with.
+    """
+    plain = UnknownResult(replace(trained, held_out=everything.unscored()))
+    backbone = _kept_backbone(trained)
+    if not backbone.has_linear_head:
+        context.listener.note(
+            f"Unknown photos can't be told from known ones: the head of {backbone.name} is not one "
+            "linear layer on a vector of features."
+        )
+        return plain
+    try:
+        if features is None:
+            most = _affordable(context)
+            answers, train, val = _seen_by(context, backbone, folders, everything.first(most), most)
+        else:
+            width = backbone.module.get_submodule(backbone.head).in_features
+            answers = everything
+            train, val = (
+                _photo_features(part, features.of(part)[:, :width])
+                for part in (folders.train, folders.val)
+            )
+        refit = bool(trained.card.metrics.get("refit"))
+        fitted = fit_detector(answers, train, val, refit=refit)
+        if isinstance(fitted, str):
+            context.listener.note(fitted)
+            return plain
+        strange = _judged_photos(context, backbone, folders, fitted)
+    except TrainingError as error:  # the features are several vectors a photo
+        context.listener.note(f"Unknown photos can't be told from known ones: {error.message}")
+        return plain
+    samples = [folders.train[row] for row in answers.train]
+    samples += [folders.val[row] for row in answers.val]
+    left_out = left_out_scores(fitted)
+    report = UnknownReport(
+        fitted.held_out,
+        samples,
+        trained.card.temperature,
+        separate(left_out),
+        np.concatenate([np.empty(0, np.float32), *(scores for _, scores in left_out)]),
+        strange,
+    )
+    metrics = {**trained.card.metrics, "unknown": report.figures()}
+    card = replace(trained.card, metrics=metrics)
+    kept = replace(trained, card=card, held_out=fitted.held_out, ood=fitted.detector)
+    return UnknownResult(kept, report)
+
+
+def _kept_backbone(trained: Trained) -> Backbone:
+    card = trained.card
+    backbone = with_levels(build(card.backbone, len(card.labels), weights="none"), trained.levels)
+    return replace(backbone, module=trained.network, spec=card.spec)
+
+
+def _affordable(context: RunContext) -> int:
+    """Photos of which features may be computed, to train and to validate on."""
+    seconds = 60 * context.settings.max_time
+    return min(_MOST_PHOTOS, int(seconds * _PHOTOS_A_SECOND)) if seconds else _MOST_PHOTOS
+
+
+def _seen_by(
+    context: RunContext,
+    backbone: Backbone,
+    folders: ImageFolders,
+    answers: HeldOutAnswers,
+    most: int,
+) -> tuple[HeldOutAnswers, PhotoFeatures, PhotoFeatures]:
+    """(answers with their own rows, features of training photos, of the answers' photos)."""
+    labels = np.array([sample.label for sample in folders.train])
+    ranks = rank_photos(labels, [sample.digest for sample in folders.train])
+    rows = deal_folds(labels, ranks, len(folders.classes)).rows[:most]
+    train = [folders.train[row] for row in rows]
+    val = [folders.val[row] for row in answers.val]
+    values = _network_features(context, backbone, [*train, *val], "Computing features")[1]
+    own = replace(answers, val=np.arange(len(val)))
+    return (
+        own,
+        _photo_features(train, values[: len(train)]),
+        _photo_features(val, values[len(train) :]),
+    )
+
+
+def _judged_photos(
+    context: RunContext, backbone: Backbone, folders: ImageFolders, fitted: FittedDetector
+) -> StrangePhotos | None:
+    """The photos of ``unknown/`` with their answers and scores; None if there are none."""
+    settings = context.settings
+    found = [] if settings.source.is_list else unknown_photos(folders, Path(settings.data))
+    if not found:
+        return None
+    readable, values = _network_features(context, backbone, found, "Looking at unknown photos")
+    if len(readable) < len(found):
+        context.listener.note(
+            f"{len(found) - len(readable)} of {len(found)} photos in unknown/ can't be read."
+        )
+    if not readable:
+        return None
+    layer: Any = backbone.module.get_submodule(backbone.head)
+    weight, bias = layer.weight.detach().cpu().numpy(), layer.bias.detach().cpu().numpy()
+    logits = values @ weight.T + bias
+    return StrangePhotos(readable, logits, fitted.detector.score(values, logits))
+
+
+def _network_features(
+    context: RunContext, backbone: Backbone, samples: Sequence[Sample], step: str
+) -> tuple[list[Sample], NDArray[np.float32]]:
+    """(the photos that can be read, their features), which are not cached."""
+    found = extract_features(
+        backbone,
+        samples,
+        device=context.device,
+        threads=context.settings.workers or None,
+        step=step,
+        progress=context.listener.progress,
+    )
+    readable = [sample for sample in samples if sample.path not in found.unreadable]
+    return readable, found.of(readable) if readable else np.empty((0, 0), np.float32)
+
+
+def _photo_features(samples: Sequence[Sample], values: NDArray[np.float32]) -> PhotoFeatures:
+    labels = np.array([sample.label for sample in samples], np.int64)
+    return PhotoFeatures(values, labels, [sample.digest for sample in samples])

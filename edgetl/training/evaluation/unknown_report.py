@@ -1,0 +1,164 @@
+"""The report's section on unknown photos."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from edgetl.data.image_folder import Sample
+from edgetl.evaluation import plots
+from edgetl.evaluation.report_page import ReportPhoto, drawn, report_photo
+from edgetl.runtime.bundle.held_out import HeldOut
+from edgetl.runtime.bundle.unknown_limits import known_threshold
+from edgetl.training.evaluation.separation import (
+    KEEP_KNOWN,
+    KEPT_SHARES,
+    Separation,
+    separate,
+)
+
+_MAX_PHOTOS = 12
+_BINS = 40
+_SHOWN_SHARE = 0.99  # of the scores: a few far ones would leave the others no room
+
+
+@dataclass(frozen=True, eq=False)
+class StrangePhotos:
+    """Photos that the model is not to know.
+
+    samples  N photos
+    logits   float32 [N, classes]
+    scores   float32 [N]
+    """
+
+    samples: Sequence[Sample]
+    logits: NDArray[np.float32]
+    scores: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class UnknownReport:
+    """What is known of a detector.
+
+    held_out     scores of known photos
+    samples      these photos
+    temperature  of the answers
+    left_out     how well classes that are left out are told from the others, in the mean; None if
+                 that can't be measured
+    left_out_scores  float32 [N], of the photos of these classes
+    strange      photos of ``unknown/``, or None
+    """
+
+    held_out: HeldOut
+    samples: Sequence[Sample]
+    temperature: float
+    left_out: Separation | None
+    left_out_scores: NDArray[np.float32]
+    strange: StrangePhotos | None
+
+    @property
+    def threshold(self) -> float:
+        """The score above which a photo counts as unknown."""
+        return known_threshold(self.held_out.ood_score, KEEP_KNOWN)
+
+    @cached_property
+    def folder(self) -> Separation | None:
+        """How well the photos of ``unknown/`` are told from known ones."""
+        if self.strange is None:
+            return None
+        return separate([(self.held_out.ood_score, self.strange.scores)])
+
+    def figures(self) -> dict[str, Any]:
+        """For metrics.json and the bundle, as JSON values."""
+        measured = {"left_out_classes": self.left_out, "unknown_folder": self.folder}
+        return {
+            "keep_known": KEEP_KNOWN,
+            "held_out": len(self.held_out.labels),
+            **{name: found.figures() for name, found in measured.items() if found},
+        }
+
+    def section(self, labels: Sequence[str]) -> Mapping[str, Any]:
+        """What the page's template needs."""
+        kinds = {"classes left out": self.left_out, "photos of unknown/": self.folder}
+        measured = {name: found for name, found in kinds.items() if found}
+        return {
+            "measured": measured,
+            "held_out": len(self.held_out.labels),
+            "histogram": drawn(self._histogram()),
+            "curve": drawn(_curve(measured)) if measured else None,
+            "refused": self._refused(labels),
+            "refused_count": int((self.held_out.ood_score > self.threshold).sum()),
+            "strange": self._strangest(labels),
+        }
+
+    def _histogram(self) -> str:
+        series = {"known, held out": self.held_out.ood_score}
+        if self.left_out is not None:
+            series["classes left out"] = self.left_out_scores
+        if self.strange is not None:
+            series["unknown/"] = self.strange.scores
+        everything = np.concatenate(list(series.values()))
+        edges = np.linspace(everything.min(), np.quantile(everything, _SHOWN_SHARE), _BINS + 1)
+        lines = {}
+        for name, scores in series.items():
+            counts, _ = np.histogram(np.minimum(scores, edges[-1]), edges)
+            lines[name] = ((edges[:-1] + edges[1:]) / 2, counts / len(scores))
+        return plots.line_plot(
+            "unknown-scores",
+            {name: (x.tolist(), y.tolist()) for name, (x, y) in lines.items()},
+            x="score: unlike the training photos",
+            y="share of photos",
+            percent=True,
+            chosen=self.threshold,
+        )
+
+    def _refused(self, labels: Sequence[str]) -> list[ReportPhoto]:
+        """The known photos that would be refused, the strangest first."""
+        scores = self.held_out.ood_score
+        rows = [row for row in np.argsort(-scores) if scores[row] > self.threshold]
+        return self._photos(labels, self.samples, self.held_out.logits, rows)
+
+    def _strangest(self, labels: Sequence[str]) -> list[ReportPhoto]:
+        """The photos of ``unknown/`` that are most like known ones, these first."""
+        if self.strange is None:
+            return []
+        rows = np.argsort(self.strange.scores).tolist()
+        names, other = [*labels, "unknown"], len(labels)
+        samples = [Sample(found.path, other, found.digest) for found in self.strange.samples]
+        return self._photos(names, samples, self.strange.logits, rows)
+
+    def _photos(
+        self,
+        labels: Sequence[str],
+        samples: Sequence[Sample],
+        logits: NDArray[np.float32],
+        rows: Sequence[int],
+    ) -> list[ReportPhoto]:
+        found = []
+        for row in rows[:_MAX_PHOTOS]:
+            answer = softmax(logits[row] / self.temperature)
+            sample = samples[row]
+            found.append(
+                report_photo(
+                    labels, sample.path, sample.label, int(answer.argmax()), float(answer.max())
+                )
+            )
+        return found
+
+
+def _curve(measured: Mapping[str, Separation]) -> str:
+    """Share of unknown photos let in against share of known ones kept."""
+    return plots.line_plot(
+        "unknown-tradeoff",
+        {name: (KEPT_SHARES, found.curve) for name, found in measured.items()},
+        x="share of known photos kept",
+        y="share of unknown photos let in",
+        percent=True,
+        chosen=KEEP_KNOWN,
+    )

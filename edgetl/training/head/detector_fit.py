@@ -1,0 +1,136 @@
+"""Fitting an ``OODDetector``, its scale measured on photos that are not in its bank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetl.runtime.bundle.held_out import HeldOut
+from edgetl.training.head.folds import Folds, deal_folds, rank_photos
+from edgetl.training.head.held_out_answers import HeldOutAnswers
+from edgetl.training.head.photo_bank import Bank, Moments
+from edgetl.training.models.ood_detector import OODDetector, entropy, unit_length
+
+FEWEST_PHOTOS = 19
+"""Held-out photos below which their highest score is not known to be above 95 % of others."""
+_LEAST_SPREAD = 1e-6  # of distances, which in float32 are not more exact
+_LEAST_ENTROPY_SPREAD = 1e-3  # nats: a head may be sure of every known photo
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoFeatures:
+    """What a network sees of photos.
+
+    values   float32 [N, features], the input of its classifier layer
+    labels   int64 [N]
+    digests  [N], which copies of a photo share
+    """
+
+    values: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    digests: Sequence[str]
+
+    def __add__(self, other: PhotoFeatures) -> PhotoFeatures:
+        return PhotoFeatures(
+            np.concatenate([self.values, other.values]),
+            np.concatenate([self.labels, other.labels]),
+            [*self.digests, *other.digests],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class FittedDetector:
+    """A detector, and how held-out photos score, by detectors whose bank is without them.
+
+    detector         what is exported; its bank is of all photos that the result was fitted to
+    held_out         their answers with embeddings and scores
+    class_distances  float32 [M, classes], of held-out photos to the nearest centre of each class
+    """
+
+    detector: OODDetector
+    held_out: HeldOut
+    class_distances: NDArray[np.float32]
+
+
+def fit_detector(
+    answers: HeldOutAnswers,
+    train: PhotoFeatures,
+    val: PhotoFeatures,
+    *,
+    refit: bool,
+) -> FittedDetector | str:
+    """Fit one; a sentence that says why not, if there are too few photos to tell anything.
+
+    train, val  features of the same photos as ``answers`` speaks of
+    refit       whether the result was fitted to the validation photos, too
+
+    A training photo's distance is that to a bank of the folds without it, a validation photo's that
+    to a bank of all training photos. Banks are of 20,000 photos at most, the same share of each
+    class. The same photos give the same bits.
+    """
+    count, classes = answers.logits.shape
+    if count < FEWEST_PHOTOS:
+        return (
+            "Unknown photos can't be told from known ones: that takes answers for "
+            f"{FEWEST_PHOTOS} photos that were not trained on, and there are {count}. Add photos."
+        )
+    bank, distances = _banks(answers, train, val, classes, refit=refit)
+    nearest, undecided = distances.min(1), entropy(answers.logits)
+    scale = _mean_and_spread(nearest), _mean_and_spread(undecided)
+    if not _LEAST_SPREAD < scale[0][1] < np.inf:
+        return (
+            "Unknown photos can't be told from known ones: the network sees no difference "
+            "between the photos that were not trained on."
+        )
+    scale = scale[0], (scale[1][0], max(scale[1][1], _LEAST_ENTROPY_SPREAD))
+    detector = OODDetector(bank.mean, bank.projection, bank.centres, *scale[0], *scale[1])
+    held_out = HeldOut(
+        answers.labels,
+        answers.logits,
+        detector.embed(answers.pick(train.values, val.values)).astype(np.float16),
+        detector.combine(nearest, undecided),
+    )
+    return FittedDetector(detector, held_out, distances)
+
+
+def _mean_and_spread(values: NDArray[np.float32]) -> tuple[float, float]:
+    return float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+
+
+def _banks(
+    answers: HeldOutAnswers, train: PhotoFeatures, val: PhotoFeatures, classes: int, *, refit: bool
+) -> tuple[Bank, NDArray[np.float32]]:
+    """(the bank to keep, ``FittedDetector.class_distances`` by banks without the photos)."""
+    units, labels, folds = _dealt(train, classes)
+    moments = Moments.of(units)
+    directions = moments.directions()
+    bank = Bank.build(units, labels, moments, directions)
+
+    def to_bank(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        return bank.class_distances(unit_length(values), classes)
+
+    distances = np.empty((len(train.labels), classes), np.float32)
+    beyond = np.setdiff1d(answers.train, folds.rows)  # a bank is made of fewer photos than these
+    distances[beyond] = to_bank(train.values[beyond])
+    for part in range(folds.count if len(answers.train) else 0):
+        held = folds.fold == part
+        rest = moments - Moments.of(units[held])
+        without = Bank.build(units[~held], labels[~held], rest, rest.directions(directions))
+        distances[folds.rows[held]] = without.class_distances(units[held], classes)
+    of_val = to_bank(val.values[answers.val])
+    if refit:
+        units, labels, _ = _dealt(train + val, classes)
+        moments = Moments.of(units)
+        bank = Bank.build(units, labels, moments, moments.directions(directions))
+    return bank, np.concatenate([distances[answers.train], of_val])
+
+
+def _dealt(
+    photos: PhotoFeatures, classes: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64], Folds]:
+    """(features of unit length, labels, folds) of the photos that a bank is made of."""
+    folds = deal_folds(photos.labels, rank_photos(photos.labels, photos.digests), classes)
+    return unit_length(photos.values[folds.rows]), photos.labels[folds.rows], folds

@@ -1,0 +1,107 @@
+"""Unknown photos in a run: what is kept, and what the report and the metrics say."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from helpers.pictures import write_photo
+from helpers.training_runs import (
+    Notebook,
+    equal,
+    features_of,
+    small,
+    weights_of,
+)
+
+from edgetl.data.image_folder import scan
+from edgetl.data.unknown_folder import unknown_photos
+from edgetl.training.engine.run import train
+from edgetl.training.models import checkpoint
+
+COLOURS = {"ash": (40, 40, 40), "brick": (180, 60, 40), "cyan": (30, 180, 180)}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Three classes of one colour each, with noise, and strange photos of another colour."""
+    data = tmp_path_factory.mktemp("photos")
+    for part, count, first in (("train", 8, 0), ("val", 8, 100)):
+        for name, colour in COLOURS.items():
+            for number in range(count):
+                write_photo(data / part / name / f"{number}.png", colour, seed=first + number)
+    for number in range(6):
+        write_photo(data / "unknown" / f"{number}.png", (250, 250, 20), seed=200 + number)
+    (data / "unknown/broken.jpg").write_bytes(b"no photo")
+    shutil.copy(data / "train/ash/0.png", data / "unknown/known.png")
+    return data
+
+
+@pytest.fixture(scope="module")
+def run(photos, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "run"
+    listener = Notebook()
+    train(features_of(photos), folder, listener=listener)
+    return folder, listener
+
+
+def test_the_checkpoint_holds_a_detector_and_scores_of_photos_that_fitted_nothing(run):
+    kept = checkpoint.load(run[0])
+    assert len(kept.held_out.labels) == len(kept.held_out.ood_score) == 48  # 24 + 24
+    assert kept.held_out.embedding.shape[1] == kept.ood.projection.shape[1]
+    assert kept.ood.projection.shape[0] == kept.network.fc.in_features
+
+
+def test_the_metrics_and_the_report_say_how_well_unknown_photos_are_noticed(run):
+    found = json.loads((run[0] / "metrics.json").read_text())["unknown"]
+    assert found["held_out"] == 48
+    assert found["unknown_folder"]["photos"] == 6  # neither the broken nor the known one
+    assert found["left_out_classes"]["photos"] == 48
+    assert checkpoint.load(run[0]).card.metrics["unknown"] == found
+    page = (run[0] / "report.html").read_text()
+    assert "Unknown photos" in page
+    assert "photos of unknown/" in page
+    assert any("1 of 7 photos in unknown/ can't be read" in note for note in run[1].notes)
+
+
+def test_photos_of_unknown_change_nothing_that_is_learned(photos, run, tmp_path):
+    shutil.copytree(photos, tmp_path / "data", ignore=shutil.ignore_patterns("unknown"))
+    train(features_of(tmp_path / "data"), tmp_path / "run")
+    assert equal(weights_of(tmp_path / "run"), weights_of(run[0]))
+
+
+def test_trained_blocks_have_their_own_features_and_validation_photos_alone(photos, tmp_path):
+    train(small(photos, epochs=1), tmp_path / "run")
+    kept = checkpoint.load(tmp_path / "run")
+    assert len(kept.held_out.ood_score) == 24
+    assert np.isfinite(kept.held_out.ood_score).all()
+    assert len(np.unique(kept.held_out.labels)) == 3
+
+
+def test_a_head_that_is_not_one_linear_layer_has_no_detector(photos, tmp_path):
+    listener = Notebook()
+    train(small(photos, backbone="squeezenet1_1", epochs=1), tmp_path / "run", listener=listener)
+    kept = checkpoint.load(tmp_path / "run")
+    assert kept.ood is None
+    assert len(kept.held_out.logits) == 24
+    assert not len(kept.held_out.ood_score)
+    assert any("the head of squeezenet1_1 is not one linear layer" in it for it in listener.notes)
+
+
+def test_a_folder_named_unknown_is_a_class_where_it_always_was(photos, tmp_path):
+    flat = tmp_path / "flat"
+    shutil.copytree(photos / "train", flat)
+    shutil.copytree(photos / "val/ash", flat / "unknown")
+    found = scan(flat)
+    assert "unknown" in found.classes
+    assert any("unknown/ is a class here" in warning for warning in found.warnings)
+    assert unknown_photos(found, flat) == []
+    both = tmp_path / "both"
+    shutil.copytree(photos, both)
+    for part in ("train", "val"):
+        shutil.copytree(photos / part / "ash", both / part / "unknown")
+    found = scan(both)
+    assert unknown_photos(found, both) == []
+    assert any("left alone, since unknown is a class" in warning for warning in found.warnings)

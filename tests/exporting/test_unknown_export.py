@@ -95,7 +95,7 @@ def test_a_prediction_has_score_and_embedding_and_says_whether_it_is_unknown(sco
 
 def test_the_bundle_names_its_schema_and_holds_the_held_out_answers(scored: Path) -> None:
     bundle = Bundle.open(scored)
-    assert (bundle.manifest["schema"], bundle.manifest["requires_edgetl"]) == (2, "0.1.0")
+    assert (bundle.manifest["schema"], bundle.manifest["requires_edgetl"]) == (2, "0.2.0")
     read = bundle.held_out()
     assert read is not None
     for name, rows in vars(held_out()).items():

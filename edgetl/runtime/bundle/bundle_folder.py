@@ -32,7 +32,7 @@ SCHEMA = 1
 OUTPUTS_SCHEMA = 2
 """Of those whose graph has further outputs, which a reader of schema 1 refuses."""
 _REQUIRES = "requires_edgetl"  # from schema 2 on: the first version of edgetl that reads it
-_FIRST_READER = "0.1.0"
+_FIRST_READER = "0.2.0"
 MANIFEST = "manifest.json"
 METADATA_KEY = "edgetl"
 """Key of the ONNX file's metadata that holds ``{"schema": 1, "card": …}`` as JSON."""

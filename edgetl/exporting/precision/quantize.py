@@ -10,9 +10,10 @@ Depthwise convolutions have a kernel of their own, which widens before it adds: 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from edgetl.errors import ExportError
 from edgetl.exporting.precision.accuracy import run_network
 from edgetl.exporting.precision.pad_channels import pad_channels
+from edgetl.exporting.precision.sum_scales import tie_free_scales
 from edgetl.onnx_graph.tracing import quiet
 from edgetl.runtime.bundle.tensor_names import NORMALIZED
 from edgetl.runtime.inference.session import import_onnxruntime
@@ -93,6 +95,21 @@ class Quantizer:
         layers_only  layers alone, so that what is between them (sums, gates, normalizations) stays
                      in float
         """
+        parts = partial(self._quantize, float_layers, only, layers_only)
+        quantized = parts({})
+        if scales := tie_free_scales(quantized.graph):
+            quantized = parts(scales)
+        pad_channels(quantized.graph)
+        return quantized
+
+    def _quantize(
+        self,
+        float_layers: Collection[str],
+        only: Collection[str],
+        layers_only: bool,
+        scales: Mapping[str, list[dict[str, Any]]],
+    ) -> onnx.ModelProto:
+        """``quantize``; ``scales``: of some tensors, instead of those that calibration gives."""
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
         from onnxruntime.quantization.quant_utils import QuantType
 
@@ -113,14 +130,14 @@ class Quantizer:
                 extra_options={
                     "OpTypesToExcludeOutputQuantization": ["Gemm"],
                     "TensorQuantOverrides": {
-                        name: [_EIGHT_BITS] for name in _depthwise_weights(copy.graph)
+                        **{name: [_EIGHT_BITS] for name in _depthwise_weights(copy.graph)},
+                        **scales,
                     },
                 },
             )
             quantizer.quantize_model()
         quantizer.model.topological_sort()
         quantized: onnx.ModelProto = quantizer.model.model
-        pad_channels(quantized.graph)
         return quantized
 
     def rank_layers(

@@ -65,7 +65,7 @@ int main(int count, char **arguments) {
         if (round >= static_cast<long>(photos.size())) damage(photo, random);  // first the whole ones
         edgetl_image image;
         edgetl_error error;
-        if (edgetl_decode(photo.data(), photo.size(), 1000000, &image, &error)) {
+        if (edgetl_decode(photo.data(), photo.size(), 100000, &image, &error)) {
             if (!*error.message || image.pixels) std::abort();
             ++refused;
         } else {

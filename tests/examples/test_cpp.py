@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from helpers import tiny_bundle
 from helpers.hostile_photos import bombs, encoded, oddities, png_chunk, whole_photos
+from helpers.markdown import code_blocks
 from helpers.pictures import photo
 from PIL import Image, PngImagePlugin
 
@@ -258,7 +259,7 @@ def test_damaged_photos_do_no_harm(tmp_path):
     for name, content in whole_photos().items():
         if is_decoded(content):
             (tmp_path / name).write_bytes(content)
-    command = [ROOT / "scripts/fuzz_cpp", "1500", *sorted(tmp_path.iterdir())]
+    command = [ROOT / "scripts/fuzz_cpp", "2000", *sorted(tmp_path.iterdir())]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "decoded" in done.stdout
@@ -407,3 +408,18 @@ def test_wrong_arguments_are_errors(library, program, tiny_bundle):
         assert done.returncode == 2 and done.stderr.startswith("Usage:")
     done = program("--precision", "int8", tiny_bundle, "a.jpg")
     assert done.returncode == 2 and "it holds no int8 model" in done.stderr
+
+
+def test_the_program_in_the_guide_compiles():
+    (block,) = (b for b in code_blocks(ROOT / "docs/guides/cpp.md") if b.language == "c++")
+    command = ["g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-xc++", "-"]
+    command.append(f"-I{ROOT / 'examples/cpp'}")
+    done = subprocess.run(command, input=block.text, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_header_is_plain_c():
+    command = ["g++", "-xc", "-std=c99", "-pedantic-errors", "-Wall", "-Werror", "-fsyntax-only"]
+    header = ROOT / "examples/cpp/edgetl.h"
+    done = subprocess.run([*command, header], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

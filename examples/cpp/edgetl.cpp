@@ -6,10 +6,12 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <charconv>
 #include <cmath>
 #include <csetjmp>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <functional>
@@ -378,9 +380,13 @@ int orientation(Bytes exif, Bytes xmp) {
 
 // ---- Pictures ----
 
+struct Free {
+    void operator()(void *memory) const { std::free(memory); }
+};
+
 struct Picture {
     int32_t width = 0, height = 0;
-    Pixels rgb;
+    std::unique_ptr<uint8_t, Free> rgb;  // given away by edgetl_decode, without a copy
     int turn = 0;  // EXIF orientation
 
     void allocate(uint64_t w, uint64_t h, uint64_t max_pixels) {
@@ -389,9 +395,11 @@ struct Picture {
                       std::to_string(w * h) + " pixels; the limit is " +
                       std::to_string(max_pixels));
         width = static_cast<int32_t>(w), height = static_cast<int32_t>(h);
-        rgb.resize(w * h * 3);
+        rgb.reset(static_cast<uint8_t *>(std::malloc(size())));
+        if (!rgb) throw std::bad_alloc();
     }
-    uint8_t *row(size_t y) { return rgb.data() + y * 3 * static_cast<size_t>(width); }
+    size_t size() const { return static_cast<size_t>(width) * static_cast<size_t>(height) * 3; }
+    uint8_t *row(size_t y) { return rgb.get() + y * 3 * static_cast<size_t>(width); }
 };
 
 uint8_t divided_by_255(uint32_t value) {  // rounded to nearest
@@ -699,13 +707,11 @@ Picture upright(Picture picture) {
     const ptrdiff_t step_x = swapped ? down : across, step_y = swapped ? across : down;
     const ptrdiff_t start = (from_right ? w - 1 : 0) + (from_bottom ? (h - 1) * w : 0);
     Picture turned;
-    turned.width = static_cast<int32_t>(swapped ? h : w);
-    turned.height = static_cast<int32_t>(swapped ? w : h);
-    turned.rgb.resize(picture.rgb.size());
-    uint8_t *out = turned.rgb.data();
+    turned.allocate(swapped ? h : w, swapped ? w : h, w * h);
+    uint8_t *out = turned.rgb.get();
     for (ptrdiff_t y = 0; y < turned.height; ++y)
         for (ptrdiff_t x = 0; x < turned.width; ++x, out += 3)
-            std::memcpy(out, &picture.rgb[3 * (start + y * step_y + x * step_x)], 3);
+            std::memcpy(out, picture.rgb.get() + 3 * (start + y * step_y + x * step_x), 3);
     return turned;
 }
 
@@ -1194,10 +1200,10 @@ GoldenResult run_golden(const edgetl_model &model, const Json &golden) {
         std::string content = read_file(model.bundle->path(name));
         stage = "decode";
         Picture picture = decode(content, kMaxPixels);
-        if (sha256(picture.rgb.data(), picture.rgb.size()) != golden.string("decoded_sha256"))
+        if (sha256(picture.rgb.get(), picture.size()) != golden.string("decoded_sha256"))
             return {stage, "this decoder's pixels are not the reference's"};
         stage = "resized";
-        edgetl_image image{picture.rgb.data(), picture.width, picture.height};
+        edgetl_image image{picture.rgb.get(), picture.width, picture.height};
         Pixels resized = resize(image, *model.spec);
         if (sha256(resized.data(), resized.size()) != golden.string("resized_sha256"))
             return {stage, "its pixels after the resize are not the reference's"};
@@ -1255,10 +1261,7 @@ edgetl_code edgetl_decode(const void *bytes, size_t size, uint64_t max_pixels, e
         require(image && (bytes || !size), "bytes and image may not be NULL");
         Picture picture = decode({static_cast<const char *>(bytes), size},
                                  max_pixels ? max_pixels : kMaxPixels);
-        auto pixels = static_cast<uint8_t *>(std::malloc(picture.rgb.size()));
-        if (!pixels) throw std::bad_alloc();
-        std::memcpy(pixels, picture.rgb.data(), picture.rgb.size());
-        *image = {pixels, picture.width, picture.height};
+        *image = {picture.rgb.release(), picture.width, picture.height};
     });
 }
 

@@ -30,7 +30,8 @@ void repair_checksums(std::string &photo) {
         size_t size = get32(&photo[at]);
         if (at + 12 + size > photo.size()) return;
         auto chunk = reinterpret_cast<const Bytef *>(&photo[at + 4]);
-        put32(&photo[at + 8 + size], static_cast<uint32_t>(crc32(0, chunk, static_cast<uInt>(size + 4))));
+        uLong checksum = crc32(0, chunk, static_cast<uInt>(size + 4));
+        put32(&photo[at + 8 + size], static_cast<uint32_t>(checksum));
         at += 12 + size;
     }
 }

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -67,7 +68,7 @@ bool parse(int count, char **arguments, Options &options) {
     return options.selftest ? options.names.size() == 1 : options.names.size() >= 2;
 }
 
-std::string quoted(const std::string &text) {
+std::string json_string(const std::string &text) {
     std::string result = "\"";
     for (char c : text) {
         char escape[8];
@@ -97,9 +98,13 @@ std::string printable(std::string text) {  // a control character could move the
 // Decode and classify one file; returns the reason if that fails.
 std::string classify(const edgetl_model *model, const char *name, std::vector<float> &probabilities,
                      float &score) {
+    std::error_code ignored;
+    if (!std::filesystem::exists(name, ignored)) return "no such file";
+    // Opening a FIFO could wait for ever.
+    if (!std::filesystem::is_regular_file(name, ignored)) return "it is not a regular file";
     std::ifstream file(name, std::ios::binary);
+    if (!file) return "it can't be read";
     std::string content{std::istreambuf_iterator<char>(file), {}};
-    if (!file.good() && content.empty() && !file.eof()) return "it can't be read";
     edgetl_error error;
     edgetl_image image;
     if (edgetl_decode(content.data(), content.size(), 0, &image, &error)) return error.message;
@@ -111,12 +116,12 @@ std::string classify(const edgetl_model *model, const char *name, std::vector<fl
 void print_json(const edgetl_model *model, const char *name, const std::vector<float> &probabilities,
                 float score, const std::vector<int32_t> &shown, bool all) {
     const int32_t best = shown[0];
-    std::string line = "{\"source\": " + quoted(name) +
-                       ", \"label\": " + quoted(edgetl_label(model, best)) +
+    std::string line = "{\"source\": " + json_string(name) +
+                       ", \"label\": " + json_string(edgetl_label(model, best)) +
                        ", \"confidence\": " + digits(probabilities[best]) + ", \"probabilities\": {";
     for (size_t i = 0; i < shown.size(); ++i) {
         const int32_t index = all ? static_cast<int32_t>(i) : shown[i];
-        line += (i ? ", " : "") + quoted(edgetl_label(model, index)) + ": " +
+        line += (i ? ", " : "") + json_string(edgetl_label(model, index)) + ": " +
                 digits(probabilities[index]);
     }
     line += "}";
@@ -149,8 +154,8 @@ int predict(const edgetl_model *model, const Options &options) {
         if (!reason.empty()) {
             ++failed;
             if (options.json)
-                std::printf("{\"source\": %s, \"error\": %s}\n", quoted(name).c_str(),
-                            quoted(reason).c_str());
+                std::printf("{\"source\": %s, \"error\": %s}\n", json_string(name).c_str(),
+                            json_string(reason).c_str());
             else
                 std::printf("%10s  %s: %s\n", "error", printable(name).c_str(), reason.c_str());
             continue;

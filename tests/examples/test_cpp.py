@@ -11,6 +11,7 @@ import struct
 import subprocess
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -390,6 +391,23 @@ def test_a_score_of_the_unknown_is_given_where_the_model_has_one(
     library.c.edgetl_close(opened)
 
 
+def test_one_model_serves_several_threads(library, tiny_bundle):
+    model, _ = library.open(tiny_bundle)
+    pixels = [np.ascontiguousarray(photo(seed, 80, 60)) for seed in range(40)]
+
+    def classify(frame: np.ndarray) -> list[float]:
+        image = CImage(frame.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8)), 80, 60)
+        logits = (ctypes.c_float * 5)()
+        assert not library.c.edgetl_predict(model, ctypes.byref(image), 1, logits, None, None, None)
+        return list(logits)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(classify, pixels))
+    assert found == [classify(frame) for frame in pixels]
+    np.testing.assert_allclose(found[7], Predictor(tiny_bundle)(pixels[7]).logits, atol=1e-4)
+    library.c.edgetl_close(model)
+
+
 def test_wrong_arguments_are_errors(library, program, tiny_bundle):
     error = CError()
     assert library.c.edgetl_decode(None, ctypes.c_size_t(3), 0, None, None) == BAD_ARGUMENT
@@ -408,6 +426,9 @@ def test_wrong_arguments_are_errors(library, program, tiny_bundle):
         assert done.returncode == 2 and done.stderr.startswith("Usage:")
     done = program("--precision", "int8", tiny_bundle, "a.jpg")
     assert done.returncode == 2 and "it holds no int8 model" in done.stderr
+    done = program(tiny_bundle, "none.jpg", tiny_bundle)
+    assert done.returncode == 1
+    assert "none.jpg: no such file" in done.stdout and "it is not a regular file" in done.stdout
 
 
 def test_the_program_in_the_guide_compiles():

@@ -595,8 +595,7 @@ void png_row_to_rgb(const Png &file, const uint8_t *raw, uint8_t *rgb) {
                            : is_clear(x, value) ? 0 : 255;
         }
         for (int c = 0; c < 3; ++c)
-            rgb[c] = value[3] == 255 ? value[c]
-                                     : divided_by_255(255u * (255 - value[3]) + value[c] * value[3]);
+            rgb[c] = divided_by_255(255u * (255 - value[3]) + value[c] * value[3]);
     }
 }
 
@@ -627,7 +626,8 @@ std::string inflated(Bytes data) {
 // EXIF as ImageMagick keeps it in a text: three lines, then hexadecimal digits.
 std::string raw_profile(Bytes text) {
     std::string result;
-    for (int line = 0; line < 3; ++line) text.remove_prefix(std::min(text.size(), text.find('\n') + 1));
+    for (int line = 0; line < 3; ++line)
+        text.remove_prefix(std::min(text.size(), text.find('\n') + 1));
     int digits = 0, value = 0;
     for (char c : text) {
         size_t digit = Bytes("0123456789abcdef").find(static_cast<char>(c | 0x20));
@@ -1009,7 +1009,8 @@ class Bundle {
         const Json &models = manifest_.at("models", Json::Object);
         std::string chosen = wanted ? wanted : models.find("fp32") || models.keys.empty()
                                                    ? "fp32" : models.keys.front();
-        if (!models.find(chosen)) bad_model(folder_.string() + ": it holds no " + chosen + " model");
+        if (!models.find(chosen))
+            bad_model(folder_.string() + ": it holds no " + chosen + " model");
         return chosen;
     }
 
@@ -1320,7 +1321,8 @@ int32_t edgetl_top(const edgetl_model *model, const float *probabilities, int32_
     // Of equal ones, the first. Each pass takes the next after the last: no memory, no failure.
     for (int32_t i = 0; i < count; ++i) {
         auto before = [&](int32_t a, int32_t b) {
-            return probabilities[a] != probabilities[b] ? probabilities[a] > probabilities[b] : a < b;
+            float p = probabilities[a], q = probabilities[b];
+            return p != q ? p > q : a < b;
         };
         int32_t best = -1;
         for (int32_t c = 0; c < classes; ++c)
@@ -1335,7 +1337,7 @@ edgetl_code edgetl_selftest(const edgetl_model *model,
                             void *context, edgetl_error *error) {
     return guarded(error, [&] {
         require(model, "model may not be NULL");
-        bool passed = run_selftest(*model, [&](const std::string &file, const GoldenResult &result) {
+        bool passed = run_selftest(*model, [&](const std::string &file, const auto &result) {
             const char *stage = result.stage.empty() ? nullptr : result.stage.c_str();
             edgetl_golden golden{file.c_str(), stage, result.detail.c_str()};
             if (report) report(&golden, context);

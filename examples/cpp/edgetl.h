@@ -60,7 +60,7 @@ void edgetl_close(edgetl_model *model);
 int32_t edgetl_classes(const edgetl_model *model);
 /* Valid until the model is closed; NULL unless 0 <= index < classes. */
 const char *edgetl_label(const edgetl_model *model, int32_t index);
-/* Photos with a higher ood_score are unlike the training photos. NaN: the model has no such score. */
+/* Photos with a higher ood_score are unlike the training photos. NaN: the model has no score. */
 double edgetl_unknown_threshold(const edgetl_model *model);
 
 /* Classify `count` images: decoded ones, or RGB frames of a camera. A NULL output is left out.

@@ -63,7 +63,8 @@ int main(int count, char **arguments) {
     long decoded = 0, refused = 0;
     for (long round = 0; round < std::atol(arguments[1]); ++round) {
         std::string photo = photos[static_cast<size_t>(round) % photos.size()];
-        if (round >= static_cast<long>(photos.size())) damage(photo, random);  // first the whole ones
+        // First the whole ones.
+        if (round >= static_cast<long>(photos.size())) damage(photo, random);
         edgetl_image image;
         edgetl_error error;
         if (edgetl_decode(photo.data(), photo.size(), 100000, &image, &error)) {

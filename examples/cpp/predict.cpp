@@ -113,12 +113,14 @@ std::string classify(const edgetl_model *model, const char *name, std::vector<fl
     return error.message;
 }
 
-void print_json(const edgetl_model *model, const char *name, const std::vector<float> &probabilities,
-                float score, const std::vector<int32_t> &shown, bool all) {
+void print_json(const edgetl_model *model, const char *name,
+                const std::vector<float> &probabilities, float score,
+                const std::vector<int32_t> &shown, bool all) {
     const int32_t best = shown[0];
     std::string line = "{\"source\": " + json_string(name) +
                        ", \"label\": " + json_string(edgetl_label(model, best)) +
-                       ", \"confidence\": " + digits(probabilities[best]) + ", \"probabilities\": {";
+                       ", \"confidence\": " + digits(probabilities[best]) +
+                       ", \"probabilities\": {";
     for (size_t i = 0; i < shown.size(); ++i) {
         const int32_t index = all ? static_cast<int32_t>(i) : shown[i];
         line += (i ? ", " : "") + json_string(edgetl_label(model, index)) + ": " +

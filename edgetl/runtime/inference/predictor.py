@@ -166,7 +166,10 @@ class Predictor:
             run = "RUN" if self.bundle is None else shell_word(self.bundle.run or "RUN")
             hint = f"Export it with them: edgetl export {run} -o DEST --maps"
             raise BundleError(self.path, "it has no evidence maps", hint)
-        (evidence,) = session.run([EVIDENCE], {session.get_inputs()[0].name: images})
+        (evidence,) = self._run(session, [EVIDENCE], images)
+        if evidence.ndim != 4 or evidence.shape[:2] != (1, len(self.labels)):
+            reason = f"the model's {EVIDENCE} has shape {list(evidence.shape)}"
+            raise BundleError(self.path, reason)
         return replace(result, evidence=evidence[0])
 
     def batch(
@@ -252,10 +255,7 @@ class Predictor:
         score, ``ood_score`` float32 [N] and ``embedding`` float32 [N, dimensions].
         """
         session = self._sessions.get(self.threads if threads is None else threads)
-        try:
-            values = session.run(self.card.outputs, {self._input: images})
-        except Exception as error:  # onnxruntime's exceptions have no other common base class
-            raise BundleError(self.path, f"the model failed: {error}") from error
+        values = self._run(session, self.card.outputs, images)
         outputs = dict(zip(self.card.outputs, values, strict=True))
         answers, one_each = (len(images), len(self.labels)), (len(images),)
         shapes = {LOGITS: answers, PROBABILITIES: answers, OOD_SCORE: one_each}
@@ -266,6 +266,18 @@ class Predictor:
                 reason = f"the model's {name} has shape {list(shape)}; expected {list(expected)}"
                 raise BundleError(self.path, reason)
         return outputs
+
+    def _run(
+        self,
+        session: onnxruntime.InferenceSession,
+        outputs: Sequence[str],
+        images: NDArray[np.uint8],
+    ) -> list[NDArray[np.float32]]:
+        try:
+            found: list[NDArray[np.float32]] = session.run(outputs, {self._input: images})
+        except Exception as error:  # onnxruntime's exceptions have no other common base class
+            raise BundleError(self.path, f"the model failed: {error}") from error
+        return found
 
     def selftest(self, *, tolerance: float | None = None) -> SelfTest:
         """Run the bundle's golden photos and compare with the trained model's answers.

@@ -17,6 +17,7 @@ import edgetl
 from edgetl.cli.main import command as program
 from edgetl.errors import BundleError
 from edgetl.runtime.bundle.model_card import ModelCard
+from edgetl.runtime.bundle.tensor_names import EVIDENCE
 from edgetl.training.config.run_folder import BEST
 from edgetl.training.models import checkpoint
 from edgetl.training.models.backbones import build
@@ -105,6 +106,19 @@ def test_a_bundle_without_maps_says_how_to_get_them(folder, tmp_path):
         edgetl.Predictor(folder / "plain")(folder / "photo.jpg").evidence_for("cat")
     with pytest.raises(BundleError, match="no evidence maps"):
         edgetl.Predictor(folder / "plain/model.onnx").explain(folder / "photo.jpg")
+
+
+def test_evidence_that_is_not_finite_is_an_error(folder, monkeypatch):
+    predictor = edgetl.Predictor(folder / "mapped")
+    usual = predictor._run
+
+    def damaged(session, names, images):
+        values = usual(session, names, images)
+        return [value * np.nan for value in values] if EVIDENCE in names else values
+
+    monkeypatch.setattr(predictor, "_run", damaged)
+    with pytest.raises(BundleError, match="not one map of numbers for each label"):
+        predictor.explain(folder / "photo.jpg")
 
 
 def test_a_network_without_maps_is_explained_by_occlusion(folder, tmp_path):

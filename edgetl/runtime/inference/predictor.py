@@ -143,11 +143,7 @@ class Predictor:
 
         Raises ImageError if it is not one whole photo, PredictionError if the model fails on it.
         """
-        images = self._pixels(source)[np.newaxis]
-        (result,) = self._predict_stack([describe(source)], images, self.threads)
-        if isinstance(result, PredictionError):
-            raise result
-        return result
+        return self._predict_one(source, self._pixels(source)[np.newaxis])
 
     def explain(self, source: Source) -> Prediction:
         """Classify one photo, and say which places of it speak for each class.
@@ -158,18 +154,16 @@ class Predictor:
         Raises BundleError for a model without them, and what calling the predictor raises.
         """
         images = self._pixels(source)[np.newaxis]
-        (result,) = self._predict_stack([describe(source)], images, self.threads)
-        if isinstance(result, PredictionError):
-            raise result
+        result = self._predict_one(source, images)
         session = self._sessions.get(self.threads, evidence=True)
         if EVIDENCE not in {value.name for value in session.get_outputs()}:
             run = "RUN" if self.bundle is None else shell_word(self.bundle.run or "RUN")
             hint = f"Export it with them: edgetl export {run} -o DEST --maps"
             raise BundleError(self.path, "it has no evidence maps", hint)
         (evidence,) = self._run(session, [EVIDENCE], images)
-        if evidence.ndim != 4 or evidence.shape[:2] != (1, len(self.labels)):
-            reason = f"the model's {EVIDENCE} has shape {list(evidence.shape)}"
-            raise BundleError(self.path, reason)
+        is_map = evidence.ndim == 4 and evidence.shape[:2] == (1, len(self.labels))
+        if not (is_map and np.isfinite(evidence).all()):
+            raise BundleError(self.path, "its evidence is not one map of numbers for each label")
         return replace(result, evidence=evidence[0])
 
     def batch(
@@ -340,6 +334,21 @@ class Predictor:
                 reason = f"its answers for {name} are not finite numbers"
                 results.append(PredictionError(name, self.path, reason, "Run `edgetl selftest`."))
         return results
+
+    def _predict_one(self, source: Source, images: NDArray[np.uint8]) -> Prediction:
+        (result,) = self._predict_stack([describe(source)], images, self.threads)
+        if isinstance(result, PredictionError):
+            raise result
+        return result
+
+    def _run(
+        self, session: onnxruntime.InferenceSession, names: Sequence[str], images: NDArray[np.uint8]
+    ) -> list[NDArray[np.float32]]:
+        try:
+            values: list[NDArray[np.float32]] = session.run(names, {self._input: images})
+        except Exception as error:  # onnxruntime's exceptions have no other common base class
+            raise BundleError(self.path, f"the model failed: {error}") from error
+        return values
 
     def _prediction(self, name: str, values: dict[str, NDArray[np.float32]]) -> Prediction:
         answers = (values[LOGITS], values[PROBABILITIES], self.card.promises)

@@ -341,15 +341,6 @@ class Predictor:
             raise result
         return result
 
-    def _run(
-        self, session: onnxruntime.InferenceSession, names: Sequence[str], images: NDArray[np.uint8]
-    ) -> list[NDArray[np.float32]]:
-        try:
-            values: list[NDArray[np.float32]] = session.run(names, {self._input: images})
-        except Exception as error:  # onnxruntime's exceptions have no other common base class
-            raise BundleError(self.path, f"the model failed: {error}") from error
-        return values
-
     def _prediction(self, name: str, values: dict[str, NDArray[np.float32]]) -> Prediction:
         answers = (values[LOGITS], values[PROBABILITIES], self.card.promises)
         if (limits := self.card.unknown) is None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from edgetl.cli.printable import printable
-from edgetl.parity.reports.table_cells import figures, minor_figures, score
-from edgetl.parity.results import Accuracy, AgainstResult, CheckResult, Disagreement
+from edgetl.parity.reports.table_cells import evidence, figures, minor_figures, score
+from edgetl.parity.results import Accuracy, AgainstResult, CheckResult, Disagreement, RuntimeResult
 
 _COLOURS = {"passed": "green", "failed": "bold red", "skipped": "dim", "shown": "cyan"}
 _MAX_LISTED = 10
-_WIDE = 100  # characters
+# (stage, column, its cell): of models that have it
+_SOME_COLUMNS = (("ood_score", "score", score), ("evidence", "maps", evidence))
 
 
 def show(result: CheckResult | AgainstResult, console: Console) -> None:
@@ -27,7 +28,7 @@ def show(result: CheckResult | AgainstResult, console: Console) -> None:
 
 def _show_check(result: CheckResult, console: Console) -> None:
     if result.runtimes:
-        console.print(_runtime_table(result, console.width >= _WIDE))
+        console.print(_runtime_table(result, console))
     measured = [run for run in result.runtimes if run.status != "shown" and run.decisions.worst]
     if measured:
         run = max(measured, key=lambda run: run.decisions.worst[0].distance)
@@ -78,20 +79,36 @@ def _show_against(result: AgainstResult, console: Console) -> None:
         console.print(f"COMPARED  {facts}; no limit was given: --max-accuracy-drop or --tolerance")
 
 
-def _runtime_table(result: CheckResult, wide: bool) -> Table:
-    """A narrow one leaves out the figures that decide nothing; the report files hold them."""
+def _runtime_table(result: CheckResult, console: Console) -> Table:
+    """With the columns that fit; the report files hold all.
+
+    First to be left out are the figures that decide nothing, then those that only some models have.
+    """
+    given = {stage.stage for run in result.runtimes for stage in run.stages}
+    some = {column: cell for stage, column, cell in _SOME_COLUMNS if stage in given}
+    unlimited = console.options.update(max_width=1000)
+    for wide, shown in ((True, some), (False, some)):
+        table = _table_of(result, wide, shown)
+        if console.measure(table, options=unlimited).maximum <= console.width:
+            return table
+    return _table_of(result, False, {})
+
+
+def _table_of(
+    result: CheckResult, wide: bool, some: Mapping[str, Callable[[RuntimeResult], str]]
+) -> Table:
+    """``wide``: with figures that decide nothing; ``some``: further columns, name → cell."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("runtime", "verdict", *(("first off",) if wide else ())):
         table.add_column(column, no_wrap=True)
     numbers = ("resized", "normalized", "logits", "prob.", "flips")
-    scored = any(run.stage("ood_score") for run in result.runtimes)
-    more = (*(("score",) if scored else ()), *(("99.9 %", "KL", "s") if wide else ()))
+    more = (*some, *(("99.9 %", "KL", "s") if wide else ()))
     for column in (*numbers, *more):
         table.add_column(column, justify="right", no_wrap=True)
     for run in result.runtimes:
         cells = [run.name, f"[{_COLOURS[run.status]}]{run.status}[/]"]
         cells += [run.departure or ""] if wide else []
-        cells += [*figures(run), *([score(run)] if scored else [])]
+        cells += [*figures(run), *(cell(run) for cell in some.values())]
         if wide:
             cells += [*minor_figures(run), f"{run.seconds:.1f}" if run.stages else ""]
         table.add_row(*cells)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _MAX_CLASSES = 10  # rows of the table; the JSON and the page have all
 _MAX_PHOTOS = 5
+_LEAST_LEVEL = 0.003  # below which edgetl.drift can find no drift
 
 
 class NothingCompared(click.ClickException):
@@ -37,7 +38,7 @@ class NothingCompared(click.ClickException):
 @click.option(
     "--false-alarms",
     "level",
-    type=Number(0, 1, min_open=True, max_open=True),
+    type=Number(_LEAST_LEVEL, 1, max_open=True),
     default=0.05,
     show_default=True,
     metavar="SHARE",

@@ -23,6 +23,7 @@ from edgetl.exporting.export_run import (
     export,
 )
 from edgetl.runtime.bundle.bundle_folder import DEFAULT_FORMATS, DEFAULT_PRECISION, FORMATS
+from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN
 from edgetl.runtime.images.discovery import walk_images
 from edgetl.runtime.images.photo_list import is_photo_list
 from edgetl.system.shell import shell_word
@@ -147,7 +148,8 @@ def _number_or_folder(context: click.Context, option: click.Parameter, value: st
     "--keep-known",
     type=Number(0, 1, min_open=True, max_open=True),
     metavar="SHARE",
-    help="Share of photos like the training photos that don't count as unknown.  [default: 0.95]",
+    help="Share of photos like the training photos that don't count as unknown.  "
+    f"[default: {KEEP_KNOWN}]",
 )
 @click.option(
     "--unknown/--no-unknown",

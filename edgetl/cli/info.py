@@ -114,6 +114,7 @@ def _lines(
         ("metrics", _pairs(card.metrics, _METRICS)),
         *((name, _precision(cost)) for name, cost in sorted(precisions.items())),
         ("unknown", _unknown(card)),
+        ("maps", "where it looked, for edgetl explain" if card.biases else None),
         *_promise_rows(card),
         ("data", _pairs(card.data, _DATA)),
         ("versions", versions),

@@ -28,8 +28,8 @@ from edgetl.cli.process import require_stdout
 def command(bundle: str, tolerance: float | None, as_json: bool, **options: Any) -> None:
     """Run BUNDLE's golden photos on this device and compare with the answers in the bundle.
 
-    Prints which stage is the first that differs: files, decode, resized, logits or probabilities.
-    The exit code is 1 if any does. Needs no torch.
+    Prints which stage is the first that differs: files, decode, resized, logits, probabilities,
+    embedding, ood_score or evidence. The exit code is 1 if any does. Needs no torch.
 
     \b
     Example:

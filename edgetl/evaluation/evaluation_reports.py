@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from edgetl.evaluation.evaluation_result import EvaluationResult
-from edgetl.evaluation.report_page import Answers, answer_sections, render
+from edgetl.evaluation.report_page import Answers, EvidenceMaps, answer_sections, render
 from edgetl.runtime.results.records import csv_line, plain_name
 
 SCHEMA = 1
@@ -24,6 +24,7 @@ def as_html(result: EvaluationResult) -> str:
         result.probabilities,
         result.targets,
         [result.root / file for file in result.files],
+        EvidenceMaps(result.evidence, result.card.spec) if result.evidence else None,
     )
     return render(
         Path(__file__).parent / "templates/evaluation.html.jinja",

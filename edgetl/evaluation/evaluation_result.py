@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,6 +55,8 @@ class EvaluationResult(NotebookResult):
     trained_on     the photos that the model was trained on; None if the model does not list them
     seconds        wall time
     machine        packages and processor, name → text
+    evidence       (photo's file, index of a class) → what speaks for that class in the photo,
+                   float32 [y, x], or None if that fails; None for a model without maps
     """
 
     model: str
@@ -73,6 +75,7 @@ class EvaluationResult(NotebookResult):
     trained_on: tuple[str, ...] | None
     seconds: float
     machine: Mapping[str, str]
+    evidence: Callable[[Path, int], NDArray[np.float32] | None] | None = None
 
     _page = "edgetl.evaluation.evaluation_reports:as_html"
 

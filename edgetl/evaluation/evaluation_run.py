@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgetl.data.photo_digests import trained_on
-from edgetl.errors import DataError
+from edgetl.errors import DataError, EdgetlError
 from edgetl.evaluation.evaluation_result import EvaluationResult
 from edgetl.evaluation.metrics import class_metrics, metrics_summary
 from edgetl.evaluation.true_labels import find_labelled_photos
@@ -90,7 +92,15 @@ def evaluate(
         trained_on=trained_on(predictor.bundle, {name: photos[name] for name in predictions}),
         seconds=time.perf_counter() - started,
         machine=describe_machine(),
+        evidence=None if predictor.card.biases is None else partial(_evidence, predictor),
     )
+
+
+def _evidence(predictor: Predictor, photo: Path, index: int) -> NDArray[np.float32] | None:
+    try:
+        return predictor.explain(photo).evidence_for(predictor.labels[index])
+    except EdgetlError:  # the page can do without it
+        return None
 
 
 def _classify(

@@ -7,9 +7,8 @@ without their random number: the most probable label always has a score of 0. So
 empty, and the same photo always has the same set. The price: where the model alone is right more
 often than the level asks, so are its sets.
 
-The limit is the ⌈(n + 1) level⌉-th smallest score of n photos (Vovk, Gammerman & Shafer 2005,
-Algorithmic learning in a random world). Where photos were answered by heads fitted without them,
-one fold after the other, this is cross-conformal prediction.
+The limit is the conformal quantile of the photos' scores (``conformal.py``). Where photos were
+answered by heads fitted without them, one fold after the other, this is cross-conformal prediction.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetl.evaluation.conformal import conformal_limit, suffices
 from edgetl.evaluation.labelled_answers import LabelledAnswers
 from edgetl.runtime.bundle.prediction_sets import PredictionSets, probability_ahead
 
@@ -38,15 +38,15 @@ def calibrate_sets(answers: LabelledAnswers) -> PredictionSets:
     scores = probability_ahead(answers.probabilities)[np.arange(len(targets)), targets]
     counts = np.bincount(targets, minlength=len(labels))
     named = np.flatnonzero(counts >= MIN_CLASS_PHOTOS).tolist()
-    levels = tuple(level for level in LEVELS if _rank(len(scores), level) <= len(scores))
+    levels = tuple(level for level in LEVELS if suffices(len(scores), level))
     limits, other_limits = [], []
     class_limits: dict[str, list[float]] = {labels[index]: [] for index in named}
     for level in levels:
         limits.append(_limit(scores, level))
-        own = [index for index in named if _rank(counts[index], level) <= counts[index]]
+        own = [index for index in named if suffices(counts[index], level)]
         others = scores[~np.isin(targets, own)]
         # Too few for a limit of their own: that of all photos.
-        is_enough = _rank(len(others), level) <= len(others)
+        is_enough = suffices(len(others), level)
         other_limits.append(_limit(others, level) if is_enough else limits[-1])
         for index in named:
             found = _limit(scores[targets == index], level) if index in own else other_limits[-1]
@@ -60,11 +60,5 @@ def calibrate_sets(answers: LabelledAnswers) -> PredictionSets:
     )
 
 
-def _rank(photos: int, level: float) -> int:
-    """Which of the scores, from the smallest on, is the limit; above ``photos``: none is."""
-    return math.ceil(round((photos + 1) * level, 9))
-
-
 def _limit(scores: NDArray[np.float64], level: float) -> float:
-    limit = float(np.sort(scores)[_rank(len(scores), level) - 1])
-    return math.ceil(limit * _ROUNDING) / _ROUNDING
+    return math.ceil(conformal_limit(scores, level) * _ROUNDING) / _ROUNDING

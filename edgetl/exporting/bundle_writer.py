@@ -48,6 +48,7 @@ from edgetl.exporting.verification import (
     open_torchscript,
     verify,
     verify_evidence,
+    verify_evidence_sums,
 )
 from edgetl.runtime.bundle.bundle_folder import (
     DEFAULT_FORMATS,
@@ -121,7 +122,10 @@ def export_bundle(
     refuse_other_folders(destination)
     require_writable(destination)
     origin = _checkpoint_entry(checkpoint, checkpoint_sha256, destination)
-    contents = _BundleContents(network, card, detector, golden, progress, maps)
+    mapped = MappedNetwork(network, maps) if maps else None
+    if mapped:
+        card = replace(card, biases=mapped.biases)
+    contents = _BundleContents(network, card, detector, golden, progress, mapped)
     if held_out is not None:
         contents.add_held_out(held_out)
     if "onnx" in formats:
@@ -179,10 +183,10 @@ class _BundleContents:
         detector: OODDetector | None,
         golden: Sequence[Path],
         progress: Progress,
-        maps: FeatureMaps | None = None,
+        mapped: MappedNetwork | None,
     ) -> None:
-        self._mapped = MappedNetwork(network, maps) if maps else None
         self._network, self._card, self._detector = network, card, detector
+        self._mapped = mapped
         self._progress = progress
         progress("Running the trained network", 0, 0)
         classifier = deployed(network, card, detector)
@@ -234,6 +238,8 @@ class _BundleContents:
                 # are not the network's.
                 for entry, photo in zip(self.manifest["golden"], self._photos, strict=True):
                     outputs = run_model(photo.pixels[None])
+                    if self._mapped:
+                        verify_evidence_sums(precision, outputs, self._card, photo)
                     entry.setdefault("own_answers", {})[precision] = answer_entry(
                         {name: rows[0] for name, rows in outputs.items()}
                     )

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from edgetl.evaluation.conformal import conformal_limit, least_photos
 from edgetl.exporting.formats.tapped_network import Tap, TappedNetwork
 from edgetl.runtime.bundle.held_out import HeldOut
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.bundle.tensor_names import FEATURES
-from edgetl.runtime.bundle.unknown_limits import UnknownLimits, known_threshold, least_photos
+from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN, UnknownLimits
 from edgetl.training.models.checkpoint import Trained
 from edgetl.training.models.ood_detector import OODDetector
 
-DEFAULT_KEEP_KNOWN = 0.95
 MOST_HELD_OUT = 1000  # photos, whose answers go into a bundle
 
 
@@ -37,7 +37,7 @@ class Deployment:
 
 
 def deployment_of(
-    trained: Trained, *, keep_known: float = DEFAULT_KEEP_KNOWN, unknown: bool = True
+    trained: Trained, *, keep_known: float = KEEP_KNOWN, unknown: bool = True
 ) -> Deployment:
     """``trained`` as it is exported; without score and held-out answers if ``unknown`` is False.
 
@@ -50,14 +50,14 @@ def deployment_of(
     if trained.ood is None or held_out is None or not len(held_out.ood_score):
         return Deployment(trained.network, trained.card, held_out=some)
     limits = UnknownLimits(
-        threshold=known_threshold(held_out.ood_score, keep_known),
+        threshold=conformal_limit(held_out.ood_score, keep_known),
         keep_known=keep_known,
         sensitivity=trained.ood.sensitivity,
         figures={**trained.card.metrics.get("unknown", {}), "photos": len(held_out.ood_score)},
     )
     network = TappedNetwork(trained.network, {FEATURES: Tap(trained.head)})
     card = replace(trained.card, unknown=limits)
-    return Deployment(network, card, _in_half_precision(trained.ood), some)
+    return Deployment(network, card, trained.ood, some)
 
 
 def deployment_warnings(deployment: Deployment, run: Path, *, asked: bool) -> Iterator[str]:
@@ -79,15 +79,6 @@ def deployment_warnings(deployment: Deployment, run: Path, *, asked: bool) -> It
         f"To keep {limits.keep_known:.4g} of known photos takes the scores of {least:,} held-out "
         f"photos, and the run has {photos:,}: the threshold is the highest of them, and may refuse "
         "more. Add photos, or lower --keep-known."
-    )
-
-
-def _in_half_precision(detector: OODDetector) -> OODDetector:
-    """With matrices that files hold in half of the bytes; scores change by a thousandth or so."""
-    return replace(
-        detector,
-        projection=detector.projection.astype(np.float16).astype(np.float32),
-        centres=detector.centres.astype(np.float16).astype(np.float32),
     )
 
 

@@ -25,6 +25,7 @@ from edgetl.runtime.bundle.bundle_folder import (
     FORMATS,
     ONNX_FILES,
 )
+from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN
 from edgetl.runtime.images.photo_list import is_photo_list, refuse_list_options
 from edgetl.system.missing_package import explain_missing_packages
 from edgetl.system.paths import require_current_folder
@@ -134,7 +135,7 @@ def export(
     progress = progress_callback(progress)
     progress("Loading PyTorch", 0, 0)
     from edgetl.exporting.bundle_writer import export_bundle
-    from edgetl.exporting.deployment import DEFAULT_KEEP_KNOWN, deployment_of, deployment_warnings
+    from edgetl.exporting.deployment import deployment_of, deployment_warnings
     from edgetl.exporting.formats.mapped_network import require_maps
     from edgetl.exporting.promised_card import with_promises
     from edgetl.training.models import checkpoint
@@ -145,9 +146,7 @@ def export(
     trained = checkpoint.load(run)
     is_trained_here = "imported" not in trained.settings
     warnings = [*_run_warnings(run, trained.card)] if is_trained_here else []
-    deployment = deployment_of(
-        trained, keep_known=keep_known or DEFAULT_KEEP_KNOWN, unknown=unknown
-    )
+    deployment = deployment_of(trained, keep_known=keep_known or KEEP_KNOWN, unknown=unknown)
     warnings += deployment_warnings(deployment, run, asked=keep_known is not None)
     if photos := trained.settings.get("data") or trained.settings.get("images"):
         refuse_photos_folder(out, photos)

@@ -19,9 +19,12 @@ from edgetl.exporting.formats.mapped_network import MappedNetwork
 from edgetl.exporting.golden_photos import GoldenReference
 from edgetl.onnx_graph.graph_editing import with_outputs
 from edgetl.onnx_graph.tracing import quiet
+from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.bundle.probability_tolerances import (
     PROBABILITY_TOLERANCES,
+    SAME_MODEL_TOLERANCES,
     activation_limit,
+    logits_limit,
     score_limit,
 )
 from edgetl.runtime.bundle.tensor_names import (
@@ -142,6 +145,23 @@ def verify_evidence(
         difference = _max_difference(found, expected)
         if not difference <= _EVIDENCE_TOLERANCE * max(1.0, float(np.abs(expected).max())):
             raise _mismatch("fp32 ONNX", reference, f"its evidence differs by {difference:.2g}")
+
+
+def verify_evidence_sums(
+    precision: str, outputs: Outputs, card: ModelCard, photo: GoldenReference
+) -> None:
+    """What the device's self-test will ask of the evidence that a reduced model gives for a photo.
+
+    Raises ExportError if its sums are too far from the logits.
+    """
+    difference = _max_difference(outputs[EVIDENCE][0].sum((1, 2)) + card.biases, outputs[LOGITS][0])
+    limit = logits_limit(SAME_MODEL_TOLERANCES[precision], card.temperature, photo.logits)
+    if not difference <= limit:
+        raise ExportError(
+            f"The sums of the {precision} model's evidence are off its logits by up to "
+            f"{difference:.2g} on {photo.source}; {limit:.2g} is allowed.",
+            f"Nothing was written. Leave out --maps, or {precision}.",
+        )
 
 
 def _max_difference(values: NDArray[Any], expected: NDArray[Any]) -> float:

@@ -8,8 +8,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 SCORE_STAGES = ("embedding", "ood_score")  # of models that can tell unknown photos
+SOME_STAGES = (*SCORE_STAGES, "evidence")  # which not every model has; evidence: ONNX models
 # In the order of the data flow: the first that differs is where a runtime goes wrong.
-STAGES = ("decoded", "resized", "normalized", "logits", "probabilities", *SCORE_STAGES)
+STAGES = ("decoded", "resized", "normalized", "logits", "probabilities", *SOME_STAGES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +26,7 @@ class Stages:
     probabilities  float32 [classes], softmax(logits / temperature)
     embedding      float32 [dimensions], of models with a score; see OODDetector for both
     ood_score      float32 []
+    evidence       float32 [classes, y, x], of models with maps
     """
 
     decoded: NDArray[Any] | None = None
@@ -34,6 +36,7 @@ class Stages:
     probabilities: NDArray[Any] | None = None
     embedding: NDArray[Any] | None = None
     ood_score: NDArray[Any] | None = None
+    evidence: NDArray[Any] | None = None
 
     def at(self, stage: str) -> NDArray[Any] | None:
         """The values of one of STAGES."""

@@ -16,6 +16,8 @@ embedding          2 × tolerance: the features' direction is a vector of length
 ood_score          2 × tolerance × sensitivity of the score, which the model card has: a distance d
                    changes by up to 2√d times what the direction changes by, the entropy by about
                    once the relative change of the logits; each is divided by its spread
+evidence           the limit of logits / √places: a logit is the sum over all places, and errors of
+                   either sign add up to √places times one of them
 
 Where the default tolerances come from, for about 100 layers and logits of about 10; u is half the
 spacing of numbers near 1:
@@ -38,6 +40,7 @@ too, and a tie if the reference's score is as close to the threshold as the limi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from edgetl.errors import ParityError
@@ -88,6 +91,9 @@ class Tolerance:
             return activation_limit(self.probabilities)
         if stage == "ood_score":
             return score_limit(self.probabilities, self.sensitivity)
-        if stage == "logits" and reference.logits is not None:
-            return logits_limit(self.probabilities, self.temperature, reference.logits)
+        if stage in ("logits", "evidence") and reference.logits is not None:
+            limit = logits_limit(self.probabilities, self.temperature, reference.logits)
+            if stage == "logits" or reference.evidence is None:
+                return limit
+            return limit / math.sqrt(reference.evidence[0].size)
         return 0.0

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from helpers.drifting_answers import answers, write_answers, write_bundle
 from helpers.pictures import photo
 
+import edgetl
 from edgetl.cli.main import command as program
 
 
@@ -64,7 +65,14 @@ def test_fewer_false_alarms_can_be_asked_for(bundle, tmp_path):
     assert 0.002 < p_value < 0.9
     for level, code in ((p_value * 0.9, 0), (p_value * 1.1, 1)):
         assert run(bundle, file, "--false-alarms", level).exit_code == code
-    assert run(bundle, file, "--false-alarms", 0).exit_code == 2
+
+
+def test_no_level_is_taken_below_which_nothing_would_be_a_drift(bundle, moved):
+    assert run(bundle, moved, "--false-alarms", 0.003).exit_code == 1
+    for level in (0.0029, 0, 1):
+        assert run(bundle, moved, "--false-alarms", level).exit_code == 2
+        with pytest.raises(ValueError, match=r"at least 0\.003"):
+            edgetl.drift(bundle, moved, level=level)
 
 
 def test_json_has_every_figure_and_every_photo(bundle, moved):

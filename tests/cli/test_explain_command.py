@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,9 @@ from PIL import Image
 import edgetl
 from edgetl.cli.main import command as program
 from edgetl.errors import BundleError
+from edgetl.evaluation.evaluation_reports import as_html
 from edgetl.runtime.bundle.model_card import ModelCard
+from edgetl.runtime.bundle.tensor_names import EVIDENCE
 from edgetl.training.config.run_folder import BEST
 from edgetl.training.models import checkpoint
 from edgetl.training.models.backbones import build
@@ -105,6 +108,30 @@ def test_a_bundle_without_maps_says_how_to_get_them(folder, tmp_path):
         edgetl.Predictor(folder / "plain")(folder / "photo.jpg").evidence_for("cat")
     with pytest.raises(BundleError, match="no evidence maps"):
         edgetl.Predictor(folder / "plain/model.onnx").explain(folder / "photo.jpg")
+
+
+def test_an_evaluation_shows_the_map_beside_its_mistakes(folder, tmp_path):
+    answer = edgetl.Predictor(folder / "mapped")(folder / "photo.jpg").label
+    wrong = next(label for label in LABELS if label != answer)
+    for label in (wrong, answer):
+        (tmp_path / "test" / label).mkdir(parents=True)
+        shutil.copy(folder / "photo.jpg", tmp_path / "test" / label)
+    for model, maps in (("mapped", 1), ("plain", 0)):
+        page = as_html(edgetl.evaluate(folder / model, tmp_path / "test"))
+        assert page.count('alt="what speaks for') == maps
+
+
+def test_evidence_that_is_not_finite_is_an_error(folder, monkeypatch):
+    predictor = edgetl.Predictor(folder / "mapped")
+    usual = predictor._run
+
+    def damaged(session, names, images):
+        values = usual(session, names, images)
+        return [value * np.nan for value in values] if EVIDENCE in names else values
+
+    monkeypatch.setattr(predictor, "_run", damaged)
+    with pytest.raises(BundleError, match="not one map of numbers for each label"):
+        predictor.explain(folder / "photo.jpg")
 
 
 def test_a_network_without_maps_is_explained_by_occlusion(folder, tmp_path):

@@ -219,10 +219,8 @@ def test_the_threshold_is_the_quantile_of_the_held_out_scores() -> None:
 
 
 def test_the_detector_takes_half_of_the_bytes() -> None:
-    deployment = deployment_of(replace(trained(), ood=tiny_detector(1280, 128, 80)))
-    assert deployment.detector is not None
     graph = GraphWriter("test")
-    write_ood_score(graph, deployment.detector, 12)
+    write_ood_score(graph, tiny_detector(1280, 128, 80), 12)
     stored = sum(len(tensor.raw_data) for tensor in graph.initializers.values())
     assert stored < 2 * 128 * (1280 + 80) + 4 * 1280 + 1000
 

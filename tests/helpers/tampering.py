@@ -32,9 +32,13 @@ def tamper_with_onnx(bundle: Path, spec: PreprocessSpec, tamper: Tamper) -> None
 
 
 def sign(bundle: Path, **changes: object) -> None:
-    """Rewrite the manifest with new checksums of the models, and ``changes`` to its entries."""
+    """Rewrite the manifest with new checksums of the files, and ``changes`` to its entries."""
     manifest = {**json.loads((bundle / MANIFEST).read_bytes()), **changes}
-    contents = {path.name: path.read_bytes() for path in bundle.glob("model.*")}
+    contents = {
+        path.relative_to(bundle).as_posix(): path.read_bytes()
+        for path in bundle.rglob("*")
+        if path.is_file() and path.name != MANIFEST
+    }
     manifest["files"] = {
         n: {"sha256": hashlib.sha256(c).hexdigest(), "bytes": len(c)} for n, c in contents.items()
     }

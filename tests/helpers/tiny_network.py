@@ -62,13 +62,13 @@ def tapped_network(seed: int = 0) -> TappedNetwork:
 
 
 def tiny_detector(features: int = 8, dimensions: int = 4, centres: int = 6) -> OODDetector:
-    """A detector with random values."""
+    """A detector with random values, its matrices rounded as those of a fitted one."""
     rng = np.random.default_rng(1)
-    basis = np.linalg.qr(rng.normal(size=(features, dimensions)))[0].astype(np.float32)
+    basis = np.linalg.qr(rng.normal(size=(features, dimensions)))[0].astype(np.float16)
     return OODDetector(
         mean=rng.normal(0.1, 0.1, features).astype(np.float32),
-        projection=basis,
-        centres=rng.normal(0, 0.3, (centres, dimensions)).astype(np.float32),
+        projection=basis.astype(np.float32),
+        centres=rng.normal(0, 0.3, (centres, dimensions)).astype(np.float16).astype(np.float32),
         distance_mean=0.5,
         distance_std=0.1,
         entropy_mean=0.6,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from edgetl.errors import ExportError
@@ -29,16 +31,27 @@ class MappedNetwork(TappedNetwork):
         """Names of the values after the logits."""
         return (*super().outputs, EVIDENCE)
 
+    @property
+    def biases(self) -> tuple[float, ...]:
+        """Of the logits."""
+        layer: Any = self.network.get_submodule(self._maps.head)
+        return tuple(layer.bias.tolist())
+
     def forward(self, normalized: Tensor) -> tuple[Tensor, ...]:
         """Normalized float32 [N, 3, h, w] → logits, and the values of ``outputs``."""
         values, evidence = call_with_evidence(super().forward, self.network, self._maps, normalized)
         return (*values, evidence)
 
 
+def maps_of(trained: Trained) -> FeatureMaps | None:
+    """The maps of a trained network; None if their sums would not be its logits."""
+    size = trained.card.spec.fixed_size
+    return None if size is None else find_maps(trained.network, trained.levels, size)
+
+
 def require_maps(trained: Trained) -> FeatureMaps:
     """The maps of a trained network. Raises ExportError if their sums would not be its logits."""
-    size = trained.card.spec.fixed_size
-    maps = None if size is None else find_maps(trained.network, trained.levels, size)
+    maps = maps_of(trained)
     if maps is None:
         raise ExportError(
             f"{trained.card.backbone} has no evidence maps: its logits are not sums over the "

@@ -24,7 +24,7 @@ def write_ood_score(graph: GraphWriter, detector: OODDetector, opset: int) -> No
         return graph.op(kind, value, np.array([1]), keepdims=int(keepdims))
 
     def stored(matrix: NDArray[np.float32]) -> Value:
-        """In half of the bytes if its values allow, as those of ``deployment_of`` do."""
+        """In half of the bytes if its values allow, as a fitted detector's do."""
         half = matrix.astype(np.float16)
         return graph.cast(half, np.float32) if np.array_equal(half, matrix) else matrix
 

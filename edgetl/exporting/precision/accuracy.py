@@ -44,7 +44,7 @@ class AccuracyEvaluator:
         self._progress = progress
         promises = card.promises
         rules = [promises.about(label) for label in card.labels] if promises else []
-        self._thresholds = [rule.threshold if rule else 0.0 for rule in rules if any(rules)]
+        self._thresholds = [rule.threshold if rule else 0.0 for rule in rules] if any(rules) else []
         self._fp32_predictions, self._fp32_sure = self._predictions(network, "fp32")
 
     def evaluate(

@@ -12,8 +12,9 @@ from edgetl.runtime.bundle.model_card import ModelCard
 
 
 def check_bundle_files(subject: Subject) -> tuple[Finding, ...]:
-    """Findings "files", "labels", "spec", "temperature" and, of models with a score, "unknown".
+    """Findings "files", "labels", "spec", "temperature" and, of models that have it, more.
 
+    That is "unknown" of models with a score, and "biases" of those with maps.
     All but the first look at every model card there is: the manifest's and the ONNX file's.
     """
     cards = {MANIFEST if subject.bundle else subject.path.name: subject.card}
@@ -29,6 +30,8 @@ def check_bundle_files(subject: Subject) -> tuple[Finding, ...]:
     comparisons = {"labels": _labels, "spec": _spec, "temperature": _temperature}
     if any(card.unknown for card in cards.values()):
         comparisons["unknown"] = _unknown
+    if any(card.biases for card in cards.values()):
+        comparisons["biases"] = _biases
     for name, compare in comparisons.items():
         differences = {file: compare(card, subject.reference) for file, card in cards.items()}
         problems = [f"{file}: {text}" for file, text in differences.items() if text]
@@ -88,3 +91,11 @@ def _unknown(card: ModelCard, reference: ModelCard) -> str:
         for name, value in vars(found).items()
         if name != "figures" and value != getattr(expected, name)
     )
+
+
+def _biases(card: ModelCard, reference: ModelCard) -> str:
+    if card.biases == reference.biases:
+        return ""
+    if card.biases is None or reference.biases is None:
+        return "only one of checkpoint and export has maps"
+    return "the biases of the logits are not the checkpoint's"

@@ -50,6 +50,8 @@ def explain(stage: str, reference: Stages, found: Stages, card: ModelCard) -> st
         return "the answers agree, so the score's mean or projection differs"
     if stage == "ood_score":
         return "the embedding agrees, so the score's centres, means or spreads differ"
+    if stage == "evidence":
+        return "the logits agree, so the evidence has other weights, or other places"
     return _probabilities(reference, found, got, card.temperature)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from edgetl.errors import MissingDependencyError
 from edgetl.parity.reports.table_cells import figures, minor_figures, pixels
 from edgetl.parity.results import AgainstResult, CheckResult, Comparison, RuntimeResult
-from edgetl.parity.stages import SCORE_STAGES, STAGES
+from edgetl.parity.stages import SOME_STAGES, STAGES
 from edgetl.runtime.images.thumbnail import thumbnail
 
 _THUMBNAIL = 176  # pixels of the longer side: sharp enough to recognise a photo, 6 kB
@@ -61,7 +61,7 @@ def _shown_stages(result: CheckResult | AgainstResult) -> list[str]:
     """Those that every model has, and those that some runtime shows."""
     runs = result.runtimes if isinstance(result, CheckResult) else ()
     shown = {stage.stage for run in runs for stage in run.stages}
-    return [stage for stage in STAGES if stage not in SCORE_STAGES or stage in shown]
+    return [stage for stage in STAGES if stage not in SOME_STAGES or stage in shown]
 
 
 def _stage_cell(run: RuntimeResult, stage: str) -> dict[str, Any] | None:

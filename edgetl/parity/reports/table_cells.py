@@ -6,7 +6,7 @@ from edgetl.parity.results import RuntimeResult, StageResult
 
 
 def figures(run: RuntimeResult) -> tuple[str, ...]:
-    """One cell each: resized, normalized, logits, probabilities, flips; see also ``score``."""
+    """One cell each: resized, normalized, logits, probabilities, flips."""
     resized, decisions = run.stage("resized"), run.decisions
     largest = (_largest(run.stage(stage)) for stage in ("normalized", "logits", "probabilities"))
     flips = ""
@@ -22,6 +22,11 @@ def score(run: RuntimeResult) -> str:
     if embedding is not None and not embedding.passed:
         return _largest(embedding)
     return _largest(run.stage("ood_score"))
+
+
+def evidence(run: RuntimeResult) -> str:
+    """The largest difference of a place's evidence."""
+    return _largest(run.stage("evidence"))
 
 
 def minor_figures(run: RuntimeResult) -> tuple[str, str]:

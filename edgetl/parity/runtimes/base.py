@@ -13,6 +13,7 @@ from edgetl.parity.check_photos import Photo, Unreadable
 from edgetl.parity.stages import Refusal, Stages
 from edgetl.runtime.bundle.bundle_folder import DEFAULT_PRECISION, Bundle, read_card
 from edgetl.runtime.bundle.model_card import ModelCard
+from edgetl.runtime.bundle.tensor_names import EVIDENCE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,7 +34,8 @@ class Subject:
     card       the export's model card
     model      its ONNX file of ``precision``; None if it has none
     network    the trained network in eval mode, on the CPU: float32 [N, 3, h, w], normalized →
-               logits float32 [N, classes], and features float32 [N, features] with a detector
+               logits float32 [N, classes], and features float32 [N, features] with a detector,
+               and evidence float32 [N, classes, y, x] if ``card`` has biases
     reference  the network's model card
     threads    threads for each runtime
     detector   of the network's score; None unless ``card`` has a threshold for it
@@ -81,21 +83,31 @@ class Subject:
     def of_run(
         cls, path: str | Path, trained: Trained, *, precision: str | None = None, threads: int = 1
     ) -> Subject:
-        """As ``open``, of the run that it was exported from, with the score if it has one."""
+        """As ``open``, of the run that it was exported from, with score and maps if it has them."""
         from edgetl.exporting.deployment import deployment_of
+        from edgetl.exporting.formats.mapped_network import MappedNetwork, maps_of
 
         subject = cls.open(
             path, trained.network, trained.card, precision=precision, threads=threads
         )
-        if (limits := subject.card.unknown) is None:
-            return subject
-        expected = deployment_of(trained, keep_known=limits.keep_known)
-        return replace(
-            subject,
-            network=expected.network,
-            reference=expected.card,
-            detector=expected.detector,
-        )
+        if (limits := subject.card.unknown) is not None:
+            expected = deployment_of(trained, keep_known=limits.keep_known)
+            subject = replace(
+                subject,
+                network=expected.network,
+                reference=expected.card,
+                detector=expected.detector,
+            )
+        if subject.card.biases is not None and (maps := maps_of(trained)):
+            mapped = MappedNetwork(subject.network, maps)
+            reference = replace(subject.reference, biases=mapped.biases)
+            subject = replace(subject, network=mapped, reference=reference)
+        return subject
+
+    @property
+    def onnx_outputs(self) -> tuple[str, ...]:
+        """Names of what its ONNX file gives."""
+        return self.card.outputs if self.card.biases is None else (*self.card.outputs, EVIDENCE)
 
     def file(self, kind: str) -> Path:
         """Path of the bundle's file of a ``--format``.

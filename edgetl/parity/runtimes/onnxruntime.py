@@ -31,7 +31,7 @@ class OnnxRuntimeCpu(Runtime):
     tf32: ClassVar[bool] = False
 
     def __init__(self, subject: Subject) -> None:
-        path, self._outputs = subject.onnx(), subject.card.outputs
+        path, self._outputs = subject.onnx(), subject.onnx_outputs
         models = (path.read_bytes(), cut_at_preprocessing(path))
         self._shipped, self._cut = (
             open_session(

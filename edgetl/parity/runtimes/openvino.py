@@ -32,7 +32,7 @@ class OpenVino(Runtime):
         except ImportError as error:
             raise MissingDependencyError("openvino", "The runtime openvino", "openvino") from error
         self._path, self._spec = subject.onnx(), subject.card.spec
-        self._outputs = subject.card.outputs
+        self._outputs = subject.onnx_outputs
         self._core = openvino.Core()
         self._settings = {
             properties.hint.inference_precision: openvino.Type.f32,

@@ -26,13 +26,15 @@ class ShippedPredictor(Runtime):
         subject.onnx()  # raises if the bundle has none: the predictor runs nothing else
         precision = subject.precision if subject.bundle else None
         self._predictor = Predictor(subject.path, threads=subject.threads, precision=precision)
+        has_maps = subject.card.biases is not None
+        self._predict = self._predictor.explain if has_maps else self._predictor
 
     def run(self, photos: Sequence[Photo | Unreadable]) -> Sequence[Stages | Refusal]:
         return [self._classify(photo) for photo in photos]
 
     def _classify(self, photo: Photo | Unreadable) -> Stages | Refusal:
         try:
-            prediction = self._predictor(photo.path)
+            prediction = self._predict(photo.path)
         except ImageError as error:
             return Refusal(error.reason)
         score = None if prediction.ood_score is None else np.array(prediction.ood_score)
@@ -44,4 +46,5 @@ class ShippedPredictor(Runtime):
             probabilities=prediction.probabilities,
             embedding=prediction.embedding,
             ood_score=score,
+            evidence=prediction.evidence,
         )

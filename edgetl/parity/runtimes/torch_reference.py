@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgetl.parity.check_photos import Photo
 from edgetl.parity.stages import Stages
 from edgetl.runtime.bundle.model_card import ModelCard
+from edgetl.runtime.bundle.tensor_names import EVIDENCE, FEATURES
 from edgetl.runtime.images.resize import normalize, resize_image
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ class TorchReference:
     """Decode, Pillow's resize, normalize, network, softmax(logits / temperature).
 
     network   in eval mode, float32, on the CPU
-    detector  of the score; None: there is none. Else the network also gives features.
+              it may give features, and evidence, too
+    detector  of the score, which needs the features; None: there is none
     """
 
     def __init__(
@@ -34,9 +36,11 @@ class TorchReference:
         import torch
         from torch import nn
 
+        from edgetl.exporting.formats.tapped_network import outputs_of
         from edgetl.exporting.formats.torch_ood_score import OODScore
 
         assert isinstance(network, nn.Module)
+        self._others = outputs_of(network)
         self._score = None if detector is None else OODScore(detector)
         self._torch, self._network, self._card, self._threads = torch, network, card, threads
 
@@ -51,13 +55,14 @@ class TorchReference:
         resized = resize_image(photo.image, spec)
         normalized = normalize(resized[np.newaxis], spec)
         outputs = self._network(torch.from_numpy(normalized))
-        scores: dict[str, NDArray[Any]] = {}
-        if self._score is None:
-            logits = outputs
-        else:
-            logits, features = outputs
-            score, embedding = self._score(features, logits)
-            scores = {"embedding": embedding[0].numpy(), "ood_score": score[0].numpy()}
+        logits, *others = outputs if self._others else (outputs,)
+        inner = dict(zip(self._others, others, strict=True))
+        found: dict[str, NDArray[Any]] = {}
+        if self._score is not None:
+            score, embedding = self._score(inner[FEATURES], logits)
+            found = {"embedding": embedding[0].numpy(), "ood_score": score[0].numpy()}
+        if EVIDENCE in inner:
+            found["evidence"] = inner[EVIDENCE][0].numpy()
         probabilities = torch.softmax(logits / self._card.temperature, dim=1)
         return Stages(
             decoded=photo.pixels,
@@ -65,5 +70,5 @@ class TorchReference:
             normalized=normalized[0],
             logits=logits[0].numpy(),
             probabilities=probabilities[0].numpy(),
-            **scores,
+            **found,
         )

@@ -31,6 +31,8 @@ class ModelCard:
     versions     packages that it was trained with, name → version
     unknown      from which ``ood_score`` on a photo counts as unknown; None: the graph has no score
     promises     what was measured on photos that fitted nothing; None: nothing was
+    biases       of the logits, by label: a logit is its bias and the sum of its ``evidence`` over
+                 all places; None: the ONNX models give no evidence
     """
 
     labels: tuple[str, ...]
@@ -42,10 +44,14 @@ class ModelCard:
     versions: Mapping[str, str] = field(default_factory=dict)
     unknown: UnknownLimits | None = None
     promises: Promises | None = None
+    biases: tuple[float, ...] | None = None
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the model's outputs; programs of torch return them in this order."""
+        """Names of every model's outputs; programs of torch return them in this order.
+
+        ONNX models give ``evidence``, too, where there are ``biases``.
+        """
         return ANSWERS if self.unknown is None else (*ANSWERS, *SCORES)
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,6 +82,7 @@ class ModelCard:
                 versions=dict(values["versions"]),
                 unknown=UnknownLimits.from_dict(values["unknown"]) if "unknown" in values else None,
                 promises=Promises.from_dict(values["promises"]) if "promises" in values else None,
+                biases=tuple(map(float, values["biases"])) if "biases" in values else None,
             )
         except SpecError:
             raise
@@ -89,6 +96,10 @@ class ModelCard:
             raise EdgetlError("The model has a label that is not valid Unicode.")
         if len(set(labels)) != len(labels) or not labels:
             raise EdgetlError("The model has no labels, or the same one twice.")
+        if card.biases is not None and (
+            len(card.biases) != len(labels) or not all(map(math.isfinite, card.biases))
+        ):
+            raise EdgetlError("The model does not have one finite bias for each label.")
         if not 0 < card.temperature < math.inf:
             raise EdgetlError(
                 f"The model's temperature is {card.temperature}; it must be above 0 and finite."

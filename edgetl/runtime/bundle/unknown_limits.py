@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+KEEP_KNOWN = 0.95
+"""Share of known photos that do not count as unknown, unless another one is asked for."""
 
 
 @dataclass(frozen=True)
@@ -40,21 +38,3 @@ class UnknownLimits:
                 f"sensitivity {sensitivity}"
             )
         return cls(threshold, keep_known, sensitivity, dict(values["figures"]))
-
-
-def known_threshold(scores: NDArray[np.float32], keep_known: float) -> float:
-    """The score that the next known photo stays at or below with a probability of ``keep_known``.
-
-    scores      float32 [M], M at least 1, of photos that fitted nothing
-    keep_known  above 0, below 1
-
-    The conformal quantile: the ⌈(M + 1) keep_known⌉-th score. Fewer than ``least_photos`` can't
-    tell so much, and the highest score is returned.
-    """
-    rank = math.ceil(round((len(scores) + 1) * keep_known, 9))
-    return float(np.sort(scores)[min(rank, len(scores)) - 1])
-
-
-def least_photos(keep_known: float) -> int:
-    """How many scores ``known_threshold`` takes at least for ``keep_known``."""
-    return math.ceil(round(keep_known / (1 - keep_known), 9))

@@ -48,7 +48,7 @@ class Comparison:
 def compare(known: HeldOut, answers: PhotoAnswers, temperature: float) -> Comparison:
     """Compare ``answers`` with those for the ``known`` photos of the same model."""
     rng = np.random.default_rng(_SEED)
-    confidence = _confidence(known.logits / np.float32(temperature))
+    confidence = known.probabilities(temperature).max(1)
     predicted = known.logits.argmax(1)
     old = known.embedding.astype(np.float32)
 
@@ -84,12 +84,6 @@ def compare(known: HeldOut, answers: PhotoAnswers, temperature: float) -> Compar
         near_copies=len(some) - len(compared),
         shares=np.bincount(predicted, minlength=known.logits.shape[1]) / len(predicted),
     )
-
-
-def _confidence(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The largest probability of each row."""
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return np.asarray(1 / powers.sum(1))
 
 
 def _first_of_its_kind(points: NDArray[np.float32], radius: float) -> NDArray[np.bool_]:

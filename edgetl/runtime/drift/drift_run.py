@@ -12,6 +12,7 @@ from edgetl.errors import DataError, NoSuchModelError
 from edgetl.runtime.bundle.bundle_folder import Bundle
 from edgetl.runtime.drift.comparison import compare
 from edgetl.runtime.drift.drift_result import DriftResult
+from edgetl.runtime.drift.permutation_test import LEAST_LEVEL
 from edgetl.runtime.drift.photo_answers import is_answers_file, of_predictions, read_answers
 from edgetl.runtime.images.photo_list import photos_in, refuse_list_options
 from edgetl.runtime.inference.predictor import Predictor
@@ -40,15 +41,18 @@ def drift(
     model     a bundle folder
     images    a folder, a list or a single photo; or a .parquet or .jsonl file of answers that
               ``edgetl predict --embeddings --out`` collected
-    level     the share of false alarms, between 0 and 1
+    level     the share of false alarms, at least 0.003, below 1
     columns   of a list: "path=…", where its column has another name
     root      of a list: the folder that its paths are relative to; None: its own
     progress  called with the step, how many photos are done, and of how many; True shows a bar
     options   ``providers``, ``threads``, ``precision`` and ``max_pixels``, as for ``Predictor``
 
     Raises DataError if there is nothing to compare, or for answers of another model; BundleError,
-    RuntimeUnavailableError and MissingDependencyError as ``Predictor`` does.
+    RuntimeUnavailableError and MissingDependencyError as ``Predictor`` does; ValueError for another
+    level.
     """
+    if not LEAST_LEVEL <= level < 1:
+        raise ValueError(f"level is {level}; it must be at least {LEAST_LEVEL} and below 1")
     started, place = time.perf_counter(), Path(images)
     bundle = Bundle.open(Path(model))
     known = bundle.held_out()

@@ -14,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 PERMUTATIONS = 999
+LEAST_LEVEL = 3 / (PERMUTATIONS + 1)
+"""What the p-value of three tests together can always fall to: each may have a row of its own that
+differs most."""
 _LEAST_HELD_OUT = 5  # photos of a stratum; rarer classes are taken together
 
 Weights: TypeAlias = NDArray[np.float32]

@@ -143,11 +143,7 @@ class Predictor:
 
         Raises ImageError if it is not one whole photo, PredictionError if the model fails on it.
         """
-        images = self._pixels(source)[np.newaxis]
-        (result,) = self._predict_stack([describe(source)], images, self.threads)
-        if isinstance(result, PredictionError):
-            raise result
-        return result
+        return self._predict_one(source, self._pixels(source)[np.newaxis])
 
     def explain(self, source: Source) -> Prediction:
         """Classify one photo, and say which places of it speak for each class.
@@ -158,15 +154,16 @@ class Predictor:
         Raises BundleError for a model without them, and what calling the predictor raises.
         """
         images = self._pixels(source)[np.newaxis]
-        (result,) = self._predict_stack([describe(source)], images, self.threads)
-        if isinstance(result, PredictionError):
-            raise result
+        result = self._predict_one(source, images)
         session = self._sessions.get(self.threads, evidence=True)
         if EVIDENCE not in {value.name for value in session.get_outputs()}:
             run = "RUN" if self.bundle is None else shell_word(self.bundle.run or "RUN")
             hint = f"Export it with them: edgetl export {run} -o DEST --maps"
             raise BundleError(self.path, "it has no evidence maps", hint)
-        (evidence,) = session.run([EVIDENCE], {session.get_inputs()[0].name: images})
+        (evidence,) = self._run(session, [EVIDENCE], images)
+        is_map = evidence.ndim == 4 and evidence.shape[:2] == (1, len(self.labels))
+        if not (is_map and np.isfinite(evidence).all()):
+            raise BundleError(self.path, "its evidence is not one map of numbers for each label")
         return replace(result, evidence=evidence[0])
 
     def batch(
@@ -252,10 +249,7 @@ class Predictor:
         score, ``ood_score`` float32 [N] and ``embedding`` float32 [N, dimensions].
         """
         session = self._sessions.get(self.threads if threads is None else threads)
-        try:
-            values = session.run(self.card.outputs, {self._input: images})
-        except Exception as error:  # onnxruntime's exceptions have no other common base class
-            raise BundleError(self.path, f"the model failed: {error}") from error
+        values = self._run(session, self.card.outputs, images)
         outputs = dict(zip(self.card.outputs, values, strict=True))
         answers, one_each = (len(images), len(self.labels)), (len(images),)
         shapes = {LOGITS: answers, PROBABILITIES: answers, OOD_SCORE: one_each}
@@ -266,6 +260,18 @@ class Predictor:
                 reason = f"the model's {name} has shape {list(shape)}; expected {list(expected)}"
                 raise BundleError(self.path, reason)
         return outputs
+
+    def _run(
+        self,
+        session: onnxruntime.InferenceSession,
+        outputs: Sequence[str],
+        images: NDArray[np.uint8],
+    ) -> list[NDArray[np.float32]]:
+        try:
+            found: list[NDArray[np.float32]] = session.run(outputs, {self._input: images})
+        except Exception as error:  # onnxruntime's exceptions have no other common base class
+            raise BundleError(self.path, f"the model failed: {error}") from error
+        return found
 
     def selftest(self, *, tolerance: float | None = None) -> SelfTest:
         """Run the bundle's golden photos and compare with the trained model's answers.
@@ -328,6 +334,12 @@ class Predictor:
                 reason = f"its answers for {name} are not finite numbers"
                 results.append(PredictionError(name, self.path, reason, "Run `edgetl selftest`."))
         return results
+
+    def _predict_one(self, source: Source, images: NDArray[np.uint8]) -> Prediction:
+        (result,) = self._predict_stack([describe(source)], images, self.threads)
+        if isinstance(result, PredictionError):
+            raise result
+        return result
 
     def _prediction(self, name: str, values: dict[str, NDArray[np.float32]]) -> Prediction:
         answers = (values[LOGITS], values[PROBABILITIES], self.card.promises)

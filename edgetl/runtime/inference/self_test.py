@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from edgetl.runtime.bundle.model_card import ModelCard
     from edgetl.runtime.inference.prediction import Prediction
 
-Stage = Literal["files", "decode", "resized", "logits", "probabilities", "embedding", "ood_score"]
+Stage = Literal[
+    "files", "decode", "resized", "logits", "probabilities", "embedding", "ood_score", "evidence"
+]
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class TestedPredictor(Protocol):
     max_pixels: int
 
     def __call__(self, source: bytes, /) -> Prediction: ...
+
+    def explain(self, source: bytes, /) -> Prediction: ...
 
 
 def selftest(predictor: TestedPredictor, *, tolerance: float | None = None) -> SelfTest:
@@ -139,7 +143,8 @@ def _test(
     except EdgetlError as error:
         return GoldenResult(golden.file, "decode", error.message)
     try:
-        prediction = predictor(content)
+        has_maps = predictor.card.biases is not None
+        prediction = predictor.explain(content) if has_maps else predictor(content)
     except EdgetlError as error:
         return GoldenResult(golden.file, "logits", error.message)
     return _compare(golden.file, prediction, answer, tolerance, predictor.card)
@@ -166,12 +171,18 @@ def _compare(
         elif stage is None and not score <= score_limit(tolerance, card.unknown.sensitivity):
             stage = "ood_score"
         detail += f", embedding by up to {embedding:.2g}, ood_score by {score:.2g}"
+    if card.biases is not None and prediction.evidence is not None:
+        # Their sum is all that is known of them here: a map a photo would fill the manifest.
+        sums = _largest(prediction.evidence.sum((1, 2)) + card.biases, prediction.logits)
+        if stage is None and not sums <= logits_limit(tolerance, card.temperature, answer.logits):
+            stage = "evidence"
+        detail += f", sums of evidence by up to {sums:.2g}"
     return GoldenResult(
         file, stage, detail, probabilities if math.isfinite(probabilities) else None
     )
 
 
-def _largest(values: NDArray[np.float32], expected: Sequence[float]) -> float:
+def _largest(values: NDArray[Any], expected: Sequence[float] | NDArray[Any]) -> float:
     """The largest difference; infinite if there are not as many values."""
     if len(values) != len(expected):
         return math.inf

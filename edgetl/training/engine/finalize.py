@@ -91,18 +91,13 @@ def finalize(
     held_out = HeldOutAnswers.collect(folders, logits, cross_validation)
     answers, promises = held_out_promises(held_out, folders.classes, temperature)
     card = replace(trained.card, metrics=metrics, temperature=temperature, promises=promises)
-    unknown = learn_unknown(context, replace(trained, card=card), folders, held_out, features)
+    trained = replace(trained, card=card)
+    unknown = learn_unknown(context, trained, folders, held_out, features)
     _put_in_place(context, unknown.trained, folders, history)
 
     classes = class_metrics(probabilities, labels, card.labels)
     since = before.compare(folders, probabilities, cross_validation) if before else None
-    evidence = explain_answers(
-        replace(trained, card=card),
-        folders.val,
-        probabilities,
-        context.folder,
-        context.listener.note,
-    )
+    evidence = explain_answers(context, trained, folders.val, probabilities)
     report = ReportData(
         card=card,
         classes=classes,

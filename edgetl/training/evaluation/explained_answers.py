@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgetl.data.image_folder import Sample
 from edgetl.evaluation.report_page import EvidenceMaps
 from edgetl.system.shell import shell_word
+from edgetl.training.config.run_context import RunContext
 from edgetl.training.evaluation.edge_evidence import (
     EdgeEvidence,
     edge_evidence,
@@ -21,18 +22,17 @@ from edgetl.training.models.checkpoint import Trained
 
 
 def explain_answers(
+    context: RunContext,
     trained: Trained,
     photos: Sequence[Sample],
     probabilities: NDArray[np.float32],
-    run: Path,
-    note: Callable[[str], None],
 ) -> EvidenceMaps | None:
     """The maps for the report; None for a network whose maps are not exact.
 
     photos         those that it was validated on
     probabilities  float32 [N, classes] of them
-    run            its folder
-    note           called with a sentence for each class whose photos seem to bear a mark
+
+    A note names each class whose photos seem to bear a mark.
     """
     explainer = Explainer(trained)
     if not explainer.is_exact:
@@ -45,7 +45,7 @@ def explain_answers(
     }
     if found:
         for at in edge_evidence(np.stack([*found.values()]), targets[[*found]]):
-            note(_sentence(at, trained.card.labels[at.label], run))
+            context.listener.note(_sentence(at, trained.card.labels[at.label], context.folder))
     return EvidenceMaps(explainer.evidence_for, trained.card.spec)
 
 

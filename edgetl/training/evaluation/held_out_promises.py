@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-from scipy.special import softmax
-
 from edgetl.evaluation.labelled_answers import LabelledAnswers
 from edgetl.evaluation.statement_check import measure_promises
 from edgetl.runtime.bundle.promises import Promises
@@ -17,8 +14,8 @@ def held_out_promises(
     held_out: HeldOutAnswers, labels: Sequence[str], temperature: float
 ) -> tuple[LabelledAnswers, Promises | None]:
     """(the answers at ``temperature``, what they show); without any, nothing is promised."""
-    probabilities = softmax(held_out.logits.astype(np.float64) / temperature, axis=1)
-    answers = LabelledAnswers(labels, probabilities.astype(np.float32), held_out.labels)
+    probabilities = held_out.unscored().probabilities(temperature)
+    answers = LabelledAnswers(labels, probabilities, held_out.labels)
     if not len(held_out.labels):
         return answers, None
     basis = f"{len(held_out.val):,} validation photos"

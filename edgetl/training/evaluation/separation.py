@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetl.evaluation.conformal import conformal_limits
 from edgetl.evaluation.metrics import wilson_interval
+from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN
 from edgetl.training.head.detector_fit import FittedDetector
 from edgetl.training.models.ood_detector import entropy
 
-KEEP_KNOWN = 0.95
-"""Share of known photos that is kept in what is reported; the export can choose another."""
 KEPT_SHARES = tuple(percent / 100 for percent in range(101))
 """Where a separation's curve is known."""
 
@@ -107,7 +107,7 @@ def _auroc(known: Scores, unknown: Scores) -> float:
 
 
 def _let_in(known: Scores, unknown: Scores, levels: Sequence[float]) -> NDArray[np.float64]:
-    limits = np.quantile(known, levels, method="higher")
+    limits = conformal_limits(known, levels)
     return np.searchsorted(np.sort(unknown), limits, "right") / len(unknown)
 
 

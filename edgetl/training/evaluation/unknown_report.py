@@ -13,15 +13,11 @@ from scipy.special import softmax
 
 from edgetl.data.image_folder import Sample
 from edgetl.evaluation import plots
+from edgetl.evaluation.conformal import conformal_limit
 from edgetl.evaluation.report_page import ReportPhoto, drawn, report_photo
 from edgetl.runtime.bundle.held_out import HeldOut
-from edgetl.runtime.bundle.unknown_limits import known_threshold
-from edgetl.training.evaluation.separation import (
-    KEEP_KNOWN,
-    KEPT_SHARES,
-    Separation,
-    separate,
-)
+from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN
+from edgetl.training.evaluation.separation import KEPT_SHARES, Separation, separate
 
 _MAX_PHOTOS = 12
 _BINS = 40
@@ -65,7 +61,7 @@ class UnknownReport:
     @property
     def threshold(self) -> float:
         """The score above which a photo counts as unknown."""
-        return known_threshold(self.held_out.ood_score, KEEP_KNOWN)
+        return conformal_limit(self.held_out.ood_score, KEEP_KNOWN)
 
     @cached_property
     def folder(self) -> Separation | None:

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetl.evaluation.conformal import least_photos
 from edgetl.runtime.bundle.held_out import HeldOut
+from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN
 from edgetl.training.head.folds import Folds, deal_folds, rank_photos
 from edgetl.training.head.held_out_answers import HeldOutAnswers
 from edgetl.training.head.photo_bank import Bank, Moments
 from edgetl.training.models.ood_detector import OODDetector, entropy, unit_length
 
-FEWEST_PHOTOS = 19
+FEWEST_PHOTOS = least_photos(KEEP_KNOWN)
 """Held-out photos below which their highest score is not known to be above 95 % of others."""
 _LEAST_SPREAD = 1e-6  # of distances, which in float32 are not more exact
 _LEAST_ENTROPY_SPREAD = 1e-3  # nats: a head may be sure of every known photo

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from helpers.pooled_network import PooledNetwork
-from helpers.tiny_network import CROPPED, scored_card, tiny_card, tiny_detector, tiny_network
+from helpers.tiny_network import (
+    CROPPED,
+    LABELS,
+    scored_card,
+    tiny_card,
+    tiny_detector,
+    tiny_network,
+)
 
 from edgetl.errors import ExportError
 from edgetl.exporting.bundle_writer import export_bundle
@@ -14,7 +23,8 @@ from edgetl.exporting.formats.mapped_network import MappedNetwork, require_maps
 from edgetl.exporting.formats.onnx_model import assemble
 from edgetl.exporting.formats.onnx_network import export_network
 from edgetl.exporting.formats.tapped_network import Tap, TappedNetwork
-from edgetl.exporting.verification import open_onnx
+from edgetl.exporting.golden_photos import GoldenReference
+from edgetl.exporting.verification import open_onnx, verify_evidence_sums
 from edgetl.runtime.bundle.bundle_folder import Bundle
 from edgetl.training.models.checkpoint import Trained
 from edgetl.training.models.evidence import FeatureMaps, find_maps
@@ -63,7 +73,23 @@ def test_a_bundle_with_other_evidence_is_not_written(network, maps, tmp_path, mo
 
 def test_a_bundle_with_evidence_has_the_later_schema(network, maps, tmp_path):
     export_bundle(network, tiny_card(), tmp_path / "b", golden=[], formats=["onnx"], maps=maps)
-    assert Bundle.open(tmp_path / "b").manifest["schema"] == 2
+    bundle = Bundle.open(tmp_path / "b")
+    assert bundle.manifest["schema"] == 2
+    assert bundle.card.biases == tuple(network.head.bias.tolist())
+
+
+def test_a_reduced_model_whose_maps_would_fail_on_the_device_is_refused():
+    ones = np.ones(len(LABELS), np.float32)
+    photo = GoldenReference("a photo", IMAGES[0], IMAGES[0], ones, ones)
+    card = replace(tiny_card(), biases=(0.0,) * len(LABELS))
+    outputs = {
+        "logits": ones[None],
+        "evidence": np.full((1, len(LABELS), 2, 2), 0.25),
+    }
+    verify_evidence_sums("int8", outputs, card, photo)
+    with pytest.raises(ExportError, match="The sums of the int8 model's evidence are off") as error:
+        verify_evidence_sums("int8", {**outputs, "logits": 2 * outputs["logits"]}, card, photo)
+    assert "Leave out --maps, or int8" in str(error.value.hint)
 
 
 def test_a_network_without_maps_is_refused():

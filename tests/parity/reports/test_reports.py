@@ -241,6 +241,21 @@ def test_a_comparison_without_a_limit_gives_no_verdict(against: AgainstResult) -
     assert "FAILED" in console.file.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("width", "missing"),
+    [(80, {"first off", "KL", "score", "maps"}), (100, {"first off", "KL"}), (140, set())],
+)
+def test_the_table_has_the_columns_that_fit(width: int, missing: set[str]) -> None:
+    names = ("resized", "normalized", "logits", "probabilities", "ood_score", "evidence")
+    stages = [stage(name, 2e-5, 1e-4) for name in names]
+    run = RuntimeResult.judge("onnxruntime-unoptimized", 7, stages, Decisions(7), 0.5)
+    console = Console(file=io.StringIO(), width=width)
+    show(CheckResult(bundle="b", root=Path(), findings=(), runtimes=(run,)), console)
+    table = console.file.getvalue()
+    assert "…" not in table and "2.0e-05" in table
+    assert {name for name in ("first off", "KL", "score", "maps") if name not in table} == missing
+
+
 def test_a_photo_that_was_deleted_is_shown_as_gone(failed: CheckResult, tmp_path: Path) -> None:
     assert "gone" in as_html(replace(failed, root=tmp_path))
 

@@ -115,6 +115,8 @@ def _lines(result: DriftResult) -> Iterator[str]:
         f"Accuracy about {accuracy.value:.1%} ({low:.1%} to {high:.1%}), estimated without labels; "
         f"{accuracy.held_out:.1%} on the held-out photos"
     )
+    if result.drifted:
+        yield "Take that for the best case: of photos that look different, it is often too good."
     if result.drifted or result.mix_changed:
         yield from _class_lines(result.classes)
     if result.drifted:

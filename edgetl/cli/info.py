@@ -11,6 +11,7 @@ import click
 
 from edgetl.cli.printable import counted, json_text, printable
 from edgetl.cli.process import require_stdout
+from edgetl.cli.unknown_figures import noticed_unknown
 
 if TYPE_CHECKING:
     from edgetl.runtime.bundle.model_card import ModelCard
@@ -113,7 +114,7 @@ def _lines(
         ("accuracy", _accuracy(card.metrics)),
         ("metrics", _pairs(card.metrics, _METRICS)),
         *((name, _precision(cost)) for name, cost in sorted(precisions.items())),
-        ("unknown", _unknown(card)),
+        *(("unknown", line) for line in _unknown(card)),
         ("maps", "where it looked, for edgetl explain" if card.biases else None),
         *_promise_rows(card),
         ("data", _pairs(card.data, _DATA)),
@@ -149,13 +150,15 @@ def _accuracy(metrics: Mapping[str, Any]) -> str | None:
     return text + (f" on {counted(photos, 'validation photo')}" if _is_number(photos) else "")
 
 
-def _unknown(card: ModelCard) -> str | None:
+def _unknown(card: ModelCard) -> Iterator[str]:
     """From which score on a photo counts as unknown, and how well that was measured to work."""
     if (limits := card.unknown) is None:
-        return None
-    text = f"a score above {limits.threshold:.3g}, to keep {limits.keep_known:.4g} of known photos"
+        return
+    known = f"{100 * limits.keep_known:.4g}% of known photos"
     photos = limits.figures.get("photos")
-    return text + (f", by {counted(photos, 'held-out photo')}" if _is_number(photos) else "")
+    by = f", by {counted(photos, 'held-out photo')}" if _is_number(photos) else ""
+    yield f"a score above {limits.threshold:.3g}, to keep {known}{by}"
+    yield from noticed_unknown(limits.figures)
 
 
 def _precision(cost: Mapping[str, Any]) -> str:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from edgetl.runtime.inference.predictor import Predictor
     from edgetl.runtime.results.sharding import Shard
 
+_EXPORT_AGAIN = "Export it without --no-unknown. If its run has no score, train again first."
+
 
 @click.command(short_help="Classify photos.")
 @click.argument("model", type=click.Path(exists=True))
@@ -146,7 +148,7 @@ def command(
         _warn_of_empty_folders(photos)
     predictor = open_predictor(model, many=many, **options)
     if embeddings and predictor.card.unknown is None:
-        raise click.UsageError(f"--embeddings: {model} gives none. Train and export it again.")
+        raise click.UsageError(f"--embeddings: this model gives none. {_EXPORT_AGAIN}")
     _refuse_unusable_name(predictor, unknown_as)
     accuracy = _Accuracy(predictor.labels, photos, arguments, root)
     show = PredictionTable(predictor.card, top or 1, level, unknown_as or "unknown").show
@@ -174,7 +176,7 @@ def _refuse_unusable_name(predictor: Predictor, unknown_as: str | None) -> None:
         return
     if predictor.card.unknown is None:
         raise click.UsageError(
-            "--unknown-as: this model can't tell unknown photos. Train and export it again."
+            f"--unknown-as: this model can't tell unknown photos. {_EXPORT_AGAIN}"
         )
     if unknown_as in predictor.labels or not unknown_as:
         reason = "is a label of the model" if unknown_as else "is empty"

@@ -15,6 +15,7 @@ from edgetl.cli import INTERRUPTED
 from edgetl.cli.comparison_terminal import print_comparison
 from edgetl.cli.option_types import SomePath
 from edgetl.cli.printable import counted, printable
+from edgetl.cli.unknown_figures import noticed_unknown
 from edgetl.system.paths import real_path
 from edgetl.system.shell import shell_word
 from edgetl.training.config.listener import Listener
@@ -291,7 +292,8 @@ def _print_result(result: TrainResult) -> None:
     if metrics["epoch"] and not metrics["midway"]:  # notes speak of the other two
         click.echo(f"Kept: epoch {metrics['epoch']}; the loss is the one after calibration")
     _print_weakest_class(metrics)
-    _print_unknown(metrics.get("unknown", {}))
+    for line in noticed_unknown(metrics.get("unknown", {})):
+        click.echo(f"Unknown photos: {line}")
     if metrics.get("refit"):
         click.echo("Then the head was fitted once more, to the validation photos as well.")
     if result.since is not None:
@@ -316,18 +318,3 @@ def _print_weakest_class(metrics: Mapping[str, Any]) -> None:
             f"Weakest class: {printable(weakest['label'])}, "
             f"{weakest['recall']:.1%} of its {photos} recognised"
         )
-
-
-def _print_unknown(figures: Mapping[str, Any]) -> None:
-    """How well unknown photos are told from known ones, of the user's if there are any."""
-    for name, place in (
-        ("unknown_folder", "in unknown/"),
-        ("left_out_classes", "of left-out classes"),
-    ):
-        if found := figures.get(name):
-            photos = counted(found["photos"], "photo")
-            click.echo(
-                f"Unknown photos: {1 - found['let_in']:.0%} of {photos} {place} noticed, where "
-                f"{figures['keep_known']:.0%} of known ones are kept (AUROC {found['auroc']:.1%})"
-            )
-            return

@@ -14,6 +14,7 @@ from helpers.pictures import photo
 
 import edgetl
 from edgetl.cli.main import command as program
+from edgetl.runtime.results.records import columns, csv_line
 
 
 def run(*arguments: object) -> Result:
@@ -49,8 +50,9 @@ def test_drift_is_exit_code_1_with_the_labels_and_photos_that_make_it(bundle, mo
     assert done.exit_code == 1
     lines = done.stdout.splitlines()
     assert lines[0] == "The photos look different from those that the model was trained on."
-    assert [line.split()[0] for line in lines[3:6]] == ["label", "ant", "bee"]
-    assert len(lines) == 6 + 1 + 5 and lines[-1].endswith(".jpg")
+    assert lines[3].startswith("Take that for the best case")
+    assert [line.split()[0] for line in lines[4:7]] == ["label", "ant", "bee"]
+    assert len(lines) == 7 + 1 + 5 and lines[-1].endswith(".jpg")
 
 
 def test_another_mix_of_classes_is_said_and_is_exit_code_0(bundle, tmp_path):
@@ -119,6 +121,14 @@ def test_frames_of_a_video_are_warned_of(bundle, tmp_path):
 def test_a_bundle_without_held_out_answers_says_what_to_do(tiny_bundle, same):
     done = run(tiny_bundle, same)
     assert done.exit_code == 2 and "without --no-unknown" in done.stderr
+
+
+def test_answers_as_csv_say_how_to_collect_them(bundle, tmp_path):
+    with tmp_path.joinpath("answers.csv").open("wb") as file:
+        file.write(csv_line(columns(("cat", "dog"))) + b"a.jpg,0,,cat,0.9,cat,0.9,0.1\n")
+    done = run(bundle, tmp_path / "answers.csv")
+    assert done.exit_code == 2
+    assert "have no embeddings" in done.stderr and "--embeddings --out" in done.stderr
 
 
 def test_answers_of_another_model_are_refused(bundle, same):

@@ -164,7 +164,7 @@ def test_a_name_for_unknown_photos_that_says_nothing_is_refused(
 
 def test_info_shows_the_threshold(scored: Path) -> None:
     result = CliRunner().invoke(program, ["info", str(scored)])
-    assert "to keep 0.95 of known photos, by 100 held-out photos" in result.output
+    assert "to keep 95% of known photos, by 100 held-out photos" in result.output
 
 
 @pytest.mark.parametrize(

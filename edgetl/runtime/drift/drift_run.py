@@ -60,7 +60,7 @@ def drift(
         raise NoSuchModelError(
             bundle.path,
             "it holds no answers for held-out photos, which today's are compared with",
-            "Train and export again with this version of edgetl, without --no-unknown.",
+            "Export it without --no-unknown. If its run holds none either, train again first.",
         )
     if is_answers_file(place):
         refuse_list_options(place, columns, root)

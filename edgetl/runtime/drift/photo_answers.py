@@ -16,6 +16,7 @@ from edgetl.errors import DataError, MissingDependencyError
 from edgetl.runtime.inference.prediction import Prediction
 
 _COLLECT = "Collect them again: edgetl predict MODEL PHOTOS --embeddings --out answers.parquet"
+_CSV_ANSWERS = b"source,model,error,"  # how a CSV file of ``edgetl predict --out`` begins
 _OUT_OF_RANGE = 1e-3  # how far probabilities that were written as text may be from a sum of 1
 
 
@@ -65,7 +66,14 @@ def of_predictions(results: Iterable[Any], names: Sequence[str]) -> PhotoAnswers
 
 
 def is_answers_file(path: Path) -> bool:
-    """Whether ``path`` is a file of ``edgetl predict --out``, and no list of photos."""
+    """Whether ``path`` is a file of ``edgetl predict --out``, and no list of photos.
+
+    Raises DataError for a CSV file of answers, which has no embeddings.
+    """
+    if path.is_file() and path.suffix.lower() == ".csv":
+        with path.open("rb") as file:
+            if file.read(len(_CSV_ANSWERS)) == _CSV_ANSWERS:
+                raise DataError(f"{path}: answers in a CSV file have no embeddings.", _COLLECT)
     if not path.is_file() or path.suffix.lower() not in _READERS:
         return False
     first = next(_READERS[path.suffix.lower()](path), {})

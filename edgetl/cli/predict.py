@@ -273,9 +273,14 @@ def _write_all(
         raise click.UsageError("--out takes files and folders, not standard input.")
     written = _modified(Path(out))
     changed, first_changed = 0, ""
-    unknown = predictor.card.unknown is not None
+    card = predictor.card
     with open_results(
-        out, predictor.model_id, predictor.labels, unknown=unknown, embeddings=embeddings
+        out,
+        predictor.model_id,
+        predictor.labels,
+        sure=bool(card.promises and card.promises.sure_answers),
+        unknown=card.unknown is not None,
+        embeddings=embeddings,
     ) as results:
         new, known = 0, len(results)
 

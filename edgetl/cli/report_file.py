@@ -12,21 +12,10 @@ from edgetl.errors import EdgetlError
 from edgetl.runtime.bundle.bundle_folder import MANIFEST
 from edgetl.system.atomic_write import write_report_file
 from edgetl.system.paths import real_path
-from edgetl.training.config.run_folder import (
-    BEST,
-    COMPARISON,
-    HISTORY,
-    LABEL_ISSUES_TABLE,
-    LAST,
-    METRICS,
-    REPORT,
-    VALIDATION_TABLE,
-)
 
 Result = TypeVar("Result")
 
 _SUFFIXES = (".json", ".xml", ".html", ".htm", ".csv")
-_OF_A_RUN = (METRICS, REPORT, HISTORY, VALIDATION_TABLE, LABEL_ISSUES_TABLE, COMPARISON)
 
 
 class ReportFile(click.Path):
@@ -41,8 +30,7 @@ class ReportFile(click.Path):
         path = super().convert(value, parameter, context)
         assert isinstance(path, Path)
         in_bundle = (path.parent / MANIFEST).exists()
-        is_run = any((path.parent / name).exists() for name in (BEST, LAST))
-        in_run = is_run and path.name in _OF_A_RUN
+        in_run = _is_of_a_run(path)
         if in_bundle or in_run or (path.is_file() and not _is_report(path)):
             reason = "exists and is not a report"
             if in_bundle:
@@ -51,6 +39,20 @@ class ReportFile(click.Path):
                 reason = "belongs to a training run"
             self.fail(f"{path} {reason}; name another file.", parameter, context)
         return path
+
+
+def _is_of_a_run(path: Path) -> bool:
+    from edgetl.training.config import run_folder as names
+
+    is_run = any((path.parent / name).exists() for name in (names.BEST, names.LAST))
+    return is_run and path.name in (
+        names.METRICS,
+        names.REPORT,
+        names.HISTORY,
+        names.VALIDATION_TABLE,
+        names.LABEL_ISSUES_TABLE,
+        names.COMPARISON,
+    )
 
 
 def _is_report(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 from click.testing import CliRunner, Result
 from helpers import tiny_bundle as tiny
@@ -117,6 +119,20 @@ def test_answers_that_are_not_sure_are_marked(promising: Path, photo_folder: Pat
         assert row.endswith(f"  {path}")
     shown = records(predict(promising, *photos, "--json"))
     assert [record["sure"] for record in shown] == [answer.is_sure for answer in answers]
+
+
+def test_files_of_every_format_tell_sure_answers(promising: Path, photo_folder: Path, tmp_path):
+    expected = [Predictor(promising)(path).is_sure for path in sorted(photo_folder.iterdir())]
+    for name in ("a.jsonl", "a.csv", "a.parquet"):
+        result = predict(promising, photo_folder, "--out", tmp_path / name)
+        assert result.exit_code == 0, result.output
+        assert predict(promising, photo_folder, "--out", tmp_path / name).exit_code == 0  # again
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["sure"] for row in csv.DictReader(file)] == list(map(str, expected))
+    table = pyarrow.parquet.read_table(tmp_path / "a.parquet")
+    assert table["sure"].to_pylist() == expected
+    lines = (tmp_path / "a.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["sure"] for line in lines] == expected
 
 
 def test_a_set_is_shown_in_place_of_the_best_classes(promising: Path, photo_folder: Path) -> None:

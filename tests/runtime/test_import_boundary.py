@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
+from helpers.drifting_answers import answers, write_answers, write_bundle
 
 import edgetl.runtime
 from edgetl.cli.main import command as program
@@ -104,6 +105,19 @@ def test_predict_selftest_and_info_work_without_them(tiny_bundle: Path) -> None:
     for command in ("selftest", "info"):
         done = run_edgetl(command, str(tiny_bundle))
         assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_drift_imports_nothing_above_the_runtime(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", [30, 30])
+    file = write_answers(tmp_path / "answers.jsonl", bundle, answers([20, 20]))
+    above = tuple(f"edgetl.{room}" for room in ("training", "evaluation", "exporting", "parity"))
+    code = (
+        "try:\n    main()\nfinally:\n"
+        f"    assert not [name for name in sys.modules if name.startswith({above!r})]"
+    )
+    start = BLOCKED + "from edgetl.cli.main import main\nsys.argv[0] = 'edgetl'\n"
+    done = run(start + code, "drift", str(bundle), str(file))
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_prediction_imports_only_what_the_device_has(tiny_bundle: Path) -> None:

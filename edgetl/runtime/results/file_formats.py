@@ -24,6 +24,7 @@ def open_results(
     model: str,
     labels: Sequence[str],
     *,
+    sure: bool = False,
     unknown: bool = False,
     embeddings: bool = False,
 ) -> ResultFile:
@@ -44,4 +45,4 @@ def open_results(
             "End its name in .parquet or .jsonl.",
         )
     kind = FORMATS[path.suffix.lower()]
-    return kind(path, model, labels, unknown=unknown, embeddings=embeddings)
+    return kind(path, model, labels, sure=sure, unknown=unknown, embeddings=embeddings)

@@ -33,6 +33,7 @@ class ParquetFile(JsonLinesFile):
         model: str,
         labels: Sequence[str],
         *,
+        sure: bool = False,
         unknown: bool = False,
         embeddings: bool = False,
     ) -> None:
@@ -40,7 +41,7 @@ class ParquetFile(JsonLinesFile):
         self._table = real_path(path)  # a link keeps leading to the table
         self._table_may_pass: frozenset[bytes] = frozenset()  # photos whose error there may pass
         partial = self._table.with_name(self._table.name + ".partial")
-        super().__init__(partial, model, labels, unknown=unknown, embeddings=embeddings)
+        super().__init__(partial, model, labels, sure=sure, unknown=unknown, embeddings=embeddings)
 
     def _read_existing(self) -> None:
         super()._read_existing()
@@ -78,7 +79,7 @@ class ParquetFile(JsonLinesFile):
         text, number = self._pyarrow.string(), self._pyarrow.float32()
         known = {
             **dict.fromkeys(("confidence", "ood_score"), number),
-            "unknown": self._pyarrow.bool_(),
+            **dict.fromkeys(("sure", "unknown"), self._pyarrow.bool_()),
             "embedding": self._pyarrow.list_(self._pyarrow.float16()),
         }
         types = [

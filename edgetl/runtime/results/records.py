@@ -63,13 +63,17 @@ def embedding_values(prediction: Prediction) -> list[float] | None:
     return [float(f"{value:.5g}") for value in prediction.embedding.astype(np.float16)]
 
 
-def columns(labels: Sequence[str], *, truth: bool = True, unknown: bool = False) -> list[str]:
+def columns(
+    labels: Sequence[str], *, truth: bool = True, sure: bool = False, unknown: bool = False
+) -> list[str]:
     """Names of the columns of a table, with one probability for each label.
 
     truth    False: as in files of versions that wrote no true labels
+    sure     the model tells sure answers from others
     unknown  the model has a score
     """
     names = ["source", "model", "error", "label", "confidence", *(["truth"] if truth else [])]
+    names += ["sure"] if sure else []
     names += ["unknown", "ood_score"] if unknown else []
     return [*names, *(f"p({label})" for label in labels)]
 

@@ -54,7 +54,8 @@ class ResultFile(ABC):
     path        created if it does not exist; one process at a time can open it
     model       identifies the model (``Predictor.model_id``)
     labels      class names in the order of the outputs
-    unknown     whether the model has a score, which tables have columns for then
+    sure        whether the model tells sure answers from others: tables have a column for it then
+    unknown     whether the model has a score, likewise
     embeddings  whether rows have the photo's embedding, too
 
     ``failed`` counts the rows with an error. Raises ResultsError if the file contains anything
@@ -67,12 +68,13 @@ class ResultFile(ABC):
         model: str,
         labels: Sequence[str],
         *,
+        sure: bool = False,
         unknown: bool = False,
         embeddings: bool = False,
     ) -> None:
         self.path, self.model, self.labels, self._embeddings = path, model, labels, embeddings
         # Of a table.
-        self._columns = [*columns(labels, unknown=unknown), *["embedding"] * embeddings]
+        self._columns = columns(labels, sure=sure, unknown=unknown) + ["embedding"] * embeddings
         self.failed = self._count = 0
         self._done: set[bytes] = set()
         self._may_pass: dict[bytes, _Span] = {}

@@ -53,14 +53,7 @@ def learn_unknown(
 
     Where there can be no detector, a note says why. Photos of ``unknown/`` are only judged with.
     """
-    plain = UnknownResult(replace(trained, held_out=everything.unscored()))
     backbone = _kept_backbone(trained)
-    if not backbone.has_linear_head:
-        context.listener.note(
-            f"Unknown photos can't be told from known ones: the head of {backbone.name} is not one "
-            "linear layer on a vector of features."
-        )
-        return plain
     try:
         if features is None:
             most = _affordable(context)
@@ -74,13 +67,10 @@ def learn_unknown(
             )
         refit = bool(trained.card.metrics.get("refit"))
         fitted = fit_detector(answers, train, val, refit=refit)
-        if isinstance(fitted, str):
-            context.listener.note(fitted)
-            return plain
         strange = _judged_photos(context, backbone, folders, fitted)
-    except TrainingError as error:  # the features are several vectors a photo
-        context.listener.note(f"Unknown photos can't be told from known ones: {error.message}")
-        return plain
+    except TrainingError as error:  # such as for features that are several vectors a photo
+        context.listener.note(f"Unknown photos can't be told from known ones. {error.message}")
+        return UnknownResult(replace(trained, held_out=everything.unscored()))
     samples = [folders.train[row] for row in answers.train]
     samples += [folders.val[row] for row in answers.val]
     left_out = left_out_scores(fitted)

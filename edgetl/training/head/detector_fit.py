@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetl.errors import TrainingError
 from edgetl.evaluation.conformal import least_photos
 from edgetl.runtime.bundle.held_out import HeldOut
 from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN
@@ -63,8 +64,8 @@ def fit_detector(
     val: PhotoFeatures,
     *,
     refit: bool,
-) -> FittedDetector | str:
-    """Fit one; a sentence that says why not, if there are too few photos to tell anything.
+) -> FittedDetector:
+    """Fit one. Raises TrainingError where there are too few photos to tell anything.
 
     train, val  features of the same photos as ``answers`` speaks of
     refit       whether the result was fitted to the validation photos, too
@@ -75,17 +76,16 @@ def fit_detector(
     """
     count, classes = answers.logits.shape
     if count < FEWEST_PHOTOS:
-        return (
-            "Unknown photos can't be told from known ones: that takes answers for "
-            f"{FEWEST_PHOTOS} photos that were not trained on, and there are {count}. Add photos."
+        raise TrainingError(
+            f"That takes answers for {FEWEST_PHOTOS} photos that were not trained on, and there "
+            f"are {count}. Add photos."
         )
     bank, distances = _banks(answers, train, val, classes, refit=refit)
     nearest, undecided = distances.min(1), entropy(answers.logits)
     scale = _mean_and_spread(nearest), _mean_and_spread(undecided)
     if not _LEAST_SPREAD < scale[0][1] < np.inf:
-        return (
-            "Unknown photos can't be told from known ones: the network sees no difference "
-            "between the photos that were not trained on."
+        raise TrainingError(
+            "The network sees no difference between the photos that were not trained on."
         )
     scale = scale[0], (scale[1][0], max(scale[1][1], _LEAST_ENTROPY_SPREAD))
     detector = OODDetector(bank.mean, bank.projection, bank.centres, *scale[0], *scale[1])

@@ -87,7 +87,7 @@ def test_a_head_that_is_not_one_linear_layer_has_no_detector(photos, tmp_path):
     assert kept.ood is None
     assert len(kept.held_out.logits) == 24
     assert not len(kept.held_out.ood_score)
-    assert any("the head of squeezenet1_1 is not one linear layer" in it for it in listener.notes)
+    assert any("The head of squeezenet1_1 is not one linear layer" in it for it in listener.notes)
 
 
 def test_a_folder_named_unknown_is_a_class_where_it_always_was(photos, tmp_path):

@@ -93,9 +93,10 @@ def _share(
     label: str | None = None,
 ) -> StatedShare:
     count, photos = int(counts.sum()), len(counts)
-    return StatedShare(
-        figure, count, photos, clopper_pearson(count, photos, CONFIDENCE), level, label
-    )
+    interval = clopper_pearson(count, photos, CONFIDENCE)
+    if figure == "precision":  # promised from below, so that all of the 5 % are on that side
+        interval = clopper_pearson(count, photos, 2 * CONFIDENCE - 1)[0], 1.0
+    return StatedShare(figure, count, photos, interval, level, label)
 
 
 def _chance(stated: StatedShare, found: StatedShare) -> float:

@@ -127,11 +127,8 @@ def export(
     precisions = (precision,) if isinstance(precision, str) else tuple(precision)
     _check_arguments(golden, formats, precisions, calibration, max_accuracy_drop, keep_known)
     require_current_folder(ExportError)
-    own = _own_photos(
-        (None if isinstance(golden, int) else golden, calibration_images, judge_images),
-        columns,
-        root,
-    )
+    golden_count, own_golden = (golden, None) if isinstance(golden, int) else (0, golden)
+    own = _own_photos((own_golden, calibration_images, judge_images), columns, root)
     progress = progress_callback(progress)
     progress("Loading PyTorch", 0, 0)
     from edgetl.exporting.bundle_writer import export_bundle
@@ -144,15 +141,15 @@ def export(
     run, out = Path(run), Path(out)
     progress(f"Reading {run}", 0, 0)
     trained = checkpoint.load(run)
-    is_trained_here = "imported" not in trained.settings
-    warnings = [*_run_warnings(run, trained.card)] if is_trained_here else []
     deployment = deployment_of(trained, keep_known=keep_known or KEEP_KNOWN, unknown=unknown)
-    warnings += deployment_warnings(deployment, run, asked=keep_known is not None)
+    warnings = [
+        *_run_warnings(run, trained),
+        *deployment_warnings(deployment, run, asked=keep_known is not None),
+    ]
     if photos := trained.settings.get("data") or trained.settings.get("images"):
         refuse_photos_folder(out, photos)
 
     reduced = {*precisions} - {DEFAULT_PRECISION} if "onnx" in formats else set()
-    golden_count = golden if isinstance(golden, int) else 0
     golden_files, precision_settings = _choose_photos(
         trained, own, golden_count, reduced, calibration, max_accuracy_drop, warnings
     )
@@ -223,9 +220,10 @@ def _choose_photos(
     )
 
 
-def _run_warnings(run: Path, card: ModelCard) -> Iterator[str]:
-    if not run.is_dir():
+def _run_warnings(run: Path, trained: Trained) -> Iterator[str]:
+    if "imported" in trained.settings or not run.is_dir():
         return
+    card = trained.card
     cure = f" Finish it with: edgetl train --resume {shell_word(run)}" if is_resumable(run) else ""
     if not (run / METRICS).exists():
         uncalibrated = ", without a temperature" if card.temperature == 1 else ""

@@ -43,6 +43,8 @@ def test_the_statement_counts_what_it_says() -> None:
     sure = answers.confidences >= promises.sure_answers[0].threshold
     assert figures["answered", None].count == figures["precision", 0.8].photos == sure.sum()
     assert figures["precision", 0.8].count == answers.is_right[sure].sum()
+    low, high = figures["precision", 0.8].interval
+    assert 0.8 <= low < figures["precision", 0.8].share < high == 1  # as was promised
 
 
 def test_a_label_of_its_own_is_left_out_of_the_others() -> None:

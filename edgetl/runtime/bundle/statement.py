@@ -28,7 +28,8 @@ class StatedShare:
               known      the photo, of a class of the model, is not taken for unknown
     count     how many of the ``photos``
     photos    that it was measured on
-    interval  of the share, Clopper and Pearson's, 95 %
+    interval  of the share, Clopper and Pearson's, 95 %; up to 1 for a precision, which is promised
+              from below
     level     0..1, where the figure has one
     label     of the answers that it is about; None: of all without a figure of their own
     """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgetl.cli.option_types import SomePath
+from edgetl.cli.printable import printable
 from edgetl.system.paths import real_path
 
 if TYPE_CHECKING:
@@ -50,3 +51,4 @@ def doubtful_photos(
         yield doubtful.add
     finally:
         doubtful.save()
+    click.echo(f"photos to label: {printable(str(folder))}", err=True)

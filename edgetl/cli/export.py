@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from edgetl.cli.list_options import list_options
 from edgetl.cli.option_types import PRECISIONS, Number, SomePath
-from edgetl.cli.printable import counted
+from edgetl.cli.printable import counted, printable
 from edgetl.cli.progress_bar import show_progress
 from edgetl.errors import EdgetlError
 from edgetl.exporting.export_result import AccuracyComparison, ExportResult
@@ -22,7 +22,13 @@ from edgetl.exporting.export_run import (
     DEFAULT_MAX_DROP,
     export,
 )
-from edgetl.runtime.bundle.bundle_folder import DEFAULT_FORMATS, DEFAULT_PRECISION, FORMATS
+from edgetl.runtime.bundle.bundle_folder import (
+    DEFAULT_FORMATS,
+    DEFAULT_PRECISION,
+    FORMATS,
+    Bundle,
+)
+from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN
 from edgetl.runtime.images.discovery import walk_images
 from edgetl.runtime.images.photo_list import is_photo_list
@@ -268,7 +274,19 @@ def _lines(result: ExportResult) -> Iterator[str]:
         yield line
     for precision, compared in sorted(result.precisions.items()):
         yield from _accuracy_lines(precision, compared)
+    yield from map(printable, _sure_lines(Bundle.open(result.folder).card))
     yield f"Next: edgetl check {shell_word(result.folder)} --images DIR"
+
+
+def _sure_lines(card: ModelCard) -> Iterator[str]:
+    """From when on answers are sure, and how many are."""
+    if card.promises is None:
+        return
+    for entry in card.promises.sure_answers:
+        yield f"sure: {entry.text}"
+    for share in card.promises.statement:
+        if share.figure == "answered":
+            yield f"{share.name}: {share.text}"
 
 
 def _accuracy_lines(precision: str, compared: AccuracyComparison) -> Iterator[str]:

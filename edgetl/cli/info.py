@@ -133,8 +133,7 @@ def _promise_rows(card: ModelCard) -> Iterator[tuple[str, str]]:
     for share in card.promises.statement:
         yield "stated", f"{share.name}: {share.text}"
     for entry in card.promises.sure_answers:
-        whose = "" if entry.label is None else f"{entry.label}: "
-        yield "sure", f"{whose}from a confidence of {100 * entry.threshold:.4g}% on"
+        yield "sure", entry.text
     yield "stated for", card.promises.basis
 
 

@@ -75,7 +75,7 @@ def line_plot(
     if chosen is not None:
         axes.axvline(chosen, color=_INK, linewidth=1, linestyle=_DASHED)
     if len(series) > 1:
-        axes.legend(frameon=False, labelcolor=_INK, fontsize=9)
+        _legend(figure, len(series))
     return _svg(figure, name)
 
 
@@ -95,9 +95,7 @@ def calibration_plot(name: str, curves: Mapping[str, Sequence[CalibrationPoint]]
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(_percent())
     if len(curves) > 1:
-        figure.legend(
-            frameon=False, labelcolor=_INK, fontsize=9, loc="outside upper left", ncols=len(curves)
-        )
+        _legend(figure, len(curves))
     return _svg(figure, name)
 
 
@@ -122,10 +120,15 @@ def estimates_plot(
     axes.set_xlim(left=0)
     axes.set_ylim(top=min(axes.get_ylim()[1], _AXIS_TOP))
     axes.yaxis.set_major_formatter(_percent())
-    figure.legend(
-        frameon=False, labelcolor=_INK, fontsize=9, loc="outside upper left", ncols=len(series)
-    )
+    _legend(figure, len(series))
     return _svg(figure, name)
+
+
+def _legend(figure: Figure, columns: int) -> None:
+    """Above the axes, where it covers no line."""
+    figure.legend(
+        frameon=False, labelcolor=_INK, fontsize=9, loc="outside upper left", ncols=columns
+    )
 
 
 def _draw_estimates(axes: Axes, points: Sequence[Estimate], legend: str, colour: str) -> None:

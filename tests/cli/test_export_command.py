@@ -79,6 +79,8 @@ def test_precision_of_sure_answers_is_put_into_every_model(promising: Path, tmp_
     done = export(promising, "-o", tmp_path / "bundle", *wanted, *precisions, "--golden", 0)
     assert done.exit_code == 0, done.output
     assert "fp16: same sure answer, or none, on 100.00%" in done.output
+    assert "sure: green, leaf: from a confidence of " in done.output
+    assert "\nanswers that are sure: " in done.output
     written = manifest(tmp_path / "bundle")
     rules = written["card"]["promises"]["sure_answers"]
     assert [(rule["label"], rule["precision"]) for rule in rules] == [

@@ -376,6 +376,7 @@ def test_the_most_doubtful_photos_are_kept_whatever_is_written(
     for more in ((), ("--out", tmp_path / "answers.jsonl")):
         done = predict(tiny_bundle, photo_folder, *more, "--keep-doubtful", tmp_path / "kept", 3)
         assert done.exit_code == 0, done.output
+        assert f"photos to label: {tmp_path / 'kept'}\n" in done.stderr
         (day,) = (tmp_path / "kept").iterdir()
         rows = [json.loads(line) for line in (day / "answers.jsonl").read_text().splitlines()]
         assert len(rows) == 3 and len(list(day.iterdir())) == 4

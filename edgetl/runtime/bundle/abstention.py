@@ -22,6 +22,12 @@ class SureAnswers:
     confidence: float
     threshold: float
 
+    @property
+    def text(self) -> str:
+        """From when on answers are sure, in words."""
+        whose = "" if self.label is None else f"{self.label}: "
+        return f"{whose}from a confidence of {100 * self.threshold:.4g}% on"
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SureAnswers:
         """Read a card's JSON values. Raises KeyError, TypeError or ValueError for others."""

@@ -62,7 +62,8 @@ def test_the_metrics_and_the_report_say_how_well_unknown_photos_are_noticed(run)
     assert checkpoint.load(run[0]).card.metrics["unknown"] == found
     page = (run[0] / "report.html").read_text()
     assert "Unknown photos" in page
-    assert "photos of unknown/" in page
+    assert "photos of unknown/" in page and "Each class in turn" in page
+    assert '<span class="as right">' in page  # refused, but of the right class: no mistake
     assert any("1 of 7 photos in unknown/ can't be read" in note for note in run[1].notes)
 
 

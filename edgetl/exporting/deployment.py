@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from edgetl.exporting.formats.tapped_network import Tap, TappedNetwork
-from edgetl.runtime.bundle.held_out import HeldOut
+from edgetl.runtime.bundle.held_out import MOST_PHOTOS, HeldOut
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.bundle.tensor_names import FEATURES
 from edgetl.runtime.bundle.unknown_limits import UnknownLimits, known_threshold, least_photos
@@ -18,7 +18,6 @@ from edgetl.training.models.checkpoint import Trained
 from edgetl.training.models.ood_detector import OODDetector
 
 DEFAULT_KEEP_KNOWN = 0.95
-MOST_HELD_OUT = 1000  # photos, whose answers go into a bundle
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def deployment_of(
     if not unknown:
         return Deployment(trained.network, trained.card)
     held_out = trained.held_out
-    some = None if held_out is None else _evenly(held_out, MOST_HELD_OUT)
+    some = None if held_out is None else _evenly(held_out, MOST_PHOTOS)
     if trained.ood is None or held_out is None or not len(held_out.ood_score):
         return Deployment(trained.network, trained.card, held_out=some)
     limits = UnknownLimits(

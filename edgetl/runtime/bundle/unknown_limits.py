@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_LARGEST = 1e30  # well inside the range of float32, which scores have
+
+
 @dataclass(frozen=True)
 class UnknownLimits:
     """What the graph's ``ood_score`` means.
@@ -34,7 +37,8 @@ class UnknownLimits:
         """Read a card's JSON values. Raises KeyError, TypeError or ValueError for others."""
         numbers = [float(values[name]) for name in ("threshold", "keep_known", "sensitivity")]
         threshold, keep_known, sensitivity = numbers
-        if not all(map(math.isfinite, numbers)) or not 0 < keep_known < 1 or sensitivity <= 0:
+        is_usable = all(abs(number) < _LARGEST for number in numbers)  # not if it is NaN
+        if not is_usable or not 0 < keep_known < 1 or sensitivity <= 0:
             raise ValueError(
                 f"unknown: threshold {threshold}, keep_known {keep_known}, "
                 f"sensitivity {sensitivity}"
@@ -52,7 +56,7 @@ def known_threshold(scores: NDArray[np.float32], keep_known: float) -> float:
     tell so much, and the highest score is returned.
     """
     rank = math.ceil(round((len(scores) + 1) * keep_known, 9))
-    return float(np.sort(scores)[min(rank, len(scores)) - 1])
+    return float(np.sort(scores)[min(max(rank, 1), len(scores)) - 1])
 
 
 def least_photos(keep_known: float) -> int:

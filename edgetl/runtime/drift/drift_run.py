@@ -18,6 +18,8 @@ from edgetl.runtime.inference.predictor import Predictor
 from edgetl.system.environment import describe_machine
 from edgetl.system.progress import Progress, progress_callback, track
 
+_FEWEST_HELD_OUT = 2  # photos, which have a distance
+
 
 def drift(
     model: str | os.PathLike[str],
@@ -47,12 +49,15 @@ def drift(
     options   ``providers``, ``threads``, ``precision`` and ``max_pixels``, as for ``Predictor``
 
     Raises DataError if there is nothing to compare, or for answers of another model; BundleError,
-    RuntimeUnavailableError and MissingDependencyError as ``Predictor`` does.
+    RuntimeUnavailableError and MissingDependencyError as ``Predictor`` does; ValueError for another
+    level.
     """
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; it must be above 0 and below 1, such as 0.05")
     started, place = time.perf_counter(), Path(images)
     bundle = Bundle.open(Path(model))
     known = bundle.held_out()
-    if known is None or not len(known.embedding):
+    if known is None or len(known.embedding) < _FEWEST_HELD_OUT:
         raise NoSuchModelError(
             bundle.path,
             "it holds no answers for held-out photos, which today's are compared with",

@@ -166,7 +166,15 @@ class Predictor:
             run = "RUN" if self.bundle is None else shell_word(self.bundle.run or "RUN")
             hint = f"Export it with them: edgetl export {run} -o DEST --maps"
             raise BundleError(self.path, "it has no evidence maps", hint)
-        (evidence,) = session.run([EVIDENCE], {session.get_inputs()[0].name: images})
+        try:
+            (evidence,) = session.run([EVIDENCE], {session.get_inputs()[0].name: images})
+        except Exception as error:  # as in run_outputs
+            raise BundleError(self.path, f"the model failed: {error}") from error
+        if evidence.ndim != 4 or evidence.shape[:2] != (1, len(self.labels)) or not evidence.size:
+            reason = f"the model's {EVIDENCE} has shape {list(evidence.shape)}"
+            raise BundleError(self.path, reason)
+        if not np.isfinite(evidence).all():
+            raise BundleError(self.path, f"its {EVIDENCE} is not finite numbers")
         return replace(result, evidence=evidence[0])
 
     def batch(
@@ -260,10 +268,11 @@ class Predictor:
         answers, one_each = (len(images), len(self.labels)), (len(images),)
         shapes = {LOGITS: answers, PROBABILITIES: answers, OOD_SCORE: one_each}
         for name, rows in outputs.items():
-            shape = rows.shape if name != EMBEDDING else rows.shape[:1]
-            expected = shapes.get(name, one_each)
-            if shape != expected:
-                reason = f"the model's {name} has shape {list(shape)}; expected {list(expected)}"
+            expected = (*one_each, *rows.shape[-1:]) if name == EMBEDDING else shapes[name]
+            if rows.shape != expected:
+                reason = (
+                    f"the model's {name} has shape {list(rows.shape)}; expected {list(expected)}"
+                )
                 raise BundleError(self.path, reason)
         return outputs
 

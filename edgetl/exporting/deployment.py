@@ -11,14 +11,12 @@ from torch import nn
 
 from edgetl.evaluation.conformal import conformal_limit, least_photos
 from edgetl.exporting.formats.tapped_network import Tap, TappedNetwork
-from edgetl.runtime.bundle.held_out import HeldOut
+from edgetl.runtime.bundle.held_out import MOST_PHOTOS, HeldOut
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.bundle.tensor_names import FEATURES
 from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN, UnknownLimits
 from edgetl.training.models.checkpoint import Trained
 from edgetl.training.models.ood_detector import OODDetector
-
-MOST_HELD_OUT = 1000  # photos, whose answers go into a bundle
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ def deployment_of(
     if not unknown:
         return Deployment(trained.network, trained.card)
     held_out = trained.held_out
-    some = None if held_out is None else _evenly(held_out, MOST_HELD_OUT)
+    some = None if held_out is None else _evenly(held_out, MOST_PHOTOS)
     if trained.ood is None or held_out is None or not len(held_out.ood_score):
         return Deployment(trained.network, trained.card, held_out=some)
     limits = UnknownLimits(

@@ -15,6 +15,10 @@ def test_the_next_known_photo_is_kept_as_often_as_promised(keep: float, photos: 
     assert keep - 0.015 < kept < keep + 1 / (photos + 1) + 0.015
 
 
+def test_the_least_share_to_keep_gives_the_lowest_score() -> None:
+    assert conformal_limit(np.array([3.0, 1.0, 2.0], np.float32), 1e-12) == 1.0
+
+
 def test_too_few_photos_give_the_highest_score() -> None:
     assert conformal_limit(np.array([3.0, 1.0, 2.0], np.float32), 0.95) == 3.0
     assert conformal_limit(np.arange(1, 20, dtype=np.float32), 0.95) == 19.0

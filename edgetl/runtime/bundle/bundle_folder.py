@@ -190,12 +190,15 @@ class Bundle:
             return None
         from edgetl.runtime.bundle.held_out import HeldOut
 
+        content, path = self.read(str(name)), self.path / str(name)
         try:
-            return HeldOut.from_bytes(self.read(str(name)))
-        except BundleError:
-            raise
+            found = HeldOut.from_bytes(content)
         except EdgetlError as error:
-            raise BundleError(self.path / str(name), error.message, _REEXPORT) from error
+            raise BundleError(path, error.message, _REEXPORT) from error
+        if (classes := found.logits.shape[1]) != len(self.card.labels):
+            reason = f"it has logits of {classes} labels; the model has {len(self.card.labels)}"
+            raise BundleError(path, reason, _REEXPORT)
+        return found
 
     def damage(self) -> list[BundleError]:
         """One error for each file that is missing or differs from the manifest's."""

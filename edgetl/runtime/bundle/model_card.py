@@ -86,7 +86,7 @@ class ModelCard:
             )
         except SpecError:
             raise
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise EdgetlError(f"The model's description is incomplete: {error!r}.") from error
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             raise EdgetlError("The model's labels are not a list of strings.")

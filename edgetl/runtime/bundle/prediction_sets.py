@@ -65,6 +65,8 @@ class PredictionSets:
             raise ValueError("prediction sets: there must be as many limits as levels")
         if list(levels) != sorted(levels) or not all(0 < level < 1 for level in levels):
             raise ValueError(f"prediction sets: levels {levels}")
+        if not all(limit >= 0 for own in (limits, others, *by_class.values()) for limit in own):
+            raise ValueError("prediction sets: a limit is no probability")
         return cls(levels, limits, int(values["photos"]), by_class, others)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 Figure = Literal["accuracy", "coverage", "answered", "precision", "known"]
 
+_MOST_PHOTOS = 1_000_000  # of which a test by edgetl evaluate takes a few megabytes
 _WORDS: Mapping[Figure, str] = {
     "accuracy": "answers that are right",
     "coverage": "sets of {level:.4g}% with the right label",
@@ -63,7 +64,12 @@ class StatedShare:
         """Read a card's JSON values. Raises KeyError, TypeError or ValueError for others."""
         low, high = map(float, values["interval"])
         count, photos, level = int(values["count"]), int(values["photos"]), values["level"]
-        if values["figure"] not in get_args(Figure) or not 0 <= count <= photos or not photos:
+        if (
+            values["figure"] not in get_args(Figure)
+            or not 0 <= count <= photos <= _MOST_PHOTOS
+            or not photos
+            or not 0 <= low <= high <= 1
+        ):
             raise ValueError(f"statement: {dict(values)}")
         return cls(
             values["figure"],

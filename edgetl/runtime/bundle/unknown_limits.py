@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 KEEP_KNOWN = 0.95
 """Share of known photos that do not count as unknown, unless another one is asked for."""
+
+
+_LARGEST = 1e30  # well inside the range of float32, which scores have
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class UnknownLimits:
         """Read a card's JSON values. Raises KeyError, TypeError or ValueError for others."""
         numbers = [float(values[name]) for name in ("threshold", "keep_known", "sensitivity")]
         threshold, keep_known, sensitivity = numbers
-        if not all(map(math.isfinite, numbers)) or not 0 < keep_known < 1 or sensitivity <= 0:
+        is_usable = all(abs(number) < _LARGEST for number in numbers)  # not if it is NaN
+        if not is_usable or not 0 < keep_known < 1 or sensitivity <= 0:
             raise ValueError(
                 f"unknown: threshold {threshold}, keep_known {keep_known}, "
                 f"sensitivity {sensitivity}"

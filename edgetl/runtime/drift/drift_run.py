@@ -19,6 +19,8 @@ from edgetl.runtime.inference.predictor import Predictor
 from edgetl.system.environment import describe_machine
 from edgetl.system.progress import Progress, progress_callback, track
 
+_FEWEST_HELD_OUT = 2  # photos, which have a distance
+
 
 def drift(
     model: str | os.PathLike[str],
@@ -56,7 +58,7 @@ def drift(
     started, place = time.perf_counter(), Path(images)
     bundle = Bundle.open(Path(model))
     known = bundle.held_out()
-    if known is None or not len(known.embedding):
+    if known is None or len(known.embedding) < _FEWEST_HELD_OUT:
         raise NoSuchModelError(
             bundle.path,
             "it holds no answers for held-out photos, which today's are compared with",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +79,7 @@ def is_answers_file(path: Path) -> bool:
     return {"source", "model"} <= first.keys()
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is too large is refused as not finite
 def read_answers(path: Path, labels: Sequence[str], models: Collection[str]) -> PhotoAnswers:
     """The answers in a .parquet or .jsonl file of ``edgetl predict --out --embeddings``.
 
@@ -109,7 +109,7 @@ def read_answers(path: Path, labels: Sequence[str], models: Collection[str]) -> 
             if embedding is None or score is None:
                 raise DataError(f"{where}: no embedding or no ood_score.", _COLLECT)
             found.add(name, probabilities, embedding, float(score))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             reason = f"not an answer of this model ({error!r})"
             raise DataError(f"{where}: {reason}.", _COLLECT) from error
     return found.as_answers(failed)
@@ -122,18 +122,22 @@ class _Columns:
         self._names: list[str] = []
         self._probabilities: list[NDArray[np.float32]] = []
         self._embedding: list[NDArray[np.float16]] = []
-        self._scores: list[float] = []
+        self._scores: list[np.float32] = []
 
     def add(
         self, name: str, probabilities: NDArray[np.float32], embedding: Any, score: Any
     ) -> None:
-        if not abs(float(probabilities.sum()) - 1) < _OUT_OF_RANGE:
+        if probabilities.ndim != 1 or not (
+            abs(float(probabilities.sum()) - 1) < _OUT_OF_RANGE and (probabilities >= 0).all()
+        ):
             raise ValueError("its probabilities do not sum to 1")
-        rounded = np.asarray(embedding, np.float16)  # as those of the held-out photos are
-        if not (np.isfinite(rounded).all() and math.isfinite(score)):
-            raise ValueError("its embedding or ood_score is not finite")
-        if self._embedding and len(rounded) != len(self._embedding[0]):
-            raise ValueError(f"its embedding has {len(rounded)} numbers")
+        # Rounded as those of the held-out photos are.
+        rounded, score = np.asarray(embedding, np.float16), np.float32(score)
+        if not (np.isfinite(rounded).all() and np.isfinite(score)):
+            raise ValueError("its embedding or ood_score is not finite, or very large")
+        expected = self._embedding[0].shape if self._embedding else (rounded.size,)
+        if rounded.shape != expected:
+            raise ValueError(f"its embedding has shape {list(rounded.shape)}")
         self._names.append(name)
         self._probabilities.append(probabilities)
         self._embedding.append(rounded)
@@ -180,7 +184,7 @@ def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
                 yield from batch.to_pylist()
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror or error}.") from error
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, ValueError) as error:  # ValueError: a text that is not UTF-8
         raise DataError(f"{path} is not a Parquet file ({error}).", _COLLECT) from error
 
 

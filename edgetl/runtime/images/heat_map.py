@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from edgetl.runtime.images.resize import resize_image
 from edgetl.runtime.images.spec import PreprocessSpec
@@ -74,8 +74,10 @@ def explanation(
     caption  one line below them
     """
     seen = Image.fromarray(resize_image(photo, spec))
-    whole = ImageOps.contain(photo, _PANEL)
-    size = whole.height * seen.width // seen.height, whole.height
+    scale = min(_PANEL[0] / photo.width, _PANEL[1] / photo.height)
+    across, down = round(photo.width * scale), round(photo.height * scale)
+    whole = photo.resize((max(across, 1), max(down, 1)), Image.Resampling.BICUBIC)
+    size = max(whole.height * seen.width // seen.height, 1), whole.height
     seen = seen.resize(size, Image.Resampling.BICUBIC)
     caption = caption.encode("latin-1", "backslashreplace").decode("latin-1")  # the font's letters
     font = ImageFont.load_default(_TEXT)

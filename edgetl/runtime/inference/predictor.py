@@ -162,7 +162,7 @@ class Predictor:
             raise BundleError(self.path, "it has no evidence maps", hint)
         (evidence,) = self._run(session, [EVIDENCE], images)
         is_map = evidence.ndim == 4 and evidence.shape[:2] == (1, len(self.labels))
-        if not (is_map and np.isfinite(evidence).all()):
+        if not (is_map and evidence.size and np.isfinite(evidence).all()):
             raise BundleError(self.path, "its evidence is not one map of numbers for each label")
         return replace(result, evidence=evidence[0])
 
@@ -254,10 +254,11 @@ class Predictor:
         answers, one_each = (len(images), len(self.labels)), (len(images),)
         shapes = {LOGITS: answers, PROBABILITIES: answers, OOD_SCORE: one_each}
         for name, rows in outputs.items():
-            shape = rows.shape if name != EMBEDDING else rows.shape[:1]
-            expected = shapes.get(name, one_each)
-            if shape != expected:
-                reason = f"the model's {name} has shape {list(shape)}; expected {list(expected)}"
+            expected = (*one_each, *rows.shape[-1:]) if name == EMBEDDING else shapes[name]
+            if rows.shape != expected:
+                reason = (
+                    f"the model's {name} has shape {list(rows.shape)}; expected {list(expected)}"
+                )
                 raise BundleError(self.path, reason)
         return outputs
 

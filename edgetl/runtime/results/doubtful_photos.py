@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
+import math
 import os
 import shutil
 import time
@@ -134,9 +135,9 @@ def _read(file: Path) -> Iterator[Mapping[str, Any]]:
     for line in lines:
         try:
             row = json.loads(line)
-            if _is_copy(row["path"]) and isinstance(row["doubt"], float):
+            if _is_copy(row["path"]) and math.isfinite(row["doubt"]):
                 yield row
-        except (ValueError, KeyError, TypeError):
+        except (AttributeError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue
 
 

@@ -7,7 +7,13 @@ from edgetl.runtime.bundle.unknown_limits import UnknownLimits
 
 @pytest.mark.parametrize(
     "changes",
-    [{"threshold": float("nan")}, {"keep_known": 1.0}, {"keep_known": 0}, {"sensitivity": 0}],
+    [
+        {"threshold": float("nan")},
+        {"threshold": -1e300},
+        {"keep_known": 1.0},
+        {"keep_known": 0},
+        {"sensitivity": 0},
+    ],
 )
 def test_values_that_can_not_be_are_refused(changes: dict[str, float]) -> None:
     values = {"threshold": 1.5, "keep_known": 0.95, "sensitivity": 20.0, "figures": {}}

@@ -89,6 +89,8 @@ def test_promises_travel_in_the_bundle(tmp_path: Path) -> None:
         {"limits": [0.4]},
         {"class_limits": {"cicada": [0.8]}},
         {"limits": ["x", 1]},
+        {"limits": [float("nan"), 1]},
+        {"class_limits": []},
     ],
 )
 def test_sets_that_make_no_sense_are_refused(change: dict) -> None:
@@ -103,6 +105,8 @@ def test_sets_that_make_no_sense_are_refused(change: dict) -> None:
     [
         ("statement", {"figure": "luck"}),
         ("statement", {"count": 51}),
+        ("statement", {"photos": 10**12}),
+        ("statement", {"interval": [float("nan"), 1]}),
         ("sure_answers", {"threshold": 2}),
         ("sure_answers", {"label": 3}),
     ],

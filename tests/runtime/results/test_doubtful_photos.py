@@ -99,7 +99,10 @@ def test_what_else_lies_there_is_left_alone(photos, tmp_path):
     day = tmp_path / date.today().isoformat()
     day.mkdir()
     (day / "notes.txt").write_text("mine")
-    (day / ANSWERS).write_text('nonsense\n{"path": "../../x", "doubt": 9.0}\n')
+    foreign = ['"../../x", "doubt": 9.0', '5, "doubt": 9.0', f'"{"0" * 32}.png", "doubt": NaN']
+    lines = ["nonsense", "[1]", "[" * 100_000, *(f'{{"path": {row}}}' for row in foreign)]
+    (day / ANSWERS).write_text("\n".join(lines) + "\n")
+    (day / f"{'0' * 32}.png").write_text("")
     run(tmp_path, photos[:1], [1])
     assert (day / "notes.txt").read_text() == "mine"
     (day / "notes.txt").unlink()

@@ -75,7 +75,7 @@ def _read_arrays(content: bytes) -> Mapping[str, NDArray[Any]]:
         arrays = {}
         for name in _DTYPES:
             with archive.open(f"{name}.npy") as file:
-                arrays[name] = np.lib.format.read_array(file, allow_pickle=False)
+                arrays[name] = np.lib.format.read_array(file)  # no pickles
     photos, classes = arrays["logits"].shape
     rows = len(arrays["ood_score"])
     shapes = (photos,), (photos, classes), (rows, arrays["embedding"].shape[-1]), (rows,)

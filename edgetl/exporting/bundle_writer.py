@@ -33,6 +33,7 @@ from edgetl.exporting.golden_photos import (
     golden_file,
     photo_references,
     synthetic_references,
+    unknown_agreement,
 )
 from edgetl.exporting.precision.quantize import MIN_OPSET as INT8_MIN_OPSET
 from edgetl.exporting.precision.reduced_precision import (
@@ -243,6 +244,12 @@ class _BundleContents:
                     entry.setdefault("own_answers", {})[precision] = answer_entry(
                         {name: rows[0] for name, rows in outputs.items()}
                     )
+                self.precisions[precision] = replace(
+                    self.precisions[precision],
+                    unknown_agreement=unknown_agreement(
+                        self.manifest["golden"], precision, self._card
+                    ),
+                )
             self.manifest["models"][precision] = ONNX_FILES[precision]
             self.manifest["opset"][precision] = opset_of(model)
             self.files[ONNX_FILES[precision]] = embed_checksum(model.SerializeToString())

@@ -9,6 +9,7 @@ from pathlib import Path
 from edgetl.system.notebook import NotebookResult
 
 MIN_AGREEMENT = 0.95  # share of photos; below it, an accuracy that holds may be chance
+MIN_UNKNOWN_AGREEMENT = 0.8  # of the golden photos: few, and some of them near the threshold
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class AccuracyComparison:
     float_layers             names of the layers kept in float
     sure_agreement           share of photos to which both give the same sure answer, or both none,
                              0..1; None where the export asked for no precision of sure answers
+    unknown_agreement        share of the golden photos that both take for unknown, or both don't,
+                             0..1; None without a score, or without such photos
     trained_on               number of these photos that the network was trained on, on which both
                              accuracies look better than they are
     """
@@ -51,6 +54,7 @@ class AccuracyComparison:
     class_drops: Mapping[str, float]
     float_layers: tuple[str, ...] = ()
     sure_agreement: float | None = None
+    unknown_agreement: float | None = None
     trained_on: int = 0
 
 

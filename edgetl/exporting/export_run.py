@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from edgetl.data.photo_digests import short_digest, unpack
 from edgetl.data.photo_source import PhotoSource
 from edgetl.errors import ExportError
-from edgetl.exporting.export_result import MIN_AGREEMENT, ExportResult
+from edgetl.exporting.export_result import MIN_AGREEMENT, MIN_UNKNOWN_AGREEMENT, ExportResult
 from edgetl.exporting.photo_selection import (
     OTHER_GOLDEN,
     calibration_photos,
@@ -320,4 +320,11 @@ def _agreement_warnings(result: ExportResult) -> Iterator[str]:
                 f"{precision} gives another label than fp32 to {1 - compared.agreement:.1%} of the "
                 "photos; that its accuracy holds may be chance. Compare them on more photos with "
                 "edgetl check --against."
+            )
+        same = compared.unknown_agreement
+        if same is not None and same < MIN_UNKNOWN_AGREEMENT:
+            yield (
+                f"{precision} judges {1 - same:.0%} of the golden photos otherwise than fp32 as "
+                "known or unknown, and the threshold is that of fp32. Use fp32 where that matters, "
+                "or export with --no-unknown."
             )

@@ -17,7 +17,14 @@ from edgetl.errors import ExportError, ImageError
 from edgetl.exporting.formats.deployed_classifier import STAGES, DeployedClassifier
 from edgetl.exporting.photo_selection import OTHER_GOLDEN
 from edgetl.runtime.bundle.bundle_folder import pixels_sha256
-from edgetl.runtime.bundle.tensor_names import ANSWERS, EMBEDDING, NORMALIZED, SCORES
+from edgetl.runtime.bundle.model_card import ModelCard
+from edgetl.runtime.bundle.tensor_names import (
+    ANSWERS,
+    EMBEDDING,
+    NORMALIZED,
+    OOD_SCORE,
+    SCORES,
+)
 from edgetl.runtime.images.decode import read_image
 from edgetl.runtime.images.heif import is_heif
 
@@ -64,6 +71,22 @@ def answer_entry(values: Mapping[str, NDArray[Any] | None]) -> dict[str, Any]:
     if EMBEDDING in entry:  # a hundredth of what may differ, and half of the file's size
         entry[EMBEDDING] = [round(value, _EMBEDDING_DIGITS) for value in entry[EMBEDDING]]
     return entry
+
+
+def unknown_agreement(
+    entries: Sequence[Mapping[str, Any]], precision: str, card: ModelCard
+) -> float | None:
+    """The share of photos that ``precision`` and the network both take for unknown, or both don't.
+
+    entries  of the manifest, with the answers of ``precision``
+
+    None without photos, or where the model can't tell.
+    """
+    if card.unknown is None or not entries:
+        return None
+    scores = [(entry[OOD_SCORE], entry["own_answers"][precision][OOD_SCORE]) for entry in entries]
+    is_unknown = np.array(scores) > card.unknown.threshold
+    return float((is_unknown[:, 0] == is_unknown[:, 1]).mean())
 
 
 def photo_references(

@@ -22,7 +22,10 @@ from edgetl.cli.main import command as program
 from edgetl.errors import BundleError
 from edgetl.exporting.bundle_writer import export_bundle
 from edgetl.exporting.deployment import Deployment, deployment_of, deployment_warnings
+from edgetl.exporting.export_result import AccuracyComparison, ExportResult
+from edgetl.exporting.export_run import _agreement_warnings
 from edgetl.exporting.formats.onnx_ood_score import write_ood_score
+from edgetl.exporting.golden_photos import unknown_agreement
 from edgetl.onnx_graph.graph_writer import GraphWriter
 from edgetl.runtime.bundle.bundle_folder import Bundle, manifest_bytes
 from edgetl.runtime.bundle.held_out import HeldOut
@@ -266,3 +269,23 @@ def test_a_run_is_exported_with_its_score_and_agrees_with_its_checkpoint(tmp_pat
     assert edgetl.check(bundle, tmp_path / "photo.png", runtime="onnxruntime-cpu").passed
     with pytest.raises(ValueError, match="keep_known is 1"):
         edgetl.export(run, bundle, keep_known=1)
+
+
+def test_a_precision_that_takes_other_photos_for_unknown_is_named() -> None:
+    own = [1.0, 9.0, 9.0, 9.0]
+    entries = [
+        {"ood_score": score, "own_answers": {"int8": {"ood_score": other}}}
+        for score, other in zip([1.0, 1.0, 2.0, 1.0], own, strict=True)
+    ]
+    card = scored_card(threshold=1.5)
+    same = unknown_agreement(entries, "int8", card)
+    assert same == 0.5
+    assert (
+        unknown_agreement([], "int8", card) is unknown_agreement(entries, "", tiny_card()) is None
+    )
+    compared = AccuracyComparison(9, 1.0, 1.0, 1.0, 0.0, {}, unknown_agreement=same)
+    result = ExportResult(Path("out"), {}, {}, 4, {}, {"int8": compared})
+    (warning,) = _agreement_warnings(result)
+    assert warning.startswith("int8 judges 50% of the golden photos otherwise than fp32")
+    fine = replace(result, precisions={"int8": replace(compared, unknown_agreement=0.9)})
+    assert not list(_agreement_warnings(fine))

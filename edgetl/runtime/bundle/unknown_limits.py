@@ -8,8 +8,6 @@ from typing import Any
 
 KEEP_KNOWN = 0.95
 """Share of known photos that do not count as unknown, unless another one is asked for."""
-
-
 _LARGEST = 1e30  # well inside the range of float32, which scores have
 
 

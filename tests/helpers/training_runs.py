@@ -18,6 +18,7 @@ from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.run_folder import BEST
 from edgetl.training.config.settings import TrainSettings
 from edgetl.training.engine.learner import Learner
+from edgetl.training.models.pretrained_weights import BESIDE
 from edgetl.training.torch_env.distributed import Processes
 
 SMALL: dict[str, Any] = {
@@ -63,8 +64,13 @@ def context_of(
 
 
 def weights_of(run: Path) -> dict[str, Tensor]:
-    """The kept weights of a run folder."""
+    """The kept weights of a run folder, and what lies beside them."""
     return load_file(run / BEST)
+
+
+def network_weights(run: Path) -> dict[str, Tensor]:
+    """The kept weights of a run folder, of the network alone."""
+    return {name: value for name, value in weights_of(run).items() if BESIDE not in name}
 
 
 class Notebook(Listener):

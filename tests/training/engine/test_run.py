@@ -22,6 +22,7 @@ from helpers.training_runs import (
     context_of,
     equal,
     features_of,
+    network_weights,
     small,
     weights_of,
 )
@@ -164,7 +165,7 @@ def test_features_by_the_loop_leaves_the_backbone_alone(two_parts, tmp_path):
     train(
         small(two_parts, strategy="features", optimizer="sgd", lr=0.1, ema=0.0), tmp_path / "other"
     )
-    one, other = weights_of(tmp_path / "one"), weights_of(tmp_path / "other")
+    one, other = network_weights(tmp_path / "one"), network_weights(tmp_path / "other")
     assert {key for key in one if not torch.equal(one[key], other[key])} == {"fc.weight", "fc.bias"}
 
 
@@ -633,7 +634,7 @@ def test_a_run_folder_that_can_not_be_written_is_named_before_any_photo_is_decod
 
 def test_the_average_is_what_is_judged_and_kept(two_parts, tmp_path):
     train(small(two_parts, epochs=1, ema=0.5, lr=0.05), tmp_path / "run")
-    learner, kept = read_state(tmp_path / "run")["learner"], weights_of(tmp_path / "run")
+    learner, kept = read_state(tmp_path / "run")["learner"], network_weights(tmp_path / "run")
     assert equal(kept, learner["average"]["network"])
     assert not equal(kept, learner["network"])
 

@@ -81,7 +81,7 @@ def metrics_summary(
         "accuracy": correct / photos,
         "accuracy_interval": list(wilson_interval(correct, photos)),
         "photos": photos,
-        "loss": float(loss),
+        "loss": float(loss) + 0.0,  # not -0.0, of answers that are all sure
         "macro_f1": _rounded(np.nanmean(f1)),
         "balanced_accuracy": _rounded(np.nanmean(recall)),
         "calibration_error": _rounded(_calibration_error(*_hits(probabilities, targets))),

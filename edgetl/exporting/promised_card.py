@@ -7,12 +7,15 @@ from dataclasses import replace
 
 from edgetl.data.layout import enumerated
 from edgetl.errors import ExportError
+from edgetl.evaluation.exact_tests import clopper_pearson
 from edgetl.evaluation.labelled_answers import LabelledAnswers
 from edgetl.evaluation.statement_check import restated
 from edgetl.evaluation.sure_threshold import CONFIDENCE, TARGETS, SureThreshold, find_threshold
 from edgetl.runtime.bundle.abstention import SureAnswers
 from edgetl.runtime.bundle.held_out import HeldOut
 from edgetl.runtime.bundle.model_card import ModelCard
+from edgetl.runtime.bundle.statement import StatedShare
+from edgetl.runtime.bundle.unknown_limits import UnknownLimits
 
 
 def with_promises(
@@ -60,7 +63,22 @@ def with_promises(
         is_unknown,
     )
     rules = tuple(_rules(answers, precisions))
-    return replace(card, promises=restated(replace(card.promises, sure_answers=rules), answers))
+    promises = restated(replace(card.promises, sure_answers=rules), answers)
+    statement = (*promises.statement, *_unknown_noticed(card.unknown))
+    return replace(card, promises=replace(promises, statement=statement))
+
+
+def _unknown_noticed(limits: UnknownLimits | None) -> Iterator[StatedShare]:
+    """The share of unknown photos that training measured, if it was with this threshold.
+
+    Of the photos in ``unknown/``, if there are some, else of classes that were left out.
+    """
+    figures = limits.figures if limits else {}
+    found = figures.get("unknown_folder") or figures.get("left_out_classes")
+    if limits and found and figures.get("keep_known") == limits.keep_known:
+        photos = int(found["photos"])
+        count = round((1 - found["let_in"]) * photos)
+        yield StatedShare("unknown", count, photos, clopper_pearson(count, photos))
 
 
 def _rules(

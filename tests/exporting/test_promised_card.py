@@ -64,6 +64,19 @@ def test_the_statement_says_how_many_known_photos_are_kept() -> None:
     ).holds
 
 
+@pytest.mark.parametrize(("keep_known", "stated"), [(0.95, True), (0.9, False)])
+def test_the_statement_says_how_many_unknown_photos_are_noticed(
+    keep_known: float, stated: bool
+) -> None:
+    card, held_out = card_and_answers(random_answers(200))
+    figures = {"keep_known": 0.95, "left_out_classes": {"photos": 80, "let_in": 0.25}}
+    card = replace(card, unknown=UnknownLimits(189.5, keep_known, 1.0, figures))
+    promises = with_promises(card, held_out).promises
+    assert promises is not None
+    noticed = [share for share in promises.statement if share.figure == "unknown"]
+    assert [(share.count, share.photos) for share in noticed] == [(60, 80)] * stated
+
+
 @pytest.mark.parametrize(
     ("answers", "wanted", "message", "hint"),
     [

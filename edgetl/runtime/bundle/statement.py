@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-Figure = Literal["accuracy", "coverage", "answered", "precision", "known"]
+Figure = Literal["accuracy", "coverage", "answered", "precision", "known", "unknown"]
 
 _MOST_PHOTOS = 1_000_000  # of which a test by edgetl evaluate takes a few megabytes
 _WORDS: Mapping[Figure, str] = {
@@ -15,6 +15,7 @@ _WORDS: Mapping[Figure, str] = {
     "answered": "answers that are sure",
     "precision": "sure answers that are right, {level:.4g}% wanted",
     "known": "photos that are not taken for unknown",
+    "unknown": "unknown photos that are noticed",
 }
 
 
@@ -27,6 +28,7 @@ class StatedShare:
               answered   the answer is sure
               precision  the answer is right, of those that are sure; ``level`` was asked for
               known      the photo, of a class of the model, is not taken for unknown
+              unknown    the photo, of no class of the model, is taken for unknown
     count     how many of the ``photos``
     photos    that it was measured on
     interval  of the share, Clopper and Pearson's, 95 %; up to 1 for a precision, which is promised

@@ -39,7 +39,9 @@ def estimate_accuracy(
     confidence  [n], of the answers for today's photos
     """
     excess = right.astype(np.float64) - held_out
-    correction, chance = float(excess.mean()), float(excess.var()) / len(excess)
+    wrong = (len(right) - int(right.sum()) + 1) / (len(right) + 2)  # none seen does not mean none
+    chance = max(float(excess.var()), wrong * (1 - wrong)) / len(excess)
+    correction = float(excess.mean())
     if abs(correction) <= _Z * math.sqrt(chance):
         correction = 0.0
     value = float(confidence.mean(dtype=np.float64)) + correction

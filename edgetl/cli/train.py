@@ -148,10 +148,9 @@ def command(
 
     DATA holds train/CLASS/ and val/CLASS/ with photos, or just CLASS/ folders, which are then
     split; or it is a .csv, .tsv, .jsonl or .parquet file with columns path, label and, if it says
-    what to validate on, split. Photos in DATA/unknown/, beside train/ and val/, only judge how well
-    unknown photos are noticed. On a GPU the whole network is trained, on a CPU its head, and with
-    --max-time its last blocks, if the head is not good enough. --resume continues an interrupted
-    run with epochs; one without is quickly done again by the same command.
+    what to validate on, split. DATA/unknown/ only tests whether unknown photos are noticed. On a
+    GPU the whole network is trained, on a CPU its head, and with --max-time its last blocks, if the
+    head is not good enough. --resume continues an interrupted run with epochs.
 
     \b
     Example:

@@ -16,7 +16,12 @@ from edgetl.errors import TrainingError
 from edgetl.training.config.run_context import RunContext
 from edgetl.training.evaluation.separation import left_out_scores, separate
 from edgetl.training.evaluation.unknown_report import StrangePhotos, UnknownReport
-from edgetl.training.head.detector_fit import FittedDetector, PhotoFeatures, fit_detector
+from edgetl.training.head.detector_fit import (
+    FittedDetector,
+    PhotoFeatures,
+    fit_detector,
+    require_photos,
+)
 from edgetl.training.head.features import Features, extract_features
 from edgetl.training.head.folds import deal_folds, rank_photos
 from edgetl.training.head.held_out_answers import HeldOutAnswers
@@ -53,8 +58,9 @@ def learn_unknown(
 
     Where there can be no detector, a note says why. Photos of ``unknown/`` are only judged with.
     """
-    backbone = _kept_backbone(trained)
     try:
+        require_photos(everything)  # before their features are computed
+        backbone = _kept_backbone(trained)
         if features is None:
             most = _affordable(context)
             answers, train, val = _seen_by(context, backbone, folders, everything.first(most), most)

@@ -58,6 +58,15 @@ class FittedDetector:
     class_distances: NDArray[np.float32]
 
 
+def require_photos(answers: HeldOutAnswers) -> None:
+    """Raises TrainingError where there are too few photos to tell anything."""
+    if (count := len(answers.labels)) < FEWEST_PHOTOS:
+        raise TrainingError(
+            f"That takes answers for {FEWEST_PHOTOS} photos that were not trained on, and there "
+            f"are {count}. Add photos."
+        )
+
+
 def fit_detector(
     answers: HeldOutAnswers,
     train: PhotoFeatures,
@@ -74,12 +83,8 @@ def fit_detector(
     to a bank of all training photos. Banks are of 20,000 photos at most, the same share of each
     class. The same photos give the same bits.
     """
-    count, classes = answers.logits.shape
-    if count < FEWEST_PHOTOS:
-        raise TrainingError(
-            f"That takes answers for {FEWEST_PHOTOS} photos that were not trained on, and there "
-            f"are {count}. Add photos."
-        )
+    require_photos(answers)
+    classes = answers.logits.shape[1]
     bank, distances = _banks(answers, train, val, classes, refit=refit)
     nearest, undecided = distances.min(1), entropy(answers.logits)
     scale = _mean_and_spread(nearest), _mean_and_spread(undecided)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,7 +103,7 @@ class EvaluationResult(NotebookResult):
         """
         return calibration_curve(self.probabilities, self.targets)
 
-    @property
+    @cached_property
     def statement(self) -> tuple[StatementCheck, ...]:
         """What the model states about its answers, tested on these; () if it states nothing.
 

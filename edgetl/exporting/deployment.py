@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from edgetl.evaluation.conformal import conformal_limit, least_photos
+from edgetl.evaluation.conformal import least_photos
 from edgetl.exporting.formats.mapped_network import require_maps
 from edgetl.exporting.formats.tapped_network import Tap, TappedNetwork
 from edgetl.runtime.bundle.held_out import MOST_PHOTOS, HeldOut
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.bundle.tensor_names import FEATURES
-from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN, UnknownLimits
+from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN, MEASURED
 from edgetl.training.models.checkpoint import Trained
 from edgetl.training.models.evidence import FeatureMaps
 from edgetl.training.models.ood_detector import OODDetector
@@ -51,21 +51,23 @@ def deployment_of(
     Raises ExportError if maps are asked for and the sums of the network's would not be its logits.
     """
     own_maps = require_maps(trained) if maps else None
+    metrics = dict(trained.card.metrics)
+    # Once in the card: with the threshold that they are about, or not at all.
+    figures = metrics.pop("unknown", {})
+    card = replace(trained.card, metrics=metrics)
     if not unknown:
-        return Deployment(trained.network, trained.card, maps=own_maps)
+        return Deployment(trained.network, card, maps=own_maps)
     held_out = trained.held_out
     some = None if held_out is None else _evenly(held_out, MOST_PHOTOS)
     if trained.ood is None or held_out is None or not len(held_out.ood_score):
-        return Deployment(trained.network, trained.card, held_out=some, maps=own_maps)
-    limits = UnknownLimits(
-        threshold=conformal_limit(held_out.ood_score, keep_known),
-        keep_known=keep_known,
-        sensitivity=trained.ood.sensitivity,
-        figures={**trained.card.metrics.get("unknown", {}), "photos": len(held_out.ood_score)},
+        return Deployment(trained.network, card, held_out=some, maps=own_maps)
+    measured = {kind: figures[kind] for kind in MEASURED if kind in figures}
+    limits = replace(
+        trained.ood.limits(held_out.ood_score, keep_known),
+        figures={"photos": len(held_out.ood_score), **measured},
     )
     network = TappedNetwork(trained.network, {FEATURES: Tap(trained.head)})
-    card = replace(trained.card, unknown=limits)
-    return Deployment(network, card, trained.ood, some, own_maps)
+    return Deployment(network, replace(card, unknown=limits), trained.ood, some, own_maps)
 
 
 def deployment_warnings(deployment: Deployment, run: Path, *, asked: bool) -> Iterator[str]:

@@ -223,6 +223,13 @@ def test_the_threshold_is_the_quantile_of_the_held_out_scores() -> None:
         36.0, 0.9, tiny_detector().sensitivity, {"photos": 40}
     )
     assert list(deployment_warnings(deployment, Path("run"), asked=True)) == []
+    run = trained()
+    found = {"keep_known": 0.95, "held_out": 40, "left_out_classes": {"let_in": 0.5}}  # of 0.2.0
+    run = replace(run, card=replace(run.card, metrics={"accuracy": 1.0, "unknown": found}))
+    card = deployment_of(run).card
+    assert card.unknown is not None and card.metrics == {"accuracy": 1.0}
+    assert card.unknown.figures == {"photos": 40, "left_out_classes": {"let_in": 0.5}}
+    assert deployment_of(run, unknown=False).card.metrics == {"accuracy": 1.0}
     (warning,) = deployment_warnings(deployment_of(trained(10)), Path("run"), asked=False)
     assert "takes the scores of 19 held-out photos, and the run has 10" in warning
 

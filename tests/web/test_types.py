@@ -22,7 +22,10 @@ def test_the_module_is_well_typed(node_modules: Path, tmp_path: Path) -> None:
         "types": ["node"],
         "typeRoots": [str(node_modules / "@types")],
     }
-    project = {"compilerOptions": options, "files": [str(MODULE / "edgetl.js")]}
+    project = {
+        "compilerOptions": options,
+        "files": [str(MODULE / name) for name in ("edgetl.js", "predictor.js")],
+    }
     (tmp_path / "tsconfig.json").write_text(json.dumps(project))
     command = [node_modules / ".bin/tsc", "--project", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True)

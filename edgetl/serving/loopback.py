@@ -1,4 +1,4 @@
-"""A web server for one person at this machine: on the loopback interface, behind a secret address."""
+"""A web server for one person at this machine, on the loopback interface."""
 
 from __future__ import annotations
 

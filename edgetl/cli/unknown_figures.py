@@ -15,6 +15,8 @@ def noticed_unknown(figures: Mapping[str, Any]) -> Iterator[str]:
 
     figures  what metrics.json and a bundle hold of them, where anything may be missing or wrong
     """
+    from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN
+
     for name, place in _KINDS.items():
         if not isinstance(found := figures.get(name), Mapping):
             continue
@@ -22,7 +24,7 @@ def noticed_unknown(figures: Mapping[str, Any]) -> Iterator[str]:
             photos = counted(found["photos"], "photo")
             yield (
                 f"{1 - found['let_in']:.0%} of {photos} {place} noticed, where "
-                f"{figures['keep_known']:.0%} of known ones are kept (AUROC {found['auroc']:.1%})"
+                f"{KEEP_KNOWN:.0%} of known ones are kept (AUROC {found['auroc']:.1%})"
             )
         except (KeyError, TypeError, ValueError, OverflowError):
             continue

@@ -114,7 +114,7 @@ class EvaluationResult(NotebookResult):
             return ()
         is_unknown = None
         if self.card.unknown is not None and self.ood_scores is not None:
-            is_unknown = self.ood_scores > self.card.unknown.threshold
+            is_unknown = self.card.unknown.is_unknown(self.ood_scores)
         answers = LabelledAnswers(self.labels, self.probabilities, self.targets, is_unknown)
         return check_statement(self.card.promises, answers)
 

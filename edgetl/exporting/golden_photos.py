@@ -85,7 +85,7 @@ def unknown_agreement(
     if card.unknown is None or not entries:
         return None
     scores = [(entry[OOD_SCORE], entry["own_answers"][precision][OOD_SCORE]) for entry in entries]
-    is_unknown = np.array(scores) > card.unknown.threshold
+    is_unknown = card.unknown.is_unknown(scores)
     return float((is_unknown[:, 0] == is_unknown[:, 1]).mean())
 
 

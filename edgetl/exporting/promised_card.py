@@ -15,7 +15,7 @@ from edgetl.runtime.bundle.abstention import SureAnswers
 from edgetl.runtime.bundle.held_out import HeldOut
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.bundle.statement import StatedShare
-from edgetl.runtime.bundle.unknown_limits import UnknownLimits
+from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN, MEASURED, UnknownLimits
 
 
 def with_promises(
@@ -55,7 +55,7 @@ def with_promises(
         )
     is_unknown = None
     if card.unknown is not None and len(held_out.ood_score):
-        is_unknown = held_out.ood_score > card.unknown.threshold
+        is_unknown = card.unknown.is_unknown(held_out.ood_score)
     answers = LabelledAnswers(
         card.labels,
         held_out.probabilities(card.temperature),
@@ -74,8 +74,8 @@ def _unknown_noticed(limits: UnknownLimits | None) -> Iterator[StatedShare]:
     Of the photos in ``unknown/``, if there are some, else of classes that were left out.
     """
     figures = limits.figures if limits else {}
-    found = figures.get("unknown_folder") or figures.get("left_out_classes")
-    if limits and found and figures.get("keep_known") == limits.keep_known:
+    found = next((figures[kind] for kind in MEASURED if kind in figures), None)
+    if limits and found and limits.keep_known == KEEP_KNOWN:
         photos = int(found["photos"])
         count = round((1 - found["let_in"]) * photos)
         yield StatedShare("unknown", count, photos, clopper_pearson(count, photos))

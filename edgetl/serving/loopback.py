@@ -1,4 +1,4 @@
-"""A web server for one person at this machine, on the loopback interface."""
+"""A web server for one person at this machine: loopback only, behind a secret address."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ FOUND = {"photos": 1200, "let_in": 0.274, "auroc": 0.8187}
 
 def test_the_users_own_unknown_photos_come_first() -> None:
     figures = {
-        "keep_known": 0.95,
         "left_out_classes": FOUND,
         "unknown_folder": {**FOUND, "photos": 1},
     }
@@ -26,7 +25,6 @@ def test_the_users_own_unknown_photos_come_first() -> None:
 @pytest.mark.parametrize("strange", [None, "words", [], 10**400])
 def test_what_a_file_holds_in_their_place_is_left_out(strange: object) -> None:
     for name in ("let_in", "auroc"):
-        figures = {"keep_known": 0.95, "unknown_folder": {**FOUND, name: strange}}
+        figures = {"unknown_folder": {**FOUND, name: strange}}
         assert list(noticed_unknown(figures)) == []
-    assert list(noticed_unknown({"keep_known": strange, "unknown_folder": FOUND})) == []
-    assert list(noticed_unknown({"keep_known": 0.95, "unknown_folder": strange})) == []
+    assert list(noticed_unknown({"unknown_folder": strange})) == []

@@ -69,7 +69,7 @@ def test_the_statement_says_how_many_unknown_photos_are_noticed(
     keep_known: float, stated: bool
 ) -> None:
     card, held_out = card_and_answers(random_answers(200))
-    figures = {"keep_known": 0.95, "left_out_classes": {"photos": 80, "let_in": 0.25}}
+    figures = {"left_out_classes": {"photos": 80, "let_in": 0.25}}
     card = replace(card, unknown=UnknownLimits(189.5, keep_known, 1.0, figures))
     promises = with_promises(card, held_out).promises
     assert promises is not None

@@ -55,12 +55,15 @@ def scored(tmp_path_factory: pytest.TempPathFactory, photo_folder: Path) -> Path
     """A bundle whose threshold lies in the middle of its golden photos' scores."""
     photos = sorted(photo_folder.iterdir())
     folder = tmp_path_factory.mktemp("scored")
-    parts = {"detector": tiny_detector(), "formats": ("onnx",), "golden": photos[:4]}
-    first = export_bundle(tapped_network(), scored_card(), folder / "first", **parts).folder
+    detector = tiny_detector()
+    parts = {"formats": ("onnx",), "golden": photos[:4]}
+    first = export_bundle(
+        Deployment(tapped_network(), scored_card(), detector), folder / "first", **parts
+    ).folder
     threshold = float(np.median([golden.answer.ood_score for golden in Bundle.open(first).golden]))
     card = scored_card(threshold=threshold)
     return export_bundle(
-        tapped_network(), card, folder / "tiny", held_out=held_out(), **parts
+        Deployment(tapped_network(), card, detector, held_out()), folder / "tiny", **parts
     ).folder
 
 
@@ -191,7 +194,10 @@ def test_the_self_test_finds_a_changed_detector(
     card = Bundle.open(changed).card
     assert Predictor(changed).selftest().passed
     made = export_bundle(
-        tapped_network(), card, tmp_path / "other", golden=[], formats=("onnx",), detector=other
+        Deployment(tapped_network(), card, detector=other),
+        tmp_path / "other",
+        golden=[],
+        formats=("onnx",),
     )
     shutil.copy(made.folder / "model.onnx", changed)
     manifest = json.loads((changed / "manifest.json").read_text())
@@ -217,6 +223,13 @@ def test_the_threshold_is_the_quantile_of_the_held_out_scores() -> None:
         36.0, 0.9, tiny_detector().sensitivity, {"photos": 40}
     )
     assert list(deployment_warnings(deployment, Path("run"), asked=True)) == []
+    run = trained()
+    found = {"keep_known": 0.95, "held_out": 40, "left_out_classes": {"let_in": 0.5}}  # of 0.2.0
+    run = replace(run, card=replace(run.card, metrics={"accuracy": 1.0, "unknown": found}))
+    card = deployment_of(run).card
+    assert card.unknown is not None and card.metrics == {"accuracy": 1.0}
+    assert card.unknown.figures == {"photos": 40, "left_out_classes": {"let_in": 0.5}}
+    assert deployment_of(run, unknown=False).card.metrics == {"accuracy": 1.0}
     (warning,) = deployment_warnings(deployment_of(trained(10)), Path("run"), asked=False)
     assert "takes the scores of 19 held-out photos, and the run has 10" in warning
 

@@ -188,7 +188,7 @@ class _RuntimeComparison:
             card.labels,
             Tolerance(limit, card.temperature, limits.sensitivity if limits else 0.0),
             photos,
-            threshold=limits.threshold if limits else None,
+            unknown=limits,
             judged=kind.judged,
         )
         self._seconds = 0.0

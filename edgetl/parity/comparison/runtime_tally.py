@@ -20,6 +20,7 @@ from edgetl.parity.comparison.distances import (
 from edgetl.parity.results import Comparison, Decisions, Flip, Gap, RuntimeResult, StageResult
 from edgetl.parity.stages import STAGES, LeftOut, Refusal, Stages
 from edgetl.parity.tolerances import Tolerance
+from edgetl.runtime.bundle.unknown_limits import UnknownLimits
 
 _PERCENTILE_STAGES = ("logits", "probabilities")
 _WORST_PHOTOS = 6
@@ -35,11 +36,11 @@ class RuntimeTally:
         tolerance: Tolerance,
         photos: int,
         *,
-        threshold: float | None = None,
+        unknown: UnknownLimits | None = None,
         judged: bool = True,
     ) -> None:
-        """``threshold``: photos with a higher score are unknown; None: there are no scores."""
-        self._threshold = threshold
+        """``unknown``: what scores mean; None: there are none."""
+        self._unknown = unknown
         self._name, self._labels, self._tolerance, self._judged = name, labels, tolerance, judged
         self._photos: set[str] = set()
         self._left_out = 0
@@ -148,10 +149,13 @@ class RuntimeTally:
         del self._comparisons[_WORST_PHOTOS:]
 
     def _add_unknown(self, photo: str, expected: float, found: float, limit: float) -> None:
-        if self._threshold is None or (expected > self._threshold) == (found > self._threshold):
+        if (limits := self._unknown) is None:
             return
-        words = ("known", "unknown") if found > self._threshold else ("unknown", "known")
-        gap = abs(expected - self._threshold)
+        before, after = limits.is_unknown([expected, found])
+        if before == after:
+            return
+        words = ("known", "unknown") if after else ("unknown", "known")
+        gap = abs(expected - limits.threshold)
         self._flips.append(Flip(photo, *words, gap, tie=gap <= limit))
 
     def _label(self, index: int) -> str:

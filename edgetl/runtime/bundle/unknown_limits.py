@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
 
 KEEP_KNOWN = 0.95
 """Share of known photos that do not count as unknown, unless another one is asked for."""
+MEASURED = ("unknown_folder", "left_out_classes")
+"""What ``UnknownLimits.figures`` may say of unknown photos, the user's own first."""
 _LARGEST = 1e30  # well inside the range of float32, which scores have
 
 
@@ -19,13 +26,21 @@ class UnknownLimits:
     keep_known   share of known photos at or below it, 0..1
     sensitivity  how much a score changes where activations change by their own size; from it
                  follows how far a runtime's score may be from the reference's
-    figures      how well it was measured to separate, as JSON values
+    figures      how well that was measured to work, as JSON values: "photos", the held-out ones
+                 that the threshold was measured on, and how well unknown photos are noticed
+                 where ``KEEP_KNOWN`` of known ones are kept, whatever ``keep_known`` is
     """
 
     threshold: float
     keep_known: float
     sensitivity: float
     figures: Mapping[str, Any] = field(default_factory=dict)
+
+    def is_unknown(self, scores: ArrayLike) -> NDArray[np.bool_]:
+        """Which photos with these scores, [N] or a single one, are unknown; of NaN none is."""
+        # In float64, in which the threshold is stored: one score alone must not fall on another
+        # side of it than among others.
+        return np.asarray(np.asarray(scores, np.float64) > self.threshold)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> UnknownLimits:

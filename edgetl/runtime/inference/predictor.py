@@ -347,9 +347,8 @@ class Predictor:
         if (limits := self.card.unknown) is None:
             return Prediction(name, self.labels, *answers)
         score = float(values[OOD_SCORE])
-        return Prediction(
-            name, self.labels, *answers, score, score > limits.threshold, values[EMBEDDING]
-        )
+        is_unknown = bool(limits.is_unknown(score))
+        return Prediction(name, self.labels, *answers, score, is_unknown, values[EMBEDDING])
 
     def _checked_card(self, session: onnxruntime.InferenceSession) -> ModelCard:
         """The model card in the file, if it fits the outputs and the manifest, else BundleError."""

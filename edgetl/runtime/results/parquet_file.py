@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -27,21 +27,11 @@ class ParquetFile(JsonLinesFile):
     ``.partial`` file, until all of them are there.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        model: str,
-        labels: Sequence[str],
-        *,
-        sure: bool = False,
-        unknown: bool = False,
-        embeddings: bool = False,
-    ) -> None:
+    def _rows_path(self, path: Path) -> Path:
         self._pyarrow = _import_pyarrow()
         self._table = real_path(path)  # a link keeps leading to the table
         self._table_may_pass: frozenset[bytes] = frozenset()  # photos whose error there may pass
-        partial = self._table.with_name(self._table.name + ".partial")
-        super().__init__(partial, model, labels, sure=sure, unknown=unknown, embeddings=embeddings)
+        return self._table.with_name(self._table.name + ".partial")
 
     def _read_existing(self) -> None:
         super()._read_existing()

@@ -72,7 +72,8 @@ class ResultFile(ABC):
         unknown: bool = False,
         embeddings: bool = False,
     ) -> None:
-        self.path, self.model, self.labels, self._embeddings = path, model, labels, embeddings
+        self.path = path = self._rows_path(path)
+        self.model, self.labels, self._embeddings = model, labels, embeddings
         # Of a table.
         self._columns = columns(labels, sure=sure, unknown=unknown) + ["embedding"] * embeddings
         self.failed = self._count = 0
@@ -96,6 +97,10 @@ class ResultFile(ABC):
         except BaseException:
             self._file.close()
             raise
+
+    def _rows_path(self, path: Path) -> Path:
+        """The file that rows are appended to, of the one that was named."""
+        return path
 
     def _read_existing(self) -> None:
         """Read the rows that are there, and position the file after the last whole one."""

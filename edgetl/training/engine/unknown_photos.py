@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edgetl.data.image_folder import ImageFolders, Sample
 from edgetl.data.unknown_folder import unknown_photos
 from edgetl.errors import TrainingError
+from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN
 from edgetl.training.config.run_context import RunContext
 from edgetl.training.evaluation.separation import left_out_scores, separate
 from edgetl.training.evaluation.unknown_report import StrangePhotos, UnknownReport
@@ -83,6 +84,7 @@ def learn_unknown(
     report = UnknownReport(
         fitted.held_out,
         samples,
+        fitted.detector.limits(fitted.held_out.ood_score, KEEP_KNOWN),
         trained.card.temperature,
         separate(left_out),
         np.concatenate([np.empty(0, np.float32), *(scores for _, scores in left_out)]),

@@ -13,10 +13,9 @@ from scipy.special import softmax
 
 from edgetl.data.image_folder import Sample
 from edgetl.evaluation import plots
-from edgetl.evaluation.conformal import conformal_limit
 from edgetl.evaluation.report_page import ReportPhoto, drawn, report_photo
 from edgetl.runtime.bundle.held_out import HeldOut
-from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN
+from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN, UnknownLimits
 from edgetl.training.evaluation.separation import KEPT_SHARES, Separation, separate
 
 _MAX_PHOTOS = 12
@@ -44,6 +43,7 @@ class UnknownReport:
 
     held_out     scores of known photos
     samples      these photos
+    limits       which scores are those of unknown photos
     temperature  of the answers
     left_out     how well classes that are left out are told from the others, in the mean; None if
                  that can't be measured
@@ -53,15 +53,17 @@ class UnknownReport:
 
     held_out: HeldOut
     samples: Sequence[Sample]
+    limits: UnknownLimits
     temperature: float
     left_out: Separation | None
     left_out_scores: NDArray[np.float32]
     strange: StrangePhotos | None
 
     @property
-    def threshold(self) -> float:
-        """The score above which a photo counts as unknown."""
-        return conformal_limit(self.held_out.ood_score, KEEP_KNOWN)
+    def refused(self) -> NDArray[np.int64]:
+        """Rows of the known photos that would be refused, the strangest first."""
+        order = np.argsort(-self.held_out.ood_score)
+        return order[self.limits.is_unknown(self.held_out.ood_score[order])]
 
     @cached_property
     def folder(self) -> Separation | None:
@@ -74,8 +76,7 @@ class UnknownReport:
         """For metrics.json and the bundle, as JSON values."""
         measured = {"left_out_classes": self.left_out, "unknown_folder": self.folder}
         return {
-            "keep_known": KEEP_KNOWN,
-            "held_out": len(self.held_out.labels),
+            "photos": len(self.held_out.labels),
             **{name: found.figures() for name, found in measured.items() if found},
         }
 
@@ -88,8 +89,10 @@ class UnknownReport:
             "held_out": len(self.held_out.labels),
             "histogram": drawn(self._histogram()),
             "curve": drawn(_curve(measured)) if measured else None,
-            "refused": self._refused(labels),
-            "refused_count": int((self.held_out.ood_score > self.threshold).sum()),
+            "refused": self._photos(
+                labels, self.samples, self.held_out.logits, self.refused.tolist()
+            ),
+            "refused_count": len(self.refused),
             "strange": self._strangest(labels),
         }
 
@@ -111,14 +114,8 @@ class UnknownReport:
             x="score: unlike the training photos",
             y="share of photos",
             percent=True,
-            chosen=self.threshold,
+            chosen=self.limits.threshold,
         )
-
-    def _refused(self, labels: Sequence[str]) -> list[ReportPhoto]:
-        """The known photos that would be refused, the strangest first."""
-        scores = self.held_out.ood_score
-        rows = [row for row in np.argsort(-scores) if scores[row] > self.threshold]
-        return self._photos(labels, self.samples, self.held_out.logits, rows)
 
     def _strangest(self, labels: Sequence[str]) -> list[ReportPhoto]:
         """The photos of ``unknown/`` that are most like known ones, these first."""

@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
+from edgetl.evaluation.conformal import conformal_limit
+from edgetl.runtime.bundle.unknown_limits import UnknownLimits
+
 SOFTENING = 2.0
 """What the logits are divided by before their entropy is taken."""
 LEAST_LENGTH = 1e-12
@@ -60,6 +63,10 @@ class OODDetector:
         return (
             2 * math.sqrt(max(self.distance_mean, 0.0)) / self.distance_std + 1 / self.entropy_std
         )
+
+    def limits(self, known: NDArray[np.float32], keep_known: float) -> UnknownLimits:
+        """What its score means, by those of known photos that it was not fitted to, [N]."""
+        return UnknownLimits(conformal_limit(known, keep_known), keep_known, self.sensitivity)
 
     def embed(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Float32 [N, features] → [N, dimensions]."""

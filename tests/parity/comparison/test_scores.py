@@ -21,6 +21,7 @@ from edgetl.parity.stages import Stages
 from edgetl.parity.tolerances import Tolerance
 from edgetl.runtime.bundle.held_out import HeldOut
 from edgetl.runtime.bundle.model_card import ModelCard
+from edgetl.runtime.bundle.unknown_limits import UnknownLimits
 from edgetl.training.models import backbones
 from edgetl.training.models.checkpoint import Trained
 
@@ -45,14 +46,8 @@ def trained() -> Trained:
 
 
 def export(trained: Trained, folder: Path, **options: object) -> Path:
-    parts = deployment_of(trained)
     return export_bundle(
-        parts.network,
-        parts.card,
-        folder,
-        golden=(),
-        detector=parts.detector,
-        **options,  # type: ignore[arg-type]
+        replace(deployment_of(trained), held_out=None), folder, golden=(), **options
     ).folder
 
 
@@ -111,7 +106,8 @@ def test_a_changed_threshold_is_found(trained: Trained, tmp_path: Path, run_chec
 
 @pytest.mark.parametrize(("expected", "tie"), [(0.999, True), (0.5, False)])
 def test_a_photo_that_only_one_calls_unknown_is_a_flip_or_a_tie(expected: float, tie: bool) -> None:
-    tally = RuntimeTally("one", LABELS, Tolerance(1e-4, 1.0, 20.0), 1, threshold=1.0)
+    tolerance, limits = Tolerance(1e-4, 1.0, 20.0), UnknownLimits(1.0, 0.95, 20.0)
+    tally = RuntimeTally("one", LABELS, tolerance, 1, unknown=limits)
     answers = np.array([0.7, 0.1, 0.1, 0.1])
     stages = [
         Stages(logits=answers, probabilities=answers, ood_score=np.array(score))

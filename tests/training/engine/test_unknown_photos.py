@@ -56,7 +56,7 @@ def test_the_checkpoint_holds_a_detector_and_scores_of_photos_that_fitted_nothin
 
 def test_the_metrics_and_the_report_say_how_well_unknown_photos_are_noticed(run):
     found = json.loads((run[0] / "metrics.json").read_text())["unknown"]
-    assert found["held_out"] == 48
+    assert found["photos"] == 48
     assert found["unknown_folder"]["photos"] == 6  # neither the broken nor the known one
     assert found["left_out_classes"]["photos"] == 48
     assert checkpoint.load(run[0]).card.metrics["unknown"] == found

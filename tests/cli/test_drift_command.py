@@ -39,10 +39,11 @@ def moved(bundle: Path, tmp_path: Path) -> Path:
 def test_no_drift_is_exit_code_0(bundle, same):
     done = run(bundle, same)
     assert (done.exit_code, done.stderr) == (0, "")
-    first, second, third = done.stdout.splitlines()
+    first, second, third, fourth = done.stdout.splitlines()
     assert first == "No sign that the photos differ from those that the model was trained on."
     assert "80 photos compared with 120 held-out ones" in second
     assert re.match(r"Accuracy about \d+\.\d% \(.*\), estimated without labels; ", third)
+    assert re.match(r"Unknown \d+\.\d% \(.*\), 5\.0% of photos like those of the tr", fourth)
 
 
 def test_drift_is_exit_code_1_with_the_labels_and_photos_that_make_it(bundle, moved):
@@ -51,8 +52,9 @@ def test_drift_is_exit_code_1_with_the_labels_and_photos_that_make_it(bundle, mo
     lines = done.stdout.splitlines()
     assert lines[0] == "The photos look different from those that the model was trained on."
     assert lines[3].startswith("Take that for the best case")
-    assert [line.split()[0] for line in lines[4:7]] == ["label", "ant", "bee"]
-    assert len(lines) == 7 + 1 + 5 and lines[-1].endswith(".jpg")
+    assert "more than chance explains: 5.0% of photos like" in lines[4]
+    assert [line.split()[0] for line in lines[5:8]] == ["label", "ant", "bee"]
+    assert len(lines) == 8 + 1 + 5 and lines[-1].endswith(".jpg")
 
 
 def test_another_mix_of_classes_is_said_and_is_exit_code_0(bundle, tmp_path):
@@ -85,6 +87,9 @@ def test_json_has_every_figure_and_every_photo(bundle, moved):
     assert sum(one["part"] for one in values["photos"]) == pytest.approx(1)
     assert sum(one["part"] for one in values["classes"]) == pytest.approx(1)
     assert values["accuracy"]["interval"][0] <= values["accuracy"]["value"] <= 1
+    unknown = values["unknown"]
+    assert unknown["share"] == unknown["photos"] / 80 and unknown["is_higher"] is True
+    assert unknown["interval"][0] > unknown["expected"] == 0.05
     again = json.loads(run(bundle, moved, "--json").stdout)
     assert {**again, "seconds": 0} == {**values, "seconds": 0}
 

@@ -14,6 +14,7 @@ from edgetl.runtime.drift.comparison import compare
 from edgetl.runtime.drift.drift_result import DriftResult
 from edgetl.runtime.drift.permutation_test import LEAST_LEVEL
 from edgetl.runtime.drift.photo_answers import is_answers_file, of_predictions, read_answers
+from edgetl.runtime.drift.unknown_share import unknown_share
 from edgetl.runtime.images.photo_list import photos_in, refuse_list_options
 from edgetl.runtime.inference.predictor import Predictor
 from edgetl.system.environment import describe_machine
@@ -57,8 +58,8 @@ def drift(
         raise ValueError(f"level is {level}; it must be at least {LEAST_LEVEL} and below 1")
     started, place = time.perf_counter(), Path(images)
     bundle = Bundle.open(Path(model))
-    known = bundle.held_out()
-    if known is None or len(known.embedding) < _FEWEST_HELD_OUT:
+    known, limits = bundle.held_out(), bundle.card.unknown
+    if known is None or limits is None or len(known.embedding) < _FEWEST_HELD_OUT:
         raise NoSuchModelError(
             bundle.path,
             "it holds no answers for held-out photos, which today's are compared with",
@@ -84,6 +85,7 @@ def drift(
         answers=answers,
         known=known,
         comparison=compare(known, answers, bundle.card.temperature),
+        unknown=unknown_share(answers.is_unknown, limits.keep_known),
         seconds=time.perf_counter() - started,
         machine=describe_machine(),
     )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.evaluation.conformal import conformal_limits
-from edgetl.evaluation.metrics import wilson_interval
+from edgetl.runtime.bundle.share_interval import wilson_interval
 from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN
 from edgetl.training.head.detector_fit import FittedDetector
 from edgetl.training.models.ood_detector import entropy

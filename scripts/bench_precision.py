@@ -26,6 +26,7 @@ import onnxruntime
 
 from edgetl import Predictor
 from edgetl.exporting.bundle_writer import export_bundle
+from edgetl.exporting.deployment import Deployment
 from edgetl.exporting.photo_selection import calibration_photos, run_data
 from edgetl.exporting.precision.reduced_precision import PrecisionSettings
 from edgetl.training.models import checkpoint
@@ -55,8 +56,7 @@ def export(trained: Trained, folder: Path, precisions: Sequence[str]) -> dict[st
     calibration = calibration_photos([sample.path for sample in data.train], 100)
     settings = PrecisionSettings(calibration, validation, max_accuracy_drop=100)
     result = export_bundle(
-        trained.network,
-        trained.card,
+        Deployment(trained.network, trained.card),
         folder,
         golden=[],
         formats=["onnx"],

@@ -26,6 +26,7 @@ from torch import nn
 
 from edgetl.errors import EdgetlError
 from edgetl.exporting.bundle_writer import export_bundle
+from edgetl.exporting.deployment import Deployment
 from edgetl.parity.check_photos import find_photos
 from edgetl.parity.comparison.runtime_comparison import compare_runtimes, threads_each
 from edgetl.parity.results import CheckResult, RuntimeResult
@@ -113,7 +114,9 @@ def check_backbone(name: str, photos: Sequence[Path], root: Path, scratch: Path)
     pixels = [resize_image(read_image(path), card.spec) for path in photos[:CALIBRATION_PHOTOS]]
     calibrate(backbone, torch.from_numpy(normalize(np.stack(pixels), card.spec)))
     network = backbone.module.eval()
-    bundle = export_bundle(network, card, scratch / name.replace("/", "-"), golden=()).folder
+    bundle = export_bundle(
+        Deployment(network, card), scratch / name.replace("/", "-"), golden=()
+    ).folder
     subject = Subject.open(bundle, network, card, threads=threads_each())
     return compare_runtimes(subject, photos, root)
 

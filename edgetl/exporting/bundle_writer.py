@@ -18,9 +18,9 @@ import onnx
 import onnxruntime
 import PIL
 import torch
-from torch import nn
 
 from edgetl.errors import ExportError
+from edgetl.exporting.deployment import Deployment
 from edgetl.exporting.export_result import AccuracyComparison, ExportResult, Verification
 from edgetl.exporting.formats.deployed_classifier import deployed
 from edgetl.exporting.formats.mapped_network import MappedNetwork
@@ -63,21 +63,16 @@ from edgetl.runtime.bundle.bundle_folder import (
     schema_entries,
 )
 from edgetl.runtime.bundle.embedded_checksum import embed_checksum
-from edgetl.runtime.bundle.held_out import HeldOut
-from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.system.atomic_folder import replace_folder, require_writable
 from edgetl.system.environment import package_versions
 from edgetl.system.paths import real_path
 from edgetl.system.progress import Progress, no_progress
-from edgetl.training.models.evidence import FeatureMaps
-from edgetl.training.models.ood_detector import OODDetector
 
 TORCHSCRIPT_FILE, PROGRAM_FILE, HELD_OUT_FILE = "model.ts.pt", "model.pt2", "held_out.npz"
 
 
 def export_bundle(
-    network: nn.Module,
-    card: ModelCard,
+    deployment: Deployment,
     destination: str | Path,
     *,
     golden: Sequence[Path],
@@ -88,16 +83,10 @@ def export_bundle(
     training_photos: str = "",
     precisions: Sequence[str] = (DEFAULT_PRECISION,),
     precision_settings: PrecisionSettings | None = None,
-    detector: OODDetector | None = None,
-    held_out: HeldOut | None = None,
-    maps: FeatureMaps | None = None,
     progress: Progress = no_progress,
 ) -> ExportResult:
     """Write a bundle to ``destination``, replacing an earlier one.
 
-    network             in eval mode, on the CPU: normalized float32 [N, 3, h, w] → logits float32
-                        [N, classes]
-    card                its labels, preprocessing and temperature
     golden              photos to include, copied unchanged but for HEIC, which becomes PNG
     opset               None: the lowest that the network's operators allow
     formats             out of FORMATS
@@ -107,10 +96,6 @@ def export_bundle(
     precisions          of the ONNX models, out of ONNX_FILES; any but fp32 needs
                         ``precision_settings``
     precision_settings  photos and limits for reduced precisions
-    detector            for the score of photos unlike the training photos; ``network`` then also
-                        gives ``features`` float32 [N, features], and the card has a threshold
-    held_out            answers to include
-    maps                of ``network``, for evidence in the ONNX models; None: they give none
 
     Raises ValueError for an unknown format or precision; ExportError if a golden photo can't be
     read, if a format can't be written or its answers are not the network's, if a reduced precision
@@ -123,12 +108,7 @@ def export_bundle(
     refuse_other_folders(destination)
     require_writable(destination)
     origin = _checkpoint_entry(checkpoint, checkpoint_sha256, destination)
-    mapped = MappedNetwork(network, maps) if maps else None
-    if mapped:
-        card = replace(card, biases=mapped.biases)
-    contents = _BundleContents(network, card, detector, golden, progress, mapped)
-    if held_out is not None:
-        contents.add_held_out(held_out)
+    contents = _BundleContents(deployment, golden, progress)
     if "onnx" in formats:
         contents.add_onnx(opset, precisions, precision_settings)
     if "torchscript" in formats:
@@ -136,24 +116,9 @@ def export_bundle(
     if "pt2" in formats:
         contents.add_program()
     manifest = {
-        **schema_entries(detector is not None or maps is not None),
         "name": real_path(destination).name,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "card": card.to_dict(),
         "checkpoint": origin,
-        # A module knows its version whatever its distribution is called: onnxruntime may have been
-        # installed as onnxruntime-gpu.
-        "versions": package_versions()
-        | {
-            module.__name__: module.__version__ for module in (torch, onnx, onnxruntime, numpy, PIL)
-        },
-        "files": {
-            name: {"sha256": _sha256(content), "bytes": len(content)}
-            for name, content in contents.files.items()
-        },
-        "verification": {name: asdict(found) for name, found in contents.verification.items()},
-        "precisions": {name: asdict(found) for name, found in contents.precisions.items()},
-        **contents.manifest,
+        **contents.manifest_entries(),
         **({TRAINING_PHOTOS: training_photos} if training_photos else {}),
     }
     refuse_other_folders(destination)  # again: minutes have passed
@@ -161,7 +126,7 @@ def export_bundle(
     return ExportResult(
         folder=destination,
         files={name: len(content) for name, content in contents.files.items()},
-        opsets=contents.manifest["opset"],
+        opsets=manifest["opset"],
         golden=len(golden),
         verification=contents.verification,
         precisions=contents.precisions,
@@ -174,23 +139,17 @@ class _BundleContents:
     files         name → content
     verification  format, or precision of an ONNX model → its differences from the network
     precisions    reduced precision → its accuracy
-    manifest      further entries of the manifest
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        card: ModelCard,
-        detector: OODDetector | None,
-        golden: Sequence[Path],
-        progress: Progress,
-        mapped: MappedNetwork | None,
-    ) -> None:
-        self._network, self._card, self._detector = network, card, detector
-        self._mapped = mapped
+    def __init__(self, deployment: Deployment, golden: Sequence[Path], progress: Progress) -> None:
+        self._network, self._detector = deployment.network, deployment.detector
+        self._mapped = MappedNetwork(self._network, deployment.maps) if deployment.maps else None
+        self._card = deployment.card
+        if self._mapped:
+            self._card = replace(self._card, biases=self._mapped.biases)
         self._progress = progress
         progress("Running the trained network", 0, 0)
-        classifier = deployed(network, card, detector)
+        classifier = deployed(self._network, self._card, self._detector)
         self._photos = photo_references(classifier, golden)
         self._references = [*self._photos, *synthetic_references(classifier)]
         files = [golden_file(*pair) for pair in zip(golden, self._photos, strict=True)]
@@ -198,7 +157,7 @@ class _BundleContents:
         self.files = {name: content for name, (_, content) in zip(names, files, strict=True)}
         self.verification: dict[str, Verification] = {}
         self.precisions: dict[str, AccuracyComparison] = {}
-        self.manifest: dict[str, Any] = {
+        self._entries: dict[str, Any] = {
             "models": {},
             "torchscript": None,
             "pt2": None,
@@ -206,6 +165,29 @@ class _BundleContents:
             "golden": [
                 photo.manifest_entry(name) for photo, name in zip(self._photos, names, strict=True)
             ],
+        }
+        if deployment.held_out is not None:
+            self._entries[HELD_OUT] = HELD_OUT_FILE
+            self.files[HELD_OUT_FILE] = deployment.held_out.to_bytes()
+
+    def manifest_entries(self) -> dict[str, Any]:
+        """The manifest, but for what is known only of the bundle as a whole."""
+        # A module knows its version whatever its distribution is called: onnxruntime may have been
+        # installed as onnxruntime-gpu.
+        modules = (torch, onnx, onnxruntime, numpy, PIL)
+        return {
+            **schema_entries(self._detector is not None or self._mapped is not None),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "card": self._card.to_dict(),
+            "versions": package_versions()
+            | {module.__name__: module.__version__ for module in modules},
+            "files": {
+                name: {"sha256": _sha256(content), "bytes": len(content)}
+                for name, content in self.files.items()
+            },
+            "verification": {name: asdict(found) for name, found in self.verification.items()},
+            "precisions": {name: asdict(found) for name, found in self.precisions.items()},
+            **self._entries,
         }
 
     def add_onnx(
@@ -232,27 +214,31 @@ class _BundleContents:
             self.verification[precision] = self._verify(
                 f"{precision} ONNX", run_model, max_difference
             )
-            if self._mapped and precision == DEFAULT_PRECISION:
-                verify_evidence(run_model, self._mapped, self._card.spec, self._references)
             if precision != DEFAULT_PRECISION:
-                # The device's self-test compares a reduced model with its own answers, since they
-                # are not the network's.
-                for entry, photo in zip(self.manifest["golden"], self._photos, strict=True):
-                    outputs = run_model(photo.pixels[None])
-                    if self._mapped:
-                        verify_evidence_sums(precision, outputs, self._card, photo)
-                    entry.setdefault("own_answers", {})[precision] = answer_entry(
-                        {name: rows[0] for name, rows in outputs.items()}
-                    )
-                self.precisions[precision] = replace(
-                    self.precisions[precision],
-                    unknown_agreement=unknown_agreement(
-                        self.manifest["golden"], precision, self._card
-                    ),
-                )
-            self.manifest["models"][precision] = ONNX_FILES[precision]
-            self.manifest["opset"][precision] = opset_of(model)
+                self._add_own_answers(precision, run_model)
+            elif self._mapped:
+                verify_evidence(run_model, self._mapped, self._card.spec, self._references)
+            self._entries["models"][precision] = ONNX_FILES[precision]
+            self._entries["opset"][precision] = opset_of(model)
             self.files[ONNX_FILES[precision]] = embed_checksum(model.SerializeToString())
+
+    def _add_own_answers(self, precision: str, model: ExportedModel) -> None:
+        """A reduced model's answers for the golden photos, which are not the network's.
+
+        The device's self-test compares with them.
+        """
+        golden = self._entries["golden"]
+        for entry, photo in zip(golden, self._photos, strict=True):
+            outputs = model(photo.pixels[None])
+            if self._mapped:
+                verify_evidence_sums(precision, outputs, self._card, photo)
+            entry.setdefault("own_answers", {})[precision] = answer_entry(
+                {name: rows[0] for name, rows in outputs.items()}
+            )
+        self.precisions[precision] = replace(
+            self.precisions[precision],
+            unknown_agreement=unknown_agreement(golden, precision, self._card),
+        )
 
     def _verify(
         self, name: str, model: ExportedModel, max_difference: float = MAX_PROBABILITY_DIFFERENCE
@@ -280,7 +266,7 @@ class _BundleContents:
         self._progress("Writing and verifying TorchScript", 0, 0)
         content = build_torchscript(self._network, self._card, self._detector)
         self.verification["torchscript"] = self._verify("TorchScript", open_torchscript(content))
-        self.manifest["torchscript"] = TORCHSCRIPT_FILE
+        self._entries["torchscript"] = TORCHSCRIPT_FILE
         self.files[TORCHSCRIPT_FILE] = content
 
     def add_program(self) -> None:
@@ -289,13 +275,8 @@ class _BundleContents:
         classifier = branch_free_classifier(self._network, self._card, self._detector)
         content = build_program(classifier)
         self.verification["pt2"] = self._verify("torch.export", open_program(content, classifier))
-        self.manifest["pt2"] = PROGRAM_FILE
+        self._entries["pt2"] = PROGRAM_FILE
         self.files[PROGRAM_FILE] = content
-
-    def add_held_out(self, held_out: HeldOut) -> None:
-        """The answers for held-out photos."""
-        self.manifest[HELD_OUT] = HELD_OUT_FILE
-        self.files[HELD_OUT_FILE] = held_out.to_bytes()
 
 
 def refuse_other_folders(destination: Path) -> None:

@@ -133,7 +133,6 @@ def export(
     progress("Loading PyTorch", 0, 0)
     from edgetl.exporting.bundle_writer import export_bundle
     from edgetl.exporting.deployment import deployment_of, deployment_warnings
-    from edgetl.exporting.formats.mapped_network import require_maps
     from edgetl.exporting.promised_card import with_promises
     from edgetl.training.models import checkpoint
     from edgetl.training.torch_env.torch_flags import one_thread
@@ -141,24 +140,23 @@ def export(
     run, out = Path(run), Path(out)
     progress(f"Reading {run}", 0, 0)
     trained = checkpoint.load(run)
-    deployment = deployment_of(trained, keep_known=keep_known or KEEP_KNOWN, unknown=unknown)
-    warnings = [
-        *_run_warnings(run, trained),
-        *deployment_warnings(deployment, run, asked=keep_known is not None),
-    ]
     if photos := trained.settings.get("data") or trained.settings.get("images"):
         refuse_photos_folder(out, photos)
-
-    reduced = {*precisions} - {DEFAULT_PRECISION} if "onnx" in formats else set()
-    golden_files, precision_settings = _choose_photos(
-        trained, own, golden_count, reduced, calibration, max_accuracy_drop, warnings
-    )
-    parameters = sum(parameter.numel() for parameter in trained.network.parameters())
+    warnings = list(_run_warnings(run, trained))
     try:
+        deployment = deployment_of(
+            trained, keep_known=keep_known or KEEP_KNOWN, unknown=unknown, maps=maps
+        )
+        warnings += deployment_warnings(deployment, run, asked=keep_known is not None)
+        card = with_promises(deployment.card, trained.held_out, precision_at)
+        reduced = {*precisions} - {DEFAULT_PRECISION} if "onnx" in formats else set()
+        golden_files, precision_settings = _choose_photos(
+            trained, own, golden_count, reduced, calibration, max_accuracy_drop, warnings
+        )
+        parameters = sum(parameter.numel() for parameter in trained.network.parameters())
         with one_thread(parameters < SMALL_NETWORK):
             result = export_bundle(
-                deployment.network,
-                with_promises(deployment.card, trained.held_out, precision_at),
+                replace(deployment, card=card),
                 out,
                 golden=golden_files,
                 opset=opset,
@@ -168,9 +166,6 @@ def export(
                 training_photos=trained.photos if digests else "",
                 precisions=precisions,
                 precision_settings=precision_settings,
-                detector=deployment.detector,
-                held_out=deployment.held_out,
-                maps=require_maps(trained) if maps else None,
                 progress=progress,
             )
     except ExportError as error:

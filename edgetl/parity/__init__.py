@@ -2,6 +2,7 @@
 
 check_model.py   the entry point, ``check``
 check_photos.py  the photos, decoded once
+browser.py       a page in a headless browser
 runtimes/        every way to run the exported model, stage by stage (stages.py)
 comparison/      how far those values are from the reference's, and the likely cause of a difference
 tolerances.py    how far they may be

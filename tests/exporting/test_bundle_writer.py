@@ -27,6 +27,7 @@ from edgetl import Predictor
 from edgetl.errors import BundleError, ExportError
 from edgetl.exporting import bundle_writer
 from edgetl.exporting.bundle_writer import export_bundle
+from edgetl.exporting.deployment import Deployment
 from edgetl.exporting.formats.deployed_classifier import (
     STAGES,
     DeployedClassifier,
@@ -47,8 +48,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, photo_folder: Path) -> Pa
     folder = tmp_path_factory.mktemp("exported")
     (folder / "best.safetensors").write_bytes(b"weights")
     return export_bundle(
-        tiny_network(),
-        tiny_card(),
+        Deployment(tiny_network(), tiny_card()),
         folder / "bundles/tiny",
         golden=photos(photo_folder),
         checkpoint=folder / "best.safetensors",
@@ -90,7 +90,9 @@ def test_an_unknown_format_or_precision_is_refused_at_once(
     with pytest.raises(
         ValueError, match=r"'(onxx|int4)' is none of onnx, torchscript, pt2, fp32, fp16, int8"
     ):
-        export_bundle(tiny_network(), tiny_card(), tmp_path / "tiny", golden=(), **asked)
+        export_bundle(
+            Deployment(tiny_network(), tiny_card()), tmp_path / "tiny", golden=(), **asked
+        )
     assert not (tmp_path / "tiny").exists()
 
 
@@ -130,13 +132,19 @@ def test_damage_to_a_copy_of_the_model_alone_is_detected(exported: Path, tmp_pat
 
 
 def test_the_same_network_gives_the_same_bytes(exported: Path, tmp_path: Path) -> None:
-    again = export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=[], formats=("onnx",))
+    again = export_bundle(
+        Deployment(tiny_network(), tiny_card()), tmp_path / "b", golden=[], formats=("onnx",)
+    )
     assert (again.folder / "model.onnx").read_bytes() == (exported / "model.onnx").read_bytes()
 
 
 def test_a_second_export_replaces_the_first(tmp_path: Path, photo_folder: Path) -> None:
-    export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=photos(photo_folder))
-    export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=[], formats=("onnx",))
+    export_bundle(
+        Deployment(tiny_network(), tiny_card()), tmp_path / "b", golden=photos(photo_folder)
+    )
+    export_bundle(
+        Deployment(tiny_network(), tiny_card()), tmp_path / "b", golden=[], formats=("onnx",)
+    )
     assert {path.name for path in (tmp_path / "b").iterdir()} == {"model.onnx", "manifest.json"}
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
@@ -150,7 +158,7 @@ def test_a_folder_that_is_not_a_bundle_is_left_unchanged(
     for name, text in content.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(ExportError, match="is not a bundle"):
-        export_bundle(tiny_network(), tiny_card(), tmp_path, golden=[])
+        export_bundle(Deployment(tiny_network(), tiny_card()), tmp_path, golden=[])
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == content
 
 
@@ -161,7 +169,9 @@ def test_a_place_that_can_not_be_written_is_found_before_the_work(
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="can't be written: Not a directory"):
         export_bundle(
-            tiny_network(), tiny_card(), tmp_path / "file/deep/bundle", golden=photos(photo_folder)
+            Deployment(tiny_network(), tiny_card()),
+            tmp_path / "file/deep/bundle",
+            golden=photos(photo_folder),
         )
 
 
@@ -176,8 +186,7 @@ def test_the_path_of_a_checkpoint_on_another_drive_is_absolute(
     monkeypatch.setattr("os.path.relpath", fail)
     checkpoint = tmp_path / "best.safetensors"
     export_bundle(
-        tiny_network(),
-        tiny_card(),
+        Deployment(tiny_network(), tiny_card()),
         tmp_path / "b",
         golden=[],
         formats=[],
@@ -189,17 +198,23 @@ def test_the_path_of_a_checkpoint_on_another_drive_is_absolute(
 
 
 def test_a_file_that_someone_put_into_a_bundle_is_not_lost(tmp_path: Path) -> None:
-    export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=[], formats=("onnx",))
+    export_bundle(
+        Deployment(tiny_network(), tiny_card()), tmp_path / "b", golden=[], formats=("onnx",)
+    )
     (tmp_path / "b/notes.txt").write_text("mine")
     with pytest.raises(ExportError, match=r"notes\.txt"):
-        export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=[])
+        export_bundle(Deployment(tiny_network(), tiny_card()), tmp_path / "b", golden=[])
     assert (tmp_path / "b/notes.txt").read_text() == "mine"
 
 
 def test_an_unreadable_golden_photo_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     with pytest.raises(ExportError, match=r"golden photo .*broken\.jpg"):
-        export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=[tmp_path / "broken.jpg"])
+        export_bundle(
+            Deployment(tiny_network(), tiny_card()),
+            tmp_path / "b",
+            golden=[tmp_path / "broken.jpg"],
+        )
     assert not (tmp_path / "b").exists()
 
 
@@ -208,7 +223,7 @@ def test_a_network_whose_answers_are_nan_is_not_exported(tmp_path: Path) -> None
     with torch.no_grad():
         network.head.bias[1] = float("nan")
     with pytest.raises(ExportError, match="not finite"):
-        export_bundle(network, tiny_card(), tmp_path / "b", golden=[])
+        export_bundle(Deployment(network, tiny_card()), tmp_path / "b", golden=[])
 
 
 def test_an_export_with_other_answers_is_not_put_in_place(
@@ -221,7 +236,9 @@ def test_an_export_with_other_answers_is_not_put_in_place(
         lambda _, spec, opset: export(tiny_network(seed=1), spec, opset),
     )
     with pytest.raises(ExportError, match="ONNX model does not give the trained network's answers"):
-        export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=photos(photo_folder))
+        export_bundle(
+            Deployment(tiny_network(), tiny_card()), tmp_path / "b", golden=photos(photo_folder)
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -237,7 +254,7 @@ def test_a_file_that_was_put_there_during_the_export_is_not_lost(
 
     monkeypatch.setattr(bundle_writer, "build_torchscript", slow_build)
     with pytest.raises(ExportError, match="is not a bundle"):
-        export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=())
+        export_bundle(Deployment(tiny_network(), tiny_card()), tmp_path / "b", golden=())
     assert (tmp_path / "b" / "mine.txt").read_text() == "mine"
 
 
@@ -246,7 +263,7 @@ def test_the_current_folder_is_not_replaced(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ExportError, match="is the current folder"):
-        export_bundle(tiny_network(), tiny_card(), ".", golden=())
+        export_bundle(Deployment(tiny_network(), tiny_card()), ".", golden=())
 
 
 def test_a_full_folder_for_temporary_files_is_named(
@@ -257,7 +274,7 @@ def test_a_full_folder_for_temporary_files_is_named(
 
     monkeypatch.setattr("torch.onnx.export", full)
     with pytest.raises(ExportError, match="No space left") as caught:
-        export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=())
+        export_bundle(Deployment(tiny_network(), tiny_card()), tmp_path / "b", golden=())
     assert "TMPDIR" in str(caught.value.hint)
 
 
@@ -318,8 +335,7 @@ def test_an_export_killed_at_any_moment_leaves_the_old_bundle_or_the_new_one(
     def write(golden: int) -> None:
         torch.set_num_threads(1)  # a forked process has lost the others
         export_bundle(
-            tiny_network(),
-            tiny_card(),
+            Deployment(tiny_network(), tiny_card()),
             bundle,
             golden=photos(photo_folder, golden),
             formats=["onnx"],

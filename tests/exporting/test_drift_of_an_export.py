@@ -15,6 +15,7 @@ from helpers.tiny_network import scored_card, tapped_network, tiny_detector
 from edgetl import Predictor, drift
 from edgetl.cli.main import command as program
 from edgetl.exporting.bundle_writer import export_bundle
+from edgetl.exporting.deployment import Deployment
 from edgetl.runtime.bundle.held_out import HeldOut
 
 
@@ -26,8 +27,11 @@ def run(*arguments: object) -> Result:
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With the model's own answers for sixty photos, all of them right, as held-out ones."""
     folder = tmp_path_factory.mktemp("exports")
-    parts = {"detector": tiny_detector(), "formats": ("onnx",), "golden": []}
-    first = export_bundle(tapped_network(), scored_card(), folder / "first", **parts).folder
+    detector = tiny_detector()
+    parts = {"formats": ("onnx",), "golden": []}
+    first = export_bundle(
+        Deployment(tapped_network(), scored_card(), detector), folder / "first", **parts
+    ).folder
     found = list(Predictor(first).batch(photo(seed) for seed in range(60)))
     known = HeldOut(
         np.array([answer.index for answer in found], np.int32),
@@ -36,7 +40,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         np.array([answer.ood_score for answer in found], np.float32),
     )
     card = scored_card()
-    return export_bundle(tapped_network(), card, folder / "b", held_out=known, **parts).folder
+    return export_bundle(
+        Deployment(tapped_network(), card, detector, known), folder / "b", **parts
+    ).folder
 
 
 @pytest.fixture(scope="module")

@@ -55,12 +55,15 @@ def scored(tmp_path_factory: pytest.TempPathFactory, photo_folder: Path) -> Path
     """A bundle whose threshold lies in the middle of its golden photos' scores."""
     photos = sorted(photo_folder.iterdir())
     folder = tmp_path_factory.mktemp("scored")
-    parts = {"detector": tiny_detector(), "formats": ("onnx",), "golden": photos[:4]}
-    first = export_bundle(tapped_network(), scored_card(), folder / "first", **parts).folder
+    detector = tiny_detector()
+    parts = {"formats": ("onnx",), "golden": photos[:4]}
+    first = export_bundle(
+        Deployment(tapped_network(), scored_card(), detector), folder / "first", **parts
+    ).folder
     threshold = float(np.median([golden.answer.ood_score for golden in Bundle.open(first).golden]))
     card = scored_card(threshold=threshold)
     return export_bundle(
-        tapped_network(), card, folder / "tiny", held_out=held_out(), **parts
+        Deployment(tapped_network(), card, detector, held_out()), folder / "tiny", **parts
     ).folder
 
 
@@ -191,7 +194,10 @@ def test_the_self_test_finds_a_changed_detector(
     card = Bundle.open(changed).card
     assert Predictor(changed).selftest().passed
     made = export_bundle(
-        tapped_network(), card, tmp_path / "other", golden=[], formats=("onnx",), detector=other
+        Deployment(tapped_network(), card, detector=other),
+        tmp_path / "other",
+        golden=[],
+        formats=("onnx",),
     )
     shutil.copy(made.folder / "model.onnx", changed)
     manifest = json.loads((changed / "manifest.json").read_text())

@@ -12,6 +12,7 @@ from helpers.small_export import LABELS, SPEC, Check, Exported
 from PIL import Image
 
 from edgetl.exporting.bundle_writer import export_bundle
+from edgetl.exporting.deployment import Deployment
 from edgetl.parity.check_photos import find_photos
 from edgetl.parity.comparison.runtime_comparison import compare_runtimes
 from edgetl.parity.results import CheckResult
@@ -36,7 +37,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     run.parent.mkdir()
     checkpoint.save(trained, run)
     bundle = export_bundle(
-        trained.network, card, folder / "bundle", golden=(), opset=17, checkpoint=run
+        Deployment(trained.network, card), folder / "bundle", golden=(), opset=17, checkpoint=run
     ).folder
     return Exported(bundle, run, trained.network, card)
 

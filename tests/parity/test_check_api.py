@@ -13,6 +13,7 @@ from helpers.small_export import Exported
 
 from edgetl.errors import CheckpointError, DataError, NoSuchModelError, ParityError
 from edgetl.exporting.bundle_writer import export_bundle
+from edgetl.exporting.deployment import Deployment
 from edgetl.parity.check_model import check
 from edgetl.parity.results import AgainstResult, CheckResult
 from edgetl.runtime.bundle.bundle_folder import MANIFEST
@@ -22,8 +23,7 @@ from edgetl.runtime.bundle.bundle_folder import MANIFEST
 def with_golden(exported: Exported, photos: Path, tmp_path: Path) -> Path:
     """A bundle that holds three golden photos."""
     return export_bundle(
-        exported.network,
-        exported.card,
+        Deployment(exported.network, exported.card),
         tmp_path / "with golden",
         golden=sorted(photos.rglob("*.png"))[:3],
         checkpoint=exported.run,

@@ -19,6 +19,7 @@ from helpers.tiny_network import (
 
 from edgetl.errors import ExportError
 from edgetl.exporting.bundle_writer import export_bundle
+from edgetl.exporting.deployment import Deployment
 from edgetl.exporting.formats.mapped_network import MappedNetwork, require_maps
 from edgetl.exporting.formats.onnx_model import assemble
 from edgetl.exporting.formats.onnx_network import export_network
@@ -67,12 +68,16 @@ def test_a_bundle_with_other_evidence_is_not_written(network, maps, tmp_path, mo
 
     monkeypatch.setattr("edgetl.exporting.bundle_writer.export_network", doubled)
     with pytest.raises(ExportError, match="its evidence differs by"):
-        export_bundle(network, tiny_card(), tmp_path / "b", golden=[], formats=["onnx"], maps=maps)
+        export_bundle(
+            Deployment(network, tiny_card(), maps=maps), tmp_path / "b", golden=[], formats=["onnx"]
+        )
     assert not (tmp_path / "b").exists()
 
 
 def test_a_bundle_with_evidence_has_the_later_schema(network, maps, tmp_path):
-    export_bundle(network, tiny_card(), tmp_path / "b", golden=[], formats=["onnx"], maps=maps)
+    export_bundle(
+        Deployment(network, tiny_card(), maps=maps), tmp_path / "b", golden=[], formats=["onnx"]
+    )
     bundle = Bundle.open(tmp_path / "b")
     assert bundle.manifest["schema"] == 2
     assert bundle.card.biases == tuple(network.head.bias.tolist())

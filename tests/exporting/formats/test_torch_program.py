@@ -14,6 +14,7 @@ from torch import nn
 
 from edgetl.errors import ExportError
 from edgetl.exporting.bundle_writer import export_bundle
+from edgetl.exporting.deployment import Deployment
 from edgetl.exporting.formats.deployed_classifier import DeployedClassifier
 from edgetl.exporting.formats.torch_program import (
     BranchFreePreprocess,
@@ -51,7 +52,10 @@ def test_the_file_gives_the_networks_answers_for_every_size_and_batch() -> None:
 
 def test_a_bundle_holds_it_on_request(tmp_path: Path) -> None:
     bundle = export_bundle(
-        tiny_network(), tiny_card(SQUASHED), tmp_path / "b", golden=[], formats=["onnx", "pt2"]
+        Deployment(tiny_network(), tiny_card(SQUASHED)),
+        tmp_path / "b",
+        golden=[],
+        formats=["onnx", "pt2"],
     ).folder
     manifest = Bundle.open(bundle).manifest
     assert manifest["pt2"] == "model.pt2"

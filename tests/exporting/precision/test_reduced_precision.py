@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from edgetl import Predictor
 from edgetl.errors import ExportError
 from edgetl.exporting.bundle_writer import export_bundle
+from edgetl.exporting.deployment import Deployment
 from edgetl.exporting.formats.onnx_model import opset_of
 from edgetl.exporting.formats.onnx_network import export_network
 from edgetl.exporting.precision.accuracy import AccuracyEvaluator, run_network
@@ -274,14 +275,15 @@ def test_no_photos_are_an_error(
     with pytest.raises(ExportError, match="training photos"):
         convert_to_int8(network, tiny_card(), PrecisionSettings([], settings.validation, 1.0))
     with pytest.raises(ExportError, match="measure the int8 model's accuracy on"):
-        export_bundle(tiny_network(), tiny_card(), tmp_path / "b", golden=[], precisions=["int8"])
+        export_bundle(
+            Deployment(tiny_network(), tiny_card()), tmp_path / "b", golden=[], precisions=["int8"]
+        )
 
 
 def test_an_opset_that_int8_does_not_know_is_not_raised_silently(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="int8 needs opset 13 or later"):
         export_bundle(
-            tiny_network(),
-            tiny_card(),
+            Deployment(tiny_network(), tiny_card()),
             tmp_path / "b",
             golden=[],
             opset=12,
@@ -296,8 +298,7 @@ def test_one_bundle_holds_several_precisions(
     allowing = PrecisionSettings(settings.calibration, settings.validation, max_accuracy_drop=50)
     golden = sorted(photo_folder.iterdir())[:2]
     bundle = export_bundle(
-        tiny_network(),
-        tiny_card(),
+        Deployment(tiny_network(), tiny_card()),
         tmp_path / "b",
         golden=golden,
         precisions=("fp32", "fp16", "int8"),

@@ -18,6 +18,7 @@ from onnx import numpy_helper
 
 from edgetl import Predictor
 from edgetl.exporting.bundle_writer import export_bundle
+from edgetl.exporting.deployment import Deployment
 from edgetl.exporting.formats.mapped_network import require_maps
 from edgetl.parity.reports.html_report import as_html
 from edgetl.parity.runtimes import Subject
@@ -35,11 +36,9 @@ def trained() -> Trained:
 def mapped(trained: Trained, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with maps and golden photos."""
     return export_bundle(
-        trained.network,
-        trained.card,
+        Deployment(trained.network, trained.card, maps=require_maps(trained)),
         tmp_path_factory.mktemp("mapped") / "b",
         golden=sorted(photos.rglob("*.png"))[:2],
-        maps=require_maps(trained),
     ).folder
 
 

@@ -24,6 +24,7 @@ from PIL import Image
 
 from edgetl.errors import ParityError
 from edgetl.exporting.bundle_writer import export_bundle
+from edgetl.exporting.deployment import Deployment
 from edgetl.exporting.formats.torch_program import branch_free_classifier, build_program
 from edgetl.exporting.formats.torchscript import build_torchscript
 from edgetl.parity.check_photos import CHUNK_PHOTOS, Photo, Unreadable, find_photos, read_chunks
@@ -164,8 +165,7 @@ def test_a_bundle_without_onnx_is_checked_by_what_it_has(
     exported: Exported, run_check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = export_bundle(
-        exported.network,
-        exported.card,
+        Deployment(exported.network, exported.card),
         tmp_path / "bundle",
         golden=(),
         formats=("torchscript",),

@@ -46,14 +46,8 @@ def trained() -> Trained:
 
 
 def export(trained: Trained, folder: Path, **options: object) -> Path:
-    parts = deployment_of(trained)
     return export_bundle(
-        parts.network,
-        parts.card,
-        folder,
-        golden=(),
-        detector=parts.detector,
-        **options,  # type: ignore[arg-type]
+        replace(deployment_of(trained), held_out=None), folder, golden=(), **options
     ).folder
 
 

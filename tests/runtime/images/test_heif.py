@@ -22,6 +22,7 @@ from edgetl.cli.main import command as program
 from edgetl.data.audit import audit_folder
 from edgetl.errors import DataError
 from edgetl.exporting.bundle_writer import export_bundle
+from edgetl.exporting.deployment import Deployment
 from edgetl.runtime.images.decode import read_image
 from edgetl.training.config.listener import Listener
 from edgetl.training.config.recipes import resolve
@@ -188,7 +189,7 @@ def test_a_bundle_needs_no_decoder_for_its_golden_photos(
 ) -> None:
     (tmp_path / "a.heic").write_bytes(FILE)
     bundle = export_bundle(
-        tiny_network(), tiny_card(), tmp_path / "bundle", golden=[tmp_path / "a.heic"]
+        Deployment(tiny_network(), tiny_card()), tmp_path / "bundle", golden=[tmp_path / "a.heic"]
     ).folder
     monkeypatch.setitem(sys.modules, "pi_heif", None)
     monkeypatch.setitem(sys.modules, "pillow_heif", None)

@@ -1,0 +1,47 @@
+"""Child processes that are killed with all that they started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import IO
+
+
+def start_child(
+    command: Sequence[str],
+    *,
+    stdin: int = subprocess.DEVNULL,
+    stdout: int | IO[bytes] = subprocess.DEVNULL,
+    stderr: int | IO[bytes] = subprocess.DEVNULL,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start ``command`` in a process group of its own, which Ctrl-C in the terminal doesn't reach.
+
+    environment  variables that it gets beside this process's
+
+    Raises OSError.
+    """
+    return subprocess.Popen(
+        command,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        env={**os.environ, **(environment or {})},
+        start_new_session=True,  # without effect on Windows
+    )
+
+
+def kill_child(process: subprocess.Popen[bytes]) -> None:
+    """Kill what ``start_child`` started, and close its pipes."""
+    if os.name == "posix":
+        with suppress(OSError):  # they have all ended
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with suppress(OSError):  # what was not written is lost
+                pipe.close()
+    process.wait()

@@ -7,13 +7,15 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from helpers.drifting_answers import answers, write_answers, write_bundle
+from helpers.drifting_answers import answers, held_out, write_answers, write_bundle
 from helpers.pictures import photo
 
 import edgetl
 from edgetl.cli.main import command as program
+from edgetl.runtime.bundle.held_out import HeldOut
 from edgetl.runtime.results.records import columns, csv_line
 
 
@@ -126,6 +128,16 @@ def test_frames_of_a_video_are_warned_of(bundle, tmp_path):
 def test_a_bundle_without_held_out_answers_says_what_to_do(tiny_bundle, same):
     done = run(tiny_bundle, same)
     assert done.exit_code == 2 and "without --no-unknown" in done.stderr
+
+
+def test_held_out_answers_without_embeddings_say_where_the_reason_is(same, tmp_path, monkeypatch):
+    known = held_out([10, 10])
+    nothing = np.empty((0, 0), np.float16), np.empty(0, np.float32)
+    unscored = HeldOut(known.labels, known.logits, *nothing)
+    monkeypatch.setattr("helpers.drifting_answers.held_out", lambda _: unscored)
+    done = run(write_bundle(tmp_path / "plain", [10, 10]), same)
+    assert done.exit_code == 2 and "--no-unknown" not in done.stderr
+    assert "The report of its run says why it can't tell unknown photos." in done.stderr
 
 
 def test_answers_as_csv_say_how_to_collect_them(bundle, tmp_path):

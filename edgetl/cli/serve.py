@@ -69,10 +69,10 @@ def command(
 ) -> None:
     """Answer photos that are sent over HTTP, with MODELS, bundle folders or lone model.onnx files.
 
-    POST /predict takes a photo and answers what `edgetl predict --json` prints; GET / is a page to
-    try it; /metrics is for Prometheus. A model that is replaced on disk is taken without a pause
-    once it passes its self-test. SIGTERM ends the service when it has answered what it received.
-    Needs the extra serve, and no torch.
+    POST /predict takes a photo and answers what `edgetl predict --json` prints; below /v2 is the
+    Open Inference Protocol; GET / is a page to try it; /metrics is for Prometheus. A model that is
+    replaced on disk is taken without a pause once it passes its self-test. SIGTERM ends the service
+    when it has answered what it received. Needs the extra serve, and no torch.
 
     \b
     Example:

@@ -20,6 +20,8 @@ from edgetl.training.models.checkpoint import Trained
 from edgetl.training.models.evidence import FeatureMaps
 from edgetl.training.models.ood_detector import OODDetector
 
+_MOST_LOGITS = 2_000_000  # 8 MB of a bundle: 400 photos of 5,000 classes
+
 
 @dataclass(frozen=True)
 class Deployment:
@@ -58,7 +60,10 @@ def deployment_of(
     if not unknown:
         return Deployment(trained.network, card, maps=own_maps)
     held_out = trained.held_out
-    some = None if held_out is None else _evenly(held_out, MOST_PHOTOS)
+    some = None
+    if held_out is not None and len(held_out.labels):  # of photos that are all the same, none is
+        most = min(MOST_PHOTOS, _MOST_LOGITS // len(card.labels))
+        some = _evenly(held_out, most)
     if trained.ood is None or held_out is None or not len(held_out.ood_score):
         return Deployment(trained.network, card, held_out=some, maps=own_maps)
     measured = {kind: figures[kind] for kind in MEASURED if kind in figures}

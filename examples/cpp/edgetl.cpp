@@ -1314,6 +1314,22 @@ edgetl_code edgetl_predict(const edgetl_model *model, const edgetl_image *images
     });
 }
 
+edgetl_code edgetl_resize(const edgetl_model *model, const edgetl_image *image,
+                          edgetl_image *resized, edgetl_error *error) {
+    if (resized) *resized = {};
+    return guarded(error, [&] {
+        require(model && image && resized && image->pixels && image->width > 0 && image->height > 0,
+                "model, image, its pixels and resized may not be NULL");
+        Size size = model->spec->output(model->spec->resized(image->height, image->width));
+        Pixels pixels = resize(*image, *model->spec);
+        Picture picture;
+        picture.allocate(static_cast<uint64_t>(size.width), static_cast<uint64_t>(size.height),
+                         kMaxPixels);
+        std::memcpy(picture.rgb.get(), pixels.data(), pixels.size());
+        *resized = {picture.rgb.release(), picture.width, picture.height};
+    });
+}
+
 int32_t edgetl_top(const edgetl_model *model, const float *probabilities, int32_t top,
                    int32_t *indices) {
     const int32_t classes = edgetl_classes(model), count = std::clamp(top, 0, classes);

@@ -10,10 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast
 
-from timm.layers.linear import Linear as TimmLinear
 from torch import Tensor, nn
-from torchvision import models
-from torchvision.transforms import InterpolationMode
 
 from edgetl.errors import SpecError, TrainingError, first_line
 from edgetl.runtime.images.spec import PreprocessSpec
@@ -27,6 +24,7 @@ from edgetl.training.models.pretrained_weights import (
     read_weights,
 )
 from edgetl.training.models.torchscript_program import PROGRAM
+from edgetl.training.torch_env.vision_libraries import InterpolationMode, TimmLinear, models
 
 TIMM_PREFIX = "timm/"
 _IMAGENET_CLASSES = 1000

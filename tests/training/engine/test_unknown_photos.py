@@ -68,9 +68,14 @@ def test_the_metrics_and_the_report_say_how_well_unknown_photos_are_noticed(run)
 
 
 def test_photos_of_unknown_change_nothing_that_is_learned(photos, run, tmp_path):
-    shutil.copytree(photos, tmp_path / "data", ignore=shutil.ignore_patterns("unknown"))
-    train(features_of(tmp_path / "data"), tmp_path / "run")
+    shutil.copytree(photos, tmp_path / "data", ignore=shutil.ignore_patterns("[1-5].png"))
+    for part in ("train", "val"):
+        shutil.copytree(photos / part, tmp_path / "data" / part, dirs_exist_ok=True)
+    listener = Notebook()
+    train(features_of(tmp_path / "data"), tmp_path / "run", listener=listener)
     assert equal(weights_of(tmp_path / "run"), weights_of(run[0]))
+    assert any(note.startswith("Of unknown/, 1 can be judged with") for note in listener.notes)
+    assert not any(note.startswith("Of unknown/") for note in run[1].notes)
 
 
 def test_trained_blocks_have_their_own_features_and_validation_photos_alone(photos, tmp_path):
@@ -79,6 +84,13 @@ def test_trained_blocks_have_their_own_features_and_validation_photos_alone(phot
     assert len(kept.held_out.ood_score) == 24
     assert np.isfinite(kept.held_out.ood_score).all()
     assert len(np.unique(kept.held_out.labels)) == 3
+
+
+def test_where_no_time_is_left_fewer_photos_are_looked_at(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("edgetl.training.engine.unknown_photos._LEAST_PHOTOS", 20)
+    settings = small(photos, epochs=1, max_time=0.0001)
+    train(settings, tmp_path / "run")
+    assert len(checkpoint.load(tmp_path / "run").held_out.ood_score) == 20
 
 
 def test_a_head_that_is_not_one_linear_layer_has_no_detector(photos, tmp_path):
@@ -98,11 +110,11 @@ def test_a_folder_named_unknown_is_a_class_where_it_always_was(photos, tmp_path)
     found = scan(flat)
     assert "unknown" in found.classes
     assert any("unknown/ is a class here" in warning for warning in found.warnings)
-    assert unknown_photos(found, flat) == []
+    assert unknown_photos(found, flat) is None
     both = tmp_path / "both"
     shutil.copytree(photos, both)
     for part in ("train", "val"):
         shutil.copytree(photos / part / "ash", both / part / "unknown")
     found = scan(both)
-    assert unknown_photos(found, both) == []
+    assert unknown_photos(found, both) is None
     assert any("left alone, since unknown is a class" in warning for warning in found.warnings)

@@ -56,7 +56,7 @@ class PhotoService:
         the photos or no time, ClientDisconnect.
         """
         start = time.perf_counter()
-        work = asyncio.ensure_future(self._queue.classify(model.predictor, photos))
+        work = asyncio.ensure_future(self._queue.classify(model, photos))
         gone = asyncio.ensure_future(request.receive())  # comes when the client disconnects
         try:
             done, _ = await asyncio.wait(

@@ -32,7 +32,9 @@ def client(
     chosen = ServiceSettings(
         {bundle.name: bundle for bundle in bundles}, {"threads": 1}, token=token, **settings
     )
-    app = service_app(chosen, models or ServedModels(chosen.models, chosen.predictor))
+    app = service_app(
+        chosen, models or ServedModels(chosen.models, chosen.predictor, chosen.max_wait)
+    )
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     with TestClient(
         app, ORIGIN, raise_server_exceptions=False, headers=headers, follow_redirects=False

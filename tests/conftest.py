@@ -58,6 +58,17 @@ def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def cpp_build(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The folder with the C++ library and program, one for all workers."""
+    from helpers.cpp_build import build_cpp
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "cpp"
+    build_cpp(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def class_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three easy classes in train/ and val/, 12 and 5 photos each: one hue a class."""
     folder = tmp_path_factory.mktemp("data")

@@ -97,7 +97,8 @@ def command(
     compare.
 
     Runtimes: torchscript, torchscript-fresh, pt2, onnxruntime-cpu, onnxruntime-unoptimized, batch,
-    onnxruntime-cuda, onnxruntime-cuda-tf32 (for information only), openvino, predictor.
+    onnxruntime-cuda, onnxruntime-cuda-tf32 (for information only), openvino, predictor,
+    arm64 (only where it is asked for), cpp.
 
     \b
     Example:

@@ -9,7 +9,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgetl.cli.printable import printable
-from edgetl.parity.reports.table_cells import evidence, figures, minor_figures, score
+from edgetl.parity.reports.table_cells import (
+    LEFT_OUT,
+    evidence,
+    figures,
+    minor_figures,
+    score,
+)
 from edgetl.parity.results import Accuracy, AgainstResult, CheckResult, Disagreement, RuntimeResult
 
 _COLOURS = {"passed": "green", "failed": "bold red", "skipped": "dim", "shown": "cyan"}
@@ -44,6 +50,8 @@ def _show_check(result: CheckResult, console: Console) -> None:
     for run in result.runtimes:
         if run.status == "skipped":
             console.print(f"[dim]{run.name} skipped: {_text(run.reason)}[/]")
+        elif run.left_out:
+            console.print(f"[dim]{run.name} {LEFT_OUT.format(run.left_out)}[/]")
     _show_unreadable(result.unreadable, console)
     facts = "nothing compared"
     if result.photos:

@@ -26,6 +26,7 @@ COMMANDS = (
     "info",
     "predict",
     "selftest",
+    "serve",
     "train",
 )
 """``edgetl NAME`` is ``command`` in ``edgetl/cli/NAME.py``, or ``NAME_.py`` for a keyword."""

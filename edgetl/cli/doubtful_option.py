@@ -51,4 +51,5 @@ def doubtful_photos(
         yield doubtful.add
     finally:
         doubtful.save()
-    click.echo(f"photos to label: {printable(str(folder))}", err=True)
+    copies = f"; left out as copies of others: {doubtful.copies:,}" if doubtful.copies else ""
+    click.echo(f"photos to label: {printable(str(folder))}{copies}", err=True)

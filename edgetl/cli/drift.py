@@ -19,6 +19,7 @@ from edgetl.errors import EdgetlError
 
 if TYPE_CHECKING:
     from edgetl.runtime.drift.drift_result import ClassDrift, DriftResult
+    from edgetl.runtime.drift.unknown_share import UnknownShare
 
 _MAX_CLASSES = 10  # rows of the table; the JSON and the page have all
 _MAX_PHOTOS = 5
@@ -117,6 +118,7 @@ def _lines(result: DriftResult) -> Iterator[str]:
     )
     if result.drifted:
         yield "Take that for the best case: of photos that look different, it is often too good."
+    yield _unknown_line(result.unknown)
     if result.drifted or result.mix_changed:
         yield from _class_lines(result.classes)
     if result.drifted:
@@ -124,6 +126,15 @@ def _lines(result: DriftResult) -> Iterator[str]:
         for photo in result.photos[:_MAX_PHOTOS]:
             label = printable(photo.label)
             yield f"{photo.confidence:>10.2%}  {label}  {printable(photo.file)}"
+
+
+def _unknown_line(found: UnknownShare) -> str:
+    low, high = found.interval
+    expected = f"{found.expected:.1%} of photos like those of the training would be"
+    return (
+        f"Unknown {found.share:.1%} ({low:.1%} to {high:.1%}), "
+        f"{'more than chance explains: ' if found.is_higher else ''}{expected}"
+    )
 
 
 def _class_lines(classes: list[ClassDrift]) -> Iterator[str]:

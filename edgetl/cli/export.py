@@ -168,6 +168,17 @@ def _number_or_folder(context: click.Context, option: click.Parameter, value: st
     is_flag=True,
     help="Let the ONNX models say where they looked, for edgetl explain.",
 )
+@click.option(
+    "--web",
+    is_flag=True,
+    help="Add a page to host as it is, with a module for browsers and Node.",
+)
+@click.option(
+    "--ort",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Copy onnxruntime-web from this npm package.  [default: the page takes it from a CDN]",
+)
 @click.pass_context
 def command(
     context: click.Context,
@@ -188,6 +199,8 @@ def command(
     keep_known: float | None,
     unknown: bool,
     maps: bool,
+    web: bool,
+    ort: Path | None,
 ) -> None:
     """Write the model trained in RUN as a bundle: one folder with preprocessing, network, labels
     and golden photos.
@@ -204,8 +217,9 @@ def command(
       edgetl export runs/pets -o exported/pets
       edgetl export runs/pets -o exported/pets --precision fp32 --precision int8
       edgetl export runs/pets -o exported/pets --precision-at 0.99 --precision-at cat=0.999
+      edgetl export runs/pets -o exported/pets --web
     """
-    _refuse_unused_options(context, formats, precisions, unknown)
+    _refuse_unused_options(context, formats, precisions, unknown, web)
     try:
         with show_progress() as progress:
             result = export(
@@ -226,6 +240,8 @@ def command(
                 keep_known=keep_known,
                 unknown=unknown,
                 maps=maps,
+                web=web,
+                ort=ort,
                 progress=progress,
             )
     except EdgetlError as error:
@@ -236,7 +252,11 @@ def command(
 
 
 def _refuse_unused_options(
-    context: click.Context, formats: tuple[str, ...], precisions: tuple[str, ...], unknown: bool
+    context: click.Context,
+    formats: tuple[str, ...],
+    precisions: tuple[str, ...],
+    unknown: bool,
+    web: bool,
 ) -> None:
     """Raises UsageError for an option that was given and would have no effect."""
     reduced = bool({*precisions} - {DEFAULT_PRECISION})
@@ -244,6 +264,8 @@ def _refuse_unused_options(
         "opset": ("onnx" in formats, "--format onnx"),
         "precisions": ("onnx" in formats, "--format onnx"),
         "maps": ("onnx" in formats, "--format onnx"),
+        "web": ("onnx" in formats, "--format onnx"),
+        "ort": (web, "--web"),
         "calibration": ("int8" in precisions, "--precision int8"),
         "calibration_images": ("int8" in precisions, "--precision int8"),
         "judge_images": (reduced, "--precision fp16 or int8"),
@@ -263,10 +285,12 @@ def _show_warnings(warnings: Iterable[str]) -> None:
 
 def _lines(result: ExportResult) -> Iterator[str]:
     for name, size in sorted(result.files.items()):
-        if not name.startswith("golden/"):
+        if "/" not in name:
             yield f"{result.folder / name}  {size / 1e6:.2f} MB"
     if result.golden:
         yield f"{result.folder / 'golden'}  {counted(result.golden, 'photo')}"
+    if web := [size for name, size in result.files.items() if name.startswith("web/")]:
+        yield f"{result.folder / 'web'}  {counted(len(web), 'file')}, {sum(web) / 1e6:.2f} MB"
     for name, found in sorted(result.verification.items()):
         line = f"{name}: resized pixels equal to the trained network's on {found.photos} pictures"
         if name not in result.precisions:

@@ -102,10 +102,10 @@ def _lines(
     shown = ", ".join(json.dumps(label, ensure_ascii=False) for label in card.labels[:20])
     more = f", … ({len(card.labels) - 20} more)" if len(card.labels) > 20 else ""
     versions = ", ".join(f"{name} {version}" for name, version in sorted(card.versions.items()))
-    golden = [size for name, size in files.items() if name.startswith("golden/")]
-    sizes = {name: size for name, size in files.items() if not name.startswith("golden/")}
-    if golden:
-        sizes[f"golden/  {counted(len(golden), 'photo')}"] = sum(golden)
+    sizes = {name: size for name, size in files.items() if "/" not in name}
+    for folder, kind in (("golden/", "photo"), ("web/", "file")):
+        if inside := [size for name, size in files.items() if name.startswith(folder)]:
+            sizes[f"{folder}  {counted(len(inside), kind)}"] = sum(inside)
     rows = [
         ("backbone", card.backbone),
         ("labels", f"{len(card.labels)}: {shown}{more}"),

@@ -12,14 +12,14 @@ NO_CLASS = -1
 """The label of a photo of no class."""
 
 
-def unknown_photos(folders: ImageFolders, data: Path) -> list[Sample]:
-    """The distinct photos of the folder ``data``'s ``unknown/``; [] where that is something else.
+def unknown_photos(folders: ImageFolders, data: Path) -> list[Sample] | None:
+    """The distinct photos of the folder ``data``'s ``unknown/``; None where that is something else.
 
     It is a class where ``data`` is not split, as any other folder there, and left alone where one
     of the classes has its name. Photos that are trained or validated on are left out.
     """
     if not folders.has_val_folder or UNKNOWN in folders.classes or not (data / UNKNOWN).is_dir():
-        return []
+        return None
     known = {sample.digest for sample in folders.train + folders.val}
     found: dict[str, Sample] = {}
     for path in find_images(data / UNKNOWN):

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import TrainingError
+from edgetl.runtime.bundle.share_interval import wilson_interval
 
-CONFIDENCE = 0.95  # of the intervals of accuracies
 CALIBRATION_BINS = 15  # of the calibration error; of a curve, the most
 MIN_CALIBRATION_PHOTOS = 200  # of fewer, a calibration curve shows mostly chance
 _PHOTOS_PER_POINT = 40  # of a calibration curve: then intervals are at most ± 15 points
@@ -188,14 +187,3 @@ def _calibration_error(confidence: NDArray[np.float64], correct: NDArray[np.bool
 
 def _rounded(value: np.floating[Any]) -> float:
     return round(float(value), _DIGITS)
-
-
-def wilson_interval(correct: int, photos: int) -> tuple[float, float]:
-    """Wilson's interval of a share, at CONFIDENCE."""
-    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    share, spread = correct / photos, z * z / photos
-    middle = share + spread / 2
-    reach = (spread * (share * (1 - share) + spread / 4)) ** 0.5
-    low, high = ((middle + sign * reach) / (1 + spread) for sign in (-1, 1))
-    # At the ends of 0..1, the interval ends there but for rounding.
-    return (low if correct else 0.0), (high if correct < photos else 1.0)

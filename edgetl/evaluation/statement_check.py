@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from edgetl.evaluation.exact_tests import binomial_tail, clopper_pearson, hypergeometric_tail
 from edgetl.evaluation.labelled_answers import LabelledAnswers
-from edgetl.evaluation.metrics import CONFIDENCE
 from edgetl.evaluation.set_calibration import calibrate_sets
 from edgetl.runtime.bundle.promises import Promises
+from edgetl.runtime.bundle.share_interval import CONFIDENCE
 from edgetl.runtime.bundle.statement import Figure, StatedShare
 
 STATED_LEVELS = (0.9, 0.95)

@@ -51,6 +51,7 @@ from edgetl.exporting.verification import (
     verify_evidence,
     verify_evidence_sums,
 )
+from edgetl.exporting.web_folder import WEB, read_ort, web_files
 from edgetl.runtime.bundle.bundle_folder import (
     DEFAULT_FORMATS,
     DEFAULT_PRECISION,
@@ -59,6 +60,7 @@ from edgetl.runtime.bundle.bundle_folder import (
     MANIFEST,
     ONNX_FILES,
     TRAINING_PHOTOS,
+    file_entries,
     manifest_bytes,
     schema_entries,
 )
@@ -83,6 +85,8 @@ def export_bundle(
     training_photos: str = "",
     precisions: Sequence[str] = (DEFAULT_PRECISION,),
     precision_settings: PrecisionSettings | None = None,
+    web: bool = False,
+    ort: Path | None = None,
     progress: Progress = no_progress,
 ) -> ExportResult:
     """Write a bundle to ``destination``, replacing an earlier one.
@@ -96,17 +100,20 @@ def export_bundle(
     precisions          of the ONNX models, out of ONNX_FILES; any but fp32 needs
                         ``precision_settings``
     precision_settings  photos and limits for reduced precisions
+    web                 add the folder for browsers and Node; needs the format ``onnx``
+    ort                 where onnxruntime-web is for it; None: browsers take it from a CDN
 
     Raises ValueError for an unknown format or precision; ExportError if a golden photo can't be
     read, if a format can't be written or its answers are not the network's, if a reduced precision
-    loses too much accuracy, or if ``destination`` is anything but a bundle; ImageError for another
-    photo that can't be read. ``destination`` is then unchanged.
+    loses too much accuracy, if ``ort`` lacks what is needed, or if ``destination`` is anything but
+    a bundle; ImageError for another photo that can't be read. ``destination`` is then unchanged.
     """
     if unknown := sorted({*formats} - {*FORMATS} | {*precisions} - {*ONNX_FILES}):
         raise ValueError(f"{unknown[0]!r} is none of {', '.join((*FORMATS, *ONNX_FILES))}")
     destination = Path(destination)
     refuse_other_folders(destination)
     require_writable(destination)
+    ort_files = None if ort is None else read_ort(ort)
     origin = _checkpoint_entry(checkpoint, checkpoint_sha256, destination)
     contents = _BundleContents(deployment, golden, progress)
     if "onnx" in formats:
@@ -121,6 +128,9 @@ def export_bundle(
         **contents.manifest_entries(),
         **({TRAINING_PHOTOS: training_photos} if training_photos else {}),
     }
+    if web:
+        contents.add_web(manifest, ort_files)
+    manifest["files"] = file_entries(contents.files)
     refuse_other_folders(destination)  # again: minutes have passed
     replace_folder(destination, {**contents.files, MANIFEST: manifest_bytes(manifest)})
     return ExportResult(
@@ -171,7 +181,7 @@ class _BundleContents:
             self.files[HELD_OUT_FILE] = deployment.held_out.to_bytes()
 
     def manifest_entries(self) -> dict[str, Any]:
-        """The manifest, but for what is known only of the bundle as a whole."""
+        """The manifest, but for its files, and what is known only of the bundle as a whole."""
         # A module knows its version whatever its distribution is called: onnxruntime may have been
         # installed as onnxruntime-gpu.
         modules = (torch, onnx, onnxruntime, numpy, PIL)
@@ -181,10 +191,6 @@ class _BundleContents:
             "card": self._card.to_dict(),
             "versions": package_versions()
             | {module.__name__: module.__version__ for module in modules},
-            "files": {
-                name: {"sha256": _sha256(content), "bytes": len(content)}
-                for name, content in self.files.items()
-            },
             "verification": {name: asdict(found) for name, found in self.verification.items()},
             "precisions": {name: asdict(found) for name, found in self.precisions.items()},
             **self._entries,
@@ -277,6 +283,13 @@ class _BundleContents:
         self.verification["pt2"] = self._verify("torch.export", open_program(content, classifier))
         self._entries["pt2"] = PROGRAM_FILE
         self.files[PROGRAM_FILE] = content
+
+    def add_web(self, manifest: Mapping[str, Any], ort: Mapping[str, bytes] | None) -> None:
+        """The folder for browsers and Node; ``manifest`` is the bundle's, without its files."""
+        self._progress("Writing and verifying the models for browsers", 0, 0)
+        pictures = [reference.pixels for reference in self._references]
+        found = web_files(manifest, self.files, pictures, ort)
+        self.files |= {f"{WEB}{name}": content for name, content in found.items()}
 
 
 def refuse_other_folders(destination: Path) -> None:

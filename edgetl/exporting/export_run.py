@@ -78,6 +78,8 @@ def export(
     keep_known: float | None = None,
     unknown: bool = True,
     maps: bool = False,
+    web: bool = False,
+    ort: str | os.PathLike[str] | None = None,
     columns: str | Mapping[str, str] | None = None,
     root: str | os.PathLike[str] | None = None,
     progress: Progress | bool | None = None,
@@ -111,6 +113,9 @@ def export(
     unknown            let the model tell photos unlike the training photos, and include answers for
                        held-out photos
     maps               let the ONNX models say which places of a photo speak for each class
+    web                add the folder ``web/``: a page to host, and the module for browsers and Node
+    ort                folder of the npm package onnxruntime-web, whose files are copied to
+                       ``web/``; None: the page takes them from a CDN
     columns, root      of these lists: their columns, such as ``{"path": "file"}``, where they have
                        other names, and the folder that their paths are relative to
     progress           called with the step, how much of it is done, and of how much; True shows a
@@ -126,6 +131,8 @@ def export(
     formats = (format,) if isinstance(format, str) else tuple(format)
     precisions = (precision,) if isinstance(precision, str) else tuple(precision)
     _check_arguments(golden, formats, precisions, calibration, max_accuracy_drop, keep_known)
+    if (web and "onnx" not in formats) or (ort is not None and not web):
+        raise ValueError("web needs the format onnx, and ort needs web")
     require_current_folder(ExportError)
     golden_count, own_golden = (golden, None) if isinstance(golden, int) else (0, golden)
     own = _own_photos((own_golden, calibration_images, judge_images), columns, root)
@@ -166,6 +173,8 @@ def export(
                 training_photos=trained.photos if digests else "",
                 precisions=precisions,
                 precision_settings=precision_settings,
+                web=web,
+                ort=None if ort is None else Path(ort),
                 progress=progress,
             )
     except ExportError as error:

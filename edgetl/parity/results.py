@@ -143,6 +143,7 @@ class RuntimeResult:
 
     reason     why it was skipped or failed
     departure  the first stage beyond its limit: one of STAGES, or "decision"
+    left_out   how many further photos have formats that it does not decode
     cause      the mistake that would explain it (see comparison/diagnosis.py); empty if none fits
     """
 
@@ -154,6 +155,7 @@ class RuntimeResult:
     decisions: Decisions = field(default_factory=lambda: Decisions(0))
     departure: str | None = None
     seconds: float = 0.0
+    left_out: int = 0
     cause: str = ""
 
     @classmethod
@@ -166,6 +168,7 @@ class RuntimeResult:
         seconds: float,
         *,
         judged: bool = True,
+        left_out: int = 0,
     ) -> RuntimeResult:
         """The result with its verdict: passed if every stage is within its limit, every photo has
         probabilities, and every flip is a tie. ``judged=False``: shown, without a verdict."""
@@ -184,7 +187,9 @@ class RuntimeResult:
                 f"by the reference {flip.expected!r} (margin {flip.margin:.3g})"
             )
         status: Status = "shown" if not judged else "failed" if departure else "passed"
-        return cls(name, status, reason, photos, tuple(stages), decisions, departure, seconds)
+        return cls(
+            name, status, reason, photos, tuple(stages), decisions, departure, seconds, left_out
+        )
 
     def stage(self, name: str) -> StageResult | None:
         """The result at one stage, or None where the runtime doesn't show it."""

@@ -49,3 +49,8 @@ class Refusal:
     """What a runtime returns instead of Stages for a photo that it refuses to decode."""
 
     reason: str
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What a runtime returns for a photo of a format that it does not decode by design."""

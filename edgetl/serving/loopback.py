@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -12,15 +10,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edgetl.errors import EdgetlError
-from edgetl.system.loopback_guard import LOOPBACK, PROTECTIVE_HEADERS, LoopbackGuard, new_token
-
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
-    **PROTECTIVE_HEADERS,
-}
+from edgetl.serving.listener import listen
+from edgetl.serving.page_headers import PAGE_HEADERS
+from edgetl.system.loopback_guard import LOOPBACK, LoopbackGuard, new_token
 
 
 class LoopbackOnly:
@@ -36,7 +28,7 @@ class LoopbackOnly:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_protected(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(_HEADERS)
+                MutableHeaders(scope=message).update(PAGE_HEADERS)
             await send(message)
 
         refusal = self._refusal(scope)
@@ -64,16 +56,7 @@ def serve(app: ASGIApp, port: int, on_start: Callable[[str], object]) -> None:
 
     Raises EdgetlError if the port is taken.
     """
-    with socket.socket() as listener:
-        try:
-            if os.name == "posix":  # elsewhere it would share the port with another program
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((LOOPBACK, port))
-            listener.listen()
-        except OSError as error:
-            raise EdgetlError(
-                f"Port {port} can't be used: {error.strerror}.", "Choose another one with --port."
-            ) from error
+    with listen(LOOPBACK, port) as listener:
         port, token = listener.getsockname()[1], new_token()
         config = uvicorn.Config(
             LoopbackOnly(app, port, token),

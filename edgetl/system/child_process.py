@@ -35,13 +35,9 @@ def start_child(
 
 
 def kill_child(process: subprocess.Popen[bytes]) -> None:
-    """Kill what ``start_child`` started, and close its pipes."""
+    """Kill what ``start_child`` started; who reads from its pipes gets to their end."""
     if os.name == "posix":
         with suppress(OSError):  # they have all ended
             os.killpg(process.pid, signal.SIGKILL)
     process.kill()
-    for pipe in (process.stdin, process.stdout, process.stderr):
-        if pipe is not None:
-            with suppress(OSError):  # what was not written is lost
-                pipe.close()
     process.wait()

@@ -69,6 +69,10 @@ double edgetl_unknown_threshold(const edgetl_model *model);
 edgetl_code edgetl_predict(const edgetl_model *model, const edgetl_image *images, size_t count,
                            float *logits, float *probabilities, float *ood_scores,
                            edgetl_error *error);
+/* The pixels that the network sees of `image`: resized and cropped. edgetl_predict does this itself.
+ * resized  free it with edgetl_free_image; after an error, its pixels are NULL */
+edgetl_code edgetl_resize(const edgetl_model *model, const edgetl_image *image,
+                          edgetl_image *resized, edgetl_error *error);
 /* Write the indices of the `top` most probable classes, best first; returns how many there are. */
 int32_t edgetl_top(const edgetl_model *model, const float *probabilities, int32_t top,
                    int32_t *indices);

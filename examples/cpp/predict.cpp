@@ -13,11 +13,17 @@
 #include <string>
 #include <vector>
 
+#ifdef _WIN32
+#include <fcntl.h>
+#include <io.h>
+#endif
+
 namespace {
 
 const char kUsage[] =
     "Usage: edgetl-predict [OPTIONS] MODEL PHOTO...\n"
     "       edgetl-predict [OPTIONS] --selftest BUNDLE\n"
+    "       edgetl-predict [OPTIONS] --stages MODEL\n"
     "\n"
     "Classify photos, JPEG or PNG, with MODEL, a bundle folder or a lone model.onnx. A photo that\n"
     "can't be read is reported and the others are still classified; the exit code is then 1.\n"
@@ -27,12 +33,13 @@ const char kUsage[] =
     "  --precision NAME  Which of the bundle's models: fp32, fp16 or int8.\n"
     "  --threads N       Threads inside one run. [default: one per core]\n"
     "  --selftest        Run the bundle's golden photos and compare with the answers in it.\n"
+    "  --stages          Read photos from stdin, and write every stage to stdout, for edgetl check.\n"
     "\n"
     "Example:\n"
     "  edgetl-predict exported/pets photo.jpg --top 3\n";
 
 struct Options {
-    bool json = false, selftest = false;
+    bool json = false, selftest = false, stages = false;
     int top = 0, threads = 0;
     const char *precision = nullptr;
     std::vector<const char *> names;  // the model, then the photos
@@ -52,6 +59,8 @@ bool parse(int count, char **arguments, Options &options) {
             options.json = true;
         } else if (name == "--selftest") {
             options.selftest = true;
+        } else if (name == "--stages") {
+            options.stages = true;
         } else if (name == "--top" || name == "--threads") {
             (name == "--top" ? options.top : options.threads) = number(next);
             if (number(next) < 0) return false;
@@ -65,7 +74,8 @@ bool parse(int count, char **arguments, Options &options) {
             options.names.push_back(arguments[i]);
         }
     }
-    return options.selftest ? options.names.size() == 1 : options.names.size() >= 2;
+    return options.selftest || options.stages ? options.names.size() == 1
+                                              : options.names.size() >= 2;
 }
 
 std::string json_string(const std::string &text) {
@@ -184,6 +194,65 @@ int selftest(const edgetl_model *model) {
     return error.code ? 1 : 0;
 }
 
+template <class Value>
+void append(std::string &answer, const std::string &header, const Value *values, size_t count) {
+    answer += header + "\n";
+    answer.append(reinterpret_cast<const char *>(values), count * sizeof(Value));
+}
+
+void append_image(std::string &answer, const std::string &name, const edgetl_image &image) {
+    const std::string shape = std::to_string(image.height) + " " + std::to_string(image.width);
+    append(answer, name + " uint8 " + shape + " 3", image.pixels,
+           static_cast<size_t>(image.height) * image.width * 3);
+}
+
+// What `edgetl check` reads: each stage's name, type and shape on a line, then its values.
+std::string stages_of(const edgetl_model *model, const std::string &content) {
+    const int classes = edgetl_classes(model);
+    std::vector<float> logits(classes), probabilities(classes);
+    float score = 0;
+    edgetl_error error;
+    edgetl_image image, resized{};
+    if (edgetl_decode(content.data(), content.size(), 0, &image, &error))
+        return std::string("refused ") + error.message + "\n";
+    if (!edgetl_resize(model, &image, &resized, &error))
+        edgetl_predict(model, &image, 1, logits.data(), probabilities.data(), &score, &error);
+    std::string answer;
+    if (error.code) {
+        const char *word = error.code == EDGETL_BAD_PHOTO ? "refused " : "failed ";
+        answer = std::string(word) + error.message + "\n";
+    } else {
+        append_image(answer, "decoded", image);
+        append_image(answer, "resized", resized);
+        const std::string shape = " float32 " + std::to_string(classes);
+        append(answer, "logits" + shape, logits.data(), logits.size());
+        append(answer, "probabilities" + shape, probabilities.data(), probabilities.size());
+        if (score == score) append(answer, "ood_score float32", &score, 1);
+    }
+    edgetl_free_image(&image);
+    edgetl_free_image(&resized);
+    return answer;
+}
+
+// Each photo and each answer comes after its length, a uint32 in this machine's byte order.
+int serve_stages(const edgetl_model *model) {
+#ifdef _WIN32
+    _setmode(_fileno(stdin), _O_BINARY);
+    _setmode(_fileno(stdout), _O_BINARY);
+#endif
+    uint32_t size;
+    while (std::fread(&size, sizeof size, 1, stdin) == 1) {
+        std::string content(size, 0);
+        if (std::fread(content.data(), 1, size, stdin) != size) break;
+        const std::string answer = stages_of(model, content);
+        size = static_cast<uint32_t>(answer.size());
+        std::fwrite(&size, sizeof size, 1, stdout);
+        std::fwrite(answer.data(), 1, answer.size(), stdout);
+        if (std::fflush(stdout)) return 1;
+    }
+    return 0;
+}
+
 }  // namespace
 
 int main(int count, char **arguments) {
@@ -200,7 +269,9 @@ int main(int count, char **arguments) {
         std::fprintf(stderr, "Error: %s\n", error.message);
         return 2;
     }
-    int code = options.selftest ? selftest(model) : predict(model, options);
+    int code = options.stages     ? serve_stages(model)
+               : options.selftest ? selftest(model)
+                                  : predict(model, options);
     edgetl_close(model);
     return code;
 }

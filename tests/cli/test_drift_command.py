@@ -7,13 +7,15 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from helpers.drifting_answers import answers, write_answers, write_bundle
+from helpers.drifting_answers import answers, held_out, write_answers, write_bundle
 from helpers.pictures import photo
 
 import edgetl
 from edgetl.cli.main import command as program
+from edgetl.runtime.bundle.held_out import HeldOut
 from edgetl.runtime.results.records import columns, csv_line
 
 
@@ -39,10 +41,11 @@ def moved(bundle: Path, tmp_path: Path) -> Path:
 def test_no_drift_is_exit_code_0(bundle, same):
     done = run(bundle, same)
     assert (done.exit_code, done.stderr) == (0, "")
-    first, second, third = done.stdout.splitlines()
+    first, second, third, fourth = done.stdout.splitlines()
     assert first == "No sign that the photos differ from those that the model was trained on."
     assert "80 photos compared with 120 held-out ones" in second
     assert re.match(r"Accuracy about \d+\.\d% \(.*\), estimated without labels; ", third)
+    assert re.match(r"Unknown \d+\.\d% \(.*\), 5\.0% of photos like those of the tr", fourth)
 
 
 def test_drift_is_exit_code_1_with_the_labels_and_photos_that_make_it(bundle, moved):
@@ -51,8 +54,9 @@ def test_drift_is_exit_code_1_with_the_labels_and_photos_that_make_it(bundle, mo
     lines = done.stdout.splitlines()
     assert lines[0] == "The photos look different from those that the model was trained on."
     assert lines[3].startswith("Take that for the best case")
-    assert [line.split()[0] for line in lines[4:7]] == ["label", "ant", "bee"]
-    assert len(lines) == 7 + 1 + 5 and lines[-1].endswith(".jpg")
+    assert "more than chance explains: 5.0% of photos like" in lines[4]
+    assert [line.split()[0] for line in lines[5:8]] == ["label", "ant", "bee"]
+    assert len(lines) == 8 + 1 + 5 and lines[-1].endswith(".jpg")
 
 
 def test_another_mix_of_classes_is_said_and_is_exit_code_0(bundle, tmp_path):
@@ -85,6 +89,9 @@ def test_json_has_every_figure_and_every_photo(bundle, moved):
     assert sum(one["part"] for one in values["photos"]) == pytest.approx(1)
     assert sum(one["part"] for one in values["classes"]) == pytest.approx(1)
     assert values["accuracy"]["interval"][0] <= values["accuracy"]["value"] <= 1
+    unknown = values["unknown"]
+    assert unknown["share"] == unknown["photos"] / 80 and unknown["is_higher"] is True
+    assert unknown["interval"][0] > unknown["expected"] == 0.05
     again = json.loads(run(bundle, moved, "--json").stdout)
     assert {**again, "seconds": 0} == {**values, "seconds": 0}
 
@@ -121,6 +128,16 @@ def test_frames_of_a_video_are_warned_of(bundle, tmp_path):
 def test_a_bundle_without_held_out_answers_says_what_to_do(tiny_bundle, same):
     done = run(tiny_bundle, same)
     assert done.exit_code == 2 and "without --no-unknown" in done.stderr
+
+
+def test_held_out_answers_without_embeddings_say_where_the_reason_is(same, tmp_path, monkeypatch):
+    known = held_out([10, 10])
+    nothing = np.empty((0, 0), np.float16), np.empty(0, np.float32)
+    unscored = HeldOut(known.labels, known.logits, *nothing)
+    monkeypatch.setattr("helpers.drifting_answers.held_out", lambda _: unscored)
+    done = run(write_bundle(tmp_path / "plain", [10, 10]), same)
+    assert done.exit_code == 2 and "--no-unknown" not in done.stderr
+    assert "The report of its run says why it can't tell unknown photos." in done.stderr
 
 
 def test_answers_as_csv_say_how_to_collect_them(bundle, tmp_path):

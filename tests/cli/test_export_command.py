@@ -238,6 +238,8 @@ def test_an_opset_that_cannot_be_written_is_an_error(run_folder: Path, tmp_path:
         ("--precision", "fp16", "--calibration", 10),
         ("--max-accuracy-drop", 2),
         ("--no-unknown", "--keep-known", 0.9),
+        ("--format", "torchscript", "--web"),
+        ("--ort", "."),
     ],
 )
 def test_an_option_without_effect_is_a_usage_error(
@@ -246,6 +248,17 @@ def test_an_option_without_effect_is_a_usage_error(
     done = export(run_folder, "-o", tmp_path / "bundle", *options)
     assert done.exit_code == 2
     assert "has an effect only with" in done.output
+
+
+def test_a_page_for_browsers_is_one_line_of_the_result(run_folder: Path, tmp_path: Path) -> None:
+    options = ("--format", "onnx", "--golden", 2, "--web")
+    done = export(run_folder, "-o", tmp_path / "bundle", *options)
+    assert done.exit_code == 0, done.output
+    files = sum(path.is_file() for path in (tmp_path / "bundle/web").rglob("*"))
+    assert f"{tmp_path / 'bundle/web'}  {files} files, " in done.output
+    assert "index.html" not in done.output
+    done = CliRunner().invoke(command, ["info", str(tmp_path / "bundle")])
+    assert f"web/  {files} files" in done.output and "index.html" not in done.output
 
 
 def test_a_bundle_is_not_written_among_the_photos(run_folder: Path) -> None:

@@ -252,11 +252,21 @@ def test_a_run_without_detector_is_exported_as_before() -> None:
     assert deployment_of(run, unknown=False) == Deployment(run.network, run.card)
 
 
-def test_a_bundle_holds_the_answers_of_a_thousand_photos_at_most() -> None:
+def test_a_bundle_holds_the_answers_of_a_thousand_photos_at_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     some = deployment_of(trained(2500)).held_out
     assert some is not None
     assert len(some.labels) == 1000
     np.testing.assert_array_equal(some.logits[:2], held_out(2500).logits[[0, 2]])
+    monkeypatch.setattr("edgetl.exporting.deployment._MOST_LOGITS", 300)
+    some = deployment_of(trained(2500)).held_out
+    assert some is not None and len(some.labels) == len(some.ood_score) == 100
+
+
+def test_a_run_of_the_same_photo_over_and_over_has_no_file_of_held_out_answers() -> None:
+    nothing = replace(trained(), ood=None, held_out=held_out(0))
+    assert deployment_of(nothing) == Deployment(nothing.network, nothing.card)
 
 
 def test_a_run_is_exported_with_its_score_and_agrees_with_its_checkpoint(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ from numpy.typing import NDArray
 
 from edgetl.runtime.bundle.bundle_folder import HELD_OUT, Bundle
 from edgetl.runtime.bundle.held_out import HeldOut
+from edgetl.runtime.bundle.unknown_limits import UnknownLimits
 from edgetl.runtime.drift.photo_answers import PhotoAnswers
 from helpers import tiny_bundle
 
 DIMENSIONS = 24
+LIMITS = UnknownLimits(1.8, 0.95, 1.0)  # scores spread by about 1.1 around 0.3
 _LOGITS = np.array([4.0, 2.0, 1.0, 0.5, 0.3])  # of the photo's own class: sure or not
 
 
@@ -47,13 +50,14 @@ def answers(counts: Sequence[int], seed: int = 1, shift: float = 0.0) -> PhotoAn
     labels, logits, embedding, score = points(counts, seed, shift)
     powers = np.exp(logits)
     names = tuple(f"{number}.jpg" for number in range(len(labels)))
-    return PhotoAnswers(names, powers / powers.sum(1, keepdims=True), embedding, score, {})
+    shares, is_unknown = powers / powers.sum(1, keepdims=True), LIMITS.is_unknown(score)
+    return PhotoAnswers(names, shares, embedding, score, is_unknown, {})
 
 
 def write_bundle(folder: Path, counts: Sequence[int]) -> Path:
     """A bundle with held-out answers; returns ``folder``."""
     labels = ("ant", "bee", "cicada", "dragonfly", "earwig")[: len(counts)]
-    card = tiny_bundle.card(labels=labels, temperature=1.0)
+    card = replace(tiny_bundle.card(labels=labels, temperature=1.0), unknown=LIMITS)
     tiny_bundle.write(folder, card)
     files = {
         "model.onnx": (folder / "model.onnx").read_bytes(),
@@ -76,10 +80,16 @@ def write_answers(file: Path, bundle: Path, found: PhotoAnswers) -> Path:
             "confidence": float(shares.max()),
             "probabilities": dict(zip(opened.card.labels, shares.tolist(), strict=True)),
             "ood_score": float(score),
+            "unknown": bool(is_unknown),
             "embedding": embedding.tolist(),
         }
-        for name, shares, score, embedding in zip(
-            found.names, found.probabilities, found.ood_score, found.embedding, strict=True
+        for name, shares, score, is_unknown, embedding in zip(
+            found.names,
+            found.probabilities,
+            found.ood_score,
+            found.is_unknown,
+            found.embedding,
+            strict=True,
         )
     ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -14,16 +14,17 @@ from edgetl.parity.comparison.bundle_findings import check_bundle_files
 from edgetl.parity.comparison.diagnosis import explain
 from edgetl.parity.comparison.distances import all_finite
 from edgetl.parity.comparison.runtime_tally import RuntimeTally
-from edgetl.parity.results import CheckResult, Finding, RuntimeResult, Status, error_text
+from edgetl.parity.results import CheckResult, Finding, RuntimeResult, error_text
 from edgetl.parity.runtimes import RUNTIMES, Runtime, Subject
 from edgetl.parity.runtimes.torch_reference import TorchReference
-from edgetl.parity.stages import Refusal, Stages
+from edgetl.parity.stages import LeftOut, Refusal, Stages
 from edgetl.parity.tolerances import Tolerance, default_tolerance
 from edgetl.system.machine import cores
 from edgetl.system.progress import Progress, ProgressCounter, no_progress
 
 Photos = Sequence[Photo | Unreadable]
 Answers = Sequence[Stages | Refusal]
+Found = Sequence[Stages | Refusal | LeftOut]
 
 _MAX_WORKERS = 4
 
@@ -156,6 +157,14 @@ class _Reference:
         return Finding("reference", False, f"NaN or infinite values for {which}")
 
 
+def _open(kind: type[Runtime], subject: Subject, asked: bool) -> Runtime:
+    if kind.on_request and not asked:
+        raise RuntimeUnavailableError(
+            "It takes long, so it only runs where it is asked for.", f"--runtime {kind.name}"
+        )
+    return kind(subject)
+
+
 class _RuntimeComparison:
     """One runtime: opens it, runs it on chunks of photos, and compares. Its exceptions end here."""
 
@@ -184,8 +193,8 @@ class _RuntimeComparison:
         )
         self._seconds = 0.0
         self._ended: RuntimeResult | None = None
-        self._runtime: Future[Runtime] = pool.submit(kind, subject)
-        self._work: Future[Answers] | None = None
+        self._runtime: Future[Runtime] = pool.submit(_open, kind, subject, asked)
+        self._work: Future[Found] | None = None
 
     @property
     def listed(self) -> bool:
@@ -216,14 +225,15 @@ class _RuntimeComparison:
         except ParityError:
             raise
         except (RuntimeUnavailableError, MissingDependencyError) as error:
-            status: Status = "failed" if self._asked else "skipped"
-            self._ended = RuntimeResult(self._name, status, error_text(error))
+            self._ended = RuntimeResult(self._name, "skipped", error_text(error))
         except Exception as error:
             self._ended = RuntimeResult(self._name, "failed", error_text(error))
 
     def result(self) -> RuntimeResult:
         """The verdict, with the likely cause of a failure."""
         result = self._ended or self._tally.result(self._seconds)
+        if result.status == "skipped" and self._asked:
+            result = replace(result, status="failed")
         sample = self._tally.sample(result.departure) if result.departure else None
         if result.departure is None or sample is None:
             return result
@@ -236,7 +246,7 @@ class _RuntimeComparison:
     def _accepts(self, photo: Photo | Unreadable) -> bool:
         return self._kind.decodes or isinstance(photo, Photo)
 
-    def _run(self, photos: Photos) -> Answers:
+    def _run(self, photos: Photos) -> Found:
         # It was opened in this pool, which starts work in order, so waiting can't lock up the pool.
         runtime = self._runtime.result()
         started = time.perf_counter()

@@ -18,7 +18,7 @@ from edgetl.parity.comparison.distances import (
     measure,
 )
 from edgetl.parity.results import Comparison, Decisions, Flip, Gap, RuntimeResult, StageResult
-from edgetl.parity.stages import STAGES, Refusal, Stages
+from edgetl.parity.stages import STAGES, LeftOut, Refusal, Stages
 from edgetl.parity.tolerances import Tolerance
 from edgetl.runtime.bundle.unknown_limits import UnknownLimits
 
@@ -43,6 +43,7 @@ class RuntimeTally:
         self._unknown = unknown
         self._name, self._labels, self._tolerance, self._judged = name, labels, tolerance, judged
         self._photos: set[str] = set()
+        self._left_out = 0
         self._worst: dict[str, Gap] = {}
         self._samples: dict[str, tuple[Stages, Stages]] = {}
         self._differing: dict[str, int] = defaultdict(int)
@@ -52,8 +53,13 @@ class RuntimeTally:
         self._comparisons: list[Comparison] = []
         self._divergences: list[float] = []
 
-    def add(self, photo: str, reference: Stages | Refusal, found: Stages | Refusal) -> None:
+    def add(
+        self, photo: str, reference: Stages | Refusal, found: Stages | Refusal | LeftOut
+    ) -> None:
         """Compare one photo. One that both refuse is in agreement, and not counted as compared."""
+        if isinstance(found, LeftOut):
+            self._left_out += 1
+            return
         if isinstance(reference, Refusal):
             if not isinstance(found, Refusal):
                 self._add_refusal(photo, "read, though the reference refuses it")
@@ -79,6 +85,9 @@ class RuntimeTally:
 
     def result(self, seconds: float) -> RuntimeResult:
         """All photos so far, with the verdict: failed if there was nothing to compare."""
+        if not self._worst and self._left_out:
+            reason = "No photo is of a format that it decodes."
+            return RuntimeResult(self._name, "skipped", reason, left_out=self._left_out)
         if not self._worst:
             return RuntimeResult(self._name, "failed", "It compared no photo.", seconds=seconds)
         stages = []
@@ -96,7 +105,13 @@ class RuntimeTally:
             kl_max=max(self._divergences, default=0.0),
         )
         return RuntimeResult.judge(
-            self._name, len(self._photos), stages, decisions, seconds, judged=self._judged
+            self._name,
+            len(self._photos),
+            stages,
+            decisions,
+            seconds,
+            judged=self._judged,
+            left_out=self._left_out,
         )
 
     def sample(self, stage: str) -> tuple[Stages, Stages] | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgetl.errors import MissingDependencyError
-from edgetl.parity.reports.table_cells import figures, minor_figures, pixels
+from edgetl.parity.reports.table_cells import LEFT_OUT, figures, minor_figures, pixels
 from edgetl.parity.results import AgainstResult, CheckResult, Comparison, RuntimeResult
 from edgetl.parity.stages import SOME_STAGES, STAGES
 from edgetl.runtime.images.thumbnail import thumbnail
@@ -53,6 +53,7 @@ def as_html(result: CheckResult | AgainstResult) -> str:
             ("99.9 %", "KL", "flips"), (*minor_figures(run), figures(run)[-1]), strict=True
         ),
         percent=_percent,
+        left_out=LEFT_OUT,
     )
     return page + "\n"
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from edgetl.parity.results import RuntimeResult, StageResult
 
+# After a runtime's name.
+LEFT_OUT = "left out {} photos, of formats that it does not decode"
+
 
 def figures(run: RuntimeResult) -> tuple[str, ...]:
     """One cell each: resized, normalized, logits, probabilities, flips."""

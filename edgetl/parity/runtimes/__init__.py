@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from edgetl.parity.runtimes.base import Runtime, Subject
+from edgetl.parity.runtimes.cpp_program import CppProgram
+from edgetl.parity.runtimes.emulated_arm import EmulatedArm
 from edgetl.parity.runtimes.exported_program import ExportedProgram
 from edgetl.parity.runtimes.onnxruntime import (
     OnnxRuntimeBatch,
@@ -29,6 +31,8 @@ RUNTIMES: dict[str, type[Runtime]] = {
         OnnxRuntimeCudaTf32,
         OpenVino,
         ShippedPredictor,
+        EmulatedArm,
+        CppProgram,
     )
 }
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from edgetl.errors import RuntimeUnavailableError
 from edgetl.parity.check_photos import Photo, Unreadable
-from edgetl.parity.stages import Refusal, Stages
+from edgetl.parity.stages import LeftOut, Refusal, Stages
 from edgetl.runtime.bundle.bundle_folder import DEFAULT_PRECISION, Bundle, read_card
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.bundle.tensor_names import EVIDENCE
@@ -153,12 +153,14 @@ class Runtime(ABC):
     """False: its figures are shown for information, without a verdict."""
     follows_precision: ClassVar[bool] = False
     """It runs the file of the chosen precision; the others run float32."""
+    on_request: ClassVar[bool] = False
+    """It takes so long that it only runs where it is asked for."""
 
     @abstractmethod
     def __init__(self, subject: Subject) -> None: ...
 
     @abstractmethod
-    def run(self, photos: Sequence[Photo | Unreadable]) -> Sequence[Stages | Refusal]:
+    def run(self, photos: Sequence[Photo | Unreadable]) -> Sequence[Stages | Refusal | LeftOut]:
         """One result per photo, in order. There are unreadable photos only if ``decodes``."""
 
     def close(self) -> None:

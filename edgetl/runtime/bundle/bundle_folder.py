@@ -221,6 +221,14 @@ class Bundle:
             raise BundleError(path, "it is damaged: its SHA-256 is not the manifest's", _REEXPORT)
 
 
+def file_entries(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    """The manifest's entry for each of ``files`` (name → content)."""
+    return {
+        name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+        for name, content in files.items()
+    }
+
+
 def manifest_bytes(manifest: Mapping[str, Any]) -> bytes:
     """A manifest file's content with its own checksum; the same values give the same bytes."""
     bare = {key: value for key, value in manifest.items() if key != _CHECKSUM}

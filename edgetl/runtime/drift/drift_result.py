@@ -12,6 +12,7 @@ import numpy as np
 from edgetl.runtime.bundle.held_out import HeldOut
 from edgetl.runtime.drift.comparison import Comparison
 from edgetl.runtime.drift.photo_answers import PhotoAnswers
+from edgetl.runtime.drift.unknown_share import UnknownShare
 from edgetl.system.notebook import NotebookResult
 
 _FEW_PHOTOS = 20  # of which a test can notice very little
@@ -58,6 +59,7 @@ class DriftResult(NotebookResult):
     answers     the model's answers for all photos
     known       the held-out photos' answers, which these are compared with
     comparison  the p-values, the estimated accuracy, and what makes the difference
+    unknown     the share of photos that the model takes for unknown
     seconds     wall time
     machine     packages and processor, name → text
     """
@@ -69,6 +71,7 @@ class DriftResult(NotebookResult):
     answers: PhotoAnswers
     known: HeldOut
     comparison: Comparison
+    unknown: UnknownShare
     seconds: float
     machine: Mapping[str, str]
 
@@ -171,6 +174,7 @@ class DriftResult(NotebookResult):
             "p_values": dict(found.p_values),
             "mix_p_value": found.mix_p_value,
             "accuracy": found.accuracy._asdict(),
+            "unknown": {**self.unknown._asdict(), "is_higher": self.unknown.is_higher},
             "classified": len(self.answers),
             "compared": len(found.compared),
             "near_copies": found.near_copies,

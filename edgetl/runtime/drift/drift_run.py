@@ -10,10 +10,12 @@ from typing import Any
 
 from edgetl.errors import DataError, NoSuchModelError
 from edgetl.runtime.bundle.bundle_folder import Bundle
+from edgetl.runtime.bundle.held_out import HeldOut
 from edgetl.runtime.drift.comparison import compare
 from edgetl.runtime.drift.drift_result import DriftResult
 from edgetl.runtime.drift.permutation_test import LEAST_LEVEL
 from edgetl.runtime.drift.photo_answers import is_answers_file, of_predictions, read_answers
+from edgetl.runtime.drift.unknown_share import unknown_share
 from edgetl.runtime.images.photo_list import photos_in, refuse_list_options
 from edgetl.runtime.inference.predictor import Predictor
 from edgetl.system.environment import describe_machine
@@ -57,13 +59,9 @@ def drift(
         raise ValueError(f"level is {level}; it must be at least {LEAST_LEVEL} and below 1")
     started, place = time.perf_counter(), Path(images)
     bundle = Bundle.open(Path(model))
-    known = bundle.held_out()
-    if known is None or len(known.embedding) < _FEWEST_HELD_OUT:
-        raise NoSuchModelError(
-            bundle.path,
-            "it holds no answers for held-out photos, which today's are compared with",
-            "Export it without --no-unknown. If its run holds none either, train again first.",
-        )
+    known, limits = bundle.held_out(), bundle.card.unknown
+    if known is None or limits is None or len(known.embedding) < _FEWEST_HELD_OUT:
+        raise _nothing_to_compare_with(bundle.path, known)
     if is_answers_file(place):
         refuse_list_options(place, columns, root)
         answers = read_answers(place, bundle.card.labels, _model_ids(bundle))
@@ -84,8 +82,24 @@ def drift(
         answers=answers,
         known=known,
         comparison=compare(known, answers, bundle.card.temperature),
+        unknown=unknown_share(answers.is_unknown, limits.keep_known),
         seconds=time.perf_counter() - started,
         machine=describe_machine(),
+    )
+
+
+def _nothing_to_compare_with(path: Path, known: HeldOut | None) -> NoSuchModelError:
+    if known is None or not len(known.labels):
+        return NoSuchModelError(
+            path,
+            "it holds no answers for held-out photos, which today's are compared with",
+            "Export it without --no-unknown. If its run holds none either, train again; on more "
+            "photos, if there were few, or if they were copies of each other.",
+        )
+    return NoSuchModelError(
+        path,
+        "it has no embeddings, by which photos are compared",
+        "The report of its run says why it can't tell unknown photos. Mend that, and train again.",
     )
 
 

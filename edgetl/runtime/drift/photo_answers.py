@@ -27,6 +27,7 @@ class PhotoAnswers:
     probabilities  float32 [N, classes]
     embedding      float32 [N, dimensions], the graph's output of that name
     ood_score      float32 [N], likewise
+    is_unknown     bool [N], whether the model takes the photo for unknown
     failed         photo → why there is no answer for it
     """
 
@@ -34,6 +35,7 @@ class PhotoAnswers:
     probabilities: NDArray[np.float32]
     embedding: NDArray[np.float32]
     ood_score: NDArray[np.float32]
+    is_unknown: NDArray[np.bool_]
     failed: Mapping[str, str]
 
     def __len__(self) -> int:
@@ -58,7 +60,13 @@ def of_predictions(results: Iterable[Any], names: Sequence[str]) -> PhotoAnswers
     found, failed = _Columns(), {}
     for name, result in zip(names, results, strict=True):
         if isinstance(result, Prediction):
-            found.add(name, result.probabilities, result.embedding, result.ood_score)
+            found.add(
+                name,
+                result.probabilities,
+                result.embedding,
+                result.ood_score,
+                is_unknown=result.is_unknown,
+            )
         else:
             failed[name] = result.reason
     return found.as_answers(failed)
@@ -106,9 +114,10 @@ def read_answers(path: Path, labels: Sequence[str], models: Collection[str]) -> 
             by_label = row.get("probabilities") or {label: row[f"p({label})"] for label in labels}
             probabilities = np.array([by_label[label] for label in labels], np.float32)
             embedding, score = row.get("embedding"), row.get("ood_score")
+            is_unknown = row.get("unknown")
             if embedding is None or score is None:
                 raise DataError(f"{where}: no embedding or no ood_score.", _COLLECT)
-            found.add(name, probabilities, embedding, float(score))
+            found.add(name, probabilities, embedding, float(score), is_unknown=is_unknown)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             reason = f"not an answer of this model ({error!r})"
             raise DataError(f"{where}: {reason}.", _COLLECT) from error
@@ -123,14 +132,23 @@ class _Columns:
         self._probabilities: list[NDArray[np.float32]] = []
         self._embedding: list[NDArray[np.float16]] = []
         self._scores: list[np.float32] = []
+        self._unknown: list[bool] = []
 
     def add(
-        self, name: str, probabilities: NDArray[np.float32], embedding: Any, score: Any
+        self,
+        name: str,
+        probabilities: NDArray[np.float32],
+        embedding: Any,
+        score: Any,
+        *,
+        is_unknown: Any,
     ) -> None:
         if probabilities.ndim != 1 or not (
             abs(float(probabilities.sum()) - 1) < _OUT_OF_RANGE and (probabilities >= 0).all()
         ):
             raise ValueError("its probabilities do not sum to 1")
+        if not isinstance(is_unknown, bool):
+            raise ValueError("it does not say whether the photo is unknown")
         # Rounded as those of the held-out photos are.
         rounded, score = np.asarray(embedding, np.float16), np.float32(score)
         if not (np.isfinite(rounded).all() and np.isfinite(score)):
@@ -142,6 +160,7 @@ class _Columns:
         self._probabilities.append(probabilities)
         self._embedding.append(rounded)
         self._scores.append(score)
+        self._unknown.append(is_unknown)
 
     def as_answers(self, failed: Mapping[str, str]) -> PhotoAnswers:
         """Raises DataError if there are none."""
@@ -153,6 +172,7 @@ class _Columns:
             np.stack(self._probabilities),
             np.stack(self._embedding).astype(np.float32),
             np.array(self._scores, np.float32),
+            np.array(self._unknown, np.bool_),
             failed,
         )
 

@@ -2,7 +2,8 @@
 
 ``FOLDER/2026-03-01/`` holds the copies and ``answers.jsonl``, in which those most worth labelling
 come first. However often the day's photos are classified, and by however many processes, no more
-than the given number of them is kept.
+than the given number of them is kept. Photos that have the same bytes, or that the model sees no
+difference between, are kept once.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgetl.errors import EdgetlError
+from edgetl.runtime.bundle.probability_tolerances import PROBABILITY_TOLERANCES, activation_limit
 from edgetl.runtime.inference.prediction import Prediction
 from edgetl.runtime.results.records import json_line, plain_name
 from edgetl.system.atomic_write import atomic_write
@@ -33,6 +36,23 @@ ANSWERS = "answers.jsonl"
 _SAVE_SECONDS = 10.0  # what a kill can cost
 _LOCK_SECONDS = 0.05  # between two attempts
 _DIGITS = 32  # of a copy's name, which are the first of its SHA-256
+# As exact as one model is about the same pixels, whatever its precision.
+_SAME = activation_limit(PROBABILITY_TOLERANCES["fp32"])
+_EMBEDDING_DIGITS = 4  # after the point: rounding adds less than half of that
+
+Embedding = NDArray[np.float32]
+
+
+class _Doubtful(NamedTuple):
+    """A photo, in the order of a heap: the least doubtful one and, of equal ones, the last first.
+
+    name  of its copy, by its bytes
+    """
+
+    doubt: float
+    turn: int
+    name: str
+    prediction: Prediction
 
 
 class DoubtfulPhotos:
@@ -42,13 +62,14 @@ class DoubtfulPhotos:
     most    how many photos of one day are kept
     model   ``Predictor.model_id``, which goes into the answers
 
-    Raises EdgetlError if ``folder`` can't be written.
+    ``copies`` counts the photos that are left out as copies of others. Raises EdgetlError if
+    ``folder`` can't be written.
     """
 
     def __init__(self, folder: Path, most: int, model: str) -> None:
         self._folder, self._most, self._model = folder, most, model
-        self._new: list[tuple[float, int, Prediction]] = []  # a heap, the least doubtful first
-        self._count = 0
+        self._new: list[_Doubtful] = []  # a heap
+        self._count = self.copies = 0
         self._saved = time.monotonic()
         with _errors_of(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -57,12 +78,26 @@ class DoubtfulPhotos:
         """Take a result into account; one that is no ``Prediction`` says nothing."""
         if not isinstance(result, Prediction):
             return
-        self._count += 1  # of equally doubtful photos, the first is kept
-        heapq.heappush(self._new, (doubt(result), -self._count, result))
-        if len(self._new) > self._most:
-            heapq.heappop(self._new)
+        value = doubt(result)
+        if len(self._new) < self._most or value > self._new[0].doubt:
+            self._consider(value, result)
         if time.monotonic() - self._saved > _SAVE_SECONDS:
             self.save()
+
+    def _consider(self, value: float, prediction: Prediction) -> None:
+        name = _copy_name(Path(prediction.source))
+        if name is None:
+            return
+        if any(
+            name == other.name or _is_same(prediction.embedding, other.prediction.embedding)
+            for other in self._new
+        ):
+            self.copies += 1
+            return
+        self._count += 1
+        heapq.heappush(self._new, _Doubtful(value, -self._count, name, prediction))
+        if len(self._new) > self._most:
+            heapq.heappop(self._new)
 
     def save(self) -> None:
         """Put what was added into the folder of today. Raises EdgetlError if that fails."""
@@ -72,23 +107,21 @@ class DoubtfulPhotos:
                 self._merge(self._folder / date.today().isoformat(), new)
         self._saved = time.monotonic()
 
-    def _merge(self, day: Path, new: list[tuple[float, int, Prediction]]) -> None:
+    def _merge(self, day: Path, new: list[_Doubtful]) -> None:
         """New copies are written first and old ones removed last: every answer has its photo."""
         day.mkdir(exist_ok=True)
         for leftover in day.glob(".*.part"):  # of a process that was killed here
             leftover.unlink(missing_ok=True)
         rows = {row["path"]: row for row in _read(day / ANSWERS) if (day / row["path"]).is_file()}
         sources = {}
-        for value, _, prediction in new:
-            source = Path(prediction.source)
-            try:
-                with source.open("rb") as content:
-                    digest = hashlib.file_digest(content, "sha256").hexdigest()[:_DIGITS]
-            except OSError:  # it was there a moment ago: whoever removed it does not want it
+        for photo in new:
+            row, source = self._row(photo), Path(photo.prediction.source)
+            if _copy_name(source) != photo.name:  # removed or changed since it was classified
                 continue
-            name = digest + source.suffix.lower()
-            sources[name], rows[name] = source, self._row(name, value, prediction)
-        kept = sorted(rows.values(), key=lambda row: -row["doubt"])[: self._most]
+            if photo.name in rows:
+                self.copies += rows[photo.name].get("original") != row["original"]
+            sources[photo.name], rows[photo.name] = source, row
+        kept = self._distinct(sorted(rows.values(), key=lambda row: -row["doubt"]), sources)
         names = {row["path"] for row in kept}
         for name in names & sources.keys():
             if not (day / name).exists():
@@ -99,16 +132,36 @@ class DoubtfulPhotos:
             if file.name not in names and _is_copy(file.name):
                 file.unlink(missing_ok=True)
 
-    def _row(self, name: str, value: float, prediction: Prediction) -> dict[str, Any]:
-        answer = prediction.to_dict()
+    def _distinct(
+        self, rows: Sequence[Mapping[str, Any]], new: Collection[str]
+    ) -> list[Mapping[str, Any]]:
+        """The first of ``rows``, without those in which the model sees an earlier one again."""
+        kept: list[tuple[Mapping[str, Any], Embedding | None]] = []
+        for row in rows:
+            embedding = _embedding_of(row)
+            if len(kept) == self._most:
+                break
+            if any(
+                row.get("model") == other.get("model") and _is_same(embedding, known)
+                for other, known in kept
+            ):
+                self.copies += row["path"] in new
+            else:
+                kept.append((row, embedding))
+        return [row for row, _ in kept]
+
+    def _row(self, photo: _Doubtful) -> dict[str, Any]:
+        answer = photo.prediction.to_dict()
         # Not as "source" and "label": the list can be read as one of photos, and what the model
         # takes them for must not be taken for their label.
         original, predicted = plain_name(answer.pop("source")), answer.pop("label")
+        if (embedding := photo.prediction.embedding) is not None:
+            answer["embedding"] = [round(float(value), _EMBEDDING_DIGITS) for value in embedding]
         return {
-            "path": name,
+            "path": photo.name,
             "original": original,
             "model": self._model,
-            "doubt": value,
+            "doubt": photo.doubt,
             "predicted": predicted,
             **answer,
         }
@@ -139,6 +192,33 @@ def _read(file: Path) -> Iterator[Mapping[str, Any]]:
                 yield row
         except (AttributeError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue
+
+
+def _copy_name(photo: Path) -> str | None:
+    """What its copy is called, by its bytes; None if it can't be read."""
+    try:
+        with photo.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError:
+        return None
+    return digest[:_DIGITS] + photo.suffix.lower()
+
+
+def _embedding_of(row: Mapping[str, Any]) -> Embedding | None:
+    """As ``_read`` found it; None if there is none, or something else in its place."""
+    try:
+        found = np.asarray(row["embedding"], np.float32)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return found if found.ndim == 1 else None
+
+
+def _is_same(first: Embedding | None, second: Embedding | None) -> bool:
+    """Whether the model sees no difference between two photos."""
+    if first is None or second is None or first.shape != second.shape or not first.size:
+        return False
+    near = abs(first[0] - second[0]) <= _SAME  # quickly, for nearly all pairs
+    return bool(near and np.abs(first - second).max() <= _SAME)
 
 
 def _is_copy(name: str) -> bool:

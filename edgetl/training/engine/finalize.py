@@ -23,6 +23,7 @@ from edgetl.training.config.run_folder import BEST, candidate_name, clear, promo
 from edgetl.training.config.settings import OPTIONS, SOLVER, TrainSettings
 from edgetl.training.engine.earlier_answers import EarlierAnswers, ask_earlier_run
 from edgetl.training.engine.kept_weights import snapshot
+from edgetl.training.engine.time_budget import TimeBudget
 from edgetl.training.engine.train_result import TrainResult
 from edgetl.training.engine.unknown_photos import learn_unknown
 from edgetl.training.evaluation.explained_answers import explain_answers
@@ -92,7 +93,9 @@ def finalize(
     answers, promises = held_out_promises(held_out, folders.classes, temperature)
     card = replace(trained.card, metrics=metrics, temperature=temperature, promises=promises)
     trained = replace(trained, card=card)
-    unknown = learn_unknown(context, trained, folders, held_out, features)
+    budget = TimeBudget(context.started - earlier_seconds, context.settings.max_time)
+    seconds_left = budget.seconds_left()
+    unknown = learn_unknown(context, trained, folders, held_out, features, seconds_left)
     _put_in_place(context, unknown.trained, folders, history)
 
     classes = class_metrics(probabilities, labels, card.labels)

@@ -24,7 +24,7 @@ from edgetl.training.engine.agreement import Agreement
 from edgetl.training.engine.kept_weights import KeptWeights, snapshot
 from edgetl.training.engine.learner import Learner
 from edgetl.training.engine.setup import TrainingSetup
-from edgetl.training.engine.time_budget import TimeBudget, Timer
+from edgetl.training.engine.time_budget import FINAL_SHARE, TimeBudget, Timer
 from edgetl.training.engine.train_state import TrainState, write_state
 from edgetl.training.evaluation.run_records import COLUMNS, Events, write_history
 from edgetl.training.evaluation.validation import Scores, scores
@@ -59,7 +59,8 @@ class Loop:
         self._identity, self.state = identity, state
         self.kept: KeptWeights | None = None
         self._steps_per_epoch = setup.sampler.steps
-        self._budget = TimeBudget(context.started - state.seconds, self._settings.max_time)
+        max_time = (1 - FINAL_SHARE) * self._settings.max_time
+        self._budget = TimeBudget(context.started - state.seconds, max_time)
         self._save_timer = Timer(self._settings.save_every)
         self._report_timer = Timer(_REPORT_SECONDS)
         self._epoch_started, self._first_step = time.monotonic(), 0

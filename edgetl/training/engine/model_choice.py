@@ -15,9 +15,9 @@ from pathlib import Path
 
 from edgetl.data.image_folder import ImageFolders, Sample
 from edgetl.errors import MissingDependencyError, TrainingError
-from edgetl.evaluation.metrics import wilson_interval
 from edgetl.runtime.bundle.bundle_folder import DEFAULT_PRECISION
 from edgetl.runtime.bundle.candidates_file import read_candidates_file
+from edgetl.runtime.bundle.share_interval import wilson_interval
 from edgetl.runtime.inference.device_profile import (
     DeviceProfile,
     MeasuredModel,

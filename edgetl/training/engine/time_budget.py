@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 import time
 
+FINAL_SHARE = 0.05
+"""Of a time limit, kept for the photos that are looked at after the last epoch."""
+
 
 class TimeBudget:
     """Seconds since the start of a run, and until its time limit.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from edgetl.data.unknown_folder import unknown_photos
 from edgetl.errors import TrainingError
 from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN
 from edgetl.training.config.run_context import RunContext
-from edgetl.training.evaluation.separation import left_out_scores, separate
+from edgetl.training.evaluation.separation import FEWEST, left_out_scores, separate
 from edgetl.training.evaluation.unknown_report import StrangePhotos, UnknownReport
 from edgetl.training.head.detector_fit import (
     FittedDetector,
@@ -23,6 +25,7 @@ from edgetl.training.head.detector_fit import (
     fit_detector,
     require_photos,
 )
+from edgetl.training.head.feature_extractor import Seen
 from edgetl.training.head.features import Features, extract_features
 from edgetl.training.head.folds import deal_folds, rank_photos
 from edgetl.training.head.held_out_answers import HeldOutAnswers
@@ -31,7 +34,8 @@ from edgetl.training.models.checkpoint import Trained
 from edgetl.training.models.multi_level import with_levels
 
 _MOST_PHOTOS = 2_000  # to train and to validate on, of which trained blocks compute new features
-_PHOTOS_A_SECOND = 2  # of the time limit, of which that then takes a few hundredths
+_LEAST_PHOTOS = 50  # of each, even where no time is left
+_WARM_UP, _TIMED = 8, 64  # photos that tell how long one takes
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +55,13 @@ def learn_unknown(
     folders: ImageFolders,
     everything: HeldOutAnswers,
     features: Features | None,
+    seconds_left: float,
 ) -> UnknownResult:
     """Fit the detector to what the kept weights see, and judge it. In the main process.
 
-    everything  the answers for photos that the weights were not fitted to
-    features    of all photos by the kept weights, if they are known
+    everything    the answers for photos that the weights were not fitted to
+    features      of all photos by the kept weights, if they are known
+    seconds_left  of the time limit, in which others are computed
 
     Where there can be no detector, a note says why. Photos of ``unknown/`` are only judged with.
     """
@@ -63,8 +69,7 @@ def learn_unknown(
         require_photos(everything)  # before their features are computed
         backbone = _kept_backbone(trained)
         if features is None:
-            most = _affordable(context)
-            answers, train, val = _seen_by(context, backbone, folders, everything.first(most), most)
+            answers, train, val = _seen_by(context, backbone, folders, everything, seconds_left)
         else:
             width = backbone.module.get_submodule(backbone.head).in_features
             answers = everything
@@ -102,69 +107,85 @@ def _kept_backbone(trained: Trained) -> Backbone:
     return replace(backbone, module=trained.network, spec=card.spec)
 
 
-def _affordable(context: RunContext) -> int:
-    """Photos of which features may be computed, to train and to validate on."""
-    seconds = 60 * context.settings.max_time
-    return min(_MOST_PHOTOS, int(seconds * _PHOTOS_A_SECOND)) if seconds else _MOST_PHOTOS
-
-
 def _seen_by(
     context: RunContext,
     backbone: Backbone,
     folders: ImageFolders,
     answers: HeldOutAnswers,
-    most: int,
+    seconds_left: float,
 ) -> tuple[HeldOutAnswers, PhotoFeatures, PhotoFeatures]:
     """(answers with their own rows, features of training photos, of the answers' photos)."""
+    val = [folders.val[row] for row in answers.val[:_MOST_PHOTOS]]
+    most, found = _MOST_PHOTOS, None
+    if math.isfinite(seconds_left):
+        end = time.monotonic() + seconds_left
+        found = _network_features(context, backbone, val[:_WARM_UP])
+        started = time.monotonic()
+        found = _network_features(context, backbone, val[:_TIMED], known=found)
+        seconds = (time.monotonic() - started) / (_TIMED - _WARM_UP)
+        affordable = int((end - time.monotonic()) / (2 * max(seconds, 1e-6)))
+        most = min(max(affordable, _LEAST_PHOTOS), _MOST_PHOTOS)
     labels = np.array([sample.label for sample in folders.train])
     ranks = rank_photos(labels, [sample.digest for sample in folders.train])
     rows = deal_folds(labels, ranks, len(folders.classes)).rows[:most]
-    train = [folders.train[row] for row in rows]
-    val = [folders.val[row] for row in answers.val]
-    values = _network_features(context, backbone, [*train, *val], "Computing features")[1]
-    own = replace(answers, val=np.arange(len(val)))
-    return (
-        own,
-        _photo_features(train, values[: len(train)]),
-        _photo_features(val, values[len(train) :]),
-    )
+    train, val = [folders.train[row] for row in rows], val[:most]
+    found = _network_features(context, backbone, [*train, *val], known=found)
+    train = [sample for sample in train if sample.path not in found.unreadable]
+    chosen = [row for row, sample in enumerate(val) if sample.path not in found.unreadable]
+    val = [val[row] for row in chosen]
+    seen = _photo_features(train, found.of(train)), _photo_features(val, found.of(val))
+    return answers.of_val(chosen), *seen
 
 
 def _judged_photos(
     context: RunContext, backbone: Backbone, folders: ImageFolders, fitted: FittedDetector
 ) -> StrangePhotos | None:
     """The photos of ``unknown/`` with their answers and scores; None if there are none."""
-    settings = context.settings
-    found = [] if settings.source.is_list else unknown_photos(folders, Path(settings.data))
-    if not found:
+    settings, note = context.settings, context.listener.note
+    samples = None if settings.source.is_list else unknown_photos(folders, Path(settings.data))
+    if samples is None:
         return None
-    readable, values = _network_features(context, backbone, found, "Looking at unknown photos")
-    if len(readable) < len(found):
-        context.listener.note(
-            f"{len(found) - len(readable)} of {len(found)} photos in unknown/ can't be read."
+    found = _network_features(context, backbone, samples, step="Looking at unknown photos")
+    readable = [sample for sample in samples if sample.path not in found.unreadable]
+    if len(readable) < len(samples):
+        note(f"{len(samples) - len(readable)} of {len(samples)} photos in unknown/ can't be read.")
+    if len(readable) < FEWEST:
+        note(
+            f"Of unknown/, {len(readable)} can be judged with, not counting photos that are "
+            f"trained or validated on; it takes {FEWEST} to say how well such photos are noticed."
         )
     if not readable:
         return None
-    layer: Any = backbone.module.get_submodule(backbone.head)
-    weight, bias = layer.weight.detach().cpu().numpy(), layer.bias.detach().cpu().numpy()
-    logits = values @ weight.T + bias
+    values = found.of(readable)
+    if backbone.has_linear_head:
+        layer: Any = backbone.module.get_submodule(backbone.head)
+        weight, bias = layer.weight.detach().cpu().numpy(), layer.bias.detach().cpu().numpy()
+        logits = values @ weight.T + bias
+    else:
+        logits = _network_features(context, backbone, readable, seen="logits").of(readable)
     return StrangePhotos(readable, logits, fitted.detector.score(values, logits))
 
 
 def _network_features(
-    context: RunContext, backbone: Backbone, samples: Sequence[Sample], step: str
-) -> tuple[list[Sample], NDArray[np.float32]]:
-    """(the photos that can be read, their features), which are not cached."""
-    found = extract_features(
+    context: RunContext,
+    backbone: Backbone,
+    samples: Sequence[Sample],
+    *,
+    step: str = "Computing features",
+    known: Features | None = None,
+    seen: Seen = "means",
+) -> Features:
+    """Features of photos, which are not cached; ``known`` are those of others."""
+    return extract_features(
         backbone,
         samples,
         device=context.device,
         threads=context.settings.workers or None,
         step=step,
         progress=context.listener.progress,
+        known=known,
+        seen=seen,
     )
-    readable = [sample for sample in samples if sample.path not in found.unreadable]
-    return readable, found.of(readable) if readable else np.empty((0, 0), np.float32)
 
 
 def _photo_features(samples: Sequence[Sample], values: NDArray[np.float32]) -> PhotoFeatures:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import mannwhitneyu
 
 MIN_PHOTOS = 6  # of a class
 _MAX_PHOTOS, _MAX_CLASSES = 16, 10  # of a class, and of classes: a few seconds for all
@@ -82,6 +81,8 @@ def edge_evidence(maps: NDArray[np.float32], targets: NDArray[np.int64]) -> Iter
         most = max(found, key=lambda at: at.share - at.others)
         if most.share < max(_TIMES_AREA * areas[most.place], _TIMES_OTHERS * most.others):
             continue
+        from scipy.stats import mannwhitneyu  # takes half a second, and is seldom needed
+
         share = shares[most.place]
         chance = mannwhitneyu(share[is_own], share[~is_own], alternative="greater").pvalue
         if chance * comparisons < _FALSE_ALARMS:

@@ -10,16 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.evaluation.conformal import conformal_limits
-from edgetl.evaluation.metrics import wilson_interval
+from edgetl.runtime.bundle.share_interval import wilson_interval
 from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN
 from edgetl.training.head.detector_fit import FittedDetector
 from edgetl.training.models.ood_detector import entropy
 
 KEPT_SHARES = tuple(percent / 100 for percent in range(101))
 """Where a separation's curve is known."""
+FEWEST = 5
+"""Photos on either side, below which a separation says nothing."""
 
 _MOST_GROUPS = 10  # of classes that are left out one after the other
-_FEWEST = 5  # photos on either side, below which a separation says nothing
 
 Scores = NDArray[np.float32]
 
@@ -62,7 +63,7 @@ def separate(pairs: Sequence[tuple[Scores, Scores]]) -> Separation | None:
     known, unknown = (sum(len(pair[side]) for pair in pairs) for side in (0, 1))
     pairs = [(old, new) for old, new in pairs if len(old) and len(new)]
     known = min((len(old) for old, _ in pairs), default=0)
-    if min(known, unknown) < _FEWEST:
+    if min(known, unknown) < FEWEST:
         return None
     auroc = float(np.mean([_auroc(old, new) for old, new in pairs]))
     curve = np.mean([_let_in(old, new, KEPT_SHARES) for old, new in pairs], axis=0)

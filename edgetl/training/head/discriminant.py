@@ -97,12 +97,17 @@ class ClassNormals:
         precision  that is tried first: float32 takes half the time
         """
         variance = (self.covariance.trace() / self.features).clamp_min(LEAST_VARIANCE)
-        shrunk = self.covariance.clone()
-        shrunk.diagonal().add_(variance * shrinkage / (1 - shrinkage))
-        factor, failed = torch.linalg.cholesky_ex(shrunk.to(precision))
+        diagonal = self.covariance.diagonal() + variance * shrinkage / (1 - shrinkage)
+
+        def shrunk(precision: torch.dtype) -> Tensor:
+            covariance = self.covariance.to(precision, copy=True)
+            covariance.diagonal().copy_(diagonal)
+            return covariance
+
+        factor, failed = torch.linalg.cholesky_ex(shrunk(precision))
         if failed:  # rounded too much for the directions in which features vary least
-            factor = torch.linalg.cholesky(shrunk)
-        solved = torch.cholesky_solve(self.means.T.to(factor), factor).to(shrunk)
+            factor = torch.linalg.cholesky(shrunk(torch.float64))
+        solved = torch.cholesky_solve(self.means.T.to(factor), factor).to(self.means)
         weights = solved.T / (1 - shrinkage)
         biases = self.priors - (weights * self.means).sum(1) / 2
         solution = torch.cat([weights, biases[:, None]], dim=1)

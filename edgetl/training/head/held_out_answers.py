@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,8 @@ from edgetl.data.image_folder import ImageFolders
 from edgetl.runtime.bundle.held_out import HeldOut
 from edgetl.training.head.cross_validation import CVResult
 
-MOST_PHOTOS = 20_000  # more would narrow no interval that a user notices
+_MOST_PHOTOS = 20_000  # more would narrow no interval that a user notices
+_MOST_LOGITS = 10_000_000  # 40 MB of a checkpoint: 2,000 photos of 5,000 classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +49,8 @@ class HeldOutAnswers:
         val = {sample.digest: row for row, sample in enumerate(folders.val)}
         val = {digest: row for digest, row in val.items() if digest not in trained_on}
         # Digests are as good as random.
-        chosen = sorted(train.keys() | val.keys())[:MOST_PHOTOS]
+        most = min(_MOST_PHOTOS, _MOST_LOGITS // len(folders.classes))
+        chosen = sorted(train.keys() | val.keys())[:most]
         rows = np.array([train[digest] for digest in chosen if digest in train], np.int64)
         val_rows = np.array([val[digest] for digest in chosen if digest in val], np.int64)
         photos, logits = rows, val_logits[val_rows]
@@ -58,9 +61,12 @@ class HeldOutAnswers:
         labels = np.array([sample.label for sample in samples], np.int32)
         return cls(photos, val_rows, labels, logits.astype(np.float32))
 
-    def first(self, most: int) -> HeldOutAnswers:
-        """Those of at most so many photos, of answers for validation photos alone."""
-        return HeldOutAnswers(self.train, self.val[:most], self.labels[:most], self.logits[:most])
+    def of_val(self, chosen: Sequence[int]) -> HeldOutAnswers:
+        """Some of them, of answers for validation photos alone; ``val`` counts these from 0."""
+        rows = list(chosen)
+        return HeldOutAnswers(
+            self.train, np.arange(len(rows)), self.labels[rows], self.logits[rows]
+        )
 
     def pick(self, train: NDArray[np.float32], val: NDArray[np.float32]) -> NDArray[np.float32]:
         """Their rows of float32 [N, …] arrays of all training and of all validation photos."""

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from inspect import unwrap
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 CHUNK = 1 << 24  # logits held in memory at a time
 STEP_TOLERANCE = 1e-6  # in nats: steps that lower the loss by less say nothing of other photos
 _GRADIENT_TOLERANCE = 1e-6
+
+
+class _LBFGS(torch.optim.LBFGS):
+    """Without the decorators that import torch's compiler, which takes longer than some fits."""
+
+    add_param_group = unwrap(Optimizer.add_param_group)
+    zero_grad = unwrap(Optimizer.zero_grad)
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,7 @@ class LogisticRegression:
         if start is not None:
             solution.copy_(start)
         solution.requires_grad_()
-        optimizer = torch.optim.LBFGS(
+        optimizer: Any = _LBFGS(
             [solution],
             max_iter=steps,
             tolerance_grad=_GRADIENT_TOLERANCE,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
+from scipy.linalg import solve_triangular
 
 _DIMENSIONS = 128  # of an embedding; fewer where there are fewer photos or features
 _CENTRES = 8  # of a class: all photos as a bank would be hardly better, and grow with them
@@ -16,6 +17,7 @@ _PHOTOS_A_CENTRE = 4
 _SPARE = 16  # directions beside those that are kept: they make the iterations converge faster
 _ITERATIONS = 8  # of the subspace, from random directions; a fold's starts from that of all photos
 _FOLD_ITERATIONS = 2
+_LEAST_SCALE = 1e-5  # of a column, of which the products are 1e-10: double precision has 1e-16
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +60,7 @@ class Moments:
         mean, found = self.mean, start[:, :width]
         for _ in range(iterations):
             spread = self.outer @ found - self.count * mean[:, None] * (mean @ found)
-            found = np.linalg.qr(spread)[0]
+            found = _orthonormal(spread)
         # Sorted by the variance along them.
         within = found.T @ (self.outer @ found) - self.count * np.outer(mean @ found, mean @ found)
         return np.asarray(found @ np.linalg.eigh(within)[1][:, ::-1], np.float32)
@@ -113,6 +115,23 @@ class Bank:
         for label in np.unique(self.classes):
             found[:, label] = distances[:, self.classes == label].min(1)
         return found
+
+
+def _orthonormal(columns: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Orthonormal columns that span the same, float32 [features, K].
+
+    By a Cholesky decomposition of their products, where these are far enough from singular: one
+    of the columns themselves takes as long as all the rest, and far longer on a busy machine.
+    """
+    exact = columns.astype(np.float64)
+    try:
+        factor = np.linalg.cholesky(exact.T @ exact)
+    except np.linalg.LinAlgError:
+        return np.linalg.qr(columns)[0]
+    scales = factor.diagonal()
+    if scales.min() < _LEAST_SCALE * scales.max():
+        return np.linalg.qr(columns)[0]
+    return np.asarray(solve_triangular(factor, exact.T, lower=True).T, np.float32)
 
 
 def _class_centres(embedding: NDArray[np.float32], most: int) -> NDArray[np.float32]:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchvision import models
 
 from edgetl.errors import TrainingError, first_line
 from edgetl.runtime.images.spec import PreprocessSpec
@@ -18,6 +17,7 @@ from edgetl.training.config.run_folder import BEST
 from edgetl.training.models.backbones import TIMM_PREFIX, Backbone, build, load_weights
 from edgetl.training.models.pretrained_weights import head_outputs, read_card, read_weights
 from edgetl.training.models.torchscript_program import is_torchscript, read_program
+from edgetl.training.torch_env.vision_libraries import models
 
 WHOLE_NETWORK = (
     "Save the whole network where it was trained, with torch.jit.script(model.eval()).save(FILE), "

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.ExifTags import Base
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from edgetl.data.image_folder import Sample
 from edgetl.runtime.images.decode import MAX_PIXELS
@@ -30,6 +29,7 @@ from edgetl.runtime.images.spec import Interpolation
 from edgetl.system.ordered_map import ordered_map
 from edgetl.system.progress import Progress, ProgressCounter, no_progress
 from edgetl.training.input.decoded_photos import Decode, DecodedPhotos
+from edgetl.training.torch_env.vision_libraries import ImageReadMode, decode_jpeg
 
 # Photos in a call of nvJPEG, whose units work in parallel; the call waits for the slowest.
 _BATCH = 128

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from edgetl.training.config.settings import TrainSettings
 from edgetl.training.input.sampler import BatchShard
 from edgetl.training.torch_env.randomness import MIXING, torch_seed
+from edgetl.training.torch_env.vision_libraries import v2
 
 
 class Mixing:

@@ -10,10 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast
 
-from timm.layers.linear import Linear as TimmLinear
 from torch import Tensor, nn
-from torchvision import models
-from torchvision.transforms import InterpolationMode
 
 from edgetl.errors import SpecError, TrainingError, first_line
 from edgetl.runtime.images.spec import PreprocessSpec
@@ -27,6 +24,7 @@ from edgetl.training.models.pretrained_weights import (
     read_weights,
 )
 from edgetl.training.models.torchscript_program import PROGRAM
+from edgetl.training.torch_env.vision_libraries import InterpolationMode, TimmLinear, models
 
 TIMM_PREFIX = "timm/"
 _IMAGENET_CLASSES = 1000
@@ -91,6 +89,12 @@ class Backbone:
             and type(layer) in (nn.Linear, TimmLinear)
             and layer.bias is not None
         )
+
+    @property
+    def has_convolution_head(self) -> bool:
+        """Whether the classifier layer looks at each place by itself, as SqueezeNet's does."""
+        layer = self.module.get_submodule(self.head)
+        return len(self.heads) == 1 and isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)
 
 
 def input_size(spec: PreprocessSpec) -> tuple[int, int]:

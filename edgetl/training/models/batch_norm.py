@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
 from edgetl.errors import TrainingError
 from edgetl.training.models.backbones import Backbone
 from edgetl.training.models.multi_level import with_levels, without_levels
+from edgetl.training.torch_env.vision_libraries import convert_sync_batchnorm
 
 
 def batch_norm_layers(network: nn.Module) -> Iterator[nn.Module]:

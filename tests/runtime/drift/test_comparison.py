@@ -45,7 +45,7 @@ def test_the_photos_that_moved_make_the_difference():
         same.names + moved.names,
         *(
             np.concatenate([getattr(same, name), getattr(moved, name)])
-            for name in ("probabilities", "embedding", "ood_score")
+            for name in ("probabilities", "embedding", "ood_score", "is_unknown")
         ),
         {},
     )
@@ -76,6 +76,7 @@ def test_the_same_photo_over_and_over_counts_once():
         np.tile(several.embedding, (20, 1))
         + np.random.default_rng(0).normal(0, 0.05, (120, 24)).astype(np.float32),
         np.tile(several.ood_score, 20),
+        np.tile(several.is_unknown, 20),
         {},
     )
     found = compare(held_out([60, 60]), frames, 1.0)
@@ -89,6 +90,7 @@ def test_a_covered_lens_is_noticed_though_all_photos_are_the_same():
         np.tile(one.probabilities, (50, 1)),
         np.tile(one.embedding, (50, 1)),
         np.tile(one.ood_score, 50),
+        np.tile(one.is_unknown, 50),
         {},
     )
     assert compare(held_out([60, 60]), black, 1.0).p_value <= 0.05

@@ -20,7 +20,9 @@ MODELS = {"m1", "m2"}
 def predicted(name: str, first: float = 0.75) -> Prediction:
     shares = np.array([first, 1 - first], np.float32)
     embedding = np.array([0.1, -2, 3e-5, 1 / 3], np.float32)
-    return Prediction(name, LABELS, shares, shares, ood_score=0.5, embedding=embedding)
+    return Prediction(
+        name, LABELS, shares, shares, ood_score=0.5, is_unknown=first == 0.5, embedding=embedding
+    )
 
 
 @pytest.fixture(params=[".jsonl", ".parquet"])
@@ -42,6 +44,7 @@ def test_collected_answers_are_read_back(file):
     assert found.predicted.tolist() == [1, 0, 0] and found.confidence[0] == 0.75
     half = np.float16([0.1, -2, 3e-5, 1 / 3]).astype(np.float32)
     assert (found.embedding == half).all() and found.ood_score.tolist() == [0.5] * 3
+    assert found.is_unknown.tolist() == [False, True, False]
     assert found.failed == {"broken.jpg": "it is no photo"}
 
 
@@ -67,7 +70,8 @@ def test_answers_with_other_labels_are_refused(file):
 
 def row(**changes: object) -> dict[str, object]:
     values = {"source": "1.jpg", "model": "m1", "label": "cat", "confidence": 1.0}
-    values |= {"probabilities": {"cat": 1.0, "花": 0.0}, "ood_score": 1.0, "embedding": [1.0, 2.0]}
+    values |= {"probabilities": {"cat": 1.0, "花": 0.0}, "embedding": [1.0, 2.0]}
+    values |= {"ood_score": 1.0, "unknown": False}
     return {key: value for key, value in {**values, **changes}.items() if value is not None}
 
 
@@ -76,6 +80,8 @@ def row(**changes: object) -> dict[str, object]:
     [
         ([row(embedding=None)], "row 1: no embedding"),
         ([row(), row(ood_score=None)], "row 2: no embedding or no ood_score"),
+        ([row(unknown=None)], "row 1: not an answer"),
+        ([row(unknown="no")], "row 1: not an answer"),
         ([row(probabilities={"cat": 1.0, "花": 1.0})], "row 1: not an answer"),
         ([row(embedding=["x", 1])], "row 1: not an answer"),
         ([row(embedding=[float("nan"), 1])], "row 1: not an answer"),

@@ -26,9 +26,13 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return files
 
 
-def answer(file: Path, score: float | None, first: float = 0.9) -> Prediction:
+def answer(
+    file: Path, score: float | None, first: float = 0.9, embedding: np.ndarray | None = None
+) -> Prediction:
     shares = np.array([first, 1 - first], np.float32)
-    return Prediction(str(file), ("cat", "dog"), shares, shares, ood_score=score)
+    return Prediction(
+        str(file), ("cat", "dog"), shares, shares, ood_score=score, embedding=embedding
+    )
 
 
 def kept(folder: Path) -> list[str]:
@@ -62,6 +66,49 @@ def test_several_runs_of_a_day_keep_no_more(photos, tmp_path):
     assert kept(tmp_path) == ["6", "0", "4"]
     run(tmp_path, photos[4:8], [3.5, 0, 5, 1.5])  # the same photos again
     assert kept(tmp_path) == ["6", "0", "4"]
+
+
+def test_copies_of_a_photo_leave_room_for_others(photos, tmp_path):
+    again = [tmp_path / f"again{number}.png" for number in range(4)]
+    for file in again:
+        file.write_bytes(photos[0].read_bytes())
+    collected = DoubtfulPhotos(tmp_path / "kept", 3, "m1")
+    for file in (photos[0], *again):
+        collected.add(answer(file, 9.5 if file == again[1] else 9))
+    for file, score in ((photos[1], 2), (photos[2], 1)):
+        collected.add(answer(file, score))
+    collected.save()
+    assert kept(tmp_path / "kept") == ["0", "1", "2"] and collected.copies == 4
+    run(tmp_path / "kept", again[:1], [9])  # by another process
+    assert len(kept(tmp_path / "kept")) == 3
+
+
+def test_photos_that_look_the_same_to_the_model_are_kept_once(photos, tmp_path):
+    rng = np.random.default_rng(0)
+    seen = rng.normal(0, 0.09, (6, 128)).astype(np.float32)
+    seen[1:3] = seen[0] + rng.uniform(-5e-5, 5e-5, (2, 128))  # the same pixels in another file
+    for turn, some in enumerate(([0, 1, 3], [2, 4, 5])):  # two runs of a day
+        collected = DoubtfulPhotos(tmp_path, 4, "m1")
+        for number in some:
+            collected.add(answer(photos[number], 9.0 - number, embedding=seen[number]))
+        collected.save()
+        assert collected.copies == 1, turn
+    assert kept(tmp_path) == ["0", "3", "4", "5"]
+    other = DoubtfulPhotos(tmp_path, 4, "m1")
+    other.add(answer(photos[6], 99.0, embedding=seen[0][:5]))  # nothing to compare it with
+    other.save()
+    assert kept(tmp_path)[0] == "6"
+
+
+def test_a_photo_that_changed_meanwhile_is_left_out(photos, tmp_path):
+    latest = tmp_path / "latest.png"
+    latest.write_bytes(photos[0].read_bytes())
+    collected = DoubtfulPhotos(tmp_path / "kept", 3, "m1")
+    collected.add(answer(latest, 2.0))
+    latest.write_bytes(photos[1].read_bytes())
+    collected.add(answer(photos[2], 1.0))
+    collected.save()
+    assert kept(tmp_path / "kept") == ["2"]
 
 
 def test_several_processes_at_once_keep_the_best_of_all(photos, tmp_path):

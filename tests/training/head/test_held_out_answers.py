@@ -47,3 +47,9 @@ def test_cross_validation_adds_the_photos_that_it_judged():
     for row, answer in zip(found.train, found.logits, strict=False):
         (place,) = np.flatnonzero(judged.photos == row)
         assert np.array_equal(judged.logits[place], answer)
+
+
+def test_of_many_classes_fewer_photos_are_kept(monkeypatch):
+    monkeypatch.setattr("edgetl.training.head.held_out_answers._MOST_LOGITS", 7)
+    found = HeldOutAnswers.collect(folders_of("a", "xcCfD"), np.zeros((5, 2), np.float32), None)
+    assert len(found.val) == len(found.logits) == 3

@@ -1,0 +1,44 @@
+"""Requests that are not answered as they ask, as HTTP responses."""
+
+from __future__ import annotations
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+
+class RequestError(Exception):
+    """A request that is refused, or that failed.
+
+    status   of the response
+    kind     of the error, for the metrics; None: it is counted already
+    message  what was wrong, and what to do next; the sender reads it
+    headers  of the response
+    """
+
+    def __init__(
+        self, status: int, kind: str | None, message: str, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.kind, self.message, self.headers = status, kind, message, headers
+
+
+def busy(message: str) -> RequestError:
+    """A request that may succeed a second later."""
+    return RequestError(503, "busy", message, {"Retry-After": "1"})
+
+
+def error_response(request: Request, error: Exception) -> Response:
+    """The response to a RequestError, or to one of Starlette's, such as 404."""
+    if isinstance(error, RequestError):
+        request.state.error_kind = error.kind
+        return JSONResponse({"error": error.message}, error.status, error.headers)
+    assert isinstance(error, HTTPException)
+    request.state.error_kind = "request"
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+def failed_response(request: Request, error: Exception) -> Response:
+    """The response to an error that no one expected; the server logs its traceback."""
+    request.state.error_kind = "model"
+    return JSONResponse({"error": "The service failed on this request; its log says why."}, 500)

@@ -1,0 +1,222 @@
+"""``edgetl serve`` as a process: its port, its clients, its end, and several processes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from helpers.pictures import photo
+from helpers.services import figures, service
+
+from edgetl.runtime.inference.predictor import Predictor
+from edgetl.serving import connection
+
+
+@pytest.fixture(scope="module")
+def jpeg() -> bytes:
+    buffer = io.BytesIO()
+    photo(7, 900, 600).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def running(tiny_bundle: Path) -> Iterator[str]:
+    with service(tiny_bundle, "--timeout", "1") as (address, _):
+        yield address
+
+
+def post(address: str, body: bytes) -> Any:
+    request = urllib.request.Request(f"{address}/predict", body, {"Content-Type": "image/jpeg"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def get(address: str, path: str) -> str:
+    with urllib.request.urlopen(f"{address}/{path}", timeout=30) as answer:
+        return str(answer.read().decode())
+
+
+def raw(address: str) -> socket.socket:
+    host, port = address.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), 30)
+
+
+def head(length: int) -> bytes:
+    lines = ("POST /predict HTTP/1.1", "Host: localhost", f"Content-Length: {length}", "", "")
+    return "\r\n".join(lines).encode()
+
+
+def test_many_at_once_get_the_answers_of_the_predictor(
+    running: str, tiny_bundle: Path, jpeg: bytes
+) -> None:
+    expected = Predictor(tiny_bundle)(jpeg).to_dict()
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: post(running, jpeg), range(40)))
+    assert answers == [expected] * 40
+
+
+def test_slow_and_dead_clients_hold_nobody_up(running: str, jpeg: bytes) -> None:
+    slow = [raw(running) for _ in range(20)]
+    for number, client in enumerate(slow):
+        client.sendall((head(10**6) + b"x" * 1000)[: 20 + 100 * number])
+    gone = raw(running)
+    gone.sendall(head(len(jpeg)) + jpeg)
+    gone.close()
+    assert post(running, jpeg)["label"]
+    # One that has sent its head is told that it was too slow, in place of waiting for its body.
+    assert slow[-1].recv(4096).startswith(b"HTTP/1.1 408 ")
+    for client in slow:
+        client.close()
+
+
+def test_a_head_that_does_not_end_is_not_waited_for(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process, for a shorter limit; a connection in use stays open."""
+    import asyncio
+
+    import uvicorn
+
+    monkeypatch.setattr(connection, "_IDLE", 0.1)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(0.5)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"there"})
+
+    async def closed(port: int, sent: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(sent)
+        found = await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+        return found
+
+    async def all_three() -> list[bytes]:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            config = uvicorn.Config(
+                app, http=connection.TimedConnection, lifespan="off", log_config=None
+            )
+            server = uvicorn.Server(config)
+            task = asyncio.create_task(server._serve([listener]))
+            port = listener.getsockname()[1]
+            whole = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+            found = await asyncio.gather(*(closed(port, s) for s in (b"", whole[:20], whole)))
+            server.should_exit = True
+            await task
+            return list(found)
+
+    silent, begun, whole = asyncio.run(all_three())
+    assert (silent, begun) == (b"", b"")
+    assert b"there" in whole
+
+
+def test_sigterm_ends_it_when_it_has_answered(tiny_bundle: Path, jpeg: bytes) -> None:
+    with service(tiny_bundle) as (address, process):
+        client = raw(address)
+        client.sendall(head(len(jpeg)) + jpeg[:-1])  # is being received
+        get(address, "healthz")
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        with pytest.raises(OSError):
+            raw(address)
+        client.sendall(jpeg[-1:])
+        with client, client.makefile("rb") as stream:
+            answer = stream.read()
+        assert answer.startswith(b"HTTP/1.1 200 ") and b"confidence" in answer
+        assert process.wait(30) == -signal.SIGTERM
+        assert process.stderr is not None and process.stderr.read() == ""
+
+
+def test_a_new_bundle_is_served_without_a_restart(
+    tiny_bundle: Path, tmp_path: Path, jpeg: bytes
+) -> None:
+    from helpers import tiny_bundle as bundles
+
+    served = Path(shutil.copytree(tiny_bundle, tmp_path / "pets"))
+    new = bundles.write(tmp_path / "new", bundles.card(temperature=9.0))
+    expected = Predictor(new)(jpeg).to_dict()
+    with service(served) as (address, process):
+        assert post(address, jpeg) != expected
+        served.rename(tmp_path / "old")
+        new.rename(served)
+        deadline = time.monotonic() + 20
+        while post(address, jpeg) != expected and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert post(address, jpeg) == expected
+        counted = figures(get(address, "metrics"))
+        assert counted['edgetl_reloads_total{model="pets",result="taken"}'] == 1
+        process.terminate()
+        assert process.stderr is not None and "pets: took the new model" in process.stderr.read()
+
+
+def test_several_processes_share_the_port_and_their_figures(tiny_bundle: Path, jpeg: bytes) -> None:
+    expected = Predictor(tiny_bundle)(jpeg).to_dict()
+    with service(tiny_bundle, "--workers", "2") as (address, process):
+        parent = psutil.Process(process.pid)
+        workers = serving(parent)
+        for _ in range(10):
+            assert post(address, jpeg) == expected
+        os.kill(workers[0].pid, signal.SIGKILL)
+        for _ in range(10):
+            assert post(address, jpeg) == expected
+        assert len({worker.pid for worker in serving(parent)} - {workers[0].pid}) == 2
+        counted = figures(get(address, "metrics"))
+        assert counted['edgetl_requests_total{endpoint="predict",status="200"}'] == 20
+        assert counted["edgetl_queue_photos"] == 0
+        folder = Path(workers[1].environ()["PROMETHEUS_MULTIPROC_DIR"])
+        assert folder.is_dir()
+        process.terminate()
+        assert process.wait(60) in (0, -signal.SIGTERM)
+        assert not folder.exists()
+        assert not any(worker.is_running() for worker in workers)
+
+
+def serving(parent: psutil.Process) -> list[psutil.Process]:
+    """Both child processes that listen."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        found = [child for child in parent.children() if listens(child)]
+        if len(found) == 2:
+            return found
+        time.sleep(0.1)
+    raise AssertionError("there are no two")
+
+
+def listens(process: psutil.Process) -> bool:
+    try:
+        connections = process.net_connections("tcp")
+    except psutil.Error:
+        return False
+    return any(one.status == psutil.CONN_LISTEN for one in connections)
+
+
+def test_it_needs_no_torch(tiny_bundle: Path, jpeg: bytes) -> None:
+    code = (
+        "import sys\nfrom edgetl.cli.main import main\nsys.argv[0] = 'edgetl'\n"
+        "try:\n    main()\nfinally:\n"
+        "    print(sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    command = [sys.executable, "-c", code, "serve", str(tiny_bundle), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().rpartition(" ")[2].strip().rstrip("/")
+        post(address, jpeg)
+        threading.Timer(0.1, process.send_signal, [signal.SIGINT]).start()
+        imported = process.stdout.read()
+    assert "starlette" in imported
+    assert not {"torch", "onnx", "scipy", "matplotlib"} & set(imported.split("'"))

@@ -1,0 +1,42 @@
+"""torchvision and timm are imported without torch's compiler, and work with it all the same."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+PROGRAM = """
+import sys
+
+import torch
+
+import edgetl.training.engine.run
+from edgetl.training.head.logistic_regression import LogisticRegression
+from edgetl.training.torch_env import vision_libraries
+
+targets, ones = torch.tensor([0, 1]), torch.ones(2)
+LogisticRegression(torch.eye(2), targets, ones, 2, 2).solve(1.0, None, 2)
+assert "torch._dynamo" not in sys.modules, "imported"
+
+# Private: no library of today asks the placeholder for more than it has.
+with vision_libraries._without_compiler():
+    from torch._dynamo import graph_break
+    from torch._dynamo.utils import is_compile_supported
+assert graph_break is torch._dynamo.graph_break
+
+asked = sys.modules["torchvision.ops.roi_align"].is_compile_supported
+assert asked is not is_compile_supported
+assert asked("cpu") == is_compile_supported("cpu")
+assert asked("meta") is False
+
+from torchvision import tv_tensors
+
+image = tv_tensors.Image(torch.zeros(3, 2, 2))
+assert type(tv_tensors.wrap(torch.ones(3, 2, 2), like=image)) is tv_tensors.Image
+"""
+
+
+def test_the_compiler_is_imported_when_it_is_asked() -> None:
+    command = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr

@@ -9,6 +9,7 @@ import { pathToFileURL } from "node:url";
 const folder = pathToFileURL(`${process.argv[2]}/`);
 const load = (name) => import(new URL(name, folder).href);
 const { decode } = await load("decode.js");
+const { sha256, sha256InJavaScript } = await load("checksum.js");
 const { resize } = await load("resize.js");
 const { Predictor } = await load("edgetl.js");
 const predictors = [];
@@ -29,6 +30,10 @@ const bytes = (file) => new Uint8Array(readFileSync(file));
 
 const actions = {
   decode: async ({ file, maxPixels }) => summary(await decode(bytes(file), maxPixels)),
+  checksums: async ({ file }) => [
+    await sha256(bytes(file)),
+    Buffer.from(sha256InJavaScript(bytes(file))).toString("hex"),
+  ],
   pixels: async ({ file, width, height }) =>
     summary(await decode({ data: bytes(file), width, height })),
   // The same files many times; tells by how many MiB the memory grew after the first fifth.

@@ -35,7 +35,7 @@ def run_service(
 
     Raises EdgetlError if the port can't be used, or as ``ServedModels`` does.
     """
-    models = ServedModels(settings.models, settings.predictor)
+    models = ServedModels(settings.models, settings.predictor, settings.max_wait)
     with listen(host, port) as listener:
         on_start(_address(listener))
         _show_log()

@@ -14,6 +14,7 @@ const byId = (id) => /** @type {T} */ (document.getElementById(id));
 start().catch((error) => showError("The model can't be loaded.", error));
 
 async function start() {
+  /** @type {any} */ // an unknown one is refused with a list of those that there are
   const precision = new URLSearchParams(location.search).get("precision") ?? undefined;
   const [manifest, ort] = await Promise.all(["manifest.json", "ort.json"].map(readJson));
   byId("name").textContent = document.title = manifest.name;
@@ -213,9 +214,11 @@ function failureEntry(photo) {
  * @param {Predictor} predictor
  */
 function aboutEntries(manifest, ort, predictor) {
-  const source = ort.wasm.base.startsWith("https:")
-    ? `from ${new URL(ort.wasm.base).host}, only if its checksum is the pinned one`
-    : "from this server";
+  const { host } = new URL(ort.wasm.base, location.href);
+  const source =
+    host === location.host
+      ? "from this server"
+      : `from ${host}, only if its checksum is the pinned one`;
   const others = Object.keys(manifest.models).filter((name) => name !== predictor.precision);
   const entries = [
     ["Model", `${manifest.name}, ${manifest.card.backbone}`],

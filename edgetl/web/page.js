@@ -20,7 +20,8 @@ async function start() {
   byId("name").textContent = document.title = manifest.name;
   byId("labels").textContent = listed(manifest.card.labels);
   const began = performance.now();
-  const predictor = await Predictor.load("./", { precision });
+  const threads = isOwn(ort) && globalThis.crossOriginIsolated ? processors() : 1;
+  const predictor = await Predictor.load("./", { precision, threads });
   setStatus(`Ready, loaded in ${((performance.now() - began) / 1000).toFixed(1)} s`);
   byId("about").replaceChildren(...aboutEntries(manifest, ort, predictor));
   takePhotos(predictor);
@@ -34,6 +35,16 @@ async function readJson(name) {
   const response = await fetch(name);
   if (!response.ok) throw new Error(`${name} can't be read: ${response.status}`);
   return response.json();
+}
+
+/** @param {any} ort */
+function isOwn(ort) {
+  return new URL(ort.wasm.base, location.href).host === location.host;
+}
+
+/** As many as a network of this size makes use of. */
+function processors() {
+  return Math.min(navigator.hardwareConcurrency ?? 1, 4);
 }
 
 /** @param {string[]} labels */
@@ -215,10 +226,9 @@ function failureEntry(photo) {
  */
 function aboutEntries(manifest, ort, predictor) {
   const { host } = new URL(ort.wasm.base, location.href);
-  const source =
-    host === location.host
-      ? "from this server"
-      : `from ${host}, only if its checksum is the pinned one`;
+  const source = isOwn(ort)
+    ? "from this server"
+    : `from ${host}, only if its checksum is the pinned one`;
   const others = Object.keys(manifest.models).filter((name) => name !== predictor.precision);
   const entries = [
     ["Model", `${manifest.name}, ${manifest.card.backbone}`],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -35,12 +34,3 @@ def node() -> Node:
         return results
 
     return run
-
-
-@pytest.fixture(scope="session")
-def node_modules() -> Path:
-    """The folder that scripts/web_environment makes, with onnxruntime-web and TypeScript."""
-    folder = os.environ.get("EDGETL_NODE_MODULES")
-    if folder is None:
-        pytest.skip("EDGETL_NODE_MODULES is not set: see scripts/web_environment; .ci/run sets it")
-    return Path(folder)

@@ -69,6 +69,15 @@ def cpp_build(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
 
 
 @pytest.fixture(scope="session")
+def node_modules() -> Path:
+    """The folder that scripts/web_environment makes, with onnxruntime-web and TypeScript."""
+    folder = os.environ.get("EDGETL_NODE_MODULES")
+    if folder is None:
+        pytest.skip("EDGETL_NODE_MODULES is not set: see scripts/web_environment; .ci/run sets it")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
 def class_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three easy classes in train/ and val/, 12 and 5 photos each: one hue a class."""
     folder = tmp_path_factory.mktemp("data")

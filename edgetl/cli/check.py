@@ -98,7 +98,7 @@ def command(
 
     Runtimes: torchscript, torchscript-fresh, pt2, onnxruntime-cpu, onnxruntime-unoptimized, batch,
     onnxruntime-cuda, onnxruntime-cuda-tf32 (for information only), openvino, predictor,
-    arm64 (only where it is asked for), cpp.
+    arm64 (only where it is asked for), cpp, node, chromium, firefox.
 
     \b
     Example:

@@ -42,6 +42,13 @@ from edgetl.cli.printable import printable
     help="Photos that may wait in a process; more are refused.",
 )
 @click.option(
+    "--max-wait-ms",
+    type=Number(0),
+    default=2,
+    show_default=True,
+    help="Milliseconds that a photo waits on a GPU for others to run with it.",
+)
+@click.option(
     "--timeout",
     type=Number(0, min_open=True),
     default=30,
@@ -63,16 +70,17 @@ def command(
     token_file: Path | None,
     workers: int,
     queue: int,
+    max_wait_ms: float,
     timeout: float,
     max_body: int,
     **options: Any,
 ) -> None:
     """Answer photos that are sent over HTTP, with MODELS, bundle folders or lone model.onnx files.
 
-    POST /predict takes a photo and answers what `edgetl predict --json` prints; GET / is a page to
-    try it; /metrics is for Prometheus. A model that is replaced on disk is taken without a pause
-    once it passes its self-test. SIGTERM ends the service when it has answered what it received.
-    Needs the extra serve, and no torch.
+    POST /predict takes a photo and answers what `edgetl predict --json` prints; below /v2 is the
+    Open Inference Protocol; GET / is a page to try it; /metrics is for Prometheus. A model that is
+    replaced on disk is taken without a pause once it passes its self-test. SIGTERM ends the service
+    when it has answered what it received. Needs the extra serve, and no torch.
 
     \b
     Example:
@@ -94,6 +102,7 @@ def command(
         {**options, "threads": options["threads"] or 1},
         workers=workers,
         queue=queue,
+        max_wait=max_wait_ms / 1000,
         timeout=timeout,
         max_body=max_body << 20,
         token=None if token_file is None else read_token(token_file),

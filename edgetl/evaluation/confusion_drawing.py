@@ -124,7 +124,9 @@ def _cells(
     for row, column in np.argwhere(matrix).tolist():
         count, of = int(matrix[row, column]), int(photos[row])
         noun = "photo" if of == 1 else "photos"
-        title = f"{names[row]} → {names[column]}: {count:,} of {of:,} {noun} ({count / of:.1%})"
+        title = (
+            f"{names[row]} → {names[column]}: {count:,} of {of:,} {noun} ({100 * count / of:.1f} %)"
+        )
         cells.append(Cell(row, column, count, count / of, title))
     return cells
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,6 +31,7 @@ _MAX_MISTAKES = 24
 _MAX_CONFUSIONS = 12
 _OPEN_CLASSES = 20  # rows of the table of classes that are visible without a click
 _THUMBNAIL = (320, 240)  # pixels, at most; twice what is shown, for screens of double density
+_PERCENT_SIGN = re.compile(r"(?<=\d)%(?=[\s,;:)]|\.?$|\.\s)")  # not that of "50%.jpg"
 _PRECISE_FROM = 1000  # photos from which a hundredth of a percent means something
 
 
@@ -128,6 +130,8 @@ def _environment(folder: Path, digits: int) -> Environment:
         count=lambda number: f"{number:,}",
         duration=_duration,
         setting=_setting,
+        # As the filter before writes it; the terminal has no space.
+        spaced=lambda words: _PERCENT_SIGN.sub("\N{NO-BREAK SPACE}%", words),
     )
     return environment
 

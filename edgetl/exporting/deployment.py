@@ -11,7 +11,6 @@ from torch import nn
 
 from edgetl.evaluation.conformal import least_photos
 from edgetl.exporting.formats.mapped_network import require_maps
-from edgetl.exporting.formats.tapped_network import Tap, TappedNetwork
 from edgetl.runtime.bundle.held_out import MOST_PHOTOS, HeldOut
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.bundle.tensor_names import FEATURES
@@ -19,6 +18,7 @@ from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN, MEASURED
 from edgetl.training.models.checkpoint import Trained
 from edgetl.training.models.evidence import FeatureMaps
 from edgetl.training.models.ood_detector import OODDetector
+from edgetl.training.models.tapped_network import Tap, TappedNetwork
 
 _MOST_LOGITS = 2_000_000  # 8 MB of a bundle: 400 photos of 5,000 classes
 
@@ -71,7 +71,7 @@ def deployment_of(
         trained.ood.limits(held_out.ood_score, keep_known),
         figures={"photos": len(held_out.ood_score), **measured},
     )
-    network = TappedNetwork(trained.network, {FEATURES: Tap(trained.head)})
+    network = TappedNetwork(trained.network, {FEATURES: Tap(trained.head, pooled=True)})
     return Deployment(network, replace(card, unknown=limits), trained.ood, some, own_maps)
 
 

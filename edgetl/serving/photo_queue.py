@@ -1,4 +1,4 @@
-"""Photos that wait for a model: so many at most, and one a core is worked on."""
+"""Photos that wait for a model: so many at most, and as many worked on as there are threads."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from edgetl.errors import ImageError, PredictionError
-from edgetl.runtime.images.decode import Source
+from edgetl.runtime.images.decode import Source, describe
 from edgetl.runtime.inference.prediction import Prediction
 from edgetl.runtime.inference.predictor import Predictor
 from edgetl.serving.request_errors import RequestError, busy
+from edgetl.serving.served_models import ServedModel
 
 Result = Prediction | ImageError | PredictionError
 
@@ -29,7 +30,7 @@ class PhotoQueue:
         self._count = 0
 
     async def classify(
-        self, predictor: Predictor, photos: Sequence[Source]
+        self, model: ServedModel, photos: Sequence[Source]
     ) -> list[tuple[Result, float]]:
         """A result for each photo, with the seconds that it took. Cancelling drops what waits.
 
@@ -40,14 +41,23 @@ class PhotoQueue:
             raise RequestError(413, "too large", message)
         if self._count + len(photos) > self._limit:
             raise busy(f"{self._count} photos are waiting already.")
-        loop = asyncio.get_running_loop()
         self._add(len(photos))
         try:
-            return await asyncio.gather(
-                *(loop.run_in_executor(self._pool, _timed, predictor, photo) for photo in photos)
-            )
+            return await asyncio.gather(*(self._classify(model, photo) for photo in photos))
         finally:
             self._add(-len(photos))
+
+    async def _classify(self, model: ServedModel, photo: Source) -> tuple[Result, float]:
+        loop = asyncio.get_running_loop()
+        if model.batches is None:
+            return await loop.run_in_executor(self._pool, _timed, model.predictor, photo)
+        start = time.perf_counter()
+        try:
+            image = await loop.run_in_executor(self._pool, model.predictor.preprocess, photo)
+            result: Result = await model.batches.classify(describe(photo), image)
+        except ImageError as error:
+            result = error
+        return result, time.perf_counter() - start
 
     def _add(self, photos: int) -> None:
         self._count += photos

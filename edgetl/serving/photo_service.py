@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from starlette.requests import ClientDisconnect, Request
 
-from edgetl.runtime.images.decode import Source
+from edgetl.errors import ImageError, PredictionError
+from edgetl.runtime.images.decode import Source, may_pass
 from edgetl.serving.photo_queue import PhotoQueue, Result
 from edgetl.serving.request_body import RequestBodies
 from edgetl.serving.request_errors import RequestError, busy
@@ -55,7 +56,7 @@ class PhotoService:
         the photos or no time, ClientDisconnect.
         """
         start = time.perf_counter()
-        work = asyncio.ensure_future(self._queue.classify(model.predictor, photos))
+        work = asyncio.ensure_future(self._queue.classify(model, photos))
         gone = asyncio.ensure_future(request.receive())  # comes when the client disconnects
         try:
             done, _ = await asyncio.wait(
@@ -95,3 +96,14 @@ class PhotoService:
     def close(self) -> None:
         """Drop what waits."""
         self._queue.close()
+
+
+def status_of(failures: list[Result]) -> int:
+    """The status of a response to photos none of which was classified.
+
+    422 for photos that can't be read, 503 where only the system failed to, 500 for a model's error.
+    """
+    if any(isinstance(failure, PredictionError) for failure in failures):
+        return 500
+    passing = all(isinstance(f, ImageError) and may_pass(f.reason) for f in failures)
+    return 503 if passing else 422

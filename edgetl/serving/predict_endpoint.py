@@ -14,10 +14,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from edgetl.errors import ImageError, PredictionError
-from edgetl.runtime.images.decode import may_pass
 from edgetl.runtime.results.records import as_record
 from edgetl.serving.photo_queue import Result
-from edgetl.serving.photo_service import PhotoService
+from edgetl.serving.photo_service import PhotoService, status_of
 from edgetl.serving.request_errors import RequestError
 
 _MULTIPART = "multipart/form-data"
@@ -47,17 +46,6 @@ def predict_route(service: PhotoService) -> Route:
         return JSONResponse(values, status, headers)
 
     return Route("/predict", predict, methods=["POST"])
-
-
-def status_of(failures: list[Result]) -> int:
-    """The status of a response to photos none of which was classified.
-
-    422 for photos that can't be read, 503 where only the system failed to, 500 for a model's error.
-    """
-    if any(isinstance(failure, PredictionError) for failure in failures):
-        return 500
-    passing = all(isinstance(f, ImageError) and may_pass(f.reason) for f in failures)
-    return 503 if passing else 422
 
 
 def _record(result: Result, top: int | None) -> dict[str, Any]:

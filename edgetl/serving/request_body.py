@@ -53,6 +53,8 @@ class RequestBodies:
             encoding = request.headers.get("content-encoding", "identity")
             if encoding != "identity":
                 body = await asyncio.to_thread(self._decompressed, body, encoding)
+                held += len(body)
+                self._hold(len(body), len(body))
             yield body
         finally:
             self._held -= held

@@ -11,13 +11,13 @@ class RequestError(Exception):
     """A request that is refused, or that failed.
 
     status   of the response
-    kind     of the error, for the metrics
+    kind     of the error, for the metrics; None: it is counted already
     message  what was wrong, and what to do next; the sender reads it
     headers  of the response
     """
 
     def __init__(
-        self, status: int, kind: str, message: str, headers: dict[str, str] | None = None
+        self, status: int, kind: str | None, message: str, headers: dict[str, str] | None = None
     ) -> None:
         super().__init__(message)
         self.status, self.kind, self.message, self.headers = status, kind, message, headers

@@ -22,6 +22,8 @@ _OPEN = frozenset(
         "/classify.css",
         "/healthz",
         "/openapi.json",
+        "/v2/health/live",
+        "/v2/health/ready",
     }
 )
 

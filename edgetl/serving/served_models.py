@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.errors import BundleError, EdgetlError, first_line
-from edgetl.runtime.inference.predictor import Predictor
+from edgetl.runtime.inference.predictor import CPU, GPU_BATCH, Predictor
+from edgetl.serving.photo_batches import PhotoBatches
 
 _log = logging.getLogger(__name__)
 
@@ -20,10 +21,14 @@ _State = frozenset[tuple[str, int, int, int, int]]
 
 @dataclass(frozen=True, eq=False)
 class ServedModel:
-    """A model under the name by which requests ask for it."""
+    """A model under the name by which requests ask for it.
+
+    batches  runs its photos together, on a GPU; None: on a CPU, where that gains nothing
+    """
 
     name: str
     predictor: Predictor
+    batches: PhotoBatches | None = None
 
     @property
     def version(self) -> str:
@@ -34,14 +39,17 @@ class ServedModel:
 class ServedModels:
     """The models of a service by name; a reader gets a whole one, the old or the new.
 
-    paths    name → bundle folder or lone model.onnx
-    options  keyword arguments of ``Predictor``
+    paths     name → bundle folder or lone model.onnx
+    options   keyword arguments of ``Predictor``
+    max_wait  seconds that a photo waits for others, on a GPU
 
     Raises EdgetlError if one can't be opened, or answers its golden photos differently here.
     """
 
-    def __init__(self, paths: Mapping[str, Path], options: Mapping[str, Any]) -> None:
-        self._paths, self._options = paths, options
+    def __init__(
+        self, paths: Mapping[str, Path], options: Mapping[str, Any], max_wait: float = 0.0
+    ) -> None:
+        self._paths, self._options, self._max_wait = paths, options, max_wait
         # What was last seen on disk, and the state of which was last tried. A bundle that is copied
         # into place file by file is not whole before its state stays the same.
         self._seen = {name: _state(path) for name, path in paths.items()}
@@ -101,7 +109,10 @@ class ServedModels:
                     f"its self-test failed at {failed.stage}: {failed.file}: {failed.detail}",
                     "See `edgetl selftest`; export it again, or repair this machine.",
                 )
-        model = ServedModel(name, Predictor(path, **self._options))
+        predictor, batches = Predictor(path, **self._options), None
+        if predictor.provider != CPU:
+            batches = PhotoBatches(predictor.predict_stack, GPU_BATCH, self._max_wait)
+        model = ServedModel(name, predictor, batches)
         if model.version != tested.model_id:
             raise BundleError(path, "it was replaced while it was tested", "It is tried again.")
         return model

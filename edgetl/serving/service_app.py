@@ -16,6 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from edgetl._version import __version__
+from edgetl.serving.inference_protocol import protocol_routes
 from edgetl.serving.photo_service import PhotoService
 from edgetl.serving.predict_endpoint import predict_route
 from edgetl.serving.request_errors import RequestError, error_response, failed_response
@@ -33,7 +34,9 @@ def service_app(settings: ServiceSettings, models: ServedModels | None = None) -
 
     Raises EdgetlError as ``ServedModels`` does.
     """
-    service = PhotoService(settings, models or ServedModels(settings.models, settings.predictor))
+    if models is None:
+        models = ServedModels(settings.models, settings.predictor, settings.max_wait)
+    service = PhotoService(settings, models)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -43,7 +46,7 @@ def service_app(settings: ServiceSettings, models: ServedModels | None = None) -
         service.close()
 
     app = Starlette(
-        routes=[predict_route(service), *_routes(service)],
+        routes=[predict_route(service), *protocol_routes(service), *_routes(service)],
         exception_handlers={
             RequestError: error_response,
             HTTPException: error_response,

@@ -20,6 +20,7 @@ class ServiceSettings:
     predictor  keyword arguments of ``Predictor``
     workers    processes that share the port
     queue      photos that may wait or be worked on in one process
+    max_wait   seconds that a photo waits for others to run with it, on a GPU
     timeout    seconds for receiving a request, and for answering it
     max_body   bytes of a request
     token      what a request must carry; None: nothing
@@ -30,6 +31,7 @@ class ServiceSettings:
     predictor: Mapping[str, Any] = field(default_factory=dict)
     workers: int = 1
     queue: int = 64
+    max_wait: float = 0.002
     timeout: float = 30.0
     max_body: int = 32 << 20
     token: str | None = None

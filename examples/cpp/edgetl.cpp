@@ -4,6 +4,14 @@
 
 #include <onnxruntime_cxx_api.h>
 
+#if defined(__GNUC__) && defined(__x86_64__)
+#include <cpuid.h>
+#include <immintrin.h>
+#elif defined(__GNUC__) && defined(__aarch64__) && defined(__linux__)
+#include <arm_neon.h>
+#include <sys/auxv.h>
+#endif
+
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -74,6 +82,73 @@ edgetl_code guarded(edgetl_error *error, const std::function<void()> &work) noex
 
 // ---- SHA-256 ----
 
+alignas(16) constexpr uint32_t kSha256[64] = {
+    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4,
+    0xab1c5ed5, 0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe,
+    0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f,
+    0x4a7484aa, 0x5cb0a9dc, 0x76f988da, 0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7,
+    0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967, 0x27b70a85, 0x2e1b2138, 0x4d2c6dfc,
+    0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85, 0xa2bfe8a1, 0xa81a664b,
+    0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070, 0x19a4c116,
+    0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7,
+    0xc67178f2};
+
+// Processors with instructions for it hash a model in a tenth of the time.
+#if defined(__GNUC__) && defined(__x86_64__)
+#define EDGETL_SHA_INSTRUCTIONS
+bool has_sha_instructions() {
+    unsigned a, b = 0, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b >> 29 & 1);
+}
+
+__attribute__((target("sha,sse4.1"))) void compress_fast(uint32_t *state, const uint8_t *block) {
+    const __m128i big_endian = _mm_set_epi64x(0x0C0D0E0F08090A0B, 0x0405060700010203);
+    auto four = [](const void *values) {
+        return _mm_loadu_si128(static_cast<const __m128i *>(values));
+    };
+    __m128i low = _mm_shuffle_epi32(four(state), 0xB1);
+    __m128i high = _mm_shuffle_epi32(four(state + 4), 0x1B);
+    __m128i abef = _mm_alignr_epi8(low, high, 8), cdgh = _mm_blend_epi16(high, low, 0xF0);
+    const __m128i abef_before = abef, cdgh_before = cdgh;
+    __m128i w[16];
+    for (int i = 0; i < 16; ++i) {
+        if (i < 4)
+            w[i] = _mm_shuffle_epi8(four(block + 16 * i), big_endian);
+        else
+            w[i] = _mm_sha256msg2_epu32(_mm_add_epi32(_mm_sha256msg1_epu32(w[i - 4], w[i - 3]),
+                                                      _mm_alignr_epi8(w[i - 1], w[i - 2], 4)),
+                                        w[i - 1]);
+        __m128i sum = _mm_add_epi32(w[i], four(kSha256 + 4 * i));
+        cdgh = _mm_sha256rnds2_epu32(cdgh, abef, sum);
+        abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(sum, 0x0E));
+    }
+    low = _mm_shuffle_epi32(_mm_add_epi32(abef, abef_before), 0x1B);
+    high = _mm_shuffle_epi32(_mm_add_epi32(cdgh, cdgh_before), 0xB1);
+    _mm_storeu_si128(reinterpret_cast<__m128i *>(state), _mm_blend_epi16(low, high, 0xF0));
+    _mm_storeu_si128(reinterpret_cast<__m128i *>(state + 4), _mm_alignr_epi8(high, low, 8));
+}
+#elif defined(__GNUC__) && defined(__aarch64__) && defined(__linux__)
+#define EDGETL_SHA_INSTRUCTIONS
+bool has_sha_instructions() { return getauxval(AT_HWCAP) & HWCAP_SHA2; }
+
+__attribute__((target("+sha2"))) void compress_fast(uint32_t *state, const uint8_t *block) {
+    const uint32x4_t abcd_before = vld1q_u32(state), efgh_before = vld1q_u32(state + 4);
+    uint32x4_t abcd = abcd_before, efgh = efgh_before, w[16];
+    for (int i = 0; i < 16; ++i) {
+        if (i < 4)
+            w[i] = vreinterpretq_u32_u8(vrev32q_u8(vld1q_u8(block + 16 * i)));
+        else
+            w[i] = vsha256su1q_u32(vsha256su0q_u32(w[i - 4], w[i - 3]), w[i - 2], w[i - 1]);
+        const uint32x4_t sum = vaddq_u32(w[i], vld1q_u32(kSha256 + 4 * i)), before = abcd;
+        abcd = vsha256hq_u32(abcd, efgh, sum);
+        efgh = vsha256h2q_u32(efgh, before, sum);
+    }
+    vst1q_u32(state, vaddq_u32(abcd, abcd_before));
+    vst1q_u32(state + 4, vaddq_u32(efgh, efgh_before));
+}
+#endif
+
 class Sha256 {
   public:
     void update(const void *data, size_t size) {
@@ -109,17 +184,10 @@ class Sha256 {
     static uint32_t turn(uint32_t x, int by) { return x >> by | x << (32 - by); }
 
     void compress(const uint8_t *block) {
-        static constexpr uint32_t k[64] = {
-            0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4,
-            0xab1c5ed5, 0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe,
-            0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f,
-            0x4a7484aa, 0x5cb0a9dc, 0x76f988da, 0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7,
-            0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967, 0x27b70a85, 0x2e1b2138, 0x4d2c6dfc,
-            0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85, 0xa2bfe8a1, 0xa81a664b,
-            0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070, 0x19a4c116,
-            0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
-            0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7,
-            0xc67178f2};
+#ifdef EDGETL_SHA_INSTRUCTIONS
+        static const bool fast = has_sha_instructions();
+        if (fast) return compress_fast(state_.data(), block);
+#endif
         uint32_t w[64];
         for (int i = 0; i < 16; ++i)
             w[i] = uint32_t{block[4 * i]} << 24 | uint32_t{block[4 * i + 1]} << 16 |
@@ -132,7 +200,7 @@ class Sha256 {
         auto [a, b, c, d, e, f, g, h] = state_;
         for (int i = 0; i < 64; ++i) {
             uint32_t t1 = h + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) + ((e & f) ^ (~e & g)) +
-                          k[i] + w[i];
+                          kSha256[i] + w[i];
             uint32_t t2 = (turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
             h = g, g = f, f = e, e = d + t1, d = c, c = b, b = a, a = t1 + t2;
         }

@@ -45,7 +45,7 @@ def test_by_default_it_is_for_this_machine(tiny_bundle: Path, started: dict[str,
 
 def test_every_option_arrives(tiny_bundle: Path, tmp_path: Path, started: dict[str, Any]) -> None:
     (tmp_path / "token").write_text(TOKEN)
-    options = "--host 0.0.0.0 --port 1 --workers 3 --queue 5 --timeout 1.5"
+    options = "--host 0.0.0.0 --port 1 --workers 3 --queue 5 --max-wait-ms 4 --timeout 1.5"
     options += f" --max-body 2 --threads 2 --max-pixels 9 --token-file {tmp_path / 'token'}"
     done = serve(tiny_bundle, tiny_bundle / "model.onnx", *options.split())
     assert done.stderr == ""
@@ -53,7 +53,7 @@ def test_every_option_arrives(tiny_bundle: Path, tmp_path: Path, started: dict[s
     settings = started["settings"]
     assert list(settings.models) == ["tiny", "model"]
     assert (settings.workers, settings.queue, settings.max_body) == (3, 5, 2 << 20)
-    assert settings.timeout == 1.5
+    assert (settings.max_wait, settings.timeout) == (0.004, 1.5)
     assert (settings.token, settings.only_here) == (TOKEN, False)
     assert (settings.predictor["threads"], settings.predictor["max_pixels"]) == (2, 9)
 

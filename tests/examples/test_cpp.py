@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import json
 import math
+import platform
+import shutil
 import struct
 import subprocess
 import zlib
@@ -288,6 +290,16 @@ def test_a_tampered_golden_photo_fails_at_its_stage(program, bundle_copy, stage,
 def test_a_damaged_file_fails_at_files(program, bundle_copy):
     (bundle_copy / "golden/000.png").write_bytes(encoded(photo(9), "PNG"))
     assert program("--selftest", bundle_copy).stdout.startswith("files          golden/000.png")
+
+
+def test_a_processor_without_sha_instructions_agrees(cpp_build, tiny_bundle):
+    """By the plain SHA-256; the other tests use the instructions where there are some."""
+    emulator = shutil.which("qemu-x86_64-static")
+    if emulator is None or platform.machine() != "x86_64":
+        pytest.skip("needs x86-64 and qemu-user-static, which .ci/run installs")
+    command = [emulator, "-cpu", "Nehalem", cpp_build / "edgetl-predict", "--selftest", tiny_bundle]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and done.stdout.endswith("passed\n")
 
 
 def test_labels_in_another_order_are_refused(library, bundle_copy):

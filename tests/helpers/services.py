@@ -6,14 +6,15 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from starlette.testclient import TestClient
 
-from edgetl.serving.served_models import ServedModels
+from edgetl.runtime.bundle.model_card import ModelCard
+from edgetl.serving.served_models import ServedModel
 from edgetl.serving.service_app import service_app
 from edgetl.serving.service_settings import ServiceSettings
 
@@ -31,12 +32,32 @@ def client(
     chosen = ServiceSettings(
         {bundle.name: bundle for bundle in bundles}, {"threads": 1}, token=token, **settings
     )
-    app = service_app(chosen, models or ServedModels(chosen.models, chosen.predictor))
+    app = service_app(chosen, models)
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     with TestClient(
         app, ORIGIN, raise_server_exceptions=False, headers=headers, follow_redirects=False
     ) as found:
         yield found
+
+
+class Scripted:
+    """Stands for the models of a service: what it does with a photo is up to ``answer``."""
+
+    def __init__(self, answer: Callable[[Any], Any], card: ModelCard | None = None) -> None:
+        def predictor(photo: object) -> Any:
+            return answer(photo)
+
+        predictor.model_id, predictor.card = "0", card  # type: ignore[attr-defined]
+        self.model = ServedModel("scripted", predictor)  # type: ignore[arg-type]
+
+    def __getitem__(self, name: str | None) -> ServedModel:
+        return self.model
+
+    def __iter__(self) -> Iterator[ServedModel]:
+        return iter([self.model])
+
+    def take_replaced(self) -> dict[str, bool]:
+        return {}
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,7 +15,13 @@ from onnx import helper, numpy_helper
 
 from edgetl.exporting.formats.onnx_preprocess import write_resize
 from edgetl.onnx_graph.graph_writer import GraphWriter
-from edgetl.runtime.bundle.bundle_folder import MANIFEST, manifest_bytes
+from edgetl.runtime.bundle.bundle_folder import (
+    MANIFEST,
+    METADATA_KEY,
+    card_metadata,
+    manifest_bytes,
+)
+from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.images.resize import normalization
 from edgetl.runtime.images.spec import PreprocessSpec
 
@@ -37,12 +44,23 @@ def sign(bundle: Path, **changes: object) -> None:
     contents = {
         path.relative_to(bundle).as_posix(): path.read_bytes()
         for path in bundle.rglob("*")
-        if path.is_file() and path.name != MANIFEST
+        if path.is_file() and path != bundle / MANIFEST
     }
     manifest["files"] = {
         n: {"sha256": hashlib.sha256(c).hexdigest(), "bytes": len(c)} for n, c in contents.items()
     }
     (bundle / MANIFEST).write_bytes(manifest_bytes(manifest))
+
+
+def change_spec(bundle: Path, card: ModelCard, **changes: Any) -> None:
+    """Of the card in the manifest and in model.onnx, as if it had been exported so."""
+    card = replace(card, spec=replace(card.spec, **changes))
+    model = onnx.load(bundle / "model.onnx")
+    for entry in model.metadata_props:
+        if entry.key == METADATA_KEY:
+            entry.value = card_metadata(card)
+    onnx.save(model, bundle / "model.onnx")
+    sign(bundle, card=card.to_dict())
 
 
 def weight(model: onnx.ModelProto, spec: PreprocessSpec, by: float = 0.05) -> None:

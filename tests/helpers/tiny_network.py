@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgetl.exporting.formats.tapped_network import Tap, TappedNetwork
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.bundle.unknown_limits import UnknownLimits
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.training.models.ood_detector import OODDetector
+from edgetl.training.models.tapped_network import Tap, TappedNetwork
 
 CROPPED = PreprocessSpec("shorter_side", 36, "bicubic", (31, 32), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 FREE = PreprocessSpec("shorter_side", 24, "bilinear", None, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -14,14 +14,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from helpers.pictures import photo
+from helpers.services import Scripted, figures
 from helpers.services import client as service_client
-from helpers.services import figures
 from starlette.testclient import TestClient
 
 from edgetl.cli.main import command as program
 from edgetl.errors import PredictionError
 from edgetl.runtime.inference.predictor import Predictor
-from edgetl.serving.served_models import ServedModel
 
 BROKEN = b"no photo"
 
@@ -163,26 +162,6 @@ def test_each_model_has_a_name(tiny_bundle: Path, bundle_copy: Path, jpeg: bytes
         assert answer.status_code == 404
         assert answer.json()["error"] == "There is no model 'cats'. There is: tiny, copy."
         assert set(client.get("/healthz").json()["models"]) == {"tiny", "copy"}
-
-
-class Scripted:
-    """Stands for the models of a service: what it does with a photo is up to ``answer``."""
-
-    def __init__(self, answer: Any) -> None:
-        def predictor(photo: object) -> Any:
-            return answer(photo)
-
-        predictor.model_id = "0"  # type: ignore[attr-defined]
-        self.model = ServedModel("scripted", predictor)  # type: ignore[arg-type]
-
-    def __getitem__(self, name: str | None) -> ServedModel:
-        return self.model
-
-    def __iter__(self) -> Any:
-        return iter([self.model])
-
-    def take_replaced(self) -> dict[str, bool]:
-        return {}
 
 
 def test_a_model_that_fails_is_500_counted_and_tells_no_path(jpeg: bytes) -> None:

@@ -42,8 +42,11 @@ def test_every_endpoint_is_described(tiny_bundle: Path) -> None:
         }
     assert described["info"]["version"] == __version__
     listed = {(path, method) for path, item in described["paths"].items() for method in item}
+    listed = {(path, method) for path, method in listed if method != "parameters"}
     assert listed == {
-        (path, method) for path, method in routed if path not in {*PAGE, "/openapi.json"}
+        (path, method)
+        for path, method in routed
+        if path not in {*PAGE, "/openapi.json"} and "{version}" not in path
     }
     named = set(re.findall(r'"#/components/(\w+)/(\w+)"', str(described).replace("'", '"')))
     assert named and all(name in described["components"][kind] for kind, name in named)

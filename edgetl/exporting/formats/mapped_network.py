@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from edgetl.errors import ExportError
-from edgetl.exporting.formats.tapped_network import TappedNetwork
 from edgetl.runtime.bundle.tensor_names import EVIDENCE
 from edgetl.training.models.checkpoint import Trained
 from edgetl.training.models.evidence import FeatureMaps, call_with_evidence, find_maps
+from edgetl.training.models.tapped_network import TappedNetwork
 
 
 class MappedNetwork(TappedNetwork):

@@ -12,13 +12,13 @@ from torch import nn
 
 from edgetl.errors import ExportError, first_line
 from edgetl.exporting.formats.onnx_preprocess import MIN_OPSET
-from edgetl.exporting.formats.tapped_network import TappedNetwork, outputs_of
 from edgetl.onnx_graph.constant_folding import fold_shape_constants
 from edgetl.onnx_graph.log_softmax import merge_log_softmax
 from edgetl.onnx_graph.tracing import plain_attention, quiet
 from edgetl.runtime.bundle.tensor_names import LOGITS, NORMALIZED
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.system.temporary_folder import scratch_folder
+from edgetl.training.models.tapped_network import TappedNetwork, outputs_of
 
 MAX_OPSET = 20  # the last one that torch's tracing exporter writes
 RECORDED_OPSET = 18  # the lowest one that torch's other exporter writes

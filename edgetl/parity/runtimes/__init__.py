@@ -16,6 +16,7 @@ from edgetl.parity.runtimes.onnxruntime import (
 from edgetl.parity.runtimes.openvino import OpenVino
 from edgetl.parity.runtimes.shipped_predictor import ShippedPredictor
 from edgetl.parity.runtimes.torchscript_file import TorchScript, TorchScriptFresh
+from edgetl.parity.runtimes.web_module import Chromium, Firefox, Node
 
 # In the order of the report.
 RUNTIMES: dict[str, type[Runtime]] = {
@@ -33,6 +34,9 @@ RUNTIMES: dict[str, type[Runtime]] = {
         ShippedPredictor,
         EmulatedArm,
         CppProgram,
+        Node,
+        Chromium,
+        Firefox,
     )
 }
 

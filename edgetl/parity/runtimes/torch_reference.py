@@ -36,8 +36,8 @@ class TorchReference:
         import torch
         from torch import nn
 
-        from edgetl.exporting.formats.tapped_network import outputs_of
         from edgetl.exporting.formats.torch_ood_score import OODScore
+        from edgetl.training.models.tapped_network import outputs_of
 
         assert isinstance(network, nn.Module)
         self._others = outputs_of(network)

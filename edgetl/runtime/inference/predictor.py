@@ -48,8 +48,10 @@ if TYPE_CHECKING:
 _INPUTS = [{name: "tensor(uint8)"} for name in (IMAGES, RESIZED)]
 # Times the pixels of the network's input: a resize to so many is allowed whatever max_pixels is.
 _MIN_RESIZE_LIMIT = 16
-# Photos per run on a device that one photo leaves idle. A CPU gains nothing from more than one.
-_GPU_BATCH = 32
+CPU = "CPUExecutionProvider"
+"""``Predictor.provider`` on a CPU, which gains nothing from several photos in a run."""
+GPU_BATCH = 32
+"""Photos per run on a device that one photo leaves idle."""
 
 
 class Predictor:
@@ -143,7 +145,7 @@ class Predictor:
 
         Raises ImageError if it is not one whole photo, PredictionError if the model fails on it.
         """
-        return self._predict_one(source, self._pixels(source)[np.newaxis])
+        return self._predict_one(source, self.preprocess(source)[np.newaxis])
 
     def explain(self, source: Source) -> Prediction:
         """Classify one photo, and say which places of it speak for each class.
@@ -153,7 +155,7 @@ class Predictor:
 
         Raises BundleError for a model without them, and what calling the predictor raises.
         """
-        images = self._pixels(source)[np.newaxis]
+        images = self.preprocess(source)[np.newaxis]
         result = self._predict_one(source, images)
         session = self._sessions.get(self.threads, evidence=True)
         if EVIDENCE not in {value.name for value in session.get_outputs()}:
@@ -193,7 +195,7 @@ class Predictor:
             )
         workers = cores() if workers is None else workers
         _require_positive("workers", workers)
-        batch_size = 1 if self.provider == "CPUExecutionProvider" else _GPU_BATCH
+        batch_size = 1 if self.provider == CPU else GPU_BATCH
         threads = self.threads
         if threads is None and batch_size == 1 and workers > 1:
             threads = 1  # one photo per core beats one photo on all cores: no core waits for others
@@ -291,16 +293,16 @@ class Predictor:
         by_shape: dict[tuple[int, ...], dict[int, NDArray[np.uint8]]] = {}
         for i, source in enumerate(sources):
             try:
-                pixels = self._pixels(source)
+                pixels = self.preprocess(source)
                 by_shape.setdefault(pixels.shape, {})[i] = pixels
             except ImageError as error:
                 results[i] = error
         for group in by_shape.values():
             names, images = [describe(sources[i]) for i in group], np.stack(list(group.values()))
-            results.update(zip(group, self._predict_stack(names, images, threads), strict=True))
+            results.update(zip(group, self.predict_stack(names, images, threads), strict=True))
         return [results[i] for i in range(len(sources))]
 
-    def _pixels(self, source: Source) -> NDArray[np.uint8]:
+    def preprocess(self, source: Source) -> NDArray[np.uint8]:
         """The graph's input for a photo, uint8 [h, w, 3]. Raises ImageError naming ``source``."""
         image = read_image(source, max_pixels=self.max_pixels)
         try:
@@ -313,10 +315,18 @@ class Predictor:
         except ImageError as error:
             raise ImageError(describe(source), error.reason) from None
 
-    def _predict_stack(
-        self, names: Sequence[str], images: NDArray[np.uint8], threads: int | None
+    def predict_stack(
+        self, names: Sequence[str], images: NDArray[np.uint8], threads: int | None = None
     ) -> list[Prediction | PredictionError]:
-        """One result for each of ``images``, uint8 [N, h, w, 3], which errors call ``names``."""
+        """Classify photos that ``preprocess`` made images of.
+
+        names    of the photos, for results and errors
+        images   uint8 [N, h, w, 3]
+        threads  threads inside this run; None: the predictor's own number
+
+        Returns one result for each. Raises BundleError if the model was replaced or damaged since.
+        """
+        threads = self.threads if threads is None else threads
         self._sessions.get(threads)  # a replaced or damaged model is not a failure on these photos
         results: list[Prediction | PredictionError] = []
         try:
@@ -337,7 +347,7 @@ class Predictor:
         return results
 
     def _predict_one(self, source: Source, images: NDArray[np.uint8]) -> Prediction:
-        (result,) = self._predict_stack([describe(source)], images, self.threads)
+        (result,) = self.predict_stack([describe(source)], images, self.threads)
         if isinstance(result, PredictionError):
             raise result
         return result

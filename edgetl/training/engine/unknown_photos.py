@@ -25,6 +25,7 @@ from edgetl.training.head.detector_fit import (
     fit_detector,
     require_photos,
 )
+from edgetl.training.head.feature_extractor import Seen
 from edgetl.training.head.features import Features, extract_features
 from edgetl.training.head.folds import deal_folds, rank_photos
 from edgetl.training.head.held_out_answers import HeldOutAnswers
@@ -156,9 +157,12 @@ def _judged_photos(
     if not readable:
         return None
     values = found.of(readable)
-    layer: Any = backbone.module.get_submodule(backbone.head)
-    weight, bias = layer.weight.detach().cpu().numpy(), layer.bias.detach().cpu().numpy()
-    logits = values @ weight.T + bias
+    if backbone.has_linear_head:
+        layer: Any = backbone.module.get_submodule(backbone.head)
+        weight, bias = layer.weight.detach().cpu().numpy(), layer.bias.detach().cpu().numpy()
+        logits = values @ weight.T + bias
+    else:
+        logits = _network_features(context, backbone, readable, seen="logits").of(readable)
     return StrangePhotos(readable, logits, fitted.detector.score(values, logits))
 
 
@@ -169,6 +173,7 @@ def _network_features(
     *,
     step: str = "Computing features",
     known: Features | None = None,
+    seen: Seen = "means",
 ) -> Features:
     """Features of photos, which are not cached; ``known`` are those of others."""
     return extract_features(
@@ -179,6 +184,7 @@ def _network_features(
         step=step,
         progress=context.listener.progress,
         known=known,
+        seen=seen,
     )
 
 

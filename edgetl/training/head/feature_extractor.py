@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from edgetl.onnx_graph.tracing import plain_attention, quiet
 from edgetl.runtime.images.resize import normalization
 from edgetl.runtime.inference.session import import_onnxruntime, open_session
 from edgetl.training.models.backbones import Backbone
+from edgetl.training.models.tapped_network import Tap, TappedNetwork
 from edgetl.training.torch_env.device_transfer import channels_last
 from edgetl.training.torch_env.oom_retry import halve_on_oom
 from edgetl.training.torch_env.torch_flags import full_precision, one_thread
@@ -23,6 +24,10 @@ from edgetl.training.torch_env.torch_flags import full_precision, one_thread
 _OPSET = 17
 _TOLERANCE = 1e-3  # largest difference between the two runtimes, as a share of the largest feature
 _GPU_BATCH = 64
+
+Seen: TypeAlias = Literal["features", "means", "logits"]
+"""What is computed of a photo: the input of a classifier layer that is linear; the same, or the
+means over the places of a classifier layer that is a convolution; or the whole network's logits."""
 
 
 class FeatureExtractor(Protocol):
@@ -46,16 +51,19 @@ class FeatureExtractor(Protocol):
         """
 
 
-class _Headless(nn.Module):
-    """Uint8 [N, h, w, 3] → normalized → the input of the classifier layer, [N, features]."""
+class _Seen(nn.Module):
+    """Uint8 [N, h, w, 3] → normalized → what is seen, float32 [N, features]."""
 
     scale: torch.Tensor
     bias: torch.Tensor
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, seen: Seen) -> None:
         super().__init__()
-        self.network = copy.deepcopy(backbone.module)
-        self.network.set_submodule(backbone.head, nn.Identity())
+        self.network: nn.Module = copy.deepcopy(backbone.module)
+        if seen == "means":
+            self.network = TappedNetwork(self.network, {seen: Tap(backbone.head, pooled=True)})
+        elif seen == "features":
+            self.network.set_submodule(backbone.head, nn.Identity())
         scale, bias = normalization(backbone.spec)
         self.register_buffer("scale", torch.from_numpy(scale)[:, None, None])
         self.register_buffer("bias", torch.from_numpy(bias)[:, None, None])
@@ -63,7 +71,8 @@ class _Headless(nn.Module):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         # Permuted first: uint8 is a quarter of the bytes, and the sums below run along rows.
         planes = pixels.permute(0, 3, 1, 2)
-        features: torch.Tensor = self.network(planes.float() * self.scale + self.bias)
+        found = self.network(planes.float() * self.scale + self.bias)
+        features: torch.Tensor = found if isinstance(found, torch.Tensor) else found[1]
         return features
 
 
@@ -76,7 +85,7 @@ class OnnxExtractor:
     batch = 1
     concurrent = True
 
-    def __init__(self, network: _Headless, example: NDArray[np.uint8]) -> None:
+    def __init__(self, network: _Seen, example: NDArray[np.uint8]) -> None:
         self.name = f"onnxruntime {import_onnxruntime().__version__}"
         self.note: str | None = None
         self._session = open_session(_to_onnx(network, example), providers="cpu", threads=1)
@@ -92,7 +101,7 @@ class _TorchExtractor:
 
     concurrent = False
 
-    def __init__(self, network: _Headless, device: torch.device) -> None:
+    def __init__(self, network: _Seen, device: torch.device) -> None:
         self.name = f"torch {torch.__version__}"
         self.note: str | None = None
         # On the CPU, the other photos of a batch change the last bits of a feature, and which
@@ -109,17 +118,22 @@ class _TorchExtractor:
         return np.asarray(features.cpu().numpy(), np.float32)
 
 
-def open_feature_extractor(backbone: Backbone, device: torch.device) -> FeatureExtractor:
+def open_feature_extractor(
+    backbone: Backbone, device: torch.device, seen: Seen = "features"
+) -> FeatureExtractor:
     """The backbone's frozen part on ``device``: onnxruntime on the CPU if that works, else torch.
 
-    Raises TrainingError for a backbone whose logits are not a linear layer's output.
+    Raises TrainingError for a backbone whose head has no such features.
     """
     hint = "Train it with --strategy last-blocks or full."
-    if not backbone.has_linear_head:
+    if backbone.has_linear_head and seen == "means":
+        seen = "features"
+    has_some = backbone.has_convolution_head if seen == "means" else backbone.has_linear_head
+    if seen != "logits" and not has_some:
         raise TrainingError(
             f"The head of {backbone.name} is not one linear layer on a vector of features.", hint
         )
-    network = _Headless(backbone).eval().requires_grad_(False)
+    network = _Seen(backbone, seen).eval().requires_grad_(False)
     eager = _TorchExtractor(network, device)
     noise = np.random.default_rng(0).integers(0, 256, (1, *backbone.size, 3), np.uint8)
     with one_thread():
@@ -144,7 +158,7 @@ def open_feature_extractor(backbone: Backbone, device: torch.device) -> FeatureE
     return eager
 
 
-def _to_onnx(network: _Headless, example: NDArray[np.uint8]) -> bytes:
+def _to_onnx(network: _Seen, example: NDArray[np.uint8]) -> bytes:
     """An ONNX model for one size of photo.
 
     For a fixed size, onnxruntime computes paddings once and folds them into the convolutions.

@@ -21,7 +21,7 @@ from edgetl.system.machine import cores
 from edgetl.system.ordered_map import ordered_map
 from edgetl.system.progress import Progress, no_progress
 from edgetl.training.head.feature_cache import MOST_BYTES, FeatureCache, make_room
-from edgetl.training.head.feature_extractor import FeatureExtractor, open_feature_extractor
+from edgetl.training.head.feature_extractor import FeatureExtractor, Seen, open_feature_extractor
 from edgetl.training.models.backbones import Backbone
 from edgetl.training.models.tensor_hash import hash_tensors
 
@@ -66,6 +66,7 @@ def extract_features(
     step: str = "Computing features",
     progress: Progress = no_progress,
     known: Features | None = None,
+    seen: Seen = "features",
 ) -> Features:
     """Compute the input of the classifier layer for every photo, or find it in ``cache``.
 
@@ -74,6 +75,7 @@ def extract_features(
     threads  photos that are worked on at a time (default: one for each core)
     step     what ``progress`` is called with
     known    the result for other photos by the same backbone, in the same run
+    seen     what is computed; only features may be cached
 
     The photos are seen as the predictor sees them. On the CPU the result does not depend on
     ``threads``, on what was cached, or on where an earlier run was killed; when interrupted, what
@@ -87,7 +89,7 @@ def extract_features(
     missing = [photo for digest, photo in photos.items() if digest not in kept]
     cached, reasons, runtime, note = len(photos) - len(missing), {}, "the cache", None
     if missing:
-        extractor = extractor or open_feature_extractor(backbone, device)
+        extractor = extractor or open_feature_extractor(backbone, device, seen)
         runtime, note = extractor.name, extractor.note
         compute = _BatchedExtraction(backbone, extractor, threads or cores())
         reasons = _fill(kept, compute(missing), cached, len(photos), step, progress)

@@ -90,6 +90,12 @@ class Backbone:
             and layer.bias is not None
         )
 
+    @property
+    def has_convolution_head(self) -> bool:
+        """Whether the classifier layer looks at each place by itself, as SqueezeNet's does."""
+        layer = self.module.get_submodule(self.head)
+        return len(self.heads) == 1 and isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)
+
 
 def input_size(spec: PreprocessSpec) -> tuple[int, int]:
     """(height, width) of the network's input, which the spec of every backbone fixes."""

@@ -23,12 +23,12 @@ from edgetl.exporting.deployment import Deployment
 from edgetl.exporting.formats.mapped_network import MappedNetwork, require_maps
 from edgetl.exporting.formats.onnx_model import assemble
 from edgetl.exporting.formats.onnx_network import export_network
-from edgetl.exporting.formats.tapped_network import Tap, TappedNetwork
 from edgetl.exporting.golden_photos import GoldenReference
 from edgetl.exporting.verification import open_onnx, verify_evidence_sums
 from edgetl.runtime.bundle.bundle_folder import Bundle
 from edgetl.training.models.checkpoint import Trained
 from edgetl.training.models.evidence import FeatureMaps, find_maps
+from edgetl.training.models.tapped_network import Tap, TappedNetwork
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 40, 50, 3), np.uint8)
 

@@ -20,7 +20,6 @@ from helpers.tiny_network import (
 from edgetl.exporting.formats.onnx_model import assemble
 from edgetl.exporting.formats.onnx_network import export_network, record_network
 from edgetl.exporting.formats.onnx_ood_score import write_ood_score
-from edgetl.exporting.formats.tapped_network import Tap, TappedNetwork
 from edgetl.exporting.formats.torch_ood_score import OODScore
 from edgetl.exporting.formats.torch_program import branch_free_classifier, build_program
 from edgetl.exporting.formats.torchscript import build_torchscript
@@ -30,6 +29,7 @@ from edgetl.onnx_graph.tracing import quiet
 from edgetl.runtime.images.resize import normalize
 from edgetl.runtime.inference.session import open_session
 from edgetl.training.models.ood_detector import OODDetector
+from edgetl.training.models.tapped_network import Tap, TappedNetwork
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 40, 50, 3), np.uint8)
 

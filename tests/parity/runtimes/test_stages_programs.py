@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -17,7 +16,6 @@ from PIL import Image
 
 from edgetl.parity.results import CheckResult, RuntimeResult
 from edgetl.parity.runtimes.cpp_program import CppProgram
-from edgetl.runtime.bundle.bundle_folder import METADATA_KEY, card_metadata
 
 _HEAD = f"""#!{sys.executable}
 import sys, time
@@ -67,18 +65,6 @@ def row(result: CheckResult) -> RuntimeResult:
     return run
 
 
-def change_spec(exported: Exported, **changes: object) -> None:
-    """In the bundle's description and in its ONNX file, as if it had been exported so."""
-    card = replace(exported.card, spec=replace(exported.card.spec, **changes))  # type: ignore[arg-type]
-    import onnx
-
-    model = onnx.load(exported.folder / "model.onnx")
-    entry = next(prop for prop in model.metadata_props if prop.key == METADATA_KEY)
-    entry.value = card_metadata(card)
-    onnx.save(model, exported.folder / "model.onnx")
-    tampering.sign(exported.folder, card=card.to_dict())
-
-
 @pytest.mark.usefixtures("emulated", "cpp")
 def test_they_show_what_the_trained_network_shows(exported: Exported, run_check: Check) -> None:
     result = run_check(exported.subject(), "arm64", "cpp")
@@ -112,7 +98,7 @@ def test_a_changed_model_fails_at_its_stage(
 @pytest.mark.parametrize("runtime", ["arm64", "cpp"])
 @pytest.mark.usefixtures("emulated", "cpp")
 def test_another_resize_fails_at_resized(copied: Exported, run_check: Check, runtime: str) -> None:
-    change_spec(copied, interpolation="bilinear")
+    tampering.change_spec(copied.folder, copied.card, interpolation="bilinear")
     run = row(run_check(copied.subject(), runtime))
     assert run.departure == "resized" and "bilinear instead of bicubic" in run.cause
 
@@ -193,10 +179,11 @@ def test_what_is_not_set_up_is_skipped_with_the_command(
     for variable in ("EDGETL_ARM64", "EDGETL_CPP"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PATH", "/nowhere")
-    result = run_check(exported.subject(), "onnxruntime-cpu", "arm64", "cpp")
+    result = run_check(exported.subject(), "onnxruntime-cpu", "arm64", "cpp", "node")
     reasons = {run.name: run.reason for run in result.runtimes if run.status == "failed"}
     assert "scripts/arm64_environment DIR" in reasons["arm64"]
     assert "cmake -S examples/cpp" in reasons["cpp"]
+    assert "--web --ort" in reasons["node"]
 
 
 @pytest.mark.usefixtures("emulated")

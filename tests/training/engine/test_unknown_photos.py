@@ -16,10 +16,12 @@ from helpers.training_runs import (
     weights_of,
 )
 
+import edgetl
 from edgetl.data.image_folder import scan
 from edgetl.data.unknown_folder import unknown_photos
 from edgetl.training.engine.run import train
 from edgetl.training.models import checkpoint
+from edgetl.training.models.backbones import Backbone
 
 COLOURS = {"ash": (40, 40, 40), "brick": (180, 60, 40), "cyan": (30, 180, 180)}
 
@@ -93,14 +95,37 @@ def test_where_no_time_is_left_fewer_photos_are_looked_at(photos, tmp_path, monk
     assert len(checkpoint.load(tmp_path / "run").held_out.ood_score) == 20
 
 
-def test_a_head_that_is_not_one_linear_layer_has_no_detector(photos, tmp_path):
+@pytest.fixture(scope="module")
+def squeezed(photos, tmp_path_factory):
+    """A run of a network whose classifier layer is a convolution."""
+    folder = tmp_path_factory.mktemp("squeezed") / "run"
+    train(small(photos, backbone="squeezenet1_1", epochs=1), folder)
+    return folder
+
+
+def test_of_a_classifier_that_is_a_convolution_the_means_over_places_are_looked_at(squeezed):
+    kept = checkpoint.load(squeezed)
+    assert kept.ood.mean.shape == (512,) and len(kept.held_out.ood_score) == 24
+    found = kept.card.metrics["unknown"]
+    assert found["unknown_folder"]["photos"] == 6 and found["left_out_classes"]["photos"] == 24
+
+
+def test_its_export_answers_as_the_reference_does(squeezed, photos, tmp_path):
+    edgetl.export(squeezed, tmp_path / "bundle", precision=["fp32", "int8"], max_accuracy_drop=100)
+    checked = edgetl.check(tmp_path / "bundle", photos / "val", runtime="onnxruntime-cpu")
+    assert checked.passed, checked.failures
+    assert checked.runtimes[0].stage("ood_score").passed
+
+
+def test_a_head_on_several_vectors_has_no_detector(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(Backbone, "has_linear_head", False)
     listener = Notebook()
-    train(small(photos, backbone="squeezenet1_1", epochs=1), tmp_path / "run", listener=listener)
+    train(small(photos, epochs=1), tmp_path / "run", listener=listener)
     kept = checkpoint.load(tmp_path / "run")
     assert kept.ood is None
     assert len(kept.held_out.logits) == 24
     assert not len(kept.held_out.ood_score)
-    assert any("The head of squeezenet1_1 is not one linear layer" in it for it in listener.notes)
+    assert any("test_resnet is not one linear layer on a vector" in it for it in listener.notes)
 
 
 def test_a_folder_named_unknown_is_a_class_where_it_always_was(photos, tmp_path):

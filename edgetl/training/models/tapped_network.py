@@ -13,10 +13,12 @@ class Tap(NamedTuple):
 
     path    attribute path of a module that is called once
     output  what it returns; else what it takes
+    pooled  of maps float32 [N, c, h, w], the means over their places, [N, c]
     """
 
     path: str
     output: bool = False
+    pooled: bool = False
 
 
 class TappedNetwork(nn.Module):
@@ -49,7 +51,10 @@ class TappedNetwork(nn.Module):
 
     def _hook(self, name: str, tap: Tap, found: dict[str, Tensor]) -> Any:
         def record(_: nn.Module, inputs: tuple[Tensor, ...], result: Any = None) -> None:
-            found[name] = result if tap.output else inputs[0]
+            value = result if tap.output else inputs[0]
+            if tap.pooled and value.ndim == 4:
+                value = nn.functional.adaptive_avg_pool2d(value, 1).flatten(1)
+            found[name] = value
 
         module = self.network.get_submodule(tap.path)
         if tap.output:

@@ -93,6 +93,8 @@ static uint8_t *jpeg_row(void) {
         for (int c = 0; c < 3; ++c)
             out[c] = (uint8_t)(white - divided_by_255((ink[c] ^ jpeg.flip) * white));
     }
+    /* Looks at what follows the pixels; the end marker itself may be missing. */
+    if (rows_read == rows - 1) jpeg_finish_decompress(&jpeg.info);
     return rgb;
 }
 

@@ -179,6 +179,12 @@ def _number_or_folder(context: click.Context, option: click.Parameter, value: st
     metavar="DIR",
     help="Copy onnxruntime-web from this npm package.  [default: the page takes it from a CDN]",
 )
+@click.option(
+    "--triton",
+    type=SomePath(),
+    metavar="DIR",
+    help="Write the model to this repository of NVIDIA Triton, too.",
+)
 @click.pass_context
 def command(
     context: click.Context,
@@ -201,6 +207,7 @@ def command(
     maps: bool,
     web: bool,
     ort: Path | None,
+    triton: Path | None,
 ) -> None:
     """Write the model trained in RUN as a bundle: one folder with preprocessing, network, labels
     and golden photos.
@@ -242,6 +249,7 @@ def command(
                 maps=maps,
                 web=web,
                 ort=ort,
+                triton=triton,
                 progress=progress,
             )
     except EdgetlError as error:
@@ -249,6 +257,8 @@ def command(
         raise
     _show_warnings(result.warnings)
     click.echo("\n".join(_lines(result)))
+    if triton is not None:
+        click.echo(f"{triton / result.folder.name}  a model for Triton")
 
 
 def _refuse_unused_options(
@@ -266,6 +276,7 @@ def _refuse_unused_options(
         "maps": ("onnx" in formats, "--format onnx"),
         "web": ("onnx" in formats, "--format onnx"),
         "ort": (web, "--web"),
+        "triton": ("onnx" in formats, "--format onnx"),
         "calibration": ("int8" in precisions, "--precision int8"),
         "calibration_images": ("int8" in precisions, "--precision int8"),
         "judge_images": (reduced, "--precision fp16 or int8"),

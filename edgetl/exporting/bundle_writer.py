@@ -44,6 +44,7 @@ from edgetl.exporting.precision.reduced_precision import (
 from edgetl.exporting.verification import (
     MAX_PROBABILITY_DIFFERENCE,
     ExportedModel,
+    has_same_bits,
     open_onnx,
     open_program,
     open_torchscript,
@@ -222,6 +223,7 @@ class _BundleContents:
             )
             if precision != DEFAULT_PRECISION:
                 self._add_own_answers(precision, run_model)
+                self._confirm_portable_bits(precision, model)
             elif self._mapped:
                 verify_evidence(run_model, self._mapped, self._card.spec, self._references)
             self._entries["models"][precision] = ONNX_FILES[precision]
@@ -245,6 +247,15 @@ class _BundleContents:
             self.precisions[precision],
             unknown_agreement=unknown_agreement(golden, precision, self._card),
         )
+
+    def _confirm_portable_bits(self, precision: str, model: onnx.ModelProto) -> None:
+        """Measure on this machine what is known from the structure of the network."""
+        compared = self.precisions[precision]
+        if compared.portable_bits and not has_same_bits(model, self._references):
+            reason = "logits depend on the batch or on the number of threads"
+            self.precisions[precision] = replace(
+                compared, portable_bits=False, why_not_portable=reason
+            )
 
     def _verify(
         self, name: str, model: ExportedModel, max_difference: float = MAX_PROBABILITY_DIFFERENCE

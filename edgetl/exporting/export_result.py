@@ -44,6 +44,8 @@ class AccuracyComparison:
                              0..1; None without a score, or without such photos
     trained_on               number of these photos that the network was trained on, on which both
                              accuracies look better than they are
+    portable_bits            whether the logits are the same bits on every processor
+    why_not_portable         what keeps int8 from that; "" if nothing does, and for fp16
     """
 
     photos: int
@@ -56,6 +58,8 @@ class AccuracyComparison:
     sure_agreement: float | None = None
     unknown_agreement: float | None = None
     trained_on: int = 0
+    portable_bits: bool = False
+    why_not_portable: str = ""
 
 
 @dataclass(frozen=True)

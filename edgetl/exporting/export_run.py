@@ -28,7 +28,7 @@ from edgetl.runtime.bundle.bundle_folder import (
 from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN
 from edgetl.runtime.images.photo_list import is_photo_list, refuse_list_options
 from edgetl.system.missing_package import explain_missing_packages
-from edgetl.system.paths import require_current_folder
+from edgetl.system.paths import real_path, require_current_folder
 from edgetl.system.progress import Progress, progress_callback
 from edgetl.system.shell import shell_word
 from edgetl.training.config.run_folder import (
@@ -80,6 +80,7 @@ def export(
     maps: bool = False,
     web: bool = False,
     ort: str | os.PathLike[str] | None = None,
+    triton: str | os.PathLike[str] | None = None,
     columns: str | Mapping[str, str] | None = None,
     root: str | os.PathLike[str] | None = None,
     progress: Progress | bool | None = None,
@@ -116,6 +117,7 @@ def export(
     web                add the folder ``web/``: a page to host, and the module for browsers and Node
     ort                folder of the npm package onnxruntime-web, whose files are copied to
                        ``web/``; None: the page takes them from a CDN
+    triton             model repository of NVIDIA Triton, to which the model is written as well
     columns, root      of these lists: their columns, such as ``{"path": "file"}``, where they have
                        other names, and the folder that their paths are relative to
     progress           called with the step, how much of it is done, and of how much; True shows a
@@ -131,8 +133,10 @@ def export(
     formats = (format,) if isinstance(format, str) else tuple(format)
     precisions = (precision,) if isinstance(precision, str) else tuple(precision)
     _check_arguments(golden, formats, precisions, calibration, max_accuracy_drop, keep_known)
-    if (web and "onnx" not in formats) or (ort is not None and not web):
-        raise ValueError("web needs the format onnx, and ort needs web")
+    if (web or triton is not None) and "onnx" not in formats:
+        raise ValueError("web and triton need the format onnx")
+    if ort is not None and not web:
+        raise ValueError("ort needs web")
     require_current_folder(ExportError)
     golden_count, own_golden = (golden, None) if isinstance(golden, int) else (0, golden)
     own = _own_photos((own_golden, calibration_images, judge_images), columns, root)
@@ -141,10 +145,13 @@ def export(
     from edgetl.exporting.bundle_writer import export_bundle
     from edgetl.exporting.deployment import deployment_of, deployment_warnings
     from edgetl.exporting.promised_card import with_promises
+    from edgetl.exporting.triton_repository import refuse_other_models, write_triton_model
     from edgetl.training.models import checkpoint
     from edgetl.training.torch_env.torch_flags import one_thread
 
     run, out = Path(run), Path(out)
+    if triton is not None:
+        refuse_other_models(Path(triton) / real_path(out).name)
     progress(f"Reading {run}", 0, 0)
     trained = checkpoint.load(run)
     if photos := trained.settings.get("data") or trained.settings.get("images"):
@@ -177,6 +184,8 @@ def export(
                 ort=None if ort is None else Path(ort),
                 progress=progress,
             )
+        if triton is not None:
+            write_triton_model(out, Path(triton))
     except ExportError as error:
         for warning in warnings:
             error.add_note(warning)

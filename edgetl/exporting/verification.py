@@ -50,10 +50,11 @@ _SUBJECTS = {PROBABILITIES: "a probability", EMBEDDING: "its embedding", OOD_SCO
 ExportedModel = Callable[[NDArray[np.uint8]], Outputs]  # takes uint8 [N, H, W, 3]
 
 
-def open_onnx(model: onnx.ModelProto) -> ExportedModel:
-    """``model`` in onnxruntime on the CPU."""
+def open_onnx(model: onnx.ModelProto, threads: int | None = None) -> ExportedModel:
+    """``model`` in onnxruntime on the CPU; ``threads`` None: as many as there are cores."""
     content = with_outputs(model, [RESIZED]).SerializeToString()
-    session = open_session(content, providers="cpu", name="the exported ONNX model")
+    name = "the exported ONNX model"
+    session = open_session(content, providers="cpu", threads=threads, name=name)
     names = [value.name for value in session.get_outputs()]
     return lambda images: dict(zip(names, session.run(names, {IMAGES: images}), strict=True))
 
@@ -125,6 +126,17 @@ def verify(
                     raise _mismatch(name, reference, what)
                 largest[stage] = max(largest[stage], difference)
     return Verification(len(references), **largest)
+
+
+def has_same_bits(model: onnx.ModelProto, references: Sequence[GoldenReference]) -> bool:
+    """Whether logits are the same bits with one thread and two, alone and in a batch."""
+    runs = [open_onnx(model, threads) for threads in (1, 2)]
+    for reference in references:
+        alone = np.array(reference.pixels)[None]
+        batches = (alone, np.concatenate([alone, ~alone]))
+        if len({run(batch)[LOGITS][0].tobytes() for run in runs for batch in batches}) > 1:
+            return False
+    return True
 
 
 def verify_evidence(

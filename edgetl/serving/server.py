@@ -1,18 +1,19 @@
-"""The processes of ``edgetl serve``, which share one port, from their start to their end."""
+"""A service from its start to its end, in one process or in several that share its port."""
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from multiprocessing import connection, get_context, parent_process
 
 import uvicorn
-from starlette.types import ASGIApp
-from uvicorn.supervisors import Multiprocess
 
 from edgetl.errors import EdgetlError
 from edgetl.serving.connection import TimedConnection
@@ -22,7 +23,7 @@ from edgetl.serving.service_settings import ServiceSettings
 from edgetl.system.temporary_folder import scratch_folder
 
 _log = logging.getLogger(__name__)
-_RESTART = 1.0  # seconds before a process that can't start is tried again
+_PAUSE = 1.0  # seconds before a process takes the place of one that ended
 
 
 def run_service(
@@ -38,16 +39,13 @@ def run_service(
     models = ServedModels(settings.models, settings.predictor, settings.max_wait)
     with listen(host, port) as listener:
         on_start(_address(listener))
-        _show_log()
         if settings.workers == 1:
-            app = partial(_single_app, settings, models)
-            with suppress(KeyboardInterrupt):  # uvicorn sends the signal once more at its end
-                uvicorn.Server(_config(settings, app)).run([listener])
+            _serve(settings, listener, models)
             return
         del models  # each process opens its own
         with scratch_folder("edgetl-metrics") as folder:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-            Multiprocess(_config(settings, partial(_worker_app, settings)), [listener]).run()
+            _keep_running(settings.workers, partial(_work, settings, listener))
 
 
 def _address(listener: socket.socket) -> str:
@@ -55,10 +53,55 @@ def _address(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
-def _config(settings: ServiceSettings, app: Callable[[], ASGIApp]) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        factory=True,
+def _keep_running(count: int, work: Callable[[], None]) -> None:
+    """Run ``work`` in ``count`` processes until Ctrl-C or SIGTERM; one that ends is replaced."""
+    context = get_context("spawn")  # a fork would share the threads' locks
+    workers = [context.Process(target=work) for _ in range(count)]
+    try:
+        for worker in workers:
+            worker.start()
+        while connection.wait([worker.sentinel for worker in workers]):
+            time.sleep(_PAUSE)
+            for index, worker in enumerate(workers):
+                if not worker.is_alive():
+                    workers[index] = context.Process(target=work)
+                    workers[index].start()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        started = [worker for worker in workers if worker.pid is not None]
+        for worker in started:
+            worker.terminate()
+        for worker in started:
+            worker.join()
+
+
+def _work(settings: ServiceSettings, listener: socket.socket) -> None:
+    """One of several processes."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        models = ServedModels(settings.models, settings.predictor, settings.max_wait)
+    except EdgetlError as error:  # a model is gone or damaged since the service was started
+        _show_log()
+        _log.error("%s", error.message)
+        return
+    _serve(settings, listener, models)
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _serve(settings: ServiceSettings, listener: socket.socket, models: ServedModels) -> None:
+    _show_log()
+    # Not above: its metrics look at import time for the folder that the processes share.
+    from edgetl.serving.service_app import service_app
+
+    config = uvicorn.Config(
+        service_app(settings, models),
         http=TimedConnection,
         ws="none",
         lifespan="on",
@@ -66,33 +109,27 @@ def _config(settings: ServiceSettings, app: Callable[[], ASGIApp]) -> uvicorn.Co
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        backlog=BACKLOG,
-        workers=settings.workers,
+        backlog=1 if settings.workers > 1 else BACKLOG,
         timeout_graceful_shutdown=int(settings.timeout) + 1,
     )
+    with suppress(KeyboardInterrupt):  # uvicorn sends the signal once more at its end
+        _Server(config).run([listener])
 
 
-def _single_app(settings: ServiceSettings, models: ServedModels) -> ASGIApp:
-    from edgetl.serving.service_app import service_app
+class _Server(uvicorn.Server):
+    """Accepts as many connections at a time as the backlog of its configuration says.
 
-    return service_app(settings, models)
+    asyncio takes that number for the length of the system's queue, too. With 1, processes that
+    share the port share the connections as well: the first to wake would accept all that wait.
+    """
 
-
-def _worker_app(settings: ServiceSettings) -> ASGIApp:
-    """The application of one of several processes."""
-    _show_log()
-    # Not above: its metrics look at import time for the folder that the processes share.
-    from edgetl.serving.service_app import service_app
-
-    try:
-        return service_app(settings)
-    except EdgetlError as error:  # the model is gone or damaged since the service was started
-        _log.error("%s", error.message)
-        time.sleep(_RESTART)
-        raise SystemExit(1) from error  # another process is started in place of this one
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(BACKLOG)
 
 
 def _show_log() -> None:
-    """What happens is logged to stderr, one line each."""
+    """What happens is logged to stderr, one line each; not what a client sends."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)

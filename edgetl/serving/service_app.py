@@ -34,9 +34,9 @@ def service_app(settings: ServiceSettings, models: ServedModels | None = None) -
 
     Raises EdgetlError as ``ServedModels`` does.
     """
-    service = PhotoService(
-        settings, models or ServedModels(settings.models, settings.predictor, settings.max_wait)
-    )
+    if models is None:
+        models = ServedModels(settings.models, settings.predictor, settings.max_wait)
+    service = PhotoService(settings, models)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

@@ -5,7 +5,8 @@ import { BundleError, messageOf } from "./errors.js";
 import { folderUrl, readFile } from "./files.js";
 import { checkedSpec } from "./resize.js";
 
-/** @typedef {import("./resize.js").Spec} Spec */
+/** @typedef {import("./edgetl.js").Precision} Precision */
+/** @typedef {import("./edgetl.js").Spec} Spec */
 /**
  * @typedef {object} Answer  a model's values for one photo
  * @property {number[]} logits
@@ -91,10 +92,8 @@ export class Bundle {
 
   /** Of the models, the default first. */
   get precisions() {
-    const names = Object.keys(this.manifest.models).sort();
-    return [...names.filter((name) => name === DEFAULT_PRECISION), ...names].filter(
-      (name, i, all) => all.indexOf(name) === i,
-    );
+    const names = /** @type {Precision[]} */ (Object.keys(this.manifest.models).sort());
+    return names.sort((a, b) => Number(b === DEFAULT_PRECISION) - Number(a === DEFAULT_PRECISION));
   }
 
   /** @param {string} name  of a file in the folder */
@@ -105,7 +104,7 @@ export class Bundle {
   /**
    * The name of the model's file.
    *
-   * @param {string} precision
+   * @param {Precision} precision
    * @throws {BundleError} if there is none of this precision
    */
   modelName(precision) {

@@ -9,7 +9,7 @@ import { BundleError, ImageError, messageOf } from "./errors.js";
 import { readFile } from "./files.js";
 
 /** Of codecs/codecs.wasm; scripts/web_codecs keeps it up to date. */
-const CODECS_SHA256 = "540d2bb56407d90f8e21fe55bd6c3c0faf7e85bd017f431e5a06937c94cd5cf1";
+const CODECS_SHA256 = "7ba3e55809cb4c38792a0daac8c69a5b96b2244b4973f1114a70411a270d89fd";
 
 /** An instance that has grown beyond this is dropped: memory of WebAssembly never shrinks. */
 const KEPT_MEMORY = 64 * 2 ** 20;

@@ -19,11 +19,8 @@ import { ImageError } from "./errors.js";
 import { orientation, startsWith } from "./orientation.js";
 
 /** @typedef {import("./codecs.js").OpenPicture} OpenPicture */
-/** @typedef {{data: Uint8Array, height: number, width: number}} Picture  RGB, height × width × 3 */
-/**
- * @typedef {Blob | ArrayBuffer | Uint8Array | ImageData | HTMLVideoElement | HTMLCanvasElement
- *   | OffscreenCanvas | VideoFrame} Source  the bytes of a JPEG, PNG or WebP file, or pixels
- */
+/** @typedef {import("./edgetl.js").Picture} Picture */
+/** @typedef {import("./edgetl.js").Source} Source */
 
 export const MAX_PIXELS = 100_000_000;
 

@@ -7,6 +7,9 @@
  *     console.log(prediction.label, prediction.confidence);
  */
 
+import { Predictor as Implementation } from "./predictor.js";
+
 export { BundleError, EdgetlError, ImageError } from "./errors.js";
-export { Prediction } from "./prediction.js";
-export { Predictor } from "./predictor.js";
+
+/** @type {typeof import("./edgetl.js").Predictor} */
+export const Predictor = Implementation;

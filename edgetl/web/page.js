@@ -2,7 +2,7 @@
  * The page: photos that are chosen, dropped, pasted or taken, and what the model says of them.
  */
 
-import { Predictor, EdgetlError } from "./edgetl.js";
+import { EdgetlError, ImageError, Predictor } from "./edgetl.js";
 import { answerCard, describeAnswer, failureCard, showAnswer } from "./page-answers.js";
 import { startCamera } from "./page-camera.js";
 
@@ -111,10 +111,15 @@ async function classify(predictor, photo, name, shown) {
     addCard(answerCard(shown, name, prediction, performance.now() - began));
     setStatus(`${name}: ${describeAnswer(prediction)}`);
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    addCard(failureCard(name, reason));
+    addCard(failureCard(name, reasonOf(error)));
     setStatus(`${name}: not classified`);
   }
+}
+
+/** @param {unknown} error  @returns {string}  without the photo's name, which stands above it */
+function reasonOf(error) {
+  if (error instanceof ImageError) return error.reason;
+  return error instanceof Error ? error.message : String(error);
 }
 
 /** @param {HTMLElement} card */
@@ -180,16 +185,15 @@ function offerSelfTest(predictor, manifest) {
     try {
       const result = await predictor.selftest();
       const failed = result.photos.filter((photo) => !photo.passed);
-      const [count, all] = [result.photos.length - failed.length, result.photos.length];
       verdict.className = result.passed ? "passed" : "failed";
       verdict.textContent = result.passed
-        ? `Passed: ${count} of ${all} photos agree with the trained network.`
-        : `Failed: ${failed.length} of ${all} photos differ. Don't trust this browser's answers.`;
+        ? `Passed: ${result.photos.length} photos give the trained network's answers.`
+        : "Failed: don't trust the answers of this page in this browser.";
       failures.replaceChildren(...failed.map(failureEntry));
       failures.hidden = failed.length === 0;
     } catch (error) {
       verdict.className = "failed";
-      verdict.textContent = `Failed: ${error instanceof Error ? error.message : error}`;
+      verdict.textContent = `Failed: ${reasonOf(error)}`;
     }
     button.disabled = false;
     button.textContent = "Run it again";

@@ -1,4 +1,7 @@
-/** The predictor that pages and programs use: a photo in, a label and probabilities out. */
+/**
+ * The predictor that pages and programs use: a photo in, a label and probabilities out.
+ * edgetl.d.ts describes its methods.
+ */
 
 import { Bundle } from "./bundle.js";
 import { MAX_PIXELS, decode, describe } from "./decode.js";
@@ -9,31 +12,13 @@ import { selfTest } from "./self-test.js";
 import { Session, importOrt } from "./session.js";
 import { withOutput } from "./model-outputs.js";
 
-/** @typedef {import("./decode.js").Source} Source */
-/** @typedef {import("./decode.js").Picture} Picture */
-/** @typedef {import("./session.js").Ort} Ort */
-/** @typedef {import("./session.js").Provider} Provider */
+/** @typedef {import("./edgetl.js").Options} Options */
+/** @typedef {import("./edgetl.js").Ort} Ort */
+/** @typedef {import("./edgetl.js").Predictor} Public */
+/** @typedef {import("./edgetl.js").Source} Source */
+/** @typedef {import("./edgetl.js").Stages} Stages */
 /** @typedef {import("./prediction.js").Outputs} Outputs */
-/** @typedef {import("./self-test.js").SelfTest} SelfTest */
 /** @typedef {import("./self-test.js").Answered} Answered */
-/**
- * @typedef {object} Options
- * @property {string} [precision]  "fp32", "fp16" or "int8"; the folder's default if it is left out
- * @property {Ort} [ort]  onnxruntime-web, already imported
- * @property {Provider} [provider]  "webgpu" for fp32 only, and only if the golden photos pass
- * @property {number} [threads]  more than one needs a page that is cross-origin isolated
- * @property {number} [maxPixels]  the largest photo that is decoded, height × width
- */
-/**
- * @typedef {object} Stages  every value of one photo on its way to the answer
- * @property {Picture} decoded
- * @property {Picture} resized
- * @property {Float32Array | null} normalized  [3, h, w]; null: this model has no such value
- * @property {Float32Array} logits
- * @property {Float32Array} probabilities
- * @property {number | null} ood_score
- * @property {Float32Array | null} embedding
- */
 
 /** Times the pixels of the network's input: a resize to so many is allowed in any case. */
 const MIN_RESIZE_LIMIT = 16;
@@ -42,45 +27,36 @@ const ANSWERS = ["logits", "probabilities"];
 const SCORES = ["ood_score", "embedding"];
 const NORMALIZED = "normalized";
 
+/** @implements {Public} */
 export class Predictor {
   #bundle;
   #ort;
-  #model;
   #session;
   #options;
   /** The model with a further output, for `stages`. @type {Promise<Session | null> | undefined} */
   #normalizing;
 
   /**
-   * Made by `Predictor.load`.
-   *
    * @param {Bundle} bundle
    * @param {Ort} ort
-   * @param {Uint8Array} model
    * @param {Session} session
    * @param {Required<Omit<Options, "ort">>} options
    */
-  constructor(bundle, ort, model, session, options) {
+  constructor(bundle, ort, session, options) {
     this.#bundle = bundle;
     this.#ort = ort;
-    this.#model = model;
     this.#session = session;
     this.#options = options;
   }
 
   /**
-   * Load a folder that `edgetl export --web` wrote.
-   *
-   * @param {string | URL} folder  its URL; in a browser it may be relative, in Node a path
+   * @param {string | URL} folder
    * @param {Options} [options]
-   * @returns {Promise<Predictor>}
-   * @throws {BundleError} if the folder or its model is damaged, or not what was exported
-   * @throws {EdgetlError} if onnxruntime-web can't be loaded, or WebGPU gives other answers
    */
   static async load(folder, options = {}) {
     const { provider = "wasm", threads = 1, maxPixels = MAX_PIXELS } = options;
     const bundle = await Bundle.open(folder);
-    const precision = options.precision ?? bundle.precisions[0];
+    const { precision = bundle.precisions[0] } = options;
     const name = bundle.modelName(precision);
     if (provider === "webgpu" && precision !== "fp32") {
       const reason = `WebGPU gives other answers for ${precision}; it is used for fp32 only.`;
@@ -93,50 +69,36 @@ export class Predictor {
     const path = bundle.file(name).href;
     const session = await Session.open(ort, model, path, provider, threads);
     const chosen = { precision, provider, threads, maxPixels };
-    const predictor = new Predictor(bundle, ort, model, session, chosen);
+    const predictor = new Predictor(bundle, ort, session, chosen);
     if (provider === "webgpu") await predictor.#proveProvider();
     return predictor;
   }
 
-  /** Class names in the order of the outputs. */
   get labels() {
     return this.#card.labels;
   }
 
-  /** "fp32", "fp16" or "int8". */
   get precision() {
     return this.#options.precision;
   }
 
-  /** The preprocessing contract, as JSON values. */
   get spec() {
     return this.#card.spec;
   }
 
-  /** Packages that the model was made with, name → version. */
   get versions() {
     return this.#bundle.manifest.versions;
   }
 
-  /**
-   * Classify one photo.
-   *
-   * @param {Source} source
-   * @returns {Promise<Prediction>}
-   * @throws {ImageError} if it is not one whole photo
-   * @throws {BundleError} if the model fails
-   */
+  /** @param {Source} source */
   async predict(source) {
     const { outputs } = await this.#answer(source);
     return new Prediction(describe(source), this.labels, outputs, this.#card.unknown?.threshold);
   }
 
   /**
-   * Every value of one photo on its way to the answer, to compare with another runtime's.
-   *
    * @param {Source} source
    * @returns {Promise<Stages>}
-   * @throws {ImageError} {BundleError} as `predict` does
    */
   async stages(source) {
     const { outputs, ...pictures } = await this.#answer(source);
@@ -152,18 +114,11 @@ export class Predictor {
     };
   }
 
-  /**
-   * Run the golden photos, and compare with the trained model's answers.
-   *
-   * @param {{progress?: (done: number, total: number) => void}} [options]
-   * @returns {Promise<SelfTest>}
-   * @throws {BundleError} if there are no golden photos to compare with
-   */
+  /** @param {{progress?: (done: number, total: number) => void}} [options] */
   selftest({ progress = () => {} } = {}) {
     return selfTest(this.#bundle, this.precision, (photo) => this.#answer(photo), progress);
   }
 
-  /** Free the model's memory. The predictor can't be used afterwards. */
   async dispose() {
     await this.#session.close();
     await (await this.#normalizing)?.close();
@@ -213,8 +168,8 @@ export class Predictor {
 
   /** @returns {Promise<Session | null>}  null: the model has no such value */
   async #openNormalizing() {
-    const model = withOutput(this.#model, NORMALIZED);
-    const { provider, threads } = this.#options;
+    const { precision, provider, threads } = this.#options;
+    const model = withOutput(await this.#bundle.read(this.#bundle.modelName(precision)), NORMALIZED);
     try {
       return await Session.open(this.#ort, model, this.#session.path, provider, threads);
     } catch (error) {

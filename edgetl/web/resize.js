@@ -3,17 +3,8 @@
 import { BundleError, ImageError } from "./errors.js";
 import { MAX_PIXELS } from "./decode.js";
 
-/** @typedef {import("./decode.js").Picture} Picture */
-/**
- * @typedef {object} Spec  as the manifest has it
- * @property {number} version
- * @property {"squash" | "shorter_side"} resize
- * @property {number | [number, number]} size  pixels: [height, width], or the shorter side
- * @property {"bilinear" | "bicubic"} interpolation
- * @property {[number, number] | null} crop  [height, width]
- * @property {[number, number, number]} mean
- * @property {[number, number, number]} std
- */
+/** @typedef {import("./edgetl.js").Picture} Picture */
+/** @typedef {import("./edgetl.js").Spec} Spec */
 /**
  * @typedef {object} Axis  how one axis is resized
  * @property {Int32Array} first  the first pixel of each output

@@ -9,26 +9,12 @@ import { BundleError, EdgetlError, ImageError, messageOf } from "./errors.js";
 /** @typedef {import("./bundle.js").Bundle} Bundle */
 /** @typedef {import("./bundle.js").Answer} Answer */
 /** @typedef {import("./bundle.js").Golden} Golden */
-/** @typedef {import("./decode.js").Picture} Picture */
+/** @typedef {import("./edgetl.js").Picture} Picture */
 /** @typedef {import("./prediction.js").Outputs} Outputs */
 /** @typedef {{decoded: Picture, resized: Picture, outputs: Outputs}} Answered */
-/** @typedef {"files" | "decode" | "resized" | "logits" | "probabilities" | "embedding"
- *   | "ood_score"} Stage */
-/**
- * @typedef {object} PhotoResult  of a golden photo, or of another file that is damaged
- * @property {string} file
- * @property {boolean} passed
- * @property {Stage | null} stage  the first one that differs; null: none does
- * @property {string} detail
- * @property {string} [reason]  the detail of one that did not pass
- */
-/**
- * @typedef {object} SelfTest
- * @property {boolean} passed  every golden photo agrees, and no file is damaged
- * @property {Stage | null} stage  the first that failed
- * @property {number} tolerance  largest difference of a probability that passes
- * @property {PhotoResult[]} photos
- */
+/** @typedef {import("./edgetl.js").PhotoResult} PhotoResult */
+/** @typedef {import("./edgetl.js").SelfTest} SelfTest */
+/** @typedef {import("./edgetl.js").Stage} Stage */
 
 /** Largest difference of a probability from the trained network's, by precision. */
 const PROBABILITY_TOLERANCES = { fp32: 1e-4, fp16: 2.5e-2, int8: 0.25 };

@@ -4,13 +4,9 @@ import { BundleError, EdgetlError, messageOf } from "./errors.js";
 import { IS_NODE, readFile } from "./files.js";
 
 /** @typedef {import("./bundle.js").Bundle} Bundle */
-/** @typedef {"wasm" | "webgpu"} Provider */
-/**
- * @typedef {object} Ort  what is used of the module onnxruntime-web
- * @property {{create: (model: Uint8Array, options: object) => Promise<any>}} InferenceSession
- * @property {new (type: "uint8", data: Uint8Array, dims: number[]) => object} Tensor
- * @property {{wasm: {numThreads?: number, wasmBinary?: Uint8Array}, logLevel?: string}} env
- */
+/** @typedef {import("./edgetl.js").Ort} Ort */
+/** @typedef {import("./edgetl.js").Picture} Picture */
+/** @typedef {import("./edgetl.js").Provider} Provider */
 /**
  * @typedef {object} OrtBuild  one build of it, in ort.json
  * @property {string} base  URL of its folder; may be relative to the bundle's
@@ -41,7 +37,7 @@ export async function importOrt(bundle, provider) {
   const load = async () => {
     const binary = await readChecked(new URL(build.binary, base), pinned.integrity[build.binary]);
     const ort = await importChecked(url, pinned.integrity[build.module]);
-    ort.env.wasm.wasmBinary = binary;
+    Object.assign(ort.env.wasm, { wasmBinary: binary });
     return ort;
   };
   const found = imported.get(url) ?? load();
@@ -134,7 +130,7 @@ export class Session {
    * @throws {BundleError} if the model can't be loaded
    */
   static async open(ort, model, path, provider, threads) {
-    ort.env.wasm.numThreads = threads;
+    Object.assign(ort.env.wasm, { numThreads: threads });
     ort.env.logLevel = "fatal";
     const options = { executionProviders: [provider], logSeverityLevel: LOG_FATAL_ONLY };
     try {
@@ -151,7 +147,7 @@ export class Session {
   }
 
   /**
-   * @param {import("./decode.js").Picture} resized  the network's input
+   * @param {Picture} resized  the network's input
    * @param {readonly string[]} outputs  names
    * @returns {Promise<Record<string, Float32Array>>}  values of this one photo
    * @throws {BundleError} if the model fails
@@ -163,7 +159,7 @@ export class Session {
   }
 
   /**
-   * @param {import("./decode.js").Picture} resized
+   * @param {Picture} resized
    * @param {readonly string[]} outputs
    */
   async #run({ data, height, width }, outputs) {

@@ -41,6 +41,19 @@ def run(tmp_path_factory: pytest.TempPathFactory, class_folder: Path) -> Path:
     return folder
 
 
+def test_a_model_for_triton_is_written_beside_the_bundle(run: Path, tmp_path: Path) -> None:
+    export(run, tmp_path / "pets", golden=0, format="onnx", triton=tmp_path / "models")
+    written = (tmp_path / "models/pets/1/model.onnx").read_bytes()
+    assert written == (tmp_path / "pets/model.onnx").read_bytes()
+    with pytest.raises(ValueError, match="triton need"):
+        export(run, tmp_path / "other", format="torchscript", triton=tmp_path / "models")
+    (tmp_path / "models/other").mkdir()
+    (tmp_path / "models/other/notes.txt").write_text("mine")
+    with pytest.raises(ExportError, match="holds other files"):
+        export(run, tmp_path / "other", golden=0, format="onnx", triton=tmp_path / "models")
+    assert not (tmp_path / "other").exists()
+
+
 def test_the_result_describes_the_bundle(run: Path, tmp_path: Path) -> None:
     steps: list[tuple[str, int, int]] = []
     result = export(

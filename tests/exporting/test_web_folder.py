@@ -74,7 +74,7 @@ def test_every_file_has_its_checksum_in_the_bundle(exported: Path) -> None:
     present = {p.relative_to(exported).as_posix() for p in exported.rglob("*") if p.is_file()}
     assert present == {*bundle.manifest["files"], "manifest.json"}
     assert bundle.damage() == []
-    expected = {"index.html", "page.js", "ort.json", "package.json", "golden/000.jpg"}
+    expected = {"index.html", "edgetl.js", "page.js", "ort.json", "package.json", "golden/000.jpg"}
     assert {f"web/{name}" for name in expected} <= present
     page = exported / "web/page.js"
     page.write_bytes(page.read_bytes() + b"//")

@@ -9,6 +9,7 @@ import { pathToFileURL } from "node:url";
 const folder = pathToFileURL(`${process.argv[2]}/`);
 const load = (name) => import(new URL(name, folder).href);
 const { decode } = await load("decode.js");
+const { sha256, sha256InJavaScript } = await load("checksum.js");
 const { resize } = await load("resize.js");
 const { Predictor } = await load("edgetl.js");
 const predictors = [];
@@ -29,18 +30,25 @@ const bytes = (file) => new Uint8Array(readFileSync(file));
 
 const actions = {
   decode: async ({ file, maxPixels }) => summary(await decode(bytes(file), maxPixels)),
+  checksums: async ({ file }) => [
+    await sha256(bytes(file)),
+    Buffer.from(sha256InJavaScript(bytes(file))).toString("hex"),
+  ],
   pixels: async ({ file, width, height }) =>
     summary(await decode({ data: bytes(file), width, height })),
-  // The same files many times; tells the memory in between, in MiB.
+  // The same files many times; tells by how many MiB the memory grew after the first fifth.
   many: async ({ files, rounds }) => {
-    const memory = [];
     let errors = 0;
-    for (let round = 0; round < rounds; round++) {
-      for (const file of files) await decode(bytes(file)).catch(() => errors++);
+    const decodeAll = async (times) => {
+      for (let round = 0; round < times; round++) {
+        for (const file of files) await decode(bytes(file)).catch(() => errors++);
+      }
       globalThis.gc();
-      memory.push(process.memoryUsage().rss / 2 ** 20);
-    }
-    return { memory, errors };
+      return process.memoryUsage().rss / 2 ** 20;
+    };
+    const before = await decodeAll(rounds / 5);
+    const after = await decodeAll((rounds * 4) / 5);
+    return { errors, grown: after - before };
   },
   resize: async ({ file, width, height, spec, maxPixels }) => {
     const found = resize({ data: bytes(file), width, height }, spec, "photo", maxPixels);

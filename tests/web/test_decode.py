@@ -103,3 +103,13 @@ def test_damaged_decoders_are_refused(node: Node, tmp_path: Path) -> None:
     (result,) = node({"do": "decode", "file": str(tmp_path / "photo")}, module=module)
     assert result["error"]["name"] == "BundleError"
     assert "codecs.wasm: it is damaged" in result["error"]["message"]
+
+
+def test_checksums_without_the_browsers_own(node: Node, tmp_path: Path) -> None:
+    """On a page that is not secure, as of a device on the local network, the browser has none."""
+    contents = [bytes(range(256)) * 5, *(b"x" * size for size in (0, 55, 56, 63, 64, 65, 119))]
+    for number, content in enumerate(contents):
+        (tmp_path / str(number)).write_bytes(content)
+    files = [str(tmp_path / str(number)) for number in range(len(contents))]
+    found = node(*({"do": "checksums", "file": file} for file in files))
+    assert found == [[hashlib.sha256(content).hexdigest()] * 2 for content in contents]

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from edgetl.errors import ExportError
 from edgetl.exporting.precision.accuracy import run_network
+from edgetl.exporting.precision.exact_scales import exact_scales
+from edgetl.exporting.precision.negligible_weights import clear_negligible_weights
 from edgetl.exporting.precision.pad_channels import pad_channels
-from edgetl.exporting.precision.sum_scales import tie_free_scales
 from edgetl.onnx_graph.tracing import quiet
 from edgetl.runtime.bundle.tensor_names import NORMALIZED
 from edgetl.runtime.inference.session import import_onnxruntime
@@ -41,13 +42,18 @@ class Quantizer:
 
     network      ``normalized`` → ``logits``, of opset 13 or later
     calibration  photos that show the range of every value: normalized float32 [1, 3, h, w] each
+    input_values  all values that ``normalized`` takes; None: unknown
 
     Raises ExportError if onnxruntime is too old.
     """
 
     def __init__(
-        self, network: onnx.ModelProto, calibration: Iterable[NDArray[np.float32]]
+        self,
+        network: onnx.ModelProto,
+        calibration: Iterable[NDArray[np.float32]],
+        input_values: NDArray[np.float32] | None = None,
     ) -> None:
+        self._input_values = input_values
         version = import_onnxruntime().__version__
         if tuple(map(int, version.split(".")[:2])) < _MIN_ONNXRUNTIME:
             minimum = ".".join(map(str, _MIN_ONNXRUNTIME))
@@ -97,8 +103,9 @@ class Quantizer:
         """
         parts = partial(self._quantize, float_layers, only, layers_only)
         quantized = parts({})
-        if scales := tie_free_scales(quantized.graph):
+        if not only and (scales := exact_scales(quantized, self._input_values)):
             quantized = parts(scales)
+        clear_negligible_weights(quantized.graph)
         pad_channels(quantized.graph)
         return quantized
 

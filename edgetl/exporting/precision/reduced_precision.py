@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, takewhile
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from edgetl.errors import ExportError
 from edgetl.exporting.export_result import MIN_AGREEMENT, AccuracyComparison
 from edgetl.exporting.precision.accuracy import AccuracyEvaluator
 from edgetl.exporting.precision.normalized_photos import NormalizedPhotos
+from edgetl.exporting.precision.portable_bits import input_values, why_not_portable
 from edgetl.exporting.precision.quantize import Quantizer
 from edgetl.onnx_graph.tracing import quiet
 from edgetl.runtime.bundle.model_card import ModelCard
@@ -77,6 +78,8 @@ def convert_to_int8(
     that int8 harms most first, in steps that double. Of the models that are accurate enough, the
     one that agrees most with ``network`` is taken.
 
+    Whether its logits are the same bits on every processor is known from its structure.
+
     Raises ExportError if none is accurate enough with half of the layers in float.
     """
     if not settings.calibration:
@@ -85,7 +88,8 @@ def convert_to_int8(
             "Name some with --calibration-images DIR; they need no labels.",
         )
     photos = NormalizedPhotos(settings.calibration, card.spec)
-    quantizer = Quantizer(network, track(photos, len(photos), "Calibrating int8", progress))
+    tracked = track(photos, len(photos), "Calibrating int8", progress)
+    quantizer = Quantizer(network, tracked, input_values(card.spec))
     evaluator = AccuracyEvaluator(network, card, settings.validation, progress)
     best: tuple[onnx.ModelProto, AccuracyComparison] | None = None
     for name, quantized, float_layers in _candidates(
@@ -100,7 +104,9 @@ def convert_to_int8(
             break
     if best is None:
         raise _too_inaccurate("int8", compared, settings)
-    return best
+    quantized, compared = best
+    reason = why_not_portable(quantized, card.spec)
+    return quantized, replace(compared, portable_bits=not reason, why_not_portable=reason)
 
 
 def _candidates(

@@ -111,7 +111,7 @@ class UnknownReport:
         return plots.line_plot(
             "unknown-scores",
             {name: (x.tolist(), y.tolist()) for name, (x, y) in lines.items()},
-            x="score: unlike the training photos (the last point counts all above, too)",
+            x="score: unlike the training photos\n(the last point counts all above, too)",
             y="share of photos",
             percent=True,
             chosen=self.limits.threshold,

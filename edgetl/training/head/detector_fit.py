@@ -119,20 +119,24 @@ def _banks(
     def to_bank(values: NDArray[np.float32]) -> NDArray[np.float32]:
         return bank.class_distances(unit_length(values), classes)
 
-    distances = np.empty((len(train.labels), classes), np.float32)
-    beyond = np.setdiff1d(answers.train, folds.rows)  # a bank is made of fewer photos than these
-    distances[beyond] = to_bank(train.values[beyond])
+    # Of many classes, answers are for fewer photos than a bank is made of; of few, for more.
+    distances = np.empty((len(answers.train), classes), np.float32)
+    place = np.full(len(train.labels), -1)
+    place[answers.train] = np.arange(len(answers.train))
+    beyond = np.setdiff1d(answers.train, folds.rows)
+    distances[place[beyond]] = to_bank(train.values[beyond])
     for part in range(folds.count if len(answers.train) else 0):
         held = folds.fold == part
         rest = moments - Moments.of(units[held])
         without = Bank.build(units[~held], labels[~held], rest, rest.directions(directions))
-        distances[folds.rows[held]] = without.class_distances(units[held], classes)
+        asked = held & (place[folds.rows] >= 0)
+        distances[place[folds.rows[asked]]] = without.class_distances(units[asked], classes)
     of_val = to_bank(val.values[answers.val])
     if refit:
         units, labels, _ = _dealt(train + val, classes)
         moments = Moments.of(units)
         bank = Bank.build(units, labels, moments, moments.directions(directions))
-    return bank, np.concatenate([distances[answers.train], of_val])
+    return bank, np.concatenate([distances, of_val])
 
 
 def _dealt(

@@ -25,8 +25,10 @@ from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.training.config.model_trial import ModelTrial
 from edgetl.training.config.run_folder import REPORT
 from edgetl.training.evaluation import report
+from edgetl.training.evaluation.held_out_promises import held_out_promises
 from edgetl.training.evaluation.report import ReportData, kept_weights, write_report
 from edgetl.training.evaluation.run_comparison import PairedAccuracy, PairedAnswer, RunComparison
+from edgetl.training.head.held_out_answers import HeldOutAnswers
 from edgetl.training.head.linear_head import fit_head
 
 SPEC = PreprocessSpec("shorter_side", 256, "bicubic", (224, 224), (0.5,) * 3, (0.5,) * 3)
@@ -425,8 +427,16 @@ def test_a_matrix_of_few_classes_has_a_drawing_for_narrow_screens(run, tmp_path,
 def test_six_classes_with_long_names_fit_a_phone(run, tmp_path):
     labels = tuple(f"a long name of the class {number}" for number in range(6))
     data = dataclasses.replace(results(tmp_path, labels), since=earlier(tmp_path, labels))
+    logits = np.log(data.probabilities)
+    rows, nothing = np.arange(len(logits)), np.empty(0, np.int64)
+    held_out = HeldOutAnswers(nothing, rows, data.targets.astype(np.int32), logits)
+    _, promises = held_out_promises(held_out, labels, 1.0)
+    data = dataclasses.replace(data, card=dataclasses.replace(data.card, promises=promises))
     path = write_report(run, data)
-    assert wider_than_their_place(path, tmp_path, 390) == []
+    page = path.read_text("utf-8")
+    assert "sets of 95\N{NO-BREAK SPACE}% with the right label" in page
+    assert not re.search(r">[^<>]*\d%", page.split("</style>")[1])  # all shares in one form
+    assert wider_than_their_place(path, tmp_path, 360) == []
 
 
 def trials() -> list[ModelTrial]:

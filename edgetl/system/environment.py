@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from edgetl._version import __version__
@@ -19,10 +19,16 @@ def package_versions(*packages: str) -> dict[str, str]:
     """Versions of edgetl, Python, and the ``packages`` (distribution names) that are installed."""
     # Not asked of importlib: edgetl may run from a checkout.
     found = {"edgetl": __version__, "python": platform.python_version()}
-    for package in packages:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+    installed = {package: _installed(package) for package in packages}
+    return found | {package: kept for package, kept in installed.items() if kept}
+
+
+@cache
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def describe_machine() -> dict[str, str]:

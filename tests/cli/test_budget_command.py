@@ -24,7 +24,7 @@ def test_the_export_that_is_printed_follows_the_budget(two_parts: Path, tmp_path
         assert done.exit_code == 0, done.output
         (line,) = (line for line in done.stdout.splitlines() if line.startswith("Next: "))
         assert line == f"Next: edgetl export {out} -o exported/{out.name}{precision}"
-        assert "Chosen among 1 candidate: timm/test_resnet@32" in done.stderr
+        assert "Chosen among 1 candidate: timm/small_backbone@32" in done.stderr
 
 
 def test_what_does_not_fit_is_an_error_that_says_what_would(
@@ -33,7 +33,7 @@ def test_what_does_not_fit_is_an_error_that_says_what_would(
     profile = write(tmp_path / "pi.json", model(32, 20.0))
     done = run(two_parts, "-o", tmp_path / "run", "--budget", "1ms", "--profile", profile, *HEAD)
     assert done.exit_code == 1
-    assert "the fastest, timm/test_resnet@32 fp32, takes 20.0 ms" in done.stderr
+    assert "the fastest, timm/small_backbone@32 fp32, takes 20.0 ms" in done.stderr
 
 
 def test_a_learning_rate_is_found_for_one_backbone(two_parts: Path, tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgetl.runtime.inference.device_profile import DeviceProfile, MeasuredModel
+from helpers.small_backbone import SMALL_BACKBONE
 
-TINY = "timm/test_resnet"
+TINY = SMALL_BACKBONE
 
 
 def model(size: int, ms: float, *, backbone: str = TINY, precision: str = "fp32") -> MeasuredModel:

@@ -20,9 +20,10 @@ from edgetl.training.config.settings import TrainSettings
 from edgetl.training.engine.learner import Learner
 from edgetl.training.models.pretrained_weights import BESIDE
 from edgetl.training.torch_env.distributed import Processes
+from helpers.small_backbone import SMALL_BACKBONE
 
 SMALL: dict[str, Any] = {
-    "backbone": "timm/test_resnet",
+    "backbone": SMALL_BACKBONE,
     "weights": "none",
     "strategy": "full",
     "image_size": 32,
@@ -42,7 +43,7 @@ def small(data: Path, **changes: Any) -> TrainSettings:
     return resolve(data, {**SMALL, **changes}, cuda=False)
 
 
-def features_of(data: Path, backbone: str = "timm/test_resnet") -> TrainSettings:
+def features_of(data: Path, backbone: str = SMALL_BACKBONE) -> TrainSettings:
     """Settings of a run that only fits the head, keeps no features and tries no other resize."""
     given = {
         "backbone": backbone,

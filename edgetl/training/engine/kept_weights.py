@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import copy
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from edgetl._version import __version__
 from edgetl.data.image_folder import ImageFolders
 from edgetl.runtime.bundle.model_card import ModelCard
+from edgetl.system.environment import package_versions
 from edgetl.training.config.run_context import RunContext
 from edgetl.training.models.backbones import Backbone
 from edgetl.training.models.checkpoint import Trained
@@ -47,8 +45,6 @@ def snapshot(
     network  ``backbone``'s module, or an average of its weights
     metrics  for the card; final ones, or those known so far
     """
-    # edgetl may run from a checkout, which has no package metadata.
-    versions = {"edgetl": __version__, "python": platform.python_version()}
     card = ModelCard(
         labels=folders.classes,
         spec=backbone.spec,
@@ -59,7 +55,7 @@ def snapshot(
             "train": len(folders.train),
             "val": len(folders.val),
         },
-        versions=versions | {name: version(name) for name in _PACKAGES},
+        versions=package_versions(*_PACKAGES),
     )
     kept = copy.deepcopy(network).to("cpu").eval()
     return Trained(kept, card, context.settings.to_dict(), backbone.levels)

@@ -62,14 +62,21 @@ def edge_evidence(maps: NDArray[np.float32], targets: NDArray[np.int64]) -> Iter
     maps     float32 [N, y, x], the evidence in each photo for its own class
     targets  int64 [N], these classes
     """
-    positive = np.maximum(maps, 0)
-    positive[~positive.any((1, 2))] = 1  # nothing speaks for it: no place more than another
-    positive /= positive.sum((1, 2), keepdims=True)
-    edges = _edges(*maps.shape[1:])
-    shares = {place: positive[:, *edge].sum((1, 2)) for place, edge in edges.items()}
-    even = np.full(maps.shape[1:], 1 / positive[0].size)
-    areas = {place: float(even[edge].sum()) for place, edge in edges.items()}
+    shares = _edge_shares(maps)
     comparisons = len(np.unique(targets)) * len(shares)
+    for found in suspected(maps, targets):
+        from scipy.stats import mannwhitneyu  # takes half a second, and is seldom needed
+
+        share, is_own = shares[found.place], targets == found.label
+        chance = mannwhitneyu(share[is_own], share[~is_own], alternative="greater").pvalue
+        if chance * comparisons < _FALSE_ALARMS:
+            yield found
+
+
+def suspected(maps: NDArray[np.float32], targets: NDArray[np.int64]) -> Iterator[EdgeEvidence]:
+    """What ``edge_evidence`` gives if it is not chance, which few photos can't tell."""
+    shares = _edge_shares(maps)
+    areas = _edge_shares(np.ones((1, *maps.shape[1:]), np.float32))
     for label in np.unique(targets).tolist():
         is_own = targets == label
         if is_own.all():
@@ -79,14 +86,17 @@ def edge_evidence(maps: NDArray[np.float32], targets: NDArray[np.int64]) -> Iter
             for place, share in shares.items()
         ]
         most = max(found, key=lambda at: at.share - at.others)
-        if most.share < max(_TIMES_AREA * areas[most.place], _TIMES_OTHERS * most.others):
-            continue
-        from scipy.stats import mannwhitneyu  # takes half a second, and is seldom needed
-
-        share = shares[most.place]
-        chance = mannwhitneyu(share[is_own], share[~is_own], alternative="greater").pvalue
-        if chance * comparisons < _FALSE_ALARMS:
+        if most.share >= max(_TIMES_AREA * areas[most.place][0], _TIMES_OTHERS * most.others):
             yield most
+
+
+def _edge_shares(maps: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """Place → float32 [N], the share of each map's evidence there."""
+    positive = np.maximum(maps, 0)
+    positive[~positive.any((1, 2))] = 1  # nothing speaks for it: no place more than another
+    positive /= positive.sum((1, 2), keepdims=True)
+    edges = _edges(*maps.shape[1:])
+    return {place: positive[:, *edge].sum((1, 2)) for place, edge in edges.items()}
 
 
 def _edges(height: int, width: int) -> dict[str, tuple[slice, slice]]:

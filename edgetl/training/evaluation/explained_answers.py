@@ -16,6 +16,7 @@ from edgetl.training.evaluation.edge_evidence import (
     EdgeEvidence,
     edge_evidence,
     photos_to_explain,
+    suspected,
 )
 from edgetl.training.evaluation.explainer import Explainer
 from edgetl.training.models.checkpoint import Trained
@@ -38,13 +39,19 @@ def explain_answers(
     if not explainer.is_exact:
         return None
     targets = np.array([photo.label for photo in photos], np.int64)
-    found = {
-        row: evidence
-        for row in photos_to_explain(probabilities, targets)
-        if (evidence := explainer.evidence_for(photos[row].path, targets[row])) is not None
-    }
-    if found:
-        for at in edge_evidence(np.stack([*found.values()]), targets[[*found]]):
+    rows = photos_to_explain(probabilities, targets)
+    found: dict[int, NDArray[np.float32]] = {}
+    # Most networks have learned no mark: half of the photos show that in half the time.
+    for some in (rows[::2], rows[1::2]):
+        for row in some:
+            evidence = explainer.evidence_for(photos[row].path, targets[row])
+            if evidence is not None:
+                found[row] = evidence
+        own = targets[[*found]]
+        if not found or not any(suspected(np.stack([*found.values()]), own)):
+            break
+    else:
+        for at in edge_evidence(np.stack([*found.values()]), own):
             context.listener.note(_sentence(at, trained.card.labels[at.label], context.folder))
     return EvidenceMaps(explainer.evidence_for, trained.card.spec)
 

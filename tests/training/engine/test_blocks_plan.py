@@ -34,13 +34,14 @@ TIMES = BlockTimes(forward=(0.004,) * 6 + (0.001,) * 12, training=3.0)
 def weights(tmp_path: Path) -> Path:
     """A file of weights: without pretrained ones nothing is decided."""
     save_file(
-        build("timm/test_resnet", 2, weights="none").module.state_dict(), tmp_path / "w.safetensors"
+        build("timm/small_backbone", 2, weights="none").module.state_dict(),
+        tmp_path / "w.safetensors",
     )
     return tmp_path / "w.safetensors"
 
 
 def given(weights: Path | str, **changes):
-    plain = {"backbone": "timm/test_resnet", "image_size": 32, "feature_cache": "off"}
+    plain = {"backbone": "timm/small_backbone", "image_size": 32, "feature_cache": "off"}
     return {**plain, "weights": str(weights), "workers": 1, "device": "cpu", **changes}
 
 
@@ -66,7 +67,7 @@ def test_the_plan_is_the_deepest_one_that_the_time_allows(seconds):
 
 
 def test_blocks_are_timed_one_by_one(monkeypatch):
-    backbone = build("timm/test_resnet", 2, weights="none")
+    backbone = build("timm/small_backbone", 2, weights="none")
     backbone = replace(backbone, spec=replace(backbone.spec, size=32, crop=(32, 32)))
     seconds = iter(range(1000))
     monkeypatch.setattr(blocks_plan.time, "monotonic", lambda: float(next(seconds)))
@@ -120,7 +121,7 @@ def test_the_command_that_may_do_better_is_named(two_parts, tmp_path, monkeypatc
     assert settings is None and "cross-validation gives it 90.0%." in note
     needed = math.ceil(BlockTimes((0.01,) * 18, 3.0).seconds(9, 12, 400) / 0.9 / 60)
     assert f"edgetl train {two_parts} -o '{tmp_path}/a run' --overwrite" in note
-    for option in ("--class-weights ", "--image-size 32 ", "--backbone timm/test_resnet "):
+    for option in ("--class-weights ", "--image-size 32 ", "--backbone timm/small_backbone "):
         assert option in note
     assert f"takes {needed} min" in note and note.endswith(f"--max-time {needed}")
     assert "--strategy" not in note

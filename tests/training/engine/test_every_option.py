@@ -14,7 +14,7 @@ from edgetl import EdgetlError, train
 from edgetl.training.config.settings import OPTIONS, defaults
 
 FULL = {**SMALL, "epochs": 1}
-HEAD = {"backbone": "timm/test_resnet", "weights": "none", "device": "cpu"}
+HEAD = {"backbone": "timm/small_backbone", "weights": "none", "device": "cpu"}
 SOLVED: list[dict[str, Any]] = [
     {
         "backbone": "efficientnet_lite0",
@@ -49,7 +49,7 @@ SOLVED: list[dict[str, Any]] = [
         "budget": "15ms",
         "max_size": "2MB",
         "profile": "A PROFILE",
-        "candidates": "timm/test_resnet@32",
+        "candidates": "timm/small_backbone@32",
     },
 ]
 TRAINED: list[dict[str, Any]] = [

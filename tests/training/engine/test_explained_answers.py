@@ -37,7 +37,7 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[s
     """(data, run, notes) of a run on photos with a mark."""
     folder, listener = tmp_path_factory.mktemp("marked"), Notebook()
     data = write_data(folder / "data", is_marked=True)
-    train(features_of(data), folder / "run", listener=listener)
+    train(features_of(data, "timm/test_resnet"), folder / "run", listener=listener)
     return data, folder / "run", listener.notes
 
 
@@ -52,7 +52,7 @@ def test_a_mark_that_a_run_has_learned_is_named(marked):
 def test_without_a_mark_nothing_is_said(tmp_path):
     listener = Notebook()
     data = write_data(tmp_path / "data", is_marked=False)
-    train(features_of(data), tmp_path / "run", listener=listener)
+    train(features_of(data, "timm/test_resnet"), tmp_path / "run", listener=listener)
     assert not any(note.startswith("What speaks for") for note in listener.notes)
     page = (tmp_path / "run" / REPORT).read_text()
     assert page.count('alt="what speaks for') == page.count('class="pair"') > 0

@@ -114,7 +114,7 @@ def test_clipping_bounds_the_whole_gradient_not_each_number(two_parts):
     moved = {}
     for clip in (0.0, 0.01):
         settings = small(two_parts, **plain, layer_decay=1.0, ema=0.0, clip=clip)
-        backbone = build("timm/test_resnet", 2, weights="none")
+        backbone = build("timm/small_backbone", 2, weights="none")
         before = {name: value.clone() for name, value in backbone.module.named_parameters()}
         learner = Learner(backbone, settings, None, 4, Processes(torch.device("cpu")))
         learner.train_mode()
@@ -147,7 +147,7 @@ def test_class_weights_mean_the_same_in_batches_of_any_size(two_parts):
     labels, moved = torch.tensor([0, 0, 1, 0, 0, 0, 0, 0]), {}
     for size in (8, 2):
         torch.manual_seed(0)
-        backbone = build("timm/test_resnet", 2, weights="none")
+        backbone = build("timm/small_backbone", 2, weights="none")
         start = backbone.module.fc.bias.detach().clone()
         learner = Learner(
             backbone,
@@ -171,7 +171,7 @@ def test_class_weights_mean_the_same_in_batches_of_any_size(two_parts):
 def test_a_rate_that_is_set_keeps_the_proportions_of_the_layers(two_parts):
     settings = small(two_parts, lr=0.01, layer_decay=0.1, warmup=0.0, scheduler="none")
     learner = Learner(
-        build("timm/test_resnet", 2, weights="none"),
+        build("timm/small_backbone", 2, weights="none"),
         settings,
         None,
         4,

@@ -70,7 +70,7 @@ def test_python_takes_columns_and_a_root(two_parts, tmp_path):
     file = tmp_path / "photos.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)))
     options = {
-        "backbone": "timm/test_resnet",
+        "backbone": "timm/small_backbone",
         "weights": "none",
         "feature_cache": "off",
         "device": "cpu",

@@ -80,7 +80,8 @@ def test_a_run_leaves_weights_card_history_and_metrics(two_parts, tmp_path):
     assert [row["epoch"] for row in rows] == ["1", "2"]
     best = rows[int(metrics["epoch"]) - 1]
     assert float(best["val_accuracy"]) == pytest.approx(metrics["accuracy"])
-    assert 0 < metrics["loss"] <= float(best["val_loss"])  # at the temperature that was fitted
+    # At the temperature that was fitted, and added up in another order.
+    assert 0 < metrics["loss"] <= float(best["val_loss"]) + 1e-7
     report = (run / "report.html").read_text()
     assert "ash" in report and "brick" in report
     statement = report.partition('<section id="statement">')[2].partition("</section>")[0]
@@ -142,7 +143,7 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(two_parts, tmp_pat
 
 def test_the_head_is_solved_by_default_with_a_cache_or_without(two_parts, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "unwanted"))
-    given = {"backbone": "timm/test_resnet", "weights": "none", "workers": 1}
+    given = {"backbone": "timm/small_backbone", "weights": "none", "workers": 1}
     outcomes = [
         train(
             resolve(two_parts, {**given, "feature_cache": where}, cuda=False),
@@ -355,7 +356,7 @@ def test_a_table_holds_names_of_any_kind_and_is_not_there_without_a_row(tmp_path
 def test_weights_of_another_backbone_are_told_from_damaged_ones(two_parts, tmp_path):
     train(features_of(two_parts), tmp_path / "run")
     with pytest.raises(
-        TrainingError, match="holds weights of timm/test_resnet, not of resnet18"
+        TrainingError, match="holds weights of timm/small_backbone, not of resnet18"
     ) as refused:
         train(
             replace(
@@ -363,7 +364,7 @@ def test_weights_of_another_backbone_are_told_from_damaged_ones(two_parts, tmp_p
             ),
             tmp_path / "other",
         )
-    assert refused.value.hint == "Add --backbone timm/test_resnet."
+    assert refused.value.hint == "Add --backbone timm/small_backbone."
     settings = replace(features_of(two_parts), weights=str(tmp_path / "run/best.safetensors"))
     assert train(settings, tmp_path / "other").finished
 
@@ -455,7 +456,7 @@ def test_at_last_the_head_is_fitted_to_the_validation_photos_too(two_parts, tmp_
         train(replace(features_of(two_parts), refit=refit), tmp_path / name)
     judged, refitted = (checkpoint.load(tmp_path / name) for name in ("judged", "refitted"))
     _, first, final = heads
-    backbone = build("timm/test_resnet", 2, weights="none")
+    backbone = build("timm/small_backbone", 2, weights="none")
     assert final.recipe == first.recipe and final.cross_validation is None
     for trained, head in ((judged, first), (refitted, final)):
         weight = trained.network.get_submodule(backbone.head).weight
@@ -641,7 +642,9 @@ def test_the_average_is_what_is_judged_and_kept(two_parts, tmp_path):
 
 def test_a_batch_that_batch_norm_can_not_measure_is_an_error(two_parts, tmp_path):
     with pytest.raises(TrainingError, match="Batch norm can't measure a single photo"):
-        train(small(two_parts, batch_size=1, norm_statistics=True), tmp_path / "run")
+        # Whose last map of 32 pixels is a single one.
+        settings = small(two_parts, backbone="timm/test_resnet", batch_size=1, norm_statistics=True)
+        train(settings, tmp_path / "run")
 
 
 def test_a_batch_that_is_smaller_than_the_number_of_processes_is_refused():
@@ -655,6 +658,6 @@ def test_more_blocks_than_there_are_is_an_error_before_anything_is_done(
     two_parts, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(run_module, "prepare_training", None)
-    with pytest.raises(TrainingError, match="has 7 blocks, not 8"):
-        train(small(two_parts, strategy="last-blocks", blocks=8), tmp_path / "run")
+    with pytest.raises(TrainingError, match="has 4 blocks, not 5"):
+        train(small(two_parts, strategy="last-blocks", blocks=5), tmp_path / "run")
     assert not (tmp_path / "run").exists()

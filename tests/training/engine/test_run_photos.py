@@ -54,7 +54,7 @@ def test_where_no_val_folder_says_otherwise_damaged_photos_are_left_out_of_both_
     if not room:
         monkeypatch.setattr("edgetl.training.evaluation.validation.allocate", lambda *_: None)
     given = {
-        "backbone": "timm/test_resnet",
+        "backbone": "timm/small_backbone",
         "weights": "none",
         "image_size": 32,
         "device": "cpu",
@@ -80,7 +80,7 @@ def test_copies_of_a_photo_that_can_not_be_read_are_all_left_out(two_parts, tmp_
     notebook = Notebook()
     settings = resolve(
         two_parts,
-        {"backbone": "timm/test_resnet", "weights": "none", "feature_cache": "off"},
+        {"backbone": "timm/small_backbone", "weights": "none", "feature_cache": "off"},
         cuda=False,
     )
     train(settings, tmp_path / "run", listener=notebook)

@@ -32,7 +32,7 @@ from edgetl.training.importing.import_run import import_network
 from edgetl.training.models import checkpoint
 from edgetl.training.models.backbones import Backbone, build
 
-TINY = {"backbone": "timm/test_resnet", "weights": "none", "device": "cpu", "workers": 1}
+TINY = {"backbone": "timm/small_backbone", "weights": "none", "device": "cpu", "workers": 1}
 EPOCHS = {**TINY, "strategy": "full", "image_size": 32, "batch_size": 4, "warm_head": False}
 OLD = EarlierAnswer("", 0.0, False)
 SPREAD = {"ash": (97, 90, 90), "brick": (100, 90, 90), "clover": (90, 110, 90)}
@@ -211,12 +211,12 @@ def test_a_run_that_can_not_be_compared_with_is_refused_before_training(runs, tm
     (broken / "validation.csv").write_text("file,label,answer,confidence\na,b,c,0.5\n")
     unfinished = shutil.copytree(runs / "old", tmp_path / "unfinished")
     (unfinished / "metrics.json").unlink()
-    foreign = build("timm/test_resnet", 3, weights="none").module.state_dict()
+    foreign = build("timm/small_backbone", 3, weights="none").module.state_dict()
     save_file(foreign, tmp_path / "foreign.safetensors")
     import_network(
         tmp_path / "foreign.safetensors",
         ["ash", "brick", "clover"],
-        backbone="timm/test_resnet",
+        backbone="timm/small_backbone",
         out=tmp_path / "imported",
     )
     for since, message in (

@@ -22,7 +22,7 @@ from edgetl.training.engine.train_run import train
 from edgetl.training.models import checkpoint
 from edgetl.training.torch_env import distributed
 
-TINY = {"backbone": "timm/test_resnet", "weights": "none", "device": "cpu", "workers": 1}
+TINY = {"backbone": "timm/small_backbone", "weights": "none", "device": "cpu", "workers": 1}
 EPOCHS = {**TINY, "strategy": "full", "image_size": 32, "batch_size": 4, "warm_head": False}
 
 

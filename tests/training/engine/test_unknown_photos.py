@@ -45,7 +45,7 @@ def photos(tmp_path_factory):
 def run(photos, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "run"
     listener = Notebook()
-    train(features_of(photos), folder, listener=listener)
+    train(features_of(photos, "timm/test_resnet"), folder, listener=listener)
     return folder, listener
 
 
@@ -74,7 +74,7 @@ def test_photos_of_unknown_change_nothing_that_is_learned(photos, run, tmp_path)
     for part in ("train", "val"):
         shutil.copytree(photos / part, tmp_path / "data" / part, dirs_exist_ok=True)
     listener = Notebook()
-    train(features_of(tmp_path / "data"), tmp_path / "run", listener=listener)
+    train(features_of(tmp_path / "data", "timm/test_resnet"), tmp_path / "run", listener=listener)
     assert equal(weights_of(tmp_path / "run"), weights_of(run[0]))
     assert any(note.startswith("Of unknown/, 1 can be judged with") for note in listener.notes)
     assert not any(note.startswith("Of unknown/") for note in run[1].notes)
@@ -125,7 +125,7 @@ def test_a_head_on_several_vectors_has_no_detector(photos, tmp_path, monkeypatch
     assert kept.ood is None
     assert len(kept.held_out.logits) == 24
     assert not len(kept.held_out.ood_score)
-    assert any("test_resnet is not one linear layer on a vector" in it for it in listener.notes)
+    assert any("small_backbone is not one linear layer on a vector" in it for it in listener.notes)
 
 
 def test_a_folder_named_unknown_is_a_class_where_it_always_was(photos, tmp_path):

@@ -14,7 +14,7 @@ from edgetl.training.engine.setup import build_backbone, note_unused_head
 from edgetl.training.models.backbones import build
 from edgetl.training.models.checkpoint import Trained, save
 
-NAME = "timm/test_resnet"
+NAME = "timm/small_backbone"
 CLASSES = ("ash", "brick")
 
 

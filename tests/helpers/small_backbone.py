@@ -1,0 +1,50 @@
+"""A backbone of few tensors, known to timm: a run saves and copies it in a fraction of the time."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from timm.models import register_model
+from torch import Tensor, nn
+
+SMALL_BACKBONE = "timm/small_backbone"
+
+_CHANNELS = (16, 24, 32, 48)
+
+
+class SmallBackbone(nn.Module):
+    """float32 [N, 3, h, w] → logits: a stem and three blocks, each of which halves the sides."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.stem = _block(3, _CHANNELS[0])
+        pairs = itertools.pairwise(_CHANNELS)
+        self.blocks = nn.Sequential(*(_block(*pair) for pair in pairs))
+        self.fc = nn.Linear(_CHANNELS[-1], num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.blocks(self.stem(images)).mean((2, 3)))
+
+
+def _block(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+@register_model
+def small_backbone(pretrained: bool = False, num_classes: int = 1000, **_: Any) -> nn.Module:
+    network: Any = SmallBackbone(num_classes)
+    network.default_cfg = network.pretrained_cfg = {
+        "input_size": (3, 160, 160),
+        "crop_pct": 0.95,
+        "interpolation": "bilinear",
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5),
+        "classifier": "fc",
+    }
+    return network

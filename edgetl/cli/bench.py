@@ -95,7 +95,8 @@ def command(
 
 def _named_photos(images: str | None, columns: str | None, root: Path | None) -> list[Path]:
     """Those in ``images``; none if no place is named."""
-    from edgetl.runtime.images.photo_list import photos_in, refuse_list_options
+    from edgetl.runtime.images.photo_list import refuse_list_options
+    from edgetl.runtime.images.photo_places import photos_in
 
     if images is None:
         refuse_list_options(None, columns, root)

@@ -51,7 +51,7 @@ def _show_check(result: CheckResult, console: Console) -> None:
         if run.status == "skipped":
             console.print(f"[dim]{run.name} skipped: {_text(run.reason)}[/]")
         elif run.left_out:
-            console.print(f"[dim]{run.name} {LEFT_OUT.format(run.left_out)}[/]")
+            console.print(f"[dim]{run.name}: {LEFT_OUT.format(run.left_out)}[/]")
     _show_unreadable(result.unreadable, console)
     facts = "nothing compared"
     if result.photos:

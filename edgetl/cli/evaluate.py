@@ -10,6 +10,7 @@ import click
 
 from edgetl.cli.list_options import list_options
 from edgetl.cli.model_options import model_options
+from edgetl.cli.option_types import PhotoPlace
 from edgetl.cli.printable import counted, printable, width
 from edgetl.cli.process import require_stdout
 from edgetl.cli.report_file import ReportFile, given_files, write_reports
@@ -24,7 +25,7 @@ _MAX_MISTAKES = 5
 
 @click.command(short_help="Measure a model on labelled photos that it has not seen.")
 @click.argument("model", type=click.Path(exists=True))
-@click.argument("photos", type=click.Path(exists=True))
+@click.argument("photos", type=PhotoPlace())
 @list_options
 @click.option("--html", type=ReportFile(), help="Write a report with figures and photos to FILE.")
 @click.option("--json", type=ReportFile(), help="Write every figure to FILE as JSON.")
@@ -39,8 +40,8 @@ def command(
     **options: Any,
 ) -> None:
     """Classify PHOTOS with MODEL, a bundle folder or a lone model.onnx, and compare with their
-    labels. PHOTOS is a folder of class folders, or a list with columns path and label; where it has
-    a column split that marks some as test, these are taken.
+    labels. PHOTOS is a folder of class folders, a list with columns path and label, or shards with
+    labels, also in a store (s3://…); where photos are marked as test, these are taken.
 
     Prints precision, recall and F1 of each class, the accuracy with its 95 % interval, and the most
     confident mistakes. Photos that the model was trained on are named. Photos that can't be read,

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from edgetl.runtime.bundle.bundle_folder import ONNX_FILES
+from edgetl.runtime.images.stored_path import as_place, is_address
 
 PRECISIONS = click.Choice(list(ONNX_FILES))
 
@@ -25,10 +26,31 @@ class Number(click.FloatRange):
         return number
 
 
+class PhotoPlace(click.Path):
+    """The name of photos: a file or folder that exists, shards, or an address in a store."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True)
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        parameter: click.Parameter | None,
+        context: click.Context | None,
+    ) -> str | bytes | os.PathLike[str]:
+        from edgetl.runtime.images.photo_shards import is_pattern, is_shard
+
+        name = os.fspath(value)
+        if is_address(name) or (is_pattern(name) and is_shard(name)):
+            return name
+        return super().convert(value, parameter, context)
+
+
 class SomePath(click.Path):
     """A ``Path`` that need not exist, but is not empty.
 
-    An empty one, as from a shell variable that is not set, would mean the current folder.
+    An empty one, as from a shell variable that is not set, would mean the current folder. It may
+    also be an address in a store.
     """
 
     def __init__(self) -> None:
@@ -42,4 +64,6 @@ class SomePath(click.Path):
     ) -> str | bytes | os.PathLike[str]:
         if not os.fspath(value):
             self.fail("The name is empty.", parameter, context)
+        if isinstance(value, str) and is_address(value):
+            return as_place(value)
         return super().convert(value, parameter, context)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgetl.errors import ImageError, PredictionError
     from edgetl.runtime.images.decode import Source
     from edgetl.runtime.images.photo_list import ListedPhoto
+    from edgetl.runtime.images.photo_places import StoredPlace
     from edgetl.runtime.inference.prediction import Prediction
     from edgetl.runtime.inference.predictor import Predictor
     from edgetl.runtime.results.sharding import Shard
@@ -96,13 +97,15 @@ def command(
 ) -> None:
     """Classify PHOTOS with MODEL, a bundle folder or a lone model.onnx.
 
-    Folders are searched for photos; lists (.csv, .tsv, .jsonl, .parquet with a column of paths, or
-    .txt with one in each line) are read; and - reads one photo from standard input. A photo that
-    can't be read is reported and the others are still classified; the exit code is then 1. A run
-    with --out that was stopped continues when the same command is given again. Photos that could
-    not be read for a reason that can pass, such as "permission denied", are then tried again; those
-    that are damaged are not. Where photos lie in folders named as labels, or a list has labels,
-    that file has the true label, too, and the command ends with the accuracy.
+    Folders are searched for photos; tar shards and Parquet files that hold photos are read, and so
+    are addresses such as s3://bucket/photos (extra remote); lists (.csv, .tsv, .jsonl, .parquet
+    with a column of paths, or .txt with one in each line) are read; and - reads one photo from
+    standard input. A photo that can't be read is reported and the others are still classified; the
+    exit code is then 1. A run with --out that was stopped continues when the same command is given
+    again. Photos that could not be read for a reason that can pass, such as "permission denied",
+    are then tried again; those that are damaged are not. Where photos lie in folders named as
+    labels, or a list or shard has labels, that file has the true label, too, and the command ends
+    with the accuracy.
     The label of a photo unlike the training photos is "unknown", with the nearest one in brackets;
     in JSON and in files the field unknown says so, and the label is the nearest one.
 
@@ -116,6 +119,7 @@ def command(
       edgetl predict exported/pets photos/ --json > answers.jsonl
       edgetl predict exported/pets photos/ --out answers.parquet --shard 2/8
       edgetl predict exported/pets photos.csv --columns path=file
+      edgetl predict exported/pets "s3://bucket/shards/{000..099}.tar" --out answers.parquet
       edgetl predict exported/pets photos/ --out answers.parquet --embeddings
       edgetl predict exported/pets photos/ --keep-doubtful to-label/ 20
     """
@@ -143,7 +147,9 @@ def command(
             f"{model} is a photo. The model comes first: edgetl predict MODEL PHOTOS…"
         )
     arguments = _read_lists(photos, columns, root)
-    many = len(arguments) > 1 or is_folder(Path(photos[0]))
+    many = len(arguments) > 1 or any(map(is_folder, map(Path, photos))) or _has_stored(arguments)
+    if keep_doubtful and _has_stored(arguments):
+        raise click.UsageError("--keep-doubtful copies files, not photos in shards or stores.")
     if len(photos) > 1:
         _warn_of_empty_folders(photos)
     predictor = open_predictor(model, many=many, **options)
@@ -156,7 +162,7 @@ def command(
         show = partial(_show_json, top=top, level=level, unknown_as=unknown_as)
     with doubtful_photos(keep_doubtful, photos, predictor) as notice:
         if out is None:
-            sources = _sources(arguments, shard)
+            sources = _sources(arguments, shard, accuracy)
             total, failed = _print_all(predictor, sources, accuracy, notice, show)
         else:
             total, failed = _write_all(
@@ -196,7 +202,7 @@ def _warn_of_empty_folders(photos: tuple[str, ...]) -> None:
 
 def _read_lists(
     photos: Sequence[str], columns: str | None, root: Path | None
-) -> list[str | ListedPhoto]:
+) -> list[str | ListedPhoto | StoredPlace]:
     """The arguments, with the photos of each list in its place. Warns of missing files."""
     from edgetl.errors import DataError
     from edgetl.runtime.images.photo_list import (
@@ -205,9 +211,13 @@ def _read_lists(
         refuse_list_options,
         require_files,
     )
+    from edgetl.runtime.images.photo_places import StoredPlace, is_stored
 
-    arguments: list[str | ListedPhoto] = []
+    arguments: list[str | ListedPhoto | StoredPlace] = []
     for name in photos:
+        if is_stored(name):
+            arguments.append(StoredPlace(name, columns))
+            continue
         if not is_photo_list(name):
             arguments.append(name)
             continue
@@ -218,11 +228,20 @@ def _read_lists(
             click.echo(f"Warning: {error}", err=True)
         arguments += listed
     if not any(map(is_photo_list, photos)):
-        refuse_list_options(photos[0], columns, root)
+        refuse_list_options(photos[0], None if _has_stored(arguments) else columns, root)
     return arguments
 
 
-def _sources(photos: Iterable[str | ListedPhoto], shard: Shard) -> Iterator[Source]:
+def _has_stored(arguments: Iterable[str | ListedPhoto | StoredPlace]) -> bool:
+    """Whether some of the photos are in shards or in a store."""
+    from edgetl.runtime.images.photo_places import StoredPlace
+
+    return any(isinstance(argument, StoredPlace) for argument in arguments)
+
+
+def _sources(
+    photos: Iterable[str | ListedPhoto | StoredPlace], shard: Shard, accuracy: _Accuracy
+) -> Iterator[Source]:
     from edgetl.runtime.results.sharding import photos_of
 
     for photo in photos:
@@ -231,7 +250,7 @@ def _sources(photos: Iterable[str | ListedPhoto], shard: Shard) -> Iterator[Sour
                 raise click.UsageError("Standard input is closed.")
             yield sys.stdin.buffer
         else:
-            yield from photos_of([photo], shard)
+            yield from map(accuracy.expect, photos_of([photo], shard))
 
 
 def _print_all(
@@ -255,7 +274,7 @@ def _print_all(
 
 def _write_all(
     predictor: Predictor,
-    photos: Sequence[str | ListedPhoto],
+    photos: Sequence[str | ListedPhoto | StoredPlace],
     shard: Shard,
     accuracy: _Accuracy,
     notice: Callable[[object], None],
@@ -288,13 +307,15 @@ def _write_all(
             nonlocal changed, first_changed
             for photo in photos_of(photos, shard):
                 if str(photo) not in results:
-                    yield photo
+                    yield accuracy.expect(photo)
                 elif written and (_modified(photo) or 0) > written:
                     changed, first_changed = changed + 1, first_changed or str(photo)
 
         with show_progress() as progress:
-            # Counting walks through all folders, which only a progress line needs.
-            all_photos = 0 if progress is no_progress else sum(1 for _ in photos_of(photos, shard))
+            # Counting walks through all folders, which only a progress line needs. Shards would be
+            # read for it.
+            is_counted = progress is not no_progress and not _has_stored(photos)
+            all_photos = sum(1 for _ in photos_of(photos, shard)) if is_counted else 0
             for result in predictor.batch(without_result()):
                 results.append(result, accuracy.add(result), unknown_as)
                 notice(result)
@@ -329,36 +350,44 @@ class _Accuracy:
         self,
         labels: tuple[str, ...],
         names: Sequence[str],
-        arguments: Sequence[str | ListedPhoto],
+        arguments: Sequence[str | ListedPhoto | StoredPlace],
         root: Path | None,
     ) -> None:
         """``names`` were given to the command, ``arguments`` are these with the lists read."""
         from edgetl.runtime.images.discovery import is_folder
-        from edgetl.runtime.images.photo_list import is_photo_list, photos_folder
+        from edgetl.runtime.images.photo_list import ListedPhoto, is_photo_list
+        from edgetl.runtime.images.photo_places import is_stored, photos_folder
 
         self._labels, self._photos, self._correct = frozenset(labels), 0, 0
         self._known = "-" not in names
         self._roots = [
             photos_folder(name, root)
             for name in names
-            if is_folder(Path(name)) or is_photo_list(name)
+            if is_folder(Path(name)) or is_photo_list(name) or is_stored(name)
         ]
         self._given = {
-            argument.path: argument.label for argument in arguments if not isinstance(argument, str)
+            argument.path: argument.label
+            for argument in arguments
+            if isinstance(argument, ListedPhoto)
         }
-        self._by = (
-            "the labels of the list as true ones"
-            if any(self._given.values())
-            else "folder names as true labels"
-        )
+        self._source = "the list" if self._given else "the shards"
+        self._has_labels = any(self._given.values())
+
+    def expect(self, photo: Path) -> Path:
+        """Remember the label of a photo in a shard until it is classified; returns the photo."""
+        label: str | None = getattr(photo, "label", None)
+        if label is not None:
+            self._given[photo], self._has_labels = label, True
+        return photo
 
     def add(self, result: Prediction | ImageError | PredictionError) -> str | None:
         """Count a photo that was classified; returns its true label, None without one."""
         from edgetl.runtime.images.photo_list import true_label
+        from edgetl.runtime.images.stored_path import as_place
 
-        photo = Path(result.source)
+        photo = as_place(result.source)
         root = next((root for root in self._roots if photo.is_relative_to(root)), photo.parent)
-        truth = true_label(photo, self._given.get(photo), root, self._labels)
+        truth = true_label(photo, self._given.pop(photo, None), root, self._labels)
         if not isinstance(result, Exception):
             self._known = self._known and truth is not None
             self._photos += 1
@@ -370,7 +399,10 @@ class _Accuracy:
         if self._known and self._photos:
             share = f"{self._correct / self._photos:.2%}"
             counts = f"{self._correct:,} of {self._photos:,}"
-            click.echo(f"Accuracy {share} ({counts}), taking {self._by}{which}", err=True)
+            by = "folder names as true labels"
+            if self._has_labels:
+                by = f"the labels of {self._source} as true ones"
+            click.echo(f"Accuracy {share} ({counts}), taking {by}{which}", err=True)
 
 
 def _show_json(

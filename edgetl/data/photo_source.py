@@ -22,25 +22,27 @@ from edgetl.data.layout import (
     similar_names,
     too_few_classes,
 )
+from edgetl.data.stored_labels import labelled_by_place
 from edgetl.errors import DataError
 from edgetl.runtime.images.discovery import find_images
 from edgetl.runtime.images.photo_list import (
     ListedPhoto,
     is_photo_list,
-    photos_folder,
-    photos_in,
     read_photo_list,
     refuse_list_options,
     require_files,
     row_name,
 )
+from edgetl.runtime.images.photo_places import is_stored, local_photos, photos_folder, photos_in
+from edgetl.runtime.images.stored_path import as_place, is_address
+from edgetl.system.paths import is_there
 
 
 @dataclass(frozen=True)
 class PhotoSource:
-    """A folder, or a list and the options that say how to read it.
+    """A folder, or a list, shards or a store, and the options that say how to read them.
 
-    path     the folder, or the list
+    path     the folder, the list, the shards or the address
     columns  of a list: "path=…,label=…,split=…", or a mapping, where its columns have other names
     root     of a list: the folder that its paths are relative to; "" for its own folder
     """
@@ -58,13 +60,25 @@ class PhotoSource:
     ) -> PhotoSource:
         """What the arguments of a function or a command describe, with absolute paths."""
         return cls(
-            Path(place).absolute(), columns or "", str(Path(root).absolute()) if root else ""
+            as_place(place).absolute(),
+            columns or "",
+            str(as_place(root).absolute()) if root else "",
         )
 
     @property
     def is_list(self) -> bool:
-        """Whether it is a list."""
-        return is_photo_list(self.path)
+        """Whether it says itself which photos there are: a list, shards, or a store."""
+        return self.is_stored or is_photo_list(self.path)
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the photos are in shards or in a store, and not named in a list."""
+        return is_stored(self.path)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing is there. Of shards and stores, only reading them tells."""
+        return not (self.is_stored or is_address(self.path) or is_there(self.path))
 
     @property
     def folder(self) -> Path:
@@ -88,11 +102,16 @@ class PhotoSource:
     def listed_parts(self) -> dict[str, list[ListedPhoto]]:
         """Part → the photos of a list: "train", "val" and "test", or "" where training splits.
 
-        Raises DataError for a list that can't be read, and for parts of other names.
+        Raises DataError for a list or shard that can't be read, and for parts of other names.
         """
-        photos = read_photo_list(
-            self.path.absolute(), columns=self.columns, root=self.folder, need_label=True
-        )
+        if self.is_stored:
+            photos = labelled_by_place(self.photos())
+        else:
+            photos = local_photos(
+                read_photo_list(
+                    self.path.absolute(), columns=self.columns, root=self.folder, need_label=True
+                )
+            )
         parts: dict[str, list[ListedPhoto]] = {}
         for photo in photos:
             part = UNSPLIT

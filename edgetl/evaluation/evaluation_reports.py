@@ -23,7 +23,7 @@ def as_html(result: EvaluationResult) -> str:
         result.classes,
         result.probabilities,
         result.targets,
-        [result.root / file for file in result.files],
+        result.paths,
         EvidenceMaps(result.evidence, result.card.spec) if result.evidence else None,
     )
     return render(

@@ -44,6 +44,7 @@ class EvaluationResult(NotebookResult):
     images         the folder or list of photos
     root           the folder that the photos' names are relative to
     files          [N], the photos' names
+    paths          [N], the photos themselves
     targets        int64 [N], the true classes, as indices into the labels
     probabilities  float32 [N, classes]
     ood_scores     float32 [N], how unlike the training photos; None: the model can't tell
@@ -66,6 +67,7 @@ class EvaluationResult(NotebookResult):
     images: str
     root: Path
     files: tuple[str, ...]
+    paths: tuple[Path, ...]
     targets: NDArray[np.int64]
     probabilities: NDArray[np.float32]
     ood_scores: NDArray[np.float32] | None

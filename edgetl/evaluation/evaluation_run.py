@@ -82,6 +82,7 @@ def evaluate(
         images=os.fspath(images),
         root=found.root,
         files=tuple(predictions),
+        paths=tuple(photos[name] for name in predictions),
         targets=targets,
         probabilities=probabilities,
         ood_scores=None if None in scores else np.array(scores, np.float32),

@@ -11,7 +11,9 @@ from pathlib import Path
 from edgetl.data.image_folder import Sample
 from edgetl.data.layout import PART_OF, TEST, content_digest, enumerated, normalized_name
 from edgetl.errors import DataError
-from edgetl.runtime.images.photo_list import photos_folder, photos_in, true_label
+from edgetl.runtime.images.photo_list import true_label
+from edgetl.runtime.images.photo_places import is_stored, photos_folder, photos_in
+from edgetl.runtime.images.stored_path import as_place, is_address
 from edgetl.system.paths import is_there
 
 
@@ -46,8 +48,9 @@ def find_labelled_photos(
 
     Raises DataError if there is no such photo, or if the folder or the list can't be read.
     """
-    place = Path(images)
-    if not os.fspath(images) or not is_there(place):
+    place = as_place(images)
+    is_known = is_address(images) or is_stored(images)  # reading it tells whether it is there
+    if not os.fspath(images) or not (is_known or is_there(place)):
         raise DataError(
             f"There is no {images or 'folder of an empty name'}.",
             "Name a folder that holds one folder of photos for each class, or a list of photos.",
@@ -85,7 +88,7 @@ def labelled_samples(
 
     Raises DataError as ``find_labelled_photos`` does, and for photos with another label.
     """
-    place, root = Path(images).absolute(), Path(root).absolute() if root else None
+    place, root = as_place(images).absolute(), as_place(root).absolute() if root else None
     found = find_labelled_photos(place, labels, columns=columns, root=root)
     if found.unlabelled:
         raise DataError(

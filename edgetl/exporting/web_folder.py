@@ -34,7 +34,7 @@ from edgetl.runtime.inference.session import open_session
 WEB = "web/"
 _SOURCE = Path(__file__).parent.parent / "web"
 _ORT, _ORT_LICENCE = "ort.json", "ort-licence.txt"
-_WORKER, _TYPES = "service-worker.js", "edgetl.d.ts"
+_WORKER = "service-worker.js"
 _WORKER_VERSION = 'const VERSION = "";'
 # Entries of the bundle's manifest that say nothing about the models, or are nobody else's business.
 _LEFT_OUT = frozenset(
@@ -96,7 +96,7 @@ def web_files(
         pinned["wasm"]["base"] = "ort/"
     web[_ORT] = _json(pinned)
     worker = web.pop(_WORKER)  # which names the version, that is, the checksum of all others
-    web["package.json"] = _json(_package(manifest, web, pinned))
+    web["package.json"] = _json(_package(manifest, pinned))
     described = {key: value for key, value in manifest.items() if key not in _LEFT_OUT}
     web[MANIFEST] = manifest_bytes({**described, "files": file_entries(web)})
     version = hashlib.sha256(web[MANIFEST]).hexdigest()
@@ -122,15 +122,11 @@ def _web_model(precision: str, content: bytes, pictures: Sequence[NDArray[np.uin
     return bytes(cut)
 
 
-def _package(
-    manifest: Mapping[str, Any], web: Mapping[str, bytes], pinned: Mapping[str, Any]
-) -> dict[str, Any]:
+def _package(manifest: Mapping[str, Any], pinned: Mapping[str, Any]) -> dict[str, Any]:
     """The description by which npm takes the folder for a package."""
     created = datetime.fromisoformat(manifest["created"])
     labels = ", ".join(manifest["card"]["labels"][:10])
-    entry = {"types": f"./{_TYPES}", "default": "./edgetl.js"}
-    if _TYPES not in web:
-        del entry["types"]
+    entry = {"types": "./edgetl.d.ts", "default": "./edgetl.js"}
     return {
         "name": re.sub(r"[^a-z0-9._-]+", "-", manifest["name"].lower()).strip("-._") or "model",
         # Rises with every export.

@@ -13,7 +13,8 @@ from PIL import Image
 
 from edgetl.errors import ImageError, ParityError
 from edgetl.runtime.images.decode import read_image
-from edgetl.runtime.images.photo_list import ListedPhoto, photos_folder, photos_in
+from edgetl.runtime.images.photo_list import ListedPhoto
+from edgetl.runtime.images.photo_places import photos_folder, photos_in
 from edgetl.runtime.images.resize import refuse_extreme_shape
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.system.paths import name_below

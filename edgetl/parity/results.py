@@ -22,7 +22,7 @@ class Gap:
 
     largest    absolute difference there; infinite for a wrong shape, a NaN or an infinity
     limit      the largest difference allowed for this photo at this stage
-    problem    why it is infinite, else None
+    problem    why it is infinite or must be 0, else None
     position   index of the value in the stage's array
     expected, found   the reference's value and the runtime's at that position
     differing, size   how many of the stage's values differ at all, and how many there are

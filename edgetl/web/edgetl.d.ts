@@ -49,7 +49,10 @@ export interface Options {
   ort?: Ort;
   /** "webgpu" for fp32 only, and only if the golden photos pass on this device. "wasm" if left out. */
   provider?: Provider;
-  /** 1 if it is left out; more need a page that is cross-origin isolated. */
+  /**
+   * 1 if it is left out; the first predictor decides for all. More need a page that is cross-origin
+   * isolated, or in Node the package onnxruntime-web.
+   */
   threads?: number;
   /** The largest photo that is decoded, height × width; 100 million if it is left out. */
   maxPixels?: number;

@@ -14,12 +14,14 @@ const byId = (id) => /** @type {T} */ (document.getElementById(id));
 start().catch((error) => showError("The model can't be loaded.", error));
 
 async function start() {
+  /** @type {any} */ // an unknown one is refused with a list of those that there are
   const precision = new URLSearchParams(location.search).get("precision") ?? undefined;
   const [manifest, ort] = await Promise.all(["manifest.json", "ort.json"].map(readJson));
   byId("name").textContent = document.title = manifest.name;
   byId("labels").textContent = listed(manifest.card.labels);
   const began = performance.now();
-  const predictor = await Predictor.load("./", { precision });
+  const threads = isOwn(ort) && globalThis.crossOriginIsolated ? processors() : 1;
+  const predictor = await Predictor.load("./", { precision, threads });
   setStatus(`Ready, loaded in ${((performance.now() - began) / 1000).toFixed(1)} s`);
   byId("about").replaceChildren(...aboutEntries(manifest, ort, predictor));
   takePhotos(predictor);
@@ -33,6 +35,16 @@ async function readJson(name) {
   const response = await fetch(name);
   if (!response.ok) throw new Error(`${name} can't be read: ${response.status}`);
   return response.json();
+}
+
+/** @param {any} ort */
+function isOwn(ort) {
+  return new URL(ort.wasm.base, location.href).host === location.host;
+}
+
+/** As many as a network of this size makes use of. */
+function processors() {
+  return Math.min(navigator.hardwareConcurrency ?? 1, 4);
 }
 
 /** @param {string[]} labels */
@@ -213,9 +225,10 @@ function failureEntry(photo) {
  * @param {Predictor} predictor
  */
 function aboutEntries(manifest, ort, predictor) {
-  const source = ort.wasm.base.startsWith("https:")
-    ? `from ${new URL(ort.wasm.base).host}, only if its checksum is the pinned one`
-    : "from this server";
+  const { host } = new URL(ort.wasm.base, location.href);
+  const source = isOwn(ort)
+    ? "from this server"
+    : `from ${host}, only if its checksum is the pinned one`;
   const others = Object.keys(manifest.models).filter((name) => name !== predictor.precision);
   const entries = [
     ["Model", `${manifest.name}, ${manifest.card.backbone}`],

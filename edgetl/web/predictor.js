@@ -4,6 +4,7 @@
  */
 
 import { Bundle } from "./bundle.js";
+import { Codecs } from "./codecs.js";
 import { MAX_PIXELS, decode, describe } from "./decode.js";
 import { BundleError, EdgetlError } from "./errors.js";
 import { Prediction } from "./prediction.js";
@@ -22,6 +23,10 @@ import { withOutput } from "./model-outputs.js";
 
 /** Times the pixels of the network's input: a resize to so many is allowed in any case. */
 const MIN_RESIZE_LIMIT = 16;
+
+const ISOLATE =
+  "Leave out threads, or serve the page with the headers Cross-Origin-Opener-Policy: same-origin " +
+  "and Cross-Origin-Embedder-Policy: require-corp.";
 
 const ANSWERS = ["logits", "probabilities"];
 const SCORES = ["ood_score", "embedding"];
@@ -62,9 +67,13 @@ export class Predictor {
       const reason = `WebGPU gives other answers for ${precision}; it is used for fp32 only.`;
       throw new EdgetlError(reason, 'Leave out provider: "webgpu".');
     }
+    if (threads > 1 && globalThis.crossOriginIsolated === false) {
+      throw new EdgetlError("Several threads need a page that is cross-origin isolated.", ISOLATE);
+    }
     const [ort, model] = await Promise.all([
-      options.ort ?? importOrt(bundle, provider),
+      options.ort ?? importOrt(bundle, provider, threads),
       bundle.read(name),
+      Codecs.load(), // here, so that the first photo does not wait for them
     ]);
     const path = bundle.file(name).href;
     const session = await Session.open(ort, model, path, provider, threads);

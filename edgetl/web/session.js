@@ -24,19 +24,25 @@ const LOG_FATAL_ONLY = 4; // errors reach the caller as exceptions, not as text 
  *
  * @param {Bundle} bundle
  * @param {Provider} provider
+ * @param {number} threads
  * @returns {Promise<Ort>}
  * @throws {EdgetlError} if it can't be loaded
  */
-export async function importOrt(bundle, provider) {
+export async function importOrt(bundle, provider, threads) {
   const pinned = JSON.parse(new TextDecoder().decode(await bundle.read("ort.json")));
   /** @type {OrtBuild} */
   const build = pinned[provider];
   const base = new URL(build.base, bundle.url);
-  if (IS_NODE && base.protocol !== "file:") return importPackage(pinned.package, pinned.version);
+  // The builds for browsers start no threads in Node.
+  if (IS_NODE && (base.protocol !== "file:" || threads > 1)) {
+    return importPackage(pinned.package, pinned.version);
+  }
   const url = new URL(build.module, base).href;
   const load = async () => {
-    const binary = await readChecked(new URL(build.binary, base), pinned.integrity[build.binary]);
-    const ort = await importChecked(url, pinned.integrity[build.module]);
+    const [ort, binary] = await Promise.all([
+      importChecked(url, pinned.integrity[build.module]),
+      readChecked(new URL(build.binary, base), pinned.integrity[build.binary]),
+    ]);
     Object.assign(ort.env.wasm, { wasmBinary: binary });
     return ort;
   };
@@ -95,12 +101,7 @@ async function importChecked(url, integrity) {
   if (isOwn) return import(url);
   const content = await readChecked(new URL(url), integrity);
   const blob = new Blob([/** @type {BlobPart} */ (content)], { type: "text/javascript" });
-  const address = URL.createObjectURL(blob);
-  try {
-    return await import(address);
-  } finally {
-    URL.revokeObjectURL(address);
-  }
+  return import(URL.createObjectURL(blob)); // kept, since threads are started from it, too
 }
 
 /** A model that is ready to run. */

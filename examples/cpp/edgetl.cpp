@@ -1235,6 +1235,14 @@ double tolerance(const std::string &precision, bool same_model) {
     return same_model ? 5e-2 : 0.25;
 }
 
+// Whether every CPU gives the logits of the bundle's own answers, to the bit.
+bool has_portable_bits(const edgetl_model &model) {
+    const Json *found = model.bundle->manifest().find("precisions");
+    found = found ? found->find(model.precision) : nullptr;
+    found = found ? found->find("portable_bits") : nullptr;
+    return found && found->kind == Json::Bool && found->number == 1;
+}
+
 // Largest difference, NaN if any value is.
 double difference(const std::vector<float> &values, const Json &expected) {
     if (values.size() != expected.items.size())
@@ -1247,7 +1255,8 @@ double difference(const std::vector<float> &values, const Json &expected) {
     return largest;
 }
 
-GoldenResult compare(const Answer &got, const Json &expected, double limit, double temperature) {
+GoldenResult compare(const Answer &got, const Json &expected, double limit, bool exact,
+                     double temperature) {
     const Json &expected_logits = expected.at("logits", Json::Array);
     double logits = difference(got.logits, expected_logits), largest = temperature;
     double probabilities = difference(got.probabilities, expected.at("probabilities", Json::Array));
@@ -1257,7 +1266,7 @@ GoldenResult compare(const Answer &got, const Json &expected, double limit, doub
     std::snprintf(detail, sizeof detail, "logits differ by up to %.2g, probabilities by up to %.2g",
                   logits, probabilities);
     // "not <=" rather than ">": NaN fails, too.
-    if (!(logits <= 2 * limit * largest)) return {"logits", detail};
+    if (!(logits <= (exact ? 0 : 2 * limit * largest))) return {"logits", detail};
     return {probabilities <= limit ? "" : "probabilities", detail};
 }
 
@@ -1280,7 +1289,8 @@ GoldenResult run_golden(const edgetl_model &model, const Json &golden) {
         const Json *all_own = golden.find("own_answers");
         const Json *own = all_own ? all_own->find(model.precision) : nullptr;
         return compare(model.predict(image), own ? *own : golden,
-                       tolerance(model.precision, own != nullptr), model.temperature);
+                       tolerance(model.precision, own != nullptr), own && has_portable_bits(model),
+                       model.temperature);
     } catch (const Failure &failure) {
         return {stage, failure.message};
     } catch (const Ort::Exception &failure) {

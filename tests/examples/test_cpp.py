@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import tiny_bundle
+from helpers import tampering, tiny_bundle
 from helpers.hostile_photos import bombs, encoded, oddities, png_chunk, whole_photos
 from helpers.markdown import code_blocks
 from helpers.pictures import photo
@@ -389,6 +389,18 @@ def test_one_model_serves_several_threads(library, tiny_bundle):
     assert found == [classify(frame) for frame in pixels]
     np.testing.assert_allclose(found[7], Predictor(tiny_bundle)(pixels[7]).logits, atol=1e-4)
     library.c.edgetl_close(model)
+
+
+def test_where_every_cpu_gives_the_same_bits_the_selftest_allows_no_other(program, bundle_copy):
+    golden = json.loads((bundle_copy / "manifest.json").read_bytes())["golden"]
+    for entry in golden:
+        answer = {name: entry[name] for name in ("logits", "probabilities")}
+        entry["own_answers"] = {"fp32": answer | {"logits": [x + 1e-5 for x in entry["logits"]]}}
+    for portable, code in ((False, 0), (True, 1)):
+        entry = {"fp32": {"portable_bits": portable}}
+        tampering.sign(bundle_copy, golden=golden, precisions=entry)
+        done = program("--selftest", bundle_copy)
+        assert done.returncode == code and ("logits   " in done.stdout) == portable
 
 
 def test_wrong_arguments_are_errors(library, program, tiny_bundle):

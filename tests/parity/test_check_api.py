@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.shards import members, write_tars
 from helpers.small_export import Exported
 
 from edgetl.errors import CheckpointError, DataError, NoSuchModelError, ParityError
@@ -153,3 +154,20 @@ def test_importing_it_loads_neither_torch_nor_numpy() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert run.stdout.strip() == ""
+
+
+def test_photos_in_shards_are_compared_as_files_are(
+    exported: Exported, photos: Path, tmp_path: Path
+) -> None:
+    shards = write_tars(tmp_path / "shards", members(photos, label=""), 2)
+    runtimes = ["torchscript", "onnxruntime-cpu", "predictor"]
+    of_files, of_shards = (
+        check(exported.folder, place, runtime=runtimes) for place in (photos, shards)
+    )
+    assert of_shards.passed and of_shards.photos == of_files.photos == 7
+    assert [run.name for run in of_shards.runtimes] == runtimes
+    for expected, found in zip(of_files.runtimes, of_shards.runtimes, strict=True):
+        assert found.photos == 7
+        assert [stage.worst.largest for stage in found.stages if stage.worst] == [
+            stage.worst.largest for stage in expected.stages if stage.worst
+        ]

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from helpers.exported_page import HARNESS, Run, contents, resign, running, shown
 from helpers.tiny_network import LABELS, scored_card, tapped_network, tiny_detector
 
 from edgetl import Predictor
@@ -22,74 +26,12 @@ from edgetl.exporting.bundle_writer import export_bundle
 from edgetl.exporting.deployment import Deployment
 from edgetl.exporting.precision.reduced_precision import PrecisionSettings
 from edgetl.parity.browser import PROGRAMS, BrowserPage, find_browser
-from edgetl.runtime.bundle.bundle_folder import file_entries, manifest_bytes
 
-# Runs what the tests send it beside the page, which is in a frame: both have the same origin.
-_HARNESS = b"""<!doctype html><title>Harness</title><iframe></iframe><script type="module">
-const frame = document.querySelector("iframe");
-frame.style.height = "900px";
-const until = async (condition) => {
-  const end = performance.now() + SECONDS * 1000;
-  while (performance.now() < end) {
-    const value = condition();
-    if (value) return value;
-    await new Promise((resolve) => setTimeout(resolve, 30));
-  }
-  throw new Error(`never: ${condition}`);
-};
-const page = {
-  frame,
-  until,
-  $: (selector) => frame.contentDocument.querySelector(selector),
-  text: (selector) => page.$(selector).textContent,
-  async open(url, width = 800) {
-    frame.style.width = `${width}px`;
-    await new Promise((resolve) => { frame.onload = resolve; frame.src = url; });
-    await until(() => !page.$("#files").disabled || !page.$("#error").hidden);
-    return page.$("#error").hidden ? null : page.text("#error");
-  },
-  async answers(count) {
-    await until(() => frame.contentDocument.querySelectorAll(".answer").length === count);
-    await until(() => [...frame.contentDocument.images].every((image) => image.complete));
-    return [...frame.contentDocument.querySelectorAll(".answer")].map((card) => ({
-      file: card.querySelector(".file").textContent,
-      label: card.querySelector(".label").textContent,
-      note: card.querySelector(".note")?.textContent ?? null,
-      bars: [...card.querySelectorAll(".bars li")].map((bar) =>
-        [...bar.querySelectorAll("span")].map((part) => part.textContent)),
-      picture: card.querySelector("img")?.naturalWidth ?? null,
-    }));
-  },
-  transfer(files) {
-    const transfer = new frame.contentWindow.DataTransfer();
-    for (const [name, content] of Object.entries(files)) {
-      const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt());
-      transfer.items.add(new frame.contentWindow.File([bytes], name));
-    }
-    return transfer;
-  },
-  async selftest() {
-    page.$("#selftest").click();
-    await until(() => page.$("#verdict").className);
-    return [page.text("#verdict"), page.text("#failures")];
-  },
-};
-const AsyncFunction = page.open.constructor;
-for (;;) {
-  const job = await fetch("job");
-  if (job.status === 204) continue;
-  const answer = await new AsyncFunction("page", await job.text())(page)
-    .then((value) => ({ value }), (error) => ({ error: `${error}\\n${error.stack}` }));
-  await fetch("answer", { method: "POST", body: JSON.stringify(answer) });
-}
-</script>"""
-_SECONDS = 60  # until something on the page has happened
 _CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 _FIREFOX_CAMERA = {
     "media.navigator.streams.fake": True,
     "media.navigator.permission.disabled": True,
 }
-Run = Callable[..., Any]  # JavaScript with ``page`` → its value
 
 
 @dataclass(frozen=True)
@@ -105,7 +47,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, photo_folder: Path, node_modules: Path) -> Site:
-    """A model that takes every other golden photo for unknown."""
+    """A model that takes half of the photos for unknown."""
     folder = tmp_path_factory.mktemp("site")
     photos = sorted(photo_folder.iterdir())
     options: dict[str, Any] = {
@@ -139,7 +81,7 @@ def open_browser(site: Site) -> Iterator[Callable[..., BrowserPage]]:
             kind,
             site.folder,
             "harness.html",
-            pages={"harness.html": _HARNESS.replace(b"SECONDS", str(_SECONDS).encode())},
+            pages={"harness.html": HARNESS},
             options=_CAMERA,
             preferences={**_FIREFOX_CAMERA, **preferences},
         )
@@ -163,31 +105,6 @@ def run(browser: BrowserPage) -> Run:
     return running(browser)
 
 
-def running(browser: BrowserPage) -> Run:
-    def run(code: str, **values: Any) -> Any:
-        constants = "".join(f"const {name} = {json.dumps(v)};" for name, v in values.items())
-        browser.send(f"{constants}\n{code}".encode())
-        answer = json.loads(browser.receive(2 * _SECONDS))
-        assert "error" not in answer, answer["error"]
-        return answer.get("value")
-
-    return run
-
-
-def contents(*photos: Path) -> dict[str, str]:
-    return {photo.name: b64encode(photo.read_bytes()).decode() for photo in photos}
-
-
-def shown(predictor: Predictor, photo: Path) -> dict[str, Any]:
-    """What the page shows of a photo, by Python's answer."""
-    answer = predictor(photo)
-    return {
-        "file": photo.name,
-        "label": "Unknown" if answer.is_unknown else answer.label,
-        "bars": [[label, f"{100 * share:.1f} %"] for label, share in answer.top(5)],
-    }
-
-
 def test_photos_that_are_dropped_pasted_or_chosen_get_pythons_answers(
     site: Site, run: Run, photo_folder: Path
 ) -> None:
@@ -206,9 +123,7 @@ def test_photos_that_are_dropped_pasted_or_chosen_get_pythons_answers(
         const paste = new window.ClipboardEvent("paste", { bubbles: true });
         Object.defineProperty(paste, "clipboardData", { value: clipboardData });
         document.body.dispatchEvent(paste);
-        const input = page.$("#files");
-        input.files = page.transfer(chosen).files;
-        input.dispatchEvent(new window.Event("change"));
+        page.choose(chosen);
         const answers = await page.answers(count);
         return { answers, accepted: over.defaultPrevented && isShown && page.$("#drop").hidden };
         """,
@@ -235,9 +150,7 @@ def test_a_file_that_is_no_photo_is_named_and_the_next_one_is_classified(
     answers = run(
         """
         await page.open("good/index.html");
-        const input = page.$("#files");
-        input.files = page.transfer(files).files;
-        input.dispatchEvent(new page.frame.contentWindow.Event("change"));
+        page.choose(files);
         return page.answers(2);
         """,
         files=files,
@@ -300,9 +213,7 @@ def test_nothing_is_wider_than_its_place(run: Run, photo_folder: Path, width: in
     assert not run(
         """
         await page.open("good/index.html", width);
-        const input = page.$("#files");
-        input.files = page.transfer(files).files;
-        input.dispatchEvent(new page.frame.contentWindow.Event("change"));
+        page.choose(files);
         await page.answers(1);
         return [...page.frame.contentDocument.querySelectorAll("*")]
           .filter((one) => one.clientWidth && one.scrollWidth > one.clientWidth + 1)
@@ -320,7 +231,6 @@ def test_the_second_visit_needs_no_network(site: Site, run: Run, photo_folder: P
         """
         await page.open("offline/index.html");
         const workers = page.frame.contentWindow.navigator.serviceWorker;
-        await page.until(() => page.frame.contentWindow.navigator.serviceWorker);
         await workers.ready;
         """
     )
@@ -328,9 +238,7 @@ def test_the_second_visit_needs_no_network(site: Site, run: Run, photo_folder: P
     found = run(
         """
         const error = await page.open("offline/");
-        const input = page.$("#files");
-        input.files = page.transfer(files).files;
-        input.dispatchEvent(new page.frame.contentWindow.Event("change"));
+        page.choose(files);
         return { error, answers: await page.answers(1), test: await page.selftest() };
         """,
         files=contents(photo_folder / "0-64x48.jpg"),
@@ -341,13 +249,62 @@ def test_the_second_visit_needs_no_network(site: Site, run: Run, photo_folder: P
     assert found["test"][0].startswith("Passed")
 
 
-def resign(folder: Path) -> None:
-    """Give what is in ``folder`` the right checksums, as one would who changes it on purpose."""
-    manifest = json.loads((folder / "manifest.json").read_text())
-    files = {name: (folder / name).read_bytes() for name in manifest["files"]}
-    (folder / "manifest.json").write_bytes(
-        manifest_bytes({**manifest, "files": file_entries(files)})
+class _Cdn(SimpleHTTPRequestHandler):
+    def end_headers(self) -> None:
+        self.send_header("Access-Control-Allow-Origin", "*")
+        super().end_headers()
+
+    def log_message(self, *details: object) -> None:
+        """Requests are not logged."""
+
+
+def test_the_runtime_of_a_cdn_is_verified_and_kept(
+    site: Site, run: Run, tmp_path: Path, photo_folder: Path
+) -> None:
+    """Another server stands for the CDN; the page's own policy has to allow all that it does."""
+    cdn = shutil.copytree(site.bundle / "web/ort", tmp_path / "cdn")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Cdn, directory=str(cdn)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    origin = f"http://127.0.0.1:{server.server_port}"
+    folder = site.copy("cdn")
+    shutil.rmtree(folder / "ort")
+    changes = {"ort.json": ('"ort/"', f'"{origin}/"')}
+    changes["index.html"] = ("https://cdn.jsdelivr.net", origin)
+    for name, (old, new) in changes.items():
+        text = (folder / name).read_text()
+        assert old in text
+        (folder / name).write_text(text.replace(old, new))
+    resign(folder, without="ort/")
+    binary = cdn / "ort-wasm-simd-threaded.wasm"
+    content = binary.read_bytes()
+    binary.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    error = run('return page.open("cdn/index.html");')
+    assert "onnxruntime-web can't be read from" in error
+    binary.write_bytes(content)
+    about = run(
+        """
+        const error = await page.open("cdn/index.html");
+        if (error) throw new Error(error);
+        await page.frame.contentWindow.navigator.serviceWorker.ready;
+        return page.text("#about");
+        """
     )
+    assert "only if its checksum is the pinned one" in about
+    server.shutdown()
+    server.server_close()
+    shutil.rmtree(folder)
+    photo = photo_folder / "0-64x48.jpg"
+    found = run(
+        """
+        const error = await page.open("cdn/");
+        if (error) throw new Error(error);
+        page.choose(files);
+        return page.answers(1);
+        """,
+        files=contents(photo),
+    )
+    expected = shown(Predictor(site.bundle), photo)
+    assert {key: found[0][key] for key in expected} == expected
 
 
 def test_what_was_changed_is_found_where_it_was_changed(site: Site, run: Run) -> None:
@@ -369,8 +326,8 @@ def test_what_was_changed_is_found_where_it_was_changed(site: Site, run: Run) ->
     folder = site.copy("other-codec")
     codec = folder / "codecs/codecs.wasm"
     codec.write_bytes(codec.read_bytes() + b"\0\1x")  # an empty section: a module as good as before
-    failed = run('await page.open("other-codec/index.html"); return page.selftest();')
-    assert failed[0].startswith("Failed") and "codecs/codecs.wasm: files" in failed[1]
+    error = run('return page.open("other-codec/index.html");')
+    assert re.search(r"codecs\.wasm: it is damaged", error)
 
     folder = site.copy("other-weights")
     model = onnx.load(folder / "model.onnx")
@@ -410,9 +367,7 @@ def test_protection_against_fingerprints_spoils_no_answer(
     found = running(browser)(
         """
         await page.open("good/index.html");
-        const input = page.$("#files");
-        input.files = page.transfer(files).files;
-        input.dispatchEvent(new page.frame.contentWindow.Event("change"));
+        page.choose(files);
         const answers = await page.answers(1);
         const verdict = await page.selftest();
         page.$("#camera").click();

@@ -176,10 +176,28 @@ def test_portable_int8_logits_must_be_equal(node: Node, web: Path, changed: Chan
 
 def test_options_that_can_not_be_had(node: Node, web: Path, changed: Change) -> None:
     int8 = changed("int8", models={"int8": "model.onnx"})
-    missing, wrong = node(load(web, precision="int8"), load(int8, provider="webgpu"))
+    missing, wrong, threads = node(
+        load(web, precision="int8"), load(int8, provider="webgpu"), load(web, threads=2)
+    )
     assert "it holds no int8 model" in missing["error"]["message"]
     assert missing["error"]["hint"] == "It holds: fp32."
     assert "WebGPU gives other answers for int8" in wrong["error"]["message"]
+    assert "onnxruntime-web can't be imported" in threads["error"]["message"]
+    assert threads["error"]["hint"].startswith("Install it with: npm install onnxruntime-web@")
+
+
+def test_another_provider_must_pass_the_self_test(
+    node: Node, web: Path, node_modules: Path, picture: Path
+) -> None:
+    module = (node_modules / "onnxruntime-web/dist/ort.wasm.bundle.min.mjs").as_uri()
+
+    def with_error(error: float) -> dict[str, Any]:
+        return {**load(web, provider="webgpu"), "pretended": {"module": module, "error": error}}
+
+    taken, found, refused = node(with_error(0), predict(picture), with_error(0.1))
+    assert taken["precision"] == "fp32" and found["label"] in taken["labels"]
+    message = refused["error"]["message"]
+    assert message.startswith("WebGPU does not give the model's answers on this device (logits:")
 
 
 def test_tolerances_are_those_of_python() -> None:

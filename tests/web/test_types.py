@@ -32,7 +32,7 @@ def errors_in(folder: Path, node_modules: Path, files: list[Path]) -> str:
 
 
 def test_the_module_is_well_typed(node_modules: Path, tmp_path: Path) -> None:
-    files = [MODULE / name for name in ("edgetl.js", "predictor.js", "edgetl.d.ts")]
+    files = [MODULE / name for name in ("edgetl.js", "predictor.js", "edgetl.d.ts", "page.js")]
     assert errors_in(tmp_path, node_modules, files) == ""
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from edgetl.errors import ExportError
 from edgetl.exporting.precision.accuracy import run_network
 from edgetl.exporting.precision.exact_scales import exact_scales
+from edgetl.exporting.precision.global_means import pool_means
 from edgetl.exporting.precision.negligible_weights import clear_negligible_weights
 from edgetl.exporting.precision.pad_channels import pad_channels
 from edgetl.onnx_graph.tracing import quiet
@@ -67,7 +68,10 @@ class Quantizer:
             original, prepared, augmented = (
                 folder / f"{name}.onnx" for name in ("original", "prepared", "augmented")
             )
-            onnx.save_model(network, original)
+            pooled = onnx.ModelProto()
+            pooled.CopyFrom(network)
+            pool_means(pooled)
+            onnx.save_model(pooled, original)
             quant_pre_process(original, prepared, skip_symbolic_shape=True)
             self._network = onnx.load_model(prepared)
             calibrator = create_calibrator(

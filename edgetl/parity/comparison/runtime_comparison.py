@@ -13,6 +13,7 @@ from edgetl.parity.check_photos import Photo, Unreadable, read_chunks
 from edgetl.parity.comparison.bundle_findings import check_bundle_files
 from edgetl.parity.comparison.diagnosis import explain
 from edgetl.parity.comparison.distances import all_finite
+from edgetl.parity.comparison.golden_bits import GoldenBits
 from edgetl.parity.comparison.runtime_tally import RuntimeTally
 from edgetl.parity.results import CheckResult, Finding, RuntimeResult, error_text
 from edgetl.parity.runtimes import RUNTIMES, Runtime, Subject
@@ -65,11 +66,13 @@ def compare_runtimes(
         raise ParityError("There are no photos, so there is nothing to compare.")
     stated = tolerance if tolerance is not None else default_tolerance(subject.precision)
     names = [name for name in RUNTIMES if name in runtimes or not runtimes]
-    reference = _Reference(subject)
+    reference, golden = _Reference(subject), GoldenBits.of(subject)
     counter = ProgressCounter(progress, "Comparing photos", len(photos))
     with ThreadPoolExecutor(runtime_workers(), thread_name_prefix="parity") as pool:
         comparisons = [
-            _RuntimeComparison(name, subject, pool, tolerance, len(photos), asked=bool(runtimes))
+            _RuntimeComparison(
+                name, subject, pool, tolerance, len(photos), golden, asked=bool(runtimes)
+            )
             for name in names
         ]
         try:
@@ -175,6 +178,7 @@ class _RuntimeComparison:
         pool: ThreadPoolExecutor,
         tolerance: float | None,
         photos: int,
+        golden: GoldenBits | None,
         *,
         asked: bool,
     ) -> None:
@@ -191,6 +195,8 @@ class _RuntimeComparison:
             unknown=limits,
             judged=kind.judged,
         )
+        self._golden = golden
+        self._golden_found: Found | None = None
         self._seconds = 0.0
         self._ended: RuntimeResult | None = None
         self._runtime: Future[Runtime] = pool.submit(_open, kind, subject, asked)
@@ -222,6 +228,9 @@ class _RuntimeComparison:
                 raise RuntimeError(f"it answered {len(found)} of {len(pairs)} photos")
             for (photo, answer), stages in zip(pairs, found, strict=True):
                 self._tally.add(photo.name, answer, stages)
+            if self._golden and self._golden_found is not None:
+                self._golden.compare(self._golden_found, self._tally)
+                self._golden = None  # once is enough
         except ParityError:
             raise
         except (RuntimeUnavailableError, MissingDependencyError) as error:
@@ -251,5 +260,7 @@ class _RuntimeComparison:
         runtime = self._runtime.result()
         started = time.perf_counter()
         found = runtime.run([photo for photo in photos if self._accepts(photo)])
+        if self._golden and self._golden_found is None:
+            self._golden_found = self._golden.run(runtime)
         self._seconds += time.perf_counter() - started
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,18 @@ class RuntimeTally:
         if reference.ood_score is not None and found.ood_score is not None:
             limit = self._tolerance.limit("ood_score", reference)
             self._add_unknown(photo, float(reference.ood_score), float(found.ood_score), limit)
+
+    def add_exact(self, photo: str, expected: NDArray[Any], found: NDArray[Any]) -> None:
+        """Compare logits that must be ``expected`` to the bit: the model's own, not the network's.
+
+        Both are float32 [classes].
+        """
+        gap = measure(expected, found, 0.0, photo)
+        if gap.differing:
+            problem = "not the bits that this model gives elsewhere"
+            self._add_gap("logits", replace(gap, problem=gap.problem or problem))
+            self._photos.add(photo)
+            self._samples.pop("logits", None)
 
     def result(self, seconds: float) -> RuntimeResult:
         """All photos so far, with the verdict: failed if there was nothing to compare."""

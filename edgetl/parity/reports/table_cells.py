@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgetl.parity.results import RuntimeResult, StageResult
 
 # After a runtime's name.
-LEFT_OUT = "left out {} photos, of formats that it does not decode"
+LEFT_OUT = "photos left out, of formats that it does not decode: {}"
 
 
 def figures(run: RuntimeResult) -> tuple[str, ...]:

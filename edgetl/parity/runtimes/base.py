@@ -153,6 +153,8 @@ class Runtime(ABC):
     """False: its figures are shown for information, without a verdict."""
     follows_precision: ClassVar[bool] = False
     """It runs the file of the chosen precision; the others run float32."""
+    exact_integers: bool = False
+    """It runs int8 in onnxruntime's integer kernels for a CPU, which all give the same bits."""
     on_request: ClassVar[bool] = False
     """It takes so long that it only runs where it is asked for."""
 

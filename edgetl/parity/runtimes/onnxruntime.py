@@ -25,6 +25,7 @@ class OnnxRuntimeCpu(Runtime):
 
     name = "onnxruntime-cpu"
     follows_precision = True
+    exact_integers = True
 
     provider: ClassVar[str] = "cpu"
     optimize: ClassVar[bool] = True
@@ -65,6 +66,7 @@ class OnnxRuntimeUnoptimized(OnnxRuntimeCpu):
 
     name = "onnxruntime-unoptimized"
     optimize = False
+    exact_integers = False  # every operator by itself, in float
 
 
 class OnnxRuntimeCuda(OnnxRuntimeCpu):
@@ -72,6 +74,7 @@ class OnnxRuntimeCuda(OnnxRuntimeCpu):
 
     name = "onnxruntime-cuda"
     provider = "cuda"
+    exact_integers = False
 
     def __init__(self, subject: Subject) -> None:
         if subject.precision != "fp32" and self.tf32:

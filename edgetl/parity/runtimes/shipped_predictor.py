@@ -38,6 +38,7 @@ class ShippedPredictor(Runtime):
         subject.onnx()  # raises if the bundle has none: the predictor runs nothing else
         precision = subject.precision if subject.bundle else None
         self._predictor = Predictor(subject.path, threads=subject.threads, precision=precision)
+        self.exact_integers = self._predictor.provider == "CPUExecutionProvider"
 
     def run(self, photos: Sequence[Photo | Unreadable]) -> Sequence[Stages | Refusal]:
         return [predictor_stages(self._predictor, photo.path) for photo in photos]

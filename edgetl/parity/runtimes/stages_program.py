@@ -25,6 +25,7 @@ class StagesProgram(Runtime):
 
     decodes = True
     follows_precision = True
+    exact_integers = True
     formats: ClassVar[tuple[str, ...]] = ()
     """Those that it decodes, as Pillow names them; photos of others are left out. (): all."""
     seconds: ClassVar[float] = 120.0

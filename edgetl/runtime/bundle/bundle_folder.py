@@ -158,6 +158,11 @@ class Bundle:
             raise NoSuchModelError(self.path, reason, f"It holds: {', '.join(self.precisions)}.")
         return str(self.manifest["models"][precision])
 
+    def has_portable_bits(self, precision: str) -> bool:
+        """Whether its ``own_answers`` have the logits that every CPU gives, to the bit."""
+        found = self.manifest.get("precisions", {})
+        return isinstance(found, dict) and (found.get(precision) or {}).get("portable_bits") is True
+
     def file(self, name: str) -> Path:
         """Path of one of its files.
 

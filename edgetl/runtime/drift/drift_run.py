@@ -16,7 +16,9 @@ from edgetl.runtime.drift.drift_result import DriftResult
 from edgetl.runtime.drift.permutation_test import LEAST_LEVEL
 from edgetl.runtime.drift.photo_answers import is_answers_file, of_predictions, read_answers
 from edgetl.runtime.drift.unknown_share import unknown_share
-from edgetl.runtime.images.photo_list import photos_in, refuse_list_options
+from edgetl.runtime.images.photo_list import refuse_list_options
+from edgetl.runtime.images.photo_places import photos_in
+from edgetl.runtime.images.stored_path import as_place
 from edgetl.runtime.inference.predictor import Predictor
 from edgetl.system.environment import describe_machine
 from edgetl.system.progress import Progress, progress_callback, track
@@ -57,7 +59,7 @@ def drift(
     """
     if not LEAST_LEVEL <= level < 1:
         raise ValueError(f"level is {level}; it must be at least {LEAST_LEVEL} and below 1")
-    started, place = time.perf_counter(), Path(images)
+    started, place = time.perf_counter(), as_place(images)
     bundle = Bundle.open(Path(model))
     known, limits = bundle.held_out(), bundle.card.unknown
     if known is None or limits is None or len(known.embedding) < _FEWEST_HELD_OUT:
@@ -66,12 +68,12 @@ def drift(
         refuse_list_options(place, columns, root)
         answers = read_answers(place, bundle.card.labels, _model_ids(bundle))
     else:
-        photos = [str(photo.path) for photo in photos_in(place, columns=columns, root=root)]
+        photos = [photo.path for photo in photos_in(place, columns=columns, root=root)]
         if not photos:
             raise DataError(f"There is no photo in {images}.", "Name a folder that holds some.")
         predictor, callback = Predictor(model, **options), progress_callback(progress)
         results = track(predictor.batch(photos), len(photos), "Classifying photos", callback)
-        answers = of_predictions(results, photos)
+        answers = of_predictions(results, list(map(str, photos)))
     if answers.embedding.shape[1] != known.embedding.shape[1]:
         raise DataError(f"{images}: its embeddings are not of this model.", "Classify them again.")
     return DriftResult(

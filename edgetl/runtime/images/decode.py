@@ -39,6 +39,8 @@ from PIL.ExifTags import Base
 
 from edgetl.errors import ImageError
 from edgetl.runtime.images import heif
+from edgetl.runtime.images.store import UNREACHABLE
+from edgetl.runtime.images.stored_path import StoredPath
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray  # takes a millisecond at start
@@ -79,7 +81,12 @@ _OWN_FORMATS = _REFUSED_FORMATS | {heif.FORMAT}  # whatever plugins the program 
 # What ``read_image`` says when the system failed, not the photo: it may be readable the next time.
 _NO_MEMORY = "there is not enough memory to decode it"
 _SYSTEM_REASONS = frozenset(
-    {_NO_MEMORY, heif.NO_DECODER, *(os.strerror(code).lower() for code in errno.errorcode)}
+    {
+        _NO_MEMORY,
+        UNREACHABLE,
+        heif.NO_DECODER,
+        *(os.strerror(code).lower() for code in errno.errorcode),
+    }
 )
 
 
@@ -134,6 +141,8 @@ def describe(source: object) -> str:
 
 def _stream(source: object, name: str) -> IO[bytes]:
     """A seekable binary file over ``source``, for the caller to close."""
+    if isinstance(source, StoredPath):
+        return source.open("rb")
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         if path.parts[:1] in (("http:",), ("https:",)) and not path.exists():

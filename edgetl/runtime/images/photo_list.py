@@ -13,9 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgetl.errors import DataError, MissingDependencyError
-from edgetl.runtime.images.discovery import class_folder, find_images
-from edgetl.system.paths import is_there, name_below
+from edgetl.errors import DataError
+from edgetl.runtime.images.discovery import class_folder
+from edgetl.runtime.images.photo_shards import is_shard
+from edgetl.runtime.images.stored_path import StoredPath, as_place, is_address
+from edgetl.system.paths import is_there
 
 PATH, LABEL, SPLIT = "path", "label", "split"
 GUESSED_COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -57,9 +59,15 @@ class ListedPhoto:
 
 
 def is_photo_list(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` is a file that is read as a list, by its suffix."""
-    path = Path(path)
-    return path.suffix.lower() in _SUFFIXES and path.is_file()
+    """Whether ``path`` is a file that is read as a list, by its suffix.
+
+    A Parquet file that holds photos themselves is none. Raises DataError for one in a store that
+    can't be read.
+    """
+    place = as_place(path)
+    if place.suffix.lower() not in _SUFFIXES:
+        return False
+    return (is_address(path) or place.is_file()) and not is_shard(path)
 
 
 def refuse_list_options(
@@ -75,38 +83,6 @@ def refuse_list_options(
     for option, value in (("--columns", columns), ("--root", root)):
         if value:
             raise DataError(f"{option}: no effect, {why}.", "Leave it out.")
-
-
-def photos_in(
-    place: str | Path,
-    *,
-    columns: str | Mapping[str, str] | None = None,
-    root: str | os.PathLike[str] | None = None,
-) -> list[ListedPhoto]:
-    """The photos of a folder, of a list, or a single photo.
-
-    Those of folders have no label here, since that depends on what the labels are: see
-    ``true_label``. Raises DataError for a folder or list that can't be read, and for files of a
-    list that are not there.
-    """
-    if is_photo_list(place):
-        photos = read_photo_list(place, columns=columns, root=root)
-        require_files(place, photos)
-        return photos
-    refuse_list_options(place, columns, root)
-    place = Path(place)
-    found = [place] if place.is_file() else find_images(place)
-    folder = place.parent if place.is_file() else place
-    return [
-        ListedPhoto(path, name_below(path, folder), None, None, row)
-        for row, path in enumerate(found, 1)
-    ]
-
-
-def photos_folder(place: str | Path, root: str | os.PathLike[str] | None = None) -> Path:
-    """The folder that the names of ``photos_in(place, root=root)`` are relative to."""
-    place = Path(place)
-    return place if place.is_dir() else Path(root) if root else place.parent
 
 
 def true_label(photo: Path, given: str | None, folder: Path, labels: Container[str]) -> str | None:
@@ -138,8 +114,8 @@ def read_photo_list(
     can't be read, with the line where it is wrong; MissingDependencyError for Parquet without
     pyarrow.
     """
-    file = Path(file)
-    folder = Path(root) if root else file.parent
+    file = as_place(file)
+    folder = as_place(root) if root else file.parent
     names, rows = _read(file)
     chosen = _choose_columns(file, names, _given_columns(columns))
     if need_label and LABEL not in chosen:
@@ -157,7 +133,8 @@ def read_photo_list(
             cell(chosen[role], required=need_label) if role in chosen else ""
             for role in (LABEL, SPLIT)
         )
-        photo = ListedPhoto(folder / path, path, label or None, split or None, row)
+        place_of = as_place(path) if is_address(path) else folder / path
+        photo = ListedPhoto(place_of, path, label or None, split or None, row)
         place = os.path.normcase(os.path.normpath(photo.path))  # Windows ignores case
         first = found.setdefault(place, photo)
         if (first.label, first.split) != (photo.label, photo.split):
@@ -191,8 +168,13 @@ def require_files(file: str | Path, photos: Iterable[ListedPhoto]) -> None:
 
 
 def missing_files(photos: Iterable[ListedPhoto]) -> Iterator[ListedPhoto]:
-    """Those of ``photos`` whose file does not exist. One that may not be read does."""
+    """Those of ``photos`` whose file does not exist. One that may not be read does.
+
+    Those in a store are not asked for: reading them tells.
+    """
     for photo in photos:
+        if isinstance(photo.path, StoredPath):
+            continue
         try:
             if not is_there(photo.path):
                 yield photo
@@ -200,6 +182,15 @@ def missing_files(photos: Iterable[ListedPhoto]) -> Iterator[ListedPhoto]:
             yield photo
         except OSError:
             continue
+
+
+def role_names(columns: str | Mapping[str, str] | None) -> Mapping[str, tuple[str, ...]]:
+    """Role → what its column may be called, lower-case; () where ``columns`` say that none is."""
+    given = _given_columns(columns)
+    return {
+        role: (given[role].lower(),) * bool(given[role]) if role in given else guesses
+        for role, guesses in GUESSED_COLUMNS.items()
+    }
 
 
 def _given_columns(columns: str | Mapping[str, str] | None) -> Mapping[str, str]:
@@ -358,11 +349,11 @@ def _json_rows(file: Path, text: str) -> Iterator[Row]:
 
 
 def _parquet(file: Path) -> tuple[list[str], Iterator[Row]]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingDependencyError("pyarrow", "Reading Parquet", "parquet") from error
+    from edgetl.runtime.images.parquet_shard import import_pyarrow
+
+    import_pyarrow()
+    import pyarrow.parquet
+
     try:
         # pyarrow is given an open file: it takes some names for addresses, and can't encode others.
         with file.open("rb") as source:

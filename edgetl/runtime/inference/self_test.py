@@ -6,7 +6,7 @@ The bundle's golden photos go through the device's own decoder, resize and runti
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from edgetl.runtime.bundle.model_card import ModelCard
     from edgetl.runtime.inference.prediction import Prediction
+
+_CPU = "CPUExecutionProvider"
 
 Stage = Literal[
     "files", "decode", "resized", "logits", "probabilities", "embedding", "ood_score", "evidence"
@@ -81,6 +83,9 @@ class TestedPredictor(Protocol):
     precision: str | None
     max_pixels: int
 
+    @property
+    def provider(self) -> str: ...
+
     def __call__(self, source: bytes, /) -> Prediction: ...
 
     def explain(self, source: bytes, /) -> Prediction: ...
@@ -90,7 +95,8 @@ def selftest(predictor: TestedPredictor, *, tolerance: float | None = None) -> S
     """Run every golden photo of ``predictor``'s bundle and compare with the answers kept in it.
 
     tolerance  largest difference of a probability, 0..1; None: what the model's precision allows
-               (``probability_tolerances.py``)
+               (``probability_tolerances.py``), and not one bit of a logit on a CPU where the bundle
+               says that every CPU gives the same
 
     Raises BundleError if there is nothing to compare: no bundle, or no golden photos in it.
     """
@@ -103,6 +109,12 @@ def selftest(predictor: TestedPredictor, *, tolerance: float | None = None) -> S
         )
     precision = predictor.precision or bundle.precisions[0]
     own = all(precision in golden.own_answers for golden in bundle.golden)
+    exact = (
+        tolerance is None
+        and own
+        and bundle.has_portable_bits(precision)
+        and predictor.provider == _CPU
+    )
     if tolerance is None:
         tolerance = (SAME_MODEL_TOLERANCES if own else PROBABILITY_TOLERANCES).get(precision)
     if tolerance is None:
@@ -117,7 +129,7 @@ def selftest(predictor: TestedPredictor, *, tolerance: float | None = None) -> S
     ]
     for golden in bundle.golden:
         answer = golden.own_answers[precision] if own else golden.answer
-        results.append(_test(predictor, bundle, golden, answer, tolerance))
+        results.append(_test(predictor, bundle, golden, answer, tolerance, exact))
     return SelfTest(tuple(results), tolerance)
 
 
@@ -127,6 +139,7 @@ def _test(
     golden: Golden,
     answer: GoldenAnswer,
     tolerance: float,
+    exact: bool,
 ) -> GoldenResult:
     try:
         content = bundle.read(golden.file)
@@ -147,7 +160,10 @@ def _test(
         prediction = predictor.explain(content) if has_maps else predictor(content)
     except EdgetlError as error:
         return GoldenResult(golden.file, "logits", error.message)
-    return _compare(golden.file, prediction, answer, tolerance, predictor.card)
+    result = _compare(golden.file, prediction, answer, tolerance, predictor.card)
+    if exact and result.stage is None and tuple(prediction.logits.tolist()) != answer.logits:
+        return replace(result, stage="logits", detail=f"{result.detail}; not a bit is allowed")
+    return result
 
 
 def _compare(

@@ -8,6 +8,7 @@ difference between, are kept once.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import heapq
 import json
@@ -73,6 +74,8 @@ class DoubtfulPhotos:
         self._saved = time.monotonic()
         with _errors_of(folder):
             folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK | os.X_OK):  # before the photos are classified
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     def add(self, result: object) -> None:
         """Take a result into account; one that is no ``Prediction`` says nothing."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edgetl.runtime.images.discovery import is_folder, is_walked, walk_images
 from edgetl.runtime.images.photo_list import ListedPhoto
+from edgetl.runtime.images.photo_places import StoredPlace
 
 
 @dataclass(frozen=True)
@@ -41,25 +42,34 @@ class Shard:
         return int.from_bytes(digest[:8], "big") % self.count == self.index - 1
 
 
-def photos_of(arguments: Sequence[str | Path | ListedPhoto], shard: Shard) -> Iterator[Path]:
+def photos_of(
+    arguments: Sequence[str | Path | ListedPhoto | StoredPlace], shard: Shard
+) -> Iterator[Path]:
     """The photos of ``shard`` among files, and folders with everything below them, each path once.
 
     Within a folder, the path below the folder decides a photo's shard, and in a list the path that
-    it writes, so that it is the same wherever the photos are mounted.
+    it writes, so that it is the same wherever the photos are mounted. Of photos in shards and
+    stores, it is the name below the folder that holds them.
     """
-    places: dict[Path, tuple[Path, str]] = {}
+    places: dict[Path | StoredPlace, tuple[Path, str]] = {}
     folders: set[Path] = set()
     for argument in reversed(arguments):  # of several for the same path, the first is kept
+        if isinstance(argument, StoredPlace):
+            places[argument] = Path(), argument.name
+            continue
         if isinstance(argument, ListedPhoto):
             path, name = argument.path, argument.name
         else:
             path = Path(argument)
             name = path.as_posix()
-        place = Path(os.path.normpath(path.absolute()))
-        places[place] = path, name
-        if not isinstance(argument, ListedPhoto) and is_folder(place):
-            folders.add(place)  # one that a list names is a photo that can't be read
+        absolute = Path(os.path.normpath(path.absolute()))
+        places[absolute] = path, name
+        if not isinstance(argument, ListedPhoto) and is_folder(absolute):
+            folders.add(absolute)  # one that a list names is a photo that can't be read
     for place, (path, name) in reversed(places.items()):
+        if isinstance(place, StoredPlace):
+            yield from (photo.path for photo in place.photos() if shard.holds(photo.name))
+            continue
         if any(is_walked(place, folder) for folder in folders.intersection(place.parents)):
             continue  # comes with that folder
         if place not in folders:

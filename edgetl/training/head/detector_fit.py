@@ -63,7 +63,7 @@ def require_photos(answers: HeldOutAnswers) -> None:
     if (count := len(answers.labels)) < FEWEST_PHOTOS:
         raise TrainingError(
             f"That takes answers for {FEWEST_PHOTOS} photos that were not trained on, and there "
-            f"are {count}. Add photos."
+            f"are {count}, of copies of a photo one. Add photos."
         )
 
 

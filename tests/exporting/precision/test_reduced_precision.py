@@ -312,6 +312,7 @@ def test_one_bundle_holds_several_precisions(
     }
     assert opened.damage() == []
     assert opened.manifest["precisions"]["int8"]["photos"] == 8
+    assert opened.has_portable_bits("int8") and not opened.has_portable_bits("fp16")
     for precision, name in opened.manifest["models"].items():
         model = onnx.load(bundle / name)
         assert (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -13,7 +14,10 @@ import pytest
 from helpers import tampering
 from helpers.small_export import Check, Exported
 from PIL import Image
+from rich.console import Console
 
+from edgetl.cli.check_terminal import show
+from edgetl.parity.reports.html_report import as_html
 from edgetl.parity.results import CheckResult, RuntimeResult
 from edgetl.parity.runtimes.cpp_program import CppProgram
 
@@ -125,8 +129,13 @@ def test_photos_of_formats_it_does_not_decode_are_left_out(
     assert skipped.status == "failed" and "No photo is of a format" in skipped.reason
     image.save(tmp_path / "b.png")
     (tmp_path / "c.jpg").write_bytes(b"no photo")
-    run = row(run_check(exported.subject(), "cpp", images=tmp_path))
+    result = run_check(exported.subject(), "cpp", images=tmp_path)
+    run = row(result)
     assert (run.status, run.photos, run.left_out) == ("passed", 1, 1)
+    printed = io.StringIO()
+    show(result, Console(file=printed, width=120))
+    for report in (printed.getvalue(), as_html(result)):
+        assert "cpp: photos left out, of formats that it does not decode: 1" in report
 
 
 @pytest.mark.parametrize(

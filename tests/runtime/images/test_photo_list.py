@@ -12,10 +12,10 @@ from edgetl.errors import DataError, MissingDependencyError
 from edgetl.runtime.images.photo_list import (
     is_photo_list,
     missing_files,
-    photos_in,
     read_photo_list,
     require_files,
 )
+from edgetl.runtime.images.photo_places import photos_in
 
 ROWS = [
     {"path": "a.jpg", "label": "cat", "split": "train"},

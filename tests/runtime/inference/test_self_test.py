@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import tiny_bundle
+from helpers import tampering, tiny_bundle
 from PIL import Image
 
 from edgetl import Predictor
@@ -124,6 +124,29 @@ def test_a_quantized_model_is_compared_with_its_own_answers(bundle_copy: Path) -
         outcome = Predictor(bundle_copy, precision=precision).selftest()
         assert outcome.passed
         assert outcome.tolerance == tolerance
+
+
+@pytest.mark.parametrize("portable", [True, False])
+def test_where_every_cpu_gives_the_same_bits_none_may_differ(
+    bundle_copy: Path, portable: bool
+) -> None:
+    predictor = Predictor(bundle_copy)
+
+    def own(entry: dict[str, Any], shift: float = 0.0) -> None:
+        prediction = predictor((bundle_copy / entry["file"]).read_bytes())
+        logits = prediction.logits.tolist()
+        logits[1] += shift
+        answers = {"logits": logits, "probabilities": prediction.probabilities.tolist()}
+        entry["own_answers"] = {"fp32": answers}
+
+    tampering.sign(bundle_copy, precisions={"fp32": {"portable_bits": portable}})
+    change_golden(bundle_copy, own)
+    assert Predictor(bundle_copy).selftest().passed
+    change_golden(bundle_copy, lambda entry: own(entry, shift=1e-6))
+    shifted = Predictor(bundle_copy).selftest()
+    assert shifted.stage == ("logits" if portable else None)
+    assert ("not a bit is allowed" in shifted.results[0].detail) == portable
+    assert Predictor(bundle_copy).selftest(tolerance=1e-4).passed
 
 
 def test_a_bundle_without_golden_photos_is_an_error(bundle_copy: Path, tmp_path: Path) -> None:

@@ -174,10 +174,14 @@ def test_without_a_score_the_undecided_are_the_doubtful_ones(photos):
     assert doubt(answer(photos[0], 7.5)) == 7.5
 
 
-def test_a_folder_that_cannot_be_written_is_an_error(photos, tmp_path):
+def test_a_folder_that_cannot_be_written_is_an_error(photos, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(EdgetlError, match=r"can't be kept in .*file/place"):
         DoubtfulPhotos(tmp_path / "file/place", 3, "m1")
+    with monkeypatch.context() as patch:  # the tests may run as root, whom nothing is refused
+        patch.setattr("os.access", lambda *_: False)
+        with pytest.raises(EdgetlError, match=r"can't be kept in .*: Permission denied"):
+            DoubtfulPhotos(tmp_path, 3, "m1")
     (tmp_path / date.today().isoformat()).write_text("")
     with pytest.raises(EdgetlError, match="Doubtful photos can't be kept"):
         run(tmp_path, photos[:1], [1])

@@ -1,0 +1,55 @@
+"""The class and the part of photos in shards and stores, where these do not say them: by names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from edgetl.data.layout import PART_OF, UNKNOWN
+from edgetl.errors import DataError
+from edgetl.runtime.images.photo_list import ListedPhoto
+from edgetl.runtime.images.photo_shards import SHARD_SUFFIXES
+
+
+def labelled_by_place(photos: Iterable[ListedPhoto]) -> list[ListedPhoto]:
+    """The photos, each with its label, and either all or none with their part.
+
+    A label is what the shard says, or else the name of the outermost folder, as in a data folder.
+    A part is what the shard says, or else a word in the shard's name ("train-0001.tar"), or the
+    folder around the class folders. Photos of ``unknown/`` beside parts are left out.
+
+    Raises DataError for a photo without a label, and for photos in no part beside others.
+    """
+    found = [_completed(photo) for photo in photos]
+    if not any(photo.split for photo in found):
+        return found
+    kept = [photo for photo in found if photo.split or photo.label != UNKNOWN]
+    for photo in kept:
+        if not photo.split:
+            raise DataError(
+                f"{photo.name} is in no part, though others are in one.",
+                "Name train, val or test in its shard's name, or give it a column or key split.",
+            )
+    return kept
+
+
+def _completed(photo: ListedPhoto) -> ListedPhoto:
+    folders = PurePosixPath(photo.name).parts[:-1]
+    shards = [i for i, name in enumerate(folders, 1) if name.lower().endswith(SHARD_SUFFIXES)]
+    inside = list(folders[shards[0] :] if shards else folders)
+    part = photo.split
+    if part is None and shards:
+        words = (word for name in folders[: shards[0]] for word in re.split(r"[^A-Za-z]+", name))
+        part = next((word for word in words if word.lower() in PART_OF), None)
+    if part is None and inside and inside[0].lower() in PART_OF:
+        part = inside.pop(0)
+    label = photo.label or next(iter(inside), None)
+    if label is None:
+        raise DataError(
+            f"{photo.name} has no label.",
+            "Put a member with it beside the photo (1.cls beside 1.jpg), name the column with "
+            "--columns label=COLUMN, or put photos into folders named as their classes.",
+        )
+    return replace(photo, label=label, split=part)

@@ -1,0 +1,249 @@
+"""Reading from stores through fsspec: s3://, gs://, az://, https:// … Nothing is written to them.
+
+Credentials are those that each store's own package finds: environment variables, files in the home
+folder, the machine's role. What fails for a reason that can pass, such as an answer of 503 or a
+broken connection, is tried again, a little later each time.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import time
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+from edgetl.errors import DataError, EdgetlError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+T = TypeVar("T")
+
+UNREACHABLE = "its store can't be reached"
+"""Why a photo can't be read where trying again did not help; a later run may read it."""
+
+_PAUSES = (0.5, 1, 2, 4, 8)  # seconds before another try
+_BLOCK = 8 << 20  # bytes per request of a shard
+_FINAL = (
+    *(FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError),
+    *(ImportError, ValueError, TypeError, NotImplementedError),
+)
+_MAY_PASS_STATUS = (408, 425, 429)  # of HTTP's client errors
+# Of botocore, google-auth and azure-identity, which are not imported for their names.
+_NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError")
+
+
+def read_object(address: str) -> bytes:
+    """The bytes of an object. Raises OSError with a reason that is meant to be read."""
+
+    def read() -> bytes:
+        store, path = _open(address)
+        content: bytes = store.cat_file(path)
+        return content
+
+    return _as_os_error(address, lambda: retried(read))
+
+
+def object_size(address: str) -> int:
+    """The size of an object in bytes, 0 if the store does not say. Raises OSError."""
+
+    def look() -> int:
+        store, path = _open(address)
+        found = store.info(path)
+        if found["type"] == "directory":
+            raise IsADirectoryError(address)
+        return int(found["size"] or 0)
+
+    return _as_os_error(address, lambda: retried(look))
+
+
+def open_object(address: str) -> IO[bytes]:
+    """An object as a file that asks for a block at a time. Raises DataError."""
+    return _as_data_error(address, lambda: io.BufferedReader(_ObjectReader(address), _BLOCK))
+
+
+def list_objects(address: str) -> list[str]:
+    """The addresses of all objects below a folder, or its own if it is an object; sorted.
+
+    Raises DataError if there is none.
+    """
+
+    def look() -> list[str]:
+        store, path = _open(address)
+        found: list[str] = sorted(store.find(path))
+        if not found:
+            store.info(path)  # raises FileNotFoundError
+        return [address.rstrip("/") + name.removeprefix(path.rstrip("/")) for name in found]
+
+    return _as_data_error(address, lambda: retried(look))
+
+
+def matching_objects(pattern: str) -> list[str]:
+    """The addresses that match a pattern with * and ?, sorted. Raises DataError."""
+
+    def look() -> list[str]:
+        store, path = _open(pattern)
+        begin = pattern.removesuffix(path)
+        return [begin + name for name in sorted(store.glob(path))]
+
+    return _as_data_error(pattern, lambda: retried(look))
+
+
+def retried(action: Callable[[], T]) -> T:
+    """What ``action`` returns, tried again where its exception may not come again."""
+    for pause in _PAUSES:
+        try:
+            return action()
+        except Exception as error:
+            if _is_final(_cause(error)):
+                raise
+        time.sleep(pause)
+    return action()
+
+
+class _ObjectReader(io.RawIOBase):
+    """An object's bytes; a read that fails is tried again where it stopped."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._position = 0
+        self._file: Any = retried(self._open)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        begin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position}.get(whence, self._file.size)
+        self._position = max(begin + offset, 0)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        content = _as_os_error(self._address, lambda: retried(lambda: self._read(len(buffer))))
+        buffer[: len(content)] = content
+        self._position += len(content)
+        return len(content)
+
+    def close(self) -> None:
+        if not self.closed and self._file is not None:
+            self._file.close()
+        super().close()
+
+    def _open(self) -> Any:
+        store, path = _open(self._address)
+        # The buffer above asks for whole blocks: a second cache would hold them twice.
+        return store.open(path, "rb", cache_type="none")
+
+    def _read(self, size: int) -> bytes:
+        try:
+            if self._file is None:
+                self._file = self._open()
+            if self._file.tell() != self._position:
+                self._file.seek(self._position)
+            content: bytes = self._file.read(size)
+        except Exception:
+            self._file = None  # its connection may be broken: the next try opens another
+            raise
+        return content
+
+
+def _open(address: str) -> tuple[AbstractFileSystem, str]:
+    """(store, path in it)."""
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError as error:
+        raise MissingDependencyError("fsspec", f"Reading {address}", "remote") from error
+    # A listing of millions of objects would stay in memory, and another program may add some.
+    store, path = url_to_fs(address, use_listings_cache=False)
+    return store, path
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error itself, or what fsspec's HTTP calls a missing file, such as an answer of 503."""
+    cause = error.__cause__
+    is_http = cause is not None and type(cause).__module__.startswith("aiohttp")
+    if cause is None or not is_http or getattr(cause, "status", None) == 404:
+        return error
+    return cause
+
+
+def _is_final(error: BaseException) -> bool:
+    status = getattr(error, "status", None)
+    if isinstance(status, int) and 400 <= status < 500:
+        return status not in _MAY_PASS_STATUS
+    return isinstance(error, (*_FINAL, EdgetlError)) or type(error).__name__ in _NO_CREDENTIALS
+
+
+def _is_refused(error: BaseException) -> bool:
+    return (
+        isinstance(error, PermissionError)
+        or getattr(error, "status", None) in (401, 403)
+        or type(error).__name__ in _NO_CREDENTIALS
+    )
+
+
+def _as_os_error(address: str, action: Callable[[], T]) -> T:
+    """What ``action`` returns. Raises OSError for a photo, MissingDependencyError."""
+    try:
+        return action()
+    except EdgetlError:
+        raise
+    except ImportError as error:
+        raise _missing_package(address, error) from error
+    except Exception as error:
+        if isinstance(cause := _cause(error), FileNotFoundError):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), address) from error
+        if _is_refused(cause):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), address) from error
+        raise OSError(errno.EIO, UNREACHABLE, address) from error
+
+
+def _as_data_error(address: str, action: Callable[[], T]) -> T:
+    """What ``action`` returns. Raises DataError, MissingDependencyError."""
+    try:
+        return action()
+    except EdgetlError:
+        raise
+    except ImportError as error:
+        raise _missing_package(address, error) from error
+    except Exception as error:
+        raise _data_error(address, _cause(error)) from error
+
+
+def _data_error(address: str, cause: BaseException) -> DataError:
+    if isinstance(cause, FileNotFoundError):
+        hint = "Check the address; does the bucket exist?"
+        return DataError(f"There is no {address}.", hint)
+    if _is_refused(cause):
+        return DataError(
+            f"{address}: the store refuses access ({_text(cause)}).",
+            "Set the store's usual credentials, such as AWS_PROFILE or AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, and check what they may read.",
+        )
+    if isinstance(cause, ValueError) and str(cause).startswith("Protocol not known"):
+        return DataError(
+            f"{address}: {address.partition('://')[0]}:// is no kind of address that fsspec knows.",
+            "Use one such as s3://, gs://, az:// or https://, or install the package for it.",
+        )
+    return DataError(
+        f"{address} can't be read: {_text(cause)}.", "Check the address and the connection."
+    )
+
+
+def _missing_package(address: str, error: ImportError) -> MissingDependencyError:
+    package = (error.name or "").partition(".")[0]
+    for word in str(error).split():  # fsspec: "Install s3fs to access S3"
+        if word in ("s3fs", "gcsfs", "adlfs", "aiohttp"):
+            package = word
+    return MissingDependencyError(package or "a package", f"Reading {address}", "remote")
+
+
+def _text(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

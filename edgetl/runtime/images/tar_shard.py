@@ -1,0 +1,148 @@
+"""Photos in tar archives, in webdataset's layout: one sample is the members of one name.
+
+``cat/1.jpg`` is a photo; ``cat/1.cls``, ``cat/1.txt`` or ``cat/1.json`` beside it has its label.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, NamedTuple
+
+from edgetl.runtime.images.discovery import image_suffixes
+from edgetl.runtime.images.stored_path import Content, FileSpan
+
+_LABEL_SUFFIXES = (".cls", ".json", ".txt")  # the first that is there counts
+_MAX_LABEL = 1 << 20  # bytes of a member that holds a label
+_MAX_PHOTO = 1 << 30
+_BLOCK = 1 << 20
+_END = bytes(tarfile.BLOCKSIZE)  # every archive ends in at least two such blocks
+
+
+class ShardPhoto(NamedTuple):
+    """A photo in a shard: its name there, its content, and its label and part where it has them."""
+
+    name: str
+    content: Content
+    label: str | None = None
+    split: str | None = None
+
+
+@dataclass
+class _Sample:
+    """Members of one name, as far as they have been read."""
+
+    key: str = ""
+    photos: list[tuple[str, Content]] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)  # suffix → content
+
+    def read(self, columns: Mapping[str, tuple[str, ...]]) -> Iterator[ShardPhoto]:
+        label, split = self.notes.get(".cls"), None
+        if ".json" in self.notes:
+            values = json.loads(self.notes[".json"])
+            values = values if isinstance(values, dict) else {"label": values}
+            found = {role: _value(values, names) for role, names in columns.items()}
+            label, split = label or found["label"], found["split"]
+        label = label or self.notes.get(".txt") or None
+        for name, content in self.photos:
+            yield ShardPhoto(name, content, label, split)
+
+
+def read_tar(
+    file: IO[bytes], shard: Path, columns: Mapping[str, tuple[str, ...]], *, on_disk: bool
+) -> Iterator[ShardPhoto]:
+    """The photos of an archive, in its order; one sample is in memory at a time.
+
+    file     the archive from its start, also from a pipe
+    shard    its path, which decides whether it is compressed
+    columns  "label" and "split" → what these may be called in a .json member
+    on_disk  ``shard`` is a local file: photos are then left where they are, unless it is compressed
+
+    Raises OSError where the archive is damaged or ends early, after the photos before that.
+    """
+    compressed = shard.name.lower().partition("?")[0].endswith("gz")
+    stream: Any = _Tail(gzip.GzipFile(fileobj=file) if compressed else file)
+    names: set[str] = set()
+    sample = _Sample()
+    try:
+        with tarfile.open(fileobj=stream, mode="r|", bufsize=_BLOCK) as opened:
+            archive: Any = opened  # whose list of members has no type
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # else it keeps all of them
+                if not member.isfile() or (name := _clean(member.name)) is None:
+                    continue
+                if name in names:
+                    raise OSError(f"it holds {name!r} twice")
+                names.add(name)
+                key, suffix = _key(name), PurePosixPath(name).suffix.lower()
+                if key != sample.key:
+                    yield from sample.read(columns)
+                    sample = _Sample(key)
+                if suffix in _LABEL_SUFFIXES:
+                    sample.notes[suffix] = _text(archive, member)
+                elif suffix in image_suffixes():
+                    where = shard if on_disk and not compressed else None
+                    sample.photos.append((name, _content(archive, member, where)))
+        yield from sample.read(columns)
+        while stream.read(_BLOCK):
+            pass
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        raise OSError(f"the archive is damaged or ends early: {error}") from error
+    if stream.tail != _END:
+        raise OSError("the archive ends early")
+
+
+class _Tail:
+    """A stream that remembers its last block: a cut archive may end between two members."""
+
+    def __init__(self, file: IO[bytes] | gzip.GzipFile) -> None:
+        self._file, self.tail = file, b""
+
+    def read(self, size: int) -> bytes:
+        content = self._file.read(size)
+        self.tail = (self.tail + content[-tarfile.BLOCKSIZE :])[-tarfile.BLOCKSIZE :]
+        return content
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, where: Path | None) -> Content:
+    if member.size > _MAX_PHOTO:
+        return OSError(f"it is longer than {_MAX_PHOTO >> 20} MiB")
+    if where is not None:
+        return FileSpan(where, member.offset_data, member.size)
+    file = archive.extractfile(member)
+    return b"" if file is None else file.read()
+
+
+def _text(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
+    file = archive.extractfile(member)
+    if member.size > _MAX_LABEL or file is None:
+        raise ValueError(f"{member.name} is longer than {_MAX_LABEL >> 20} MiB")
+    try:
+        return file.read().decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{member.name} is not UTF-8") from error
+
+
+def _value(values: Mapping[str, object], names: tuple[str, ...]) -> str | None:
+    for name, value in values.items():
+        if name.strip().lower() in names and value is not None and value != "":
+            return str(value)
+    return None
+
+
+def _clean(name: str) -> str | None:
+    """The name without what could lead out of the shard; None for a hidden file."""
+    parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
+    if not parts or any(part.startswith(".") for part in parts):
+        return None
+    return "/".join(parts)
+
+
+def _key(name: str) -> str:
+    """What the members of a sample share: the path up to the first dot of the name."""
+    folder, slash, file = name.rpartition("/")
+    return folder + slash + file.partition(".")[0]

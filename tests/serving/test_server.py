@@ -36,7 +36,7 @@ def jpeg() -> bytes:
 
 @pytest.fixture(scope="module")
 def running(tiny_bundle: Path) -> Iterator[str]:
-    with service(tiny_bundle, "--timeout", "1") as (address, _):
+    with service(tiny_bundle, "--timeout", "3") as (address, _):
         yield address
 
 
@@ -92,10 +92,10 @@ def test_a_head_that_does_not_end_is_not_waited_for(
 
     import uvicorn
 
-    monkeypatch.setattr(connection, "_IDLE", 0.1)
+    monkeypatch.setattr(connection, "_IDLE", 0.3)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.8)
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"there"})
 

@@ -147,8 +147,8 @@ def command(
     """Train a classifier on DATA, and write its weights and a report to a folder.
 
     DATA holds train/CLASS/ and val/CLASS/ with photos, or just CLASS/ folders, which are then
-    split; or it is a .csv, .tsv, .jsonl or .parquet file with columns path, label and, if it says
-    what to validate on, split. DATA/unknown/ only tests whether unknown photos are noticed. On a
+    split; or it is a list with columns path, label and, if it says what to validate on, split; or
+    shards or a store (s3://…). DATA/unknown/ only tests whether unknown photos are noticed. On a
     GPU the whole network is trained, on a CPU its head, and with --max-time its last blocks, if the
     head is not good enough. --resume continues an interrupted run with epochs.
 

@@ -24,6 +24,7 @@ from edgetl.data.layout import (
 from edgetl.data.photo_source import PhotoSource, find_labelled, require_photos
 from edgetl.errors import DataError, ImageError
 from edgetl.runtime.images.decode import identify, read_image
+from edgetl.runtime.images.stored_path import as_place
 from edgetl.system.machine import cores
 from edgetl.system.paths import name_below
 
@@ -153,7 +154,7 @@ def scan(
     Only photos with several labels or in both parts are decoded here: see ``find_unreadable``.
     Raises DataError for what can't be trained on.
     """
-    source = data if isinstance(data, PhotoSource) else PhotoSource(Path(data))
+    source = data if isinstance(data, PhotoSource) else PhotoSource(as_place(data))
     check_fractions(val_fraction)
     root, files = source.folder, find_labelled(source)
     # Hashing can take minutes, so it comes after everything that can refuse the photos.

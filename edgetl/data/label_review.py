@@ -17,6 +17,7 @@ from edgetl.data.layout import content_digest
 from edgetl.data.photo_source import PhotoSource
 from edgetl.data.review_log import KEEP, MOVE, UNDO, Decision, ReviewLog
 from edgetl.errors import DataError
+from edgetl.runtime.images.stored_path import is_address
 from edgetl.system.paths import name_below
 
 OPEN = "open"
@@ -74,6 +75,11 @@ class LabelReview:
 
         Raises DataError for a list that can't be read or corrected.
         """
+        if source.is_stored or is_address(source.path):
+            raise DataError(
+                f"The photos are in {source.path}, and nothing is changed in shards and stores.",
+                "Split them into a folder first: edgetl data split SRC DST",
+            )
         self.labels = tuple(labels)
         self._source, self._folder, self._log = source, source.folder, log
         self._store: LabelStore = (

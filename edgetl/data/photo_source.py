@@ -34,7 +34,8 @@ from edgetl.runtime.images.photo_list import (
     row_name,
 )
 from edgetl.runtime.images.photo_places import is_stored, local_photos, photos_folder, photos_in
-from edgetl.runtime.images.stored_path import as_place
+from edgetl.runtime.images.stored_path import as_place, is_address
+from edgetl.system.paths import is_there
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,11 @@ class PhotoSource:
     def is_stored(self) -> bool:
         """Whether the photos are in shards or in a store, and not named in a list."""
         return is_stored(self.path)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing is there. Of shards and stores, only reading them tells."""
+        return not (self.is_stored or is_address(self.path) or is_there(self.path))
 
     @property
     def folder(self) -> Path:

@@ -30,6 +30,7 @@ from edgetl.data.layout import (
 from edgetl.data.photo_source import PhotoSource
 from edgetl.data.split_source import SplitSource, find_files_to_split
 from edgetl.errors import DataError
+from edgetl.runtime.images.stored_path import StoredPath, as_place
 from edgetl.system.paths import is_there, name_below, real_path
 from edgetl.system.progress import Progress, no_progress
 from edgetl.system.temporary_folder import abandoned_folders, temporary_folder
@@ -105,7 +106,7 @@ def split_folder(
     written.
     """
     check_fractions(val_fraction, test_fraction)
-    source = source if isinstance(source, PhotoSource) else PhotoSource(Path(source))
+    source = source if isinstance(source, PhotoSource) else PhotoSource(as_place(source))
     destination = real_path(destination)
     _prepare_destination(real_path(source.path), destination)
     found = find_files_to_split(source)
@@ -308,7 +309,9 @@ def _put(item: Inspection, target: Path, *, copy: bool) -> None:
     file = item.path
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        if copy:
+        if isinstance(file, StoredPath):
+            target.write_bytes(file.read_bytes())
+        elif copy:
             shutil.copy2(file, target)
         else:
             os.link(real_path(file), target)
@@ -317,7 +320,7 @@ def _put(item: Inspection, target: Path, *, copy: bool) -> None:
         reason = error.strerror or str(error)
         if not is_there(file):
             raise DataError(f"{file} was there a moment ago: {reason}.", _TRY_AGAIN) from error
-        if copy:
+        if copy or isinstance(file, StoredPath):
             raise
         hint = "Hard links work within one disk; use --copy to copy the photos."
         raise DataError(f"{file} can't be linked: {reason}.", hint) from error

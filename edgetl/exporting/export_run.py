@@ -27,6 +27,7 @@ from edgetl.runtime.bundle.bundle_folder import (
 )
 from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN
 from edgetl.runtime.images.photo_list import is_photo_list, refuse_list_options
+from edgetl.runtime.images.photo_places import is_stored
 from edgetl.system.missing_package import explain_missing_packages
 from edgetl.system.paths import real_path, require_current_folder
 from edgetl.system.progress import Progress, progress_callback
@@ -275,7 +276,7 @@ def _own_photos(
 ) -> list[PhotoSource | None]:
     """Where named photos are. ``columns`` and ``root`` are for the lists among folders."""
     places = list(places)
-    is_list = [place is not None and is_photo_list(place) for place in places]
+    is_list = [place is not None and (is_photo_list(place) or is_stored(place)) for place in places]
     if not any(is_list):
         refuse_list_options(None, columns, root)
     return [

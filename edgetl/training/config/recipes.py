@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.errors import TrainingError
+from edgetl.runtime.images.stored_path import as_place
 from edgetl.runtime.inference.device_profile import read_profile
 from edgetl.training.config.run_folder import BEST
 from edgetl.training.config.settings import (
@@ -73,9 +74,9 @@ def resolve(data: str | Path, given: Mapping[str, Any], *, cuda: bool | None) ->
             return resolve(data, given, cuda=True)
         except TrainingError:
             return resolve(data, given, cuda=False)
-    folder = str(Path(data).absolute())
+    folder = str(as_place(data).absolute())
     if given.get("root"):
-        given = {**given, "root": str(Path(given["root"]).absolute())}
+        given = {**given, "root": str(as_place(given["root"]).absolute())}
     TrainSettings(**{"data": folder, **given})  # raises for what no recipe could make right
     recipe = dict(CLASSIC) if given.get("recipe") == "classic" else {}
     strategy = given.get("strategy", recipe.get("strategy", "auto"))

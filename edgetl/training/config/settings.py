@@ -9,13 +9,13 @@ import dataclasses
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from edgetl.data.layout import DEFAULT_VAL_FRACTION
 from edgetl.data.photo_source import PhotoSource
 from edgetl.errors import TrainingError
 from edgetl.runtime.images.photo_list import COLUMNS_HELP, ROOT_HELP
+from edgetl.runtime.images.stored_path import as_place
 from edgetl.training.config.candidate_names import parse_candidates
 from edgetl.training.config.option import Option
 from edgetl.training.config.quantities import parse_bytes, parse_milliseconds
@@ -353,7 +353,7 @@ class TrainSettings:
     @property
     def source(self) -> PhotoSource:
         """Where the photos are."""
-        return PhotoSource(Path(self.data), self.columns, self.root)
+        return PhotoSource(as_place(self.data), self.columns, self.root)
 
     @property
     def has_budget(self) -> bool:

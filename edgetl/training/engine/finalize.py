@@ -221,6 +221,8 @@ def _write_tables(
 def _validated_on(settings: TrainSettings, folders: ImageFolders) -> str:
     if not folders.has_val_folder:
         return f"{folders.val_share:.1%} of the photos, by their content"
+    if settings.source.is_stored:
+        return "the photos marked val"
     return "val in the list" if settings.source.is_list else "the folder val/"
 
 

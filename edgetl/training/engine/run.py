@@ -16,6 +16,7 @@ from torch import nn
 from edgetl.data.image_folder import ImageFolders
 from edgetl.errors import CheckpointError, DataError, TrainingError
 from edgetl.runtime.images.spec import PreprocessSpec
+from edgetl.runtime.images.stored_path import as_place
 from edgetl.system.shell import shell_word
 from edgetl.training.config.earlier_run import EarlierRun
 from edgetl.training.config.listener import Listener, RecordingListener
@@ -155,7 +156,7 @@ def resume(
         settings,
         device=device or settings.device,
         data=str(data.absolute()) if data else settings.data,
-        root=str(Path(root).absolute()) if root else settings.root,
+        root=str(as_place(root).absolute()) if root else settings.root,
     )
     if unfinished is not None:
         _require_data(settings, folder)
@@ -361,7 +362,7 @@ def _require_kept_weights(folder: Path, saved: dict[str, Any]) -> None:
 
 
 def _require_data(settings: TrainSettings, folder: Path) -> None:
-    if not Path(settings.data).exists():
+    if settings.source.is_gone:
         raise DataError(
             f"{settings.data}, where the photos were, does not exist any more.",
             f"Put it back, or name its new place: edgetl train DATA --resume {shell_word(folder)}",

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.data.image_folder import ImageFolders
+from edgetl.data.photo_source import PhotoSource
 from edgetl.errors import TrainingError
+from edgetl.runtime.images.stored_path import as_place
 from edgetl.system.missing_package import explain_missing_packages
 from edgetl.system.paths import require_current_folder
 from edgetl.system.progress import Progress, progress_callback
@@ -82,7 +84,7 @@ def train(
         earlier = read_earlier_run(since, resume)
         from edgetl.training.engine import run
 
-        moved = Path(data) if data is not None else None
+        moved = as_place(data) if data is not None else None
         return run.resume(
             Path(resume),
             data=moved,
@@ -152,19 +154,26 @@ def resolve_run(
     if not keeps_run:
         # Whether this run may finish that one is known when all of its settings are.
         require_free(out, overwrite or unfinished_head(out) is not None)
-    if "val_fraction" in given and settings.source.is_split:
-        own = (
-            "the list marks what to validate on"
-            if settings.source.is_list
-            else "there is a folder val/"
-        )
-        raise TrainingError(f"{flag('val_fraction')}: no effect where {own}.", "Leave it out.")
+    source = settings.source
+    if not source.is_stored:  # else photos are read first, which is done once
+        _refuse_val_fraction(given, source, is_split="val_fraction" in given and source.is_split)
     if on_gpu is None and _needs_to_know_the_device(data, given):
         settings = _resolve_here(data, given)
     folders = find_photos(settings, listener)
+    _refuse_val_fraction(given, source, is_split=folders.has_val_folder)
     if on_gpu is None:
         settings = _resolve_here(data, given)
     return settings, folders
+
+
+def _refuse_val_fraction(given: Mapping[str, Any], source: PhotoSource, *, is_split: bool) -> None:
+    """Raises TrainingError for a share to validate on where the data say what to validate on."""
+    if is_split and "val_fraction" in given:
+        own = "there is a folder val/"
+        if source.is_list:
+            kind = "shards or the store mark" if source.is_stored else "list marks"
+            own = f"the {kind} what to validate on"
+        raise TrainingError(f"{flag('val_fraction')}: no effect where {own}.", "Leave it out.")
 
 
 def _needs_to_know_the_device(data: str | Path, given: Mapping[str, Any]) -> bool:

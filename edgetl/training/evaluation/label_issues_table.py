@@ -44,7 +44,7 @@ def read_label_issues(run: Path) -> RunLabelIssues:
             "Train on them: edgetl train DATA -o NEW",
         )
     source = PhotoSource.at(settings["data"], settings.get("columns"), settings.get("root"))
-    if not is_there(source.path):
+    if source.is_gone:
         raise CheckpointError(
             f"The photos of {run} are no longer at {source.path}.",
             f"Put them back, or train where they are: edgetl train DATA -o {shell_word(run)}",

@@ -1,11 +1,12 @@
 """What `edgetl serve` adds to the predictor, as ratios; all of them are measured in turn.
 
 python scripts/bench_serve.py exported/pets photos/
-python scripts/bench_serve.py exported/pets photos/ --other mlserver=http://127.0.0.1:8080/v2/models/pets/infer
+python scripts/bench_serve.py exported/pets photos/ --other mlserver=PID=http://127.0.0.1:8080/v2/models/pets/infer
 
 It needs wrk. In-process is `Predictor.batch` in this program, on the same photos and cores. The
 figures of a round come one after the other, so that other programs disturb them alike; what is
-printed are medians over the rounds. Processor time is that of server and predictor, without wrk.
+printed are medians over the rounds. Processor time is that of server and predictor, without wrk;
+on a busy machine it says more than the rate, of which more processes get a larger share.
 `--other` measures another server that speaks the Open Inference Protocol, with photos as base64 in
 an input "image".
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import math
 import os
 import re
 import statistics
@@ -24,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from itertools import cycle, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +38,7 @@ from edgetl.system.machine import cores, processor
 SECONDS = 5.0  # of each measurement
 ROUNDS = 5
 LOAD = 0.7  # of the highest rate, at which latencies are measured
+LATENCY_ROUNDS = 15
 PACED = 8  # connections that send at that load, each at equal intervals
 UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
@@ -108,15 +112,26 @@ def until(end: float, photos: Iterable[bytes]) -> Iterator[bytes]:
         yield photo
 
 
-def one_by_one(predictor: Predictor, photos: Sequence[bytes]) -> float:
-    """Median milliseconds of a photo at a time."""
-    times = []
-    end = time.perf_counter() + SECONDS
-    for photo in until(end, cycle(photos)):
-        start = time.perf_counter()
-        predictor(photo)
-        times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times)
+def one_by_one(predictor: Predictor, port: int, photos: Sequence[bytes]) -> tuple[float, float]:
+    """Milliseconds of a photo in-process, and over one connection of Python's own client.
+
+    They are measured in turn; a photo's figure is the minimum of its rounds.
+    """
+    connection = HTTPConnection("127.0.0.1", port)
+
+    def posted(photo: bytes) -> None:
+        connection.request("POST", "/predict", photo, {"Content-Type": "image/jpeg"})
+        assert connection.getresponse().read().startswith(b'{"source"')
+
+    fastest = {use: [math.inf] * len(photos) for use in (predictor, posted)}
+    for _ in range(LATENCY_ROUNDS):
+        for index, photo in enumerate(photos):
+            for use, times in fastest.items():
+                start = time.perf_counter()
+                use(photo)
+                times[index] = min(times[index], 1000 * (time.perf_counter() - start))
+    alone, served = (statistics.mean(times) for times in fastest.values())
+    return alone, served
 
 
 @contextmanager
@@ -130,8 +145,21 @@ def running(bundle: Path) -> Iterator[tuple[str, int]]:
 
 
 def processor_seconds(process: int) -> float:
+    """Of a process and the processes that it started (Linux)."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    children = [child for task in tasks for child in task.read_text().split()]
+    return own + sum(processor_seconds(int(child)) for child in children)
+
+
+def measured(
+    url: str, process: int, bodies: Path, kind: str, connections: int
+) -> tuple[Load, float]:
+    """What wrk found, and seconds of ``process``'s processor time for each photo."""
+    before = processor_seconds(process)
+    load = wrk(url, bodies, kind, connections)
+    return load, (processor_seconds(process) - before) / (load.rate * SECONDS)
 
 
 def measure(bundle: Path, photos: Sequence[bytes], folder: Path, others: dict[str, str]) -> None:
@@ -154,9 +182,7 @@ def measure(bundle: Path, photos: Sequence[bytes], folder: Path, others: dict[st
         url, connections = f"{address}/predict", 2 * cores()
         for _ in range(ROUNDS):
             rate, seconds = in_process(many, photos)
-            used = processor_seconds(process)
-            load = wrk(url, bodies, "image/jpeg", connections)
-            used = (processor_seconds(process) - used) / (load.rate * SECONDS)
+            load, used = measured(url, process, bodies, "image/jpeg", connections)
             add("in-process: photos a second", rate)
             add("served: photos a second", load.rate)
             add("served / in-process", load.rate / rate)
@@ -167,16 +193,19 @@ def measure(bundle: Path, photos: Sequence[bytes], folder: Path, others: dict[st
             add("under load: photos a second / highest", paced.rate / load.rate)
             add("under load: p50, ms", paced.p50)
             add("under load: p99 / p50", paced.p99 / paced.p50)
-            alone = one_by_one(single, photos)
-            served = wrk(url, bodies, "image/jpeg", 1)
-            add("one at a time, in-process: ms", alone)
-            add("one at a time, served: ms more", served.p50 - alone)
-            add("failed", load.failed + paced.failed + served.failed)
-            own = {"/v2 of edgetl": f"{address}/v2/models/{bundle.name}/infer"}
+            add("failed", load.failed + paced.failed)
+            own = {"/v2": f"{process}={address}/v2/models/{bundle.name}/infer"}
             for name, other in (own | others).items():
-                found = wrk(other, protocol, "application/json", connections)
+                number, there = other.split("=", 1)
+                found, used = measured(
+                    there, int(number), protocol, "application/json", connections
+                )
                 add(f"{name} / in-process", found.rate / rate)
+                add(f"{name} / in-process, processor time of a photo", used / seconds)
                 add(f"{name}: failed", found.failed)
+        alone, served = one_by_one(single, int(address.rpartition(":")[2]), photos[:20])
+        add("one at a time, in-process: ms", alone)
+        add("one at a time, served: ms more", served - alone)
     for name, values in rows.items():
         low, high = min(values), max(values)
         print(f"{name:<50} {statistics.median(values):8.2f}   {low:.2f} to {high:.2f}")
@@ -186,7 +215,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("bundle", type=Path)
     parser.add_argument("photos", type=Path)
-    parser.add_argument("--other", action="append", default=[], metavar="NAME=URL")
+    parser.add_argument("--other", action="append", default=[], metavar="NAME=PID=URL")
     arguments = parser.parse_args()
     photos = [file.read_bytes() for file in islice(find_images(arguments.photos), 200)]
     print(f"{processor()}, {cores()} cores; {ROUNDS} rounds of {SECONDS:g} s each")

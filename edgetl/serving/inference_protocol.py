@@ -19,7 +19,7 @@ from edgetl.serving.inference_tensors import (
 )
 from edgetl.serving.photo_queue import Result
 from edgetl.serving.photo_service import PhotoService, status_of
-from edgetl.serving.request_errors import RequestError
+from edgetl.serving.request_errors import AGAIN, RequestError
 from edgetl.serving.served_models import ServedModel
 
 _LONG = 1 << 16  # bytes of a body that is read in a thread, as numbers in JSON take time
@@ -95,5 +95,6 @@ def _predictions(results: list[Result]) -> list[Prediction]:
         if isinstance(result, Prediction):
             predictions.append(result)
         else:
-            raise RequestError(status_of([result]), None, f"Photo {number}: {result.reason}")
+            status, message = status_of([result]), f"Photo {number}: {result.reason}"
+            raise RequestError(status, None, message, AGAIN if status == 503 else None)
     return predictions

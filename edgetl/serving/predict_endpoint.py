@@ -17,7 +17,7 @@ from edgetl.errors import ImageError, PredictionError
 from edgetl.runtime.results.records import as_record
 from edgetl.serving.photo_queue import Result
 from edgetl.serving.photo_service import PhotoService, status_of
-from edgetl.serving.request_errors import RequestError
+from edgetl.serving.request_errors import AGAIN, RequestError
 
 _MULTIPART = "multipart/form-data"
 # What a body may be called that is one photo; its content tells what it is. The last one is what
@@ -42,6 +42,7 @@ def predict_route(service: PhotoService) -> Route:
             for result, (name, _) in zip(results, photos, strict=True)
         ]
         status = 200 if any("label" in record for record in records) else status_of(results)
+        headers |= AGAIN if status == 503 else {}
         values = records if kind == _MULTIPART else records[0]
         return JSONResponse(values, status, headers)
 

@@ -6,6 +6,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+AGAIN = {"Retry-After": "1"}
+"""Headers of a response to a request that may succeed a second later."""
+
 
 class RequestError(Exception):
     """A request that is refused, or that failed.
@@ -25,7 +28,7 @@ class RequestError(Exception):
 
 def busy(message: str) -> RequestError:
     """A request that may succeed a second later."""
-    return RequestError(503, "busy", message, {"Retry-After": "1"})
+    return RequestError(503, "busy", message, AGAIN)
 
 
 def error_response(request: Request, error: Exception) -> Response:

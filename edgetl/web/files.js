@@ -28,7 +28,8 @@ export async function readFile(url) {
       const { readFile: read } = await import("node:fs/promises");
       return new Uint8Array(await read(url));
     }
-    const response = await fetch(url);
+    // Asks the server whether it changed: after an export, one old file among new ones is an error.
+    const response = await fetch(url, { cache: "no-cache" });
     if (!response.ok) throw new Error(`the server answered ${response.status}`);
     return new Uint8Array(await response.arrayBuffer());
   } catch (error) {

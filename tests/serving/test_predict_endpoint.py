@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from helpers import tiny_bundle as bundles
 from helpers.pictures import photo
 from helpers.services import Scripted, figures
 from helpers.services import client as service_client
 from starlette.testclient import TestClient
 
 from edgetl.cli.main import command as program
-from edgetl.errors import PredictionError
+from edgetl.errors import ImageError, PredictionError
 from edgetl.runtime.inference.predictor import Predictor
 
 BROKEN = b"no photo"
@@ -164,7 +165,9 @@ def test_each_model_has_a_name(tiny_bundle: Path, bundle_copy: Path, jpeg: bytes
         assert set(client.get("/healthz").json()["models"]) == {"tiny", "copy"}
 
 
-def test_a_model_that_fails_is_500_counted_and_tells_no_path(jpeg: bytes) -> None:
+def test_a_model_that_fails_is_500_counted_and_tells_no_path(
+    jpeg: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     def fail(photo: object) -> None:
         raise PredictionError("photo", "/secret/model.onnx", "its answers are not finite")
 
@@ -179,6 +182,19 @@ def test_a_model_that_fails_is_500_counted_and_tells_no_path(jpeg: bytes) -> Non
                 assert "secret" not in found.text and "error" in found.text
             counted = figures(client.get("/metrics").text)
             assert counted['edgetl_errors_total{kind="model"}'] == 2
+    assert "/secret/model.onnx: its answers are not finite" in caplog.text
+
+
+def test_where_only_the_system_failed_it_is_503(jpeg: bytes) -> None:
+    def fail(photo: object) -> None:
+        raise ImageError("photo", "too many open files")
+
+    tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": ["aGk="]}
+    with service_client(models=Scripted(fail, bundles.card())) as client:
+        asked = client.post("/v2/models/scripted/infer", json={"inputs": [tensor]})
+        for answer in (send(client, jpeg), asked):
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+            assert "too many open files" in answer.json()["error"]
 
 
 def test_beyond_the_queue_requests_are_refused_and_those_in_it_are_answered(

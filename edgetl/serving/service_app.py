@@ -72,7 +72,8 @@ def _routes(service: PhotoService) -> list[Route]:
         return JSONResponse(description)
 
     async def page(request: Request) -> Response:
-        return FileResponse(_FOLDER / (request.url.path.strip("/") or "classify.html"))
+        # Not the path of request.url: older Starlettes make that of the Host header as well.
+        return FileResponse(_FOLDER / (request.scope["path"].strip("/") or "classify.html"))
 
     return [
         Route("/healthz", healthz),

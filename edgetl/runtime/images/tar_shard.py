@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import tarfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -19,6 +20,7 @@ from edgetl.runtime.images.stored_path import Content, FileSpan
 _LABEL_SUFFIXES = (".cls", ".json", ".txt")  # the first that is there counts
 _MAX_LABEL = 1 << 20  # bytes of a member that holds a label
 _MAX_PHOTO = 1 << 30
+_MAX_MEMBER = 1 << 40  # a damaged size would be skipped for ever
 _BLOCK = 1 << 20
 _END = bytes(tarfile.BLOCKSIZE)  # every archive ends in at least two such blocks
 
@@ -73,6 +75,8 @@ def read_tar(
             archive: Any = opened  # whose list of members has no type
             while (member := archive.next()) is not None:
                 archive.members.clear()  # else it keeps all of them
+                if not 0 <= member.size <= _MAX_MEMBER:
+                    raise tarfile.ReadError(f"{member.name!r} can't have {member.size} bytes")
                 if not member.isfile() or (name := _clean(member.name)) is None:
                     continue
                 if name in names:
@@ -90,7 +94,7 @@ def read_tar(
         yield from sample.read(columns)
         while stream.read(_BLOCK):
             pass
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except (tarfile.TarError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise OSError(f"the archive is damaged or ends early: {error}") from error
     if stream.tail != _END:
         raise OSError("the archive ends early")
@@ -109,6 +113,8 @@ class _Tail:
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, where: Path | None) -> Content:
+    if member.issparse():
+        return OSError("it is stored without its zeros")
     if member.size > _MAX_PHOTO:
         return OSError(f"it is longer than {_MAX_PHOTO >> 20} MiB")
     if where is not None:
@@ -136,7 +142,7 @@ def _value(values: Mapping[str, object], names: tuple[str, ...]) -> str | None:
 
 def _clean(name: str) -> str | None:
     """The name without what could lead out of the shard; None for a hidden file."""
-    parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
+    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
     if not parts or any(part.startswith(".") for part in parts):
         return None
     return "/".join(parts)

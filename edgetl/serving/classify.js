@@ -48,7 +48,9 @@ function show(file, answer, note) {
     heading.textContent = answer.error;
   } else {
     heading.textContent = answer.unknown ? `Unknown (nearest: ${answer.label})` : answer.label;
-    const rows = Object.entries(answer.probabilities).map(([label, share]) => row(label, share));
+    // JavaScript puts labels that are numbers first.
+    const best = Object.entries(answer.probabilities).sort(([, a], [, b]) => b - a);
+    const rows = best.map(([label, share]) => row(label, share));
     item.querySelector("tbody").append(...rows);
   }
   item.querySelector(".note").textContent = [file.name, note].filter(Boolean).join(" · ");

@@ -73,6 +73,9 @@ class PhotoService:
             for task in (work, gone):
                 task.cancel()
         self.metrics.count_results(model.name, results)
+        for result, _ in results:
+            if isinstance(result, PredictionError):
+                _log.error("%s: %s", model.name, result.message)
         in_model = sum(seconds for _, seconds in results)
         total = time.perf_counter() - start
         headers = {

@@ -131,5 +131,17 @@ class _Server(uvicorn.Server):
 
 def _show_log() -> None:
     """What happens is logged to stderr, one line each; not what a client sends."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
+
+
+class PrintableFormatter(logging.Formatter):
+    """Escapes what could steer a terminal: names may come from a bundle that is not trusted."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's own name
+        record.message = "".join(
+            c if c.isprintable() else c.encode("unicode_escape").decode() for c in record.message
+        )
+        return super().formatMessage(record)

@@ -11,7 +11,9 @@ const MOST_ANSWERS = 200; // on the page; older ones go, with their pictures
 /** @template {HTMLElement} [T=HTMLElement] @param {string} id @returns {T} */
 const byId = (id) => /** @type {T} */ (document.getElementById(id));
 
-start().catch((error) => showError("The model can't be loaded.", error));
+const loading = start();
+loading.catch((error) => showError("The model can't be loaded.", error));
+takePhotos(loading);
 
 async function start() {
   /** @type {any} */ // an unknown one is refused with a list of those that there are
@@ -24,10 +26,10 @@ async function start() {
   const predictor = await Predictor.load("./", { precision, threads });
   setStatus(`Ready, loaded in ${((performance.now() - began) / 1000).toFixed(1)} s`);
   byId("about").replaceChildren(...aboutEntries(manifest, ort, predictor));
-  takePhotos(predictor);
   useCamera(predictor);
   offerSelfTest(predictor, manifest);
-  await keepForOffline();
+  keepForOffline();
+  return predictor;
 }
 
 /** @param {string} name */
@@ -68,16 +70,20 @@ function showError(what, error) {
   setStatus(what);
 }
 
-/** @param {Predictor} predictor */
-function takePhotos(predictor) {
-  let turn = Promise.resolve(); // one photo after the other, in the order in which they came
+/** @param {Promise<Predictor>} loading  photos that come earlier wait for it */
+function takePhotos(loading) {
+  /** One photo after the other, in the order in which they came. @type {Promise<unknown>} */
+  let turn = loading;
   /** @param {Iterable<File>} files */
   const add = (files) => {
-    for (const file of files) turn = turn.then(() => classify(predictor, file, file.name, file));
+    for (const file of files) {
+      turn = turn.then(async () => classify(await loading, file, file.name, file));
+      turn.catch(() => {}); // that the model can't be loaded stands on the page already
+    }
   };
   for (const id of ["files", "snapshot"]) {
     const input = /** @type {HTMLInputElement} */ (byId(id));
-    input.disabled = false;
+    loading.then(() => (input.disabled = false)).catch(() => {});
     input.addEventListener("change", () => {
       add([...(input.files ?? [])]);
       input.value = ""; // so that the same photo can be chosen again

@@ -16,6 +16,7 @@ import onnx
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from helpers.small_backbone import SMALL_BACKBONE
 from onnx import numpy_helper
 from PIL import Image
 from torch import nn
@@ -66,11 +67,9 @@ class Project:
 def exported_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = Project(tmp_path_factory.mktemp("project"))
     torch.manual_seed(1)
-    backbone = backbones.build("timm/test_resnet", 2, weights="none")
+    backbone = backbones.build(SMALL_BACKBONE, 2, weights="none")
     spec = PreprocessSpec("shorter_side", 36, "bicubic", (32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    trained = checkpoint.Trained(
-        backbone.module.eval(), ModelCard(LABELS, spec, "timm/test_resnet")
-    )
+    trained = checkpoint.Trained(backbone.module.eval(), ModelCard(LABELS, spec, SMALL_BACKBONE))
     project.run.mkdir(parents=True)
     checkpoint.save(trained, project.run / BEST)
     export_bundle(
@@ -215,7 +214,7 @@ def test_a_bundle_that_names_no_checkpoint(project: Project) -> None:
 
 
 def test_a_checkpoint_of_another_network_fails(project: Project) -> None:
-    other = backbones.build("timm/test_resnet", 2, weights="none").module.eval()
+    other = backbones.build(SMALL_BACKBONE, 2, weights="none").module.eval()
     card = checkpoint.load(project.run).card
     with torch.no_grad():
         for parameter in other.parameters():

@@ -16,6 +16,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from helpers.random_answers import random_answers
+from helpers.small_backbone import SMALL_BACKBONE
 
 from edgetl import Predictor
 from edgetl.cli.main import command
@@ -41,8 +42,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, class_folder: Path) -> 
     root = tmp_path_factory.mktemp("run")
     shutil.copytree(class_folder, root / "data")
     torch.manual_seed(0)
-    backbone = build("timm/test_resnet", len(LABELS), weights="none")
-    card = ModelCard(LABELS, backbone.spec, "timm/test_resnet", 1.2)
+    backbone = build(SMALL_BACKBONE, len(LABELS), weights="none")
+    card = ModelCard(LABELS, backbone.spec, SMALL_BACKBONE, 1.2)
     (root / "pets").mkdir()
     save(
         Trained(backbone.module.eval(), card, {"data": str(root / "data"), "val_fraction": 0.2}),
@@ -381,8 +382,8 @@ def test_the_table_of_precisions(
     )
     assert header[:4] == ["backbone", "precision", "MB", "× fp32"]
     assert [row[:2] for row in (fp32, int8)] == [
-        ["timm/test_resnet", "fp32"],
-        ["timm/test_resnet", "int8"],
+        [SMALL_BACKBONE, "fp32"],
+        [SMALL_BACKBONE, "int8"],
     ]
     assert fp32[3] == "1.000"
     assert 0.2 < float(int8[3]) < 1

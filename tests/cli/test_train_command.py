@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from helpers.forked import Forked
+from helpers.small_backbone import SMALL_BACKBONE
 from helpers.training_runs import small
 
 from edgetl.cli import train as train_module
@@ -33,10 +34,11 @@ from edgetl.training.engine.train_state import read_state
 from edgetl.training.models.checkpoint import load
 
 SMALL = shlex.split(
-    "--backbone timm/test_resnet --weights none --strategy full --image-size 32 "
-    "--batch-size 8 --epochs 1 "
-    "--no-warm-head --workers 1 --device cpu"
+    f"--backbone {SMALL_BACKBONE} --weights none --strategy full --image-size 32 "
+    "--batch-size 8 --epochs 1 --no-warm-head --workers 1 --device cpu"
 )
+FRESH = [*SMALL, "--backbone", "timm/test_resnet"]
+"""Of a process that does not know the backbone of the tests."""
 
 
 def edgetl(*arguments: object) -> Result:
@@ -180,62 +182,79 @@ def test_wrong_use_ends_with_a_sentence_and_not_a_traceback(
 
 
 WITHOUT_TORCH = """
+import json
 import sys
 from click.testing import CliRunner
 from edgetl.cli.main import command
 
-result = CliRunner().invoke(command, sys.argv[1:])
-print(result.output)
-if "torch" in sys.modules:
-    sys.exit("torch was imported")
-sys.exit(0 if result.exit_code in (1, 2) else f"exit {result.exit_code}")
+for arguments in json.loads(sys.argv[1]):
+    result = CliRunner().invoke(command, arguments)
+    print(json.dumps([result.output, result.exit_code, "torch" in sys.modules]))
 """
+WRONG_CALLS = [
+    (["NOWHERE", "-o", "OUT"], "is not a folder"),
+    (["DATA", "-o", "OUT", "--lr", "-1"], "must be above 0"),
+    (["DATA", "-o", "OUT", "--strategy", "features", "--epochs", "3"], "no effect"),
+    (["DATA", "-o", "USED"], "holds a run already"),
+    (["--resume", "NOWHERE"], "nothing to resume"),
+    (["--resume", "DATA"], "Name a run's folder"),
+    (["--resume", "FILE"], "USED"),
+    (["DATA", "-o", "FILE"], "is a file"),
+    (["DATA", "-o", "OUT", "--weights", "nowhere.pth"], "no weights file nowhere.pth"),
+    (["DATA", "-o", "OUT", "--weights", "DATA"], "is a folder, not a file of weights"),
+    (["DATA", "-o", "OUT", "--weights", "MODEL"], "is not a file of weights"),
+    (["PARTS", "-o", "OUT", "--val-fraction", "0.5"], "no effect where there is a folder val/"),
+    (
+        ["DATA", "-o", "OUT", "--feature-cache", "INSIDE"],
+        "Choose another folder with --feature-cache",
+    ),
+]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["NOWHERE", "-o", "OUT"], "is not a folder"),
-        (["DATA", "-o", "OUT", "--lr", "-1"], "must be above 0"),
-        (["DATA", "-o", "OUT", "--strategy", "features", "--epochs", "3"], "no effect"),
-        (["DATA", "-o", "USED"], "holds a run already"),
-        (["--resume", "NOWHERE"], "nothing to resume"),
-        (["--resume", "DATA"], "Name a run's folder"),
-        (["--resume", "FILE"], "USED"),
-        (["DATA", "-o", "FILE"], "is a file"),
-        (["DATA", "-o", "OUT", "--weights", "nowhere.pth"], "no weights file nowhere.pth"),
-        (["DATA", "-o", "OUT", "--weights", "DATA"], "is a folder, not a file of weights"),
-        (["DATA", "-o", "OUT", "--weights", "MODEL"], "is not a file of weights"),
-        (["PARTS", "-o", "OUT", "--val-fraction", "0.5"], "no effect where there is a folder val/"),
-        (
-            ["DATA", "-o", "OUT", "--feature-cache", "INSIDE"],
-            "Choose another folder with --feature-cache",
-        ),
-    ],
-)
-def test_what_is_wrong_with_the_call_is_said_before_torch_is_imported(
-    class_folder, tmp_path, arguments, said
-):
-    (tmp_path / "used").mkdir()
-    (tmp_path / "used/best.safetensors").touch()
+@pytest.fixture(scope="module")
+def answers_to_wrong_calls(class_folder, tmp_path_factory):
+    """(places by name, (output, exit code, whether torch was imported) of each call)."""
+    folder = tmp_path_factory.mktemp("wrong")
+    (folder / "used").mkdir()
+    (folder / "used/best.safetensors").touch()
     places = {
         "DATA": class_folder,
-        "OUT": tmp_path / "out",
-        "NOWHERE": tmp_path / "nowhere",
-        "USED": tmp_path / "used",
+        "OUT": folder / "out",
+        "NOWHERE": folder / "nowhere",
+        "USED": folder / "used",
+        "FILE": folder / "used/best.safetensors",
+        "INSIDE": class_folder / "cache",
+        "MODEL": folder / "model.onnx",
+        "PARTS": folder / "parts",
     }
-    places |= {"FILE": tmp_path / "used/best.safetensors", "INSIDE": class_folder / "cache"}
-    places |= {"MODEL": tmp_path / "model.onnx", "PARTS": tmp_path / "parts"}
     places["MODEL"].touch()
     places["PARTS"].mkdir()
     for part in ("train", "val"):
         (places["PARTS"] / part).symlink_to(class_folder)
-    called = ["train", *(str(places.get(word, word)) for word in arguments)]
+    called = [
+        ["train", *(str(places.get(word, word)) for word in arguments)]
+        for arguments, _ in WRONG_CALLS
+    ]
     ended = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, *called], capture_output=True, text=True
+        [sys.executable, "-c", WITHOUT_TORCH, json.dumps(called)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    assert str(places.get(said, said)) in ended.stdout
+    return places, [json.loads(line) for line in ended.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("number", range(len(WRONG_CALLS)), ids=[said for _, said in WRONG_CALLS])
+def test_what_is_wrong_with_the_call_is_said_before_torch_is_imported(
+    answers_to_wrong_calls, number
+):
+    places, answers = answers_to_wrong_calls
+    output, exit_code, imported_torch = answers[number]
+    said = WRONG_CALLS[number][1]
+    assert str(places.get(said, said)) in output
+    assert exit_code in (1, 2)
+    assert not imported_torch
 
 
 def test_commands_to_go_on_with_can_be_pasted(class_folder, tmp_path):
@@ -385,7 +404,7 @@ def test_ctrl_c_as_soon_as_a_run_goes_on_loses_nothing_and_says_so(
 def test_a_finished_run_is_told_from_one_that_never_began(class_folder, tmp_path):
     given = (
         "--backbone",
-        "timm/test_resnet",
+        SMALL_BACKBONE,
         "--weights",
         "none",
         "--device",
@@ -416,11 +435,7 @@ def test_of_torchruns_processes_one_talks(monkeypatch, rank, processes, talks):
 
 @pytest.mark.parametrize("strategy", ["features", "full"])
 def test_on_a_terminal_the_result_stands_in_lines_of_its_own(class_folder, tmp_path, strategy):
-    given = (
-        SMALL
-        if strategy == "full"
-        else ["--backbone", "timm/test_resnet", "--weights", "none", "--feature-cache", "off"]
-    )
+    given = SMALL if strategy == "full" else [*SMALL[:4], "--feature-cache", "off"]
     screen, end = pty.openpty()
     words = ["train", str(class_folder), "-o", str(tmp_path / "run"), *given]
     environment = {"COLUMNS": "110", "TERM": "xterm"}
@@ -455,7 +470,7 @@ def test_a_terminal_that_is_closed_ends_a_run_that_goes_on_from_there(class_fold
         str(class_folder),
         "-o",
         str(run),
-        *SMALL,
+        *FRESH,
         "--epochs",
         "100000",
         "--save-every",
@@ -482,7 +497,7 @@ def test_a_log_that_can_not_be_written_does_not_end_a_run(class_folder, tmp_path
         class_folder,
         "-o",
         tmp_path / "run",
-        *SMALL,
+        *FRESH,
     ]
     with Path("/dev/full").open("w") as log:
         assert (

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.small_backbone import SMALL_BACKBONE
 
 from edgetl.data.image_folder import Sample
 from edgetl.data.photo_digests import pack
@@ -33,8 +34,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, class_folder: Path) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "pets"
     folder.mkdir()
     torch.manual_seed(0)
-    backbone = build("timm/test_resnet", len(LABELS), weights="none")
-    card = ModelCard(LABELS, backbone.spec, "timm/test_resnet", 1.2, data={"val": 15})
+    backbone = build(SMALL_BACKBONE, len(LABELS), weights="none")
+    card = ModelCard(LABELS, backbone.spec, SMALL_BACKBONE, 1.2, data={"val": 15})
     settings = {"data": str(class_folder), "val_fraction": 0.2}
     save(Trained(backbone.module.eval(), card, settings), folder / BEST)
     (folder / METRICS).write_text("{}")

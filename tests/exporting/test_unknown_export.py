@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
 from helpers.pictures import photo
+from helpers.small_backbone import SMALL_BACKBONE
 from helpers.tiny_network import LABELS, scored_card, tapped_network, tiny_card, tiny_detector
 from helpers.tiny_network import tiny_network as plain_network
 
@@ -270,9 +271,9 @@ def test_a_run_of_the_same_photo_over_and_over_has_no_file_of_held_out_answers()
 
 
 def test_a_run_is_exported_with_its_score_and_agrees_with_its_checkpoint(tmp_path: Path) -> None:
-    backbone = backbones.build("timm/test_resnet", 3, weights="none")
+    backbone = backbones.build(SMALL_BACKBONE, 3, weights="none")
     width = backbone.module.get_submodule(backbone.head).in_features
-    card = replace(tiny_card(backbone.spec), backbone="timm/test_resnet")
+    card = replace(tiny_card(backbone.spec), backbone=SMALL_BACKBONE)
     run, bundle = tmp_path / "best.safetensors", tmp_path / "bundle"
     parts = {"ood": tiny_detector(width, 16, 5), "held_out": held_out()}
     checkpoint.save(Trained(backbone.module.eval(), card, **parts), run)

@@ -65,6 +65,7 @@ const page = {
     input.dispatchEvent(new frame.contentWindow.Event("change"));
   },
   async selftest() {
+    if (page.$("#selftest").disabled) throw new Error(page.text("#error") || "no self-test");
     page.$("#selftest").click();
     await until(() => page.$("#verdict").className);
     return [page.text("#verdict"), page.text("#failures")];

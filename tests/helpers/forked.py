@@ -92,6 +92,7 @@ def _run(
     sys.argv = argv
     if before is not None:
         before()
+    import helpers.small_backbone  # noqa: F401 - so that it is known there, too
     from edgetl.cli.main import main
 
     main()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.small_backbone import SMALL_BACKBONE
 from helpers.small_export import LABELS, SPEC, Check, Exported
 from PIL import Image
 
@@ -27,11 +28,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """A network with random weights, its head scaled so that the probabilities vary."""
     folder = tmp_path_factory.mktemp("exported")
     torch.manual_seed(3)
-    backbone = backbones.build("timm/test_resnet", len(LABELS), weights="none")
+    backbone = backbones.build(SMALL_BACKBONE, len(LABELS), weights="none")
     head = backbone.module.get_submodule(backbone.head)
     with torch.no_grad():
         head.weight.normal_(0, 1.0)
-    card = ModelCard(LABELS, SPEC, "timm/test_resnet", temperature=1.4)
+    card = ModelCard(LABELS, SPEC, SMALL_BACKBONE, temperature=1.4)
     trained = checkpoint.Trained(backbone.module.eval(), card)
     run = folder / "run" / BEST
     run.parent.mkdir()

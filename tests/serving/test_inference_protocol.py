@@ -6,6 +6,7 @@ import base64
 import gzip
 import io
 import json
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from edgetl import Predictor
 from edgetl._version import __version__
 from edgetl.runtime.bundle.unknown_limits import UnknownLimits
 from edgetl.runtime.inference.prediction import Prediction
+from edgetl.serving.inference_tensors import InferenceError, read_request
 
 PICTURES = [photo(seed, 50, 40) for seed in range(3)]
 PIXELS = np.stack([np.asarray(picture) for picture in PICTURES])
@@ -280,6 +282,25 @@ def test_bytes_that_do_not_fit_are_400(plain: TestClient) -> None:
         text = json.dumps(tensor).encode()
         answer = infer(plain, text + content, Inference_Header_Content_Length=str(len(text)))
         assert answer.status_code == 400, content
+
+
+def test_damaged_requests_raise_nothing_else(predictor: Predictor) -> None:
+    rng = random.Random(0)
+    tensor = {"name": "images", "shape": [1, 2, 2, 3], "datatype": "UINT8"}
+    text = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": 12}}]}).encode()
+    bodies = [json.dumps(request()).encode(), text + bytes(12)]
+    pieces, refused = (b"", b"0", b"[", b"-", b'"', b"{"), 0
+    for _ in range(3000):
+        body = bytearray(rng.choice(bodies))
+        for _ in range(rng.randint(1, 3)):
+            place = rng.randrange(min(len(body), 130))
+            body[place : place + rng.randint(0, 2)] = rng.choice(pieces)
+        header = rng.choice((None, str(len(text)), str(len(body))))
+        try:
+            read_request(bytes(body), header, predictor.card)
+        except InferenceError:
+            refused += 1
+    assert 1000 < refused < 3000
 
 
 def test_a_photo_that_cannot_be_read_is_422_and_counted_once(tiny_bundle: Path) -> None:

@@ -14,6 +14,7 @@ from helpers.pictures import photo
 from helpers.services import client
 
 from edgetl.runtime.inference.predictor import Predictor
+from edgetl.serving import served_models
 from edgetl.serving.photo_batches import PhotoBatches
 
 SMALL, WIDE = np.zeros((2, 2, 3), np.uint8), np.zeros((2, 4, 3), np.uint8)
@@ -142,9 +143,10 @@ def test_a_service_on_a_gpu_gives_the_answers_of_the_predictor(
 
     monkeypatch.setattr(Predictor, "provider", "CUDAExecutionProvider")
     monkeypatch.setattr(Predictor, "predict_stack", watched)
+    monkeypatch.setattr(served_models, "GPU_BATCH", 5)
     pictures = np.stack([np.asarray(photo(seed, 30, 20)) for seed in range(5)])
     tensor = {"name": "images", "datatype": "UINT8", "shape": list(pictures.shape)}
-    with client(tiny_bundle, max_wait=0.5) as found:
+    with client(tiny_bundle, max_wait=100) as found:
         shapes.clear()
         body = {"inputs": [{**tensor, "data": pictures.reshape(-1).tolist()}]}
         outputs = found.post("/v2/models/tiny/infer", json=body).json()["outputs"]

@@ -165,7 +165,9 @@ def test_each_model_has_a_name(tiny_bundle: Path, bundle_copy: Path, jpeg: bytes
         assert set(client.get("/healthz").json()["models"]) == {"tiny", "copy"}
 
 
-def test_a_model_that_fails_is_500_counted_and_tells_no_path(jpeg: bytes) -> None:
+def test_a_model_that_fails_is_500_counted_and_tells_no_path(
+    jpeg: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     def fail(photo: object) -> None:
         raise PredictionError("photo", "/secret/model.onnx", "its answers are not finite")
 
@@ -180,6 +182,7 @@ def test_a_model_that_fails_is_500_counted_and_tells_no_path(jpeg: bytes) -> Non
                 assert "secret" not in found.text and "error" in found.text
             counted = figures(client.get("/metrics").text)
             assert counted['edgetl_errors_total{kind="model"}'] == 2
+    assert "/secret/model.onnx: its answers are not finite" in caplog.text
 
 
 def test_where_only_the_system_failed_it_is_503(jpeg: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import shutil
 import signal
@@ -25,6 +26,7 @@ from helpers.services import figures, service
 
 from edgetl.runtime.inference.predictor import Predictor
 from edgetl.serving import connection
+from edgetl.serving.server import PrintableFormatter
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def jpeg() -> bytes:
 
 @pytest.fixture(scope="module")
 def running(tiny_bundle: Path) -> Iterator[str]:
-    with service(tiny_bundle, "--timeout", "1") as (address, _):
+    with service(tiny_bundle, "--timeout", "3") as (address, _):
         yield address
 
 
@@ -92,10 +94,10 @@ def test_a_head_that_does_not_end_is_not_waited_for(
 
     import uvicorn
 
-    monkeypatch.setattr(connection, "_IDLE", 0.1)
+    monkeypatch.setattr(connection, "_IDLE", 0.3)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.8)
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"there"})
 
@@ -162,6 +164,12 @@ def test_a_new_bundle_is_served_without_a_restart(
         assert counted['edgetl_reloads_total{model="pets",result="taken"}'] == 1
         process.terminate()
         assert process.stderr is not None and "pets: took the new model" in process.stderr.read()
+
+
+def test_a_name_of_a_bundle_cannot_steer_the_terminal() -> None:
+    record = logging.LogRecord("x", logging.ERROR, "f", 1, "%s: gone", ("\x1b[2Jpets\n花",), None)
+    formatted = PrintableFormatter("%(levelname)s %(message)s").format(record)
+    assert formatted == "ERROR \\x1b[2Jpets\\n花: gone"
 
 
 def test_several_processes_share_the_port_and_their_figures(tiny_bundle: Path, jpeg: bytes) -> None:

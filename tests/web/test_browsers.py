@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from helpers import web_folder
+from helpers.other_server import other_server
 from helpers.web_photos import web_photos
 
 from edgetl.errors import RuntimeUnavailableError
@@ -63,24 +61,11 @@ await fetch("answer", { method: "POST", body: JSON.stringify(results) });
 </script>"""
 
 
-class _OtherServer(SimpleHTTPRequestHandler):
-    def end_headers(self) -> None:
-        self.send_header("Access-Control-Allow-Origin", "*")
-        super().end_headers()
-
-    def log_message(self, *details: object) -> None:
-        """Requests are not logged."""
-
-
 @pytest.fixture(scope="module")
 def elsewhere(node_modules: Path) -> Iterator[str]:
     """The address of another server, which has onnxruntime-web."""
-    dist = node_modules / "onnxruntime-web/dist"
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_OtherServer, directory=str(dist)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
+    with other_server(node_modules / "onnxruntime-web/dist") as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

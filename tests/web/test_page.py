@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 from helpers.exported_page import HARNESS, Run, contents, resign, running, shown
+from helpers.other_server import other_server
 from helpers.tiny_network import LABELS, scored_card, tapped_network, tiny_detector
 
 from edgetl import Predictor
@@ -26,6 +24,7 @@ from edgetl.exporting.bundle_writer import export_bundle
 from edgetl.exporting.deployment import Deployment
 from edgetl.exporting.precision.reduced_precision import PrecisionSettings
 from edgetl.parity.browser import PROGRAMS, BrowserPage, find_browser
+from edgetl.runtime.bundle.bundle_folder import manifest_bytes
 
 _CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 _FIREFOX_CAMERA = {
@@ -42,6 +41,8 @@ class Site:
     folder: Path
 
     def copy(self, name: str) -> Path:
+        """A fresh copy, also where the test of another browser left one."""
+        shutil.rmtree(self.folder / name, ignore_errors=True)
         return Path(shutil.copytree(self.bundle / "web", self.folder / name))
 
 
@@ -249,13 +250,28 @@ def test_the_second_visit_needs_no_network(site: Site, run: Run, photo_folder: P
     assert found["test"][0].startswith("Passed")
 
 
-class _Cdn(SimpleHTTPRequestHandler):
-    def end_headers(self) -> None:
-        self.send_header("Access-Control-Allow-Origin", "*")
-        super().end_headers()
-
-    def log_message(self, *details: object) -> None:
-        """Requests are not logged."""
+def test_a_newer_model_is_announced_and_taken_at_the_next_visit(site: Site, run: Run) -> None:
+    folder = site.copy("updated")
+    run(
+        """
+        await page.open("updated/index.html");
+        await page.frame.contentWindow.navigator.serviceWorker.ready;
+        """
+    )
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_bytes(manifest_bytes({**manifest, "name": "newer"}))
+    worker = folder / "service-worker.js"
+    worker.write_text(re.sub('VERSION = "[0-9a-f]+"', 'VERSION = "1"', worker.read_text()))
+    names = run(
+        """
+        await page.open("updated/index.html");
+        const before = page.text("#name");
+        await page.until(() => /newer version/.test(page.text("#status")));
+        await page.open("updated/index.html");
+        return [before, page.text("#name")];
+        """
+    )
+    assert names == ["pets", "newer"]
 
 
 def test_the_runtime_of_a_cdn_is_verified_and_kept(
@@ -263,35 +279,33 @@ def test_the_runtime_of_a_cdn_is_verified_and_kept(
 ) -> None:
     """Another server stands for the CDN; the page's own policy has to allow all that it does."""
     cdn = shutil.copytree(site.bundle / "web/ort", tmp_path / "cdn")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Cdn, directory=str(cdn)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    origin = f"http://127.0.0.1:{server.server_port}"
     folder = site.copy("cdn")
-    shutil.rmtree(folder / "ort")
-    changes = {"ort.json": ('"ort/"', f'"{origin}/"')}
-    changes["index.html"] = ("https://cdn.jsdelivr.net", origin)
-    for name, (old, new) in changes.items():
-        text = (folder / name).read_text()
-        assert old in text
-        (folder / name).write_text(text.replace(old, new))
-    resign(folder, without="ort/")
-    binary = cdn / "ort-wasm-simd-threaded.wasm"
-    content = binary.read_bytes()
-    binary.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    error = run('return page.open("cdn/index.html");')
-    assert "onnxruntime-web can't be read from" in error
-    binary.write_bytes(content)
-    about = run(
-        """
-        const error = await page.open("cdn/index.html");
-        if (error) throw new Error(error);
-        await page.frame.contentWindow.navigator.serviceWorker.ready;
-        return page.text("#about");
-        """
-    )
+    with other_server(cdn) as address:
+        changes = {
+            "ort.json": ('"ort/"', f'"{address}"'),
+            "index.html": ("https://cdn.jsdelivr.net", address.rstrip("/")),
+        }
+        for name, (old, new) in changes.items():
+            text = (folder / name).read_text()
+            assert old in text
+            (folder / name).write_text(text.replace(old, new))
+        shutil.rmtree(folder / "ort")
+        resign(folder, without="ort/")
+        binary = cdn / "ort-wasm-simd-threaded.wasm"
+        content = binary.read_bytes()
+        binary.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        error = run('return page.open("cdn/index.html");')
+        assert "onnxruntime-web can't be read from" in error
+        binary.write_bytes(content)
+        about = run(
+            """
+            const error = await page.open("cdn/index.html");
+            if (error) throw new Error(error);
+            await page.frame.contentWindow.navigator.serviceWorker.ready;
+            return page.text("#about");
+            """
+        )
     assert "only if its checksum is the pinned one" in about
-    server.shutdown()
-    server.server_close()
     shutil.rmtree(folder)
     photo = photo_folder / "0-64x48.jpg"
     found = run(
@@ -338,8 +352,6 @@ def test_what_was_changed_is_found_where_it_was_changed(site: Site, run: Run) ->
     resign(folder)
     failed = run('await page.open("other-weights/index.html"); return page.selftest();')
     assert failed[0].startswith("Failed") and "golden/000.jpg: logits" in failed[1]
-    for name in ("damaged-model", "other-labels", "other-codec", "other-weights"):
-        shutil.rmtree(site.folder / name)
 
 
 def test_webgpu_is_refused_for_int8(run: Run) -> None:

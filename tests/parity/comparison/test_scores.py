@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.small_backbone import SMALL_BACKBONE
 from helpers.small_export import LABELS, SPEC, Check
 from helpers.tiny_network import tiny_detector
 
@@ -31,7 +32,7 @@ RUNTIMES = ("onnxruntime-cpu", "torchscript")
 @pytest.fixture(scope="module")
 def trained() -> Trained:
     torch.manual_seed(3)
-    backbone = backbones.build("timm/test_resnet", len(LABELS), weights="none")
+    backbone = backbones.build(SMALL_BACKBONE, len(LABELS), weights="none")
     width = backbone.module.get_submodule(backbone.head).in_features
     rng = np.random.default_rng(0)
     held_out = HeldOut(
@@ -40,7 +41,7 @@ def trained() -> Trained:
         np.zeros((30, 16), np.float16),
         rng.normal(size=30).astype(np.float32),
     )
-    card = ModelCard(LABELS, SPEC, "timm/test_resnet", temperature=1.4)
+    card = ModelCard(LABELS, SPEC, SMALL_BACKBONE, temperature=1.4)
     ood = tiny_detector(width, 16, 5)
     return Trained(backbone.module.eval(), card, head=backbone.head, ood=ood, held_out=held_out)
 

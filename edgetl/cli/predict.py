@@ -14,6 +14,7 @@ from edgetl.cli.doubtful_option import doubtful_photos, keep_doubtful_option
 from edgetl.cli.list_options import list_options
 from edgetl.cli.model_options import model_options, open_predictor
 from edgetl.cli.option_types import Number
+from edgetl.cli.prediction_accuracy import Accuracy
 from edgetl.cli.prediction_table import PredictionTable
 from edgetl.cli.printable import counted, json_text, printable
 from edgetl.cli.process import require_stdout
@@ -156,7 +157,7 @@ def command(
     if embeddings and predictor.card.unknown is None:
         raise click.UsageError(f"--embeddings: this model gives none. {_EXPORT_AGAIN}")
     _refuse_unusable_name(predictor, unknown_as)
-    accuracy = _Accuracy(predictor.labels, photos, arguments, root)
+    accuracy = Accuracy(predictor.labels, photos, arguments, root)
     show = PredictionTable(predictor.card, top or 1, level, unknown_as or "unknown").show
     if as_json:
         show = partial(_show_json, top=top, level=level, unknown_as=unknown_as)
@@ -240,7 +241,7 @@ def _has_stored(arguments: Iterable[str | ListedPhoto | StoredPlace]) -> bool:
 
 
 def _sources(
-    photos: Iterable[str | ListedPhoto | StoredPlace], shard: Shard, accuracy: _Accuracy
+    photos: Iterable[str | ListedPhoto | StoredPlace], shard: Shard, accuracy: Accuracy
 ) -> Iterator[Source]:
     from edgetl.runtime.results.sharding import photos_of
 
@@ -256,7 +257,7 @@ def _sources(
 def _print_all(
     predictor: Predictor,
     sources: Iterable[Source],
-    accuracy: _Accuracy,
+    accuracy: Accuracy,
     notice: Callable[[object], None],
     show: Callable[[Prediction | ImageError | PredictionError], None],
 ) -> tuple[int, int]:
@@ -276,7 +277,7 @@ def _write_all(
     predictor: Predictor,
     photos: Sequence[str | ListedPhoto | StoredPlace],
     shard: Shard,
-    accuracy: _Accuracy,
+    accuracy: Accuracy,
     notice: Callable[[object], None],
     out: str,
     embeddings: bool,
@@ -341,68 +342,6 @@ def _modified(path: Path) -> float | None:
         return path.stat().st_mtime
     except OSError:
         return None
-
-
-class _Accuracy:
-    """Accuracy, if a list or a folder gives every photo a label; see ``true_label``."""
-
-    def __init__(
-        self,
-        labels: tuple[str, ...],
-        names: Sequence[str],
-        arguments: Sequence[str | ListedPhoto | StoredPlace],
-        root: Path | None,
-    ) -> None:
-        """``names`` were given to the command, ``arguments`` are these with the lists read."""
-        from edgetl.runtime.images.discovery import is_folder
-        from edgetl.runtime.images.photo_list import ListedPhoto, is_photo_list
-        from edgetl.runtime.images.photo_places import is_stored, photos_folder
-
-        self._labels, self._photos, self._correct = frozenset(labels), 0, 0
-        self._known = "-" not in names
-        self._roots = [
-            photos_folder(name, root)
-            for name in names
-            if is_folder(Path(name)) or is_photo_list(name) or is_stored(name)
-        ]
-        self._given = {
-            argument.path: argument.label
-            for argument in arguments
-            if isinstance(argument, ListedPhoto)
-        }
-        self._source = "the list" if self._given else "the shards"
-        self._has_labels = any(self._given.values())
-
-    def expect(self, photo: Path) -> Path:
-        """Remember the label of a photo in a shard until it is classified; returns the photo."""
-        label: str | None = getattr(photo, "label", None)
-        if label is not None:
-            self._given[photo], self._has_labels = label, True
-        return photo
-
-    def add(self, result: Prediction | ImageError | PredictionError) -> str | None:
-        """Count a photo that was classified; returns its true label, None without one."""
-        from edgetl.runtime.images.photo_list import true_label
-        from edgetl.runtime.images.stored_path import as_place
-
-        photo = as_place(result.source)
-        root = next((root for root in self._roots if photo.is_relative_to(root)), photo.parent)
-        truth = true_label(photo, self._given.pop(photo, None), root, self._labels)
-        if not isinstance(result, Exception):
-            self._known = self._known and truth is not None
-            self._photos += 1
-            self._correct += truth == result.label
-        return truth
-
-    def print(self, which: str = "") -> None:
-        """Print it to standard error, since standard output is for predictions only."""
-        if self._known and self._photos:
-            share = f"{self._correct / self._photos:.2%}"
-            counts = f"{self._correct:,} of {self._photos:,}"
-            by = "folder names as true labels"
-            if self._has_labels:
-                by = f"the labels of {self._source} as true ones"
-            click.echo(f"Accuracy {share} ({counts}), taking {by}{which}", err=True)
 
 
 def _show_json(

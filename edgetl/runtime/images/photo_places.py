@@ -138,7 +138,7 @@ def _of_shards(
 def _objects(place: Path, folder: Path) -> Iterator[ListedPhoto]:
     from edgetl.runtime.images.store import list_objects
 
-    address = getattr(place, "address", str(place))
+    address = os.fspath(place)
     if _is_object(place):
         yield ListedPhoto(place, place.name, None, None, 1)
         return
@@ -154,7 +154,8 @@ def _objects(place: Path, folder: Path) -> Iterator[ListedPhoto]:
 
 def _is_object(place: Path) -> bool:
     """Whether an address is that of a photo, not of a folder; web pages are no folders."""
-    is_page = str(place).startswith("http") and not str(place).endswith("/")
+    address = os.fspath(place)
+    is_page = address.startswith(("http://", "https://")) and not address.endswith("/")
     return is_page or place.suffix.lower() in image_suffixes()
 
 

@@ -102,7 +102,7 @@ def open_shard(shard: Path) -> IO[bytes]:
     if is_address(shard):
         from edgetl.runtime.images.store import open_object
 
-        return open_object(getattr(shard, "address", str(shard)))
+        return open_object(os.fspath(shard))
     try:
         return shard.open("rb")
     except OSError as error:

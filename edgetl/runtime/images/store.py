@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -25,6 +26,7 @@ UNREACHABLE = "its store can't be reached"
 """Why a photo can't be read where trying again did not help; a later run may read it."""
 
 _PAUSES = (0.5, 1, 2, 4, 8)  # seconds before another try
+_is_away = False  # whether the last tries were all in vain
 _BLOCK = 8 << 20  # bytes per request of a shard
 _FINAL = (
     *(FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError),
@@ -60,7 +62,25 @@ def object_size(address: str) -> int:
 
 
 def open_object(address: str) -> IO[bytes]:
-    """An object as a file that asks for a block at a time. Raises DataError."""
+    """An object as a file that asks for a block at a time. Raises DataError.
+
+    From the web, a temporary copy: many servers send no parts of files, and fsspec can take a whole
+    file for a part.
+    """
+
+    def download() -> IO[bytes]:
+        store, path = _open(address)
+        file = tempfile.TemporaryFile()  # noqa: SIM115  the caller closes it
+        try:
+            store.get_file(path, file)
+        except BaseException:
+            file.close()
+            raise
+        file.seek(0)
+        return file
+
+    if _is_web(address):
+        return _as_data_error(address, lambda: retried(download))
     return _as_data_error(address, lambda: io.BufferedReader(_ObjectReader(address), _BLOCK))
 
 
@@ -72,7 +92,9 @@ def list_objects(address: str) -> list[str]:
 
     def look() -> list[str]:
         store, path = _open(address)
-        found: list[str] = sorted(store.find(path))
+        # On the web, folders that can't be listed would be left out.
+        options = {"on_error": "raise"} if _is_web(address) else {}
+        found: list[str] = sorted(store.find(path, **options))
         if not found:
             store.info(path)  # raises FileNotFoundError
         return [address.rstrip("/") + name.removeprefix(path.rstrip("/")) for name in found]
@@ -92,15 +114,26 @@ def matching_objects(pattern: str) -> list[str]:
 
 
 def retried(action: Callable[[], T]) -> T:
-    """What ``action`` returns, tried again where its exception may not come again."""
-    for pause in _PAUSES:
+    """What ``action`` returns, tried again where its exception may not come again.
+
+    Once all tries were in vain, others are made only once, until one succeeds: while a store is
+    away, a million photos must not be waited for one by one.
+    """
+    global _is_away
+    for pause in (*_PAUSES, None):
         try:
-            return action()
+            found = action()
         except Exception as error:
             if _is_final(_cause(error)):
                 raise
-        time.sleep(pause)
-    return action()
+            if pause is None or _is_away:
+                _is_away = True
+                raise
+            time.sleep(pause)
+        else:
+            _is_away = False
+            return found
+    raise AssertionError("the last try returns or raises")
 
 
 class _ObjectReader(io.RawIOBase):
@@ -161,8 +194,19 @@ def _open(address: str) -> tuple[AbstractFileSystem, str]:
     except ImportError as error:
         raise MissingDependencyError("fsspec", f"Reading {address}", "remote") from error
     # A listing of millions of objects would stay in memory, and another program may add some.
-    store, path = url_to_fs(address, use_listings_cache=False)
+    store, path = url_to_fs(address, use_listings_cache=False, **_options(address))
     return store, path
+
+
+def _options(address: str) -> dict[str, Any]:
+    """botocore would try again for minutes, inside of each try here."""
+    if address.startswith(("s3://", "s3a://")):
+        return {"config_kwargs": {"retries": {"total_max_attempts": 1}}}
+    return {}
+
+
+def _is_web(address: str) -> bool:
+    return address.startswith(("http://", "https://"))
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -72,7 +72,7 @@ class StoredPath(_SystemPath):
     def holding(cls, name: str | Path, content: Content, label: str | None = None) -> StoredPath:
         """A photo whose content is known, and maybe its label."""
         path = cls(name)
-        path._content, path.label = content, label
+        path._content, path._address, path.label = content, getattr(name, "_address", None), label
         return path
 
     @property
@@ -82,7 +82,7 @@ class StoredPath(_SystemPath):
 
     @property
     def address(self) -> str:
-        """Of an object in a store: its whole address."""
+        """As it was given, of something in a store; else the path."""
         return self._address or str(self)
 
     def read_bytes(self) -> bytes:
@@ -157,7 +157,7 @@ class StoredPath(_SystemPath):
         return begin[0].rstrip("/") + "//" + text[begin.end() :].replace("\\", "/")
 
     def __fspath__(self) -> str:
-        return str(self)
+        return self.address
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (str(self), self._content, self._address, self.label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def resolve(data: str | Path, given: Mapping[str, Any], *, cuda: bool | None) ->
             return resolve(data, given, cuda=True)
         except TrainingError:
             return resolve(data, given, cuda=False)
-    folder = str(as_place(data).absolute())
+    folder = os.fspath(as_place(data).absolute())
     if given.get("root"):
         given = {**given, "root": str(as_place(given["root"]).absolute())}
     TrainSettings(**{"data": folder, **given})  # raises for what no recipe could make right

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -155,7 +156,7 @@ def resume(
     settings = replace(
         settings,
         device=device or settings.device,
-        data=str(data.absolute()) if data else settings.data,
+        data=os.fspath(data.absolute()) if data else settings.data,
         root=str(as_place(root).absolute()) if root else settings.root,
     )
     if unfinished is not None:

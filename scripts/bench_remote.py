@@ -1,0 +1,143 @@
+"""Photos as files, in shards and in a store: rate, peak memory, and whether the answers are equal.
+
+    python scripts/bench_remote.py exported/pets [--photos 20000] [--without-store]
+
+Writes small photos into a temporary folder, as files, tar shards and Parquet, and into an S3 server
+on this machine (moto's, whose speed limits the last rows). Each place is classified by a process
+of its own, ``edgetl predict --out``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+_SHARD = 1000  # photos
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--photos", type=int, default=20_000)
+    parser.add_argument("--without-store", action="store_true")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_photos(folder, arguments.photos)
+        places = {
+            "files": str(folder / "files"),
+            "tar shards": str(folder / "shards/*.tar"),
+            "Parquet": str(folder / "photos.parquet"),
+        }
+        print(f"{arguments.photos:,} photos of 64×48 pixels")
+        if arguments.without_store:
+            compare(arguments.bundle, places, folder)
+            return
+        with s3_server() as address:
+            upload(folder, address)
+            places["objects on S3"] = "s3://photos/files"
+            places["tar shards on S3"] = "s3://photos/shards/*.tar"
+            places["Parquet on S3"] = "s3://photos/photos.parquet"
+            compare(arguments.bundle, places, folder)
+
+
+def write_photos(folder: Path, count: int) -> None:
+    """``count`` different photos, in every form."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rng = np.random.default_rng(0)
+    (folder / "files").mkdir()
+    (folder / "shards").mkdir()
+    schema = pa.schema([("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))])
+    with pq.ParquetWriter(folder / "photos.parquet", schema) as table:
+        for start in range(0, count, _SHARD):
+            rows = []
+            with tarfile.open(folder / f"shards/{start // _SHARD:06}.tar", "w") as shard:
+                for number in range(start, min(start + _SHARD, count)):
+                    coarse = Image.fromarray(rng.integers(0, 256, (3, 4, 3), np.uint8))
+                    buffer = io.BytesIO()
+                    coarse.resize((64, 48), Image.Resampling.BICUBIC).save(buffer, "JPEG")
+                    file = f"{number:07}.jpg"
+                    (folder / "files" / file).write_bytes(buffer.getvalue())
+                    member = tarfile.TarInfo(file)
+                    member.size = len(buffer.getvalue())
+                    shard.addfile(member, io.BytesIO(buffer.getvalue()))
+                    rows.append({"bytes": buffer.getvalue(), "path": file})
+            table.write_table(pa.table({"image": rows}, schema))
+
+
+@contextmanager
+def s3_server() -> Iterator[str]:
+    """The address of an S3 server in a process of its own; the environment names it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    os.environ.update(
+        AWS_ENDPOINT_URL=address,
+        AWS_ACCESS_KEY_ID="any",
+        AWS_SECRET_ACCESS_KEY="any",
+        AWS_DEFAULT_REGION="us-east-1",
+    )
+    command = [sys.executable, "-m", "moto.server", "-p", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            while server.poll() is None:
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                time.sleep(0.1)
+            yield address
+        finally:
+            server.terminate()
+
+
+def upload(folder: Path, address: str) -> None:
+    """Everything in ``folder``, as objects of the bucket photos."""
+    import boto3
+
+    owner = boto3.client("s3", endpoint_url=address)
+    owner.create_bucket(Bucket="photos")
+    for path in sorted(folder.rglob("*.*")):
+        key = path.relative_to(folder).as_posix()
+        owner.put_object(Bucket="photos", Key=key, Body=path.read_bytes())
+
+
+def compare(bundle: Path, places: dict[str, str], folder: Path) -> None:
+    """Classify each place, and print a row for it."""
+    print(f"{'place':<18} {'photos/s':>9} {'of files':>9} {'peak MB':>8}  answers")
+    expected: list[object] = []
+    base = 0.0
+    for kind, place in places.items():
+        out = folder / f"{kind}.jsonl"
+        command = [sys.executable, "-m", "edgetl", "predict", str(bundle), place, "--out", str(out)]
+        started = time.perf_counter()
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+        rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+        found = [(row.get("label"), row.get("probabilities"), row.get("error")) for row in rows]
+        expected, rate = expected or list(found), len(rows) / seconds
+        base = base or rate
+        same = "equal" if found == expected and status == 0 else "DIFFERENT"
+        peak = usage.ru_maxrss / 1024
+        print(f"{kind:<18} {rate:>9,.0f} {rate / base:>9.2f} {peak:>8.0f}  {same}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Photos from a real S3 protocol: moto's server, credentials and addresses from the environment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import s3fs
+from click.testing import CliRunner, Result
+from helpers.pictures import photo
+from helpers.s3_server import S3Server, s3_server
+from helpers.shards import members, write_tars
+
+from edgetl.cli.main import command as program
+from edgetl.errors import DataError
+from edgetl.runtime.images import store
+from edgetl.runtime.images.photo_places import photos_in
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six photos in folders named as labels."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(6):
+        place = folder / ("plain" if number % 2 else "two words")
+        place.mkdir(exist_ok=True)
+        photo(number, 30 + number, 20).save(place / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def running(
+    photos: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[S3Server, str]]:
+    """A server with the photos as objects, and in two shards."""
+    shards = tmp_path_factory.mktemp("shards")
+    write_tars(shards, members(photos), 2)
+    with s3_server() as (server, address):
+        owner = server.owner(address)
+        owner.create_bucket(Bucket="pets")
+        for folder, begin in ((photos, "photos"), (shards, "shards")):
+            for path in folder.rglob("*.*"):
+                key = f"{begin}/{path.relative_to(folder).as_posix()}"
+                owner.put_object(Bucket="pets", Key=key, Body=path.read_bytes())
+        yield server, address
+
+
+@pytest.fixture
+def server(
+    running: tuple[S3Server, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[S3Server]:
+    """The same, as the environment names it to S3's packages."""
+    found, address = running
+    s3fs.S3FileSystem.clear_instance_cache()  # else it would keep another test's credentials
+    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "reader")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setattr(store, "_PAUSES", (0.01,) * 5)
+    found.busy = 0
+    found.log.clear()
+    yield found
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def predict(bundle: Path, place: object, *options: object) -> Result:
+    arguments = ["predict", str(bundle), str(place), *map(str, options)]
+    return CliRunner().invoke(program, arguments)
+
+
+def answers(done: Result) -> list[dict[str, object]]:
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    return [{key: row[key] for key in row if key != "source"} for row in rows]
+
+
+@pytest.mark.parametrize("place", ["s3://pets/photos", "s3://pets/shards/{000..001}.tar"])
+def test_predict_answers_as_from_files_and_writes_nothing(tiny_bundle, photos, server, place):
+    expected, found = predict(tiny_bundle, photos, "--json"), predict(tiny_bundle, place, "--json")
+    assert answers(found) == answers(expected) and len(answers(found)) == 6, found.output
+    assert (
+        found.exit_code == 0
+        and found.stderr.split("taking")[0] == expected.stderr.split("taking")[0]
+    )
+    assert {method for method, _ in server.log} <= {"GET", "HEAD"}
+    assert all(path.startswith("/pets") for _, path in server.log)
+
+
+@pytest.mark.parametrize("place", ["s3://pets/photos", "s3://pets/shards/*.tar"])
+def test_a_store_that_answers_503_for_a_while_is_waited_for(photos, server, place):
+    server.busy = 7
+    found = photos_in(place)
+    assert server.busy == 0
+    assert sorted(listed.path.read_bytes() for listed in found) == sorted(
+        path.read_bytes() for path in photos.rglob("*.png")
+    )
+
+
+@pytest.mark.parametrize("place", ["s3://nowhere/photos", "s3://pets/other", "s3://pets/other.tar"])
+def test_what_is_not_there_is_named(server, place):
+    with pytest.raises(
+        DataError, match=f"There is no {place}.\nCheck the address; does the bucket"
+    ):
+        photos_in(place)
+
+
+def test_refused_credentials_are_named_with_the_next_step(server, monkeypatch):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    for place in ("s3://pets/photos", "s3://pets/shards/000.tar"):
+        with pytest.raises(
+            DataError, match=r"refuses access .*\nSet the store's usual credentials"
+        ):
+            photos_in(place)

@@ -23,11 +23,11 @@ import numpy as np
 from PIL import Image, ImageCms
 
 import edgetl
+from edgetl.parity.check_photos import find_photos
 from edgetl.parity.results import RuntimeResult
 from edgetl.parity.runtimes import RUNTIMES
 from edgetl.runtime.bundle.bundle_folder import Bundle
 from edgetl.runtime.images.decode import read_image
-from edgetl.runtime.images.photo_list import photos_in
 
 ARM_CPUS = ("cortex-a53", "cortex-a72", "cortex-a76")  # of the Raspberry Pi 3, 4 and 5
 COLUMNS = ("decoded", "resized", "normalized", "logits", "probabilities", "embedding", "ood_score")
@@ -42,7 +42,7 @@ def main() -> int:
         keep = arguments.keep or Path(scratch) / "rows"
         keep.mkdir(parents=True, exist_ok=True)
         photos = Path(scratch) / "photos"
-        given = [photo.path for photo in photos_in(arguments.images)]
+        given = [photo.path for photo in find_photos(arguments.images)[1]]
         photos.mkdir()
         for path in given:
             shutil.copy(path, photos)

@@ -342,6 +342,10 @@ def _accuracy_lines(precision: str, compared: AccuracyComparison) -> Iterator[st
     worst = sorted(compared.class_drops.items(), key=lambda drop: (-drop[1], drop[0]))
     drops = [f"{json.dumps(label, ensure_ascii=False)} {drop + 0.0:.2f}" for label, drop in worst]
     yield f"{precision}: points lost by class: {_first(drops, _MAX_CLASSES)}"
+    if compared.portable_bits:
+        yield f"{precision}: logits are the same bits on every CPU"
+    elif compared.why_not_portable:
+        yield f"{precision}: logits may differ between CPUs: {compared.why_not_portable}"
     if layers := compared.float_layers:
         yield f"{precision}: {len(layers)} layers stayed in float: {_first(layers, _MAX_LAYERS)}"
 

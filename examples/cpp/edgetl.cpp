@@ -1288,9 +1288,9 @@ GoldenResult run_golden(const edgetl_model &model, const Json &golden) {
         stage = "logits";
         const Json *all_own = golden.find("own_answers");
         const Json *own = all_own ? all_own->find(model.precision) : nullptr;
-        return compare(model.predict(image), own ? *own : golden,
-                       tolerance(model.precision, own != nullptr), own && has_portable_bits(model),
-                       model.temperature);
+        bool exact = own && has_portable_bits(model);
+        double limit = tolerance(exact ? "fp32" : model.precision, own != nullptr);
+        return compare(model.predict(image), own ? *own : golden, limit, exact, model.temperature);
     } catch (const Failure &failure) {
         return {stage, failure.message};
     } catch (const Ort::Exception &failure) {

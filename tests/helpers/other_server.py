@@ -13,6 +13,7 @@ from pathlib import Path
 class _Handler(SimpleHTTPRequestHandler):
     def end_headers(self) -> None:
         self.send_header("Access-Control-Allow-Origin", "*")
+        self.send_header("Cache-Control", "no-store")  # a test may change a file
         super().end_headers()
 
     def log_message(self, *details: object) -> None:

@@ -12,15 +12,23 @@ from edgetl.parity.check_photos import Photo
 from edgetl.parity.comparison.runtime_tally import RuntimeTally
 from edgetl.parity.runtimes import Runtime, Subject
 from edgetl.parity.stages import LeftOut, Refusal, Stages
+from edgetl.runtime.bundle.probability_tolerances import SAME_MODEL_TOLERANCES, score_limit
 from edgetl.runtime.images.decode import read_image
 
 
 @dataclass(frozen=True, eq=False)
 class GoldenBits:
-    """Golden photos and the logits, float32 [classes] each, that the export recorded for them."""
+    """Golden photos and what the export recorded for them.
+
+    logits  float32 [classes] each
+    scores  float32 [] each; empty where the model has none
+    limit   largest difference of a score: it is computed in float32 from equal features
+    """
 
     photos: Sequence[Photo]
     logits: Sequence[NDArray[np.float32]]
+    scores: Sequence[NDArray[np.float32]]
+    limit: float
 
     @classmethod
     def of(cls, subject: Subject) -> GoldenBits | None:
@@ -29,13 +37,17 @@ class GoldenBits:
         if bundle is None or not bundle.has_portable_bits(precision):
             return None
         golden = [one for one in bundle.golden if precision in one.own_answers]
-        paths = [bundle.path / one.file for one in golden]
+        answers = [one.own_answers[precision] for one in golden]
+        limits = subject.card.unknown
         return cls(
             [
                 Photo(path, one.file, read_image(path))
-                for path, one in zip(paths, golden, strict=True)
+                for one in golden
+                for path in [bundle.path / one.file]
             ],
-            [np.array(one.own_answers[precision].logits, np.float32) for one in golden],
+            [np.array(answer.logits, np.float32) for answer in answers],
+            [np.array(answer.ood_score, np.float32) for answer in answers] if limits else [],
+            score_limit(SAME_MODEL_TOLERANCES["fp32"], limits.sensitivity) if limits else 0.0,
         )
 
     def run(self, runtime: Runtime) -> Sequence[Stages | Refusal | LeftOut]:
@@ -44,6 +56,10 @@ class GoldenBits:
 
     def compare(self, found: Sequence[Stages | Refusal | LeftOut], tally: RuntimeTally) -> None:
         """Add what ``run`` gave to the runtime's tally."""
-        for photo, expected, stages in zip(self.photos, self.logits, found, strict=bool(found)):
-            if isinstance(stages, Stages) and stages.logits is not None:
-                tally.add_exact(photo.name, expected, stages.logits)
+        for index, stages in enumerate(found):
+            if not isinstance(stages, Stages) or stages.logits is None:
+                continue
+            name = self.photos[index].name
+            tally.add_own("logits", name, self.logits[index], stages.logits, 0.0)
+            if self.scores and stages.ood_score is not None:
+                tally.add_own("ood_score", name, self.scores[index], stages.ood_score, self.limit)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetl.exporting.export_result import MIN_UNKNOWN_AGREEMENT
 from edgetl.parity.comparison.distances import (
     Percentile999,
     all_finite,
@@ -25,6 +26,7 @@ from edgetl.runtime.bundle.unknown_limits import UnknownLimits
 
 _PERCENTILE_STAGES = ("logits", "probabilities")
 _WORST_PHOTOS = 6
+_MANY = 10  # photos on which a share of other verdicts means something
 
 
 class RuntimeTally:
@@ -51,6 +53,8 @@ class RuntimeTally:
         self._sizes: dict[str, int] = defaultdict(int)
         self._percentiles = {stage: Percentile999(photos) for stage in _PERCENTILE_STAGES}
         self._flips: list[Flip] = []
+        self._unknown_flips: list[Flip] = []
+        self._verdicts = 0
         self._comparisons: list[Comparison] = []
         self._divergences: list[float] = []
 
@@ -81,20 +85,18 @@ class RuntimeTally:
         if reference.probabilities is not None and found.probabilities is not None:
             self._add_decision(photo, reference.probabilities, found.probabilities)
         if reference.ood_score is not None and found.ood_score is not None:
-            limit = self._tolerance.limit("ood_score", reference)
-            self._add_unknown(photo, float(reference.ood_score), float(found.ood_score), limit)
+            self._add_unknown(photo, float(reference.ood_score), float(found.ood_score))
 
-    def add_exact(self, photo: str, expected: NDArray[Any], found: NDArray[Any]) -> None:
-        """Compare logits that must be ``expected`` to the bit: the model's own, not the network's.
-
-        Both are float32 [classes].
-        """
-        gap = measure(expected, found, 0.0, photo)
-        if gap.differing:
-            problem = "not the bits that this model gives elsewhere"
-            self._add_gap("logits", replace(gap, problem=gap.problem or problem))
+    def add_own(
+        self, stage: str, photo: str, expected: NDArray[Any], found: NDArray[Any], limit: float
+    ) -> None:
+        """Compare values with the model's own where it was exported, not with the network's."""
+        gap = measure(expected, found, limit, photo)
+        if not gap.passed:
+            problem = f"off by {gap.largest:.2g} from what this model gives elsewhere"
+            self._add_gap(stage, replace(gap, problem=gap.problem or problem))
             self._photos.add(photo)
-            self._samples.pop("logits", None)
+            self._samples.pop(stage, None)
 
     def result(self, seconds: float) -> RuntimeResult:
         """All photos so far, with the verdict: failed if there was nothing to compare."""
@@ -112,7 +114,7 @@ class RuntimeTally:
                 stages.append(StageResult(stage, worst, differing, self._sizes[stage], p999))
         decisions = Decisions(
             compared=len(self._divergences),
-            flips=tuple(self._flips),
+            flips=self._all_flips(),
             worst=tuple(self._comparisons),
             kl_mean=float(np.mean(self._divergences)) if self._divergences else 0.0,
             kl_max=max(self._divergences, default=0.0),
@@ -161,15 +163,24 @@ class RuntimeTally:
         self._comparisons.sort(key=lambda one: -one.distance)
         del self._comparisons[_WORST_PHOTOS:]
 
-    def _add_unknown(self, photo: str, expected: float, found: float, limit: float) -> None:
+    def _add_unknown(self, photo: str, expected: float, found: float) -> None:
         if (limits := self._unknown) is None:
             return
+        self._verdicts += 1
         before, after = limits.is_unknown([expected, found])
         if before == after:
             return
         words = ("known", "unknown") if after else ("unknown", "known")
         gap = abs(expected - limits.threshold)
-        self._flips.append(Flip(photo, *words, gap, tie=gap <= limit))
+        self._unknown_flips.append(Flip(photo, *words, gap, tie=gap <= self._tolerance.verdict))
+
+    def _all_flips(self) -> tuple[Flip, ...]:
+        """Those of labels, and those of verdicts, which are no ties where there are many."""
+        flips = self._unknown_flips
+        agreeing = self._verdicts - len(flips)
+        if self._verdicts >= _MANY and agreeing < MIN_UNKNOWN_AGREEMENT * self._verdicts:
+            flips = [replace(flip, tie=False) for flip in flips]
+        return (*self._flips, *flips)
 
     def _label(self, index: int) -> str:
         return self._labels[index] if index < len(self._labels) else f"output {index}"

@@ -115,6 +115,8 @@ def selftest(predictor: TestedPredictor, *, tolerance: float | None = None) -> S
         and bundle.has_portable_bits(precision)
         and predictor.provider == _CPU
     )
+    if exact:  # what is computed from equal logits and features is float32
+        tolerance = SAME_MODEL_TOLERANCES["fp32"]
     if tolerance is None:
         tolerance = (SAME_MODEL_TOLERANCES if own else PROBABILITY_TOLERANCES).get(precision)
     if tolerance is None:

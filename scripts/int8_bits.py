@@ -1,0 +1,96 @@
+"""The steps of scripts/int8_bits, which says how they are used.
+
+int8_bits.py prepare BUNDLE PHOTOS LIMIT FOLDER   writes model.onnx and pixels.npy
+int8_bits.py run FOLDER NAME                      writes NAME.logits, without edgetl
+int8_bits.py compare FOLDER NAME                  compares all others with NAME, as a table
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def prepare(bundle: Path, photos: Path, limit: str, folder: Path) -> None:
+    """The int8 network from ``resized`` on, and the photos' resized pixels, uint8 [N, h, w, 3]."""
+    import onnx
+
+    from edgetl import Predictor
+    from edgetl.onnx_graph.graph_editing import prune, replace_nodes
+    from edgetl.runtime.images.decode import read_image
+    from edgetl.runtime.images.discovery import find_images
+    from edgetl.runtime.images.resize import resize_image
+
+    predictor = Predictor(bundle, precision="int8")
+    model = onnx.load(bundle / "model.int8.onnx")
+    graph = model.graph
+    outputs = [value for value in graph.output if value.name == "logits"]
+    resized = next(value for value in graph.value_info if value.name == "resized")
+    replace_nodes(graph, [node for node in graph.node if "resized" not in node.output])
+    del graph.output[:], graph.input[:]
+    graph.output.extend(outputs)
+    graph.input.append(resized)
+    prune(graph)
+    onnx.save(model, folder / "model.onnx")
+    found = find_images(photos)
+    chosen = [found[i * len(found) // int(limit)] for i in range(min(int(limit), len(found)))]
+    pixels = [resize_image(read_image(path), predictor.card.spec) for path in chosen]
+    np.save(folder / "pixels.npy", np.stack(pixels))
+    manifest = json.loads((bundle / "manifest.json").read_bytes())
+    stated = manifest["precisions"]["int8"]
+    print(f"{len(chosen)} photos, {predictor.card.backbone}; the manifest says portable_bits:")
+    print(f"{stated.get('portable_bits')} {stated.get('why_not_portable', '')}", flush=True)
+
+
+def run(folder: Path, name: str) -> None:
+    """One photo at a time, in one thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    session = onnxruntime.InferenceSession(
+        str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
+    )
+    pixels = np.load(folder / "pixels.npy")
+    logits = [
+        session.run(["logits"], {"resized": pixels[i : i + 1]})[0] for i in range(len(pixels))
+    ]
+    np.concatenate(logits).tofile(folder / f"{name}.logits")
+    print(f"{name}: done with onnxruntime {onnxruntime.__version__}", flush=True)
+
+
+def compare(folder: Path, name: str) -> bool:
+    """Whether all that ran gave the same bits."""
+    photos = len(np.load(folder / "pixels.npy", mmap_mode="r"))
+
+    def read(file: Path) -> NDArray[np.float32]:
+        return np.fromfile(file, np.float32).reshape(photos, -1)
+
+    reference, same = read(folder / f"{name}.logits"), True
+    print("\n| runtime | photos | same bits | largest difference of a logit |\n|---|---|---|---|")
+    for file in sorted(folder.glob("*.logits")):
+        logits = read(file)
+        equal = int((logits.view(np.uint32) == reference.view(np.uint32)).all(1).sum())
+        same = same and equal == photos
+        difference = np.abs(logits - reference).max()
+        print(f"| {file.stem} | {photos:,} | {equal:,} | {difference:.2g} |")
+    return same
+
+
+def main(step: str, *words: str) -> int:
+    if step == "prepare":
+        bundle, photos, limit, folder = words
+        prepare(Path(bundle), Path(photos), limit, Path(folder))
+    elif step == "run":
+        run(Path(words[0]), words[1])
+    else:
+        return 0 if compare(Path(words[0]), words[1]) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

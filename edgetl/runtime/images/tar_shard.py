@@ -85,7 +85,8 @@ def read_tar(
                 if suffix in _LABEL_SUFFIXES:
                     sample.notes[suffix] = _text(archive, member)
                 elif suffix in image_suffixes():
-                    where = shard if on_disk and not compressed else None
+                    is_whole = on_disk and not compressed and not member.issparse()
+                    where = shard if is_whole else None
                     sample.photos.append((name, _content(archive, member, where)))
         yield from sample.read(columns)
         while stream.read(_BLOCK):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -93,6 +94,8 @@ def read_tar(
             pass
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise OSError(f"the archive is damaged or ends early: {error}") from error
+    finally:
+        stream.release()
     if stream.tail != _END:
         raise OSError("the archive ends early")
 
@@ -101,12 +104,17 @@ class _Tail:
     """A stream that remembers its last block: a cut archive may end between two members."""
 
     def __init__(self, file: IO[bytes] | gzip.GzipFile) -> None:
-        self._file, self.tail = file, b""
+        self._file: IO[bytes] | gzip.GzipFile = file
+        self.tail = b""
 
     def read(self, size: int) -> bytes:
         content = self._file.read(size)
         self.tail = (self.tail + content[-tarfile.BLOCKSIZE :])[-tarfile.BLOCKSIZE :]
         return content
+
+    def release(self) -> None:
+        """Forget the file: an archive refers to itself, so it stays until garbage is collected."""
+        self._file = io.BytesIO()
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, where: Path | None) -> Content:

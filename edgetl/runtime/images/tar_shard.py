@@ -102,8 +102,8 @@ def read_tar(
                         json.loads(text) if suffix == ".json" else text
                     )
                 elif suffix in image_suffixes():
-                    where = shard if on_disk and not compressed else None
-                    sample.add(name, _content(archive, member, where))
+                    is_whole = on_disk and not compressed and not member.issparse()
+                    sample.add(name, _content(archive, member, shard if is_whole else None))
         yield from sample.read(columns)
         while stream.read(_BLOCK):
             pass

@@ -1,8 +1,8 @@
 """Photos in tar archives, in webdataset's layout: one sample is the members of one name, up to its
 first dot.
 
-``cat/1.jpg`` is a photo; ``cat/1.cls``, ``cat/1.txt`` or ``cat/1.json`` beside it has its label, and
-that of ``cat/1.left.jpg``, unless there is a ``cat/1.left.cls``.
+``cat/1.jpg`` is a photo; ``cat/1.cls``, ``cat/1.txt`` or ``cat/1.json`` beside it has its label,
+and that of ``cat/1.left.jpg``, unless there is a ``cat/1.left.cls``.
 """
 
 from __future__ import annotations

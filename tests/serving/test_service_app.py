@@ -66,13 +66,6 @@ def test_the_page_loads_its_own_files_only(tiny_bundle: Path) -> None:
         assert not re.search(r"<style|style=|\son\w+=|<script>", page)  # what its policy forbids
 
 
-def test_the_host_header_names_no_file(tiny_bundle: Path) -> None:
-    """Older Starlettes make ``request.url`` of it as it is."""
-    with client(tiny_bundle) as found:
-        answer = found.get("/", headers={"Host": "127.0.0.1/../__init__.py?"})
-    assert answer.text == (FILES / "classify.html").read_text("utf-8")
-
-
 class Driven:
     """A service whose page is used by the script ``drive``."""
 

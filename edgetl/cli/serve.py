@@ -43,21 +43,21 @@ from edgetl.cli.printable import printable
 )
 @click.option(
     "--max-wait-ms",
-    type=Number(0),
+    type=Number(0, 10_000),
     default=2,
     show_default=True,
     help="Milliseconds that a photo waits on a GPU for others to run with it.",
 )
 @click.option(
     "--timeout",
-    type=Number(0, min_open=True),
+    type=Number(0, 86_400, min_open=True),
     default=30,
     show_default=True,
     help="Seconds for receiving a request, and for answering it.",
 )
 @click.option(
     "--max-body",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1 << 20),
     default=32,
     show_default=True,
     help="Largest request, MiB.",

@@ -109,7 +109,7 @@ def _serve(settings: ServiceSettings, listener: socket.socket, models: ServedMod
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        backlog=1 if settings.workers > 1 else BACKLOG,
+        backlog=1,
         timeout_graceful_shutdown=int(settings.timeout) + 1,
     )
     with suppress(KeyboardInterrupt):  # uvicorn sends the signal once more at its end
@@ -121,6 +121,7 @@ class _Server(uvicorn.Server):
 
     asyncio takes that number for the length of the system's queue, too. With 1, processes that
     share the port share the connections as well: the first to wake would accept all that wait.
+    And where the system has no more files to open, asyncio logs so once a second, not for each.
     """
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -142,7 +143,5 @@ class PrintableFormatter(logging.Formatter):
     """Escapes what could steer a terminal: names may come from a bundle that is not trusted."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's own name
-        record.message = "".join(
-            c if c.isprintable() else c.encode("unicode_escape").decode() for c in record.message
-        )
+        record.message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in record.message)
         return super().formatMessage(record)

@@ -41,12 +41,17 @@ class ServiceSettings:
 def model_names(paths: list[Path]) -> dict[str, Path]:
     """The names under which models are served: of their folder, or of a lone file without suffix.
 
-    Raises EdgetlError if two are the same.
+    Raises EdgetlError if two are the same, or one can't be said in an address.
     """
     named: dict[str, Path] = {}
     for path in paths:
         full = path.absolute()
         name = full.stem if full.suffix == ".onnx" else full.name
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            hint = "A model is served under the name of its folder: rename that."
+            raise EdgetlError(f"The name {name!r} of a model is not UTF-8.", hint) from error
         if name in named:
             raise EdgetlError(
                 f"{named[name]} and {path} would both be served as {name!r}.",

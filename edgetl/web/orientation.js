@@ -89,28 +89,31 @@ function xmpOrientation(xmp) {
 }
 
 /**
+ * Of several texts the last one counts, and only that one is inflated: a small file may hold
+ * thousands that are large.
+ *
  * @param {Uint8Array} file
  * @param {OpenPicture} picture
  */
 function pngMetadata(file, picture) {
   /** @type {Uint8Array | undefined} */
   let exif;
-  let profile = new Uint8Array();
-  /** @type {Uint8Array[]} */
-  const xmp = [];
+  let profile = () => new Uint8Array();
+  /** @type {(() => Uint8Array) | undefined} */
+  let xmp;
   for (const { type, data } of pngChunks(file)) {
     const key = latin1.decode(data.subarray(0, 24)).split("\0")[0];
     const rest = data.subarray(key.length + 1);
     if (type === "eXIf") {
       exif = data;
     } else if (key === "Raw profile type exif" && (type === "tEXt" || type === "zTXt")) {
-      profile = rawProfile(type === "tEXt" ? rest : picture.inflate(rest.subarray(1)));
+      profile = () => rawProfile(type === "tEXt" ? rest : picture.inflate(rest.subarray(1)));
     } else if (key === "XML:com.adobe.xmp" && type === "iTXt" && rest.length > 2) {
       const text = afterNull(afterNull(rest.subarray(2))); // language and translated key
-      xmp.push(rest[0] ? picture.inflate(text) : text);
+      xmp = () => (rest[0] ? picture.inflate(text) : text);
     }
   }
-  return { exif: [exif ?? profile], xmp };
+  return { exif: [exif ?? profile()], xmp: xmp ? [xmp()] : [] };
 }
 
 /** @param {Uint8Array} file */

@@ -80,3 +80,10 @@ def test_what_cannot_be_served_is_one_clear_sentence(tiny_bundle: Path, tmp_path
             done = serve(*arguments)
             assert (done.exit_code, done.stdout) == (1, "")
             assert done.stderr.startswith("Error: ") and expected in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--timeout", "--max-wait-ms", "--max-body"])
+def test_numbers_that_no_clock_or_memory_has_are_refused(tiny_bundle: Path, option: str) -> None:
+    done = serve(tiny_bundle, option, "inf" if option != "--max-body" else 10**15)
+    assert done.exit_code == 2
+    assert f"Invalid value for '{option}'" in done.stderr

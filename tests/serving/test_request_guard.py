@@ -118,3 +118,5 @@ def test_a_model_has_the_name_of_its_folder(
     }
     with pytest.raises(EdgetlError, match="both be served as 'pets'"):
         model_names([pets, other])
+    with pytest.raises(EdgetlError, match="not UTF-8"):
+        model_names([tmp_path / "half a character \ud800"])

@@ -277,3 +277,20 @@ def test_it_needs_no_torch(tiny_bundle: Path, jpeg: bytes) -> None:
         imported = process.stdout.read()
     assert "starlette" in imported
     assert not {"torch", "onnx", "scipy", "matplotlib"} & set(imported.split("'"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux's")
+def test_without_files_to_open_it_waits_and_logs_little(tiny_bundle: Path) -> None:
+    """As many clients as it may open files leave no room for others, until they go."""
+    import resource
+
+    with service(tiny_bundle) as (address, process):
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (40, 40))
+        clients = [raw(address) for _ in range(60)]
+        time.sleep(1.5)
+        for client in clients:
+            client.close()
+        assert "models" in get(address, "healthz")
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        assert 1 <= process.stderr.read().count("Too many open files") < 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,18 @@ def test_odd_files_do_no_harm(node: Node, tmp_path: Path) -> None:
     assert "it has too many scans" in results["thousand-scans"]["error"]["message"]
     assert all(got["error"]["name"] == "ImageError" for got in found if "error" in got)
     assert all("error" in results[name] for name in ("no-scan", "no-rows", "no-data", "only-magic"))
+
+
+def test_thousands_of_texts_that_are_small_in_the_file_are_not_inflated(
+    node: Node, tmp_path: Path
+) -> None:
+    text = zlib.compress(b'tiff:Orientation="6"'.ljust(1 << 20))
+    data = b"iTXtXML:com.adobe.xmp\0\1\0\0\0" + text
+    chunk = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+    content = encoded(photo(1, 40, 20), "PNG")
+    (tmp_path / "texts.png").write_bytes(content[:33] + chunk * 5000 + content[33:])
+    [found] = node({"do": "decode", "file": str(tmp_path / "texts.png")})
+    assert (found["width"], found["height"]) == (20, 40)  # turned, as the last one says
 
 
 def test_memory_comes_back(node: Node, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def command(
     """
     from edgetl.system.missing_package import require_packages
 
-    needed = ("starlette", "uvicorn", "prometheus_client", "python_multipart")
+    needed = ("starlette", "uvicorn", "httptools", "prometheus_client", "python_multipart")
     require_packages("edgetl serve", "serve", *needed)
     from edgetl.runtime.images.decode import MAX_PIXELS
     from edgetl.serving.server import run_service

@@ -55,6 +55,8 @@ def protocol_routes(service: PhotoService) -> list[Route]:
         named = {"name": model.name, "versions": [model.version], "platform": "edgetl"}
         return JSONResponse({**named, **tensors(card), "labels": card.labels})
 
+    one_by_one = asyncio.Lock()  # numbers in JSON become many times as long in memory
+
     async def infer(request: Request) -> Response:
         model = model_of(request)
         card, header = model.predictor.card, request.headers.get(HEADER_LENGTH)
@@ -63,7 +65,8 @@ def protocol_routes(service: PhotoService) -> list[Route]:
                 if len(body) < _LONG:
                     wanted = read_request(body, header, card)
                 else:
-                    wanted = await asyncio.to_thread(read_request, body, header, card)
+                    async with one_by_one:
+                        wanted = await asyncio.to_thread(read_request, body, header, card)
             except InferenceError as error:
                 raise RequestError(400, "request", str(error)) from error
             results, headers = await service.classify(request, model, wanted.photos)

@@ -32,6 +32,7 @@ _TYPES = {"FP32": "<f4", "BOOL": "?"}  # of outputs, as bytes
 # Parameters of an input or output that say where its values are.
 _BINARY_SIZE, _BINARY, _BINARY_ALL = "binary_data_size", "binary_data", "binary_data_output"
 _CLASSES, _SHARED = "classification", "shared_memory_region"
+_MOST_PARTS = 1 << 20  # lists, objects and ends of strings; parsing more would hold up the others
 
 
 class InferenceError(ValueError):
@@ -85,6 +86,8 @@ def read_request(body: bytes, header_length: str | None, card: ModelCard) -> Inf
         length = int(header_length[:20])
         if length > len(body):
             raise InferenceError(f"{HEADER_LENGTH} is {length}; the body has {len(body)} bytes.")
+    if sum(body.count(mark, 0, length) for mark in (b"[", b"{", b'"')) > _MOST_PARTS:
+        raise InferenceError("The JSON has too many parts: send the values as bytes behind it.")
     try:
         request = json.loads(body[:length])
         if not isinstance(request, Mapping):
@@ -129,6 +132,7 @@ def _read(request: Mapping[str, Any], rest: memoryview, card: ModelCard) -> Infe
         raise InferenceError(f"{name} has no photo.")
     if not isinstance(identity, str | None):
         raise InferenceError("The id must be a string.")
+    (identity or "").encode()  # half a character, which JSON can have, could not be sent back
     return InferenceRequest(identity, values, _outputs(request, card))
 
 
@@ -179,6 +183,8 @@ def _bytes_elements(content: memoryview) -> list[bytes]:
 
 def _pixels(shape: list[int], data: Any, content: memoryview | None) -> Any:
     """uint8 [N, H, W, 3]"""
+    if 0 in shape:  # any number of photos would have no bytes
+        raise InferenceError(f"The shape of {IMAGES} is {shape}; no photo has a size of 0.")
     values = np.asarray(data).reshape(-1) if content is None else np.frombuffer(content, np.uint8)
     if values.size != math.prod(shape):
         raise InferenceError(f"{IMAGES} has {values.size} values; its shape is {shape}.")
@@ -191,11 +197,13 @@ def _outputs(request: Mapping[str, Any], card: ModelCard) -> list[WantedOutput]:
     """What the request asks for; if it names no output, all of them."""
     known = [tensor["name"] for tensor in tensors(card)["outputs"]]
     binary = _parameters(request).get(_BINARY_ALL) is True
-    wanted = []
+    wanted: list[WantedOutput] = []
     for output in request.get("outputs") or [{"name": name} for name in known]:
         name, parameters = output["name"], _parameters(output)
         if name not in known:
             raise InferenceError(f"There is no output {name!r}; there are {', '.join(known)}.")
+        if any(name == other.name for other in wanted):
+            raise InferenceError(f"The output {name} is asked for twice.")
         classes = parameters.get(_CLASSES, 0)
         if type(classes) is not int or classes < 0:
             raise InferenceError(f"{_CLASSES} is {classes!r}; it must be a whole number.")

@@ -17,7 +17,7 @@ from edgetl.errors import ImageError, PredictionError
 from edgetl.runtime.results.records import as_record
 from edgetl.serving.photo_queue import Result
 from edgetl.serving.photo_service import PhotoService, status_of
-from edgetl.serving.request_errors import AGAIN, RequestError
+from edgetl.serving.request_errors import AGAIN, RequestError, encodable
 
 _PARAMETERS = ("top", "model")
 _MULTIPART = "multipart/form-data"
@@ -99,14 +99,14 @@ async def _files(request: Request, body: bytes) -> list[tuple[str | None, bytes]
 
     try:
         form = await _InMemory(request.headers, stream(), max_fields=100).parse()
-    except (MultiPartException, KeyError) as error:
-        reason = getattr(error, "message", "it names no boundary")
+    except (MultiPartException, KeyError, UnicodeError) as error:
+        reason = "it names no boundary" if isinstance(error, KeyError) else str(error)
         raise RequestError(400, "request", f"The form can't be read: {reason}") from error
     try:
         files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
         if not files:
             message = "The form has no file: curl -F photo=@photo.jpg sends one."
             raise RequestError(400, "request", message)
-        return [(file.filename or "photo", await file.read()) for file in files]
+        return [(encodable(file.filename or "photo"), await file.read()) for file in files]
     finally:
         await form.close()

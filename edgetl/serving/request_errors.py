@@ -10,6 +10,11 @@ AGAIN = {"Retry-After": "1"}
 """Headers of a response to a request that may succeed a second later."""
 
 
+def encodable(text: str) -> str:
+    """``text`` with halves of characters, which JSON and some encodings can have, escaped."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 class RequestError(Exception):
     """A request that is refused, or that failed.
 
@@ -23,7 +28,8 @@ class RequestError(Exception):
         self, status: int, kind: str | None, message: str, headers: dict[str, str] | None = None
     ) -> None:
         super().__init__(message)
-        self.status, self.kind, self.message, self.headers = status, kind, message, headers
+        self.status, self.kind, self.headers = status, kind, headers
+        self.message = encodable(message)  # it may repeat what the request says
 
 
 def busy(message: str) -> RequestError:

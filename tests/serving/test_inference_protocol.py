@@ -260,6 +260,16 @@ def test_json_by_hand(plain: TestClient, predictor: Predictor) -> None:
         {**request(), "outputs": [{"name": "label", "parameters": {"classification": 1}}]},
         {**request(), "outputs": [{"name": "logits", "parameters": {"classification": -1}}]},
         {**request(), "parameters": 1},
+        request(datatype="\ud800"),  # half a character
+        {**request(), "id": "\ud800"},
+        request(
+            name="images",
+            datatype="UINT8",
+            shape=[10**7, 0, 0, 3],  # photos without a byte
+            data=None,
+            parameters={"binary_data_size": 0},
+        ),
+        {**request(), "outputs": [{"name": "logits"}] * 2},
     ],
 )
 def test_what_does_not_follow_the_protocol_is_400_with_a_reason(
@@ -268,6 +278,11 @@ def test_what_does_not_follow_the_protocol_is_400_with_a_reason(
     answer = infer(plain, body)
     assert answer.status_code == 400, answer.text
     assert len(answer.json()["error"]) > 10
+
+
+def test_json_that_would_take_the_memory_is_not_parsed(plain: TestClient) -> None:
+    answer = infer(plain, b"[" + b"[]," * (1 << 20) + b"[]]")
+    assert (answer.status_code, "too many parts" in answer.text) == (400, True)
 
 
 @pytest.mark.parametrize("header", ["-1", "x", "99999", "1.0", "9" * 30, "3"])

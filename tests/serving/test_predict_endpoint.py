@@ -135,10 +135,22 @@ def test_forms_that_cannot_be_read_are_400(client: TestClient) -> None:
             "multipart/form-data; boundary=b",
             b"--b\r\nContent-Disposition: x; name=a\r\n\r\n\r\n--b--",
         ),
+        ("multipart/form-data; boundary=b; charset=undefined", named_in_form(b"x")),
     ):
         answer = send(client, body, kind)
         assert answer.status_code == 400, body
         assert "form" in answer.json()["error"]
+
+
+def named_in_form(name: bytes) -> bytes:
+    header = b'Content-Disposition: form-data; name="a"; filename="' + name + b'"'
+    return b"--b\r\n" + header + b"\r\n\r\nno photo\r\n--b--\r\n"
+
+
+def test_a_name_with_half_a_character_is_escaped(client: TestClient) -> None:
+    kind = "multipart/form-data; boundary=b; charset=utf-7"
+    answer = send(client, named_in_form(b"+2AA-.jpg"), kind)
+    assert (answer.status_code, answer.json()[0]["source"]) == (422, "\\ud800.jpg")
 
 
 def test_too_long_a_body_is_413_whether_it_says_so_or_not(client: TestClient) -> None:

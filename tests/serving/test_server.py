@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -14,13 +15,15 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import uvicorn
 from helpers.pictures import photo
 from helpers.services import figures, service
 
@@ -86,45 +89,83 @@ def test_slow_and_dead_clients_hold_nobody_up(running: str, jpeg: bytes) -> None
         client.close()
 
 
-def test_a_head_that_does_not_end_is_not_waited_for(
-    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In this process, for a shorter limit; a connection in use stays open."""
-    import asyncio
+async def exchange(port: int, sent: bytes) -> bytes:
+    """What comes for ``sent`` until the connection is closed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(sent)
+    found = await asyncio.wait_for(reader.read(), 20)
+    writer.close()
+    return found
 
-    import uvicorn
 
-    monkeypatch.setattr(connection, "_IDLE", 0.3)
+@asynccontextmanager
+async def impatient(
+    monkeypatch: pytest.MonkeyPatch, body: bytes, *, seconds: float = 0.3, delay: float = 0
+) -> AsyncIterator[tuple[int, Any]]:
+    """The port of a server in this process that closes idle connections soon, and the server."""
+    monkeypatch.setattr(connection, "_IDLE", seconds)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await asyncio.sleep(0.8)
+        await asyncio.sleep(delay)
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"there"})
+        await send({"type": "http.response.body", "body": body})
 
-    async def closed(port: int, sent: bytes) -> bytes:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(sent)
-        found = await asyncio.wait_for(reader.read(), 20)
-        writer.close()
-        return found
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(
+            app, http=connection.TimedConnection, lifespan="off", log_config=None
+        )
+        server = uvicorn.Server(config)
+        task = asyncio.create_task(server._serve([listener]))
+        yield listener.getsockname()[1], server
+        server.should_exit = True
+        await task
+
+
+WHOLE = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def test_a_head_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection in use stays open."""
 
     async def all_three() -> list[bytes]:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            config = uvicorn.Config(
-                app, http=connection.TimedConnection, lifespan="off", log_config=None
-            )
-            server = uvicorn.Server(config)
-            task = asyncio.create_task(server._serve([listener]))
-            port = listener.getsockname()[1]
-            whole = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-            found = await asyncio.gather(*(closed(port, s) for s in (b"", whole[:20], whole)))
-            server.should_exit = True
-            await task
-            return list(found)
+        async with impatient(monkeypatch, b"there", delay=0.8) as (port, _):
+            sent = (b"", WHOLE[:20], WHOLE)
+            return await asyncio.gather(*(exchange(port, start) for start in sent))
 
     silent, begun, whole = asyncio.run(all_three())
     assert (silent, begun) == (b"", b"")
     assert b"there" in whole
+
+
+def test_who_does_not_read_an_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unread() -> None:
+        async with impatient(monkeypatch, bytes(32 << 20)) as (port, server):
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.sendall(WHOLE)
+                while not server.server_state.connections:
+                    await asyncio.sleep(0.01)
+                while server.server_state.connections:
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(unread(), 20))
+
+
+@pytest.mark.parametrize(
+    "start",
+    [WHOLE[:-2], b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"],
+    ids=["head", "behind a body"],
+)
+def test_headers_without_an_end_are_not_kept(monkeypatch: pytest.MonkeyPatch, start: bytes) -> None:
+    async def answer() -> bytes:
+        async with impatient(monkeypatch, b"", seconds=20, delay=3) as (port, server):
+            with socket.create_connection(("127.0.0.1", port), 20) as client:
+                client.sendall(start)
+                while all(one.headers is None for one in server.server_state.connections):
+                    await asyncio.sleep(0.01)
+                client.sendall(b"Name: value\r\n" * 10_000)
+                return await asyncio.to_thread(client.recv, 4096)
+
+    assert b"too long" in asyncio.run(asyncio.wait_for(answer(), 30))
 
 
 def test_sigterm_ends_it_when_it_has_answered(tiny_bundle: Path, jpeg: bytes) -> None:

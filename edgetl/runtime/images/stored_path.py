@@ -154,7 +154,8 @@ class StoredPath(_SystemPath):
         begin = _ADDRESS.match(text)
         if begin is None:
             return text
-        return begin[0].rstrip("/") + "//" + text[begin.end() :].replace("\\", "/")
+        slashes = "///" if begin[0].startswith("file:") else "//"  # which has no host
+        return begin[0].rstrip("/") + slashes + text[begin.end() :].replace("\\", "/")
 
     def __fspath__(self) -> str:
         return self.address
@@ -166,7 +167,7 @@ class StoredPath(_SystemPath):
 def is_address(name: str | os.PathLike[str]) -> bool:
     """Whether ``name`` is that of something in a store, such as "s3://bucket/photos"."""
     begin = _ADDRESS.match(os.fspath(name))
-    return begin is not None and begin[0].endswith("://")
+    return begin is not None and "://" in begin[0]
 
 
 def as_place(name: str | os.PathLike[str]) -> Path:

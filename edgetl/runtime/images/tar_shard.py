@@ -8,6 +8,7 @@ and that of ``cat/1.left.jpg``, unless there is a ``cat/1.left.cls``.
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -101,8 +102,8 @@ def read_tar(
                         json.loads(text) if suffix == ".json" else text
                     )
                 elif suffix in image_suffixes():
-                    where = shard if on_disk and not compressed else None
-                    sample.add(name, _content(archive, member, where))
+                    is_whole = on_disk and not compressed and not member.issparse()
+                    sample.add(name, _content(archive, member, shard if is_whole else None))
         yield from sample.read(columns)
         while stream.read(_BLOCK):
             pass
@@ -110,6 +111,8 @@ def read_tar(
         del sample.photos[-1:]  # which may be cut
         yield from sample.read(columns)
         raise OSError(f"the archive is damaged or ends early: {error}") from error
+    finally:
+        stream.release()
     if stream.tail != _END:
         raise OSError("the archive ends early")
 
@@ -118,12 +121,17 @@ class _Tail:
     """A stream that remembers its last block: a cut archive may end between two members."""
 
     def __init__(self, file: IO[bytes] | gzip.GzipFile) -> None:
-        self._file, self.tail = file, b""
+        self._file: IO[bytes] | gzip.GzipFile = file
+        self.tail = b""
 
     def read(self, size: int) -> bytes:
         content = self._file.read(size)
         self.tail = (self.tail + content[-tarfile.BLOCKSIZE :])[-tarfile.BLOCKSIZE :]
         return content
+
+    def release(self) -> None:
+        """Forget the file: an archive refers to itself, so it stays until garbage is collected."""
+        self._file = io.BytesIO()
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, where: Path | None) -> Content:

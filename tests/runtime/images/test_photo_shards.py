@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,19 @@ def test_photos_of_an_uncompressed_shard_stay_where_they_are(pets, tmp_path):
     for listed in photos_in(shard):
         assert isinstance(listed.path, StoredPath)
         assert isinstance(listed.path.content, FileSpan) and listed.path.content.file == shard
+
+
+def test_a_file_with_holes_is_read_whole(pets, tmp_path):
+    """As ``tar --sparse`` stores it: a map in front of the content, which has no holes."""
+    content = contents(pets)[0]
+    blocks = b"1\n0\n%d\n" % len(content)
+    member = tarfile.TarInfo("cat/1.png")
+    member.size = tarfile.BLOCKSIZE + len(content)
+    kind = {"major": "1", "minor": "0", "name": member.name, "realsize": str(len(content))}
+    member.pax_headers = {f"GNU.sparse.{key}": value for key, value in kind.items()}
+    with tarfile.open(tmp_path / "pets.tar", "w", format=tarfile.PAX_FORMAT) as shard:
+        shard.addfile(member, io.BytesIO(blocks.ljust(tarfile.BLOCKSIZE, b"\0") + content))
+    assert read(tmp_path / "pets.tar") == [("pets.tar/cat/1.png", None, content)]
 
 
 def test_what_was_unpacked_goes_with_the_last_photo(pets, tmp_path, monkeypatch):

@@ -59,7 +59,8 @@ def read_parquet(file: IO[bytes], columns: Mapping[str, tuple[str, ...]]) -> Ite
                 number += 1
                 texts = [_text(row.get(name), classes[role]) for role, name in roles.items()]
                 yield ShardPhoto(*_photo(row[photos], number), *texts)
-    except pyarrow.ArrowException as error:
+    # Text may be no UTF-8, a date out of Python's range.
+    except (pyarrow.ArrowException, ValueError, OverflowError) as error:
         raise OSError(f"the Parquet file is damaged: {str(error).splitlines()[0]}") from error
 
 
@@ -98,7 +99,7 @@ def _class_names(schema: pyarrow.Schema, column: str | None) -> Sequence[str]:
         metadata = json.loads((schema.metadata or {})[b"huggingface"])
         names = metadata["info"]["features"][column]["names"]
         return [str(name) for name in names]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return ()
 
 
@@ -117,7 +118,7 @@ def _photo(value: Any, number: int) -> tuple[str, Content]:
         content, name = value["bytes"], value.get("path")
     if content is None:
         return f"{number:08}", OSError("the row holds no photo")
-    if name:
+    if isinstance(name, str) and name:
         return f"{number:08}-{PurePosixPath(name.replace(chr(92), '/')).name}", content
     begin = bytes(content[:4])
     suffix = next((end for start, end in _SUFFIXES.items() if begin.startswith(start)), "")

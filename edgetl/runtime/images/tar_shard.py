@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import tarfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -22,6 +23,7 @@ from edgetl.runtime.images.stored_path import Content, FileSpan
 _LABEL_SUFFIXES = (".cls", ".json", ".txt")  # the first that is there counts
 _MAX_LABEL = 1 << 20  # bytes of a member that holds a label
 _MAX_PHOTO = 1 << 30
+_MAX_MEMBER = 1 << 40  # a damaged size would be skipped for ever
 _MOST_HELD = 64 << 20  # bytes of one sample's photos in memory
 _BLOCK = 1 << 20
 _END = bytes(tarfile.BLOCKSIZE)  # every archive ends in at least two such blocks
@@ -86,6 +88,8 @@ def read_tar(
             archive: Any = opened  # whose list of members has no type
             while (member := archive.next()) is not None:
                 archive.members.clear()  # else it keeps all of them
+                if not 0 <= member.size <= _MAX_MEMBER:
+                    raise tarfile.ReadError(f"{member.name!r} can't have {member.size} bytes")
                 if not member.isfile() or (name := _clean(member.name)) is None:
                     continue
                 if name in names:
@@ -102,12 +106,12 @@ def read_tar(
                         json.loads(text) if suffix == ".json" else text
                     )
                 elif suffix in image_suffixes():
-                    is_whole = on_disk and not compressed and not member.issparse()
-                    sample.add(name, _content(archive, member, shard if is_whole else None))
+                    where = shard if on_disk and not compressed else None
+                    sample.add(name, _content(archive, member, where))
         yield from sample.read(columns)
         while stream.read(_BLOCK):
             pass
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except (tarfile.TarError, EOFError, ValueError, RecursionError, zlib.error) as error:
         del sample.photos[-1:]  # which may be cut
         yield from sample.read(columns)
         raise OSError(f"the archive is damaged or ends early: {error}") from error
@@ -135,6 +139,8 @@ class _Tail:
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, where: Path | None) -> Content:
+    if member.issparse():
+        return OSError("it is stored without its zeros")
     if member.size > _MAX_PHOTO:
         return OSError(f"it is longer than {_MAX_PHOTO >> 20} MiB")
     if where is not None:
@@ -162,7 +168,7 @@ def _value(values: Mapping[str, object], names: tuple[str, ...]) -> str | None:
 
 def _clean(name: str) -> str | None:
     """The name without what could lead out of the shard; None for a hidden file."""
-    parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
+    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
     if not parts or any(part.startswith(".") for part in parts):
         return None
     return "/".join(parts)

@@ -55,19 +55,6 @@ def test_photos_of_an_uncompressed_shard_stay_where_they_are(pets, tmp_path):
         assert isinstance(listed.path.content, FileSpan) and listed.path.content.file == shard
 
 
-def test_a_file_with_holes_is_read_whole(pets, tmp_path):
-    """As ``tar --sparse`` stores it: a map in front of the content, which has no holes."""
-    content = contents(pets)[0]
-    blocks = b"1\n0\n%d\n" % len(content)
-    member = tarfile.TarInfo("cat/1.png")
-    member.size = tarfile.BLOCKSIZE + len(content)
-    kind = {"major": "1", "minor": "0", "name": member.name, "realsize": str(len(content))}
-    member.pax_headers = {f"GNU.sparse.{key}": value for key, value in kind.items()}
-    with tarfile.open(tmp_path / "pets.tar", "w", format=tarfile.PAX_FORMAT) as shard:
-        shard.addfile(member, io.BytesIO(blocks.ljust(tarfile.BLOCKSIZE, b"\0") + content))
-    assert read(tmp_path / "pets.tar") == [("pets.tar/cat/1.png", None, content)]
-
-
 def test_what_was_unpacked_goes_with_the_last_photo(pets, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
@@ -142,7 +129,7 @@ def test_a_photo_without_a_label_has_none(pets, tmp_path):
 
 
 def test_names_can_not_leave_the_shard_and_hidden_members_are_left_out(tmp_path):
-    names = ["./a/1.png", "/etc/2.png", "../../3.png", "a/._1.png", "__MACOSX/._2.png", "no.bin"]
+    names = ["./a/1.png", "//etc/2.png", "../../3.png", "a/._1.png", "__MACOSX/._2.png", "no.bin"]
     shard = write_tar(tmp_path / "a.tar", [[(name, b"x")] for name in names])
     assert [name for name, *_ in read(shard)] == ["a.tar/a/1.png", "a.tar/etc/2.png", "a.tar/3.png"]
 
@@ -205,12 +192,59 @@ def test_an_archive_cut_between_two_members_is_not_whole(pets, tmp_path):
     [
         ([[("1.png", b"a")], [("1.png", b"b")]], "twice"),
         ([[("1.png", b"a"), ("1.json", b"{")]], "damaged"),
+        ([[("1.png", b"a"), ("1.json", b"[" * 100_000)]], "damaged"),
         ([[("1.png", b"a"), ("1.cls", b"\xff\xfe")]], "not UTF-8"),
     ],
 )
 def test_shards_that_contradict_themselves(tmp_path, samples, problem):
     with pytest.raises(DataError, match=problem):
         photos_in(write_tar(tmp_path / "a.tar", samples))
+
+
+@pytest.mark.parametrize(
+    "size", [b"\xff" * 12, b"\x80\0\0\0\x7f" + b"\xff" * 7], ids=["-1", "2**63 - 1"]
+)
+def test_a_size_that_no_member_has_is_not_skipped_for_ever(tmp_path, size):
+    shard = write_tar(tmp_path / "a.tar", [[("1.png", b"a")]])
+    header = bytearray(shard.read_bytes())
+    header[124:136] = size
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header[:512])
+    shard.write_bytes(header)
+    with pytest.raises(DataError, match=r"'1\.png' can't have"):
+        photos_in(shard)
+
+
+def test_a_member_with_holes_is_not_read_as_it_lies_in_the_archive(tmp_path):
+    shard = tmp_path / "a.tar"
+    info = tarfile.TarInfo("1.png")
+    info.size = 4
+    info.pax_headers = {"GNU.sparse.map": "0,4", "GNU.sparse.size": "400"}
+    with tarfile.open(shard, "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(info, io.BytesIO(b"abcd"))
+    [found] = photos_in(shard)
+    with pytest.raises(OSError, match="without its zeros"):
+        found.path.read_bytes()
+
+
+def test_parquet_with_values_that_python_can_not_have(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    late = pa.array([1 << 55], pa.timestamp("ms"))
+    table = pa.table({"image": [b"a"], "label": late})
+    pyarrow.parquet.write_table(table, tmp_path / "late.parquet")
+    with pytest.raises(DataError, match="damaged"):
+        photos_in(tmp_path / "late.parquet")
+
+
+def test_a_photo_in_parquet_whose_name_is_a_number(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    table = pa.table({"image": [{"bytes": b"a", "path": 5}]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    assert [name for name, *_ in read(tmp_path / "a.parquet")] == ["a.parquet/00000001"]
 
 
 def test_a_shard_is_streamed_sample_by_sample(tmp_path):

@@ -158,6 +158,7 @@ def test_a_file_that_is_no_photo_is_named_and_the_next_one_is_classified(
     )
     assert [answer["file"] for answer in answers] == ["0-64x48.jpg", "notes.jpg"]
     assert answers[1]["label"] == "Not classified" and "not an image" in answers[1]["note"]
+    assert answers[1]["note"].endswith("Convert it to JPEG, PNG or WebP.")
     assert answers[0]["label"] != "Not classified"
 
 

@@ -117,6 +117,10 @@ def test_a_dropped_photo_is_classified_in_a_browser(
         (async () => {{
           await until(() => shown("login") || shown("classify"));
           if (shown("login")) {{
+            document.getElementById("token").value = "wrong";
+            document.querySelector("#login button").click();
+            await until(() => shown("problem"));
+            console.log(document.getElementById("problem").textContent);
             document.getElementById("token").value = "{TOKEN}";
             document.querySelector("#login button").click();
             await until(() => shown("classify"));
@@ -133,7 +137,8 @@ def test_a_dropped_photo_is_classified_in_a_browser(
     assert f"<h2>{expected.label}</h2>" in shown
     best = [f"{100 * score.confidence:.1f} %" for score in expected.top()]
     assert re.findall(r'class="share">([^<]+)<', shown) == best
-    assert "it is not an image" in shown and 'class="failed"' in shown
+    assert ("not the service's token" in done.stderr) == (token is not None)
+    assert "Not classified" in shown and "It is not an image" in shown and 'class="failed"' in shown
     assert (
         "<i>dog</i>.png · " in shown and "<i>dog</i>" not in done.stdout
     )  # as text, not as markup

@@ -330,6 +330,11 @@ def test_what_was_changed_is_found_where_it_was_changed(site: Site, run: Run) ->
     error = run('return page.open("damaged-model/index.html");')
     assert re.search(r"model\.onnx: it is damaged", error)
 
+    folder = site.copy("no-script")
+    (folder / "page-camera.js").unlink()
+    error = run('return page.open("no-script/index.html");')
+    assert re.search(r"page\.js, or a script that it needs, can't be read", error)
+
     folder = site.copy("other-labels")
     text = (folder / "manifest.json").read_text()
     assert LABELS[2] in text

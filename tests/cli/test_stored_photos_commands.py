@@ -16,6 +16,7 @@ from helpers.shards import members, write_parquet, write_tar, write_tars
 from edgetl import evaluate
 from edgetl.cli.main import command as program
 from edgetl.runtime.images import store
+from edgetl.runtime.images.stored_path import UNREACHABLE
 
 
 def edgetl(*arguments: object) -> Result:
@@ -194,7 +195,7 @@ def test_a_store_that_stays_away_is_tried_again_by_the_next_run(
     out = tmp_path / "answers.jsonl"
     failing += [ConnectionError()] * 1000
     done = edgetl("predict", tiny_bundle, places["folder in a store"], "--out", out)
-    assert {row["error"] for row in without_names(out.read_text())} == {store.UNREACHABLE}
+    assert {row["error"] for row in without_names(out.read_text())} == {UNREACHABLE}
     assert done.exit_code == 1 and len(failing) > 1000 - 4 * 9, "the last ones are tried once"
     failing.clear()
     edgetl("predict", tiny_bundle, places["folder in a store"], "--out", out)

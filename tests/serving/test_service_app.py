@@ -50,6 +50,10 @@ def test_every_endpoint_is_described(tiny_bundle: Path) -> None:
     }
     named = set(re.findall(r'"#/components/(\w+)/(\w+)"', str(described).replace("'", '"')))
     assert named and all(name in described["components"][kind] for kind, name in named)
+    guide = (FILES.parents[1] / "docs/guides/serve.md").read_text("utf-8")
+    statuses = set(re.findall(r"\b[2-5]\d\d\b", str(re.findall(r"^\| ([\d, ]+) \|", guide, re.M))))
+    posts = [item["post"] for item in described["paths"].values() if "post" in item]
+    assert posts and all(post["responses"].keys() == statuses for post in posts)
 
 
 def test_the_page_loads_its_own_files_only(tiny_bundle: Path) -> None:

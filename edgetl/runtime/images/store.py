@@ -16,14 +16,12 @@ from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from edgetl.errors import DataError, EdgetlError, MissingDependencyError
+from edgetl.runtime.images.stored_path import UNREACHABLE
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 T = TypeVar("T")
-
-UNREACHABLE = "its store can't be reached"
-"""Why a photo can't be read where trying again did not help; a later run may read it."""
 
 _PAUSES = (0.5, 1, 2, 4, 8)  # seconds before another try
 _is_away = False  # whether the last tries were all in vain

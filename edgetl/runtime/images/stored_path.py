@@ -14,6 +14,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+UNREACHABLE = "its store can't be reached"
+"""Why a photo can't be read where trying again did not help; a later run may read it."""
+
 # pathlib chooses a class for the system; only that one can be subclassed in every version.
 if TYPE_CHECKING:
     _SystemPath = Path

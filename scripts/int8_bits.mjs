@@ -4,7 +4,7 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 
 const [folder, name] = process.argv.slice(2);
-const ort = createRequire(join(folder, "web", "package.json"))("onnxruntime-web");
+const ort = createRequire(join(process.env.EDGETL_NODE_MODULES, "package.json"))("onnxruntime-web");
 ort.env.wasm.numThreads = 1;
 const session = await ort.InferenceSession.create(readFileSync(join(folder, "model.onnx")), {
   executionProviders: ["wasm"],

@@ -20,24 +20,16 @@ def prepare(bundle: Path, photos: Path, limit: str, folder: Path) -> None:
     import onnx
 
     from edgetl import Predictor
-    from edgetl.onnx_graph.graph_editing import prune, replace_nodes
+    from edgetl.exporting.formats.resized_network import cut_at_resized
     from edgetl.runtime.images.decode import read_image
     from edgetl.runtime.images.discovery import find_images
     from edgetl.runtime.images.resize import resize_image
 
     predictor = Predictor(bundle, precision="int8")
-    model = onnx.load(bundle / "model.int8.onnx")
-    graph = model.graph
-    outputs = [value for value in graph.output if value.name == "logits"]
-    resized = next(value for value in graph.value_info if value.name == "resized")
-    replace_nodes(graph, [node for node in graph.node if "resized" not in node.output])
-    del graph.output[:], graph.input[:]
-    graph.output.extend(outputs)
-    graph.input.append(resized)
-    prune(graph)
-    onnx.save(model, folder / "model.onnx")
+    onnx.save(cut_at_resized(onnx.load(bundle / "model.int8.onnx")), folder / "model.onnx")
     found = find_images(photos)
-    chosen = [found[i * len(found) // int(limit)] for i in range(min(int(limit), len(found)))]
+    count = min(int(limit), len(found))
+    chosen = [found[i * len(found) // count] for i in range(count)]
     pixels = [resize_image(read_image(path), predictor.card.spec) for path in chosen]
     np.save(folder / "pixels.npy", np.stack(pixels))
     manifest = json.loads((bundle / "manifest.json").read_bytes())

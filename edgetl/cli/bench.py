@@ -11,7 +11,7 @@ import click
 
 from edgetl.cli.list_options import list_options
 from edgetl.cli.model_options import model_options, open_predictor
-from edgetl.cli.option_types import SomePath
+from edgetl.cli.option_types import PhotoPlace, SomePath
 from edgetl.cli.printable import json_text, printable
 from edgetl.cli.process import require_stdout
 from edgetl.cli.progress_bar import show_progress
@@ -31,7 +31,7 @@ _RUNS, _RUNS_OF_CANDIDATES = 100, 20
 @click.argument("model", type=click.Path(exists=True))
 @click.option(
     "--images",
-    type=click.Path(exists=True),
+    type=PhotoPlace(),
     help="Folder or list of photos to measure with. [default: the golden ones]",
 )
 @list_options
@@ -52,7 +52,7 @@ _RUNS, _RUNS_OF_CANDIDATES = 100, 20
 @model_options
 def command(
     model: str,
-    images: str | None,
+    images: Path | None,
     columns: str | None,
     root: Path | None,
     runs: int | None,
@@ -93,7 +93,7 @@ def command(
     click.echo(json_text(asdict(result)) if as_json else "\n".join(_lines(result)))
 
 
-def _named_photos(images: str | None, columns: str | None, root: Path | None) -> list[Path]:
+def _named_photos(images: Path | None, columns: str | None, root: Path | None) -> list[Path]:
     """Those in ``images``; none if no place is named."""
     from edgetl.runtime.images.photo_list import refuse_list_options
     from edgetl.runtime.images.photo_places import photos_in

@@ -33,7 +33,7 @@ _MAX_MISTAKES = 5
 @model_options
 def command(
     model: str,
-    photos: str,
+    photos: Path,
     html: Path | None,
     json: Path | None,
     csv: Path | None,

@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from edgetl.cli.list_options import list_options
-from edgetl.cli.option_types import PRECISIONS, Number, SomePath
+from edgetl.cli.option_types import PRECISIONS, Number, PhotoPlace, SomePath
 from edgetl.cli.printable import counted, printable
 from edgetl.cli.progress_bar import show_progress
 from edgetl.errors import EdgetlError
@@ -119,13 +119,13 @@ def _number_or_folder(context: click.Context, option: click.Parameter, value: st
 )
 @click.option(
     "--calibration-images",
-    type=click.Path(exists=True, path_type=Path),
+    type=PhotoPlace(),
     metavar="PHOTOS",
     help="Take them from this folder or list.  [default: the photos that the run was trained on]",
 )
 @click.option(
     "--judge-images",
-    type=click.Path(exists=True, path_type=Path),
+    type=PhotoPlace(),
     metavar="PHOTOS",
     help="Judge a reduced precision on these class folders or this list, not on the run's photos.",
 )

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from edgetl.cli.list_options import list_options
-from edgetl.cli.option_types import SomePath
+from edgetl.cli.option_types import PhotoPlace, SomePath
 from edgetl.cli.printable import counted, printable
 from edgetl.cli.progress_bar import show_progress
 from edgetl.system.paths import real_path
@@ -43,7 +43,7 @@ def _side(text: str) -> int | tuple[int, int]:
 )
 @click.option(
     "--images",
-    type=click.Path(exists=True, path_type=Path),
+    type=PhotoPlace(),
     metavar="PHOTOS",
     help="Photos in folders named like the labels, or a list of them, to measure the accuracy on.",
 )

@@ -30,7 +30,7 @@ class PhotoPlace(click.Path):
     """The name of photos: a file or folder that exists, shards, or an address in a store."""
 
     def __init__(self) -> None:
-        super().__init__(exists=True)
+        super().__init__(exists=True, path_type=Path)
 
     def convert(
         self,
@@ -42,7 +42,7 @@ class PhotoPlace(click.Path):
 
         name = os.fspath(value)
         if is_address(name) or (is_pattern(name) and is_shard(name)):
-            return name
+            return as_place(name)
         return super().convert(value, parameter, context)
 
 

@@ -11,6 +11,7 @@ from edgetl.data.layout import PART_OF, UNKNOWN
 from edgetl.errors import DataError
 from edgetl.runtime.images.photo_list import ListedPhoto
 from edgetl.runtime.images.photo_shards import SHARD_SUFFIXES
+from edgetl.runtime.images.stored_path import StoredPath
 
 
 def labelled_by_place(photos: Iterable[ListedPhoto]) -> list[ListedPhoto]:
@@ -35,14 +36,24 @@ def labelled_by_place(photos: Iterable[ListedPhoto]) -> list[ListedPhoto]:
     return kept
 
 
-def _completed(photo: ListedPhoto) -> ListedPhoto:
+def part_of(photo: ListedPhoto) -> str | None:
+    """What the photo's shard or list says, or a word in the shard's name, as written."""
+    if photo.split is not None:
+        return photo.split
+    words = (word for name in _shard_and_folders(photo) for word in re.split(r"[^A-Za-z]+", name))
+    return next((word for word in words if word.lower() in PART_OF), None)
+
+
+def _shard_and_folders(photo: ListedPhoto) -> tuple[str, ...]:
+    """Names of the folders around the photo's shard, and its own; () outside of shards."""
     folders = PurePosixPath(photo.name).parts[:-1]
     shards = [i for i, name in enumerate(folders, 1) if name.lower().endswith(SHARD_SUFFIXES)]
-    inside = list(folders[shards[0] :] if shards else folders)
-    part = photo.split
-    if part is None and shards:
-        words = (word for name in folders[: shards[0]] for word in re.split(r"[^A-Za-z]+", name))
-        part = next((word for word in words if word.lower() in PART_OF), None)
+    return folders[: shards[0]] if shards and isinstance(photo.path, StoredPath) else ()
+
+
+def _completed(photo: ListedPhoto) -> ListedPhoto:
+    inside = list(PurePosixPath(photo.name).parts[len(_shard_and_folders(photo)) : -1])
+    part = part_of(photo)
     if part is None and inside and inside[0].lower() in PART_OF:
         part = inside.pop(0)
     label = photo.label or next(iter(inside), None)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edgetl.data.image_folder import Sample
 from edgetl.data.layout import PART_OF, TEST, content_digest, enumerated, normalized_name
+from edgetl.data.stored_labels import part_of
 from edgetl.errors import DataError
 from edgetl.runtime.images.photo_list import true_label
 from edgetl.runtime.images.photo_places import is_stored, photos_folder, photos_in
@@ -57,7 +58,9 @@ def find_labelled_photos(
         )
     base, found = photos_folder(place, root), photos_in(place, columns=columns, root=root)
     # So the list of a training run gives the photos that were kept aside.
-    tests = [photo for photo in found if PART_OF.get((photo.split or "").strip().lower()) == TEST]
+    tests = [
+        photo for photo in found if PART_OF.get((part_of(photo) or "").strip().lower()) == TEST
+    ]
     found = tests or found
     known, photos, unlabelled = frozenset(labels), [], Counter[str]()
     for photo in found:

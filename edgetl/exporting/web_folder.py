@@ -51,7 +51,7 @@ def read_ort(folder: Path) -> dict[str, bytes]:
     """
     pinned = _pinned_ort()
     package, version = pinned["package"], pinned["version"]
-    hint = f"Get it with: npm install --ignore-scripts {package}@{version}"
+    hint = f"Get it with: {ort_command()}"
     dist = folder / "dist" if (folder / "dist").is_dir() else folder
     files = {}
     for name in (pinned["wasm"]["module"], pinned["wasm"]["binary"]):
@@ -66,6 +66,12 @@ def read_ort(folder: Path) -> dict[str, bytes]:
             )
         files[name] = content
     return {**files, "LICENSE": (_SOURCE / _ORT_LICENCE).read_bytes()}
+
+
+def ort_command() -> str:
+    """What a user enters to get onnxruntime-web into ``node_modules``, in the pinned version."""
+    pinned = _pinned_ort()
+    return f"npm install --ignore-scripts {pinned['package']}@{pinned['version']}"
 
 
 def web_files(

@@ -12,6 +12,7 @@ import os
 import queue
 import re
 import shutil
+import subprocess
 import tempfile
 import threading
 import time
@@ -22,7 +23,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from edgetl.errors import RuntimeUnavailableError
-from edgetl.system.child_process import kill_child, start_child
+from edgetl.system.child_process import ending_with_stdin, kill_child, start_child
 from edgetl.system.loopback_guard import LOOPBACK, PROTECTIVE_HEADERS, LoopbackGuard, new_token
 
 PROGRAMS = {
@@ -140,7 +141,8 @@ class BrowserPage:
             command = ["--headless", "--no-remote", "--profile", str(profile), url]
         with self._output.open("wb") as output:
             self._process = start_child(
-                [program, *command],
+                ending_with_stdin([program, *command]),
+                stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
                 environment={"HOME": str(profile), "MOZ_CRASHREPORTER_DISABLE": "1"},
@@ -185,6 +187,8 @@ class BrowserPage:
     def close(self) -> None:
         """Kill the browser, with all its processes, and remove its profile."""
         kill_child(self._process)
+        assert self._process.stdin is not None
+        self._process.stdin.close()
         self._server.shutdown()
         self._server.server_close()
         self._profile.cleanup()

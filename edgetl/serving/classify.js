@@ -2,6 +2,7 @@
 
 const TOP = 5; // labels shown of each photo
 const byId = (id) => document.getElementById(id);
+const AWAY = "The service can't be reached. Is it still running?";
 let token = null; // kept only as long as the page is open
 
 function headers() {
@@ -9,13 +10,26 @@ function headers() {
 }
 
 async function start() {
-  const models = Object.keys((await (await fetch("healthz")).json()).models);
-  byId("model").replaceChildren(...models.map((name) => new Option(name)));
-  byId("which").hidden = models.length < 2;
-  const { status } = await fetch("metrics", { method: "HEAD", headers: headers() });
+  let status;
+  try {
+    const models = Object.keys((await (await fetch("healthz")).json()).models);
+    byId("model").replaceChildren(...models.map((name) => new Option(name)));
+    byId("which").hidden = models.length < 2;
+    ({ status } = await fetch("metrics", { method: "HEAD", headers: headers() }));
+  } catch {
+    return showProblem(AWAY);
+  }
+  showProblem(status === 401 && token !== null ? "This is not the service's token." : "");
   byId("login").hidden = status !== 401;
   byId("classify").hidden = status === 401;
-  if (status === 401) byId("token").focus();
+  if (status !== 401) return;
+  byId("token").focus();
+  byId("token").select();
+}
+
+function showProblem(text) {
+  byId("problem").textContent = text;
+  byId("problem").hidden = text === "";
 }
 
 function percent(share) {
@@ -42,20 +56,29 @@ function show(file, answer, note) {
   image.src = URL.createObjectURL(file);
   image.onload = () => URL.revokeObjectURL(image.src);
   image.onerror = () => image.remove(); // a format that this browser can't show
-  const heading = item.querySelector("h2");
-  if (answer.error !== undefined) {
-    item.querySelector("li").className = "failed";
-    heading.textContent = answer.error;
-  } else {
-    heading.textContent = answer.unknown ? `Unknown (nearest: ${answer.label})` : answer.label;
-    // JavaScript puts labels that are numbers first.
-    const best = Object.entries(answer.probabilities).sort(([, a], [, b]) => b - a);
-    const rows = best.map(([label, share]) => row(label, share));
-    item.querySelector("tbody").append(...rows);
-  }
+  const [heading, reason, found] = described(answer);
+  item.querySelector("h2").textContent = heading;
+  item.querySelector(".reason").textContent = reason;
+  item.querySelector(".reason").hidden = reason === "";
+  if (answer.error !== undefined) item.querySelector("li").className = "failed";
+  if (answer.unknown) item.querySelector("li").className = "unknown";
+  // JavaScript puts labels that are numbers first.
+  const best = Object.entries(answer.probabilities ?? {}).sort(([, a], [, b]) => b - a);
+  const rows = best.map(([label, share]) => row(label, share));
+  item.querySelector("tbody").append(...rows);
   item.querySelector(".note").textContent = [file.name, note].filter(Boolean).join(" · ");
   byId("answers").prepend(item);
-  return heading.textContent;
+  return found;
+}
+
+// The heading of an answer, what is below it, and both in words.
+function described({ error, label, unknown }) {
+  if (error !== undefined) {
+    return ["Not classified", error[0].toUpperCase() + error.slice(1), "not classified"];
+  }
+  if (!unknown) return [label, "", label];
+  const reason = "Unlike the photos that the model was trained on. Nearest:";
+  return ["Unknown", reason, `unknown, nearest is ${label}`];
 }
 
 async function classify(file) {
@@ -65,12 +88,15 @@ async function classify(file) {
   try {
     const request = { method: "POST", body: file, headers: { ...headers(), ...type } };
     const response = await fetch(`predict?${query}`, request);
-    if (response.status === 401) return start();
+    if (response.status === 401) {
+      byId("status").textContent = `${file.name}: not classified`;
+      return start();
+    }
     const time = /total;dur=([\d.]+)/.exec(response.headers.get("Server-Timing") ?? "");
     const found = show(file, await response.json(), time && `${Number(time[1]).toFixed(1)} ms`);
     byId("status").textContent = `${file.name}: ${found}`;
   } catch {
-    byId("status").textContent = "The service can't be reached. Is it still running?";
+    byId("status").textContent = AWAY;
   }
 }
 

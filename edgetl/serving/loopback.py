@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgetl.serving.listener import listen
-from edgetl.serving.page_headers import PAGE_HEADERS
+from edgetl.serving.page_files import PAGE_HEADERS
 from edgetl.system.loopback_guard import LOOPBACK, LoopbackGuard, new_token
 
 

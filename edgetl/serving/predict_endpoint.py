@@ -19,6 +19,7 @@ from edgetl.serving.photo_queue import Result
 from edgetl.serving.photo_service import PhotoService, status_of
 from edgetl.serving.request_errors import AGAIN, RequestError, encodable
 
+_PARAMETERS = ("top", "model")
 _MULTIPART = "multipart/form-data"
 # What a body may be called that is one photo; its content tells what it is. The last one is what
 # curl --data-binary says unless it is told otherwise.
@@ -29,6 +30,7 @@ def predict_route(service: PhotoService) -> Route:
     """The route of ``POST /predict``."""
 
     async def predict(request: Request) -> Response:
+        _refuse_unknown_parameters(request)
         top, model = _top(request), service.model(request.query_params.get("model"))
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind not in (_MULTIPART, *_ONE_PHOTO) and not kind.startswith("image/"):
@@ -63,6 +65,14 @@ def _renamed(result: Result, name: str) -> Result:
     if isinstance(result, PredictionError):
         return PredictionError(name, result.path, result.reason, result.hint)
     return replace(result, source=name)
+
+
+def _refuse_unknown_parameters(request: Request) -> None:
+    """One that is misspelt would have no effect, and the first model would answer for another."""
+    for name in request.query_params:
+        if name not in _PARAMETERS:
+            message = f"There is no parameter {name!r}. There are: {', '.join(_PARAMETERS)}."
+            raise RequestError(400, "request", message)
 
 
 def _top(request: Request) -> int | None:

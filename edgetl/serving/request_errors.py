@@ -44,7 +44,13 @@ def error_response(request: Request, error: Exception) -> Response:
         return JSONResponse({"error": error.message}, error.status, error.headers)
     assert isinstance(error, HTTPException)
     request.state.error_kind = "request"
-    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    path, message = request.url.path, error.detail
+    if error.status_code == 404:
+        message = f"There is nothing at {path}. /openapi.json says what there is."
+    elif error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        message = f"{path} does not take {request.method}. It takes: {allowed}."
+    return JSONResponse({"error": message}, error.status_code, error.headers)
 
 
 def failed_response(request: Request, error: Exception) -> Response:

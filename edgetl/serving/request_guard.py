@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edgetl.serving.page_headers import PAGE_HEADERS
+from edgetl.serving.page_files import PAGE_HEADERS
 from edgetl.serving.service_metrics import ServiceMetrics
 
 # Answered without the token: the page, which asks for it, and whether the service lives.
@@ -95,7 +95,10 @@ def _is_here(host: str) -> bool:
     """Whether a Host header is localhost or an IP address, which no other site can have."""
     name = ""
     try:
-        name = urlsplit(f"//{host}").hostname or ""
+        address = urlsplit(f"//{host}")
+        if address.netloc != host:  # a path follows, say
+            return False
+        name = address.hostname or ""
         ipaddress.ip_address(name)
     except ValueError:
         return name == "localhost"

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from edgetl.data.label_review import LabelReview, ReviewItem
 from edgetl.errors import EdgetlError, ImageError
 from edgetl.runtime.images.decode import read_image
+from edgetl.serving.page_files import page_file
 
 _SIDE = 1600  # pixels of a photo that is shown, at most
 _QUALITY = 90  # of its JPEG
@@ -66,9 +65,9 @@ def review_app(review: LabelReview, name: str) -> Starlette:
 
     return Starlette(
         routes=[
-            Route("/", _file("review.html")),
-            Route("/review.js", _file("review.js")),
-            Route("/review.css", _file("review.css")),
+            Route("/", page_file("review.html")),
+            Route("/review.js", page_file("review.js")),
+            Route("/review.css", page_file("review.css")),
             Route("/state", state),
             Route("/photos/{index:int}", photo),
             Route("/photos/{index:int}/keep", keep, methods=["POST"]),
@@ -81,11 +80,6 @@ def review_app(review: LabelReview, name: str) -> Starlette:
 
 def _as_json(item: ReviewItem) -> dict[str, Any]:
     return {**asdict(item.photo), "state": item.state, "new_label": item.new_label}
-
-
-def _file(name: str) -> Callable[[Request], Response]:
-    """An endpoint for a file beside this one."""
-    return lambda request: FileResponse(Path(__file__).with_name(name))
 
 
 def _refused(request: Request, error: Exception) -> Response:

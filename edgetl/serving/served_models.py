@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.errors import BundleError, EdgetlError, first_line
-from edgetl.runtime.inference.predictor import CPU, GPU_BATCH, Predictor
+from edgetl.runtime.inference.predictor import GPU_BATCH, Predictor
+from edgetl.runtime.inference.session import CPU
 from edgetl.serving.photo_batches import PhotoBatches
 
 _log = logging.getLogger(__name__)

@@ -11,12 +11,13 @@ from pathlib import Path
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from edgetl._version import __version__
 from edgetl.serving.inference_protocol import protocol_routes
+from edgetl.serving.page_files import page_file
 from edgetl.serving.photo_service import PhotoService
 from edgetl.serving.predict_endpoint import predict_route
 from edgetl.serving.request_errors import RequestError, error_response, failed_response
@@ -24,7 +25,7 @@ from edgetl.serving.request_guard import RequestGuard
 from edgetl.serving.served_models import ServedModels
 from edgetl.serving.service_settings import ServiceSettings
 
-_FOLDER = Path(__file__).parent
+_OPENAPI = Path(__file__).with_name("openapi.json")
 
 
 def service_app(settings: ServiceSettings, models: ServedModels | None = None) -> ASGIApp:
@@ -59,7 +60,7 @@ def service_app(settings: ServiceSettings, models: ServedModels | None = None) -
 
 
 def _routes(service: PhotoService) -> list[Route]:
-    description = json.loads((_FOLDER / "openapi.json").read_text(encoding="utf-8"))
+    description = json.loads(_OPENAPI.read_text(encoding="utf-8"))
     description["info"]["version"] = __version__
 
     async def healthz(_: Request) -> Response:
@@ -71,15 +72,13 @@ def _routes(service: PhotoService) -> list[Route]:
     async def openapi(_: Request) -> Response:
         return JSONResponse(description)
 
-    async def page(request: Request) -> Response:
-        # Not the path of request.url: older Starlettes make that of the Host header as well.
-        return FileResponse(_FOLDER / (request.scope["path"].strip("/") or "classify.html"))
-
     return [
         Route("/healthz", healthz),
         Route("/metrics", metrics),
         Route("/openapi.json", openapi),
-        *(Route(path, page) for path in ("/", "/classify.js", "/classify.css")),
+        Route("/", page_file("classify.html")),
+        Route("/classify.js", page_file("classify.js")),
+        Route("/classify.css", page_file("classify.css")),
     ]
 
 

@@ -34,6 +34,16 @@ def start_child(
     )
 
 
+def ending_with_stdin(command: Sequence[str]) -> list[str]:
+    """``command``, for ``start_child`` with a pipe as stdin: it is killed where that ends.
+
+    So it does not outlive this process, however that ends. Without effect on Windows.
+    """
+    if os.name != "posix":
+        return list(command)
+    return ["sh", "-c", '("$@"; kill -9 0) & read -r _; kill -9 0', "sh", *command]
+
+
 def kill_child(process: subprocess.Popen[bytes]) -> None:
     """Kill what ``start_child`` started; who reads from its pipes gets to their end."""
     if os.name == "posix":

@@ -37,7 +37,7 @@ export function answerCard(photo, name, prediction, milliseconds) {
 export function failureCard(name, reason) {
   const [card, text] = [element("li", "answer"), element("div", "")];
   text.append(element("p", "file", name), element("p", "label unread", "Not classified"));
-  text.append(element("p", "note", reason));
+  text.append(element("p", "note", reason.charAt(0).toUpperCase() + reason.slice(1)));
   card.append(text);
   return card;
 }

@@ -136,7 +136,9 @@ async function classify(predictor, photo, name, shown) {
 
 /** @param {unknown} error  @returns {string}  without the photo's name, which stands above it */
 function reasonOf(error) {
-  if (error instanceof ImageError) return error.reason;
+  if (error instanceof ImageError) {
+    return error.hint === null ? error.reason : `${error.reason}. ${error.hint}`;
+  }
   return error instanceof Error ? error.message : String(error);
 }
 

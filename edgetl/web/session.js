@@ -84,7 +84,7 @@ async function readChecked(url, integrity) {
     return new Uint8Array(await response.arrayBuffer());
   } catch (error) {
     const reason = `onnxruntime-web can't be read from ${url.href}: ${messageOf(error)}`;
-    const hint = "Check the network, or export it into the folder with `edgetl export --ort DIR`.";
+    const hint = "Check the network, or export it into the folder with `edgetl export --web --ort DIR`.";
     throw new EdgetlError(reason, hint, error);
   }
 }

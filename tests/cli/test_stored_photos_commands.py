@@ -16,6 +16,7 @@ from helpers.shards import members, write_parquet, write_tar, write_tars
 from edgetl import evaluate
 from edgetl.cli.main import command as program
 from edgetl.runtime.images import store
+from edgetl.runtime.images.stored_path import UNREACHABLE
 
 
 def edgetl(*arguments: object) -> Result:
@@ -129,6 +130,22 @@ def test_photos_marked_as_test_are_those_that_are_evaluated(tiny_bundle, photos,
     assert found.files == ("all.tar/0001.png", "all.tar/0003.png")
 
 
+def test_shards_named_test_are_those_that_are_evaluated(tiny_bundle, photos, tmp_path):
+    for name, part in (("pets-train-0", slice(0, 5)), ("pets-test-0", slice(5, 8))):
+        write_tar(tmp_path / f"{name}.tar", members(photos)[part])
+    found = evaluate(tiny_bundle, tmp_path / "*.tar")
+    shards = [name.partition("/")[0] for name in (*found.files, *found.failed)]
+    assert shards == ["pets-test-0.tar"] * 3
+
+
+def test_bench_takes_shards(tiny_bundle, photos, tmp_path):
+    shard = write_tar(tmp_path / "two.tar", members(photos)[:2])
+    done = edgetl("bench", tiny_bundle, "--images", shard, "--runs", 2)
+    assert done.exit_code == 0 and "2 photo" in done.stdout, done.output
+    wrong = edgetl("bench", tiny_bundle, "--images", "nothing/here")
+    assert wrong.exit_code == 2 and "does not exist" in wrong.stderr
+
+
 def test_a_shard_that_ends_early_is_a_row_after_its_photos(tiny_bundle, photos, tmp_path):
     shard = write_tar(tmp_path / "0.tar", members(photos))
     shard.write_bytes(shard.read_bytes()[:6000])
@@ -178,7 +195,7 @@ def test_a_store_that_stays_away_is_tried_again_by_the_next_run(
     out = tmp_path / "answers.jsonl"
     failing += [ConnectionError()] * 1000
     done = edgetl("predict", tiny_bundle, places["folder in a store"], "--out", out)
-    assert {row["error"] for row in without_names(out.read_text())} == {store.UNREACHABLE}
+    assert {row["error"] for row in without_names(out.read_text())} == {UNREACHABLE}
     assert done.exit_code == 1 and len(failing) > 1000 - 4 * 9, "the last ones are tried once"
     failing.clear()
     edgetl("predict", tiny_bundle, places["folder in a store"], "--out", out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -227,3 +228,9 @@ def test_npm_takes_it_for_a_package(exported: Path, tmp_path: Path) -> None:
     (packed,) = json.loads(done.stdout)
     listed = {file["path"] for file in packed["files"]}
     assert {*web_manifest(exported)["files"], "manifest.json", "service-worker.js"} == listed
+
+
+def test_the_guide_names_the_version_that_is_pinned() -> None:
+    guide = Path(web_folder.__file__).parents[2] / "docs/guides/web.md"
+    named = re.findall(r"onnxruntime-web@(\S+)", guide.read_text(encoding="utf-8"))
+    assert set(named) == {pinned()["version"]}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -104,6 +107,26 @@ def test_a_browser_that_ends_is_noticed(
         pytest.raises(RuntimeError, match="the browser ended"),
     ):
         page.receive(30)
+
+
+def test_it_does_not_outlive_a_process_that_is_killed(folder: Path, tmp_path: Path) -> None:
+    program = tmp_path / "chromium"
+    program.write_text(
+        f"#!/bin/sh\necho $$ > {tmp_path}/pid.new\n"
+        f"mv {tmp_path}/pid.new {tmp_path}/pid\nsleep 600\n"
+    )
+    program.chmod(0o755)
+    code = (
+        "import os, pathlib, sys, time; from edgetl.parity import browser; "
+        f"browser.PROGRAMS['chromium'] = ({str(program)!r},); "
+        f"page = browser.BrowserPage('chromium', pathlib.Path({str(folder)!r}), ''); "
+        f"[time.sleep(0.05) for _ in iter(pathlib.Path({str(tmp_path / 'pid')!r}).exists, True)]; "
+        "os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code], timeout=60)
+    browser_pid = int((tmp_path / "pid").read_text())
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(browser_pid).wait(10)
 
 
 def test_a_missing_browser_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

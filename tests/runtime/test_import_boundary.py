@@ -57,6 +57,12 @@ def test_importing_edgetl_imports_no_heavy_package() -> None:
     assert not {"numpy", "PIL", "onnxruntime", "click", *FORBIDDEN} & set(done.stdout.split())
 
 
+def test_a_predictor_of_files_imports_nothing_for_stores() -> None:
+    done = run("import sys; from edgetl import Predictor; print(*sys.modules)")
+    assert done.returncode == 0, done.stderr
+    assert "edgetl.runtime.images.store" not in done.stdout.split()
+
+
 def test_ctrl_c_during_the_import_of_onnxruntime_is_not_reported_as_its_error(
     tmp_path: Path,
 ) -> None:

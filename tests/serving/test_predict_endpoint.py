@@ -112,6 +112,20 @@ def test_a_wrong_top_is_400(client: TestClient, jpeg: bytes, top: str) -> None:
     assert (answer.status_code, "top is" in answer.json()["error"]) == (400, True)
 
 
+def test_a_misspelt_parameter_is_400(client: TestClient, jpeg: bytes) -> None:
+    answer = send(client, jpeg, params={"modle": "tiny"})
+    assert answer.status_code == 400
+    assert answer.json()["error"] == "There is no parameter 'modle'. There are: top, model."
+
+
+def test_another_path_or_method_is_told_what_there_is(client: TestClient, jpeg: bytes) -> None:
+    answer = client.put("/predict", content=jpeg)
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
+    assert answer.json()["error"] == "/predict does not take PUT. It takes: POST."
+    answer = client.post("/classify", content=jpeg)
+    assert answer.status_code == 404 and "/openapi.json" in answer.json()["error"]
+
+
 def test_forms_that_cannot_be_read_are_400(client: TestClient) -> None:
     assert client.post("/predict", data={"a": "b"}, files={}).status_code == 422  # one "photo"
     for kind, body in (

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from helpers.services import ORIGIN, client
+from starlette.datastructures import URL
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from edgetl.errors import EdgetlError
@@ -43,11 +45,22 @@ def test_this_machine_is_addressed_by_localhost_or_a_number(local: TestClient, h
     assert local.get("/healthz", headers={"Host": host}).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example:8000", "127.0.0.1.evil.example", "", "a b", "[x"])
+@pytest.mark.parametrize(
+    "host", ["evil.example:8000", "127.0.0.1.evil.example", "", "a b", "[x", "127.0.0.1/x?"]
+)
 def test_a_name_that_leads_here_is_refused(local: TestClient, host: str) -> None:
     """DNS rebinding: a page of evil.example, whose name has become this machine's."""
     answer = local.get("/healthz", headers={"Host": host})
     assert answer.status_code == 403 and "models" not in answer.text
+
+
+def test_the_host_does_not_choose_the_file(
+    guarded: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As older versions of Starlette would let it for ``Host: 127.0.0.1/service_app.py?``."""
+    monkeypatch.setattr(Request, "url", URL("http://127.0.0.1/service_app.py?/"))
+    for path, begin in (("/", "<!doctype html>"), ("/classify.css", ":root")):
+        assert guarded.get(path, headers={"Authorization": ""}).text.startswith(begin)
 
 
 @pytest.mark.parametrize("origin", ["null", "http://evil.example", "http://127.0.0.1:1"])

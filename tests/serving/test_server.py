@@ -220,19 +220,27 @@ def test_several_processes_share_the_port_and_their_figures(tiny_bundle: Path, j
         workers = serving(parent)
         for _ in range(10):
             assert post(address, jpeg) == expected
+        wait_for_answers(address, 10)  # a request is counted when its answer is on its way
         os.kill(workers[0].pid, signal.SIGKILL)
         for _ in range(10):
             assert post(address, jpeg) == expected
         assert len({worker.pid for worker in serving(parent)} - {workers[0].pid}) == 2
-        counted = figures(get(address, "metrics"))
-        assert counted['edgetl_requests_total{endpoint="predict",status="200"}'] == 20
-        assert counted["edgetl_queue_photos"] == 0
+        wait_for_answers(address, 20)
+        assert figures(get(address, "metrics"))["edgetl_queue_photos"] == 0
         folder = Path(workers[1].environ()["PROMETHEUS_MULTIPROC_DIR"])
         assert folder.is_dir()
         process.terminate()
         assert process.wait(60) in (0, -signal.SIGTERM)
         assert not folder.exists()
         assert not any(worker.is_running() for worker in workers)
+
+
+def wait_for_answers(address: str, count: int) -> None:
+    """Wait until so many requests are counted, in all processes together; not one more may be."""
+    name, deadline = 'edgetl_requests_total{endpoint="predict",status="200"}', time.monotonic() + 30
+    while (found := figures(get(address, "metrics")).get(name, 0)) < count:
+        assert time.monotonic() < deadline, found
+    assert found == count
 
 
 def serving(parent: psutil.Process) -> list[psutil.Process]:

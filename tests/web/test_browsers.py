@@ -54,7 +54,11 @@ const results = {
   photos: {},
   loaded: [],
 };
-if (globalThis.VideoFrame) results.frame = await decoded(new VideoFrame(canvas, { timestamp: 0 }));
+if (globalThis.VideoFrame) {
+  const frame = new VideoFrame(canvas, { timestamp: 0 });
+  results.frame = await decoded(frame);
+  frame.close(); // or the console complains, whenever it is collected
+}
 for (const name of photos) results.photos[name] = await decoded(bytesOf(name));
 for (const one of options) results.loaded.push(await tested(one));
 await fetch("answer", { method: "POST", body: JSON.stringify(results) });

@@ -158,6 +158,7 @@ def test_a_file_that_is_no_photo_is_named_and_the_next_one_is_classified(
     )
     assert [answer["file"] for answer in answers] == ["0-64x48.jpg", "notes.jpg"]
     assert answers[1]["label"] == "Not classified" and "not an image" in answers[1]["note"]
+    assert answers[1]["note"].endswith("Convert it to JPEG, PNG or WebP.")
     assert answers[0]["label"] != "Not classified"
 
 
@@ -329,6 +330,11 @@ def test_what_was_changed_is_found_where_it_was_changed(site: Site, run: Run) ->
     model.write_bytes(content)
     error = run('return page.open("damaged-model/index.html");')
     assert re.search(r"model\.onnx: it is damaged", error)
+
+    folder = site.copy("no-script")
+    (folder / "page-camera.js").unlink()
+    error = run('return page.open("no-script/index.html");')
+    assert re.search(r"page\.js, or a script that it needs, can't be read", error)
 
     folder = site.copy("other-labels")
     text = (folder / "manifest.json").read_text()

@@ -32,7 +32,8 @@ def errors_in(folder: Path, node_modules: Path, files: list[Path]) -> str:
 
 
 def test_the_module_is_well_typed(node_modules: Path, tmp_path: Path) -> None:
-    files = [MODULE / name for name in ("edgetl.js", "predictor.js", "edgetl.d.ts", "page.js")]
+    names = ("edgetl.js", "predictor.js", "edgetl.d.ts", "page.js", "page-unloaded.js")
+    files = [MODULE / name for name in names]
     assert errors_in(tmp_path, node_modules, files) == ""
 
 

@@ -35,20 +35,8 @@ MOVES = (
 )
 _FUNCTIONS = (
     *("Abs", "Add", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish"),
-    *(
-        "LeakyRelu",
-        "Log",
-        "Max",
-        "Min",
-        "Mish",
-        "Mul",
-        "Neg",
-        "Relu",
-        "Selu",
-        "Sigmoid",
-        "Softplus",
-    ),
-    *("Softsign", "Sqrt", "Sub", "Tanh"),
+    *("LeakyRelu", "Log", "Max", "Min", "Mish", "Mul", "Neg", "Relu", "Selu", "Sigmoid"),
+    *("Softplus", "Softsign", "Sqrt", "Sub", "Tanh"),
 )
 
 

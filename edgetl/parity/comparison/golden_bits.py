@@ -57,9 +57,11 @@ class GoldenBits:
     def compare(self, found: Sequence[Stages | Refusal | LeftOut], tally: RuntimeTally) -> None:
         """Add what ``run`` gave to the runtime's tally."""
         for index, stages in enumerate(found):
+            name = self.photos[index].name
+            if isinstance(stages, Refusal):
+                tally.add_refusal(name, f"refused ({stages.reason}), though it is a golden photo")
             if not isinstance(stages, Stages) or stages.logits is None:
                 continue
-            name = self.photos[index].name
             tally.add_own("logits", name, self.logits[index], stages.logits, 0.0)
             if self.scores and stages.ood_score is not None:
                 tally.add_own("ood_score", name, self.scores[index], stages.ood_score, self.limit)

@@ -163,7 +163,8 @@ class _Reference:
 def _open(kind: type[Runtime], subject: Subject, asked: bool) -> Runtime:
     if kind.on_request and not asked:
         raise RuntimeUnavailableError(
-            "It takes long, so it only runs where it is asked for.", f"--runtime {kind.name}"
+            "It takes long, so it only runs where it is asked for.",
+            f"Ask for it with `--runtime {kind.name}`.",
         )
     return kind(subject)
 

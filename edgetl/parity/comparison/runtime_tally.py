@@ -67,10 +67,10 @@ class RuntimeTally:
             return
         if isinstance(reference, Refusal):
             if not isinstance(found, Refusal):
-                self._add_refusal(photo, "read, though the reference refuses it")
+                self.add_refusal(photo, "read, though the reference refuses it")
             return
         if isinstance(found, Refusal):
-            self._add_refusal(photo, f"refused ({found.reason}); the reference reads it")
+            self.add_refusal(photo, f"refused ({found.reason}); the reference reads it")
             return
         self._photos.add(photo)
         for stage in STAGES:
@@ -97,6 +97,11 @@ class RuntimeTally:
             self._add_gap(stage, replace(gap, problem=gap.problem or problem))
             self._photos.add(photo)
             self._samples.pop(stage, None)
+
+    def add_refusal(self, photo: str, problem: str) -> None:
+        """Record a photo that only one of the two could read."""
+        self._photos.add(photo)
+        self._add_gap("decoded", Gap(photo, float("inf"), 0.0, problem, differing=1, size=1))
 
     def result(self, seconds: float) -> RuntimeResult:
         """All photos so far, with the verdict: failed if there was nothing to compare."""
@@ -132,10 +137,6 @@ class RuntimeTally:
     def sample(self, stage: str) -> tuple[Stages, Stages] | None:
         """The reference's and the runtime's values of the photo that is worst at ``stage``."""
         return self._samples.get(stage)
-
-    def _add_refusal(self, photo: str, problem: str) -> None:
-        self._photos.add(photo)
-        self._add_gap("decoded", Gap(photo, float("inf"), 0.0, problem, differing=1, size=1))
 
     def _add_gap(self, stage: str, gap: Gap) -> bool:
         """Whether this photo is the worst so far."""

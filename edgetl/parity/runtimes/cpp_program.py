@@ -24,8 +24,9 @@ class CppProgram(ChildProgram):
         if program is None:
             raise RuntimeUnavailableError(
                 f"There is no program {wanted}.",
-                "Build it with `cmake -S examples/cpp -B build && cmake --build build`, and put it "
-                f"on PATH or set {VARIABLE} to it.",
+                "In a checkout of edgetl, build it with "
+                "`cmake -S examples/cpp -B build && cmake --build build`, and put "
+                f"build/{PROGRAM} on PATH or set {VARIABLE} to it.",
             )
         subject.onnx()  # raises if there is none
         precision = ["--precision", subject.precision] if subject.bundle else []

@@ -24,7 +24,7 @@ from edgetl.runtime.bundle.tensor_names import IMAGES, NORMALIZED
 from edgetl.runtime.images.decode import read_image
 from edgetl.runtime.images.resize import resize_for_graph, resize_image
 from edgetl.runtime.inference.predictor import Predictor
-from edgetl.runtime.inference.session import open_session
+from edgetl.runtime.inference.session import CPU, open_session
 
 
 class ShippedPredictor(Runtime):
@@ -38,7 +38,7 @@ class ShippedPredictor(Runtime):
         subject.onnx()  # raises if the bundle has none: the predictor runs nothing else
         precision = subject.precision if subject.bundle else None
         self._predictor = Predictor(subject.path, threads=subject.threads, precision=precision)
-        self.exact_integers = self._predictor.provider == "CPUExecutionProvider"
+        self.exact_integers = self._predictor.provider == CPU
 
     def run(self, photos: Sequence[Photo | Unreadable]) -> Sequence[Stages | Refusal]:
         return [predictor_stages(self._predictor, photo.path) for photo in photos]

@@ -61,9 +61,13 @@ class ChildProgram(StagesProgram):
         self._folder = tempfile.TemporaryDirectory(prefix="edgetl-parity-")
         self._errors = Path(self._folder.name) / "stderr"  # a pipe could fill up
         with self._errors.open("wb") as errors:
-            self._process = start_child(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
-            )
+            try:
+                self._process = start_child(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+                )
+            except OSError:
+                self._folder.cleanup()
+                raise
 
     def ask(self, content: bytes) -> bytes:
         process, expired = self._process, threading.Event()

@@ -9,6 +9,7 @@ from typing import ClassVar
 from urllib.parse import urlencode
 
 from edgetl.errors import BundleError, RuntimeUnavailableError
+from edgetl.exporting.web_folder import ort_command
 from edgetl.parity.browser import BrowserPage, find_browser
 from edgetl.parity.runtimes.base import Subject
 from edgetl.parity.runtimes.stages_program import ChildProgram, StagesProgram
@@ -26,7 +27,8 @@ def _web_folder(subject: Subject) -> Path:
     if subject.bundle is None or not (folder / "ort").is_dir():
         raise RuntimeUnavailableError(
             f"{subject.path} holds no web folder with onnxruntime-web.",
-            "Export it with `--web --ort DIR`, where DIR holds the npm package onnxruntime-web.",
+            f"Get that with `{ort_command()}`, and export the run again with "
+            "`--web --ort node_modules/onnxruntime-web`.",
         )
     card = json.loads((folder / MANIFEST).read_bytes())["card"]
     if card != subject.bundle.manifest["card"]:

@@ -39,8 +39,7 @@ from PIL.ExifTags import Base
 
 from edgetl.errors import ImageError
 from edgetl.runtime.images import heif
-from edgetl.runtime.images.store import UNREACHABLE
-from edgetl.runtime.images.stored_path import StoredPath
+from edgetl.runtime.images.stored_path import UNREACHABLE, StoredPath
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray  # takes a millisecond at start

@@ -188,7 +188,7 @@ class _PackedFile:
         self.path = stack.enter_context(scratch_folder("edgetl-photos")) / "photos"
         self._file = stack.enter_context(self.path.open("wb"))
         self._end = 0
-        weakref.finalize(self, stack.close)
+        weakref.finalize(self, _close, stack, os.getpid())
 
     def add(self, content: bytes) -> FileSpan:
         self._file.write(content)
@@ -196,6 +196,11 @@ class _PackedFile:
         span = FileSpan(self.path, self._end, len(content), self)
         self._end += len(content)
         return span
+
+
+def _close(stack: ExitStack, process: int) -> None:
+    if os.getpid() == process:  # processes that were forked use the file, and don't own it
+        stack.close()
 
 
 def local_photos(photos: Iterable[ListedPhoto]) -> list[ListedPhoto]:

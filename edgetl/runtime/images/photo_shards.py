@@ -109,8 +109,16 @@ def open_shard(shard: Path) -> IO[bytes]:
         raise DataError(f"{shard} can't be read: {error.strerror}.", "Check its name.") from error
 
 
-@cache
 def _holds_photos(name: str) -> bool:
+    return _holds_photos_in_store(name) if is_address(name) else _looks_like_photos(name)
+
+
+@cache  # each look is some requests, and a command takes several
+def _holds_photos_in_store(address: str) -> bool:
+    return _looks_like_photos(address)
+
+
+def _looks_like_photos(name: str) -> bool:
     from edgetl.runtime.images.parquet_shard import holds_photos
 
     with open_shard(as_place(name)) as file:

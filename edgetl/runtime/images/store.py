@@ -16,14 +16,12 @@ from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from edgetl.errors import DataError, EdgetlError, MissingDependencyError
+from edgetl.runtime.images.stored_path import UNREACHABLE
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 T = TypeVar("T")
-
-UNREACHABLE = "its store can't be reached"
-"""Why a photo can't be read where trying again did not help; a later run may read it."""
 
 _PAUSES = (0.5, 1, 2, 4, 8)  # seconds before another try
 _is_away = False  # whether the last tries were all in vain
@@ -45,7 +43,7 @@ def read_object(address: str) -> bytes:
         content: bytes = store.cat_file(path)
         return content
 
-    return _as_os_error(address, lambda: retried(read))
+    return _tried(_os_error, address, read)
 
 
 def object_size(address: str) -> int:
@@ -58,7 +56,7 @@ def object_size(address: str) -> int:
             raise IsADirectoryError(address)
         return int(found["size"] or 0)
 
-    return _as_os_error(address, lambda: retried(look))
+    return _tried(_os_error, address, look)
 
 
 def open_object(address: str) -> IO[bytes]:
@@ -80,8 +78,8 @@ def open_object(address: str) -> IO[bytes]:
         return file
 
     if _is_web(address):
-        return _as_data_error(address, lambda: retried(download))
-    return _as_data_error(address, lambda: io.BufferedReader(_ObjectReader(address), _BLOCK))
+        return _tried(_data_error, address, download)
+    return _tried(_data_error, address, lambda: io.BufferedReader(_ObjectReader(address), _BLOCK))
 
 
 def list_objects(address: str) -> list[str]:
@@ -99,7 +97,7 @@ def list_objects(address: str) -> list[str]:
             store.info(path)  # raises FileNotFoundError
         return [address.rstrip("/") + name.removeprefix(path.rstrip("/")) for name in found]
 
-    return _as_data_error(address, lambda: retried(look))
+    return _tried(_data_error, address, look)
 
 
 def matching_objects(pattern: str) -> list[str]:
@@ -110,10 +108,10 @@ def matching_objects(pattern: str) -> list[str]:
         begin = pattern.removesuffix(path)
         return [begin + name for name in sorted(store.glob(path))]
 
-    return _as_data_error(pattern, lambda: retried(look))
+    return _tried(_data_error, pattern, look)
 
 
-def retried(action: Callable[[], T]) -> T:
+def _retried(action: Callable[[], T]) -> T:
     """What ``action`` returns, tried again where its exception may not come again.
 
     Once all tries were in vain, others are made only once, until one succeeds: while a store is
@@ -142,7 +140,8 @@ class _ObjectReader(io.RawIOBase):
     def __init__(self, address: str) -> None:
         self._address = address
         self._position = 0
-        self._file: Any = retried(self._open)
+        self._file: Any = None  # as it stays if it can't be opened
+        self._file = self._open()
 
     def readable(self) -> bool:
         return True
@@ -159,7 +158,7 @@ class _ObjectReader(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        content = _as_os_error(self._address, lambda: retried(lambda: self._read(len(buffer))))
+        content = _tried(_os_error, self._address, lambda: self._read(len(buffer)))
         buffer[: len(content)] = content
         self._position += len(content)
         return len(content)
@@ -233,35 +232,31 @@ def _is_refused(error: BaseException) -> bool:
     )
 
 
-def _as_os_error(address: str, action: Callable[[], T]) -> T:
-    """What ``action`` returns. Raises OSError for a photo, MissingDependencyError."""
+def _tried(
+    make_error: Callable[[str, BaseException], Exception], address: str, action: Callable[[], T]
+) -> T:
+    """What ``action`` returns. Raises what ``make_error`` makes, MissingDependencyError."""
     try:
-        return action()
+        return _retried(action)
     except EdgetlError:
         raise
     except ImportError as error:
         raise _missing_package(address, error) from error
     except Exception as error:
-        if isinstance(cause := _cause(error), FileNotFoundError):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), address) from error
-        if _is_refused(cause):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), address) from error
-        raise OSError(errno.EIO, UNREACHABLE, address) from error
+        raise make_error(address, _cause(error)) from error
 
 
-def _as_data_error(address: str, action: Callable[[], T]) -> T:
-    """What ``action`` returns. Raises DataError, MissingDependencyError."""
-    try:
-        return action()
-    except EdgetlError:
-        raise
-    except ImportError as error:
-        raise _missing_package(address, error) from error
-    except Exception as error:
-        raise _data_error(address, _cause(error)) from error
+def _os_error(address: str, cause: BaseException) -> OSError:
+    """The error of a photo."""
+    if isinstance(cause, FileNotFoundError):
+        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), address)
+    if _is_refused(cause):
+        return PermissionError(errno.EACCES, os.strerror(errno.EACCES), address)
+    return OSError(errno.EIO, UNREACHABLE, address)
 
 
 def _data_error(address: str, cause: BaseException) -> DataError:
+    """The error of a place or shard."""
     if isinstance(cause, FileNotFoundError):
         hint = "Check the address; does the bucket exist?"
         return DataError(f"There is no {address}.", hint)

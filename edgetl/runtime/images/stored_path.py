@@ -14,6 +14,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+UNREACHABLE = "its store can't be reached"
+"""Why a photo can't be read where trying again did not help; a later run may read it."""
+
 # pathlib chooses a class for the system; only that one can be subclassed in every version.
 if TYPE_CHECKING:
     _SystemPath = Path
@@ -154,7 +157,8 @@ class StoredPath(_SystemPath):
         begin = _ADDRESS.match(text)
         if begin is None:
             return text
-        return begin[0].rstrip("/") + "//" + text[begin.end() :].replace("\\", "/")
+        slashes = "///" if begin[0].startswith("file:") else "//"  # which has no host
+        return begin[0].rstrip("/") + slashes + text[begin.end() :].replace("\\", "/")
 
     def __fspath__(self) -> str:
         return self.address
@@ -166,7 +170,7 @@ class StoredPath(_SystemPath):
 def is_address(name: str | os.PathLike[str]) -> bool:
     """Whether ``name`` is that of something in a store, such as "s3://bucket/photos"."""
     begin = _ADDRESS.match(os.fspath(name))
-    return begin is not None and begin[0].endswith("://")
+    return begin is not None and "://" in begin[0]
 
 
 def as_place(name: str | os.PathLike[str]) -> Path:

@@ -1,11 +1,14 @@
-"""Photos in tar archives, in webdataset's layout: one sample is the members of one name.
+"""Photos in tar archives, in webdataset's layout: one sample is the members of one name, up to its
+first dot.
 
-``cat/1.jpg`` is a photo; ``cat/1.cls``, ``cat/1.txt`` or ``cat/1.json`` beside it has its label.
+``cat/1.jpg`` is a photo; ``cat/1.cls``, ``cat/1.txt`` or ``cat/1.json`` beside it has its label,
+and that of ``cat/1.left.jpg``, unless there is a ``cat/1.left.cls``.
 """
 
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import tarfile
 import zlib
@@ -21,6 +24,7 @@ _LABEL_SUFFIXES = (".cls", ".json", ".txt")  # the first that is there counts
 _MAX_LABEL = 1 << 20  # bytes of a member that holds a label
 _MAX_PHOTO = 1 << 30
 _MAX_MEMBER = 1 << 40  # a damaged size would be skipped for ever
+_MOST_HELD = 64 << 20  # bytes of one sample's photos in memory
 _BLOCK = 1 << 20
 _END = bytes(tarfile.BLOCKSIZE)  # every archive ends in at least two such blocks
 
@@ -40,18 +44,27 @@ class _Sample:
 
     key: str = ""
     photos: list[tuple[str, Content]] = field(default_factory=list)
-    notes: dict[str, str] = field(default_factory=dict)  # suffix → content
+    notes: dict[str, Any] = field(default_factory=dict)  # name → text, or the values of a .json
+    held: int = 0  # bytes of photos in memory
 
     def read(self, columns: Mapping[str, tuple[str, ...]]) -> Iterator[ShardPhoto]:
-        label, split = self.notes.get(".cls"), None
-        if ".json" in self.notes:
-            values = json.loads(self.notes[".json"])
-            values = values if isinstance(values, dict) else {"label": values}
-            found = {role: _value(values, names) for role, names in columns.items()}
-            label, split = label or found["label"], found["split"]
-        label = label or self.notes.get(".txt") or None
         for name, content in self.photos:
-            yield ShardPhoto(name, content, label, split)
+            label, split = self._note(name, ".cls"), None
+            if (values := self._note(name, ".json")) is not None:
+                values = values if isinstance(values, dict) else {"label": values}
+                found = {role: _value(values, names) for role, names in columns.items()}
+                label, split = label or found["label"], found["split"]
+            yield ShardPhoto(name, content, label or self._note(name, ".txt") or None, split)
+
+    def _note(self, photo: str, suffix: str) -> Any:
+        """What is said of this photo, or else of the sample: names may have dots of their own."""
+        own = self.notes.get(_stem(photo) + suffix)
+        return self.notes.get(self.key + suffix) if own is None else own
+
+    def add(self, name: str, content: Content) -> None:
+        self.photos.append((name, content))
+        if isinstance(content, bytes):
+            self.held += len(content)
 
 
 def read_tar(
@@ -83,19 +96,27 @@ def read_tar(
                     raise OSError(f"it holds {name!r} twice")
                 names.add(name)
                 key, suffix = _key(name), PurePosixPath(name).suffix.lower()
-                if key != sample.key:
+                # A sample that fills the memory is rather many, with dots in their names.
+                if key != sample.key or sample.held > _MOST_HELD:
                     yield from sample.read(columns)
                     sample = _Sample(key)
                 if suffix in _LABEL_SUFFIXES:
-                    sample.notes[suffix] = _text(archive, member)
+                    text = _text(archive, member)
+                    sample.notes[name[: -len(suffix)] + suffix] = (
+                        json.loads(text) if suffix == ".json" else text
+                    )
                 elif suffix in image_suffixes():
                     where = shard if on_disk and not compressed else None
-                    sample.photos.append((name, _content(archive, member, where)))
+                    sample.add(name, _content(archive, member, where))
         yield from sample.read(columns)
         while stream.read(_BLOCK):
             pass
     except (tarfile.TarError, EOFError, ValueError, RecursionError, zlib.error) as error:
+        del sample.photos[-1:]  # which may be cut
+        yield from sample.read(columns)
         raise OSError(f"the archive is damaged or ends early: {error}") from error
+    finally:
+        stream.release()
     if stream.tail != _END:
         raise OSError("the archive ends early")
 
@@ -104,12 +125,17 @@ class _Tail:
     """A stream that remembers its last block: a cut archive may end between two members."""
 
     def __init__(self, file: IO[bytes] | gzip.GzipFile) -> None:
-        self._file, self.tail = file, b""
+        self._file: IO[bytes] | gzip.GzipFile = file
+        self.tail = b""
 
     def read(self, size: int) -> bytes:
         content = self._file.read(size)
         self.tail = (self.tail + content[-tarfile.BLOCKSIZE :])[-tarfile.BLOCKSIZE :]
         return content
+
+    def release(self) -> None:
+        """Forget the file: an archive refers to itself, so it stays until garbage is collected."""
+        self._file = io.BytesIO()
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, where: Path | None) -> Content:
@@ -146,6 +172,10 @@ def _clean(name: str) -> str | None:
     if not parts or any(part.startswith(".") for part in parts):
         return None
     return "/".join(parts)
+
+
+def _stem(name: str) -> str:
+    return name[: -len(PurePosixPath(name).suffix)]
 
 
 def _key(name: str) -> str:

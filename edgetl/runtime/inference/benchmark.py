@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edgetl.errors import RuntimeUnavailableError
 from edgetl.runtime.images.decode import read_image
+from edgetl.runtime.images.stored_path import StoredPath
 from edgetl.runtime.inference.predictor import Predictor
 from edgetl.system.machine import cores, processor
 
@@ -28,8 +29,9 @@ _FRESH_PROCESS = """
 import json, sys
 from edgetl import EdgetlError, Predictor
 options = json.loads(sys.argv[3])
+photo = sys.stdin.buffer if sys.argv[2] == "-" else sys.argv[2]
 try:
-    Predictor(sys.argv[1], **options)(sys.argv[2])
+    Predictor(sys.argv[1], **options)(photo)
 except EdgetlError as error:
     sys.exit(str(error))
 from edgetl.runtime.inference.benchmark import peak_memory
@@ -152,12 +154,14 @@ def fresh_process(predictor: Predictor, photo: Path) -> tuple[float, int | None]
     """
     # -P: a folder called edgetl in the current folder must not be taken for the package.
     command = [sys.executable, "-P", "-c", _FRESH_PROCESS]
-    command += [str(predictor.path), str(photo), json.dumps(predictor.options)]
+    content = photo.read_bytes() if isinstance(photo, StoredPath) else None  # no file of its own
+    name = str(photo) if content is None else "-"
+    command += [str(predictor.path), name, json.dumps(predictor.options)]
     start = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, input=content, check=False)
     seconds = time.perf_counter() - start
     if done.returncode:
-        reason = done.stderr.strip() or "no message"
+        reason = done.stderr.decode(errors="replace").strip() or "no message"
         if reason.startswith("Traceback"):
             reason = reason.splitlines()[-1]
         raise RuntimeUnavailableError(f"A fresh process could not classify {photo}: {reason}")

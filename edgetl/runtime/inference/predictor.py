@@ -30,7 +30,7 @@ from edgetl.runtime.bundle.tensor_names import (
 from edgetl.runtime.images.decode import MAX_PIXELS, Source, describe, read_image
 from edgetl.runtime.images.resize import refuse_extreme_shape, resize_for_graph, resize_image
 from edgetl.runtime.inference.prediction import Prediction
-from edgetl.runtime.inference.session import Providers
+from edgetl.runtime.inference.session import CPU, Providers
 from edgetl.runtime.inference.session_pool import ReplacedError, SessionPool
 from edgetl.system.machine import cores
 from edgetl.system.ordered_map import ordered_map
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
 _INPUTS = [{name: "tensor(uint8)"} for name in (IMAGES, RESIZED)]
 # Times the pixels of the network's input: a resize to so many is allowed whatever max_pixels is.
 _MIN_RESIZE_LIMIT = 16
-CPU = "CPUExecutionProvider"
-"""``Predictor.provider`` on a CPU, which gains nothing from several photos in a run."""
 GPU_BATCH = 32
 """Photos per run on a device that one photo leaves idle."""
 

@@ -22,6 +22,7 @@ from edgetl.runtime.bundle.probability_tolerances import (
 )
 from edgetl.runtime.images.decode import read_image
 from edgetl.runtime.images.resize import resize_image
+from edgetl.runtime.inference.session import CPU
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
     from edgetl.runtime.bundle.model_card import ModelCard
     from edgetl.runtime.inference.prediction import Prediction
-
-_CPU = "CPUExecutionProvider"
 
 Stage = Literal[
     "files", "decode", "resized", "logits", "probabilities", "embedding", "ood_score", "evidence"
@@ -113,7 +112,7 @@ def selftest(predictor: TestedPredictor, *, tolerance: float | None = None) -> S
         tolerance is None
         and own
         and bundle.has_portable_bits(precision)
-        and predictor.provider == _CPU
+        and predictor.provider == CPU
     )
     if exact:  # what is computed from equal logits and features is float32
         tolerance = SAME_MODEL_TOLERANCES["fp32"]

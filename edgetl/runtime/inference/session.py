@@ -26,6 +26,9 @@ Providers = str | Sequence[str]
 A name is ``cuda`` or ``CUDAExecutionProvider``, in any case.
 """
 
+CPU = "CPUExecutionProvider"
+"""The provider of a session on a CPU, which gains nothing from several photos in a run."""
+
 SPIN_VARIABLE = "EDGETL_SPIN_US"
 """Environment variable: how many microseconds a thread spins that waits for work inside a run."""
 # On a quiet machine as fast as spinning without end, on a busy one nearly as fast as not spinning,
@@ -182,4 +185,4 @@ def _resolve(providers: Providers, available: Sequence[str]) -> list[str]:
                 f"Available here: auto, {', '.join(sorted(short))}.",
             )
         names = [known[name.lower()] for name in asked]
-    return list(dict.fromkeys([*names, "CPUExecutionProvider"]))
+    return list(dict.fromkeys([*names, CPU]))

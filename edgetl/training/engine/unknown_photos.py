@@ -115,20 +115,22 @@ def _seen_by(
     seconds_left: float,
 ) -> tuple[HeldOutAnswers, PhotoFeatures, PhotoFeatures]:
     """(answers with their own rows, features of training photos, of the answers' photos)."""
+    labels = np.array([sample.label for sample in folders.train])
+    ranks = rank_photos(labels, [sample.digest for sample in folders.train])
+    rows = deal_folds(labels, ranks, len(folders.classes)).rows[:_MOST_PHOTOS]
+    train = [folders.train[row] for row in rows]
     val = [folders.val[row] for row in answers.val[:_MOST_PHOTOS]]
     most, found = _MOST_PHOTOS, None
     if math.isfinite(seconds_left):
         end = time.monotonic() + seconds_left
-        found = _network_features(context, backbone, val[:_WARM_UP])
+        timed = [*val, *train][:_TIMED]
+        found = _network_features(context, backbone, timed[:_WARM_UP])
         started = time.monotonic()
-        found = _network_features(context, backbone, val[:_TIMED], known=found)
-        seconds = (time.monotonic() - started) / (_TIMED - _WARM_UP)
+        found = _network_features(context, backbone, timed, known=found)
+        seconds = (time.monotonic() - started) / max(len(timed) - _WARM_UP, 1)
         affordable = int((end - time.monotonic()) / (2 * max(seconds, 1e-6)))
         most = min(max(affordable, _LEAST_PHOTOS), _MOST_PHOTOS)
-    labels = np.array([sample.label for sample in folders.train])
-    ranks = rank_photos(labels, [sample.digest for sample in folders.train])
-    rows = deal_folds(labels, ranks, len(folders.classes)).rows[:most]
-    train, val = [folders.train[row] for row in rows], val[:most]
+    train, val = train[:most], val[:most]
     found = _network_features(context, backbone, [*train, *val], known=found)
     train = [sample for sample in train if sample.path not in found.unreadable]
     chosen = [row for row, sample in enumerate(val) if sample.path not in found.unreadable]

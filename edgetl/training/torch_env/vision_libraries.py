@@ -14,9 +14,11 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from torch._compile import _disable_dynamo
+import torch
 
 _COMPILER, _UTILS = "torch._dynamo", "torch._dynamo.utils"
+# By which torch excludes its own functions. A torch without it imports its compiler.
+_disable_dynamo: Any = getattr(getattr(torch, "_compile", None), "_disable_dynamo", None)
 
 
 class _Placeholder(ModuleType):
@@ -38,7 +40,7 @@ def _remove_placeholders() -> None:
 
 @contextmanager
 def _without_compiler() -> Iterator[None]:
-    if _COMPILER in sys.modules:
+    if _COMPILER in sys.modules or _disable_dynamo is None:
         yield
         return
     compiler: Any = _Placeholder(_COMPILER)

@@ -16,7 +16,11 @@ from helpers.tiny_network import tiny_card, tiny_network
 from edgetl.exporting.bundle_writer import export_bundle
 from edgetl.exporting.deployment import Deployment
 from edgetl.exporting.precision.reduced_precision import PrecisionSettings
+from edgetl.parity.comparison.golden_bits import GoldenBits
+from edgetl.parity.comparison.runtime_tally import RuntimeTally
 from edgetl.parity.runtimes import Subject
+from edgetl.parity.stages import LeftOut, Refusal
+from edgetl.parity.tolerances import Tolerance
 from edgetl.runtime.bundle.bundle_folder import MANIFEST, Bundle
 
 RUNTIMES = ("onnxruntime-cpu", "onnxruntime-unoptimized", "batch", "predictor")
@@ -65,3 +69,13 @@ def test_a_bit_that_differs_from_the_golden_int8_logits_fails(
     assert "from what this model gives elsewhere" in str(result.failures)
     old = subject_of(one_bit_off, precisions={})  # as bundles were before
     assert run_check(old, *RUNTIMES).passed
+
+
+def test_a_golden_photo_that_is_refused_fails(subject_of: Callable[..., Subject]) -> None:
+    golden = GoldenBits.of(subject_of(lambda answer: None))
+    assert golden is not None
+    tally = RuntimeTally("node", ["a", "b"], Tolerance(1e-4), 2)
+    golden.compare([LeftOut(), Refusal("it is cut short")], tally)
+    result = tally.result(1.0)
+    assert result.status == "failed" and result.departure == "decoded"
+    assert "refused (it is cut short)" in str(result.stages)

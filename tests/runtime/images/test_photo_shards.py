@@ -105,6 +105,24 @@ def test_json_gives_label_and_part_under_chosen_keys(pets, tmp_path):
     assert (found.label, found.split) == ("cat", "val")
 
 
+def test_a_label_goes_with_its_photo_where_names_have_dots(tmp_path):
+    pets = [(f"pet.{number}.png", b"x") for number in (1, 2)]
+    pets += [("pet.2.cls", b"dog"), ("pet.1.cls", b"cat")]
+    cow = [("0.left.png", b"x"), ("0.right.png", b"x"), ("0.json", b'{"label": "cow"}')]
+    shard = write_tar(tmp_path / "a.tar", [pets, cow])
+    names = {"pet.1.png": "cat", "pet.2.png": "dog", "0.left.png": "cow", "0.right.png": "cow"}
+    assert {Path(name).name: label for name, label, _ in read(shard)} == names
+
+
+def test_photos_before_the_damage_are_there_where_names_have_dots(pets, tmp_path):
+    photos = [[(f"pet.{n}.png", content)] for n, content in enumerate(contents(pets))]
+    shard = write_tar(tmp_path / "a.tar", photos)
+    *_, last = photos_in(shard)
+    assert isinstance(last.path, StoredPath) and isinstance(last.path.content, FileSpan)
+    *whole, _ = stored_photos(cut(shard, last.path.content.offset + 9), strict=False)
+    assert [found.path.read_bytes() for found in whole] == contents(pets)[:6]
+
+
 def test_a_photo_without_a_label_has_none(pets, tmp_path):
     shard = write_tar(tmp_path / "a.tar", [[("1.png", contents(pets)[0])]])
     assert [label for _, label, _ in read(shard)] == [None]

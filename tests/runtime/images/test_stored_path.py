@@ -23,12 +23,19 @@ def test_an_address_keeps_its_form_in_names_parents_and_children():
     assert sorted([folder / "b", folder / "a"]) == [folder / "a", folder / "b"]
 
 
+def test_an_address_without_a_host():
+    photo = StoredPath.at("file:///pets/cat/1.jpg")
+    assert (
+        str(photo) == "file:///pets/cat/1.jpg" and str(photo.parent / "2") == "file:///pets/cat/2"
+    )
+
+
 def test_what_pathlib_would_shorten_is_still_asked_for():
     assert StoredPath.at("s3://bucket/a//b/./1.jpg").address == "s3://bucket/a//b/./1.jpg"
 
 
 @pytest.mark.parametrize(
-    "name", ["s3://a", "memory://", "https://host/1.jpg", "simplecache::s3://a/b"]
+    "name", ["s3://a", "memory://", "file:///a", "https://host/1.jpg", "simplecache::s3://a/b"]
 )
 def test_addresses(name):
     assert is_address(name) and isinstance(as_place(name), StoredPath)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ from helpers.training_runs import (
 import edgetl
 from edgetl.data.image_folder import scan
 from edgetl.data.unknown_folder import unknown_photos
+from edgetl.training.engine import unknown_photos as engine
 from edgetl.training.engine.run import train
+from edgetl.training.head.held_out_answers import HeldOutAnswers
 from edgetl.training.models import checkpoint
 from edgetl.training.models.backbones import Backbone
 
@@ -86,6 +89,25 @@ def test_trained_blocks_have_their_own_features_and_validation_photos_alone(phot
     assert len(kept.held_out.ood_score) == 24
     assert np.isfinite(kept.held_out.ood_score).all()
     assert len(np.unique(kept.held_out.labels)) == 3
+
+
+def test_the_time_for_a_photo_is_known_however_few_are_validated_on(photos, monkeypatch):
+    now, computed = [0.0], set()
+
+    def features(context, backbone, samples, *, known=None):
+        now[0] += len({sample.path for sample in samples} - computed)  # a second for each
+        computed.update(sample.path for sample in samples)
+        return SimpleNamespace(unreadable={}, of=lambda some: np.zeros((len(some), 2), np.float32))
+
+    monkeypatch.setattr(engine, "_network_features", features)
+    monkeypatch.setattr(engine, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    for name, value in {"_LEAST_PHOTOS": 1, "_WARM_UP": 20, "_TIMED": 28}.items():
+        monkeypatch.setattr(engine, name, value)
+    folders, zeros = scan(photos), np.zeros((24, 3), np.float32)
+    answers = HeldOutAnswers(np.arange(0), np.arange(24), np.zeros(24, np.int64), zeros)
+    own, train, val = engine._seen_by(None, None, folders, answers, 60.0)
+    # 28 seconds have gone; the others do for 16 photos of each kind.
+    assert len(own.val) == len(train.values) == len(val.values) == 16
 
 
 def test_where_no_time_is_left_fewer_photos_are_looked_at(photos, tmp_path, monkeypatch):

@@ -137,10 +137,8 @@ def test_an_error_among_connected_processes_ends_the_program_at_once():
     found = subprocess.run(
         [sys.executable, "-c", connected], capture_output=True, text=True, check=False
     )
-    assert (
-        found.returncode == 1 and found.stderr.startswith("Error: ") and "nowhere" in found.stderr
-    )
-    assert found.stdout == ""
+    assert found.returncode == 1 and found.stdout == "", found
+    assert found.stderr.startswith("Error: ") and "nowhere" in found.stderr, found
 
 
 def test_waiting_for_a_process_that_does_not_start_ends(monkeypatch, port):

@@ -187,7 +187,13 @@ class _ObjectReader(io.RawIOBase):
 
 
 def _open(address: str) -> tuple[AbstractFileSystem, str]:
-    """(store, path in it)."""
+    """(store, path in it). Raises DataError for an address with a password."""
+    user, at, host = address.partition("://")[2].partition("/")[0].rpartition("@")
+    if at and ":" in user:
+        raise DataError(
+            f"An address of {host} has a password in it, which results and messages would show.",
+            "Leave it out, and give credentials as the store's own package reads them.",
+        )
     try:
         from fsspec.core import url_to_fs
     except ImportError as error:

@@ -169,10 +169,12 @@ def test_ctrl_c_kills_it(
 ) -> None:
     forks = "import subprocess; subprocess.Popen(['sleep', '600']); time.sleep(600)"
     monkeypatch.setenv("EDGETL_CPP", script(tmp_path / "program", _HEAD + forks))
+    before = psutil.Process().children(recursive=True)  # of other tests
     started = []
 
     def interrupt() -> None:
-        started.extend(psutil.Process().children(recursive=True))
+        now = psutil.Process().children(recursive=True)
+        started.extend(process for process in now if process not in before)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Timer(2.0, interrupt).start()

@@ -86,3 +86,9 @@ def test_a_server_that_does_not_answer_is_named(address, monkeypatch):
     for name in ("pets.tar", "pets/"):
         with pytest.raises(DataError, match=r"127\.0\.0\.1:1/pets.* can't be read: Cannot connect"):
             photos_in(f"http://127.0.0.1:1/{name}")
+
+
+def test_an_address_with_a_password_is_refused_without_showing_it():
+    with pytest.raises(DataError, match=r"address of shop\.example has a password") as raised:
+        photos_in("https://me:secret@shop.example/pets.tar")
+    assert "secret" not in f"{raised.value} {raised.value.hint}"

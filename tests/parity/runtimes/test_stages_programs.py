@@ -177,9 +177,14 @@ def test_ctrl_c_kills_it(
         started.extend(process for process in now if process not in before)
         os.kill(os.getpid(), signal.SIGINT)
 
+    # Which a shell has processes in the background ignore.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Timer(2.0, interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
-        run_check(exported.subject(), "cpp")
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_check(exported.subject(), "cpp")
+    finally:
+        signal.signal(signal.SIGINT, handler)
     _, alive = psutil.wait_procs(started, timeout=10)
     assert started and not alive
 

@@ -63,6 +63,12 @@ def test_a_predictor_of_files_imports_nothing_for_stores() -> None:
     assert "edgetl.runtime.images.store" not in done.stdout.split()
 
 
+def test_the_predictor_of_a_check_runs_where_only_a_device_s_packages_are() -> None:
+    """As ``edgetl check --runtime arm64`` starts it."""
+    done = run(BLOCKED + "from edgetl.parity.runtimes.shipped_predictor import main")
+    assert done.returncode == 0, done.stderr
+
+
 def test_ctrl_c_during_the_import_of_onnxruntime_is_not_reported_as_its_error(
     tmp_path: Path,
 ) -> None:

@@ -9,7 +9,6 @@ from typing import ClassVar
 from urllib.parse import urlencode
 
 from edgetl.errors import BundleError, RuntimeUnavailableError
-from edgetl.exporting.web_folder import ort_command
 from edgetl.parity.browser import BrowserPage, find_browser
 from edgetl.parity.runtimes.base import Subject
 from edgetl.parity.runtimes.stages_program import ChildProgram, StagesProgram
@@ -25,6 +24,8 @@ def _web_folder(subject: Subject) -> Path:
     its own manifest describes another model."""
     folder = subject.path / "web"
     if subject.bundle is None or not (folder / "ort").is_dir():
+        from edgetl.exporting.web_folder import ort_command  # which needs onnx
+
         raise RuntimeUnavailableError(
             f"{subject.path} holds no web folder with onnxruntime-web.",
             f"Get that with `{ort_command()}`, and export the run again with "

@@ -1,7 +1,8 @@
 """What `edgetl serve` adds to the predictor, as ratios; all of them are measured in turn.
 
 python scripts/bench_serve.py exported/pets photos/
-python scripts/bench_serve.py exported/pets photos/ --other mlserver=PID=http://127.0.0.1:8080/v2/models/pets/infer
+python scripts/bench_serve.py exported/pets photos/ \\
+    --other mlserver=PID=http://127.0.0.1:8080/v2/models/pets/infer
 
 It needs wrk. In-process is `Predictor.batch` in this program, on the same photos and cores. The
 figures of a round come one after the other, so that other programs disturb them alike; what is

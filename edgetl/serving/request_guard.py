@@ -19,6 +19,7 @@ _OPEN = frozenset(
     {
         "/",
         "/classify.js",
+        "/page.css",
         "/classify.css",
         "/healthz",
         "/openapi.json",

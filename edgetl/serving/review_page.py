@@ -67,6 +67,7 @@ def review_app(review: LabelReview, name: str) -> Starlette:
         routes=[
             Route("/", page_file("review.html")),
             Route("/review.js", page_file("review.js")),
+            Route("/page.css", page_file("page.css")),
             Route("/review.css", page_file("review.css")),
             Route("/state", state),
             Route("/photos/{index:int}", photo),

@@ -78,6 +78,7 @@ def _routes(service: PhotoService) -> list[Route]:
         Route("/openapi.json", openapi),
         Route("/", page_file("classify.html")),
         Route("/classify.js", page_file("classify.js")),
+        Route("/page.css", page_file("page.css")),
         Route("/classify.css", page_file("classify.css")),
     ]
 

@@ -15,7 +15,7 @@ from edgetl.errors import EdgetlError
 from edgetl.serving.service_settings import model_names, read_token
 
 TOKEN = "0123456789abcdef"
-OPEN = ("/", "/classify.js", "/classify.css", "/healthz", "/openapi.json")
+OPEN = ("/", "/classify.js", "/page.css", "/classify.css", "/healthz", "/openapi.json")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_the_host_does_not_choose_the_file(
 ) -> None:
     """As older versions of Starlette would let it for ``Host: 127.0.0.1/service_app.py?``."""
     monkeypatch.setattr(Request, "url", URL("http://127.0.0.1/service_app.py?/"))
-    for path, begin in (("/", "<!doctype html>"), ("/classify.css", ":root")):
+    for path, begin in (("/", "<!doctype html>"), ("/page.css", ":root")):
         assert guarded.get(path, headers={"Authorization": ""}).text.startswith(begin)
 
 

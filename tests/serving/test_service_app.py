@@ -28,7 +28,7 @@ from edgetl.serving.service_settings import ServiceSettings
 
 FILES = Path(edgetl.serving.__path__[0])
 TOKEN = "0123456789abcdef"
-PAGE = {"/", "/classify.js", "/classify.css"}
+PAGE = {"/", "/classify.js", "/page.css", "/classify.css"}
 
 
 def test_every_endpoint_is_described(tiny_bundle: Path) -> None:
@@ -61,10 +61,11 @@ def test_the_page_loads_its_own_files_only(tiny_bundle: Path) -> None:
         page = found.get("/").text
         assert set(re.findall(r'(?:src|href)="([^"]+)"', page)) == {
             "classify.js",
+            "page.css",
             "classify.css",
             "data:,",
         }
-        for name in ("classify.js", "classify.css"):
+        for name in ("classify.js", "page.css", "classify.css"):
             assert found.get(f"/{name}").text == (FILES / name).read_text("utf-8")
             assert "://" not in found.get(f"/{name}").text
         assert not re.search(r"<style|style=|\son\w+=|<script>", page)  # what its policy forbids

@@ -10,8 +10,7 @@ import fsspec
 import pytest
 from click.testing import CliRunner, Result
 from fsspec.implementations.memory import MemoryFileSystem
-from helpers.pictures import photo
-from helpers.shards import members, write_parquet, write_tar, write_tars
+from helpers.shards import members, write_class_folders, write_parquet, write_tar, write_tars
 
 from edgetl import evaluate
 from edgetl.cli.main import command as program
@@ -26,11 +25,7 @@ def edgetl(*arguments: object) -> Result:
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Nine photos in folders named as labels, one of them damaged."""
-    folder = tmp_path_factory.mktemp("photos")
-    for number in range(8):
-        place = folder / ("plain" if number % 2 else "two words")
-        place.mkdir(exist_ok=True)
-        photo(number, 30 + number, 20).save(place / f"{number}.png")
+    folder = write_class_folders(tmp_path_factory.mktemp("photos"), 8)
     (folder / "plain/5-damaged.jpg").write_bytes(b"\xff\xd8\xff and no more")
     return folder
 

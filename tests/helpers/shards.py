@@ -11,7 +11,18 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from helpers.pictures import photo
+
 Member = tuple[str, bytes]
+
+
+def write_class_folders(folder: Path, count: int) -> Path:
+    """So many photos, in turn in the folders ``two words`` and ``plain``."""
+    for number in range(count):
+        place = folder / ("plain" if number % 2 else "two words")
+        place.mkdir(exist_ok=True)
+        photo(number, 30 + number, 20).save(place / f"{number}.png")
+    return folder
 
 
 def members(folder: Path, *, label: str = "cls") -> list[list[Member]]:

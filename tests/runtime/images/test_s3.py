@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import s3fs
 from click.testing import CliRunner, Result
-from helpers.pictures import photo
 from helpers.s3_server import S3Server, s3_server
-from helpers.shards import members, write_tars
+from helpers.shards import members, write_class_folders, write_tars
 
 from edgetl.cli.main import command as program
 from edgetl.errors import DataError
@@ -22,12 +21,7 @@ from edgetl.runtime.images.photo_places import photos_in
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six photos in folders named as labels."""
-    folder = tmp_path_factory.mktemp("photos")
-    for number in range(6):
-        place = folder / ("plain" if number % 2 else "two words")
-        place.mkdir(exist_ok=True)
-        photo(number, 30 + number, 20).save(place / f"{number}.png")
-    return folder
+    return write_class_folders(tmp_path_factory.mktemp("photos"), 6)
 
 
 @pytest.fixture(scope="module")

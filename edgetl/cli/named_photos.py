@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgetl.cli.printable import printable
+from edgetl.cli.terminal.printable import printable
 
 if TYPE_CHECKING:
     from edgetl.runtime.images.photo_list import ListedPhoto

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgetl.cli.doubtful_option import doubtful_photos, keep_doubtful_option
-from edgetl.cli.list_options import list_options
-from edgetl.cli.model_options import model_options, open_predictor
 from edgetl.cli.named_photos import has_stored, read_lists, warn_of_empty_folders
-from edgetl.cli.option_types import Number
+from edgetl.cli.options.doubtful_option import doubtful_photos, keep_doubtful_option
+from edgetl.cli.options.list_options import list_options
+from edgetl.cli.options.model_options import model_options, open_predictor
+from edgetl.cli.options.option_types import Number
 from edgetl.cli.predict_cluster import classify_on_ray, refuse_other_options
 from edgetl.cli.prediction_accuracy import Accuracy
-from edgetl.cli.prediction_table import PredictionTable
-from edgetl.cli.printable import counted, json_text, printable
 from edgetl.cli.process import require_stdout
+from edgetl.cli.terminal.prediction_table import PredictionTable
+from edgetl.cli.terminal.printable import counted, json_text, printable
 
 if TYPE_CHECKING:
     from edgetl.errors import ImageError, PredictionError
@@ -267,7 +267,7 @@ def _write_all(
     unknown_as: str | None,
 ) -> tuple[int, int]:
     """Returns (photos, failures), including those of earlier runs."""
-    from edgetl.cli.progress_bar import show_progress
+    from edgetl.cli.terminal.progress_bar import show_progress
     from edgetl.runtime.results.file_formats import open_results
     from edgetl.runtime.results.sharding import photos_of
     from edgetl.system.progress import no_progress

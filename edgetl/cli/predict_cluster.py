@@ -48,7 +48,7 @@ def classify_on_ray(
     unknown_as: str | None,
 ) -> tuple[int, int]:
     """Returns (photos, failures), including those of earlier runs."""
-    from edgetl.cli.progress_bar import show_progress
+    from edgetl.cli.terminal.progress_bar import show_progress
     from edgetl.cluster.cluster_run import classify_on_cluster
 
     try:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgetl.errors import DataError
+from edgetl.errors import DataError, without_traceback
 from edgetl.runtime.images.discovery import find_images, image_suffixes, is_folder
 from edgetl.runtime.images.photo_list import (
     ListedPhoto,
@@ -212,7 +212,7 @@ def _fetch(photo: ListedPhoto) -> ListedPhoto:
     try:
         content: bytes | OSError = photo.path.read_bytes()
     except OSError as error:
-        content = error
+        content = without_traceback(error)
     return replace(photo, path=StoredPath.holding(photo.path, content))
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from edgetl.cli.model_options import model_options
-from edgetl.cli.option_types import Number
-from edgetl.cli.printable import printable
+from edgetl.cli.options.model_options import model_options
+from edgetl.cli.options.option_types import Number
+from edgetl.cli.terminal.printable import printable
 
 
 @click.command(short_help="Answer photos over HTTP.")

@@ -14,8 +14,8 @@ from helpers.pictures import photo
 from helpers.shards import members, write_parquet, write_tar
 
 from edgetl.errors import DataError
-from edgetl.runtime.images import store
 from edgetl.runtime.images.photo_places import photos_in
+from edgetl.system import remote_store
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def address(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr(store, "_PAUSES", (0.01,) * 5)
+    monkeypatch.setattr(remote_store, "PAUSES", (0.01,) * 5)
     server = http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), partial(Handler, directory=str(folder))
     )
@@ -82,7 +82,7 @@ def test_what_is_not_served_is_named(address, name):
 
 
 def test_a_server_that_does_not_answer_is_named(address, monkeypatch):
-    monkeypatch.setattr(store, "_PAUSES", ())
+    monkeypatch.setattr(remote_store, "PAUSES", ())
     for name in ("pets.tar", "pets/"):
         with pytest.raises(DataError, match=r"127\.0\.0\.1:1/pets.* can't be read: Cannot connect"):
             photos_in(f"http://127.0.0.1:1/{name}")

@@ -14,8 +14,8 @@ from helpers.shards import members, write_class_folders, write_tars
 
 from edgetl.cli.main import command as program
 from edgetl.errors import DataError
-from edgetl.runtime.images import store
 from edgetl.runtime.images.photo_places import photos_in
+from edgetl.system import remote_store
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def server(
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    monkeypatch.setattr(store, "_PAUSES", (0.01,) * 5)
+    monkeypatch.setattr(remote_store, "PAUSES", (0.01,) * 5)
     found.busy = 0
     found.log.clear()
     yield found

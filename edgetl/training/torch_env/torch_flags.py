@@ -24,22 +24,27 @@ def full_precision() -> Iterator[None]:
 
 
 @contextmanager
-def deterministic_algorithms(wanted: bool) -> Iterator[None]:
-    """Turn torch's deterministic algorithms on (with a warning where it has none) or off."""
-    before = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    torch.use_deterministic_algorithms(wanted, warn_only=True)
+def _deterministic_algorithms(compiled: bool) -> Iterator[None]:
+    """Turn torch's deterministic algorithms on, with a warning where it has none."""
+    before = torch.get_deterministic_debug_mode()
+    if compiled:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    else:  # without telling the compiler, whose import takes a second
+        torch.set_deterministic_debug_mode("warn")
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        if compiled:
+            torch.use_deterministic_algorithms(before > 0, warn_only=before == 1)
+        else:
+            torch.set_deterministic_debug_mode(before)
 
 
 @contextmanager
-def reproducible(device: torch.device) -> Iterator[None]:
+def reproducible(device: torch.device, *, compiled: bool) -> Iterator[None]:
     """The same bits each time on the CPU, the fastest kernels on a GPU.
+
+    compiled  whether ``torch.compile`` will be called
 
     The state of torch's random generators is restored afterwards.
     """
@@ -48,7 +53,7 @@ def reproducible(device: torch.device) -> Iterator[None]:
         fill = memory.fill_uninitialized_memory
         memory.fill_uninitialized_memory = False  # costs time, and only matters to faulty programs
         try:
-            with deterministic_algorithms(True), torch.random.fork_rng(devices=[]):
+            with _deterministic_algorithms(compiled), torch.random.fork_rng(devices=[]):
                 yield
         finally:
             memory.fill_uninitialized_memory = fill

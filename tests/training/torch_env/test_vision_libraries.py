@@ -13,9 +13,13 @@ import torch
 import edgetl.training.engine.run
 from edgetl.training.head.logistic_regression import LogisticRegression
 from edgetl.training.torch_env import vision_libraries
+from edgetl.training.torch_env.torch_flags import reproducible
 
 targets, ones = torch.tensor([0, 1]), torch.ones(2)
-LogisticRegression(torch.eye(2), targets, ones, 2, 2).solve(1.0, None, 2)
+with reproducible(torch.device("cpu"), compiled=False):
+    assert torch.are_deterministic_algorithms_enabled()
+    LogisticRegression(torch.eye(2), targets, ones, 2, 2).solve(1.0, None, 2)
+assert not torch.are_deterministic_algorithms_enabled()
 assert "torch._dynamo" not in sys.modules, "imported"
 
 # Private: no library of today asks the placeholder for more than it has.

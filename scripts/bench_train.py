@@ -60,7 +60,7 @@ def main() -> None:
     options = parse()
     with (
         join(options.device) as processes,
-        reproducible(processes.device),
+        reproducible(processes.device, compiled=options.compile),
         tempfile.TemporaryDirectory() as folder,
     ):
         device = processes.device

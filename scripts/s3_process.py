@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -48,6 +49,7 @@ class S3Process:
 
         store = DomainDispatcherApplication(create_backend_app)
         parts: set[str] = set()
+        one_writer = threading.Lock()  # moto fails where two write the same object
 
         def answer(environment: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
             _add_one(self.requests)
@@ -60,10 +62,12 @@ class S3Process:
                 environment["wsgi.input"].read(int(environment.get("CONTENT_LENGTH") or 0))
                 start("503 Slow Down", [("Content-Length", str(len(_BUSY)))])
                 return [_BUSY]
-            found: Iterable[bytes] = store(environment, start)
-            if is_part:
-                parts.add(path)
-                self.parts.value = len(parts)
+            if not is_part:
+                return store(environment, start)
+            with one_writer:
+                found = store(environment, start)
+            parts.add(path)
+            self.parts.value = len(parts)
             return found
 
         listener = make_server("127.0.0.1", 0, answer, threaded=True, request_handler=Quiet)

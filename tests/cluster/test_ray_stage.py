@@ -116,6 +116,13 @@ def test_an_actor_takes_a_core_or_a_gpu_with_its_share_of_the_cores(job):
         ray_stage._pool(cluster(CPU=2), 9, {"num_cpus": 3})
 
 
+def test_an_error_of_a_worker_is_one_line_without_its_traceback():
+    text = "The actor died\ntraceback: Traceback (most recent call last):\n  File\nNameError: x\n"
+    error = ray_stage._worker_error(RuntimeError(text))
+    assert error.message == "A worker failed: NameError: x" and "extras ray" in str(error.hint)
+    assert ray_stage._worker_error(RuntimeError()).message == "A worker failed: RuntimeError"
+
+
 def test_a_model_that_is_gone_is_named(job, tiny_bundle, bundle_copy):
     predictor = Predictor(bundle_copy)
     (bundle_copy / "model.onnx").unlink()

@@ -22,6 +22,8 @@ PAUSES: tuple[float, ...] = (0.5, 1, 2, 4, 8)
 """Seconds before another try."""
 PATIENT_PAUSES: tuple[float, ...] = (*PAUSES, 15, 30, 60, 60, 60)
 """Seconds before another try of what a whole run depends on."""
+S3 = ("s3://", "s3a://")
+"""What addresses in S3 start with."""
 _is_away = False  # whether the last tries were all in vain
 _FINAL = (
     *(FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError),
@@ -151,7 +153,7 @@ def _retried_patiently(action: Callable[[], T]) -> T:
 
 def _options(address: str) -> dict[str, Any]:
     """botocore would try again for minutes, inside of each try here."""
-    if address.startswith(("s3://", "s3a://")):
+    if address.startswith(S3):
         return {"config_kwargs": {"retries": {"total_max_attempts": 1}}}
     return {}
 

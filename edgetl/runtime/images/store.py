@@ -6,22 +6,38 @@ import errno
 import io
 import os
 import tempfile
+from collections.abc import Iterator
 from functools import partial
 from typing import IO, Any
 
 from edgetl.errors import DataError
-from edgetl.runtime.images.stored_path import UNREACHABLE
-from edgetl.system.remote_store import is_refused, is_web, open_store, store_error, tried
+from edgetl.runtime.images.stored_path import MAX_PHOTO_BYTES, UNREACHABLE
+from edgetl.system.remote_store import S3, is_refused, is_web, open_store, store_error, tried
 
 _BLOCK = 8 << 20  # bytes per request of a shard
 
 
 def read_object(address: str) -> bytes:
-    """The bytes of an object. Raises OSError with a reason that is meant to be read."""
+    """The bytes of an object. Raises OSError with a reason that is meant to be read.
+
+    That of an object longer than ``MAX_PHOTO_BYTES`` is that it is: no more of it is read.
+    """
 
     def read() -> bytes:
         store, path = open_store(address)
-        content: bytes = store.cat_file(path)
+        if is_web(address):
+            buffer = _Buffer()
+            store.get_file(path, buffer)
+            return buffer.getvalue()
+        try:
+            # A part of known length takes one request, where s3fs asks for the size of a whole one.
+            content: bytes = store.cat_file(path, start=0, end=MAX_PHOTO_BYTES + 1)
+        except Exception:
+            if store.info(path)["size"] != 0:  # of an empty object, no part can be read
+                raise
+            return b""
+        if len(content) > MAX_PHOTO_BYTES:
+            raise _TooLongError
         return content
 
     return tried(object_error, address, read)
@@ -73,11 +89,14 @@ def open_object(address: str) -> IO[bytes]:
     return tried(_data_error, address, lambda: io.BufferedReader(_ObjectReader(address), _BLOCK))
 
 
-def list_objects(address: str) -> list[str]:
-    """The addresses of all objects below a folder, or its own if it is an object; sorted.
+def list_objects(address: str) -> Iterator[str]:
+    """The addresses of all objects below a folder, sorted. Raises DataError if there is none.
 
-    Raises DataError if there is none.
+    Those of S3 come page by page, so that a folder of any size takes little memory; of other
+    stores, fsspec lists all at once.
     """
+    if address.startswith(S3):
+        return _s3_objects(address)
 
     def look() -> list[str]:
         store, path = open_store(address)
@@ -88,7 +107,29 @@ def list_objects(address: str) -> list[str]:
             store.info(path)  # raises FileNotFoundError
         return [address.rstrip("/") + name.removeprefix(path.rstrip("/")) for name in found]
 
-    return tried(_data_error, address, look)
+    return iter(tried(_data_error, address, look))
+
+
+def _s3_objects(address: str) -> Iterator[str]:
+    """In S3's own order, which is sorted."""
+
+    def look() -> tuple[list[str], dict[str, str]]:
+        """The keys of the page that begins at ``start``, and where the next one does."""
+        store, path = open_store(address)
+        bucket, prefix, _ = store.split_path(path.rstrip("/") + "/")
+        page = store.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **start)
+        keys = [entry["Key"].removeprefix(prefix) for entry in page.get("Contents", ())]
+        if not (keys or start):
+            store.info(path)  # raises FileNotFoundError
+        token = page.get("NextContinuationToken")
+        return keys, {"ContinuationToken": token} if token else {}
+
+    start: dict[str, str] = {}
+    while True:
+        keys, start = tried(_data_error, address, look)
+        yield from (f"{address.rstrip('/')}/{key}" for key in keys if not key.endswith("/"))
+        if not start:
+            return
 
 
 def matching_objects(pattern: str) -> list[str]:
@@ -154,8 +195,23 @@ class _ObjectReader(io.RawIOBase):
         return content
 
 
+class _TooLongError(ValueError):
+    """An object that is longer than ``MAX_PHOTO_BYTES``."""
+
+
+class _Buffer(io.BytesIO):
+    """Takes the bytes of a photo. Raises _TooLongError: a server may send without end."""
+
+    def write(self, content: Any) -> int:
+        if self.tell() + len(content) > MAX_PHOTO_BYTES:
+            raise _TooLongError
+        return super().write(content)
+
+
 def object_error(address: str, cause: BaseException) -> OSError:
     """Why a photo, or a shard in place of its photos, can't be read."""
+    if isinstance(cause, _TooLongError):
+        return OSError(errno.EFBIG, f"it is longer than {MAX_PHOTO_BYTES >> 20} MiB", address)
     if isinstance(cause, FileNotFoundError):
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), address)
     if is_refused(cause):

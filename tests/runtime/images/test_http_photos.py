@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from helpers.pictures import photo
 from helpers.shards import members, write_parquet, write_tar
 
 from edgetl.errors import DataError
+from edgetl.runtime.images import store
 from edgetl.runtime.images.photo_places import photos_in
 from edgetl.system import remote_store
 
@@ -27,6 +29,12 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         if Handler.busy > 0:
             Handler.busy -= 1
             self.send_error(503)
+        elif self.path == "/endless.png":
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(bytes(1 << 16))
         else:
             super().do_GET()
 
@@ -73,6 +81,13 @@ def test_photos_are_those_that_are_served(folder, address, name, busy):
 def test_a_single_photo(folder, address):
     (found,) = photos_in(f"{address}/pets/cat/1.png?version=3")
     assert found.path.read_bytes() == (folder / "pets/cat/1.png").read_bytes()
+
+
+def test_a_photo_without_an_end_is_not_read_for_ever(address, monkeypatch):
+    monkeypatch.setattr(store, "MAX_PHOTO_BYTES", 1 << 20)
+    (found,) = photos_in(f"{address}/endless.png")
+    with pytest.raises(OSError, match="it is longer than 1 MiB"):
+        found.path.read_bytes()
 
 
 @pytest.mark.parametrize("name", ["none.tar", "none/"])

@@ -63,7 +63,10 @@ def test_an_actor_writes_its_part_with_a_model_that_needs_no_folder(job, actor, 
     summary = actor(job, unit)
     assert summary["failure"] is None and summary["photos"] == summary["new"] == len(unit.photos)
     assert len(rows_of(tmp_path / "out" / unit.part)) == len(unit.photos)
-    assert actor(job, unit)["new"] == 0  # as where Ray repeats it
+    written = (tmp_path / "out" / unit.part).read_bytes()
+    assert actor(job, unit) == summary  # as where Ray repeats it
+    assert actor(job, replace(unit, was_there=True))["new"] == 0
+    assert (tmp_path / "out" / unit.part).read_bytes() == written
 
 
 def test_an_actor_says_what_ends_the_run(job, actor, unit):

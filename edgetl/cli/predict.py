@@ -121,6 +121,9 @@ def command(
     The label of a photo unlike the training photos is "unknown", with the nearest one in brackets;
     in JSON and in files the field unknown says so, and the label is the nearest one.
 
+    With --ray, the cores of a cluster classify, and --out is a folder or an address in a store, in
+    which a Parquet file is written for each shard, or each thousand photos (extra ray).
+
     Where the model was exported with --precision-at, answers that are not sure enough for that are
     printed as "unsure", with the label in brackets.
 

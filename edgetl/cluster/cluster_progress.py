@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Sequence
+from typing import Self
 
 from edgetl.cluster.cluster_job import PartSummary
 from edgetl.cluster.work_unit import WorkUnit
 from edgetl.system.progress import Progress
 
+_STARTING = "Starting workers"
 _LOOKING, _CLASSIFYING = "Looking into earlier parts", "Classifying photos"
+_TICK_SECONDS = 1.0
 
 
 class ClusterProgress:
-    """Reports parts as they are done.
+    """Reports parts as they are done; a context manager, which shows until then that time passes.
 
     units    all that are given to workers
     files    what was at the destination before
@@ -27,10 +31,27 @@ class ClusterProgress:
         self._shards = {unit.part for unit in units if unit.shard}
         self._earlier = {part for part in self._shards if part in there}
         self._looked_into = self._done = self._read = self._of_shards = 0
-        progress("Starting workers", 0, 0)
+        self._is_started = threading.Event()
+        self._clock = threading.Thread(target=self._tick, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._clock.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_started.set()
+        self._clock.join()
+
+    def _tick(self) -> None:
+        while not self._is_started.is_set():
+            self._report(_STARTING, 0, 0)
+            self._is_started.wait(_TICK_SECONDS)
 
     def add(self, summary: PartSummary) -> None:
         """One more unit is done."""
+        if not self._is_started.is_set():
+            self._is_started.set()
+            self._clock.join()
         if summary.part in self._earlier and not summary.new:
             self._looked_into += 1
         self._done += summary.new

@@ -135,9 +135,11 @@ def classify_on_cluster(
     destination.remove_unfinished()
     done = dict(plan.known)
     if plan.units:
-        shown = ClusterProgress(progress, plan.units, manifest.files, plan.waiting)
         files = model_files(predictor)
-        with ray_cluster(address) as ray:
+        with (
+            ClusterProgress(progress, plan.units, manifest.files, plan.waiting) as shown,
+            ray_cluster(address) as ray,
+        ):
             for summary in classify_units(ray, job, files, plan.units):
                 done[summary.part] = summary
                 shown.add(summary)

@@ -34,7 +34,7 @@ from edgetl.runtime.inference.predictor import Predictor
 from edgetl.runtime.inference.session import CPU
 from edgetl.system.temporary_folder import scratch_folder
 
-_MOST_TASKS = 10_000  # of Ray: each costs the driver a millisecond, and 100 bytes
+_MOST_TASKS = 5_000  # of Ray: each costs the driver ten milliseconds of work, and memory
 _UNIT, _SUMMARY = "unit", "summary"
 _ON_CPU = ("cpu", CPU)
 

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,12 +15,13 @@ from edgetl.runtime.images.photo_list import ListedPhoto
 from edgetl.runtime.images.photo_places import StoredPlace
 from edgetl.runtime.images.photo_shards import is_shard, shards_of
 from edgetl.runtime.images.stored_path import is_address
+from edgetl.runtime.results.parquet_rows import PARTS
 from edgetl.runtime.results.records import plain_name
 from edgetl.runtime.results.result_file import source_digest
 from edgetl.runtime.results.sharding import Shard, photos_of
 
 _SHARD_PART, _PHOTOS_PART = "part-shard-", "part-photos-"
-PART_SUFFIX = ".parquet"
+_SUFFIX = ".parquet"
 # Of photos that are files or objects of their own, which are some seconds to minutes of work.
 _MOST_IN_PART, _FEWEST_IN_PART = 1_000, 32
 _PARTS = 64  # of a small job, so that no worker is left without work
@@ -69,7 +71,7 @@ class WorkUnit:
 
 def is_part(file: str) -> bool:
     """Whether a file is called as parts are."""
-    return file.startswith((_SHARD_PART, _PHOTOS_PART)) and file.endswith(PART_SUFFIX)
+    return fnmatchcase(file, PARTS)
 
 
 def is_photos_part(file: str) -> bool:
@@ -143,4 +145,4 @@ def _blocks(photos: Sequence[NamedPhoto]) -> Iterator[tuple[NamedPhoto, ...]]:
 
 
 def _part(kind: str, digests: Iterable[bytes]) -> str:
-    return kind + hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest() + PART_SUFFIX
+    return kind + hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest() + _SUFFIX

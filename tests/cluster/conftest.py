@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -20,11 +20,13 @@ class InProcess:
 
     units     that were classified
     stops_at  of how many parts the run is stopped after
+    before    called with the number of each unit
     """
 
     def __init__(self) -> None:
         self.units: list[WorkUnit] = []
         self.stops_at: int | None = None
+        self.before: Callable[[int], object] = lambda number: None
 
     def classify(
         self, _: object, job: ClusterJob, files: Mapping[str, bytes], units: Sequence[WorkUnit]
@@ -33,6 +35,7 @@ class InProcess:
         for number, unit in enumerate(units):
             if number == self.stops_at:
                 raise KeyboardInterrupt
+            self.before(number)
             self.units.append(unit)
             yield parts.write(unit)
 

@@ -8,6 +8,9 @@ from typing import Any
 from edgetl.errors import MissingDependencyError
 from edgetl.runtime.results.records import as_row
 
+PARTS = "part-*.parquet"
+"""What the files of a table that is a folder are called, as ``edgetl predict --ray`` writes it."""
+
 
 class ParquetRows:
     """The schema of a table of results, and its rows.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import s3fs
 from click.testing import CliRunner, Result
-from helpers.s3_server import S3Server, s3_server
+from helpers.s3_server import S3Server, s3_server, use_s3_server
 from helpers.shards import members, write_class_folders, write_tars
 
 from edgetl.cli.main import command as program
@@ -50,14 +50,7 @@ def server(
 ) -> Iterator[S3Server]:
     """The same, as the environment names it to S3's packages."""
     found, address = running
-    s3fs.S3FileSystem.clear_instance_cache()  # else it would keep another test's credentials
-    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "reader")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    use_s3_server(monkeypatch, address, tmp_path)
     monkeypatch.setattr(remote_store, "PAUSES", (0.01,) * 5)
     found.busy = 0
     found.log.clear()

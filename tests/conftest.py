@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.no_figures import leave_out_figures
 from helpers.pictures import COLOURS, photo, write_photo
 from PIL import Image
 
@@ -24,17 +26,21 @@ NOBODY = 65534
 # program does.
 gc.set_threshold(10_000)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The programs that tests start find edgetl compiled, as they do where it is installed.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+# No test cuts the power. Those of what is written before what put functions of their own here.
+os.fsync = lambda _: None
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(autouse=True)
 def figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the figures out of reports: drawing them would take a third of a small run's time.
+    """Leave the figures out of reports. The tests of the report override this.
 
-    The tests of the report override this, and a run in a process of its own draws them.
+    A run that is started as a user starts it, in a process of its own, draws them.
     """
-    for name in ("line_plot", "calibration_plot", "estimates_plot"):
-        monkeypatch.setattr(f"edgetl.evaluation.plots.{name}", lambda *_, **__: "<svg/>")
+    leave_out_figures(monkeypatch.setattr)
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgetl.cli.list_options import list_options
-from edgetl.cli.model_options import model_options, open_predictor
-from edgetl.cli.option_types import PhotoPlace, SomePath
-from edgetl.cli.printable import json_text, printable
+from edgetl.cli.options.list_options import list_options
+from edgetl.cli.options.model_options import model_options, open_predictor
+from edgetl.cli.options.option_types import PhotoPlace, SomePath
 from edgetl.cli.process import require_stdout
-from edgetl.cli.progress_bar import show_progress
+from edgetl.cli.terminal.printable import json_text, printable
+from edgetl.cli.terminal.progress_bar import show_progress
 from edgetl.system.atomic_write import write_report_file
 from edgetl.system.shell import shell_word
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from edgetl.cli.option_types import SomePath
-from edgetl.cli.printable import counted
-from edgetl.cli.progress_bar import show_progress
+from edgetl.cli.options.option_types import SomePath
+from edgetl.cli.terminal.printable import counted
+from edgetl.cli.terminal.progress_bar import show_progress
 from edgetl.system.shell import shell_word
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgetl.cli.list_options import list_options
-from edgetl.cli.option_types import PRECISIONS, Number, SomePath
-from edgetl.cli.progress_bar import show_progress
-from edgetl.cli.report_file import ReportFile, given_files, write_reports
+from edgetl.cli.options.list_options import list_options
+from edgetl.cli.options.option_types import PRECISIONS, Number, SomePath
+from edgetl.cli.options.report_file import ReportFile, given_files, write_reports
+from edgetl.cli.terminal.progress_bar import show_progress
 from edgetl.errors import (
     CheckpointError,
     DataError,
@@ -149,8 +149,8 @@ def _compare(bundle: Path, images: Path, options: dict[str, Any]) -> CheckResult
 
 def _report(result: CheckResult | AgainstResult, files: dict[str, Path]) -> None:
     """Write ``files`` (kind → path), and print the result."""
-    from edgetl.cli.check_terminal import show
-    from edgetl.cli.rich_console import open_console
+    from edgetl.cli.terminal.check_display import show
+    from edgetl.cli.terminal.rich_console import open_console
     from edgetl.parity.reports.html_report import as_html
     from edgetl.parity.reports.json_report import as_json
     from edgetl.parity.reports.junit_report import as_junit

@@ -9,7 +9,7 @@ from keyword import iskeyword
 
 import click
 
-from edgetl.cli.printable import printable
+from edgetl.cli.terminal.printable import printable
 from edgetl.errors import EdgetlError
 from edgetl.system.missing_package import missing_package
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgetl.cli.data_review import review
-from edgetl.cli.list_options import list_options
-from edgetl.cli.option_types import SomePath
-from edgetl.cli.printable import counted, printable
+from edgetl.cli.options.list_options import list_options
+from edgetl.cli.options.option_types import SomePath
+from edgetl.cli.options.report_file import ReportFile
 from edgetl.cli.process import require_stdout
-from edgetl.cli.progress_bar import show_progress
-from edgetl.cli.report_file import ReportFile
+from edgetl.cli.terminal.printable import counted, printable
+from edgetl.cli.terminal.progress_bar import show_progress
 from edgetl.data.layout import DEFAULT_VAL_FRACTION
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ def _finding_text(finding: DataIssue) -> str:
 
 
 def _print(*blocks: Table | str) -> None:
-    from edgetl.cli.rich_console import open_console
+    from edgetl.cli.terminal.rich_console import open_console
 
     console = open_console(markup=False)
     for block in blocks:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgetl.cli.option_types import SomePath
-from edgetl.cli.printable import counted, printable
+from edgetl.cli.options.option_types import SomePath
+from edgetl.cli.terminal.printable import counted, printable
 from edgetl.system.shell import shell_word
 
 if TYPE_CHECKING:

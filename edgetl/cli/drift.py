@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgetl.cli.list_options import list_options
-from edgetl.cli.model_options import model_options
-from edgetl.cli.option_types import Number, SomePath
-from edgetl.cli.printable import counted, json_text, printable, width
+from edgetl.cli.options.list_options import list_options
+from edgetl.cli.options.model_options import model_options
+from edgetl.cli.options.option_types import Number, SomePath
+from edgetl.cli.options.report_file import ReportFile
 from edgetl.cli.process import require_stdout
-from edgetl.cli.report_file import ReportFile
+from edgetl.cli.terminal.printable import counted, json_text, printable, width
 from edgetl.errors import EdgetlError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def command(bundle: Path, photos: Path, as_json: bool, html: Path | None, **opti
 
 
 def _compare(bundle: Path, photos: Path, html: Path | None, options: dict[str, Any]) -> DriftResult:
-    from edgetl.cli.progress_bar import show_progress
+    from edgetl.cli.terminal.progress_bar import show_progress
     from edgetl.runtime.drift.drift_run import drift
 
     if html is not None:  # say what is missing before the photos are classified

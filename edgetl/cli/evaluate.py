@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgetl.cli.list_options import list_options
-from edgetl.cli.model_options import model_options
-from edgetl.cli.option_types import PhotoPlace
-from edgetl.cli.printable import counted, printable, width
+from edgetl.cli.options.list_options import list_options
+from edgetl.cli.options.model_options import model_options
+from edgetl.cli.options.option_types import PhotoPlace
+from edgetl.cli.options.report_file import ReportFile, given_files, write_reports
 from edgetl.cli.process import require_stdout
-from edgetl.cli.report_file import ReportFile, given_files, write_reports
+from edgetl.cli.terminal.printable import counted, printable, width
 
 if TYPE_CHECKING:
     from edgetl.evaluation.evaluation_result import EvaluationResult
@@ -54,7 +54,7 @@ def command(
       edgetl evaluate exported/pets DATA/test --html test.html --csv test.csv
       edgetl evaluate exported/pets test.csv --columns path=file,label=class
     """
-    from edgetl.cli.progress_bar import show_progress
+    from edgetl.cli.terminal.progress_bar import show_progress
     from edgetl.evaluation.evaluation_run import evaluate
 
     files = given_files(html=html, json=json, csv=csv)

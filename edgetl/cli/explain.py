@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from edgetl.cli.option_types import SomePath
-from edgetl.cli.printable import printable
+from edgetl.cli.options.option_types import SomePath
+from edgetl.cli.terminal.printable import printable
 from edgetl.errors import EdgetlError
 from edgetl.system.atomic_write import atomic_write
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from edgetl.cli.list_options import list_options
-from edgetl.cli.option_types import PRECISIONS, Number, PhotoPlace, SomePath
-from edgetl.cli.printable import counted, printable
-from edgetl.cli.progress_bar import show_progress
+from edgetl.cli.options.list_options import list_options
+from edgetl.cli.options.option_types import PRECISIONS, Number, PhotoPlace, SomePath
+from edgetl.cli.terminal.printable import counted, printable
+from edgetl.cli.terminal.progress_bar import show_progress
 from edgetl.errors import EdgetlError
 from edgetl.exporting.export_result import AccuracyComparison, ExportResult
 from edgetl.exporting.export_run import (

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from edgetl.cli.list_options import list_options
-from edgetl.cli.option_types import PhotoPlace, SomePath
-from edgetl.cli.printable import counted, printable
-from edgetl.cli.progress_bar import show_progress
+from edgetl.cli.options.list_options import list_options
+from edgetl.cli.options.option_types import PhotoPlace, SomePath
+from edgetl.cli.terminal.printable import counted, printable
+from edgetl.cli.terminal.progress_bar import show_progress
 from edgetl.system.paths import real_path
 from edgetl.system.shell import shell_word
 from edgetl.training.importing.import_result import ImportResult

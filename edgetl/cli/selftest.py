@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from edgetl.cli.model_options import model_options, open_predictor
-from edgetl.cli.option_types import Number
-from edgetl.cli.printable import json_text, printable
+from edgetl.cli.options.model_options import model_options, open_predictor
+from edgetl.cli.options.option_types import Number
 from edgetl.cli.process import require_stdout
+from edgetl.cli.terminal.printable import json_text, printable
 
 
 @click.command(short_help="Run a bundle's golden photos on this device and compare.")

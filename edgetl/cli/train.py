@@ -12,10 +12,10 @@ from typing import IO, Any
 import click
 
 from edgetl.cli import INTERRUPTED
-from edgetl.cli.comparison_terminal import print_comparison
-from edgetl.cli.option_types import SomePath
-from edgetl.cli.printable import counted, printable
-from edgetl.cli.unknown_figures import noticed_unknown
+from edgetl.cli.options.option_types import SomePath
+from edgetl.cli.terminal.comparison_display import print_comparison
+from edgetl.cli.terminal.printable import counted, printable
+from edgetl.cli.terminal.unknown_figures import noticed_unknown
 from edgetl.system.paths import real_path
 from edgetl.system.shell import shell_word
 from edgetl.training.config.listener import Listener
@@ -224,7 +224,7 @@ def display() -> Iterator[Listener]:
     if not _is_main():
         yield Listener()
         return
-    from edgetl.cli.train_display import Display
+    from edgetl.cli.terminal.train_display import Display
 
     with Display() as listener:
         yield listener

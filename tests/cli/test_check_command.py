@@ -255,7 +255,7 @@ def test_reports_are_written_though_the_pipe_is_closed(
     def closed(*_: object) -> None:
         raise BrokenPipeError
 
-    monkeypatch.setattr("edgetl.cli.check_terminal.show", closed)
+    monkeypatch.setattr("edgetl.cli.terminal.check_display.show", closed)
     project.check("--json", tmp_path / "r.json", "--runtime", "predictor")
     assert json.loads((tmp_path / "r.json").read_text())["passed"]
 

@@ -396,7 +396,7 @@ def test_it_shows_its_progress_on_a_terminal(
 ) -> None:
     options = ("--golden", 1, "--precision", "fp16", "--max-accuracy-drop", 100)
     quiet = export(run_folder, "-o", tmp_path / "quiet", *options)
-    monkeypatch.setattr("edgetl.cli.progress_bar._is_terminal", lambda: True)
+    monkeypatch.setattr("edgetl.cli.terminal.progress_bar._is_terminal", lambda: True)
     watched = export(run_folder, "-o", tmp_path / "watched", *options)
     assert watched.exit_code == 0, watched.output
     lines = [line.split("  ")[0] for line in watched.stderr.split("\r")[1:]]

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from edgetl.cli import progress_bar
-from edgetl.cli.progress_bar import show_progress
+from edgetl.cli.terminal import progress_bar
+from edgetl.cli.terminal.progress_bar import show_progress
 from edgetl.system.progress import no_progress
 from edgetl.system.progress_line import clock
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from edgetl.cli import process
+from helpers.no_figures import leave_out_figures
 
 _SECONDS = 120  # a process that takes longer hangs, which is a failure
 
@@ -26,9 +27,10 @@ _context.set_forkserver_preload(
         "edgetl.training.engine.train_run",
         "edgetl.cli.train",
         "jinja2",
-        "matplotlib.backends.backend_svg",
+        "onnx",
         "rich.progress",
         "rich.table",
+        "torch._inductor.config",  # which torch's optimizers import
     ]
 )
 
@@ -92,6 +94,7 @@ def _run(
     sys.argv = argv
     if before is not None:
         before()
+    leave_out_figures()
     import helpers.small_backbone  # noqa: F401 - so that it is known there, too
     from edgetl.cli.main import main
 

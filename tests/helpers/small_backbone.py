@@ -9,6 +9,8 @@ from timm.models import register_model
 from torch import Tensor, nn
 
 SMALL_BACKBONE = "timm/small_backbone"
+UNEVEN_BACKBONE = "timm/uneven_backbone"
+"""It pools 6 × 6 places, of 96 pixels a side, to 4 × 4, which ONNX can't."""
 
 _CHANNELS = (16, 24, 32, 48)
 
@@ -28,6 +30,16 @@ class SmallBackbone(nn.Module):
         return self.fc(self.blocks(self.stem(images)).mean((2, 3)))
 
 
+class UnevenBackbone(SmallBackbone):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.pool = nn.AdaptiveAvgPool2d(4)
+        self.fc = nn.Linear(_CHANNELS[-1] * 4 * 4, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.pool(self.blocks(self.stem(images))).flatten(1))
+
+
 def _block(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False),
@@ -38,9 +50,17 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
 
 @register_model
 def small_backbone(pretrained: bool = False, num_classes: int = 1000, **_: Any) -> nn.Module:
-    network: Any = SmallBackbone(num_classes)
+    return _described(SmallBackbone(num_classes))
+
+
+@register_model
+def uneven_backbone(pretrained: bool = False, num_classes: int = 1000, **_: Any) -> nn.Module:
+    return _described(UnevenBackbone(num_classes))
+
+
+def _described(network: Any) -> nn.Module:
     network.default_cfg = network.pretrained_cfg = {
-        "input_size": (3, 160, 160),
+        "input_size": (3, 64, 64),
         "crop_pct": 0.95,
         "interpolation": "bilinear",
         "mean": (0.5, 0.5, 0.5),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
+
+_OFF, _WARN = 0, 1  # of torch's modes of determinism
 
 
 @contextmanager
@@ -26,15 +29,20 @@ def full_precision() -> Iterator[None]:
 @contextmanager
 def deterministic_algorithms(wanted: bool) -> Iterator[None]:
     """Turn torch's deterministic algorithms on (with a warning where it has none) or off."""
-    before = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    torch.use_deterministic_algorithms(wanted, warn_only=True)
+    before = torch.get_deterministic_debug_mode()
+    _set_debug_mode(_WARN if wanted else _OFF)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        _set_debug_mode(before)
+
+
+def _set_debug_mode(mode: int) -> None:
+    """Without importing the compiler, which keeps the setting, too, but takes a second or more."""
+    if "torch._inductor" in sys.modules:
+        torch.use_deterministic_algorithms(mode != _OFF, warn_only=mode == _WARN)
+    else:
+        torch.set_deterministic_debug_mode(mode)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import pytest
 from helpers.browser import wider_than_their_place
 from rich.console import Console
 
-from edgetl.cli.check_terminal import show
+from edgetl.cli.terminal.check_display import show
 from edgetl.errors import EdgetlError
 from edgetl.parity.reports.html_report import as_html, check_cards
 from edgetl.parity.reports.json_report import as_json

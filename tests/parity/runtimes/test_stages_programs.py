@@ -16,7 +16,7 @@ from helpers.small_export import Check, Exported
 from PIL import Image
 from rich.console import Console
 
-from edgetl.cli.check_terminal import show
+from edgetl.cli.terminal.check_display import show
 from edgetl.parity.reports.html_report import as_html
 from edgetl.parity.results import CheckResult, RuntimeResult
 from edgetl.parity.runtimes.cpp_program import CppProgram

@@ -37,6 +37,7 @@ from edgetl.training.torch_env.distributed import Processes, choose_device, join
 OPTIONS: dict[str, Any] = {
     "backbone": "timm/test_resnet",
     "weights": "none",
+    "image_size": 64,
     "strategy": "full",
     "warm_head": False,
     "norm_statistics": False,

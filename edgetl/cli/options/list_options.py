@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from edgetl.cli.option_types import SomePath
+from edgetl.cli.options.option_types import SomePath
 from edgetl.runtime.images.photo_list import COLUMNS_HELP, ROOT_HELP
 
 Command = TypeVar("Command", bound=Callable[..., Any])

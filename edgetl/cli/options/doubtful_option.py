@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgetl.cli.option_types import SomePath
-from edgetl.cli.printable import printable
+from edgetl.cli.options.option_types import SomePath
+from edgetl.cli.terminal.printable import printable
 from edgetl.system.paths import real_path
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgetl.cli.printable import printable, width
+from edgetl.cli.terminal.printable import printable, width
 
 if TYPE_CHECKING:
     from edgetl.errors import ImageError, PredictionError

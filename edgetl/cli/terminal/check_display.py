@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from edgetl.cli.printable import printable
+from edgetl.cli.terminal.printable import printable
 from edgetl.parity.reports.table_cells import (
     LEFT_OUT,
     evidence,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from edgetl.cli.printable import counted, printable
+from edgetl.cli.terminal.printable import counted, printable
 from edgetl.data.layout import enumerated
 from edgetl.training.evaluation.run_comparison import PairedAccuracy, RunComparison
 

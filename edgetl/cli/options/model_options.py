@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edgetl.cli.option_types import PRECISIONS
+from edgetl.cli.options.option_types import PRECISIONS
 
 if TYPE_CHECKING:
     from edgetl.runtime.inference.predictor import Predictor

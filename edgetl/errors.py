@@ -21,6 +21,9 @@ Each message says what was wrong and where; ``hint`` says what to do next.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
+
+E = TypeVar("E", bound=BaseException)
 
 
 class EdgetlError(Exception):
@@ -43,6 +46,19 @@ def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its class name if the message is empty."""
     message = error.message if isinstance(error, EdgetlError) else str(error)
     return (message.strip().splitlines() or [type(error).__name__])[0]
+
+
+def without_traceback(error: E) -> E:
+    """``error`` without its traceback and those of its causes: one that is kept as a result.
+
+    The frames of a traceback hold what was passed to them, such as photos and models, and lead back
+    to the error: all of that would stay in memory until circles of references are looked for.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
 
 
 class SpecError(EdgetlError):

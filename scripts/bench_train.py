@@ -60,7 +60,7 @@ def main() -> None:
     options = parse()
     with (
         join(options.device) as processes,
-        reproducible(processes.device, compiled=options.compile),
+        reproducible(processes.device),
         tempfile.TemporaryDirectory() as folder,
     ):
         device = processes.device

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgetl.cli.named_photos import has_stored, read_lists, warn_of_empty_folders
 from edgetl.cli.options.doubtful_option import doubtful_photos, keep_doubtful_option
 from edgetl.cli.options.list_options import list_options
 from edgetl.cli.options.model_options import model_options, open_predictor
 from edgetl.cli.options.option_types import Number
+from edgetl.cli.predict_cluster import classify_on_ray, refuse_other_options
 from edgetl.cli.prediction_accuracy import Accuracy
 from edgetl.cli.process import require_stdout
 from edgetl.cli.terminal.prediction_table import PredictionTable
@@ -58,8 +60,16 @@ _EXPORT_AGAIN = "Export it without --no-unknown. If its run has no score, train 
     "--out",
     "--output",
     "out",
-    type=click.Path(dir_okay=False),
+    type=click.Path(),
     help="Write to a .jsonl, .csv or .parquet file; continues one.",
+)
+@click.option(
+    "--ray",
+    "cluster",
+    is_flag=False,
+    flag_value="",
+    metavar="[HOST:PORT]",
+    help="Classify on a Ray cluster, or all of this machine; --out is then a folder or address.",
 )
 @click.option(
     "--shard",
@@ -88,6 +98,7 @@ def command(
     level: float | None,
     as_json: bool,
     out: str | None,
+    cluster: str | None,
     shard_text: str,
     embeddings: bool,
     keep_doubtful: tuple[Path, int] | None,
@@ -110,6 +121,9 @@ def command(
     The label of a photo unlike the training photos is "unknown", with the nearest one in brackets;
     in JSON and in files the field unknown says so, and the label is the nearest one.
 
+    With --ray, the cores of a cluster classify, and --out is a folder or an address in a store, in
+    which a Parquet file is written for each shard, or each thousand photos (extra ray).
+
     Where the model was exported with --precision-at, answers that are not sure enough for that are
     printed as "unsure", with the label in brackets.
 
@@ -121,6 +135,7 @@ def command(
       edgetl predict exported/pets photos/ --out answers.parquet --shard 2/8
       edgetl predict exported/pets photos.csv --columns path=file
       edgetl predict exported/pets "s3://bucket/shards/{000..099}.tar" --out answers.parquet
+      edgetl predict exported/pets "s3://bucket/shards/*.tar" --out s3://bucket/answers --ray
       edgetl predict exported/pets photos/ --out answers.parquet --embeddings
       edgetl predict exported/pets photos/ --keep-doubtful to-label/ 20
     """
@@ -130,10 +145,16 @@ def command(
         )
     if top and level:
         raise click.UsageError("--set decides how many labels there are: leave out --top.")
-    if out is None:
+    if cluster is not None:
+        refuse_other_options(
+            photos, out, {"--shard": shard_text != "1/1", "--keep-doubtful": keep_doubtful}
+        )
+    elif out is None:
         if embeddings:
             raise click.UsageError("--embeddings needs --out, a .parquet or .jsonl file.")
         require_stdout()
+    elif Path(out).is_dir():
+        raise click.UsageError(f"--out {out} is a folder, which only --ray writes to.")
     if "" in photos:
         raise click.UsageError("A photo's name is empty: is a variable of the shell not set?")
     from edgetl.runtime.images.discovery import is_folder
@@ -147,13 +168,15 @@ def command(
         raise click.UsageError(
             f"{model} is a photo. The model comes first: edgetl predict MODEL PHOTOS…"
         )
-    arguments = _read_lists(photos, columns, root)
-    many = len(arguments) > 1 or any(map(is_folder, map(Path, photos))) or _has_stored(arguments)
-    if keep_doubtful and _has_stored(arguments):
+    arguments = read_lists(photos, columns, root)
+    many = len(arguments) > 1 or any(map(is_folder, map(Path, photos))) or has_stored(arguments)
+    if keep_doubtful and has_stored(arguments):
         raise click.UsageError("--keep-doubtful copies files, not photos in shards or stores.")
     if len(photos) > 1:
-        _warn_of_empty_folders(photos)
-    predictor = open_predictor(model, many=many, **options)
+        warn_of_empty_folders(photos)
+    # Workers open the model themselves: here, it only says what it is.
+    own = options if cluster is None else {**options, "providers": "cpu"}
+    predictor = open_predictor(model, many=many, **own)
     if embeddings and predictor.card.unknown is None:
         raise click.UsageError(f"--embeddings: this model gives none. {_EXPORT_AGAIN}")
     _refuse_unusable_name(predictor, unknown_as)
@@ -162,7 +185,20 @@ def command(
     if as_json:
         show = partial(_show_json, top=top, level=level, unknown_as=unknown_as)
     with doubtful_photos(keep_doubtful, photos, predictor) as notice:
-        if out is None:
+        if cluster is not None:
+            total, failed = classify_on_ray(
+                predictor,
+                options["providers"],
+                photos,
+                arguments,
+                str(out),
+                cluster,
+                accuracy,
+                root=root,
+                embeddings=embeddings,
+                unknown_as=unknown_as,
+            )
+        elif out is None:
             sources = _sources(arguments, shard, accuracy)
             total, failed = _print_all(predictor, sources, accuracy, notice, show)
         else:
@@ -188,56 +224,6 @@ def _refuse_unusable_name(predictor: Predictor, unknown_as: str | None) -> None:
     if unknown_as in predictor.labels or not unknown_as:
         reason = "is a label of the model" if unknown_as else "is empty"
         raise click.UsageError(f"--unknown-as {unknown_as!r} {reason}: choose another name.")
-
-
-def _warn_of_empty_folders(photos: tuple[str, ...]) -> None:
-    """Warn of folders without a photo, unless all arguments are such folders."""
-    from edgetl.runtime.images.discovery import is_folder, walk_images
-
-    folders = [name for name in photos if is_folder(Path(name))]
-    empty = [name for name in folders if next(walk_images(name, strict=False), None) is None]
-    if len(empty) < len(photos):
-        for name in empty:
-            click.echo(f"Warning: there is no photo in {printable(name)}.", err=True)
-
-
-def _read_lists(
-    photos: Sequence[str], columns: str | None, root: Path | None
-) -> list[str | ListedPhoto | StoredPlace]:
-    """The arguments, with the photos of each list in its place. Warns of missing files."""
-    from edgetl.errors import DataError
-    from edgetl.runtime.images.photo_list import (
-        is_photo_list,
-        read_photo_list,
-        refuse_list_options,
-        require_files,
-    )
-    from edgetl.runtime.images.photo_places import StoredPlace, is_stored
-
-    arguments: list[str | ListedPhoto | StoredPlace] = []
-    for name in photos:
-        if is_stored(name):
-            arguments.append(StoredPlace(name, columns))
-            continue
-        if not is_photo_list(name):
-            arguments.append(name)
-            continue
-        listed = read_photo_list(name, columns=columns, root=root)
-        try:
-            require_files(name, listed)
-        except DataError as error:  # the others are still classified
-            click.echo(f"Warning: {error}", err=True)
-        arguments += listed
-    if not any(map(is_photo_list, photos)):
-        refuse_list_options(photos[0], None if _has_stored(arguments) else columns, root)
-    return arguments
-
-
-def _has_stored(arguments: Iterable[str | ListedPhoto | StoredPlace]) -> bool:
-    """Whether some of the photos are in shards or in a store."""
-    from edgetl.runtime.images.photo_places import StoredPlace
-
-    return any(isinstance(argument, StoredPlace) for argument in arguments)
 
 
 def _sources(
@@ -315,7 +301,7 @@ def _write_all(
         with show_progress() as progress:
             # Counting walks through all folders, which only a progress line needs. Shards would be
             # read for it.
-            is_counted = progress is not no_progress and not _has_stored(photos)
+            is_counted = progress is not no_progress and not has_stored(photos)
             all_photos = sum(1 for _ in photos_of(photos, shard)) if is_counted else 0
             for result in predictor.batch(without_result()):
                 results.append(result, accuracy.add(result), unknown_as)

@@ -26,17 +26,12 @@ class Accuracy:
         root: Path | None,
     ) -> None:
         """``names`` were given to the command, ``arguments`` are these with the lists read."""
-        from edgetl.runtime.images.discovery import is_folder
-        from edgetl.runtime.images.photo_list import ListedPhoto, is_photo_list
-        from edgetl.runtime.images.photo_places import is_stored, photos_folder
+        from edgetl.runtime.images.photo_list import ListedPhoto
+        from edgetl.runtime.images.photo_places import label_folders
 
         self._labels, self._photos, self._correct = frozenset(labels), 0, 0
         self._known = "-" not in names
-        self._roots = [
-            photos_folder(name, root)
-            for name in names
-            if is_folder(Path(name)) or is_photo_list(name) or is_stored(name)
-        ]
+        self._folders = label_folders(names, root)
         self._given = {
             argument.path: argument.label
             for argument in arguments
@@ -54,17 +49,22 @@ class Accuracy:
 
     def add(self, result: Prediction | ImageError | PredictionError) -> str | None:
         """Count a photo that was classified; returns its true label, None without one."""
-        from edgetl.runtime.images.photo_list import true_label
+        from edgetl.runtime.images.photo_places import known_label
         from edgetl.runtime.images.stored_path import as_place
 
         photo = as_place(result.source)
-        root = next((root for root in self._roots if photo.is_relative_to(root)), photo.parent)
-        truth = true_label(photo, self._given.pop(photo, None), root, self._labels)
+        truth = known_label(photo, self._given.pop(photo, None), self._folders, self._labels)
         if not isinstance(result, Exception):
             self._known = self._known and truth is not None
             self._photos += 1
             self._correct += truth == result.label
         return truth
+
+    def add_counts(self, photos: int, labelled: int, correct: int) -> None:
+        """Count photos that were classified elsewhere, so many of them with a true label."""
+        self._known = self._known and labelled == photos
+        self._photos += photos
+        self._correct += correct
 
     def print(self, which: str = "") -> None:
         """Print it to standard error, since standard output is for predictions only."""

@@ -96,7 +96,7 @@ def command(
     from edgetl.serving.service_settings import ServiceSettings, model_names, read_token
 
     options["max_pixels"] = options["max_pixels"] or MAX_PIXELS
-    is_local = host in ("127.0.0.1", "::1", "localhost")
+    is_local = _is_loopback(host)
     settings = ServiceSettings(
         model_names(list(models)),
         {**options, "threads": options["threads"] or 1},
@@ -120,3 +120,13 @@ def command(
         click.echo(f"Serving {names} at {address}")
 
     run_service(settings, host, port, print_address)
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

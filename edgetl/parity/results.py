@@ -57,6 +57,7 @@ class StageResult:
     worst            the gap of the photo that is furthest from the reference, relative to its limit
     differing, size  values that differ at all, and values compared
     p999             99.9th percentile of the absolute differences (logits and probabilities only)
+    beyond, allowed  how many photos are beyond their limits, and how many may be
     """
 
     stage: str
@@ -64,21 +65,24 @@ class StageResult:
     differing: int
     size: int
     p999: float | None = None
+    beyond: int = 0
+    allowed: int = 0
 
     @property
     def passed(self) -> bool:
-        return self.worst.passed
+        return self.worst.passed or (not self.worst.problem and 0 < self.beyond <= self.allowed)
 
     def __str__(self) -> str:
         gap = self.worst
         if gap.problem:
             return f"{self.stage} of {gap.photo}: {gap.problem}"
         share = f"{self.differing:,} of {self.size:,} values differ, " if self.differing else ""
+        count = f"; {self.beyond} photos beyond, {self.allowed} allowed" if self.allowed else ""
         digits = 9 if f"{gap.found:.6g}" == f"{gap.expected:.6g}" else 6
         return (
             f"{self.stage}: {share}most by {gap.largest:.3g} (limit {gap.limit:.3g}) "
             f"in {gap.photo} at {list(gap.position)}: {gap.found:.{digits}g} "
-            f"where the reference has {gap.expected:.{digits}g}"
+            f"where the reference has {gap.expected:.{digits}g}{count}"
         )
 
 

@@ -29,15 +29,19 @@ fp32   u = 2^-24. The rounding error of a sum of 1,000 products is about √1000
 fp16   u = 2^-11 on every stored activation (sums are kept in float32): √100 u = 5e-3 of the logits,
        0.05, so 2.5e-2 on probabilities.
 int8   255 steps over a range that has to include the outliers: there is no useful bound for a
-       single photo. 0.25 detects what is broken; judge int8 by its decisions over many photos, with
-       --against and --max-accuracy-drop.
+       single photo. The error of a logit does not shrink with the logits, so it is largest, for its
+       limit, where the network is undecided, as on photos of other kinds. 0.25 detects what is
+       broken, which most photos show: one in ten may lie beyond the limits of what the network
+       computes. Judge int8 by its decisions over many photos, with --against and
+       --max-accuracy-drop.
 
 A flip, where the best class is not the reference's, fails if the reference's two best probabilities
 lie further apart than the tolerance, whatever the other numbers are. If they lie closer it is a
 tie, which is reported and does not fail. A photo that only one of the two calls unknown is a flip,
 too, and a tie if the reference's score is as close to the threshold as the limit of scores for a
-tolerance of 5e-2 at most: for the 0.25 of int8, nearly all are. Such ties are no accident
-where they are more than a fifth of ten photos or more, and fail then.
+tolerance of 5e-2 at most: for the 0.25 of int8, nearly all are. Of int8, one photo in ten may have
+another verdict further from the threshold. Ties are no accident where they are more than a fifth of
+ten photos or more, and fail then.
 """
 
 from __future__ import annotations
@@ -46,7 +50,7 @@ import math
 from dataclasses import dataclass
 
 from edgetl.errors import ParityError
-from edgetl.parity.stages import Stages
+from edgetl.parity.stages import SOME_STAGES, Stages
 from edgetl.runtime.bundle.probability_tolerances import (
     PROBABILITY_TOLERANCES,
     SAME_MODEL_TOLERANCES,
@@ -56,6 +60,9 @@ from edgetl.runtime.bundle.probability_tolerances import (
 )
 
 NORMALIZED_TOLERANCE = 1e-5
+INT8_OUTLIERS = 0.1
+"""Share of photos that an int8 model may answer beyond the limits, 0..1."""
+_COMPUTED = ("logits", "probabilities", *SOME_STAGES)  # by the network
 
 
 def default_tolerance(precision: str) -> float:
@@ -78,11 +85,13 @@ class Tolerance:
     probabilities  largest difference allowed, 0..1
     temperature    of the reference, above 0
     sensitivity    of the score, as ``UnknownLimits`` has it; 0 without one
+    outliers       share of the photos for which what the network computes may be further off, 0..1
     """
 
     probabilities: float
     temperature: float = 1.0
     sensitivity: float = 0.0
+    outliers: float = 0.0
 
     def limit(self, stage: str, reference: Stages) -> float:
         """Largest absolute difference at ``stage``, for a photo with the values ``reference``."""
@@ -100,6 +109,10 @@ class Tolerance:
                 return limit
             return limit / math.sqrt(reference.evidence[0].size)
         return 0.0
+
+    def photos_beyond(self, stage: str, photos: int) -> int:
+        """How many of ``photos`` may lie beyond the limit at ``stage``."""
+        return int(self.outliers * photos) if stage in _COMPUTED else 0
 
     @property
     def verdict(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 
@@ -25,9 +26,12 @@ def listen(host: str, port: int) -> socket.socket:
         except OSError:
             listener.close()
             raise
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: the name is longer than names can be
+        hint, reason = "Choose another one with --port.", getattr(error, "strerror", None)
+        is_of_host = isinstance(error, (socket.gaierror, UnicodeError))
+        if is_of_host or getattr(error, "errno", None) == errno.EADDRNOTAVAIL:
+            hint = "--host takes an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all."
         raise EdgetlError(
-            f"Port {port} can't be used on {host}: {error.strerror}.",
-            "Choose another one with --port.",
+            f"Port {port} can't be used on {host}: {reason or 'there is no such host'}.", hint
         ) from error
     return listener

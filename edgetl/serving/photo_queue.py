@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from edgetl.errors import ImageError, PredictionError
+from edgetl.errors import ImageError, PredictionError, without_traceback
 from edgetl.runtime.images.decode import Source, describe
 from edgetl.runtime.inference.prediction import Prediction
 from edgetl.runtime.inference.predictor import Predictor
 from edgetl.serving.request_errors import RequestError, busy
 from edgetl.serving.served_models import ServedModel
 
+# Errors among them have no traceback, which would hold models that were replaced.
 Result = Prediction | ImageError | PredictionError
 
 
@@ -56,7 +57,7 @@ class PhotoQueue:
             image = await loop.run_in_executor(self._pool, model.predictor.preprocess, photo)
             result: Result = await model.batches.classify(describe(photo), image)
         except ImageError as error:
-            result = error
+            result = without_traceback(error)
         return result, time.perf_counter() - start
 
     def _add(self, photos: int) -> None:
@@ -74,5 +75,5 @@ def _timed(predictor: Predictor, photo: Source) -> tuple[Result, float]:
     try:
         result = predictor(photo)
     except (ImageError, PredictionError) as error:
-        result = error
+        result = without_traceback(error)
     return result, time.perf_counter() - start

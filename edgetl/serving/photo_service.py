@@ -17,6 +17,7 @@ from edgetl.serving.request_errors import RequestError, busy
 from edgetl.serving.served_models import ServedModel, ServedModels
 from edgetl.serving.service_metrics import ServiceMetrics
 from edgetl.serving.service_settings import ServiceSettings
+from edgetl.system.freed_memory import give_back_freed_memory
 from edgetl.system.machine import cores
 
 _log = logging.getLogger(__name__)
@@ -95,6 +96,9 @@ class PhotoService:
                 continue
             for name, taken in tried.items():
                 self.metrics.reloads.labels(name, "taken" if taken else "refused").inc()
+            if tried:
+                await asyncio.sleep(_POLL)  # photos that had begun are with the old model
+                await asyncio.to_thread(give_back_freed_memory)
 
     def close(self) -> None:
         """Drop what waits."""

@@ -10,11 +10,12 @@ from typing import Any
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from edgetl.errors import ImageError, PredictionError
 from edgetl.runtime.results.records import as_record
+from edgetl.serving.json_line import JsonLine
 from edgetl.serving.photo_queue import Result
 from edgetl.serving.photo_service import PhotoService, status_of
 from edgetl.serving.request_errors import AGAIN, RequestError, encodable
@@ -46,7 +47,7 @@ def predict_route(service: PhotoService) -> Route:
         status = 200 if any("label" in record for record in records) else status_of(results)
         headers |= AGAIN if status == 503 else {}
         values = records if kind == _MULTIPART else records[0]
-        return JSONResponse(values, status, headers)
+        return JsonLine(values, status, headers)
 
     return Route("/predict", predict, methods=["POST"])
 

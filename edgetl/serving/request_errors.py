@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
+
+from edgetl.serving.json_line import JsonLine
 
 AGAIN = {"Retry-After": "1"}
 """Headers of a response to a request that may succeed a second later."""
@@ -41,7 +43,7 @@ def error_response(request: Request, error: Exception) -> Response:
     """The response to a RequestError, or to one of Starlette's, such as 404."""
     if isinstance(error, RequestError):
         request.state.error_kind = error.kind
-        return JSONResponse({"error": error.message}, error.status, error.headers)
+        return JsonLine({"error": error.message}, error.status, error.headers)
     assert isinstance(error, HTTPException)
     request.state.error_kind = "request"
     path, message = request.url.path, error.detail
@@ -50,10 +52,10 @@ def error_response(request: Request, error: Exception) -> Response:
     elif error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "another method")
         message = f"{path} does not take {request.method}. It takes: {allowed}."
-    return JSONResponse({"error": message}, error.status_code, error.headers)
+    return JsonLine({"error": message}, error.status_code, error.headers)
 
 
 def failed_response(request: Request, error: Exception) -> Response:
     """The response to an error that no one expected; the server logs its traceback."""
     request.state.error_kind = "model"
-    return JSONResponse({"error": "The service failed on this request; its log says why."}, 500)
+    return JsonLine({"error": "The service failed on this request; its log says why."}, 500)

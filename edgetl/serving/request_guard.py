@@ -8,9 +8,9 @@ import time
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from edgetl.serving.json_line import JsonLine
 from edgetl.serving.page_files import PAGE_HEADERS
 from edgetl.serving.service_metrics import ServiceMetrics
 
@@ -74,22 +74,22 @@ class RequestGuard:
             if kind is not None:
                 self._metrics.errors.labels(kind).inc()
 
-    def _refusal(self, scope: Scope) -> JSONResponse | None:
+    def _refusal(self, scope: Scope) -> JsonLine | None:
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
         if self._only_here and not _is_here(host):
             message = (
                 "Address this service by localhost or an IP address, or start it with --token-file."
             )
-            return JSONResponse({"error": message}, 403)
+            return JsonLine({"error": message}, 403)
         if origin is not None and origin.partition("://")[2] != host:
-            return JSONResponse({"error": "Pages of another site may not use this service."}, 403)
+            return JsonLine({"error": "Pages of another site may not use this service."}, 403)
         if self._token is None or scope["path"] in _OPEN:
             return None
         if secrets.compare_digest(headers.get("authorization", "").encode(), self._token):
             return None
         message = "This service needs the token: send Authorization: Bearer TOKEN."
-        return JSONResponse({"error": message}, 401, {"WWW-Authenticate": "Bearer"})
+        return JsonLine({"error": message}, 401, {"WWW-Authenticate": "Bearer"})
 
 
 def _is_here(host: str) -> bool:

@@ -11,12 +11,13 @@ from pathlib import Path
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from edgetl._version import __version__
 from edgetl.serving.inference_protocol import protocol_routes
+from edgetl.serving.json_line import JsonLine
 from edgetl.serving.page_files import page_file
 from edgetl.serving.photo_service import PhotoService
 from edgetl.serving.predict_endpoint import predict_route
@@ -64,13 +65,13 @@ def _routes(service: PhotoService) -> list[Route]:
     description["info"]["version"] = __version__
 
     async def healthz(_: Request) -> Response:
-        return JSONResponse({"models": {model.name: model.version for model in service.models}})
+        return JsonLine({"models": {model.name: model.version for model in service.models}})
 
     def metrics(_: Request) -> Response:  # not async: in a thread, since it reads files
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def openapi(_: Request) -> Response:
-        return JSONResponse(description)
+        return JsonLine(description)
 
     return [
         Route("/healthz", healthz),

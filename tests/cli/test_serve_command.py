@@ -43,6 +43,13 @@ def test_by_default_it_is_for_this_machine(tiny_bundle: Path, started: dict[str,
     assert settings.predictor["threads"] == 1
 
 
+def test_every_loopback_address_is_for_this_machine(
+    tiny_bundle: Path, started: dict[str, Any]
+) -> None:
+    assert serve(tiny_bundle, "--host", "127.0.0.2").stderr == ""
+    assert started["settings"].only_here
+
+
 def test_every_option_arrives(tiny_bundle: Path, tmp_path: Path, started: dict[str, Any]) -> None:
     (tmp_path / "token").write_text(TOKEN)
     options = "--host 0.0.0.0 --port 1 --workers 3 --queue 5 --max-wait-ms 4 --timeout 1.5"
@@ -73,6 +80,9 @@ def test_what_cannot_be_served_is_one_clear_sentence(tiny_bundle: Path, tmp_path
         for arguments, expected in (
             ((tiny_bundle, "--port", port), f"Port {port} can't be used on 127.0.0.1: Address"),
             ((tiny_bundle, "--host", "no.such.host.invalid"), "can't be used on no.such"),
+            ((tiny_bundle, "--host", "300.1.1.1"), "--host takes an address of this machine"),
+            ((tiny_bundle, "--host", "192.0.2.1"), "--host takes an address of this machine"),
+            ((tiny_bundle, "--host", "a" * 70), "there is no such host"),
             ((tmp_path / "empty",), "it is not a bundle"),
             ((tiny_bundle, tiny_bundle), "would both be served as 'tiny'"),
             ((tiny_bundle, "--token-file", tiny_bundle / "model.onnx"), "token"),

@@ -14,8 +14,8 @@ from helpers.shards import members, write_class_folders, write_parquet, write_ta
 
 from edgetl import evaluate
 from edgetl.cli.main import command as program
-from edgetl.runtime.images import store
 from edgetl.runtime.images.stored_path import UNREACHABLE
+from edgetl.system import remote_store
 
 
 def edgetl(*arguments: object) -> Result:
@@ -174,7 +174,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
         return bytes(original(*arguments, **options))
 
     monkeypatch.setattr(MemoryFileSystem, "cat_file", cat_file)
-    monkeypatch.setattr(store, "_PAUSES", (0, 0, 0))
+    monkeypatch.setattr(remote_store, "PAUSES", (0, 0, 0))
     return errors
 
 

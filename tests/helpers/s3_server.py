@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import boto3
+import pytest
+import s3fs
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -18,18 +21,20 @@ _BUSY = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.<
 class S3Server:
     """A server with its requests; what boto3 does as its owner is in ``client``.
 
-    busy   how many of the next requests to read are answered with 503
-    log    (method, path) of each request
+    busy     how many of the next requests of ``refused`` are answered with 503
+    refused  methods, such as "GET"
+    log      (method, path) of each request
     """
 
     def __init__(self) -> None:
         self.busy = 0
+        self.refused: tuple[str, ...] = ("GET",)
         self.log: list[tuple[str, str]] = []
         self._app = DomainDispatcherApplication(create_backend_app)
 
     def __call__(self, environment: dict[str, Any], start: Start) -> Iterable[bytes]:
         self.log.append((environment["REQUEST_METHOD"], environment["PATH_INFO"]))
-        if environment["REQUEST_METHOD"] == "GET" and self.busy > 0:
+        if environment["REQUEST_METHOD"] in self.refused and self.busy > 0:
             self.busy -= 1
             start("503 Slow Down", [("Content-Length", str(len(_BUSY)))])
             return [_BUSY]
@@ -50,6 +55,25 @@ class S3Server:
 class _Quiet(WSGIRequestHandler):
     def log(self, *_: object) -> None:
         pass
+
+
+def use_s3_server(monkeypatch: pytest.MonkeyPatch, address: str, empty: Path) -> None:
+    """Let the environment name the server to S3's packages, with credentials.
+
+    empty  a folder without their files
+    """
+    s3fs.S3FileSystem.clear_instance_cache()  # else it would keep another test's credentials
+    values = {
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": "reader",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": str(empty / "none"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(empty / "none"),
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
 
 
 @contextmanager

@@ -54,6 +54,7 @@ def test_a_photo_is_answered_as_the_command_prints_it(
         answer = send(client, jpeg, params=parameters)
         assert answer.status_code == 200
         assert {**answer.json(), "source": printed["source"]} == printed
+        assert answer.text.endswith("}\n")  # a line, as the command prints it
 
 
 @pytest.mark.parametrize(

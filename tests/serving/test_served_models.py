@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
 import shutil
+import weakref
 from pathlib import Path
 
 import pytest
@@ -11,8 +14,9 @@ from helpers import tiny_bundle as bundles
 from helpers.pictures import photo
 from helpers.tampering import sign
 
-from edgetl.errors import BundleError
+from edgetl.errors import BundleError, ImageError
 from edgetl.runtime.bundle.bundle_folder import Bundle
+from edgetl.serving.photo_queue import PhotoQueue
 from edgetl.serving.served_models import ServedModels
 
 PICTURE = photo(1, 40, 30)
@@ -119,3 +123,19 @@ def test_a_lone_model_is_replaced_too(tmp_path: Path) -> None:
 def test_a_limit_on_pixels_is_for_requests_not_for_golden_photos(tmp_path: Path) -> None:
     served = ServedModels({"tiny": bundle(tmp_path / "tiny", 1.0)}, {"max_pixels": 1000})
     assert served["tiny"].predictor.max_pixels == 1000
+
+
+def test_a_replaced_model_is_freed_after_a_photo_that_it_could_not_read(
+    served: ServedModels, tmp_path: Path
+) -> None:
+    queue = PhotoQueue(4, 1, on_count=lambda _: None)
+    old = weakref.ref(served["tiny"].predictor)
+    gc.disable()  # which would free what circles of references hold
+    try:
+        ((failure, _),) = asyncio.run(queue.classify(served["tiny"], [b"no photo"]))
+        replace(tmp_path, 3.0)
+        assert settled(served) == {"tiny": True}
+        assert isinstance(failure, ImageError) and old() is None
+    finally:
+        gc.enable()
+        queue.close()

@@ -168,6 +168,24 @@ def test_headers_without_an_end_are_not_kept(monkeypatch: pytest.MonkeyPatch, st
     assert b"too long" in asyncio.run(asyncio.wait_for(answer(), 30))
 
 
+def test_who_asks_for_another_protocol_is_answered_in_this_one(running: str, jpeg: bytes) -> None:
+    """As Java's HttpClient asks for HTTP/2, with the body of its request."""
+    start, end = head(len(jpeg)).split(b"\r\n\r\n")
+    asking = start + b"\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n" + end
+    with raw(running) as client:
+        client.sendall((asking + jpeg) * 2 + asking)
+        client.sendall(jpeg[:1000])
+        time.sleep(0.1)
+        client.sendall(jpeg[1000:])
+        answers = b""
+        while answers.count(b'"confidence"') < 3:
+            answers += client.recv(4096) or b'"confidence"'
+    assert answers.count(b"HTTP/1.1 200 OK") == 3
+    with raw(running) as client:
+        client.sendall(b"CONNECT there:1 HTTP/1.1\r\nHost: there\r\n\r\n")
+        assert client.recv(4096).startswith(b"HTTP/1.1 400 ")
+
+
 def test_sigterm_ends_it_when_it_has_answered(tiny_bundle: Path, jpeg: bytes) -> None:
     with service(tiny_bundle) as (address, process):
         client = raw(address)
@@ -280,15 +298,25 @@ def test_it_needs_no_torch(tiny_bundle: Path, jpeg: bytes) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux's")
-def test_without_files_to_open_it_waits_and_logs_little(tiny_bundle: Path) -> None:
-    """As many clients as it may open files leave no room for others, until they go."""
+def test_idle_clients_keep_nobody_out(tiny_bundle: Path) -> None:
+    """More than it may open files: each closes the one that has been idle for longest.
+
+    Those that have sent a part of a request are not idle. Then others wait, and little is logged.
+    """
     import resource
 
     with service(tiny_bundle) as (address, process):
-        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (40, 40))
-        clients = [raw(address) for _ in range(60)]
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (60, 60))
+        idle = [raw(address) for _ in range(100)]
+        assert "models" in get(address, "healthz")
+        assert idle[0].recv(1) == b""
+        busy = []
+        for _ in range(80):
+            busy.append(raw(address))
+            busy[-1].sendall(head(10))
+            time.sleep(0.02)
         time.sleep(1.5)
-        for client in clients:
+        for client in (*idle, *busy):
             client.close()
         assert "models" in get(address, "healthz")
         process.send_signal(signal.SIGTERM)

@@ -56,6 +56,17 @@ def test_every_endpoint_is_described(tiny_bundle: Path) -> None:
     assert posts and all(post["responses"].keys() == statuses for post in posts)
 
 
+def test_what_needs_the_token_is_described_so(tiny_bundle: Path) -> None:
+    with client(tiny_bundle, token=TOKEN) as found:
+        described = found.get("/openapi.json").json()
+        for path, item in described["paths"].items():
+            for method in {"get", "post"} & item.keys():
+                answer = found.request(method, path, headers={"Authorization": ""})
+                is_closed = answer.status_code == 401
+                assert is_closed == ("401" in item[method]["responses"]), path
+                assert is_closed == (item[method].get("security") != []), path
+
+
 def test_the_page_loads_its_own_files_only(tiny_bundle: Path) -> None:
     with client(tiny_bundle) as found:
         page = found.get("/").text

@@ -41,6 +41,11 @@ def _show_check(result: CheckResult, console: Console) -> None:
         worst = run.decisions.worst[0]
         distance = f"a probability off by {worst.distance:.2g}"
         console.print(f"furthest: {_text(worst.photo)} in {run.name}, {distance}")
+    stages = [stage for run in result.runtimes if run.status == "passed" for stage in run.stages]
+    most = max(stages, key=lambda stage: stage.beyond, default=None)
+    if most and most.beyond:
+        allowed = f"{most.allowed} of {result.photos} may be"
+        console.print(f"beyond the limit of {most.stage}: {most.beyond} photos; {allowed}")
     _show_failures(result, console)
     causes = {
         run.cause: run.departure for run in result.runtimes if run.cause and run.status == "failed"

@@ -19,7 +19,7 @@ from edgetl.parity.results import CheckResult, Finding, RuntimeResult, error_tex
 from edgetl.parity.runtimes import RUNTIMES, Runtime, Subject
 from edgetl.parity.runtimes.torch_reference import TorchReference
 from edgetl.parity.stages import LeftOut, Refusal, Stages
-from edgetl.parity.tolerances import Tolerance, default_tolerance
+from edgetl.parity.tolerances import INT8_OUTLIERS, Tolerance, default_tolerance
 from edgetl.system.machine import cores
 from edgetl.system.progress import Progress, ProgressCounter, no_progress
 
@@ -191,7 +191,12 @@ class _RuntimeComparison:
         self._tally = RuntimeTally(
             name,
             card.labels,
-            Tolerance(limit, card.temperature, limits.sensitivity if limits else 0.0),
+            Tolerance(
+                limit,
+                card.temperature,
+                limits.sensitivity if limits else 0.0,
+                INT8_OUTLIERS if precision == "int8" else 0.0,
+            ),
             photos,
             unknown=limits,
             judged=kind.judged,

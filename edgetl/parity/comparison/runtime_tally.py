@@ -49,6 +49,7 @@ class RuntimeTally:
         self._left_out = 0
         self._worst: dict[str, Gap] = {}
         self._samples: dict[str, tuple[Stages, Stages]] = {}
+        self._beyond: dict[str, int] = defaultdict(int)
         self._differing: dict[str, int] = defaultdict(int)
         self._sizes: dict[str, int] = defaultdict(int)
         self._percentiles = {stage: Percentile999(photos) for stage in _PERCENTILE_STAGES}
@@ -116,7 +117,9 @@ class RuntimeTally:
                 percentile = self._percentiles.get(stage)
                 p999 = percentile.value() if percentile and percentile.count else None
                 worst, differing = self._worst[stage], self._differing[stage]
-                stages.append(StageResult(stage, worst, differing, self._sizes[stage], p999))
+                beyond, allowed = self._beyond[stage], self._allowed_beyond(stage)
+                size = self._sizes[stage]
+                stages.append(StageResult(stage, worst, differing, size, p999, beyond, allowed))
         decisions = Decisions(
             compared=len(self._divergences),
             flips=self._all_flips(),
@@ -140,6 +143,7 @@ class RuntimeTally:
 
     def _add_gap(self, stage: str, gap: Gap) -> bool:
         """Whether this photo is the worst so far."""
+        self._beyond[stage] += not gap.passed
         self._differing[stage] += gap.differing
         self._sizes[stage] += gap.size
         if stage in self._worst and gap.excess <= self._worst[stage].excess:
@@ -175,9 +179,14 @@ class RuntimeTally:
         gap = abs(expected - limits.threshold)
         self._unknown_flips.append(Flip(photo, *words, gap, tie=gap <= self._tolerance.verdict))
 
+    def _allowed_beyond(self, stage: str) -> int:
+        return self._tolerance.photos_beyond(stage, len(self._photos))
+
     def _all_flips(self) -> tuple[Flip, ...]:
         """Those of labels, and those of verdicts, which are no ties where there are many."""
         flips = self._unknown_flips
+        if sum(not flip.tie for flip in flips) <= self._allowed_beyond("ood_score"):
+            flips = [replace(flip, tie=True) for flip in flips]
         agreeing = self._verdicts - len(flips)
         if self._verdicts >= _MANY and agreeing < MIN_UNKNOWN_AGREEMENT * self._verdicts:
             flips = [replace(flip, tie=False) for flip in flips]

@@ -46,7 +46,7 @@ def drift(
 
     model     a bundle folder
     images    a folder, a list or a single photo; or a .parquet or .jsonl file of answers that
-              ``edgetl predict --embeddings --out`` collected
+              ``edgetl predict --embeddings --out`` collected, or its folder of parts
     level     the share of false alarms, at least 0.003, below 1
     columns   of a list: "path=…", where its column has another name
     root      of a list: the folder that its paths are relative to; None: its own

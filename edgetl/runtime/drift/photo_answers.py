@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgetl.errors import DataError, MissingDependencyError
 from edgetl.runtime.inference.prediction import Prediction
+from edgetl.runtime.results.parquet_rows import PARTS
 
 _COLLECT = "Collect them again: edgetl predict MODEL PHOTOS --embeddings --out answers.parquet"
 _CSV_ANSWERS = b"source,model,error,"  # how a CSV file of ``edgetl predict --out`` begins
@@ -73,7 +74,7 @@ def of_predictions(results: Iterable[Any], names: Sequence[str]) -> PhotoAnswers
 
 
 def is_answers_file(path: Path) -> bool:
-    """Whether ``path`` is a file of ``edgetl predict --out``, and no list of photos.
+    """Whether ``path`` is what ``edgetl predict --out`` writes, and no list or folder of photos.
 
     Raises DataError for a CSV file of answers, which has no embeddings.
     """
@@ -81,15 +82,13 @@ def is_answers_file(path: Path) -> bool:
         with path.open("rb") as file:
             if file.read(len(_CSV_ANSWERS)) == _CSV_ANSWERS:
                 raise DataError(f"{path}: answers in a CSV file have no embeddings.", _COLLECT)
-    if not path.is_file() or path.suffix.lower() not in _READERS:
-        return False
-    first = next(_READERS[path.suffix.lower()](path), {})
-    return {"source", "model"} <= first.keys()
+    read = _reader(path)
+    return read is not None and {"source", "model"} <= next(read(path), {}).keys()
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what is too large is refused as not finite
 def read_answers(path: Path, labels: Sequence[str], models: Collection[str]) -> PhotoAnswers:
-    """The answers in a .parquet or .jsonl file of ``edgetl predict --out --embeddings``.
+    """The answers that ``edgetl predict --out --embeddings`` wrote: see ``is_answers_file``.
 
     labels  of the model, in the order of its outputs
     models  ``Predictor.model_id`` of the models whose answers are taken
@@ -98,7 +97,8 @@ def read_answers(path: Path, labels: Sequence[str], models: Collection[str]) -> 
     MissingDependencyError for Parquet without pyarrow.
     """
     found, failed = _Columns(), {}
-    for number, row in enumerate(_READERS[path.suffix.lower()](path), 1):
+    read = _reader(path)
+    for number, row in enumerate(read(path) if read else (), 1):
         where = f"{path}, row {number}"
         try:
             name, model, error = str(row["source"]), row["model"], row.get("error")
@@ -206,6 +206,18 @@ def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
         raise DataError(f"{path} can't be read: {error.strerror or error}.") from error
     except (pyarrow.ArrowException, ValueError) as error:  # ValueError: a text that is not UTF-8
         raise DataError(f"{path} is not a Parquet file ({error}).", _COLLECT) from error
+
+
+def _rows_of_parts(folder: Path) -> Iterator[Mapping[str, Any]]:
+    for part in sorted(folder.glob(PARTS)):
+        yield from _parquet_rows(part)
+
+
+def _reader(path: Path) -> Callable[[Path], Iterator[Mapping[str, Any]]] | None:
+    """What yields the rows of a file, or of a folder of parts; None for anything else."""
+    if path.is_dir():
+        return _rows_of_parts if any(path.glob(PARTS)) else None
+    return _READERS.get(path.suffix.lower()) if path.is_file() else None
 
 
 _READERS = {".parquet": _parquet_rows, ".jsonl": _json_rows}

@@ -39,7 +39,7 @@ from PIL.ExifTags import Base
 
 from edgetl.errors import ImageError
 from edgetl.runtime.images import heif
-from edgetl.runtime.images.stored_path import UNREACHABLE, StoredPath
+from edgetl.runtime.images.stored_path import MAX_PHOTO_BYTES, UNREACHABLE, StoredPath
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray  # takes a millisecond at start
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 MAX_PIXELS = 100_000_000
 _ORDER = "RGB or RGBA; from OpenCV frame[..., ::-1]"  # of an array's channels: nothing shows it
 _STREAM_BLOCK = 1 << 20  # bytes per read; a read reserves them even if less arrives
-_MAX_STREAM_BYTES = 1 << 30  # a stream's size is unknown at first; no sensible photo is longer
 
 Source: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image"
@@ -169,8 +168,8 @@ def _stream(source: object, name: str) -> IO[bytes]:
             reason = f"reading it gave {type(block).__name__}, not bytes"
             raise ImageError(name, reason, "Open it in binary mode.")
         content.write(block)
-        if content.tell() > _MAX_STREAM_BYTES:
-            raise ImageError(name, f"the stream is longer than {_MAX_STREAM_BYTES >> 20} MiB")
+        if content.tell() > MAX_PHOTO_BYTES:
+            raise ImageError(name, f"the stream is longer than {MAX_PHOTO_BYTES >> 20} MiB")
     content.seek(0)
     return content
 
@@ -200,8 +199,8 @@ def identify(file: IO[bytes], name: str) -> Image.Image:
             except (SyntaxError, IndexError, TypeError, struct.error):
                 continue  # the file is not of this plugin's format
     if heif.is_heif(prefix):
-        if file.seek(0, os.SEEK_END) > _MAX_STREAM_BYTES:  # the decoder reads all of it
-            raise ImageError(name, f"the file is longer than {_MAX_STREAM_BYTES >> 20} MiB")
+        if file.seek(0, os.SEEK_END) > MAX_PHOTO_BYTES:  # the decoder reads all of it
+            raise ImageError(name, f"the file is longer than {MAX_PHOTO_BYTES >> 20} MiB")
         file.seek(0)
         return heif.open_heif(file.read(), name)
     raise ImageError(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgetl.errors import DataError
-from edgetl.runtime.images.discovery import find_images, image_suffixes
+from edgetl.errors import DataError, without_traceback
+from edgetl.runtime.images.discovery import find_images, image_suffixes, is_folder
 from edgetl.runtime.images.photo_list import (
     ListedPhoto,
     is_photo_list,
@@ -18,6 +18,7 @@ from edgetl.runtime.images.photo_list import (
     refuse_list_options,
     require_files,
     role_names,
+    true_label,
 )
 from edgetl.runtime.images.photo_shards import is_pattern, is_shard, read_shard, shards_of
 from edgetl.runtime.images.stored_path import FileSpan, StoredPath, as_place, is_address
@@ -42,6 +43,12 @@ class StoredPlace:
     def photos(self) -> Iterator[ListedPhoto]:
         """Its photos; damaged shards are yielded themselves."""
         return stored_photos(self.name, columns=self.columns, strict=False)
+
+    def listed_photos(self) -> Iterator[ListedPhoto]:
+        """The photos of a folder in a store, none of them read. Raises DataError."""
+        place = as_place(self.name)
+        refuse_list_options(place, self.columns, None)
+        return _objects(place, photos_folder(place))
 
 
 def photos_in(
@@ -91,6 +98,29 @@ def photos_folder(
     return place if place.is_dir() else place.parent
 
 
+def label_folders(
+    names: Iterable[str], root: str | os.PathLike[str] | None = None
+) -> tuple[Path, ...]:
+    """The folders in which folders are named as labels, of places as the user names them."""
+    return tuple(
+        photos_folder(name, root)
+        for name in names
+        if is_folder(Path(name)) or is_photo_list(name) or is_stored(name)
+    )
+
+
+def known_label(
+    photo: Path, given: str | None, folders: Iterable[Path], labels: Container[str]
+) -> str | None:
+    """The true label of a photo, one of ``labels``; None where it is not known.
+
+    given    what a list or a shard says
+    folders  of ``label_folders``
+    """
+    folder = next((folder for folder in folders if photo.is_relative_to(folder)), photo.parent)
+    return true_label(photo, given, folder, labels)
+
+
 def is_stored(place: str | os.PathLike[str]) -> bool:
     """Whether ``place`` is a shard, or a folder or photo in a store; a list is neither."""
     return is_shard(place) or (is_address(place) and not is_photo_list(place))
@@ -115,16 +145,22 @@ def stored_photos(
         refuse_list_options(as_place(place), columns, root)
         return fetched(_objects(as_place(place), folder))
     refuse_list_options(as_place(place), None, root)
-    return _of_shards(shards_of(place), folder, role_names(columns), strict)
+    return shard_photos(shards_of(place), folder, columns, strict=strict)
 
 
-def _of_shards(
-    shards: Iterable[Path], folder: Path, columns: Mapping[str, tuple[str, ...]], strict: bool
+def shard_photos(
+    shards: Iterable[Path],
+    folder: Path,
+    columns: str | Mapping[str, str] | None = None,
+    *,
+    strict: bool,
 ) -> Iterator[ListedPhoto]:
+    """The photos of ``shards``, with names below ``folder``; see ``stored_photos``."""
+    roles = role_names(columns)
     for shard in shards:
         row = 0
         try:
-            for row, photo in enumerate(read_shard(shard, columns), 1):
+            for row, photo in enumerate(read_shard(shard, roles), 1):
                 path = StoredPath.holding(shard / photo.name, photo.content, photo.label)
                 yield ListedPhoto(path, name_below(path, folder), photo.label, photo.split, row)
         except OSError as error:
@@ -176,7 +212,7 @@ def _fetch(photo: ListedPhoto) -> ListedPhoto:
     try:
         content: bytes | OSError = photo.path.read_bytes()
     except OSError as error:
-        content = error
+        content = without_traceback(error)
     return replace(photo, path=StoredPath.holding(photo.path, content))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import itertools
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,7 @@ PARQUET_SUFFIX = ".parquet"
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", PARQUET_SUFFIX)
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
-_MOST_SHARDS = 1_000_000  # of a range such as {000000..000099}
+_MOST_SHARDS = 1_000_000  # that a pattern such as {000000..000099} may stand for
 
 
 def is_shard(place: str | os.PathLike[str]) -> bool:
@@ -139,4 +140,8 @@ def _expand_braces(name: str) -> Iterator[str]:
             choices.append([f"{i:0{len(numbers[1])}}" for i in range(first, last + 1)])
         else:
             choices.append(text.split(","))
+    if math.prod(map(len, choices)) > _MOST_SHARDS:
+        raise DataError(
+            f"{name} stands for more than {_MOST_SHARDS:,} shards.", "Write a shorter range."
+        )
     return ("".join(chosen) for chosen in itertools.product(*choices))

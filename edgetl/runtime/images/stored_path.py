@@ -17,6 +17,9 @@ from typing import IO, TYPE_CHECKING, Any
 UNREACHABLE = "its store can't be reached"
 """Why a photo can't be read where trying again did not help; a later run may read it."""
 
+MAX_PHOTO_BYTES = 1 << 30
+"""Of a photo that is read whole, or from where its size is unknown; no sensible one is longer."""
+
 # pathlib chooses a class for the system; only that one can be subclassed in every version.
 if TYPE_CHECKING:
     _SystemPath = Path
@@ -25,21 +28,35 @@ else:
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(::[A-Za-z][A-Za-z0-9+.-]+)*:/+")
 
 
+FileState = tuple[int, int, int]
+"""Inode, size in bytes and time of the last change of a file: another one differs in some."""
+
+
+def file_state(file: IO[bytes]) -> FileState:
+    """That of an open file."""
+    status = os.fstat(file.fileno())
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 @dataclass(frozen=True)
 class FileSpan:
     """Bytes ``offset`` … ``offset + size`` of a local file.
 
     owner  keeps a temporary file in place as long as one of its spans is in use
+    state  the file's ``file_state`` when the span was found; None: no other program writes it
     """
 
     file: Path
     offset: int
     size: int
     owner: object = field(default=None, compare=False, repr=False)
+    state: FileState | None = field(default=None, compare=False, repr=False)
 
     def read(self) -> bytes:
-        """Raises OSError, also where the file has become shorter."""
+        """Raises OSError, also where the file was changed or replaced."""
         with self.file.open("rb") as file:
+            if self.state not in (None, file_state(file)):
+                raise OSError(f"{self.file} was changed after its photos were listed")
             file.seek(self.offset)
             content = file.read(self.size)
         if len(content) < self.size:
@@ -47,7 +64,8 @@ class FileSpan:
         return content
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FileSpan, (self.file, self.offset, self.size)  # the owner stays in its process
+        # The owner stays in its process.
+        return FileSpan, (self.file, self.offset, self.size, None, self.state)
 
 
 Content = bytes | FileSpan | OSError

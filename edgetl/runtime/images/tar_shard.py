@@ -18,11 +18,16 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
 from edgetl.runtime.images.discovery import image_suffixes
-from edgetl.runtime.images.stored_path import Content, FileSpan
+from edgetl.runtime.images.stored_path import (
+    MAX_PHOTO_BYTES,
+    Content,
+    FileSpan,
+    FileState,
+    file_state,
+)
 
 _LABEL_SUFFIXES = (".cls", ".json", ".txt")  # the first that is there counts
 _MAX_LABEL = 1 << 20  # bytes of a member that holds a label
-_MAX_PHOTO = 1 << 30
 _MAX_MEMBER = 1 << 40  # a damaged size would be skipped for ever
 _MOST_HELD = 64 << 20  # bytes of one sample's photos in memory
 _BLOCK = 1 << 20
@@ -80,6 +85,7 @@ def read_tar(
     Raises OSError where the archive is damaged or ends early, after the photos before that.
     """
     compressed = shard.name.lower().partition("?")[0].endswith("gz")
+    state = file_state(file) if on_disk and not compressed else None
     stream: Any = _Tail(gzip.GzipFile(fileobj=file) if compressed else file)
     names: set[str] = set()
     sample = _Sample()
@@ -106,8 +112,7 @@ def read_tar(
                         json.loads(text) if suffix == ".json" else text
                     )
                 elif suffix in image_suffixes():
-                    where = shard if on_disk and not compressed else None
-                    sample.add(name, _content(archive, member, where))
+                    sample.add(name, _content(archive, member, shard, state))
         yield from sample.read(columns)
         while stream.read(_BLOCK):
             pass
@@ -138,13 +143,16 @@ class _Tail:
         self._file = io.BytesIO()
 
 
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, where: Path | None) -> Content:
+def _content(
+    archive: tarfile.TarFile, member: tarfile.TarInfo, shard: Path, state: FileState | None
+) -> Content:
+    """Where the photo is in ``shard``, a file of that state, or else its bytes."""
     if member.issparse():
         return OSError("it is stored without its zeros")
-    if member.size > _MAX_PHOTO:
-        return OSError(f"it is longer than {_MAX_PHOTO >> 20} MiB")
-    if where is not None:
-        return FileSpan(where, member.offset_data, member.size)
+    if member.size > MAX_PHOTO_BYTES:
+        return OSError(f"it is longer than {MAX_PHOTO_BYTES >> 20} MiB")
+    if state is not None:
+        return FileSpan(shard, member.offset_data, member.size, state=state)
     file = archive.extractfile(member)
     return b"" if file is None else file.read()
 

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgetl.errors import BundleError, ImageError, NoSuchModelError, PredictionError
+from edgetl.errors import (
+    BundleError,
+    ImageError,
+    NoSuchModelError,
+    PredictionError,
+    without_traceback,
+)
 from edgetl.runtime.bundle.bundle_folder import Bundle, os_errors_as_bundle_error, read_card
 from edgetl.runtime.bundle.tensor_names import (
     ANSWERS,
@@ -294,7 +300,7 @@ class Predictor:
                 pixels = self.preprocess(source)
                 by_shape.setdefault(pixels.shape, {})[i] = pixels
             except ImageError as error:
-                results[i] = error
+                results[i] = without_traceback(error)
         for group in by_shape.values():
             names, images = [describe(sources[i]) for i in group], np.stack(list(group.values()))
             results.update(zip(group, self.predict_stack(names, images, threads), strict=True))
@@ -332,7 +338,7 @@ class Predictor:
         except BundleError as error:
             for name in names:
                 failure = PredictionError(name, error.path, error.reason, error.hint)
-                failure.__cause__ = error
+                failure.__cause__ = without_traceback(error)
                 results.append(failure)
             return results
         for index, name in enumerate(names):

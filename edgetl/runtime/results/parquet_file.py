@@ -10,9 +10,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from edgetl.errors import MissingDependencyError, ResultsError
+from edgetl.errors import ResultsError
 from edgetl.runtime.results.json_lines_file import JsonLinesFile
-from edgetl.runtime.results.records import as_row, columns
+from edgetl.runtime.results.parquet_rows import ParquetRows, import_pyarrow
+from edgetl.runtime.results.records import columns
 from edgetl.runtime.results.result_file import Row, source_digest, whole_lines
 from edgetl.system.atomic_write import atomic_write
 from edgetl.system.paths import real_path
@@ -28,7 +29,7 @@ class ParquetFile(JsonLinesFile):
     """
 
     def _rows_path(self, path: Path) -> Path:
-        self._pyarrow = _import_pyarrow()
+        self._pyarrow = import_pyarrow()
         self._table = real_path(path)  # a link keeps leading to the table
         self._table_may_pass: frozenset[bytes] = frozenset()  # photos whose error there may pass
         return self._table.with_name(self._table.name + ".partial")
@@ -66,19 +67,10 @@ class ParquetFile(JsonLinesFile):
 
     def _write_table(self, path: Path) -> None:
         """Write the rows of the table, without those that have a new row, and then the new ones."""
-        text, number = self._pyarrow.string(), self._pyarrow.float32()
-        known = {
-            **dict.fromkeys(("confidence", "ood_score"), number),
-            **dict.fromkeys(("sure", "unknown"), self._pyarrow.bool_()),
-            "embedding": self._pyarrow.list_(self._pyarrow.float16()),
-        }
-        types = [
-            number if name.startswith("p(") else known.get(name, text) for name in self._columns
-        ]
-        schema = self._pyarrow.schema(list(zip(self._columns, types, strict=True)))
+        table_rows = ParquetRows(self._columns)
         with (
             path.open("wb") as file,
-            self._pyarrow.parquet.ParquetWriter(file, schema) as writer,
+            self._pyarrow.parquet.ParquetWriter(file, table_rows.schema) as writer,
         ):
             if self._table.exists():
                 replaced = self._replaced()
@@ -88,9 +80,7 @@ class ParquetFile(JsonLinesFile):
                         writer.write_batch(batch.filter(self._pyarrow.array(stands)))
             lines = self._standing_lines()
             while some := list(islice(lines, _ROWS_IN_MEMORY)):
-                rows = [as_row(json.loads(line), self._columns) for line in some]
-                arrays = map(self._pyarrow.array, zip(*rows, strict=True), types)
-                writer.write_batch(self._pyarrow.record_batch(list(arrays), schema=schema))
+                writer.write_batch(table_rows.batch([json.loads(line) for line in some]))
 
     def _replaced(self) -> frozenset[str]:
         """Sources of the table's rows in whose place there is a new one."""
@@ -128,12 +118,3 @@ class ParquetFile(JsonLinesFile):
         except self._pyarrow.ArrowException as error:
             message = f"{self._table} is not a Parquet file ({error})."
             raise ResultsError(message, "Name another file.") from error
-
-
-def _import_pyarrow() -> Any:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingDependencyError("pyarrow", "Writing Parquet", "parquet") from error
-    return pyarrow

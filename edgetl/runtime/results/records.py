@@ -40,6 +40,27 @@ def as_record(
     return record
 
 
+def as_file_record(
+    result: Prediction | ImageError | PredictionError,
+    model: str,
+    truth: str | None = None,
+    *,
+    unknown_as: str | None = None,
+    embeddings: bool = False,
+) -> dict[str, Any]:
+    """One result as a row of a file: ``as_record`` with its model and what else is known.
+
+    model       ``Predictor.model_id``
+    truth       the photo's true label, where it is known
+    embeddings  with the photo's embedding
+    """
+    record = as_record(result, unknown_as=unknown_as)
+    known: dict[str, Any] = {} if truth is None else {"truth": truth}
+    if embeddings and isinstance(result, Prediction):
+        known["embedding"] = embedding_values(result)
+    return {"source": record.pop("source"), "model": model, **record, **known}
+
+
 def json_line(record: Mapping[str, Any]) -> bytes:
     """``record`` as one line of UTF-8; a file name that is not Unicode is written as escapes."""
     try:
@@ -79,7 +100,7 @@ def columns(
 
 
 def as_row(record: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
-    """A record of ``as_record`` with its "model" and "truth", as one value for each column.
+    """A record of ``as_file_record`` as one value for each column.
 
     names  what ``columns`` returned
 

@@ -24,7 +24,7 @@ from typing import IO, Any, NamedTuple, Self, TypeAlias
 from edgetl.errors import ImageError, PredictionError, ResultsError
 from edgetl.runtime.images.decode import may_pass
 from edgetl.runtime.inference.prediction import Prediction
-from edgetl.runtime.results.records import as_record, columns, embedding_values, plain_name
+from edgetl.runtime.results.records import as_file_record, columns, plain_name
 from edgetl.system.atomic_write import atomic_write
 from edgetl.system.file_lock import try_lock
 from edgetl.system.paths import real_path
@@ -141,15 +141,13 @@ class ResultFile(ABC):
 
         It takes the place of one that ``__contains__`` did not count.
         """
-        record = as_record(result, unknown_as=unknown_as)
+        record = as_file_record(
+            result, self.model, truth, unknown_as=unknown_as, embeddings=self._embeddings
+        )
         if not self._supersede(source_digest(plain_name(record["source"]))):
             self._count += 1
         self.failed += "error" in record
-        known: dict[str, Any] = {} if truth is None else {"truth": truth}
-        if self._embeddings and isinstance(result, Prediction):
-            known["embedding"] = embedding_values(result)
-        row = self._encode({"source": record.pop("source"), "model": self.model, **record, **known})
-        self._file.write(row)
+        self._file.write(self._encode(record))
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self._file.flush()
             self._flushed = time.monotonic()

@@ -43,13 +43,18 @@ class Shard:
 
 
 def photos_of(
-    arguments: Sequence[str | Path | ListedPhoto | StoredPlace], shard: Shard
+    arguments: Sequence[str | Path | ListedPhoto | StoredPlace],
+    shard: Shard,
+    *,
+    read: bool = True,
 ) -> Iterator[Path]:
     """The photos of ``shard`` among files, and folders with everything below them, each path once.
 
     Within a folder, the path below the folder decides a photo's shard, and in a list the path that
     it writes, so that it is the same wherever the photos are mounted. Of photos in shards and
     stores, it is the name below the folder that holds them.
+
+    read  False: photos of folders in stores come without their content; there are no shards
     """
     places: dict[Path | StoredPlace, tuple[Path, str]] = {}
     folders: set[Path] = set()
@@ -68,7 +73,8 @@ def photos_of(
             folders.add(absolute)  # one that a list names is a photo that can't be read
     for place, (path, name) in reversed(places.items()):
         if isinstance(place, StoredPlace):
-            yield from (photo.path for photo in place.photos() if shard.holds(photo.name))
+            found = place.photos() if read else place.listed_photos()
+            yield from (photo.path for photo in found if shard.holds(photo.name))
             continue
         if any(is_walked(place, folder) for folder in folders.intersection(place.parents)):
             continue  # comes with that folder

@@ -232,6 +232,11 @@ class _Compiled(nn.Module):
         super().__init__()
         self._network = network
         self._fast = torch.compile(network, dynamic=False)
+        # The compiler, which may have been imported just now, keeps this setting, too.
+        torch.use_deterministic_algorithms(
+            torch.are_deterministic_algorithms_enabled(),
+            warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
+        )
         self.size = 0
 
     def forward(self, images: Tensor) -> Any:

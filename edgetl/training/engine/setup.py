@@ -60,7 +60,7 @@ def training_processes(settings: TrainSettings) -> Iterator[Processes]:
     """
     with (
         join(settings.device) as processes,
-        reproducible(processes.device, compiled=settings.compile),
+        reproducible(processes.device),
         keep_freed_memory(processes.device),
     ):
         check_machine(settings, processes)

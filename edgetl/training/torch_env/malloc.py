@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from edgetl.system.freed_memory import give_back_freed_memory
+
 # Parameters and values of glibc's mallopt. glibc raises its thresholds as large blocks are freed,
 # but no longer once one of them was set: so they are left where they would have ended.
 _TRIM_THRESHOLD, _NEVER, _TRIM_LARGEST = -1, -1, 64 << 20
@@ -36,7 +38,7 @@ def keep_freed_memory(device: torch.device) -> Iterator[None]:
         mallopt(_MMAP_MAX, _MMAP_DEFAULT)
         mallopt(_MMAP_THRESHOLD, _MMAP_LARGEST)
         mallopt(_TRIM_THRESHOLD, _TRIM_LARGEST)
-        ctypes.CDLL(None).malloc_trim(0)
+        give_back_freed_memory()
 
 
 def _mallopt() -> Any:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
+
+_OFF, _WARN = 0, 1  # of torch's modes of determinism
 
 
 @contextmanager
@@ -24,27 +27,27 @@ def full_precision() -> Iterator[None]:
 
 
 @contextmanager
-def _deterministic_algorithms(compiled: bool) -> Iterator[None]:
-    """Turn torch's deterministic algorithms on, with a warning where it has none."""
+def deterministic_algorithms(wanted: bool) -> Iterator[None]:
+    """Turn torch's deterministic algorithms on (with a warning where it has none) or off."""
     before = torch.get_deterministic_debug_mode()
-    if compiled:
-        torch.use_deterministic_algorithms(True, warn_only=True)
-    else:  # without telling the compiler, whose import takes a second
-        torch.set_deterministic_debug_mode("warn")
+    _set_debug_mode(_WARN if wanted else _OFF)
     try:
         yield
     finally:
-        if compiled:
-            torch.use_deterministic_algorithms(before > 0, warn_only=before == 1)
-        else:
-            torch.set_deterministic_debug_mode(before)
+        _set_debug_mode(before)
+
+
+def _set_debug_mode(mode: int) -> None:
+    """Without importing the compiler, which keeps the setting, too, but takes a second or more."""
+    if "torch._inductor" in sys.modules:
+        torch.use_deterministic_algorithms(mode != _OFF, warn_only=mode == _WARN)
+    else:
+        torch.set_deterministic_debug_mode(mode)
 
 
 @contextmanager
-def reproducible(device: torch.device, *, compiled: bool) -> Iterator[None]:
+def reproducible(device: torch.device) -> Iterator[None]:
     """The same bits each time on the CPU, the fastest kernels on a GPU.
-
-    compiled  whether ``torch.compile`` will be called
 
     The state of torch's random generators is restored afterwards.
     """
@@ -53,7 +56,7 @@ def reproducible(device: torch.device, *, compiled: bool) -> Iterator[None]:
         fill = memory.fill_uninitialized_memory
         memory.fill_uninitialized_memory = False  # costs time, and only matters to faulty programs
         try:
-            with _deterministic_algorithms(compiled), torch.random.fork_rng(devices=[]):
+            with deterministic_algorithms(True), torch.random.fork_rng(devices=[]):
                 yield
         finally:
             memory.fill_uninitialized_memory = fill

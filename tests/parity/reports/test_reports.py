@@ -325,3 +325,14 @@ def test_on_a_phone_nothing_is_cut_or_scrolls_sideways(
         page = tmp_path / f"{number}.html"
         page.write_text(as_html(result), encoding="utf-8")
         assert wider_than_their_place(page, tmp_path, 390) == []
+
+
+def test_the_terminal_says_how_many_photos_are_beyond_a_limit_that_was_passed(
+    failed: CheckResult,
+) -> None:
+    off = replace(stage("logits", 2.0, 0.5), beyond=2, allowed=3)
+    run = RuntimeResult.judge("one", 30, [off], Decisions(30), 0.5)
+    assert run.status == "passed"
+    console = Console(file=io.StringIO(), width=200)
+    show(replace(failed, runtimes=(run,), photos=30), console)
+    assert "beyond the limit of logits: 2 photos; 3 of 30 may be" in console.file.getvalue()

@@ -48,6 +48,16 @@ def test_collected_answers_are_read_back(file):
     assert found.failed == {"broken.jpg": "it is no photo"}
 
 
+def test_answers_in_parts_are_read_as_one_table(tmp_path):
+    for part, numbers in (("part-b.parquet", (2, 3)), ("part-a.parquet", (0, 1))):
+        with open_results(tmp_path / part, "m1", LABELS, unknown=True, embeddings=True) as results:
+            for number in numbers:
+                results.append(predicted(f"{number}.jpg"))
+    (tmp_path / "_manifest.json").write_text("{}", encoding="utf-8")
+    assert is_answers_file(tmp_path)
+    assert read_answers(tmp_path, LABELS, MODELS).names == ("0.jpg", "1.jpg", "2.jpg", "3.jpg")
+
+
 def test_a_table_that_was_begun_without_embeddings_stays_so(tmp_path):
     path = tmp_path / "answers.parquet"
     with open_results(path, "m1", LABELS) as results:

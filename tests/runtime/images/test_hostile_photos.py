@@ -204,7 +204,7 @@ class EndlessStream:
 
 
 def test_a_stream_is_read_no_further_than_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgetl.runtime.images.decode._MAX_STREAM_BYTES", 1 << 21)
+    monkeypatch.setattr("edgetl.runtime.images.decode.MAX_PHOTO_BYTES", 1 << 21)
     stream = EndlessStream()
     with pytest.raises(ImageError, match="the stream is longer than 2 MiB"):
         read_image(stream)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from helpers.shards import members, write_parquet, write_tar
 from edgetl.errors import DataError
 from edgetl.runtime.images import store
 from edgetl.runtime.images.photo_places import photos_in
+from edgetl.system import remote_store
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -27,6 +29,12 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         if Handler.busy > 0:
             Handler.busy -= 1
             self.send_error(503)
+        elif self.path == "/endless.png":
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(bytes(1 << 16))
         else:
             super().do_GET()
 
@@ -49,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def address(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr(store, "_PAUSES", (0.01,) * 5)
+    monkeypatch.setattr(remote_store, "PAUSES", (0.01,) * 5)
     server = http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), partial(Handler, directory=str(folder))
     )
@@ -75,6 +83,13 @@ def test_a_single_photo(folder, address):
     assert found.path.read_bytes() == (folder / "pets/cat/1.png").read_bytes()
 
 
+def test_a_photo_without_an_end_is_not_read_for_ever(address, monkeypatch):
+    monkeypatch.setattr(store, "MAX_PHOTO_BYTES", 1 << 20)
+    (found,) = photos_in(f"{address}/endless.png")
+    with pytest.raises(OSError, match="it is longer than 1 MiB"):
+        found.path.read_bytes()
+
+
 @pytest.mark.parametrize("name", ["none.tar", "none/"])
 def test_what_is_not_served_is_named(address, name):
     with pytest.raises(DataError, match=f"There is no {address}/{name}"):
@@ -82,7 +97,7 @@ def test_what_is_not_served_is_named(address, name):
 
 
 def test_a_server_that_does_not_answer_is_named(address, monkeypatch):
-    monkeypatch.setattr(store, "_PAUSES", ())
+    monkeypatch.setattr(remote_store, "PAUSES", ())
     for name in ("pets.tar", "pets/"):
         with pytest.raises(DataError, match=r"127\.0\.0\.1:1/pets.* can't be read: Cannot connect"):
             photos_in(f"http://127.0.0.1:1/{name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -151,6 +152,21 @@ def test_patterns_stand_for_shards_in_order(pets, tmp_path):
         photos_in(tmp_path / "none/*.tar")
     with pytest.raises(DataError, match=r"007\.tar can't be read: No such file"):
         photos_in(tmp_path / "shards/{007..009}.tar")
+    with pytest.raises(DataError, match=r"stands for more than 1,000,000 shards"):
+        photos_in(tmp_path / "{0000..9999}" / "{0000..9999}.tar")
+
+
+def test_a_shard_that_was_replaced_does_not_give_other_photos(pets, tmp_path):
+    """Not even by one of the same length and time."""
+    first, *_, last = samples = members(pets)
+    shard = write_tar(tmp_path / "a.tar", samples)
+    found, times = photos_in(shard), shard.stat()
+    other = write_tar(tmp_path / "b.tar", [last, *samples[1:-1], first])
+    os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+    other.replace(shard)
+    assert shard.stat().st_size == times.st_size
+    with pytest.raises(OSError, match=r"a\.tar was changed after its photos were listed"):
+        found[0].path.read_bytes()
 
 
 def cut(shard: Path, size: int) -> Path:

@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 import s3fs
 from click.testing import CliRunner, Result
-from helpers.s3_server import S3Server, s3_server
+from helpers.s3_server import S3Server, s3_server, use_s3_server
 from helpers.shards import members, write_class_folders, write_tars
 
 from edgetl.cli.main import command as program
 from edgetl.errors import DataError
 from edgetl.runtime.images import store
+from edgetl.runtime.images.decode import may_pass
 from edgetl.runtime.images.photo_places import photos_in
+from edgetl.runtime.images.store import list_objects, read_object
+from edgetl.system import remote_store
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +50,8 @@ def server(
 ) -> Iterator[S3Server]:
     """The same, as the environment names it to S3's packages."""
     found, address = running
-    s3fs.S3FileSystem.clear_instance_cache()  # else it would keep another test's credentials
-    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "reader")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    monkeypatch.setattr(store, "_PAUSES", (0.01,) * 5)
+    use_s3_server(monkeypatch, address, tmp_path)
+    monkeypatch.setattr(remote_store, "PAUSES", (0.01,) * 5)
     found.busy = 0
     found.log.clear()
     yield found
@@ -92,6 +88,32 @@ def test_a_store_that_answers_503_for_a_while_is_waited_for(photos, server, plac
     assert sorted(listed.path.read_bytes() for listed in found) == sorted(
         path.read_bytes() for path in photos.rglob("*.png")
     )
+
+
+def test_a_folder_is_listed_page_by_page_in_order(photos, server, monkeypatch):
+    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "4")
+    listed = list_objects("s3://pets/photos/")
+    assert next(listed).startswith("s3://pets/photos/")
+    assert len(server.log) == 1  # the second page is asked for when it is needed
+    expected = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
+    assert [name.removeprefix("s3://pets/photos/") for name in listed] == expected[1:]
+    assert len(server.log) == 2
+
+
+def test_a_photo_takes_one_request_and_is_not_read_on_for_ever(
+    photos, server, running, monkeypatch
+):
+    server.owner(running[1]).put_object(Bucket="pets", Key="odd/empty.png", Body=b"")
+    server.log.clear()
+    name = next(photos.rglob("*.png")).relative_to(photos).as_posix()
+    assert read_object(f"s3://pets/photos/{name}") == (photos / name).read_bytes()
+    assert len(server.log) == 1
+    assert read_object("s3://pets/odd/empty.png") == b""
+    monkeypatch.setattr(store, "MAX_PHOTO_BYTES", 1 << 20)
+    server.owner(running[1]).put_object(Bucket="pets", Key="odd/long.png", Body=bytes(2 << 20))
+    with pytest.raises(OSError, match="it is longer than 1 MiB") as raised:
+        read_object("s3://pets/odd/long.png")
+    assert not may_pass(str(raised.value.strerror))
 
 
 @pytest.mark.parametrize("place", ["s3://nowhere/photos", "s3://pets/other", "s3://pets/other.tar"])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import pickle
 import shutil
+import weakref
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -519,3 +521,16 @@ def test_a_prediction_as_json_values_is_what_the_command_prints(tiny_bundle, pho
         assert json.loads(json.dumps(values)) == printed == values
         assert list(values) == ["source", "label", "confidence", "probabilities"]
         assert len(values["probabilities"]) == (top or 5)
+
+
+def test_errors_among_results_do_not_hold_the_predictor(tiny_bundle: Path) -> None:
+    predictor = Predictor(tiny_bundle)
+    reference = weakref.ref(predictor)
+    gc.disable()  # which would free what circles of references hold
+    try:
+        failures = list(predictor.batch([b"no photo"] * 3))
+        del predictor
+        assert all(isinstance(failure, ImageError) for failure in failures)
+        assert reference() is None
+    finally:
+        gc.enable()

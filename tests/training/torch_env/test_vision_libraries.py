@@ -1,4 +1,4 @@
-"""torchvision and timm are imported without torch's compiler, and work with it all the same."""
+"""A head is trained without torch's compiler, which takes long to import; it works all the same."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import torch
 import edgetl.training.engine.run
 from edgetl.training.head.logistic_regression import LogisticRegression
 from edgetl.training.torch_env import vision_libraries
-from edgetl.training.torch_env.torch_flags import reproducible
+from edgetl.training.torch_env.torch_flags import deterministic_algorithms, reproducible
 
 targets, ones = torch.tensor([0, 1]), torch.ones(2)
-with reproducible(torch.device("cpu"), compiled=False):
+with reproducible(torch.device("cpu")):
     assert torch.are_deterministic_algorithms_enabled()
     LogisticRegression(torch.eye(2), targets, ones, 2, 2).solve(1.0, None, 2)
 assert not torch.are_deterministic_algorithms_enabled()
@@ -32,6 +32,13 @@ asked = sys.modules["torchvision.ops.roi_align"].is_compile_supported
 assert asked is not is_compile_supported
 assert asked("cpu") == is_compile_supported("cpu")
 assert asked("meta") is False
+
+import torch._inductor.config as compiler
+
+with deterministic_algorithms(True):
+    assert torch.is_deterministic_algorithms_warn_only_enabled()
+    assert getattr(compiler, "deterministic", True), "the compiler was not told"
+assert not getattr(compiler, "deterministic", False)
 
 from torchvision import tv_tensors
 

@@ -1,0 +1,76 @@
+"""``edgetl predict --ray``: many photos, on a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from edgetl.cli.prediction_accuracy import Accuracy
+    from edgetl.runtime.images.photo_list import ListedPhoto
+    from edgetl.runtime.images.photo_places import StoredPlace
+    from edgetl.runtime.inference.predictor import Predictor
+    from edgetl.runtime.inference.session import Providers
+
+
+def refuse_other_options(
+    photos: Sequence[str], out: str | None, unusable: Mapping[str, Any]
+) -> None:
+    """Raise UsageError for what has no meaning on a cluster.
+
+    unusable  option → its value, of those that --ray excludes
+    """
+    if out is None:
+        raise click.UsageError("--ray needs --out, a folder or an address such as s3://bucket/out.")
+    if Path(out).is_file():
+        raise click.UsageError(f"--out {out} is a file; --ray writes many, into a folder.")
+    for option, value in unusable.items():
+        if value:
+            raise click.UsageError(f"{option} has no effect with --ray: leave it out.")
+    if "-" in photos:
+        raise click.UsageError("--ray takes files, folders and stores, not standard input.")
+
+
+def classify_on_ray(
+    predictor: Predictor,
+    providers: Providers,
+    photos: Sequence[str],
+    arguments: Sequence[str | ListedPhoto | StoredPlace],
+    out: str,
+    address: str,
+    accuracy: Accuracy,
+    *,
+    root: Path | None,
+    embeddings: bool,
+    unknown_as: str | None,
+) -> tuple[int, int]:
+    """Returns (photos, failures), including those of earlier runs."""
+    from edgetl.cli.terminal.progress_bar import show_progress
+    from edgetl.cluster.cluster_run import classify_on_cluster
+
+    try:
+        with show_progress() as progress:
+            result = classify_on_cluster(
+                predictor,
+                photos,
+                arguments,
+                out,
+                address=address,
+                providers=providers,
+                root=root,
+                embeddings=embeddings,
+                unknown_as=unknown_as,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        click.echo(f"{out} is not complete; the same command continues it.", err=True)
+        raise
+    before = result.photos - result.new
+    accuracy.add_counts(result.classified, result.labelled, result.correct)
+    accuracy.print(", of the new photos" if before else "")
+    earlier = f", {before} of them from before" if before else ""
+    click.echo(f"photos in {out}: {result.photos}{earlier}", err=True)
+    return result.photos, result.failed

@@ -1,0 +1,67 @@
+"""How far a run is, in photos: how many a shard holds is known only when it was read."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Sequence
+from typing import Self
+
+from edgetl.cluster.cluster_job import PartSummary
+from edgetl.cluster.work_unit import WorkUnit
+from edgetl.system.progress import Progress
+
+_STARTING = "Starting workers"
+_LOOKING, _CLASSIFYING = "Looking into earlier parts", "Classifying photos"
+_TICK_SECONDS = 1.0
+
+
+class ClusterProgress:
+    """Reports parts as they are done; a context manager, which shows until then that time passes.
+
+    units    all that are given to workers
+    files    what was at the destination before
+    waiting  photos of the units that are no shards
+    """
+
+    def __init__(
+        self, progress: Progress, units: Sequence[WorkUnit], files: Collection[str], waiting: int
+    ) -> None:
+        self._report, self._waiting = progress, waiting
+        there = frozenset(files)
+        self._shards = {unit.part for unit in units if unit.shard}
+        self._earlier = {part for part in self._shards if part in there}
+        self._looked_into = self._done = self._read = self._of_shards = 0
+        self._is_started = threading.Event()
+        self._clock = threading.Thread(target=self._tick, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._clock.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_started.set()
+        self._clock.join()
+
+    def _tick(self) -> None:
+        while not self._is_started.is_set():
+            self._report(_STARTING, 0, 0)
+            self._is_started.wait(_TICK_SECONDS)
+
+    def add(self, summary: PartSummary) -> None:
+        """One more unit is done."""
+        if not self._is_started.is_set():
+            self._is_started.set()
+            self._clock.join()
+        if summary.part in self._earlier and not summary.new:
+            self._looked_into += 1
+        self._done += summary.new
+        if summary.part in self._shards and summary.new:
+            self._read += 1
+            self._of_shards += summary.new
+        if not self._done:
+            self._report(_LOOKING, self._looked_into, len(self._earlier))
+            return
+        left = len(self._shards) - self._looked_into - self._read
+        expected = round(left * self._of_shards / self._read) if self._read else 0
+        others = max(self._waiting, self._done - self._of_shards)
+        self._report(_CLASSIFYING, self._done, self._of_shards + expected + others)

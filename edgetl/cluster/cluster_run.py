@@ -1,0 +1,241 @@
+"""One run over many photos on a cluster: what is left to do, and what is there in the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgetl.cluster.cluster_job import ClusterJob, PartSummary
+from edgetl.cluster.cluster_progress import ClusterProgress
+from edgetl.cluster.destination import Destination
+from edgetl.cluster.part_file import SourceRow, source_rows
+from edgetl.cluster.ray_cluster import ray_cluster, require_reachable
+from edgetl.cluster.ray_stage import classify_units, model_files
+from edgetl.cluster.run_manifest import RunManifest
+from edgetl.cluster.work_unit import (
+    WorkUnit,
+    is_part,
+    is_photos_part,
+    photo_units,
+    photos_outside_shards,
+    shard_units,
+)
+from edgetl.errors import DataError, ResultsError
+from edgetl.runtime.images.photo_list import ListedPhoto, is_photo_list
+from edgetl.runtime.images.photo_places import StoredPlace, label_folders
+from edgetl.runtime.images.photo_shards import open_shard
+from edgetl.runtime.images.stored_path import as_place, is_address
+from edgetl.runtime.inference.predictor import Predictor
+from edgetl.runtime.inference.session import Providers
+from edgetl.runtime.results.records import columns
+from edgetl.runtime.results.result_file import source_digest
+from edgetl.system.ordered_map import ordered_map
+from edgetl.system.progress import Progress
+
+_READERS = 16  # parts that are read at a time
+
+Argument = str | ListedPhoto | StoredPlace
+
+
+@dataclass(frozen=True)
+class ClusterResult:
+    """What a run left at its destination, and what of that is new.
+
+    photos, failed  all rows, and those with an error
+    parts           files
+    new             photos that this run classified, or could not read
+    classified, labelled, correct  of the new ones: see ``PartSummary``
+    """
+
+    photos: int
+    failed: int
+    parts: int
+    new: int
+    classified: int
+    labelled: int
+    correct: int
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What there is to do.
+
+    units    that need a worker
+    known    part → its summary, of those that are there and need none
+    photos   how many photos outside shards are named
+    waiting  how many of them have no row yet, or one that is tried again
+    """
+
+    units: tuple[WorkUnit, ...]
+    known: Mapping[str, PartSummary]
+    photos: int
+    waiting: int
+
+
+def classify_on_cluster(
+    predictor: Predictor,
+    names: Sequence[str],
+    arguments: Sequence[Argument],
+    out: str,
+    *,
+    address: str = "",
+    providers: Providers = "auto",
+    root: str | os.PathLike[str] | None = None,
+    embeddings: bool = False,
+    unknown_as: str | None = None,
+    progress: Progress,
+) -> ClusterResult:
+    """Classify photos with the workers of a Ray cluster, and write the answers to ``out``.
+
+    predictor   of the model; workers open their own, with its options
+    names       of photos, as the user gives them
+    arguments   the same, with lists read
+    out         a folder, or an address in a store; continued if a run was stopped there
+    address     of the cluster, see ``ray_cluster``
+    providers   of the workers' predictors; "auto" is the CPU, for the same bits on every machine
+    root        see ``photos_in``
+    embeddings  with each photo's embedding
+    unknown_as  label of unknown photos; None: the nearest of the model's
+
+    Raises EdgetlError; what was written until then is used by the next run.
+    """
+    require_reachable(address)
+    destination = Destination(out)
+    table = _table_columns(predictor, embeddings)
+    options = {
+        "max_pixels": predictor.max_pixels,
+        "embeddings": embeddings,
+        "unknown_as": unknown_as,
+    }
+    manifest = RunManifest(destination, predictor.model_id, predictor.labels, options)
+    plan = _plan(destination, manifest.files, arguments)
+    if not plan.units and not plan.known and not plan.photos:
+        raise DataError(f"There is no photo in {', '.join(names)}.")
+    job = ClusterJob(
+        destination=out if is_address(out) else str(Path(out).absolute()),
+        run=manifest.run,
+        model=str(predictor.path),
+        model_id=predictor.model_id,
+        options={
+            **predictor.options,
+            "threads": predictor.threads or 1,
+            "providers": "cpu" if providers == "auto" else providers,
+        },
+        columns=tuple(table),
+        embeddings=embeddings,
+        unknown_as=unknown_as,
+        label_folders=tuple(os.fspath(folder) for folder in label_folders(names, root)),
+        folder=str(Path.cwd()),
+        places=_local_places(names, arguments, plan.units),
+    )
+    manifest.begin()
+    destination.remove_unfinished()
+    done = dict(plan.known)
+    if plan.units:
+        files = model_files(predictor)
+        with (
+            ClusterProgress(progress, plan.units, manifest.files, plan.waiting) as shown,
+            ray_cluster(address) as ray,
+        ):
+            for summary in classify_units(ray, job, files, plan.units):
+                done[summary.part] = summary
+                shown.add(summary)
+    _require_parts(destination, done)
+    result = _result(done.values())
+    manifest.complete({"photos": result.photos, "failed": result.failed, "parts": result.parts})
+    return result
+
+
+def _table_columns(predictor: Predictor, embeddings: bool) -> list[str]:
+    card = predictor.card
+    sure = bool(card.promises and card.promises.sure_answers)
+    names = columns(predictor.labels, sure=sure, unknown=card.unknown is not None)
+    return names + ["embedding"] * embeddings
+
+
+def _plan(destination: Destination, files: Iterable[str], arguments: Sequence[Argument]) -> _Plan:
+    shards = shard_units(arguments)
+    if shards:
+        _require_first(shards)
+    photos = photos_outside_shards(arguments)
+    of_shards = {unit.part for unit in shards}
+    known: dict[str, PartSummary] = {}
+    done: set[bytes] = set()
+    again: dict[bytes, str] = {}
+    parts = [file for file in files if is_part(file) and file not in of_shards]
+    for part, rows in _read_parts(destination, parts):
+        known[part] = PartSummary(part, len(rows), sum(row.error is not None for row in rows))
+        if is_photos_part(part):
+            for row in rows:
+                digest = source_digest(row.source)
+                if row.stands:
+                    done.add(digest)
+                else:
+                    again[digest] = part
+    others = photo_units(photos, done, again)
+    for unit in others:
+        known.pop(unit.part, None)
+    return _Plan((*shards, *others), known, len(photos), sum(len(unit.photos) for unit in others))
+
+
+def _require_first(shards: Sequence[WorkUnit]) -> None:
+    """Raise DataError where the first shard of a place can't be opened: its name may be wrong.
+
+    One of the others that can't be is a row of the result, as a photo is.
+    """
+    folders = {as_place(unit.shard).parent: unit.shard for unit in reversed(shards)}
+    for shard in folders.values():
+        open_shard(as_place(shard)).close()
+
+
+def _read_parts(
+    destination: Destination, parts: Iterable[str]
+) -> Iterable[tuple[str, list[SourceRow]]]:
+    """(part, its photos); those of the shards that are named now are looked into by workers."""
+
+    def read(part: str) -> tuple[str, list[SourceRow]]:
+        return part, source_rows(f"{destination}/{part}", destination.read(part) or b"")
+
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="edgetl-read") as pool:
+        yield from ordered_map(pool, read, parts, _READERS)
+
+
+def _local_places(
+    names: Sequence[str], arguments: Sequence[Argument], units: Sequence[WorkUnit]
+) -> tuple[str, ...]:
+    """Places of photos on this machine's disk, which a worker must see, too."""
+    found = [name for name in names if not (is_address(name) or is_photo_list(name))]
+    found += [unit.shard for unit in units if unit.shard and not is_address(unit.shard)][:1]
+    listed = (os.fspath(photo.path) for photo in arguments if isinstance(photo, ListedPhoto))
+    local = (path for path in listed if not is_address(path) and os.path.lexists(path))
+    found += [path for path in (next(local, None),) if path is not None]
+    return tuple(str(Path(name).absolute()) for name in found if Path(name).exists())
+
+
+def _require_parts(destination: Destination, done: Mapping[str, PartSummary]) -> None:
+    """Raise ResultsError unless the parts that were written, and no others, are there."""
+    there = {file for file in destination.files() if is_part(file)}
+    if missing := sorted(done.keys() - there):
+        raise ResultsError(
+            f"{len(missing)} of {len(done)} parts are not in {destination}, {missing[0]} first.",
+            "If a machine of the cluster has another disk, name an address in a store, or a "
+            "shared folder, with --out. Otherwise give the same command again.",
+        )
+    if more := sorted(there - done.keys()):
+        raise ResultsError(
+            f"Another run wrote to {destination} meanwhile: {more[0]}.",
+            "Give the same command again when it has ended.",
+        )
+
+
+def _result(summaries: Iterable[PartSummary]) -> ClusterResult:
+    found = list(summaries)
+
+    def total(name: str) -> int:
+        return sum(getattr(summary, name) for summary in found)
+
+    counted = ("photos", "failed", "new", "classified", "labelled", "correct")
+    return ClusterResult(parts=len(found), **{name: total(name) for name in counted})

@@ -1,0 +1,125 @@
+"""Ray: started for one run on this machine, or a cluster that is there; quiet in either case."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from edgetl.errors import MissingDependencyError, RuntimeUnavailableError, first_line
+from edgetl.system.temporary_folder import scratch_folder
+
+AUTO = "auto"
+"""The cluster that this machine belongs to."""
+_ADDRESS_VARIABLE = "RAY_ADDRESS"
+_CONNECT_SECONDS = 5
+_LONGEST_FOLDER = 40  # characters: sockets in it have names of 107 at most
+# Read when Ray is imported. Nothing is reported to its makers, and its processes write no log lines
+# to this terminal.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+}
+_HINT = (
+    "Check the address and that the cluster runs; this machine must be one of it. "
+    "--ray without an address starts one here for the run."
+)
+
+
+@contextmanager
+def ray_cluster(address: str) -> Iterator[Any]:
+    """Yield the module ray, connected.
+
+    address  "auto", "host:port", or "" for RAY_ADDRESS or else a cluster on this machine, which
+             ends with the context
+
+    Raises RuntimeUnavailableError, MissingDependencyError.
+    """
+    address = address or os.environ.get(_ADDRESS_VARIABLE, "")
+    require_reachable(address)
+    ray = _import_ray()
+    with ExitStack() as stack:
+        options: dict[str, Any] = {"address": address}
+        if address in ("", "local"):
+            options = {"address": "local", "include_dashboard": False}
+            folder = str(stack.enter_context(scratch_folder("edgetl-ray")))
+            if len(folder) <= _LONGEST_FOLDER:
+                options["_temp_dir"] = folder
+        # Ray's threads print there that a worker died, which is repeated elsewhere.
+        nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+        stack.enter_context(redirect_stdout(nowhere))
+        stack.callback(_shutdown, ray)
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            with _silent_stderr():
+                ray.init(**options, logging_level=logging.CRITICAL, log_to_driver=False)
+        except Exception as error:  # of Ray's and gRPC's many kinds
+            where = f"the Ray cluster at {address}" if address else "Ray on this machine"
+            raise RuntimeUnavailableError(
+                f"Can't use {where}: {first_line(error)}", _HINT
+            ) from error
+        finally:
+            with suppress(ValueError):  # not in the main thread
+                for number, handler in handlers.items():  # Ray's own would end this process
+                    signal.signal(number, handler)
+        yield ray
+
+
+def require_reachable(address: str) -> None:
+    """Raise RuntimeUnavailableError for an address at which no cluster can be."""
+    if address in ("", AUTO, "local"):
+        return
+    host, colon, port = address.rpartition(":")
+    if "://" in address or not (host and colon and port.isdecimal()):
+        raise RuntimeUnavailableError(
+            f"--ray {address}: a cluster's address is HOST:PORT, or {AUTO}.",
+            "Addresses such as ray:// are for interactive use: give the command on a machine of "
+            "the cluster, or have `ray job submit` give it there.",
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RuntimeUnavailableError(
+            f"There is no Ray cluster at {address}: {reason}.", _HINT
+        ) from error
+
+
+def _import_ray() -> Any:
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    try:
+        ray = import_module("ray")
+        import_module("ray.data")
+    except ImportError as error:
+        raise MissingDependencyError(error.name or "ray", "--ray", "ray") from error
+    return ray
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Nothing is written to standard error: Ray's compiled part says there that it is quiet."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _shutdown(ray: Any) -> None:
+    with suppress(Exception):  # what fails at the end must not hide what failed before
+        ray.shutdown()

@@ -1,0 +1,134 @@
+"""``edgetl predict --ray`` on a real Ray cluster of two nodes on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psutil
+import pytest
+from helpers.pictures import photo
+from helpers.result_tables import manifest_of, rows_of
+
+pytestmark = pytest.mark.xdist_group("ray")
+_SECONDS = 240  # at most, for what takes 20 on a quiet machine
+
+
+@pytest.fixture(scope="module")
+def two_nodes() -> Iterator[Any]:
+    """A cluster of two nodes with a core each."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "object_store_memory": 100 << 20}
+    with TemporaryDirectory(prefix="ray-") as folder:  # sockets in it have long names
+        head = {**node, "include_dashboard": False, "temp_dir": folder}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        try:
+            cluster.add_node(**node)
+            yield cluster
+        finally:
+            cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def slow_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 names of a photo that takes some time, in folders named as labels, and a damaged one."""
+    folder = tmp_path_factory.mktemp("slow")
+    photo(1, 1000, 700).save(folder / "photo.png")
+    for number in range(200):
+        place = folder / "photos" / ("plain" if number % 2 else "two words")
+        place.mkdir(parents=True, exist_ok=True)
+        os.link(folder / "photo.png", place / f"{number}.png")
+    (folder / "photos/plain/damaged.jpg").write_bytes(b"\xff\xd8\xff and no more")
+    return folder / "photos"
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "edgetl", "predict", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr)"""
+    try:
+        out, error = process.communicate(timeout=_SECONDS)
+    finally:
+        process.kill()
+    return process.returncode, out, error
+
+
+def wait_for_parts(out: Path, count: int, process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + _SECONDS
+    while len(list(out.glob("part-*"))) < count:
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.01)
+
+
+def workers() -> list[psutil.Process]:
+    """The processes of this run's actors."""
+    found = psutil.process_iter(["cmdline"])
+    return [one for one in found if "PhotoClassifier" in " ".join(one.info["cmdline"] or ())]
+
+
+def test_a_killed_worker_costs_no_photo_and_repeats_none(
+    two_nodes, tiny_bundle, slow_photos, tmp_path
+):
+    local = tmp_path / "local.parquet"
+    assert ended(start(tiny_bundle, slow_photos, "--out", local))[0] == 1
+    out = tmp_path / "out"
+    running = start(tiny_bundle, slow_photos, "--out", out, "--ray", two_nodes.address)
+    wait_for_parts(out, 1, running)
+    workers()[0].send_signal(signal.SIGKILL)
+    code, printed, said = ended(running)
+    assert (code, printed) == (1, ""), said
+    assert rows_of(out) == rows_of(local)
+    assert manifest_of(out)["complete"] is True and manifest_of(out)["photos"] == 201
+    accuracy, photos, failed = said.splitlines()
+    assert accuracy.startswith("Accuracy ") and photos == f"photos in {out}: 201"
+    assert failed == f"1 of 201 photos could not be classified; {out} says why."
+
+
+def test_a_run_that_is_interrupted_ends_and_is_continued(
+    two_nodes, tiny_bundle, slow_photos, tmp_path
+):
+    out = tmp_path / "out"
+    running = start(tiny_bundle, slow_photos, "--out", out, "--ray", two_nodes.address)
+    wait_for_parts(out, 1, running)
+    running.send_signal(signal.SIGINT)
+    code, _, said = ended(running)
+    assert code == 130 and [line for line in said.splitlines() if line] == [
+        f"{out} is not complete; the same command continues it.",
+        "Interrupted.",
+    ]
+    known = len(rows_of(out))
+    assert 0 < known < 201 and manifest_of(out)["complete"] is False
+    running = start(tiny_bundle, slow_photos, "--out", out, "--ray", two_nodes.address)
+    code, _, said = ended(running)
+    assert code == 1 and f": 201, {known} of them from before" in said
+    assert len({row["source"] for row in rows_of(out)}) == len(rows_of(out)) == 201
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:1", "There is no Ray cluster at 127.0.0.1:1: Connection refused"),
+        ("ray://127.0.0.1:10001", "a cluster's address is HOST:PORT, or auto"),
+        ("photos", "a cluster's address is HOST:PORT, or auto"),
+    ],
+)
+def test_a_wrong_address_is_named(tiny_bundle, slow_photos, tmp_path, address, message):
+    out = tmp_path / "out"
+    code, printed, said = ended(start(tiny_bundle, slow_photos, "--out", out, "--ray", address))
+    assert (code, printed) == (1, "") and message in said and "Traceback" not in said
+    assert not out.exists()

@@ -13,18 +13,16 @@ import argparse
 import io
 import json
 import os
-import socket
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from s3_process import BUCKET, owner, s3_process
 
 _SHARD = 1000  # photos
 _MOST_OBJECTS = 5000  # uploading more takes longer than all the rest
@@ -48,12 +46,12 @@ def main() -> None:
         if arguments.without_store:
             compare(arguments.bundle, places, folder)
             return
-        with s3_server() as address:
-            upload(folder, address)
+        with s3_process():
+            upload(folder)
             if arguments.photos <= _MOST_OBJECTS:
-                places["objects on S3"] = "s3://photos/files"
-            places["tar shards on S3"] = "s3://photos/shards/*.tar"
-            places["Parquet on S3"] = "s3://photos/photos.parquet"
+                places["objects on S3"] = f"s3://{BUCKET}/files"
+            places["tar shards on S3"] = f"s3://{BUCKET}/shards/*.tar"
+            places["Parquet on S3"] = f"s3://{BUCKET}/photos.parquet"
             compare(arguments.bundle, places, folder)
 
 
@@ -83,38 +81,9 @@ def write_photos(folder: Path, count: int) -> None:
             table.write_table(pa.table({"image": rows}, schema))
 
 
-@contextmanager
-def s3_server() -> Iterator[str]:
-    """The address of an S3 server in a process of its own; the environment names it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    os.environ.update(
-        AWS_ENDPOINT_URL=address,
-        AWS_ACCESS_KEY_ID="any",
-        AWS_SECRET_ACCESS_KEY="any",
-        AWS_DEFAULT_REGION="us-east-1",
-    )
-    command = [sys.executable, "-m", "moto.server", "-p", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            while server.poll() is None:
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                time.sleep(0.1)
-            yield address
-        finally:
-            server.terminate()
-
-
-def upload(folder: Path, address: str) -> None:
-    """The photos in ``folder``, as objects of the bucket photos; shards alone where many."""
-    import boto3
-
-    owner = boto3.client("s3", endpoint_url=address)
-    owner.create_bucket(Bucket="photos")
+def upload(folder: Path) -> None:
+    """The photos in ``folder``, as objects of the bucket; shards alone where many."""
+    store = owner()
     files = [*folder.glob("files/*")]
     for path in [
         *folder.glob("shards/*"),
@@ -122,7 +91,7 @@ def upload(folder: Path, address: str) -> None:
         *(files if len(files) <= _MOST_OBJECTS else []),
     ]:
         key = path.relative_to(folder).as_posix()
-        owner.put_object(Bucket="photos", Key=key, Body=path.read_bytes())
+        store.put_object(Bucket=BUCKET, Key=key, Body=path.read_bytes())
 
 
 def compare(bundle: Path, places: dict[str, str], folder: Path) -> None:

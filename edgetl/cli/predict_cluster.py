@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from edgetl.cli.process import is_interrupted
 
 if TYPE_CHECKING:
     from edgetl.cli.prediction_accuracy import Accuracy
@@ -51,6 +54,12 @@ def classify_on_ray(
     from edgetl.cli.terminal.progress_bar import show_progress
     from edgetl.cluster.cluster_run import classify_on_cluster
 
+    def still_wanted(step: str, done: int, total: int, /) -> None:
+        """Ray can lose the exception of a signal that arrives in a callback of its own."""
+        if is_interrupted() and threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        progress(step, done, total)
+
     try:
         with show_progress() as progress:
             result = classify_on_cluster(
@@ -63,7 +72,7 @@ def classify_on_ray(
                 root=root,
                 embeddings=embeddings,
                 unknown_as=unknown_as,
-                progress=progress,
+                progress=still_wanted,
             )
     except KeyboardInterrupt:
         click.echo(f"{out} is not complete; the same command continues it.", err=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Self
 
 from edgetl.cluster.cluster_job import PartSummary
@@ -19,17 +19,13 @@ class ClusterProgress:
     """Reports parts as they are done; a context manager, which shows until then that time passes.
 
     units    all that are given to workers
-    files    what was at the destination before
     waiting  photos of the units that are no shards
     """
 
-    def __init__(
-        self, progress: Progress, units: Sequence[WorkUnit], files: Collection[str], waiting: int
-    ) -> None:
+    def __init__(self, progress: Progress, units: Sequence[WorkUnit], waiting: int) -> None:
         self._report, self._waiting = progress, waiting
-        there = frozenset(files)
         self._shards = {unit.part for unit in units if unit.shard}
-        self._earlier = {part for part in self._shards if part in there}
+        self._earlier = {unit.part for unit in units if unit.shard and unit.was_there}
         self._looked_into = self._done = self._read = self._of_shards = 0
         self._is_started = threading.Event()
         self._clock = threading.Thread(target=self._tick, daemon=True)

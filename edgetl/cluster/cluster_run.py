@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from edgetl.cluster.cluster_job import ClusterJob, PartSummary
 from edgetl.cluster.cluster_progress import ClusterProgress
@@ -104,29 +105,22 @@ def classify_on_cluster(
     """
     require_reachable(address)
     destination = Destination(out)
-    table = _table_columns(predictor, embeddings)
-    options = {
-        "max_pixels": predictor.max_pixels,
-        "embeddings": embeddings,
-        "unknown_as": unknown_as,
-    }
-    manifest = RunManifest(destination, predictor.model_id, predictor.labels, options)
+    rows: dict[str, Any] = {"embeddings": embeddings, "unknown_as": unknown_as}
+    manifest = RunManifest(
+        destination,
+        predictor.model_id,
+        predictor.labels,
+        {"max_pixels": predictor.max_pixels, **rows},
+    )
     plan = _plan(destination, manifest.files, arguments)
     if not plan.units and not plan.known and not plan.photos:
         raise DataError(f"There is no photo in {', '.join(names)}.")
     job = ClusterJob(
         destination=out if is_address(out) else str(Path(out).absolute()),
         run=manifest.run,
-        model=str(predictor.path),
-        model_id=predictor.model_id,
-        options={
-            **predictor.options,
-            "threads": predictor.threads or 1,
-            "providers": "cpu" if providers == "auto" else providers,
-        },
-        columns=tuple(table),
-        embeddings=embeddings,
-        unknown_as=unknown_as,
+        **_model_values(predictor, providers),
+        columns=tuple(_table_columns(predictor, embeddings)),
+        **rows,
         label_folders=tuple(os.fspath(folder) for folder in label_folders(names, root)),
         folder=str(Path.cwd()),
         places=_local_places(names, arguments, plan.units),
@@ -137,7 +131,7 @@ def classify_on_cluster(
     if plan.units:
         files = model_files(predictor)
         with (
-            ClusterProgress(progress, plan.units, manifest.files, plan.waiting) as shown,
+            ClusterProgress(progress, plan.units, plan.waiting) as shown,
             ray_cluster(address) as ray,
         ):
             for summary in classify_units(ray, job, files, plan.units):
@@ -147,6 +141,19 @@ def classify_on_cluster(
     result = _result(done.values())
     manifest.complete({"photos": result.photos, "failed": result.failed, "parts": result.parts})
     return result
+
+
+def _model_values(predictor: Predictor, providers: Providers) -> dict[str, Any]:
+    """What workers are told of the model."""
+    own = {
+        "threads": predictor.threads or 1,
+        "providers": "cpu" if providers == "auto" else providers,
+    }
+    return {
+        "model": str(predictor.path),
+        "model_id": predictor.model_id,
+        "options": {**predictor.options, **own},
+    }
 
 
 def _table_columns(predictor: Predictor, embeddings: bool) -> list[str]:
@@ -178,7 +185,9 @@ def _plan(destination: Destination, files: Iterable[str], arguments: Sequence[Ar
     others = photo_units(photos, done, again)
     for unit in others:
         known.pop(unit.part, None)
-    return _Plan((*shards, *others), known, len(photos), sum(len(unit.photos) for unit in others))
+    there = frozenset(files)
+    units = tuple(replace(unit, was_there=unit.part in there) for unit in (*shards, *others))
+    return _Plan(units, known, len(photos), sum(len(unit.photos) for unit in others))
 
 
 def _require_first(shards: Sequence[WorkUnit]) -> None:

@@ -71,7 +71,7 @@ class Destination:
             found = store.find(path, maxdepth=1)
             return [str(name).rpartition("/")[2] for name in found]
 
-        found = tried(partial(store_error, ResultsError, "read"), self.name, look)
+        found = tried(partial(store_error, ResultsError, "read"), self.name, look, patient=True)
         return sorted(name for name in found if not name.startswith("."))
 
     def remove_unfinished(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,24 +44,22 @@ class PartClassifier:
         existing = self._existing(unit.part)
         rows = existing.rows if existing else ()
         standing = {row.source for row in rows if row.stands}
-        summary = PartSummary(unit.part, len(rows), sum(row.error is not None for row in rows))
+        replaced = {row.source for row in rows} - standing
         if unit.shard:
-            missing: set[str] = set()
-            replaced = {row.source for row in rows} - standing
-            if existing and not replaced:
-                return summary
+            is_done = not replaced
         else:
             missing = {plain_name(photo.source) for photo in unit.photos} - standing
-            replaced = missing & {row.source for row in rows}
-            if not missing:
-                return summary
+            replaced, is_done = replaced & missing, not missing
+        # What this run wrote is done, too, where Ray has lost the summary and repeats the unit.
+        if existing and (is_done or not unit.was_there):
+            return existing.summary(unit.part, is_new=not unit.was_there)
         kept = existing.without(replaced) if existing else None
         failed = sum(row.error is not None for row in rows if row.source not in replaced)
         counter = _Counter()
         records = map(counter.count, self._records(unit, standing, counter))
         self._destination.write(unit.part, part_bytes(self._job.columns, kept, records))
-        return replace(
-            summary,
+        return PartSummary(
+            unit.part,
             photos=len(rows) - len(replaced) + counter.new,
             failed=failed + counter.new - counter.classified,
             new=counter.new,

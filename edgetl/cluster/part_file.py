@@ -7,6 +7,7 @@ from io import BytesIO
 from itertools import islice
 from typing import Any, NamedTuple
 
+from edgetl.cluster.cluster_job import PartSummary
 from edgetl.errors import ResultsError
 from edgetl.runtime.images.decode import may_pass
 from edgetl.runtime.results.parquet_rows import ParquetRows, import_pyarrow
@@ -49,6 +50,30 @@ class PartFile:
             raise _not_a_part(name, "it has other columns")
         sources, errors = (self._table[column].to_pylist() for column in ("source", "error"))
         self.rows = tuple(map(SourceRow, sources, errors))
+
+    def summary(self, part: str, *, is_new: bool) -> PartSummary:
+        """What is in it.
+
+        is_new  this run wrote it
+        """
+        photos, failed = len(self.rows), sum(row.error is not None for row in self.rows)
+        if not is_new:
+            return PartSummary(part, photos, failed)
+        labels, truths = (self._table[column].to_pylist() for column in ("label", "truth"))
+        known = [
+            (label, truth)
+            for label, truth in zip(labels, truths, strict=True)
+            if label is not None and truth is not None
+        ]
+        return PartSummary(
+            part,
+            photos,
+            failed,
+            new=photos,
+            classified=photos - failed,
+            labelled=len(known),
+            correct=sum(label == truth for label, truth in known),
+        )
 
     def without(self, sources: Collection[str]) -> Any:
         """Its table without the rows of ``sources``."""

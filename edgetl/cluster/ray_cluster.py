@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ AUTO = "auto"
 _ADDRESS_VARIABLE = "RAY_ADDRESS"
 _CONNECT_SECONDS = 5
 _LONGEST_FOLDER = 40  # characters: sockets in it have names of 107 at most
+# How a client of HTTP/2 begins: with a line for servers that don't know it, and its settings, which
+# may be empty. A server's first answer is its settings.
+_SETTINGS, _FRAME_HEADER = b"\x04", 9  # a frame's type, and bytes before its content
+_HTTP2_BEGIN = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + _SETTINGS + bytes(5)
 # Read when Ray is imported. Nothing is reported to its makers, and its processes write no log lines
 # to this terminal.
 _ENVIRONMENT = {
@@ -30,8 +35,9 @@ _ENVIRONMENT = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
 }
 _HINT = (
-    "Check the address and that the cluster runs; this machine must be one of it. "
-    "--ray without an address starts one here for the run."
+    "Check the address and that the cluster runs; this machine must be one of it. A cluster that "
+    "was started with token authentication needs RAY_AUTH_MODE=token here, too. --ray without an "
+    "address starts one here for the run."
 )
 
 
@@ -46,10 +52,11 @@ def ray_cluster(address: str) -> Iterator[Any]:
     """
     address = address or os.environ.get(_ADDRESS_VARIABLE, "")
     require_reachable(address)
-    ray = _import_ray()
+    is_own = address in ("", "local")
+    ray = _import_ray(is_own)
     with ExitStack() as stack:
         options: dict[str, Any] = {"address": address}
-        if address in ("", "local"):
+        if is_own:
             options = {"address": "local", "include_dashboard": False}
             folder = str(stack.enter_context(scratch_folder("edgetl-ray")))
             if len(folder) <= _LONGEST_FOLDER:
@@ -86,17 +93,36 @@ def require_reachable(address: str) -> None:
             "the cluster, or have `ray job submit` give it there.",
         )
     try:
-        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+        with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS) as server:
+            is_grpc = _speaks_grpc(server)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RuntimeUnavailableError(
             f"There is no Ray cluster at {address}: {reason}.", _HINT
         ) from error
+    if not is_grpc:
+        raise RuntimeUnavailableError(
+            f"There is no Ray cluster at {address}: another program answers there.", _HINT
+        )
 
 
-def _import_ray() -> Any:
+def _speaks_grpc(server: socket.socket) -> bool:
+    """Whether a server answers HTTP/2; ray.init waits for minutes where it does not."""
+    if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
+        return True
+    server.sendall(_HTTP2_BEGIN)
+    answer = b""
+    while len(answer) < _FRAME_HEADER and (some := server.recv(_FRAME_HEADER - len(answer))):
+        answer += some
+    return answer[3:4] == _SETTINGS
+
+
+def _import_ray(starts_here: bool) -> Any:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if starts_here and not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"} & os.environ.keys():
+        # Its processes listen to other machines, too. Ray would write a token to the home folder.
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
         ray = import_module("ray")
@@ -108,16 +134,15 @@ def _import_ray() -> Any:
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Nothing is written to standard error: Ray's compiled part says there that it is quiet."""
+    """Only Python writes to standard error: Ray's compiled part says there that it is quiet."""
     sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+    with os.fdopen(os.dup(2), "w", errors="backslashreplace") as kept, redirect_stderr(kept):
+        try:
+            with Path(os.devnull).open("wb") as nowhere:
+                os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(kept.fileno(), 2)
 
 
 def _shutdown(ray: Any) -> None:

@@ -28,7 +28,6 @@ from edgetl.errors import (
     EdgetlError,
     ResultsError,
     RuntimeUnavailableError,
-    first_line,
 )
 from edgetl.runtime.inference.predictor import Predictor
 from edgetl.runtime.inference.session import CPU
@@ -191,12 +190,9 @@ def _summary(text: str) -> PartSummary:
 
 def _worker_error(error: Exception) -> EdgetlError:
     """What a user can make of an error of Ray, or of a worker that this code does not expect."""
-    cause: BaseException = error
-    while (inner := getattr(cause, "cause", None) or cause.__cause__) is not None:
-        cause = inner
-    if isinstance(cause, EdgetlError):
-        return cause
-    hint = (
-        "Every machine needs edgetl with the extras ray and cpu, in the version that is used here."
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return RuntimeUnavailableError(
+        f"A worker failed: {lines[-1].strip()}",  # above it is the traceback, from elsewhere
+        "Every machine needs the edgetl of this one, with the extras ray and cpu. Give the same "
+        "command again to continue.",
     )
-    return RuntimeUnavailableError(f"A worker failed: {first_line(cause)}", hint)

@@ -47,15 +47,17 @@ class NamedPhoto(NamedTuple):
 class WorkUnit:
     """Photos that become one part: those of a shard, or up to a thousand of others.
 
-    part     the file's name, which the photos decide
-    shard    its path or address, "" for other photos
-    columns  what the shard's columns are called, as the user wrote it
+    part       the file's name, which the photos decide
+    shard      its path or address, "" for other photos
+    columns    what the shard's columns are called, as the user wrote it
+    was_there  whether the part was there before this run
     """
 
     part: str
     shard: str = ""
     columns: str | None = None
     photos: tuple[NamedPhoto, ...] = ()
+    was_there: bool = False
 
     def to_json(self) -> str:
         """Text for ``from_json``; file names may hold bytes that are not Unicode."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-_IDLE = 30.0  # seconds
+_IDLE = 75  # seconds, longer than most proxies keep a connection that they may use again
 _LONGEST_HEAD = 1 << 16  # bytes
 _OTHER_FILES = 100  # that a process has open besides connections
 
@@ -22,8 +22,8 @@ class TimedConnection(HttpToolsProtocol):
 
     Where there are nearly as many as the process may open files, a new one closes the one that has
     been idle for longest: else a thousand that send nothing would keep all others out.
-    uvicorn's own limit begins with the first response, and it takes heads of any length. The time
-    and length of a request's body are limited where it is read.
+    uvicorn's own limit, of five seconds, begins with the first response, and it takes heads of any
+    length. The time and length of a request's body are limited where it is read.
     """
 
     _unused = 0  # bytes that came since the last end of a head or piece of a body
@@ -34,6 +34,7 @@ class TimedConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.timeout_keep_alive = _IDLE
         self._last_data = self.loop.time()
         self._check_later(None, 0)
         if len(self.connections) > _most_connections():

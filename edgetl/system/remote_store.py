@@ -89,8 +89,8 @@ def store_error(
     if is_refused(cause):
         return kind(
             f"{address}: the store refuses access ({_text(cause)}).",
-            "Set the store's usual credentials, such as AWS_PROFILE or AWS_ACCESS_KEY_ID and "
-            f"AWS_SECRET_ACCESS_KEY, and check what they may {verb}.",
+            f"Set the store's usual credentials, such as {_credentials(address)}, and check what "
+            f"they may {verb}.",
         )
     if isinstance(cause, ValueError) and str(cause).startswith("Protocol not known"):
         return kind(
@@ -107,7 +107,8 @@ def is_refused(error: BaseException) -> bool:
     """Whether the store does not let us in."""
     return (
         isinstance(error, PermissionError)
-        or getattr(error, "status", None) in (401, 403)
+        or str(error).startswith("Forbidden: ")  # gcsfs's OSError
+        or _status(error) in (401, 403)
         or type(error).__name__ in _NO_CREDENTIALS
     )
 
@@ -168,10 +169,25 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _is_final(error: BaseException) -> bool:
-    status = getattr(error, "status", None)
-    if isinstance(status, int) and 400 <= status < 500:
+    status = _status(error)
+    if status is not None and 400 <= status < 500:
         return status not in _MAY_PASS_STATUS
-    return isinstance(error, (*_FINAL, EdgetlError)) or type(error).__name__ in _NO_CREDENTIALS
+    return isinstance(error, (*_FINAL, EdgetlError)) or is_refused(error)
+
+
+def _status(error: BaseException) -> int | None:
+    """The status of an HTTP response, as aiohttp, Azure's package or gcsfs calls it."""
+    names = ("status", "status_code", "code")
+    return next((s for name in names if isinstance(s := getattr(error, name, None), int)), None)
+
+
+def _credentials(address: str) -> str:
+    """Environment variables that the store's own package reads."""
+    if address.startswith(("gs://", "gcs://")):
+        return "GOOGLE_APPLICATION_CREDENTIALS"
+    if address.startswith(("az://", "abfs://", "abfss://")):
+        return "AZURE_STORAGE_CONNECTION_STRING"
+    return "AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 
 
 def _missing_package(address: str, error: ImportError) -> MissingDependencyError:

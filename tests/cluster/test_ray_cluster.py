@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,9 @@ import psutil
 import pytest
 from helpers.pictures import photo
 from helpers.result_tables import manifest_of, rows_of
+
+from edgetl.cluster.ray_cluster import require_reachable
+from edgetl.errors import RuntimeUnavailableError
 
 pytestmark = pytest.mark.xdist_group("ray")
 _SECONDS = 240  # at most, for what takes 20 on a quiet machine
@@ -132,3 +137,16 @@ def test_a_wrong_address_is_named(tiny_bundle, slow_photos, tmp_path, address, m
     code, printed, said = ended(start(tiny_bundle, slow_photos, "--out", out, "--ray", address))
     assert (code, printed) == (1, "") and message in said and "Traceback" not in said
     assert not out.exists()
+
+
+def test_another_program_at_the_address_is_noticed_at_once():
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        with pytest.raises(RuntimeUnavailableError, match="another program answers there"):
+            require_reachable(f"127.0.0.1:{server.server_port}")
+        thread.join()
+
+
+def test_a_cluster_at_the_address_is_found(two_nodes):
+    require_reachable(two_nodes.address)

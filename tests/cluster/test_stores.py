@@ -108,7 +108,7 @@ def away(monkeypatch: pytest.MonkeyPatch, cluster_photos: Path) -> list[int]:
 
     monkeypatch.setattr(MemoryFileSystem, "cat_file", cat_file)
     monkeypatch.setattr(remote_store, "PAUSES", (0.001,) * 2)
-    monkeypatch.setattr(remote_store, "PATIENT_PAUSES", (0.001,) * 30)
+    monkeypatch.setattr(remote_store, "PATIENT_PAUSES", (0.001,) * 100)
     return left
 
 

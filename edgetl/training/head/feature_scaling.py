@@ -60,3 +60,11 @@ class FeatureScaling:
         weight = weight / self.scale.double()
         bias = bias - weight @ self.mean.double()
         return weight.float().cpu().numpy(), bias.float().cpu().numpy()
+
+    def unfold(self, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> Tensor:
+        """What ``fold`` converts to these, float32 [classes, dimensions + 1]."""
+        raw = torch.from_numpy(weight).to(self.mean)
+        scaled = raw * self.scale
+        if self.basis is not None:
+            scaled = scaled @ self.basis
+        return torch.cat([scaled, (torch.from_numpy(bias).to(raw) + raw @ self.mean)[:, None]], 1)

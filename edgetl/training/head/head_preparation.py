@@ -107,7 +107,7 @@ def prepare_head(context: RunContext, backbone: Backbone, folders: ImageFolders)
         if settings.refit:
             every = readable.train + readable.val
             labels = [sample.label for sample in every]
-            final = fit(features.of(every)[:, :width], labels, recipe=head.recipe)
+            final = fit(features.of(every)[:, :width], labels, recipe=head.recipe, start=head)
         prepared = replace(prepared, final=final, val_logits=val_logits)
     put_into(backbone, prepared.final or head)
     return prepared

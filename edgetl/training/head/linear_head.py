@@ -44,12 +44,14 @@ class Head:
     weight            float32 [classes, features]
     bias              float32 [classes]
     recipe            how it was fitted
+    logistic          weight and bias like these, of the logistic regression that is a part of it
     cross_validation  what chose that; None if the recipe was given, or there were too few photos
     """
 
     weight: NDArray[np.float32]
     bias: NDArray[np.float32]
     recipe: HeadRecipe
+    logistic: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
     cross_validation: CVResult | None = None
 
     @property
@@ -74,6 +76,7 @@ def fit_head(
     *,
     digests: Sequence[str] | None = None,
     recipe: HeadRecipe | None = None,
+    start: Head | None = None,
     class_weights: Sequence[float] | None = None,
     widths: Sequence[int] = (),
     device: torch.device | None = None,
@@ -84,6 +87,7 @@ def fit_head(
     labels         N integers in 0..classes-1
     digests        identify each photo: copies are put into the same fold (default: all differ)
     recipe         what to fit; None: cross-validate
+    start          of that recipe, for most of the photos: fitting goes on from there
     class_weights  weight of each class's photos in the loss (default: all 1)
     widths         numbers of features that may be used, counted from the first one, in order of
                    preference: a later one is used if it lowers the discriminant's cross-validated
@@ -103,7 +107,7 @@ def fit_head(
             better_candidate,
             _candidates(inputs, labels, classes, digests, class_weights, recipe),
         )
-        return chosen.solve(recipe or HeadRecipe())
+        return chosen.solve(recipe or HeadRecipe(), start.logistic if start else None)
 
 
 def improvement(
@@ -140,19 +144,28 @@ class Candidate:
     problem: LogisticRegression
     validation: CrossValidation | None
 
-    def solve(self, recipe: HeadRecipe) -> Head:
-        """The head of the best recipe, or of ``recipe`` without cross-validation."""
+    def solve(
+        self,
+        recipe: HeadRecipe,
+        start: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
+    ) -> Head:
+        """The head of the best recipe, or of ``recipe`` without cross-validation.
+
+        start  see ``Head.logistic``
+        """
         found = self.validation.result if self.validation else None
-        recipe, start = (found.recipe, found.start) if found else (recipe, None)
-        solution = torch.zeros(1)
+        begin = self.scaling.unfold(*start) if start else None
+        if found:
+            recipe, begin = found.recipe, found.start
+        solution, logistic = torch.zeros(1), None
+        normals = ClassMoments.measure(self.problem).normals()
         if recipe.logistic:
-            solution = (
-                self.problem.solve(recipe.C, start, _MOST_STEPS)[0].double() * recipe.logistic
-            )
+            factor = normals.factor()
+            fitted = self.problem.solve(recipe.C, begin, _MOST_STEPS, factor=factor)[0]
+            solution, logistic = fitted.double() * recipe.logistic, self.scaling.fold(fitted)
         if recipe.discriminant:
-            normals = ClassMoments.measure(self.problem).normals()
             solution = solution + normals.discriminant(recipe.shrinkage) * recipe.discriminant
-        return Head(*self.scaling.fold(solution), recipe, found)
+        return Head(*self.scaling.fold(solution), recipe, logistic, found)
 
 
 def better_candidate(simpler: Candidate, other: Candidate) -> Candidate:

@@ -85,6 +85,28 @@ def test_it_is_the_solution_of_scikit_learn(
     assert head.cross_validation is None and head.recipe.C == C
 
 
+@pytest.mark.usefixtures("to_the_end")
+@pytest.mark.parametrize("photos", [300, 50])
+def test_it_starts_from_a_head_for_most_of_the_photos(
+    photos: int, digits: tuple[Data, Data], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And finds the same. Also in another basis, of fewer photos than features."""
+    (values, labels), _ = digits
+    values, labels, recipe = values[:photos], labels[:photos], HeadRecipe(0.1, 1.0, 0.1, 1.0)
+    first = fit_head(values[:-30], labels[:-30], 10, recipe=recipe)
+    expected = fit_head(values, labels, 10, recipe=recipe)
+    found = fit_head(values, labels, 10, recipe=recipe, start=first)
+    np.testing.assert_allclose(found.logits(values), expected.logits(values), atol=2e-2)
+    monkeypatch.setattr(linear_head, "_MOST_STEPS", 0)
+    first, kept = (
+        fit_head(values, labels, 10, recipe=HeadRecipe(0.1), start=head)
+        for head in (None, expected)
+    )
+    assert not first.weight.any()
+    weight, bias = expected.logistic
+    np.testing.assert_allclose(kept.logits(values), values @ weight.T + bias, atol=1e-3)
+
+
 def test_cross_validation_finds_a_c_near_the_best(digits: tuple[Data, Data]) -> None:
     (values, labels), (test, truth) = digits
     head = fit_head(values, labels, 10)

@@ -22,6 +22,7 @@ from edgetl.training.engine.run import resume, train
 from edgetl.training.engine.train_state import read_state
 from edgetl.training.evaluation.validation import Scores
 from edgetl.training.head import head_preparation
+from edgetl.training.head.cross_validation import HeadRecipe
 from edgetl.training.head.linear_head import Head, fit_head, improvement
 from edgetl.training.models import checkpoint
 from edgetl.training.models.backbones import build
@@ -241,7 +242,7 @@ def test_the_heads_confidence_minimises_the_loss_of_training(class_weights):
     rng = np.random.default_rng(0)
     features, labels = rng.normal(size=(200, 20)).astype(np.float32), rng.integers(0, 3, 200)
     features[np.arange(200), labels] += 2
-    head = Head(3 * np.eye(3, 20, dtype=np.float32), np.zeros(3, np.float32), 1.0, ())
+    head = Head(3 * np.eye(3, 20, dtype=np.float32), np.zeros(3, np.float32), HeadRecipe())
     samples = [
         Sample(Path(str(number)), int(label), str(number)) for number, label in enumerate(labels)
     ]

@@ -72,6 +72,7 @@ class S3Process:
 
         listener = make_server("127.0.0.1", 0, answer, threaded=True, request_handler=Quiet)
         self.port.value = listener.port
+        threading.Thread(target=_end_with_parent, daemon=True).start()
         listener.serve_forever()
 
 
@@ -104,6 +105,14 @@ def owner() -> Any:
     import boto3
 
     return boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+
+
+def _end_with_parent() -> None:
+    """For a parent that is killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _add_one(counter: Any) -> None:

@@ -33,7 +33,9 @@ from edgetl.runtime.inference.predictor import Predictor
 from edgetl.runtime.inference.session import CPU
 from edgetl.system.temporary_folder import scratch_folder
 
-_MOST_TASKS = 5_000  # of Ray: each costs the driver ten milliseconds of work, and memory
+# Of Ray: each costs the driver ten milliseconds of work, and memory. The end of a run waits for the
+# last ones, so that a worker needs many.
+_MOST_TASKS, _TASKS_OF_A_WORKER = 5_000, 20
 _UNIT, _SUMMARY = "unit", "summary"
 _ON_CPU = ("cpu", CPU)
 
@@ -106,12 +108,14 @@ def classify_units(
     # Of an actor on a GPU, which runs photos in batches, all cores decode.
     job = replace(job, workers=resources["num_cpus"] if "num_gpus" in resources else 1)
     try:
-        dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_TASKS))
+        pool = _pool(ray, len(units), resources)
+        tasks = min(len(rows), max(_MOST_TASKS, _TASKS_OF_A_WORKER * pool.initial_size))
+        dataset = ray.data.from_items(rows, override_num_blocks=tasks)
         done = dataset.map_batches(
             PhotoClassifier,
             fn_constructor_args=(job, ray.put(files)),
             batch_size=1,
-            compute=_pool(ray, len(units), resources),
+            compute=pool,
             **resources,
         )
         for batch in done.iter_batches(batch_size=None, prefetch_batches=0, batch_format="numpy"):

@@ -16,6 +16,7 @@ from edgetl.data.layout import (
     TEST,
     TRAIN,
     UNEVEN_RATIO,
+    UNKNOWN,
     UNSPLIT,
     VAL,
     class_names,
@@ -173,6 +174,7 @@ def _folder_files(source: PhotoSource) -> _Files:
 
 def _list_files(source: PhotoSource) -> _Files:
     parts = source.parts_to_train()
+    parts.pop(UNKNOWN, None)
     places = {
         photo.path: (part, str(photo.label)) for part, found in parts.items() for photo in found
     }

@@ -53,6 +53,7 @@ class ImageFolders:
     fingerprint   SHA-256 (hex) over every photo's relative path, content and class
     val_fraction  the share that was chosen to validate on; None: the data say what ``val`` is
     unreadable    photos that were found and are in neither part, since they can't be decoded
+    unknown       photos of no class in shards and stores, which are only judged with
     """
 
     root: Path
@@ -63,6 +64,7 @@ class ImageFolders:
     fingerprint: str
     val_fraction: float | None = None
     unreadable: tuple[Sample, ...] = ()
+    unknown: tuple[Path, ...] = ()
 
     @property
     def has_val_folder(self) -> bool:
@@ -171,6 +173,7 @@ def scan(
         (),
         _fingerprint(root, files.classes, train, val, split=UNSPLIT not in samples),
         val_fraction if UNSPLIT in samples else None,
+        unknown=files.unknown,
     )
     return replace(folders, warnings=(*_warnings(folders), *files.warnings))
 

@@ -102,6 +102,7 @@ class PhotoSource:
     def listed_parts(self) -> dict[str, list[ListedPhoto]]:
         """Part → the photos of a list: "train", "val" and "test", or "" where training splits.
 
+        In shards and stores there may be a part "unknown", too: photos of no class.
         Raises DataError for a list or shard that can't be read, and for parts of other names.
         """
         if self.is_stored:
@@ -117,7 +118,7 @@ class PhotoSource:
             part = UNSPLIT
             if photo.split is not None:
                 part = PART_OF.get(photo.split.strip().lower(), photo.split)
-                if part not in (TRAIN, VAL, TEST):
+                if part not in (TRAIN, VAL, TEST, *((UNKNOWN,) if self.is_stored else ())):
                     where = f"{self.path}, {row_name(self.path, photo.row)}"
                     raise DataError(
                         f"{where}: {photo.split!r} is none of train, val and test.",
@@ -126,7 +127,8 @@ class PhotoSource:
             parts.setdefault(part, []).append(photo)
         if VAL not in parts and TRAIN in parts:
             parts[UNSPLIT] = parts.pop(TRAIN)
-        return {part: parts[part] for part in (UNSPLIT, TRAIN, VAL, TEST) if part in parts}
+        order = (UNSPLIT, TRAIN, VAL, TEST, UNKNOWN)
+        return {part: parts[part] for part in order if part in parts}
 
     def parts_to_train(self) -> dict[str, list[ListedPhoto]]:
         """``listed_parts``. Raises DataError also if no photo is to train on."""
@@ -144,11 +146,13 @@ class LabelledFiles:
     parts     "train" and "val", or "" for photos to split → (file, index of its class), by class
               and path
     warnings  sentences about what may be a mistake
+    unknown   photos of no class, which are beside the parts in shards and stores
     """
 
     classes: tuple[str, ...]
     parts: Mapping[str, Sequence[tuple[Path, int]]]
     warnings: tuple[str, ...]
+    unknown: tuple[Path, ...] = ()
 
 
 def find_labelled(source: PhotoSource) -> LabelledFiles:
@@ -209,7 +213,11 @@ def _in_folders(source: PhotoSource) -> LabelledFiles:
     has_test = UNSPLIT not in places and (source.folder / TEST).is_dir()
     warnings = (
         *_left_alone(has_test),
-        *_on_unknown(source.folder, classes, is_split=UNSPLIT not in places),
+        *_on_unknown(
+            classes,
+            is_split=UNSPLIT not in places,
+            is_beside=UNSPLIT not in places and (source.folder / UNKNOWN).is_dir(),
+        ),
         *layout_warnings(places, photos),
     )
     return LabelledFiles(tuple(classes), parts, warnings)
@@ -218,6 +226,7 @@ def _in_folders(source: PhotoSource) -> LabelledFiles:
 def _in_list(source: PhotoSource) -> LabelledFiles:
     listed = source.parts_to_train()
     has_test = listed.pop(TEST, None) is not None
+    unknown = tuple(photo.path for photo in listed.pop(UNKNOWN, ()))
     require_files(source.path, [photo for photos in listed.values() for photo in photos])
     labels = {part: {str(photo.label) for photo in photos} for part, photos in listed.items()}
     if VAL in labels:
@@ -233,7 +242,12 @@ def _in_list(source: PhotoSource) -> LabelledFiles:
         )
         for part, photos in listed.items()
     }
-    return LabelledFiles(tuple(classes), parts, (*_left_alone(has_test), *similar_names(classes)))
+    warnings = (
+        *_left_alone(has_test),
+        *(_on_unknown(classes, is_split=VAL in labels, is_beside=True) if unknown else ()),
+        *similar_names(classes),
+    )
+    return LabelledFiles(tuple(classes), parts, warnings, unknown)
 
 
 def _left_alone(has_test: bool) -> Iterator[str]:
@@ -241,14 +255,14 @@ def _left_alone(has_test: bool) -> Iterator[str]:
         yield f"{TEST}/ is left alone: it is used neither to train nor to validate."
 
 
-def _on_unknown(root: Path, classes: Collection[str], *, is_split: bool) -> Iterator[str]:
-    """What a folder named unknown counts as, where there is one."""
+def _on_unknown(classes: Collection[str], *, is_split: bool, is_beside: bool) -> Iterator[str]:
+    """What photos named unknown count as; ``is_beside``: some are beside the parts."""
     if UNKNOWN in classes and not is_split:
         yield (
             f"{UNKNOWN}/ is a class here, as any other folder. A model notices photos unlike its "
             "training photos without one; to judge how well, put the folder beside train/ and val/."
         )
-    elif is_split and (root / UNKNOWN).is_dir():
+    elif is_beside:
         if UNKNOWN in classes:
             yield f"{UNKNOWN}/ beside train/ is left alone, since {UNKNOWN} is a class, too."
         else:

@@ -19,21 +19,24 @@ def labelled_by_place(photos: Iterable[ListedPhoto]) -> list[ListedPhoto]:
 
     A label is what the shard says, or else the name of the outermost folder, as in a data folder.
     A part is what the shard says, or else a word in the shard's name ("train-0001.tar"), or the
-    folder around the class folders. Photos of ``unknown/`` beside parts are left out.
+    folder around the class folders. Those of ``unknown/`` beside parts are in a part "unknown".
 
     Raises DataError for a photo without a label, and for photos in no part beside others.
     """
     found = [_completed(photo) for photo in photos]
     if not any(photo.split for photo in found):
         return found
-    kept = [photo for photo in found if photo.split or photo.label != UNKNOWN]
-    for photo in kept:
+    parted = [
+        replace(photo, split=UNKNOWN) if not photo.split and photo.label == UNKNOWN else photo
+        for photo in found
+    ]
+    for photo in parted:
         if not photo.split:
             raise DataError(
                 f"{photo.name} is in no part, though others are in one.",
                 "Name train, val or test in its shard's name, or give it a column or key split.",
             )
-    return kept
+    return parted
 
 
 def part_of(photo: ListedPhoto) -> str | None:

@@ -13,16 +13,17 @@ NO_CLASS = -1
 
 
 def unknown_photos(folders: ImageFolders, data: Path) -> list[Sample] | None:
-    """The distinct photos of the folder ``data``'s ``unknown/``; None where that is something else.
+    """The distinct photos of the folder or store ``data``'s ``unknown/``; None without any there.
 
     It is a class where ``data`` is not split, as any other folder there, and left alone where one
     of the classes has its name. Photos that are trained or validated on are left out.
     """
-    if not folders.has_val_folder or UNKNOWN in folders.classes or not (data / UNKNOWN).is_dir():
+    is_there = folders.unknown or (folders.has_val_folder and (data / UNKNOWN).is_dir())
+    if not is_there or UNKNOWN in folders.classes:
         return None
     known = {sample.digest for sample in folders.train + folders.val}
     found: dict[str, Sample] = {}
-    for path in find_images(data / UNKNOWN):
+    for path in folders.unknown or find_images(data / UNKNOWN):
         try:
             digest = content_digest(path)
         except OSError:  # it only judges: a photo less changes little

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from helpers.result_tables import rows_of
@@ -17,7 +18,7 @@ from edgetl.cluster.cluster_job import ClusterJob
 from edgetl.cluster.destination import Destination
 from edgetl.cluster.ray_stage import PhotoClassifier, model_files
 from edgetl.cluster.run_manifest import RunManifest
-from edgetl.cluster.work_unit import photo_units, photos_outside_shards
+from edgetl.cluster.work_unit import WorkUnit, photo_units, photos_outside_shards
 from edgetl.errors import BundleError, PredictionError, RuntimeUnavailableError
 from edgetl.runtime.results.records import columns
 
@@ -117,6 +118,19 @@ def test_an_actor_takes_a_core_or_a_gpu_with_its_share_of_the_cores(job):
         ray_stage._resources(cluster(CPU=2), cuda)
     with pytest.raises(RuntimeUnavailableError, match="A worker needs 3 CPUs; there are 2"):
         ray_stage._pool(cluster(CPU=2), 9, {"num_cpus": 3})
+
+
+@pytest.mark.parametrize(("cores", "tasks"), [(2, 5_000), (300, 6_000), (1_000, 7_000)])
+def test_every_worker_has_many_tasks_so_that_none_waits_long_in_the_end(job, cores, tasks):
+    asked: list[int] = []
+    ray = MagicMock()
+    ray.cluster_resources.return_value = {"CPU": cores}
+    ray.data.ActorPoolStrategy = SimpleNamespace
+    ray.exceptions.RayError = RuntimeError
+    ray.data.from_items = lambda rows, override_num_blocks: asked.append(override_num_blocks) or ray
+    units = [WorkUnit(f"part-{number}.parquet") for number in range(7_000)]
+    assert list(ray_stage.classify_units(ray, job, {}, units)) == []
+    assert asked == [tasks]
 
 
 def test_an_error_of_a_worker_is_one_line_without_its_traceback():

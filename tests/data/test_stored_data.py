@@ -13,10 +13,12 @@ from helpers.shards import members, write_tar, write_tars
 
 from edgetl.cli.main import command as program
 from edgetl.data.audit import audit_folder
+from edgetl.data.image_folder import scan
 from edgetl.data.label_review import LabelReview
 from edgetl.data.photo_source import PhotoSource
 from edgetl.data.review_log import ReviewLog
 from edgetl.data.split import split_folder
+from edgetl.data.unknown_folder import unknown_photos
 from edgetl.errors import DataError
 
 
@@ -74,6 +76,36 @@ def test_shards_are_split_into_a_folder_as_their_folder_is(folder, tmp_path):
             for root in (tmp_path / "of folder", tmp_path / f"{number}")
         )
         assert found == expected and len(found) == 13
+
+
+@pytest.mark.parametrize("parts", [("train", "val"), ("train",)])
+def test_unknown_photos_of_a_store_are_judged_with_as_of_a_folder(folder, tmp_path, parts):
+    (folder / "dog/damaged.jpg").unlink()
+    (folder / "cat/3 again.jpg").unlink()
+    data = tmp_path / "data"
+    for offset, part in enumerate(parts):
+        for path in folder.rglob("*.jpg"):
+            target = data / part / path.parent.name / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            photo(int(path.stem) + 20 * offset + 50 * (path.parent.name == "dog")).save(target)
+    (data / "unknown").mkdir()
+    for number in (1, 300, 301, 301):
+        photo(number).save(data / f"unknown/{number}.jpg")
+    shutil.copy(data / "train/cat/1.jpg", data / "unknown/known.jpg")
+    found = scan(in_store(data))
+    assert found.classes == ("cat", "dog")
+    assert len(found.train + found.val) == 12 * len(parts)
+    assert [warning for warning in found.warnings if "unknown/ only judges" in warning]
+    judged = unknown_photos(found, Path("memory://photos"))
+    assert judged is not None
+    assert {sample.path.name for sample in judged} == {"300.jpg", "301.jpg"}
+    assert audit_folder("memory://photos").counts.keys() == ({*parts} if len(parts) > 1 else {""})
+    if len(parts) > 1:
+        of_folder = unknown_photos(scan(data), data)
+        assert of_folder is not None
+        assert {(one.digest, one.label) for one in of_folder} == {
+            (one.digest, one.label) for one in judged
+        }
 
 
 def test_labels_in_shards_are_not_reviewed(folder, tmp_path):

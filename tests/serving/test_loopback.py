@@ -73,9 +73,11 @@ def test_it_listens_on_this_machine_alone_until_ctrl_c() -> None:
     found = {}
 
     def visit(address: str) -> None:
-        with urllib.request.urlopen(address, timeout=10) as page:
-            found[address] = page.read()
-        os.kill(os.getpid(), signal.SIGINT)
+        try:
+            with urllib.request.urlopen(address, timeout=30) as page:
+                found[address] = page.read()
+        finally:  # else it would go on for ever
+            os.kill(os.getpid(), signal.SIGINT)
 
     def on_start(address: str) -> None:
         threading.Thread(target=visit, args=(address,)).start()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.small_backbone import SMALL_BACKBONE
 
 from edgetl.training.models.backbones import Backbone, build
 
@@ -47,4 +48,4 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path
 def backbone() -> Backbone:
     """A tiny network of three classes with random weights, the same each time."""
     torch.manual_seed(0)
-    return build("timm/test_efficientnet", 3, weights="none")
+    return build(SMALL_BACKBONE, 3, weights="none")

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -144,7 +143,7 @@ def _judged_photos(
 ) -> StrangePhotos | None:
     """The photos of ``unknown/`` with their answers and scores; None if there are none."""
     settings, note = context.settings, context.listener.note
-    samples = None if settings.source.is_list else unknown_photos(folders, Path(settings.data))
+    samples = unknown_photos(folders, settings.source.path)
     if samples is None:
         return None
     found = _network_features(context, backbone, samples, step="Looking at unknown photos")

@@ -17,14 +17,13 @@ from threading import Event
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import log_softmax
 from torch import Tensor
 
 from edgetl.training.head.discriminant import LEAST_VARIANCE, ClassMoments, ClassNormals
 from edgetl.training.head.folds import deal_folds
 from edgetl.training.head.label_issues import LabelIssue, find_label_issues
 from edgetl.training.head.logistic_regression import LogisticRegression
-from edgetl.training.head.temperature import fit_temperature
+from edgetl.training.head.temperature import fit_temperature, log_likelihoods
 
 C_VALUES = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 5))
 """What is tried, 1e-4 … 100: from the strongest penalty on."""
@@ -282,8 +281,7 @@ def score_logits(
 ) -> tuple[CVScore, NDArray[np.float64]]:
     """(score, float64 [photos]: their weighted losses, whose mean is the score's loss)."""
     temperature = fit_temperature(logits, labels, weights, _TEMPERATURES)
-    log_probabilities = log_softmax(logits.astype(np.float64) / temperature, axis=1)
-    losses = -log_probabilities[np.arange(len(labels)), labels] * (weights / weights.mean())
+    losses = -log_likelihoods(logits, labels, temperature) * (weights / weights.mean())
     right = np.average(logits.argmax(1) == labels, weights=weights)
     return CVScore(parameter, temperature, float(losses.mean()), float(right)), losses
 

@@ -24,7 +24,7 @@ from edgetl.training.models.multi_level import find_levels, with_levels
 
 
 def resized_otherwise(backbone: Backbone) -> Backbone:
-    return replace(backbone, spec=replace(backbone.spec, interpolation="bilinear"))
+    return replace(backbone, spec=replace(backbone.spec, interpolation="bicubic"))
 
 
 def test_the_second_run_finds_everything(

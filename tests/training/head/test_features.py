@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import signal
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from edgetl.training.head.feature_extractor import OnnxExtractor
 from edgetl.training.head.features import Features, extract_features, weights_fingerprint
 from edgetl.training.models.backbones import Backbone, build
 
+FEATURES = 48  # of the backbone
+TESTS = Path(__file__).parents[2]
 # Of the largest feature: two runtimes add the same float32 products in different orders.
 TOLERANCE = 1e-4
 
@@ -91,7 +94,7 @@ def test_a_faster_runtime_with_other_features_is_not_used(
     backbone: Backbone, samples: tuple[Sample, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        OnnxExtractor, "__call__", lambda self, pixels: np.zeros((1, 256), np.float32)
+        OnnxExtractor, "__call__", lambda self, pixels: np.zeros((1, FEATURES), np.float32)
     )
     found = extract_features(backbone, samples[:2])
     assert found.runtime.startswith("torch") and "differ" in found.notes[0]
@@ -163,10 +166,11 @@ from pathlib import Path
 from edgetl.training.head import features
 from edgetl.training.models.backbones import build
 from edgetl.data.image_folder import scan
+from helpers.small_backbone import SMALL_BACKBONE
 
 features.SHARD = 8
 torch.manual_seed(0)
-backbone = build("timm/test_efficientnet", 3, weights="none")
+backbone = build(SMALL_BACKBONE, 3, weights="none")
 kill = lambda step, done, total: os.kill(os.getpid(), signal.SIGKILL) if done == 20 else None
 features.extract_features(backbone, scan(sys.argv[1]).train, cache=Path(sys.argv[2]), progress=kill)
 """
@@ -176,7 +180,9 @@ def test_a_killed_run_loses_no_more_than_a_shard(
     backbone: Backbone, samples: tuple[Sample, ...], class_folder: Path, tmp_path: Path
 ) -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", KILLED, str(class_folder), str(tmp_path)], check=False
+        [sys.executable, "-c", KILLED, str(class_folder), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (TESTS.parent, TESTS)))},
+        check=False,
     )
     assert ended.returncode == -signal.SIGKILL
     found = extract_features(backbone, samples, cache=tmp_path)
@@ -219,7 +225,7 @@ def test_photos_that_cannot_be_read_are_named(
     found: Features = extract_features(backbone, folders.train, cache=tmp_path / "cache")
     assert list(found.unreadable) == [bad]
     readable = folders.without(found.unreadable)
-    assert found.of(readable.train).shape == (15, 256)
+    assert found.of(readable.train).shape == (15, FEATURES)
     assert (
         extract_features(backbone, folders.train, cache=tmp_path / "cache").unreadable
         == found.unreadable

@@ -9,7 +9,13 @@ from scipy.special import log_softmax, softmax
 
 from edgetl.errors import TrainingError
 from edgetl.evaluation.metrics import metrics_summary
-from edgetl.training.head.temperature import LIMITS, calibrate, fit_temperature
+from edgetl.training.head import temperature as temperature_module
+from edgetl.training.head.temperature import (
+    LIMITS,
+    calibrate,
+    fit_temperature,
+    log_likelihoods,
+)
 
 
 def drawn(
@@ -114,3 +120,16 @@ def test_weights_count_like_copies() -> None:
     copied = fit_temperature(logits[thrice], labels[thrice])
     assert fit_temperature(logits, labels, weights) == pytest.approx(copied, rel=0.02)
     assert abs(copied - fit_temperature(logits, labels)) > 0.02 * copied
+
+
+def test_of_very_many_logits_some_decide_and_all_have_a_likelihood(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    logits, labels = drawn(6000, 3.0)
+    whole, every = fit_temperature(logits, labels), log_likelihoods(logits, labels, 2.0)
+    assert -every.mean() == pytest.approx(loss(logits, labels, 2.0), rel=1e-12)
+    monkeypatch.setattr(temperature_module, "_MOST_LOGITS", 10_000)  # 2,000 photos
+    some = fit_temperature(logits, labels)
+    assert some == fit_temperature(logits, labels) != whole
+    assert some == pytest.approx(whole, rel=0.1)
+    np.testing.assert_array_equal(log_likelihoods(logits, labels, 2.0), every)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -43,10 +45,21 @@ HEADS = {
 }
 
 
+@contextmanager
+def any_weights() -> Iterator[None]:
+    """Leave weights as they are in memory: to fill 90 million of them at random takes a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("kaiming_normal_", "kaiming_uniform_", "normal_", "trunc_normal_", "uniform_"):
+            patch.setattr(nn.init, name, lambda tensor, *_, **__: tensor)
+        patch.setattr(timm.layers.weight_init, "_trunc_normal_", lambda tensor, *_: tensor)
+        yield
+
+
 @pytest.fixture(scope="module", params=HEADS)
 def untrained(request: pytest.FixtureRequest) -> Backbone:
-    """A backbone of three classes with random weights."""
-    return build(request.param, 3, weights="none")
+    """A backbone of three classes with any weights."""
+    with any_weights():
+        return build(request.param, 3, weights="none")
 
 
 def test_the_head_is_replaced_whatever_it_is_called(untrained):
@@ -125,7 +138,8 @@ def test_the_extra_that_brings_embedded_weights_is_named(name, extra, monkeypatc
 @pytest.mark.parametrize("name", ["resnet50", "mobilenet_v3_large", "swin_t", "inception_v3"])
 def test_torchvision_preprocessing_is_the_published_one(name):
     preset = models.get_model_weights(name).DEFAULT.transforms()
-    spec = build(name, 2, weights="none").spec
+    with any_weights():
+        spec = build(name, 2, weights="none").spec
     bicubic = preset.interpolation is InterpolationMode.BICUBIC
     assert (spec.resize, [spec.size]) == ("shorter_side", preset.resize_size)
     assert (spec.crop, spec.interpolation) == (
@@ -146,7 +160,8 @@ def test_timm_preprocessing_is_the_published_one(name):
     resize = next(step for step in steps if isinstance(step, transforms.Resize))
     crop = next(step for step in steps if isinstance(step, transforms.CenterCrop))
     normalize = next(step for step in steps if isinstance(step, transforms.Normalize))
-    spec = build(f"timm/{name}", 2, weights="none").spec
+    with any_weights():
+        spec = build(f"timm/{name}", 2, weights="none").spec
     squash = not isinstance(resize.size, int)
     assert (spec.resize, spec.size) == (
         "squash" if squash else "shorter_side",

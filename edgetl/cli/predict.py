@@ -33,6 +33,15 @@ if TYPE_CHECKING:
 _EXPORT_AGAIN = "Export it without --no-unknown. If its run has no score, train again first."
 
 
+def _parse_shard(_: click.Context, __: click.Parameter, text: str) -> Shard:
+    from edgetl.runtime.results.sharding import Shard
+
+    try:
+        return Shard.parse(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 @click.command(short_help="Classify photos.")
 @click.argument("model", type=click.Path(exists=True))
 @click.argument("photos", nargs=-1, required=True)
@@ -73,8 +82,8 @@ _EXPORT_AGAIN = "Export it without --no-unknown. If its run has no score, train 
 )
 @click.option(
     "--shard",
-    "shard_text",
     default="1/1",
+    callback=_parse_shard,
     metavar="I/N",
     help="Take only the I-th of N parts of the photos.",
 )
@@ -99,7 +108,7 @@ def command(
     as_json: bool,
     out: str | None,
     cluster: str | None,
-    shard_text: str,
+    shard: Shard,
     embeddings: bool,
     keep_doubtful: tuple[Path, int] | None,
     unknown_as: str | None,
@@ -139,35 +148,16 @@ def command(
       edgetl predict exported/pets photos/ --out answers.parquet --embeddings
       edgetl predict exported/pets photos/ --keep-doubtful to-label/ 20
     """
-    if out is not None and (top or level or as_json):
-        raise click.UsageError(
-            "--out writes every class to its file: leave out --top and --json, and --set."
-        )
-    if top and level:
-        raise click.UsageError("--set decides how many labels there are: leave out --top.")
+    _refuse_contradictions(out, top, level, as_json, embeddings, cluster)
+    _refuse_wrong_names(model, photos)
     if cluster is not None:
         refuse_other_options(
-            photos, out, {"--shard": shard_text != "1/1", "--keep-doubtful": keep_doubtful}
+            photos, out, {"--shard": shard.count > 1, "--keep-doubtful": keep_doubtful}
         )
     elif out is None:
-        if embeddings:
-            raise click.UsageError("--embeddings needs --out, a .parquet or .jsonl file.")
         require_stdout()
-    elif Path(out).is_dir():
-        raise click.UsageError(f"--out {out} is a folder, which only --ray writes to.")
-    if "" in photos:
-        raise click.UsageError("A photo's name is empty: is a variable of the shell not set?")
     from edgetl.runtime.images.discovery import is_folder
-    from edgetl.runtime.results.sharding import Shard
 
-    try:
-        shard = Shard.parse(shard_text)
-    except ValueError as error:
-        raise click.UsageError(f"--shard: {error}") from error
-    if Path(model).suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"):
-        raise click.UsageError(
-            f"{model} is a photo. The model comes first: edgetl predict MODEL PHOTOS…"
-        )
     arguments = read_lists(photos, columns, root)
     many = len(arguments) > 1 or any(map(is_folder, map(Path, photos))) or has_stored(arguments)
     if keep_doubtful and has_stored(arguments):
@@ -177,9 +167,7 @@ def command(
     # Workers open the model themselves: here, it only says what it is.
     own = options if cluster is None else {**options, "providers": "cpu"}
     predictor = open_predictor(model, many=many, **own)
-    if embeddings and predictor.card.unknown is None:
-        raise click.UsageError(f"--embeddings: this model gives none. {_EXPORT_AGAIN}")
-    _refuse_unusable_name(predictor, unknown_as)
+    _refuse_what_it_lacks(predictor, embeddings, unknown_as)
     accuracy = Accuracy(predictor.labels, photos, arguments, root)
     show = PredictionTable(predictor.card, top or 1, level, unknown_as or "unknown").show
     if as_json:
@@ -213,11 +201,45 @@ def command(
         sys.exit(1)
 
 
-def _refuse_unusable_name(predictor: Predictor, unknown_as: str | None) -> None:
-    """Raises UsageError for a label of unknown photos that says nothing."""
+def _refuse_contradictions(
+    out: str | None,
+    top: int | None,
+    level: float | None,
+    as_json: bool,
+    embeddings: bool,
+    cluster: str | None,
+) -> None:
+    if out is not None and (top or level or as_json):
+        raise click.UsageError(
+            "--out writes every class to its file: leave out --top and --json, and --set."
+        )
+    if top and level:
+        raise click.UsageError("--set decides how many labels there are: leave out --top.")
+    if cluster is not None:  # ``refuse_other_options`` knows what it excludes
+        return
+    if out is None and embeddings:
+        raise click.UsageError("--embeddings needs --out, a .parquet or .jsonl file.")
+    if out is not None and Path(out).is_dir():
+        raise click.UsageError(f"--out {out} is a folder, which only --ray writes to.")
+
+
+def _refuse_wrong_names(model: str, photos: Sequence[str]) -> None:
+    if "" in photos:
+        raise click.UsageError("A photo's name is empty: is a variable of the shell not set?")
+    if Path(model).suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"):
+        raise click.UsageError(
+            f"{model} is a photo. The model comes first: edgetl predict MODEL PHOTOS…"
+        )
+
+
+def _refuse_what_it_lacks(predictor: Predictor, embeddings: bool, unknown_as: str | None) -> None:
+    """Raises UsageError for what needs a score of unknown photos, and for a useless name."""
+    can_tell = predictor.card.unknown is not None
+    if embeddings and not can_tell:
+        raise click.UsageError(f"--embeddings: this model gives none. {_EXPORT_AGAIN}")
     if unknown_as is None:
         return
-    if predictor.card.unknown is None:
+    if not can_tell:
         raise click.UsageError(
             f"--unknown-as: this model can't tell unknown photos. {_EXPORT_AGAIN}"
         )

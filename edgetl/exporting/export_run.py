@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgetl.data.photo_digests import short_digest, unpack
-from edgetl.data.photo_source import PhotoSource
 from edgetl.errors import ExportError
+from edgetl.exporting.export_photos import OwnPhotos, choose_photos
 from edgetl.exporting.export_result import MIN_AGREEMENT, MIN_UNKNOWN_AGREEMENT, ExportResult
-from edgetl.exporting.photo_selection import (
-    OTHER_GOLDEN,
-    calibration_photos,
-    golden_photos,
-    run_data,
-    why_unreadable,
-)
 from edgetl.runtime.bundle.bundle_folder import (
     DEFAULT_FORMATS,
     DEFAULT_PRECISION,
@@ -26,8 +19,6 @@ from edgetl.runtime.bundle.bundle_folder import (
     ONNX_FILES,
 )
 from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN
-from edgetl.runtime.images.photo_list import is_photo_list, refuse_list_options
-from edgetl.runtime.images.photo_places import is_stored
 from edgetl.system.missing_package import explain_missing_packages
 from edgetl.system.paths import real_path, require_current_folder
 from edgetl.system.progress import Progress, progress_callback
@@ -42,9 +33,7 @@ from edgetl.training.config.run_folder import (
 )
 
 if TYPE_CHECKING:
-    from edgetl.data.image_folder import ImageFolders, Sample
-    from edgetl.exporting.precision.reduced_precision import PrecisionSettings
-    from edgetl.runtime.bundle.model_card import ModelCard
+    from edgetl.exporting.deployment import Deployment
     from edgetl.training.models.checkpoint import Trained
 
 DEFAULT_GOLDEN = 8
@@ -54,11 +43,6 @@ DEFAULT_MAX_DROP = 0.5  # percentage points
 # Parameters. One thread computes a smaller network nearly as fast as several do, and many times as
 # fast on a busy machine.
 SMALL_NETWORK = 30_000_000
-
-_FP32_ALONE = (
-    "Put the data back where it was, name photos with --judge-images and --calibration-images, or "
-    "export with --precision fp32 alone."
-)
 
 
 @explain_missing_packages("Exporting")
@@ -133,19 +117,14 @@ def export(
     """
     formats = (format,) if isinstance(format, str) else tuple(format)
     precisions = (precision,) if isinstance(precision, str) else tuple(precision)
-    _check_arguments(golden, formats, precisions, calibration, max_accuracy_drop, keep_known)
-    if (web or triton is not None) and "onnx" not in formats:
-        raise ValueError("web and triton need the format onnx")
-    if ort is not None and not web:
-        raise ValueError("ort needs web")
+    _check_formats(formats, precisions, web=web, ort=ort, triton=triton)
+    _check_numbers(golden, calibration, max_accuracy_drop, keep_known)
     require_current_folder(ExportError)
     golden_count, own_golden = (golden, None) if isinstance(golden, int) else (0, golden)
-    own = _own_photos((own_golden, calibration_images, judge_images), columns, root)
+    own = OwnPhotos.at(own_golden, calibration_images, judge_images, columns, root)
     progress = progress_callback(progress)
     progress("Loading PyTorch", 0, 0)
     from edgetl.exporting.bundle_writer import export_bundle
-    from edgetl.exporting.deployment import deployment_of, deployment_warnings
-    from edgetl.exporting.promised_card import with_promises
     from edgetl.exporting.triton_repository import refuse_other_models, write_triton_model
     from edgetl.training.models import checkpoint
     from edgetl.training.torch_env.torch_flags import one_thread
@@ -158,20 +137,16 @@ def export(
     if photos := trained.settings.get("data") or trained.settings.get("images"):
         refuse_photos_folder(out, photos)
     warnings = list(_run_warnings(run, trained))
-    try:
-        deployment = deployment_of(
-            trained, keep_known=keep_known or KEEP_KNOWN, unknown=unknown, maps=maps
-        )
-        warnings += deployment_warnings(deployment, run, asked=keep_known is not None)
-        card = with_promises(deployment.card, trained.held_out, precision_at)
+    with _added_to_errors(warnings):
+        deployment = _deployment(run, trained, keep_known, unknown, maps, precision_at, warnings)
         reduced = {*precisions} - {DEFAULT_PRECISION} if "onnx" in formats else set()
-        golden_files, precision_settings = _choose_photos(
+        golden_files, precision_settings = choose_photos(
             trained, own, golden_count, reduced, calibration, max_accuracy_drop, warnings
         )
         parameters = sum(parameter.numel() for parameter in trained.network.parameters())
         with one_thread(parameters < SMALL_NETWORK):
             result = export_bundle(
-                replace(deployment, card=card),
+                deployment,
                 out,
                 golden=golden_files,
                 opset=opset,
@@ -187,51 +162,39 @@ def export(
             )
         if triton is not None:
             write_triton_model(out, Path(triton))
+    return replace(result, warnings=(*warnings, *_agreement_warnings(result)))
+
+
+def _deployment(
+    run: Path,
+    trained: Trained,
+    keep_known: float | None,
+    unknown: bool,
+    maps: bool,
+    precision_at: float | Mapping[str | None, float] | None,
+    warnings: list[str],
+) -> Deployment:
+    """What is exported. ``warnings`` gets those about its threshold."""
+    from edgetl.exporting.deployment import deployment_of, deployment_warnings
+    from edgetl.exporting.promised_card import with_promises
+
+    deployment = deployment_of(
+        trained, keep_known=keep_known or KEEP_KNOWN, unknown=unknown, maps=maps
+    )
+    warnings += deployment_warnings(deployment, run, asked=keep_known is not None)
+    card = with_promises(deployment.card, trained.held_out, precision_at)
+    return replace(deployment, card=card)
+
+
+@contextmanager
+def _added_to_errors(warnings: Iterable[str]) -> Iterator[None]:
+    """Add ``warnings`` as notes to an ExportError: there is no result then that would hold them."""
+    try:
+        yield
     except ExportError as error:
         for warning in warnings:
             error.add_note(warning)
         raise
-    return replace(result, warnings=(*warnings, *_agreement_warnings(result)))
-
-
-def _choose_photos(
-    trained: Trained,
-    own: Sequence[PhotoSource | None],
-    golden: int,
-    reduced: Set[str],
-    calibration: int,
-    max_accuracy_drop: float,
-    warnings: list[str],
-) -> tuple[list[Path], PrecisionSettings | None]:
-    """(the golden photos, what reduced precisions need), from the run's data where needed.
-
-    own       where golden photos, those to calibrate and those to judge with are, if named
-    golden    how many of the run's photos are golden ones
-    reduced   the precisions but fp32
-    warnings  gets a sentence about each photo that is left out or missing
-    """
-    from edgetl.exporting.precision.reduced_precision import PrecisionSettings
-
-    own_golden, own_calibration, own_judge = own
-    settings, card, data = trained.settings, trained.card, None
-    if golden:
-        data = run_data(settings, card, "golden photos", OTHER_GOLDEN)
-    elif ("int8" in reduced and own_calibration is None) or (reduced and own_judge is None):
-        data = run_data(settings, card, "reduced precisions", _FP32_ALONE)
-    if own_golden is not None:
-        golden_files, left_out = _golden_photos(own_golden)
-        warnings += left_out
-    else:
-        golden_files = golden_photos(data, golden) if data else []
-    if not reduced:
-        return golden_files, None
-    judged, known = _judge_photos(own_judge, data, card, warnings), unpack(trained.photos)
-    return golden_files, PrecisionSettings(
-        calibration=_calibration_photos(own_calibration, data, calibration),
-        validation=[(sample.path, sample.label) for sample in judged],
-        max_accuracy_drop=max_accuracy_drop,
-        trained_on=sum(short_digest(sample.digest) in known for sample in judged),
-    )
 
 
 def _run_warnings(run: Path, trained: Trained) -> Iterator[str]:
@@ -249,16 +212,20 @@ def _run_warnings(run: Path, trained: Trained) -> Iterator[str]:
         )
 
 
-def _check_arguments(
-    golden: int | str | os.PathLike[str],
-    formats: Sequence[str],
-    precisions: Sequence[str],
-    calibration: int,
-    max_accuracy_drop: float,
-    keep_known: float | None,
+def _check_formats(
+    formats: Sequence[str], precisions: Sequence[str], *, web: bool, ort: object, triton: object
 ) -> None:
     if unknown := sorted({*formats} - {*FORMATS} | {*precisions} - {*ONNX_FILES}):
         raise ValueError(f"{unknown[0]!r} is none of {', '.join((*FORMATS, *ONNX_FILES))}")
+    if (web or triton is not None) and "onnx" not in formats:
+        raise ValueError("web and triton need the format onnx")
+    if ort is not None and not web:
+        raise ValueError("ort needs web")
+
+
+def _check_numbers(
+    golden: object, calibration: int, max_accuracy_drop: float, keep_known: float | None
+) -> None:
     if isinstance(golden, int) and golden < 0:
         raise ValueError(f"golden is {golden}; give a number from 0 on, or a folder")
     if calibration < 1:
@@ -267,64 +234,6 @@ def _check_arguments(
         raise ValueError(f"max_accuracy_drop is {max_accuracy_drop}; it must be at most 100")
     if keep_known is not None and not 0 < keep_known < 1:
         raise ValueError(f"keep_known is {keep_known}; it must be above 0 and below 1")
-
-
-def _own_photos(
-    places: Iterable[str | os.PathLike[str] | None],
-    columns: str | Mapping[str, str] | None,
-    root: str | os.PathLike[str] | None,
-) -> list[PhotoSource | None]:
-    """Where named photos are. ``columns`` and ``root`` are for the lists among folders."""
-    places = list(places)
-    is_list = [place is not None and (is_photo_list(place) or is_stored(place)) for place in places]
-    if not any(is_list):
-        refuse_list_options(None, columns, root)
-    return [
-        place if place is None else PhotoSource.at(place, *((columns, root) if listed else ()))
-        for place, listed in zip(places, is_list, strict=True)
-    ]
-
-
-def _golden_photos(source: PhotoSource) -> tuple[list[Path], list[str]]:
-    """The photos of a folder or list that can be read, and a warning for each other one."""
-    found = {photo.path: why_unreadable(photo.path) for photo in source.photos()}
-    photos = [path for path, reason in found.items() if reason is None]
-    warnings = [f"{path} is left out: {reason}." for path, reason in found.items() if reason]
-    if not photos:
-        problem = "can be read:" if found else "was found."
-        raise ExportError(
-            "\n".join([f"No photo in {source.path} {problem}", *warnings]), OTHER_GOLDEN
-        )
-    return photos, warnings
-
-
-def _calibration_photos(
-    source: PhotoSource | None, data: ImageFolders | None, count: int
-) -> Sequence[Path]:
-    if source is not None:
-        return calibration_photos([photo.path for photo in source.photos()], count)
-    return calibration_photos([sample.path for sample in data.train], count) if data else ()
-
-
-def _judge_photos(
-    source: PhotoSource | None,
-    data: ImageFolders | None,
-    card: ModelCard,
-    warnings: list[str],
-) -> Sequence[Sample]:
-    if source is not None:
-        from edgetl.evaluation.true_labels import labelled_samples
-
-        samples = labelled_samples(source.path, card.labels, source.columns, source.root)
-    else:
-        assert data is not None
-        samples = data.val
-        expected = card.data.get("val", len(samples))
-        if len(samples) != expected:
-            warnings.append(
-                f"{data.root} has {len(samples):,} validation photos; the run had {expected:,}."
-            )
-    return samples
 
 
 def _agreement_warnings(result: ExportResult) -> Iterator[str]:

@@ -25,51 +25,59 @@ from edgetl.serving.served_models import ServedModel
 _LONG = 1 << 16  # bytes of a body that is read in a thread, as numbers in JSON take time
 
 
-def protocol_routes(service: PhotoService) -> list[Route]:
-    """The routes below ``/v2``."""
+class InferenceProtocol:
+    """What is below ``/v2``. Its models and photos are those of ``service``."""
 
-    def model_of(request: Request) -> ServedModel:
-        model = service.model(request.path_params["name"])
-        version = request.path_params.get("version", model.version)
-        if version != model.version:
-            message = f"{model.name} has no version {version!r}; it is {model.version} now."
-            raise RequestError(404, "request", message)
-        return model
+    def __init__(self, service: PhotoService) -> None:
+        self._service = service
+        self._one_by_one = asyncio.Lock()  # numbers in JSON become many times as long in memory
 
-    async def server_metadata(_: Request) -> Response:
+    def routes(self) -> list[Route]:
+        routes = [
+            Route("/v2", self.server_metadata),
+            Route("/v2/health/live", self.live),
+            Route("/v2/health/ready", self.ready),
+        ]
+        for base in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+            routes += [
+                Route(base, self.model_metadata),
+                Route(f"{base}/ready", self.model_ready),
+                Route(f"{base}/infer", self.infer, methods=["POST"]),
+            ]
+        return routes
+
+    async def server_metadata(self, _: Request) -> Response:
         extensions = ["binary_tensor_data", "classification"]
         return JSONResponse({"name": "edgetl", "version": __version__, "extensions": extensions})
 
-    async def live(_: Request) -> Response:
+    async def live(self, _: Request) -> Response:
         return JSONResponse({"live": True})
 
-    async def ready(_: Request) -> Response:
+    async def ready(self, _: Request) -> Response:
         return JSONResponse({"ready": True})
 
-    async def model_ready(request: Request) -> Response:
-        return JSONResponse({"name": model_of(request).name, "ready": True})
+    async def model_ready(self, request: Request) -> Response:
+        return JSONResponse({"name": self._model(request).name, "ready": True})
 
-    async def model_metadata(request: Request) -> Response:
-        model = model_of(request)
+    async def model_metadata(self, request: Request) -> Response:
+        model = self._model(request)
         card = model.predictor.card
         named = {"name": model.name, "versions": [model.version], "platform": "edgetl"}
         return JSONResponse({**named, **tensors(card), "labels": card.labels})
 
-    one_by_one = asyncio.Lock()  # numbers in JSON become many times as long in memory
-
-    async def infer(request: Request) -> Response:
-        model = model_of(request)
+    async def infer(self, request: Request) -> Response:
+        model = self._model(request)
         card, header = model.predictor.card, request.headers.get(HEADER_LENGTH)
-        async with service.bodies.receive(request) as body:
+        async with self._service.bodies.receive(request) as body:
             try:
                 if len(body) < _LONG:
                     wanted = read_request(body, header, card)
                 else:
-                    async with one_by_one:
+                    async with self._one_by_one:
                         wanted = await asyncio.to_thread(read_request, body, header, card)
             except InferenceError as error:
                 raise RequestError(400, "request", str(error)) from error
-            results, headers = await service.classify(request, model, wanted.photos)
+            results, headers = await self._service.classify(request, model, wanted.photos)
         described = {"model_name": model.name, "model_version": model.version}
         content, length = write_response(described, wanted, _predictions(results), card)
         if length is None:
@@ -77,18 +85,14 @@ def protocol_routes(service: PhotoService) -> list[Route]:
         headers[HEADER_LENGTH] = str(length)
         return Response(content, headers=headers, media_type="application/octet-stream")
 
-    routes = [
-        Route("/v2", server_metadata),
-        Route("/v2/health/live", live),
-        Route("/v2/health/ready", ready),
-    ]
-    for base in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
-        routes += [
-            Route(base, model_metadata),
-            Route(f"{base}/ready", model_ready),
-            Route(f"{base}/infer", infer, methods=["POST"]),
-        ]
-    return routes
+    def _model(self, request: Request) -> ServedModel:
+        """The model of the address. Raises RequestError."""
+        model = self._service.model(request.path_params["name"])
+        version = request.path_params.get("version", model.version)
+        if version != model.version:
+            message = f"{model.name} has no version {version!r}; it is {model.version} now."
+            raise RequestError(404, "request", message)
+        return model
 
 
 def _predictions(results: list[Result]) -> list[Prediction]:

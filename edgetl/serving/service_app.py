@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from edgetl._version import __version__
-from edgetl.serving.inference_protocol import protocol_routes
+from edgetl.serving.inference_protocol import InferenceProtocol
 from edgetl.serving.json_line import JsonLine
 from edgetl.serving.page_files import page_file
 from edgetl.serving.photo_service import PhotoService
@@ -48,7 +48,11 @@ def service_app(settings: ServiceSettings, models: ServedModels | None = None) -
         service.close()
 
     app = Starlette(
-        routes=[predict_route(service), *protocol_routes(service), *_routes(service)],
+        routes=[
+            predict_route(service),
+            *InferenceProtocol(service).routes(),
+            *_routes(service),
+        ],
         exception_handlers={
             RequestError: error_response,
             HTTPException: error_response,

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import (
@@ -39,53 +40,37 @@ class ServiceMetrics:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # when each began: of no use
         self._registry = registry = CollectorRegistry()
-        self.requests = Counter(
-            "edgetl_requests", "Requests answered.", ("endpoint", "status"), registry=registry
-        )
-        self.request_seconds = Histogram(
+        counter = partial(Counter, registry=registry)
+        histogram = partial(Histogram, registry=registry)
+        self.requests = counter("edgetl_requests", "Requests answered.", ("endpoint", "status"))
+        self.request_seconds = histogram(
             "edgetl_request_seconds",
             "Seconds from a request's first line to its answer.",
             ("endpoint",),
             buckets=_SECONDS,
-            registry=registry,
         )
-        self.errors = Counter(
-            "edgetl_errors", "Requests and photos that failed.", ("kind",), registry=registry
-        )
+        self.errors = counter("edgetl_errors", "Requests and photos that failed.", ("kind",))
         self.queue = Gauge(
             "edgetl_queue_photos",
             "Photos that wait or are worked on.",
             registry=registry,
             multiprocess_mode="livesum",
         )
-        self.photos = Counter(
-            "edgetl_photos", "Photos classified.", ("model", "label"), registry=registry
+        self.photos = counter("edgetl_photos", "Photos classified.", ("model", "label"))
+        self.unknown = counter(
+            "edgetl_unknown_photos", "Photos unlike the training photos.", ("model",)
         )
-        self.unknown = Counter(
-            "edgetl_unknown_photos",
-            "Photos unlike the training photos.",
-            ("model",),
-            registry=registry,
+        self.confidence = histogram(
+            "edgetl_confidence", "Probability of the label.", ("model",), buckets=_CONFIDENCES
         )
-        self.confidence = Histogram(
-            "edgetl_confidence",
-            "Probability of the label.",
-            ("model",),
-            buckets=_CONFIDENCES,
-            registry=registry,
-        )
-        self.photo_seconds = Histogram(
+        self.photo_seconds = histogram(
             "edgetl_photo_seconds",
             "Seconds from an encoded photo to its label, without waiting.",
             ("model",),
             buckets=_SECONDS,
-            registry=registry,
         )
-        self.reloads = Counter(
-            "edgetl_reloads",
-            "Models that were replaced on disk.",
-            ("model", "result"),
-            registry=registry,
+        self.reloads = counter(
+            "edgetl_reloads", "Models that were replaced on disk.", ("model", "result")
         )
         if MULTIPROCESS not in os.environ:
             ProcessCollector(registry=registry)

@@ -203,7 +203,7 @@ def test_the_manifest_names_the_checkpoint_that_was_read_though_the_run_goes_on(
         (tmp_path / "run" / BEST).write_bytes(b"better weights")
         return scan(settings["data"], val_fraction=0.2)
 
-    monkeypatch.setattr("edgetl.exporting.export_run.run_data", improve)
+    monkeypatch.setattr("edgetl.exporting.export_photos.run_data", improve)
     done = export(tmp_path / "run", "-o", tmp_path / "bundle", "--golden", 1, "--format", "onnx")
     assert done.exit_code == 0, done.output
     assert manifest(tmp_path / "bundle")["checkpoint"]["sha256"] == read

@@ -77,7 +77,8 @@ def tried(
     except ImportError as error:
         raise _missing_package(address, error) from error
     except Exception as error:
-        raise make_error(address, _cause(error)) from error
+        cause = _cause(error)
+        raise make_error(address, cause) from cause
 
 
 def store_error(

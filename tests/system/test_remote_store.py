@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
-from aiohttp import ClientResponseError
 from azure.core.exceptions import HttpResponseError
 from gcsfs.retry import HttpError
 
@@ -67,11 +65,3 @@ def test_refused_access_is_not_tried_again_and_names_the_store_s_credentials(
 @pytest.mark.parametrize("error", [azure(503), HttpError({"code": 503}), OSError("reset")])
 def test_what_may_pass_is_tried_again(error: Exception) -> None:
     assert attempt("az://pets/1.jpg", Failing(error, 3)) == 3
-
-
-def test_an_answer_of_503_on_the_web_is_the_cause_not_the_missing_file_that_fsspec_makes_of_it():
-    missing = FileNotFoundError("https://pets/000.tar")
-    missing.__cause__ = ClientResponseError(Mock(), (), status=503)
-    with pytest.raises(DataError) as raised:
-        attempt("https://pets/000.tar", Failing(missing, 9))
-    assert raised.value.__cause__ is missing.__cause__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -315,7 +316,7 @@ def _write_all(
         def without_result() -> Iterator[Path]:
             nonlocal changed, first_changed
             for photo in photos_of(photos, shard):
-                if str(photo) not in results:
+                if os.fspath(photo) not in results:  # str() shortens addresses
                     yield accuracy.expect(photo)
                 elif written and (_modified(photo) or 0) > written:
                     changed, first_changed = changed + 1, first_changed or str(photo)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,14 @@ from typing import Any
 from edgetl.cluster.cluster_job import ClusterJob, PartSummary
 from edgetl.cluster.cluster_progress import ClusterProgress
 from edgetl.cluster.destination import Destination
-from edgetl.cluster.part_file import SourceRow, source_rows
+from edgetl.cluster.earlier_rows import EarlierRows
+from edgetl.cluster.part_file import PartFile, part_bytes
 from edgetl.cluster.ray_cluster import ray_cluster, require_reachable
 from edgetl.cluster.ray_stage import classify_units, model_files
 from edgetl.cluster.run_manifest import RunManifest
 from edgetl.cluster.work_unit import (
     WorkUnit,
     is_part,
-    is_photos_part,
     photo_units,
     photos_outside_shards,
     shard_units,
@@ -32,11 +31,7 @@ from edgetl.runtime.images.stored_path import as_place, is_address
 from edgetl.runtime.inference.predictor import Predictor
 from edgetl.runtime.inference.session import Providers
 from edgetl.runtime.results.records import columns
-from edgetl.runtime.results.result_file import source_digest
-from edgetl.system.ordered_map import ordered_map
 from edgetl.system.progress import Progress
-
-_READERS = 16  # parts that are read at a time
 
 Argument = str | ListedPhoto | StoredPlace
 
@@ -66,12 +61,14 @@ class _Plan:
 
     units    that need a worker
     known    part → its summary, of those that are there and need none
+    twice    of ``EarlierRows``
     photos   how many photos outside shards are named
     waiting  how many of them have no row yet, or one that is tried again
     """
 
     units: tuple[WorkUnit, ...]
     known: Mapping[str, PartSummary]
+    twice: Mapping[str, Collection[str]]
     photos: int
     waiting: int
 
@@ -96,7 +93,7 @@ def classify_on_cluster(
     arguments   the same, with lists read
     out         a folder, or an address in a store; continued if a run was stopped there
     address     of the cluster, see ``ray_cluster``
-    providers   of the workers' predictors; "auto" is the CPU, for the same bits on every machine
+    providers   of the workers' predictors; "auto" is the CPU, on machines with a GPU, too
     root        see ``photos_in``
     embeddings  with each photo's embedding
     unknown_as  label of unknown photos; None: the nearest of the model's
@@ -127,6 +124,8 @@ def classify_on_cluster(
     )
     manifest.begin()
     destination.remove_unfinished()
+    for part, sources in plan.twice.items():
+        _remove_rows(destination, part, sources, job.columns)
     done = dict(plan.known)
     if plan.units:
         files = model_files(predictor)
@@ -168,26 +167,18 @@ def _plan(destination: Destination, files: Iterable[str], arguments: Sequence[Ar
     if shards:
         _require_first(shards)
     photos = photos_outside_shards(arguments)
-    of_shards = {unit.part for unit in shards}
-    known: dict[str, PartSummary] = {}
-    done: set[bytes] = set()
-    again: dict[bytes, str] = {}
-    parts = [file for file in files if is_part(file) and file not in of_shards]
-    for part, rows in _read_parts(destination, parts):
-        known[part] = PartSummary(part, len(rows), sum(row.error is not None for row in rows))
-        if is_photos_part(part):
-            for row in rows:
-                digest = source_digest(row.source)
-                if row.stands:
-                    done.add(digest)
-                else:
-                    again[digest] = part
-    others = photo_units(photos, done, again)
+    of_shards = {unit.part for unit in shards}  # which workers look into
+    earlier = EarlierRows(
+        destination, [file for file in files if is_part(file) and file not in of_shards]
+    )
+    others = photo_units(photos, earlier.done, earlier.again)
+    known = dict(earlier.parts)
     for unit in others:
         known.pop(unit.part, None)
     there = frozenset(files)
     units = tuple(replace(unit, was_there=unit.part in there) for unit in (*shards, *others))
-    return _Plan(units, known, len(photos), sum(len(unit.photos) for unit in others))
+    waiting = sum(len(unit.photos) for unit in others)
+    return _Plan(units, known, earlier.twice, len(photos), waiting)
 
 
 def _require_first(shards: Sequence[WorkUnit]) -> None:
@@ -200,16 +191,13 @@ def _require_first(shards: Sequence[WorkUnit]) -> None:
         open_shard(as_place(shard)).close()
 
 
-def _read_parts(
-    destination: Destination, parts: Iterable[str]
-) -> Iterable[tuple[str, list[SourceRow]]]:
-    """(part, its photos); those of the shards that are named now are looked into by workers."""
-
-    def read(part: str) -> tuple[str, list[SourceRow]]:
-        return part, source_rows(f"{destination}/{part}", destination.read(part) or b"")
-
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="edgetl-read") as pool:
-        yield from ordered_map(pool, read, parts, _READERS)
+def _remove_rows(
+    destination: Destination, part: str, sources: Collection[str], columns: Sequence[str]
+) -> None:
+    """Write a part again without the rows of ``sources``. Raises ResultsError."""
+    content = destination.read(part) or b""
+    kept = PartFile(f"{destination}/{part}", content, columns).without(sources)
+    destination.write(part, part_bytes(columns, kept, ()))
 
 
 def _local_places(

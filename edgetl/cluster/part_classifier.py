@@ -12,6 +12,7 @@ from typing import Any
 from edgetl.cluster.cluster_job import ClusterJob, PartSummary
 from edgetl.cluster.destination import Destination
 from edgetl.cluster.part_file import PartFile, part_bytes
+from edgetl.cluster.run_manifest import require_run
 from edgetl.cluster.work_unit import WorkUnit
 from edgetl.errors import DataError, ImageError, PredictionError
 from edgetl.runtime.images.photo_list import ListedPhoto
@@ -21,6 +22,7 @@ from edgetl.runtime.images.stored_path import UNREACHABLE, StoredPath, as_place,
 from edgetl.runtime.inference.prediction import Prediction
 from edgetl.runtime.inference.predictor import Predictor
 from edgetl.runtime.results.records import as_file_record, plain_name
+from edgetl.system.remote_store import cause_of
 
 Result = Prediction | ImageError | PredictionError
 _OUTAGES = 3  # of a store, within one unit, that are waited for
@@ -43,21 +45,24 @@ class PartClassifier:
         """Classify what has no row yet. Raises EdgetlError for what is no photo's fault."""
         existing = self._existing(unit.part)
         rows = existing.rows if existing else ()
-        standing = {row.source for row in rows if row.stands}
-        replaced = {row.source for row in rows} - standing
+        # What this run wrote is settled, too, where Ray has lost the summary and repeats the unit.
+        settled = {row.source for row in rows if row.stands or not unit.was_there}
+        replaced = {row.source for row in rows} - settled
         if unit.shard:
             is_done = not replaced
         else:
-            missing = {plain_name(photo.source) for photo in unit.photos} - standing
+            missing = {plain_name(photo.source) for photo in unit.photos} - settled
             replaced, is_done = replaced & missing, not missing
-        # What this run wrote is done, too, where Ray has lost the summary and repeats the unit.
-        if existing and (is_done or not unit.was_there):
+        if existing and is_done:
             return existing.summary(unit.part, is_new=not unit.was_there)
         kept = existing.without(replaced) if existing else None
         failed = sum(row.error is not None for row in rows if row.source not in replaced)
         counter = _Counter()
-        records = map(counter.count, self._records(unit, standing, counter))
-        self._destination.write(unit.part, part_bytes(self._job.columns, kept, records))
+        records = map(counter.count, self._records(unit, settled, counter))
+        content = part_bytes(self._job.columns, kept, records)
+        # A worker can outlive its run, and must not write what the next one gives to another part.
+        require_run(self._destination, self._job.run)
+        self._destination.write(unit.part, content)
         return PartSummary(
             unit.part,
             photos=len(rows) - len(replaced) + counter.new,
@@ -75,11 +80,11 @@ class PartClassifier:
         return PartFile(f"{self._destination}/{part}", content, self._job.columns)
 
     def _records(
-        self, unit: WorkUnit, standing: set[str], counter: _Counter
+        self, unit: WorkUnit, settled: set[str], counter: _Counter
     ) -> Iterator[dict[str, Any]]:
-        """A record for each photo that is not in ``standing``."""
+        """A record for each photo that is not in ``settled``."""
         job = self._job
-        for result, given in self._results(unit, standing):
+        for result, given in self._results(unit, settled):
             if isinstance(result, PredictionError):  # the worker's copy of the model has gone
                 result = PredictionError(result.source, job.model, result.reason, result.hint)
             photo = as_place(result.source)
@@ -95,10 +100,10 @@ class PartClassifier:
                 embeddings=job.embeddings,
             )
 
-    def _results(self, unit: WorkUnit, standing: set[str]) -> Iterator[tuple[Result, str | None]]:
+    def _results(self, unit: WorkUnit, settled: set[str]) -> Iterator[tuple[Result, str | None]]:
         """(result, label that a list or shard gives); a store that is away is waited for."""
-        done = set(standing)
-        for _ in range(_OUTAGES):
+        done = set(settled)
+        for outages in range(_OUTAGES + 1):
             away = []
             for result, given in self._classified(unit, done):
                 if isinstance(result, ImageError) and result.reason == UNREACHABLE:
@@ -106,7 +111,9 @@ class PartClassifier:
                     continue
                 done.add(plain_name(result.source))
                 yield result, given
-            if not away or not _comes_back(unit.shard or away[0][0].source):
+            if not away or outages == _OUTAGES:
+                break
+            if not _comes_back(unit.shard or away[0][0].source):
                 break
         yield from away
 
@@ -163,7 +170,7 @@ def _reason(shard: Path, error: DataError) -> OSError:
     cause = error.__cause__
     if isinstance(cause, OSError) and not is_address(shard):
         return cause
-    return object_error(os.fspath(shard), cause or error)
+    return object_error(os.fspath(shard), cause_of(cause or error))
 
 
 def _comes_back(address: str) -> bool:

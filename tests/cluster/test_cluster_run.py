@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -80,6 +81,7 @@ def test_shards_are_continued_and_looked_into_without_being_read_again(
     assert len(parts) == 3 and all(path.stat().st_mtime_ns == parts[path] for path in parts)
     assert rows_of(out) == expected_of_shards
     assert "photos in" in done.stderr and "75 of them from before" in done.stderr
+    assert "taking the labels of shards or folders as true ones, of the new photos" in done.stderr
     assert manifest_of(out)["photos"] == 200 and manifest_of(out)["failed"] == 1
 
 
@@ -97,6 +99,39 @@ def test_photos_that_were_added_get_parts_of_their_own(
     assert rows_of(out) == rows_of(local) and len(rows_of(out)) == 203
     done = predict(tiny_bundle, photos, cluster_photos, "--out", out, "--ray")
     assert ": 403, 203 of them from before" in done.stderr
+
+
+def test_rows_of_runs_that_wrote_at_the_same_time_are_one_a_photo_after_the_next_run(
+    tiny_bundle, cluster_photos, expected, without_ray, tmp_path
+):
+    photos = sorted(cluster_photos.glob("*/*"))
+    away = tmp_path / "away.png"  # has a row that may pass in both
+    for name, chosen in (("one", [away, *photos[:80]]), ("two", [*photos[40:120], away])):
+        predict(tiny_bundle, *chosen, "--out", tmp_path / name, "--ray")
+    for part in (tmp_path / "two").glob("part-*"):
+        shutil.copy(part, tmp_path / "one")
+    assert len(rows_of(tmp_path / "one")) == 162
+    predict(tiny_bundle, cluster_photos, "--out", tmp_path / "one", "--ray")
+    rows = [row for row in rows_of(tmp_path / "one") if row["source"] != str(away)]
+    assert rows == expected and len(rows_of(tmp_path / "one")) == 201
+    manifest = manifest_of(tmp_path / "one")
+    assert (manifest["photos"], manifest["failed"], manifest["complete"]) == (201, 2, True)
+
+
+def test_a_worker_that_outlives_its_run_writes_no_more(
+    tiny_bundle, cluster_photos, without_ray, tmp_path
+):
+    out = tmp_path / "out"
+
+    def next_run_begins(number: int) -> None:
+        if number == 2:
+            found = manifest_of(out)
+            (out / "_manifest.json").write_text(json.dumps({**found, "run": "the next one"}))
+
+    without_ray.before = next_run_begins
+    done = predict(tiny_bundle, cluster_photos, "--out", out, "--ray")
+    assert done.exit_code == 1 and f"Another run writes to {out}" in done.stderr
+    assert len(list(out.glob("part-*"))) == 2
 
 
 def test_a_photo_that_may_be_readable_now_is_tried_again(

@@ -70,6 +70,11 @@ def test_an_actor_writes_its_part_with_a_model_that_needs_no_folder(job, actor, 
     assert (tmp_path / "out" / unit.part).read_bytes() == written
 
 
+def test_a_part_of_another_run_that_lacks_photos_gets_their_rows(job, actor, unit, tmp_path):
+    actor(job, replace(unit, photos=unit.photos[:3]))
+    assert actor(job, unit)["photos"] == len(rows_of(tmp_path / "out")) == len(unit.photos)
+
+
 def test_an_actor_says_what_ends_the_run(job, actor, unit):
     elsewhere = replace(job, places=("/nowhere/photos",))
     assert "does not have /nowhere/photos" in actor(elsewhere, unit)["failure"][0]

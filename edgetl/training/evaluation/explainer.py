@@ -16,6 +16,7 @@ from edgetl.runtime.inference.prediction import Prediction
 from edgetl.system.missing_package import require_packages
 from edgetl.training.models.checkpoint import Trained
 from edgetl.training.models.evidence import EvidenceNetwork, find_maps
+from edgetl.training.torch_env.torch_flags import one_thread
 
 _WINDOW, _STRIDE = 4, 8  # the side of the network's input divided by that of a square, and its step
 _AT_ONCE = 8  # covered photos in one call of the network
@@ -41,7 +42,7 @@ class Explainer:
         Raises ImageError if the photo can't be read.
         """
         card, images = self._trained.card, self._normalized(photo)
-        with torch.inference_mode():
+        with torch.inference_mode(), one_thread():
             if self._network is None:
                 logits, evidence = self._trained.network(images), None
             else:

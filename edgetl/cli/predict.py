@@ -157,10 +157,8 @@ def command(
         )
     elif out is None:
         require_stdout()
-    from edgetl.runtime.images.discovery import is_folder
-
     arguments = read_lists(photos, columns, root)
-    many = len(arguments) > 1 or any(map(is_folder, map(Path, photos))) or has_stored(arguments)
+    many = _may_be_many(photos, arguments)
     if keep_doubtful and has_stored(arguments):
         raise click.UsageError("--keep-doubtful copies files, not photos in shards or stores.")
     if len(photos) > 1:
@@ -247,6 +245,16 @@ def _refuse_what_it_lacks(predictor: Predictor, embeddings: bool, unknown_as: st
     if unknown_as in predictor.labels or not unknown_as:
         reason = "is a label of the model" if unknown_as else "is empty"
         raise click.UsageError(f"--unknown-as {unknown_as!r} {reason}: choose another name.")
+
+
+def _may_be_many(
+    photos: Sequence[str], arguments: Sequence[str | ListedPhoto | StoredPlace]
+) -> bool:
+    from edgetl.runtime.images.discovery import is_folder
+
+    return (
+        len(arguments) > 1 or any(is_folder(Path(name)) for name in photos) or has_stored(arguments)
+    )
 
 
 def _sources(

@@ -115,8 +115,7 @@ def classify_on_cluster(
     job = ClusterJob(
         destination=out if is_address(out) else str(Path(out).absolute()),
         run=manifest.run,
-        **_model_values(predictor, providers),
-        columns=tuple(_table_columns(predictor, embeddings)),
+        **_model_values(predictor, providers, embeddings),
         **rows,
         label_folders=tuple(os.fspath(folder) for folder in label_folders(names, root)),
         folder=str(Path.cwd()),
@@ -142,8 +141,15 @@ def classify_on_cluster(
     return result
 
 
-def _model_values(predictor: Predictor, providers: Providers) -> dict[str, Any]:
+def _model_values(predictor: Predictor, providers: Providers, embeddings: bool) -> dict[str, Any]:
     """What workers are told of the model."""
+    card = predictor.card
+    names = columns(
+        card.labels,
+        sure=card.has_sure_answers,
+        unknown=card.unknown is not None,
+        embeddings=embeddings,
+    )
     own = {
         "threads": predictor.threads or 1,
         "providers": "cpu" if providers == "auto" else providers,
@@ -152,14 +158,8 @@ def _model_values(predictor: Predictor, providers: Providers) -> dict[str, Any]:
         "model": str(predictor.path),
         "model_id": predictor.model_id,
         "options": {**predictor.options, **own},
+        "columns": tuple(names),
     }
-
-
-def _table_columns(predictor: Predictor, embeddings: bool) -> list[str]:
-    card = predictor.card
-    sure = bool(card.promises and card.promises.sure_answers)
-    names = columns(predictor.labels, sure=sure, unknown=card.unknown is not None)
-    return names + ["embedding"] * embeddings
 
 
 def _plan(destination: Destination, files: Iterable[str], arguments: Sequence[Argument]) -> _Plan:

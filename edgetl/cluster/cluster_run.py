@@ -62,15 +62,11 @@ class _Plan:
     units    that need a worker
     known    part → its summary, of those that are there and need none
     twice    of ``EarlierRows``
-    photos   how many photos outside shards are named
-    waiting  how many of them have no row yet, or one that is tried again
     """
 
     units: tuple[WorkUnit, ...]
     known: Mapping[str, PartSummary]
     twice: Mapping[str, Collection[str]]
-    photos: int
-    waiting: int
 
 
 def classify_on_cluster(
@@ -110,7 +106,7 @@ def classify_on_cluster(
         {"max_pixels": predictor.max_pixels, **rows},
     )
     plan = _plan(destination, manifest.files, arguments)
-    if not plan.units and not plan.known and not plan.photos:
+    if not plan.units and not plan.known:
         raise DataError(f"There is no photo in {', '.join(names)}.")
     job = ClusterJob(
         destination=out if is_address(out) else str(Path(out).absolute()),
@@ -129,7 +125,7 @@ def classify_on_cluster(
     if plan.units:
         files = model_files(predictor)
         with (
-            ClusterProgress(progress, plan.units, plan.waiting) as shown,
+            ClusterProgress(progress, plan.units) as shown,
             ray_cluster(address) as ray,
         ):
             for summary in classify_units(ray, job, files, plan.units):
@@ -166,19 +162,17 @@ def _plan(destination: Destination, files: Iterable[str], arguments: Sequence[Ar
     shards = shard_units(arguments)
     if shards:
         _require_first(shards)
-    photos = photos_outside_shards(arguments)
     of_shards = {unit.part for unit in shards}  # which workers look into
     earlier = EarlierRows(
         destination, [file for file in files if is_part(file) and file not in of_shards]
     )
-    others = photo_units(photos, earlier.done, earlier.again)
+    others = photo_units(photos_outside_shards(arguments), earlier.done, earlier.again)
     known = dict(earlier.parts)
     for unit in others:
         known.pop(unit.part, None)
     there = frozenset(files)
     units = tuple(replace(unit, was_there=unit.part in there) for unit in (*shards, *others))
-    waiting = sum(len(unit.photos) for unit in others)
-    return _Plan(units, known, earlier.twice, len(photos), waiting)
+    return _Plan(units, known, earlier.twice)
 
 
 def _require_first(shards: Sequence[WorkUnit]) -> None:

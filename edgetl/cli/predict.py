@@ -315,7 +315,7 @@ def _write_all(
         out,
         predictor.model_id,
         predictor.labels,
-        sure=bool(card.promises and card.promises.sure_answers),
+        sure=card.has_sure_answers,
         unknown=card.unknown is not None,
         embeddings=embeddings,
     ) as results:

@@ -18,12 +18,12 @@ _TICK_SECONDS = 1.0
 class ClusterProgress:
     """Reports parts as they are done; a context manager, which shows until then that time passes.
 
-    units    all that are given to workers
-    waiting  photos of the units that are no shards
+    units  all that are given to workers
     """
 
-    def __init__(self, progress: Progress, units: Sequence[WorkUnit], waiting: int) -> None:
-        self._report, self._waiting = progress, waiting
+    def __init__(self, progress: Progress, units: Sequence[WorkUnit]) -> None:
+        self._report = progress
+        self._named = sum(len(unit.photos) for unit in units)
         self._shards = {unit.part for unit in units if unit.shard}
         self._earlier = {unit.part for unit in units if unit.shard and unit.was_there}
         self._looked_into = self._done = self._read = self._of_shards = 0
@@ -59,5 +59,5 @@ class ClusterProgress:
             return
         left = len(self._shards) - self._looked_into - self._read
         expected = round(left * self._of_shards / self._read) if self._read else 0
-        others = max(self._waiting, self._done - self._of_shards)
+        others = max(self._named, self._done - self._of_shards)
         self._report(_CLASSIFYING, self._done, self._of_shards + expected + others)

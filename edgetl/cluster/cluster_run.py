@@ -62,15 +62,11 @@ class _Plan:
     units    that need a worker
     known    part → its summary, of those that are there and need none
     twice    of ``EarlierRows``
-    photos   how many photos outside shards are named
-    waiting  how many of them have no row yet, or one that is tried again
     """
 
     units: tuple[WorkUnit, ...]
     known: Mapping[str, PartSummary]
     twice: Mapping[str, Collection[str]]
-    photos: int
-    waiting: int
 
 
 def classify_on_cluster(
@@ -110,13 +106,12 @@ def classify_on_cluster(
         {"max_pixels": predictor.max_pixels, **rows},
     )
     plan = _plan(destination, manifest.files, arguments)
-    if not plan.units and not plan.known and not plan.photos:
+    if not plan.units and not plan.known:
         raise DataError(f"There is no photo in {', '.join(names)}.")
     job = ClusterJob(
         destination=out if is_address(out) else str(Path(out).absolute()),
         run=manifest.run,
-        **_model_values(predictor, providers),
-        columns=tuple(_table_columns(predictor, embeddings)),
+        **_model_values(predictor, providers, embeddings),
         **rows,
         label_folders=tuple(os.fspath(folder) for folder in label_folders(names, root)),
         folder=str(Path.cwd()),
@@ -130,7 +125,7 @@ def classify_on_cluster(
     if plan.units:
         files = model_files(predictor)
         with (
-            ClusterProgress(progress, plan.units, plan.waiting) as shown,
+            ClusterProgress(progress, plan.units) as shown,
             ray_cluster(address) as ray,
         ):
             for summary in classify_units(ray, job, files, plan.units):
@@ -142,8 +137,15 @@ def classify_on_cluster(
     return result
 
 
-def _model_values(predictor: Predictor, providers: Providers) -> dict[str, Any]:
+def _model_values(predictor: Predictor, providers: Providers, embeddings: bool) -> dict[str, Any]:
     """What workers are told of the model."""
+    card = predictor.card
+    names = columns(
+        card.labels,
+        sure=card.has_sure_answers,
+        unknown=card.unknown is not None,
+        embeddings=embeddings,
+    )
     own = {
         "threads": predictor.threads or 1,
         "providers": "cpu" if providers == "auto" else providers,
@@ -152,33 +154,25 @@ def _model_values(predictor: Predictor, providers: Providers) -> dict[str, Any]:
         "model": str(predictor.path),
         "model_id": predictor.model_id,
         "options": {**predictor.options, **own},
+        "columns": tuple(names),
     }
-
-
-def _table_columns(predictor: Predictor, embeddings: bool) -> list[str]:
-    card = predictor.card
-    sure = bool(card.promises and card.promises.sure_answers)
-    names = columns(predictor.labels, sure=sure, unknown=card.unknown is not None)
-    return names + ["embedding"] * embeddings
 
 
 def _plan(destination: Destination, files: Iterable[str], arguments: Sequence[Argument]) -> _Plan:
     shards = shard_units(arguments)
     if shards:
         _require_first(shards)
-    photos = photos_outside_shards(arguments)
     of_shards = {unit.part for unit in shards}  # which workers look into
     earlier = EarlierRows(
         destination, [file for file in files if is_part(file) and file not in of_shards]
     )
-    others = photo_units(photos, earlier.done, earlier.again)
+    others = photo_units(photos_outside_shards(arguments), earlier.done, earlier.again)
     known = dict(earlier.parts)
     for unit in others:
         known.pop(unit.part, None)
     there = frozenset(files)
     units = tuple(replace(unit, was_there=unit.part in there) for unit in (*shards, *others))
-    waiting = sum(len(unit.photos) for unit in others)
-    return _Plan(units, known, earlier.twice, len(photos), waiting)
+    return _Plan(units, known, earlier.twice)
 
 
 def _require_first(shards: Sequence[WorkUnit]) -> None:

@@ -29,12 +29,13 @@ _SECONDS = 240  # at most, for what takes 20 on a quiet machine
 @pytest.fixture(scope="module")
 def two_nodes() -> Iterator[Any]:
     """A cluster of two nodes with a core each."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    from ray.cluster_utils import Cluster
-
     node = {"num_cpus": 1, "object_store_memory": 100 << 20}
-    with TemporaryDirectory(prefix="ray-") as folder:  # sockets in it have long names
-        head = {**node, "include_dashboard": False, "temp_dir": folder}
+    with TemporaryDirectory(prefix="ray-") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_TMPDIR", folder)  # also for what all clusters of a machine would share
+        from ray.cluster_utils import Cluster
+
+        head = {**node, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         try:
             cluster.add_node(**node)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -157,10 +158,8 @@ def command(
         )
     elif out is None:
         require_stdout()
-    from edgetl.runtime.images.discovery import is_folder
-
     arguments = read_lists(photos, columns, root)
-    many = len(arguments) > 1 or any(map(is_folder, map(Path, photos))) or has_stored(arguments)
+    many = _may_be_many(photos, arguments)
     if keep_doubtful and has_stored(arguments):
         raise click.UsageError("--keep-doubtful copies files, not photos in shards or stores.")
     if len(photos) > 1:
@@ -249,6 +248,16 @@ def _refuse_what_it_lacks(predictor: Predictor, embeddings: bool, unknown_as: st
         raise click.UsageError(f"--unknown-as {unknown_as!r} {reason}: choose another name.")
 
 
+def _may_be_many(
+    photos: Sequence[str], arguments: Sequence[str | ListedPhoto | StoredPlace]
+) -> bool:
+    from edgetl.runtime.images.discovery import is_folder
+
+    return (
+        len(arguments) > 1 or any(is_folder(Path(name)) for name in photos) or has_stored(arguments)
+    )
+
+
 def _sources(
     photos: Iterable[str | ListedPhoto | StoredPlace], shard: Shard, accuracy: Accuracy
 ) -> Iterator[Source]:
@@ -316,7 +325,7 @@ def _write_all(
         def without_result() -> Iterator[Path]:
             nonlocal changed, first_changed
             for photo in photos_of(photos, shard):
-                if str(photo) not in results:
+                if os.fspath(photo) not in results:  # str() shortens addresses
                     yield accuracy.expect(photo)
                 elif written and (_modified(photo) or 0) > written:
                     changed, first_changed = changed + 1, first_changed or str(photo)

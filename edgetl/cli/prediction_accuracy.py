@@ -27,7 +27,8 @@ class Accuracy:
     ) -> None:
         """``names`` were given to the command, ``arguments`` are these with the lists read."""
         from edgetl.runtime.images.photo_list import ListedPhoto
-        from edgetl.runtime.images.photo_places import label_folders
+        from edgetl.runtime.images.photo_places import StoredPlace, label_folders
+        from edgetl.runtime.images.photo_shards import is_shard
 
         self._labels, self._photos, self._correct = frozenset(labels), 0, 0
         self._known = "-" not in names
@@ -39,6 +40,9 @@ class Accuracy:
         }
         self._source = "the list" if self._given else "the shards"
         self._has_labels = any(self._given.values())
+        self._has_shards = any(
+            isinstance(argument, StoredPlace) and is_shard(argument.name) for argument in arguments
+        )
 
     def expect(self, photo: Path) -> Path:
         """Remember the label of a photo in a shard until it is classified; returns the photo."""
@@ -61,7 +65,12 @@ class Accuracy:
         return truth
 
     def add_counts(self, photos: int, labelled: int, correct: int) -> None:
-        """Count photos that were classified elsewhere, so many of them with a true label."""
+        """Count photos that were classified elsewhere, so many of them with a true label.
+
+        Whether shards or folders gave the labels is not known then.
+        """
+        if self._has_shards and not self._has_labels:
+            self._source, self._has_labels = "shards or folders", True
         self._known = self._known and labelled == photos
         self._photos += photos
         self._correct += correct

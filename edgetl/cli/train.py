@@ -19,7 +19,7 @@ from edgetl.cli.terminal.unknown_figures import noticed_unknown
 from edgetl.system.paths import real_path
 from edgetl.system.shell import shell_word
 from edgetl.training.config.listener import Listener
-from edgetl.training.config.option import Option
+from edgetl.training.config.option import Option, flag
 from edgetl.training.config.run_folder import (
     BEST,
     LABEL_ISSUES_TABLE,
@@ -27,12 +27,7 @@ from edgetl.training.config.run_folder import (
     REPORT,
     is_resumable,
 )
-from edgetl.training.config.settings import (
-    OPTIONS,
-    defaults,
-    field_types,
-    flag,
-)
+from edgetl.training.config.settings import OPTIONS, defaults, field_types
 from edgetl.training.engine.train_result import TrainResult
 from edgetl.training.engine.train_run import RESUMED_WITH, resolve_run, train
 

@@ -95,7 +95,7 @@ def classify_on_cluster(
     arguments   the same, with lists read
     out         a folder, or an address in a store; continued if a run was stopped there
     address     of the cluster, see ``ray_cluster``
-    providers   of the workers' predictors; "auto" is the CPU, for the same bits on every machine
+    providers   of the workers' predictors; "auto" is the CPU, on machines with a GPU, too
     root        see ``photos_in``
     embeddings  with each photo's embedding
     unknown_as  label of unknown photos; None: the nearest of the model's

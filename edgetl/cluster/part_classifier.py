@@ -22,6 +22,7 @@ from edgetl.runtime.images.stored_path import UNREACHABLE, StoredPath, as_place,
 from edgetl.runtime.inference.prediction import Prediction
 from edgetl.runtime.inference.predictor import Predictor
 from edgetl.runtime.results.records import as_file_record, plain_name
+from edgetl.system.remote_store import cause_of
 
 Result = Prediction | ImageError | PredictionError
 _OUTAGES = 3  # of a store, within one unit, that are waited for
@@ -169,7 +170,7 @@ def _reason(shard: Path, error: DataError) -> OSError:
     cause = error.__cause__
     if isinstance(cause, OSError) and not is_address(shard):
         return cause
-    return object_error(os.fspath(shard), cause or error)
+    return object_error(os.fspath(shard), cause_of(cause or error))
 
 
 def _comes_back(address: str) -> bool:

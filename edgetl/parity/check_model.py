@@ -111,19 +111,10 @@ def check(
     if tolerance is not None and not 0 <= tolerance <= 1:
         raise ValueError(f"tolerance must be within 0..1, not {tolerance}")
     require_current_folder(ParityError)
-    from edgetl.parity.check_photos import find_photos
-
-    folder = model = Path(model)
-    progress = progress_callback(progress)
+    model = Path(model)
+    folder, progress = model, progress_callback(progress)
     try:
-        if images is None:
-            refuse_list_options(None, columns, root)
-            folder, photos = _golden_photos(model)
-            labels = {}
-        else:
-            folder, found = find_photos(images, columns=columns, root=root)
-            photos = [photo.path for photo in found]
-            labels = {photo.path: photo.label for photo in found if photo.label}
+        folder, photos, labels = _photos(model, images, columns, root)
         if limit is not None and limit < len(photos):
             photos = [photos[i * len(photos) // limit] for i in range(limit)]
         if against is not None:
@@ -184,14 +175,25 @@ def _compare_bundles(
     return replace(compared, new=str(model), old=str(against))
 
 
-def _golden_photos(model: Path) -> tuple[Path, list[Path]]:
-    """(root, photos) that the bundle itself holds."""
+def _photos(
+    model: Path,
+    images: str | Path | None,
+    columns: str | Mapping[str, str] | None,
+    root: str | Path | None,
+) -> tuple[Path, list[Path], dict[Path, str]]:
+    """(folder that their names are relative to, photos, the labels of those that have one)."""
+    from edgetl.parity.check_photos import find_photos
     from edgetl.runtime.bundle.bundle_folder import Bundle
 
+    if images is not None:
+        folder, found = find_photos(images, columns=columns, root=root)
+        labels = {photo.path: photo.label for photo in found if photo.label}
+        return folder, [photo.path for photo in found], labels
+    refuse_list_options(None, columns, root)
     bundle = None if model.is_file() else Bundle.open(model)
     if bundle is None or not bundle.golden:
         raise ParityError(f"{model} holds no golden photos.", "Name a folder of photos to compare.")
-    return model, [bundle.file(photo.file) for photo in bundle.golden]
+    return model, [bundle.file(photo.file) for photo in bundle.golden], {}
 
 
 def _load_trained(model: Path, checkpoint: str | Path | None) -> Trained:

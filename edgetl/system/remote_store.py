@@ -77,7 +77,7 @@ def tried(
     except ImportError as error:
         raise _missing_package(address, error) from error
     except Exception as error:
-        raise make_error(address, _cause(error)) from error
+        raise make_error(address, cause_of(error)) from error
 
 
 def store_error(
@@ -103,6 +103,15 @@ def store_error(
     )
 
 
+def cause_of(error: BaseException) -> BaseException:
+    """The error itself, or what fsspec's HTTP calls a missing file, such as an answer of 503."""
+    cause = error.__cause__
+    is_http = cause is not None and type(cause).__module__.startswith("aiohttp")
+    if cause is None or not is_http or getattr(cause, "status", None) == 404:
+        return error
+    return cause
+
+
 def is_refused(error: BaseException) -> bool:
     """Whether the store does not let us in."""
     return (
@@ -124,7 +133,7 @@ def _retried(action: Callable[[], T]) -> T:
         try:
             found = action()
         except Exception as error:
-            if _is_final(_cause(error)):
+            if _is_final(cause_of(error)):
                 raise
             if pause is None or _is_away:
                 _is_away = True
@@ -143,7 +152,7 @@ def _retried_patiently(action: Callable[[], T]) -> T:
         try:
             found = action()
         except Exception as error:
-            if pause is None or _is_final(_cause(error)):
+            if pause is None or _is_final(cause_of(error)):
                 raise
             time.sleep(pause)
         else:
@@ -157,15 +166,6 @@ def _options(address: str) -> dict[str, Any]:
     if address.startswith(S3):
         return {"config_kwargs": {"retries": {"total_max_attempts": 1}}}
     return {}
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The error itself, or what fsspec's HTTP calls a missing file, such as an answer of 503."""
-    cause = error.__cause__
-    is_http = cause is not None and type(cause).__module__.startswith("aiohttp")
-    if cause is None or not is_http or getattr(cause, "status", None) == 404:
-        return error
-    return cause
 
 
 def _is_final(error: BaseException) -> bool:

@@ -25,7 +25,8 @@ from helpers.training_runs import small
 from edgetl.cli import train as train_module
 from edgetl.cli.main import command as program
 from edgetl.training.config.listener import Listener
-from edgetl.training.config.settings import OPTIONS, flag
+from edgetl.training.config.option import flag
+from edgetl.training.config.settings import OPTIONS
 from edgetl.training.engine.learner import Learner
 from edgetl.training.engine.lr_finder import FoundRate
 from edgetl.training.engine.run_photos import find_photos

@@ -81,6 +81,7 @@ def test_shards_are_continued_and_looked_into_without_being_read_again(
     assert len(parts) == 3 and all(path.stat().st_mtime_ns == parts[path] for path in parts)
     assert rows_of(out) == expected_of_shards
     assert "photos in" in done.stderr and "75 of them from before" in done.stderr
+    assert "taking the labels of shards or folders as true ones, of the new photos" in done.stderr
     assert manifest_of(out)["photos"] == 200 and manifest_of(out)["failed"] == 1
 
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import fsspec
 import pytest
 import s3fs
+from aiohttp import ClientResponseError
 from click.testing import CliRunner, Result
 from fsspec.implementations.memory import MemoryFileSystem
 from helpers.result_tables import rows_of
 from helpers.s3_server import S3Server, s3_server, use_s3_server
 
 from edgetl.cli.main import command as program
-from edgetl.runtime.images.stored_path import UNREACHABLE
+from edgetl.cluster import part_classifier
+from edgetl.errors import DataError
+from edgetl.runtime.images.stored_path import UNREACHABLE, as_place
 from edgetl.system import remote_store
 
 
@@ -133,3 +137,12 @@ def test_photos_of_a_store_that_stays_away_are_tried_again_by_the_next_run(
     done = predict(tiny_bundle, "memory://away", "--out", out, "--ray")
     assert done.exit_code == 0 and ": 12\n" in done.stderr
     assert [row["error"] for row in rows_of(out)] == [None] * 12
+
+
+def test_a_shard_on_the_web_that_answers_503_is_away_and_not_missing():
+    missing = FileNotFoundError("https://pets/000.tar")  # as fsspec says
+    missing.__cause__ = ClientResponseError(Mock(), (), status=503)
+    error = DataError("https://pets/000.tar can't be read.")
+    error.__cause__ = missing
+    reason = part_classifier._reason(as_place("https://pets/000.tar"), error)
+    assert reason.strerror == UNREACHABLE

@@ -59,13 +59,9 @@ def compare_runtimes(
     Raises ParityError if there is no photo to compare, or the trained network itself can't be run.
     """
     started = time.perf_counter()
-    unknown = [name for name in runtimes if name not in RUNTIMES]
-    if unknown:
-        raise ParityError(f"There is no runtime {unknown[0]!r}.", f"Known: {', '.join(RUNTIMES)}.")
+    names = _runtime_names(runtimes)
     if not photos:
         raise ParityError("There are no photos, so there is nothing to compare.")
-    stated = tolerance if tolerance is not None else default_tolerance(subject.precision)
-    names = [name for name in RUNTIMES if name in runtimes or not runtimes]
     reference, golden = _Reference(subject), GoldenBits.of(subject)
     counter = ProgressCounter(progress, "Comparing photos", len(photos))
     with ThreadPoolExecutor(runtime_workers(), thread_name_prefix="parity") as pool:
@@ -88,18 +84,13 @@ def compare_runtimes(
         finally:
             for comparison in comparisons:
                 comparison.close()
-    if reference.photos == 0:
-        first = list(reference.unreadable.items())[:3]
-        raise ParityError(
-            f"None of the {len(photos)} photos can be read, so there is nothing to compare.",
-            "; ".join(f"{name}: {reason}" for name, reason in first),
-        )
+    reference.require_answers(len(photos))
     results = tuple(comparison.result() for comparison in comparisons if comparison.listed)
     return CheckResult(
         bundle=str(subject.path),
         root=root,
         precision=subject.precision,
-        tolerance=stated,
+        tolerance=default_tolerance(subject.precision) if tolerance is None else tolerance,
         findings=(
             *check_bundle_files(subject),
             reference.finding(),
@@ -110,6 +101,14 @@ def compare_runtimes(
         unreadable=reference.unreadable,
         seconds=time.perf_counter() - started,
     )
+
+
+def _runtime_names(wanted: Sequence[str]) -> list[str]:
+    """Those that are wanted, or all, in the order of RUNTIMES. Raises ParityError."""
+    unknown = [name for name in wanted if name not in RUNTIMES]
+    if unknown:
+        raise ParityError(f"There is no runtime {unknown[0]!r}.", f"Known: {', '.join(RUNTIMES)}.")
+    return [name for name in RUNTIMES if name in wanted or not wanted]
 
 
 def _compared_finding(results: Sequence[RuntimeResult]) -> Finding:
@@ -150,6 +149,15 @@ class _Reference:
                 self._not_finite.append(photo.name)
             answers.append(answer)
         return answers
+
+    def require_answers(self, photos: int) -> None:
+        """Raise ParityError if none of so many photos could be read."""
+        if self.photos == 0:
+            first = list(self.unreadable.items())[:3]
+            raise ParityError(
+                f"None of the {photos} photos can be read, so there is nothing to compare.",
+                "; ".join(f"{name}: {reason}" for name, reason in first),
+            )
 
     def finding(self) -> Finding:
         """Fails where the network gave NaN, which no runtime could agree with."""

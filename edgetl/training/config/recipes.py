@@ -10,15 +10,9 @@ from typing import Any
 from edgetl.errors import TrainingError
 from edgetl.runtime.images.stored_path import as_place
 from edgetl.runtime.inference.device_profile import read_profile
+from edgetl.training.config.option import flag, flags
 from edgetl.training.config.run_folder import BEST
-from edgetl.training.config.settings import (
-    OPTIONS,
-    SOLVER,
-    UNDECIDED,
-    TrainSettings,
-    flag,
-    flags,
-)
+from edgetl.training.config.settings import OPTIONS, SOLVER, UNDECIDED, TrainSettings
 from edgetl.training.config.weights_file import require_weights_file
 
 CLASSIC: Mapping[str, Any] = {

@@ -17,18 +17,15 @@ from edgetl.errors import TrainingError
 from edgetl.runtime.images.photo_list import COLUMNS_HELP, ROOT_HELP
 from edgetl.runtime.images.stored_path import as_place
 from edgetl.training.config.candidate_names import parse_candidates
-from edgetl.training.config.option import Option
+from edgetl.training.config.option import Option, flag
 from edgetl.training.config.quantities import parse_bytes, parse_milliseconds
 
 # The optimizer that fits the head to frozen features as one convex problem, without epochs.
 SOLVER = "solver"
 # The backbone until --budget has chosen one.
 UNDECIDED = "undecided"
-# The smallest values of options that 0 turns off. A smaller alpha of a Beta distribution blends
-# nothing, and torch can't draw from it; a photo of fewer pixels shows nothing.
-_LEAST = {"mixup": 1e-3, "cutmix": 1e-3, "image_size": 16}
-_MOST_SIDE = 2048  # larger photos would not fit into memory
-
+# Sides of photos: a smaller one shows nothing, and a larger one would not fit into memory.
+_LEAST_SIDE, _MOST_SIDE = 16, 2048
 
 # ``needs`` of options for runs with epochs, and for runs that train more than the head.
 _LOOP = ("optimizer", ("sgd", "adam", "adamw"))
@@ -79,14 +76,10 @@ class TrainSettings:
     )
 
     budget: str = _option(
-        "",
-        "Model",
-        "Choose the model that takes at most this time for a photo, such as 15ms.",
+        "", "Model", "Choose the model that takes at most this time for a photo, such as 15ms."
     )
     max_size: str = _option(
-        "",
-        "Model",
-        "Choose the model whose file is at most this large, such as 5MB.",
+        "", "Model", "Choose the model whose file is at most this large, such as 5MB."
     )
     profile: str = _option(
         "",
@@ -94,9 +87,7 @@ class TrainSettings:
         "Figures of the device, by edgetl bench --profile; without them, this machine is measured.",
     )
     candidates: str = _option(
-        "",
-        "Model",
-        "Choose the model among these: NAME or NAME@SIZE, with commas between them.",
+        "", "Model", "Choose the model among these: NAME or NAME@SIZE, with commas between them."
     )
 
     val_fraction: float = _option(
@@ -129,12 +120,7 @@ class TrainSettings:
         needs=("optimizer", (SOLVER,)),
     )
     epochs: int = _option(
-        12,
-        "Recipe",
-        "How often each photo is seen.",
-        low=1,
-        needs=_LOOP,
-        common=True,
+        12, "Recipe", "How often each photo is seen.", low=1, needs=_LOOP, common=True
     )
     batch_size: int = _option(
         64, "Recipe", "Photos in a batch, over all processes.", low=1, needs=_LOOP
@@ -246,7 +232,7 @@ class TrainSettings:
         0,
         "Photos",
         "Side of the network's input, or of a square of its area; 0: as published.",
-        low=0,
+        least=_LEAST_SIDE,
         high=_MOST_SIDE,
         common=True,
     )
@@ -283,15 +269,16 @@ class TrainSettings:
         high=1,
         needs=_LOOP,
     )
+    # A smaller alpha of a Beta distribution blends nothing, and torch can't draw from it.
     mixup: float = _option(
         0.0,
         "Photos",
         "Blend pairs of photos: alpha of the Beta distribution; 0: off.",
-        low=0,
+        least=1e-3,
         needs=_LOOP,
     )
     cutmix: float = _option(
-        0.0, "Photos", "Paste parts of other photos: alpha; 0: off.", low=0, needs=_LOOP
+        0.0, "Photos", "Paste parts of other photos: alpha; 0: off.", least=1e-3, needs=_LOOP
     )
 
     device: str = _option("auto", "Machine", "auto, cpu, cuda, or cuda:N.", common=True)
@@ -335,20 +322,10 @@ class TrainSettings:
         kinds, initial = field_types(), defaults()
         for name, option in OPTIONS.items():
             parts = len(initial[name]) if isinstance(initial[name], tuple) else 1
-            option.check(flag(name), getattr(self, name), kinds[name], parts)
-        for name, least in _LEAST.items():
-            if 0 < getattr(self, name) < least:
-                raise TrainingError(
-                    f"{flag(name)} is {getattr(self, name)}; it must be 0 or at least {least:g}."
-                )
+            option.check(name, getattr(self, name), kinds[name], parts)
         parse_milliseconds(flag("budget"), self.budget)
         parse_bytes(flag("max_size"), self.max_size)
         parse_candidates(self.candidates)
-        for name in ("scale", "ratio"):
-            if getattr(self, name)[0] > getattr(self, name)[1]:
-                raise TrainingError(
-                    f"{flag(name)} is {getattr(self, name)}; the smaller number comes first."
-                )
 
     @property
     def source(self) -> PhotoSource:
@@ -371,10 +348,9 @@ class TrainSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values; ``from_dict`` reads it back to equal settings."""
-        values = dataclasses.asdict(self)
         return {
             name: list(value) if isinstance(value, tuple) else value
-            for name, value in values.items()
+            for name, value in dataclasses.asdict(self).items()
         }
 
     @classmethod
@@ -422,13 +398,3 @@ def defaults() -> dict[str, Any]:
         for item in dataclasses.fields(TrainSettings)
         if item.name in OPTIONS
     }
-
-
-def flag(name: str, value: Any = None) -> str:
-    """The command's option for field ``name``: ``--no-…`` where it was given as False."""
-    return ("--no-" if value is False else "--") + name.replace("_", "-")
-
-
-def flags(given: Mapping[str, Any]) -> str:
-    """Several options (name → value), for use in a sentence."""
-    return ", ".join(flag(name, value) for name, value in given.items())

@@ -14,8 +14,9 @@ from itertools import pairwise
 import torch
 
 from edgetl.system.shell import shell_word
+from edgetl.training.config.option import flag
 from edgetl.training.config.run_context import RunContext
-from edgetl.training.config.settings import TrainSettings, defaults, flag
+from edgetl.training.config.settings import TrainSettings, defaults
 from edgetl.training.head.head_preparation import PreparedHead
 from edgetl.training.head.linear_head import Head
 from edgetl.training.input.activations import MOST_VIEWS

@@ -15,9 +15,11 @@ from torch import nn
 
 from edgetl.data.image_folder import ImageFolders, Sample
 from edgetl.data.photo_digests import pack
-from edgetl.evaluation.metrics import class_metrics, metrics_summary
+from edgetl.evaluation.metrics import ClassMetrics, class_metrics, metrics_summary
+from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.system.paths import name_below
 from edgetl.system.stop_signal import StopSignal
+from edgetl.training.config.model_trial import ModelTrial
 from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.run_folder import BEST, candidate_name, clear, promote_candidate
 from edgetl.training.config.settings import OPTIONS, SOLVER, TrainSettings
@@ -82,10 +84,7 @@ def finalize(
     labels = np.array([sample.label for sample in folders.val], np.int64)
     # Cross-validation has given the logits the scale that suits photos not trained on.
     temperature = 1.0 if cross_validation else calibrate(logits, labels)
-    untempered, probabilities = (
-        softmax(logits.astype(np.float64) / divisor, axis=1).astype(np.float32)
-        for divisor in (1.0, temperature)
-    )
+    untempered, probabilities = _softmax(logits), _softmax(logits, temperature)
     metrics = metrics_summary(probabilities, labels, untempered=untempered)
     known = trained.card.metrics
     metrics |= {name: known[name] for name in ("epoch", "midway", "refit") if name in known}
@@ -94,8 +93,7 @@ def finalize(
     card = replace(trained.card, metrics=metrics, temperature=temperature, promises=promises)
     trained = replace(trained, card=card)
     budget = TimeBudget(context.started - earlier_seconds, context.settings.max_time)
-    seconds_left = budget.seconds_left()
-    unknown = learn_unknown(context, trained, folders, held_out, features, seconds_left)
+    unknown = learn_unknown(context, trained, folders, held_out, features, budget.seconds_left())
     _put_in_place(context, unknown.trained, folders, history)
 
     classes = class_metrics(probabilities, labels, card.labels)
@@ -127,12 +125,7 @@ def finalize(
         unknown=unknown.report,
     )
     _write_tables(context, folders, report, label_issues)
-    complete = {
-        **unknown.trained.card.metrics,
-        "temperature": temperature,
-        "classes": [asdict(found) for found in classes],
-        **({"candidates": [asdict(trial) for trial in context.trials]} if context.trials else {}),
-    }
+    complete = _run_metrics(unknown.trained.card, classes, context.trials)
     write_metrics(context.folder, complete)
     return TrainResult(context.folder, True, complete, context.settings, since)
 
@@ -216,6 +209,24 @@ def _write_tables(
         _validation_rows(folders, report.probabilities),
         _label_issue_rows(folders, label_issues),
     )
+
+
+def _softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
+    """In double precision, by rows."""
+    probabilities: NDArray[np.float64] = softmax(logits.astype(np.float64) / temperature, axis=1)
+    return probabilities.astype(np.float32)
+
+
+def _run_metrics(
+    card: ModelCard, classes: Sequence[ClassMetrics], trials: Sequence[ModelTrial]
+) -> dict[str, Any]:
+    """What metrics.json holds."""
+    metrics = {
+        **card.metrics,
+        "temperature": card.temperature,
+        "classes": [asdict(found) for found in classes],
+    }
+    return {**metrics, "candidates": [asdict(trial) for trial in trials]} if trials else metrics
 
 
 def _validated_on(settings: TrainSettings, folders: ImageFolders) -> str:

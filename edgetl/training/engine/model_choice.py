@@ -28,9 +28,10 @@ from edgetl.system.progress import Progress
 from edgetl.system.temporary_folder import scratch_folder
 from edgetl.training.config.candidate_names import CandidateName, parse_candidates
 from edgetl.training.config.model_trial import ModelTrial
+from edgetl.training.config.option import flag
 from edgetl.training.config.quantities import parse_bytes, parse_milliseconds
 from edgetl.training.config.run_context import RunContext
-from edgetl.training.config.settings import TrainSettings, flag
+from edgetl.training.config.settings import TrainSettings
 from edgetl.training.engine.setup import build_backbone
 from edgetl.training.head.linear_head import fit_head
 from edgetl.training.head.resize_choice import evenly_ordered

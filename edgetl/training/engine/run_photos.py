@@ -12,8 +12,9 @@ from edgetl.data.image_folder import ImageFolders, require_readable_val, scan
 from edgetl.data.layout import UNEVEN_RATIO
 from edgetl.errors import DataError
 from edgetl.training.config.listener import Listener
+from edgetl.training.config.option import flag
 from edgetl.training.config.run_folder import refuse_photos_folder
-from edgetl.training.config.settings import TrainSettings, flag
+from edgetl.training.config.settings import TrainSettings
 from edgetl.training.head.feature_cache import cache_folder
 
 if TYPE_CHECKING:

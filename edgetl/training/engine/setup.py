@@ -40,7 +40,7 @@ from edgetl.training.input.photo_shape import stored_size, typical_aspect
 from edgetl.training.input.photo_storage import allocate
 from edgetl.training.input.sampler import Sampler
 from edgetl.training.models.backbones import Backbone, build, input_size, refusal
-from edgetl.training.models.batch_norm import require_sync_batch_norm, sync_batch_norm
+from edgetl.training.models.batch_norm import sync_batch_norm
 from edgetl.training.models.network_split import NetworkSplit
 from edgetl.training.models.pretrained_weights import read_card
 from edgetl.training.optim.losses import class_weights
@@ -203,10 +203,8 @@ def prepare_training(
     settings, processes = context.settings, context.processes
     channels_last(backbone.module, processes.device)
     if settings.norm_statistics and processes.world_size > 1:
-        require_sync_batch_norm(backbone, processes.device)
-        if processes.device.type == "cuda":
-            # Now, since the new head is random until a fitted or a saved one is put into it.
-            backbone = sync_batch_norm(backbone)
+        # Now, since the new head is random until a fitted or a saved one is put into it.
+        backbone = sync_batch_norm(backbone, processes.device)
     aspect = typical_aspect(folders.train)
     fitted_head = settings.warm_head and backbone.has_linear_head
     was_announced = prepared is not None
@@ -237,11 +235,7 @@ def prepare_training(
         context.listener.photos_read(readable)
     if left_out is None:
         note_left_out(folders, readable, context.listener)
-    if len(readable.train) < 2 * processes.world_size:
-        raise TrainingError(
-            f"{len(readable.train)} training photos are too few for "
-            f"{processes.world_size} processes."
-        )
+    _require_photos(readable, processes)
     loader = _loader(context, stored_folders, readable, decode, stored)
     loader, split = with_activations(context, readable, backbone, loader, validation)
     return TrainingSetup(
@@ -255,6 +249,14 @@ def prepare_training(
         _label_issues(prepared, readable) if prepared else [],
         fitted_head,
     )
+
+
+def _require_photos(readable: ImageFolders, processes: Processes) -> None:
+    if len(readable.train) < 2 * processes.world_size:
+        raise TrainingError(
+            f"{len(readable.train)} training photos are too few for "
+            f"{processes.world_size} processes."
+        )
 
 
 def make_learner(context: RunContext, setup: TrainingSetup) -> Learner:

@@ -17,9 +17,10 @@ from edgetl.system.paths import require_current_folder
 from edgetl.system.progress import Progress, progress_callback
 from edgetl.training.config.earlier_run import read_earlier_run, require_common_class
 from edgetl.training.config.listener import Listener, ProgressListener
+from edgetl.training.config.option import flag
 from edgetl.training.config.recipes import resolve
 from edgetl.training.config.run_folder import require_free, require_resumable, unfinished_head
-from edgetl.training.config.settings import OPTIONS, TrainSettings, flag
+from edgetl.training.config.settings import OPTIONS, TrainSettings
 from edgetl.training.engine.run_photos import find_photos, refuse_among_photos
 from edgetl.training.engine.train_result import TrainResult
 

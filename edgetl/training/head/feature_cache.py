@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from edgetl.errors import TrainingError
 from edgetl.system.atomic_write import atomic_write
-from edgetl.training.config.settings import flag
+from edgetl.training.config.option import flag
 
 MOST_BYTES = 4 << 30  # features of about 600,000 photos by the default backbone
 

@@ -19,17 +19,18 @@ def batch_norm_layers(network: nn.Module) -> Iterator[nn.Module]:
     return (part for part in network.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm))
 
 
-def require_sync_batch_norm(backbone: Backbone, device: torch.device) -> None:
-    """Raise TrainingError where statistics can't be measured over all processes: on CPUs."""
-    if device.type == "cpu" and next(batch_norm_layers(backbone.module), None) is not None:
+def sync_batch_norm(backbone: Backbone, device: torch.device) -> Backbone:
+    """Have batch norm measure its statistics over all processes.
+
+    Raises TrainingError on CPUs, where it can't, unless the network has none.
+    """
+    if device.type != "cuda":
+        if next(batch_norm_layers(backbone.module), None) is None:
+            return backbone
         raise TrainingError(
             "Batch norm statistics are measured over several processes on GPUs only.",
             "Train in one process, which uses all cores, or add --no-norm-statistics.",
         )
-
-
-def sync_batch_norm(backbone: Backbone) -> Backbone:
-    """Have batch norm measure its statistics over all processes, on GPUs."""
     # torch's own conversion would lose timm's activations. This one still loses the hooks of the
     # layers that it replaces, through which a head sees earlier levels.
     levels, bare = backbone.levels, without_levels(backbone)

@@ -50,7 +50,7 @@ def test_settings_of_another_version_are_refused():
         ("warmup", 1.7e308, "--warmup is 1.7e\\+308; it must be at least 0 and at most 1e\\+09"),
         ("ratio", (1e-300, 10.0), "it must be at least 0.1 and at most 10"),
         ("image_size", 15, "--image-size is 15; it must be 0 or at least 16"),
-        ("image_size", 22400, "--image-size is 22400; it must be at least 0 and at most 2048"),
+        ("image_size", 22400, "it must be 0 or at least 16, and at most 2048"),
         ("cutmix", 1e-4, "--cutmix is 0.0001; it must be 0 or at least 0.001"),
     ],
 )

@@ -22,9 +22,9 @@ from helpers.training_runs import weights_of
 from edgetl.data.image_folder import scan
 from edgetl.errors import RuntimeUnavailableError, TrainingError
 from edgetl.training.config.listener import Listener, RecordingListener
+from edgetl.training.config.option import flag
 from edgetl.training.config.recipes import resolve
 from edgetl.training.config.run_context import RunContext
-from edgetl.training.config.settings import flag
 from edgetl.training.engine.run import resume, train
 from edgetl.training.engine.setup import build_backbone, prepare_training
 from edgetl.training.engine.train_state import read_state

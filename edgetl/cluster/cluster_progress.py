@@ -11,7 +11,7 @@ from edgetl.cluster.cluster_job import PartSummary
 from edgetl.cluster.work_unit import WorkUnit
 from edgetl.system.progress import Progress
 
-_STARTING = "Starting workers"
+_STARTING = "Starting workers on the first parts"
 _LOOKING, _CLASSIFYING = "Looking into earlier parts", "Classifying photos"
 _TICK_SECONDS = 1.0
 

@@ -13,7 +13,7 @@ from edgetl.cluster.cluster_progress import ClusterProgress, show_time
 from edgetl.cluster.destination import Destination
 from edgetl.cluster.earlier_rows import EarlierRows
 from edgetl.cluster.part_file import PartFile, part_bytes
-from edgetl.cluster.ray_cluster import ray_cluster, require_reachable
+from edgetl.cluster.ray_cluster import ray_cluster, require_ray, require_reachable
 from edgetl.cluster.ray_stage import classify_units, model_files
 from edgetl.cluster.run_manifest import RunManifest
 from edgetl.cluster.work_unit import (
@@ -33,7 +33,7 @@ from edgetl.runtime.inference.session import Providers
 from edgetl.runtime.results.records import columns
 from edgetl.system.progress import Progress
 
-_LISTING = "Looking what there is to do"
+_LISTING = "Looking for what there is to do"
 
 Argument = str | ListedPhoto | StoredPlace
 
@@ -102,6 +102,7 @@ def classify_on_cluster(
 
     Raises EdgetlError; what was written until then is used by the next run.
     """
+    require_ray()
     require_reachable(address)
     destination = Destination(out)
     rows: dict[str, Any] = {"embeddings": embeddings, "unknown_as": unknown_as}

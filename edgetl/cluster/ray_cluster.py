@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,12 @@ def ray_cluster(address: str) -> Iterator[Any]:
         yield ray
 
 
+def require_ray() -> None:
+    """Raise MissingDependencyError where Ray is not installed, which takes no import."""
+    if find_spec("ray") is None:
+        raise _missing("ray")
+
+
 def require_address(text: str) -> None:
     """Raise RuntimeUnavailableError for what is not written as an address of a cluster is."""
     host, colon, port = text.rpartition(":")
@@ -144,8 +151,12 @@ def _import_ray(starts_here: bool) -> Any:
         ray = import_module("ray")
         import_module("ray.data")
     except ImportError as error:
-        raise MissingDependencyError(error.name or "ray", "--ray", "ray") from error
+        raise _missing(error.name or "ray") from error
     return ray
+
+
+def _missing(package: str) -> MissingDependencyError:
+    return MissingDependencyError(package, "--ray", "ray")
 
 
 @contextmanager

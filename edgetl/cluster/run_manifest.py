@@ -70,7 +70,7 @@ class RunManifest:
             )
         before, now = (_flat(values) for values in (found, self._known))
         if changed := [name for name in now if before.get(name) != now[name]]:
-            values = ", ".join(f"{name} {before.get(name)}, now {now[name]}" for name in changed)
+            values = ", ".join(f"{name} was {before.get(name)}, is {now[name]}" for name in changed)
             raise ResultsError(
                 f"{self._destination} was begun with other options: {values}.",
                 "Give the same options, or name another place with --out.",

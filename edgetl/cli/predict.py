@@ -16,7 +16,7 @@ from edgetl.cli.options.doubtful_option import doubtful_photos, keep_doubtful_op
 from edgetl.cli.options.list_options import list_options
 from edgetl.cli.options.model_options import model_options, open_predictor
 from edgetl.cli.options.option_types import Number
-from edgetl.cli.predict_cluster import classify_on_ray, refuse_other_options
+from edgetl.cli.predict_cluster import classify_on_ray, parse_address, refuse_other_options
 from edgetl.cli.prediction_accuracy import Accuracy
 from edgetl.cli.process import require_stdout
 from edgetl.cli.terminal.prediction_table import PredictionTable
@@ -78,6 +78,7 @@ def _parse_shard(_: click.Context, __: click.Parameter, text: str) -> Shard:
     "cluster",
     is_flag=False,
     flag_value="",
+    callback=parse_address,
     metavar="[HOST:PORT]",
     help="Classify on a Ray cluster, or all of this machine; --out is then a folder or address.",
 )

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.cluster.cluster_job import ClusterJob, PartSummary
-from edgetl.cluster.cluster_progress import ClusterProgress
+from edgetl.cluster.cluster_progress import ClusterProgress, show_time
 from edgetl.cluster.destination import Destination
 from edgetl.cluster.earlier_rows import EarlierRows
 from edgetl.cluster.part_file import PartFile, part_bytes
-from edgetl.cluster.ray_cluster import ray_cluster, require_reachable
+from edgetl.cluster.ray_cluster import ray_cluster, require_ray, require_reachable
 from edgetl.cluster.ray_stage import classify_units, model_files
 from edgetl.cluster.run_manifest import RunManifest
 from edgetl.cluster.work_unit import (
@@ -32,6 +32,8 @@ from edgetl.runtime.inference.predictor import Predictor
 from edgetl.runtime.inference.session import Providers
 from edgetl.runtime.results.records import columns
 from edgetl.system.progress import Progress
+
+_LISTING = "Looking for what there is to do"
 
 Argument = str | ListedPhoto | StoredPlace
 
@@ -96,16 +98,18 @@ def classify_on_cluster(
 
     Raises EdgetlError; what was written until then is used by the next run.
     """
+    require_ray()
     require_reachable(address)
     destination = Destination(out)
     rows: dict[str, Any] = {"embeddings": embeddings, "unknown_as": unknown_as}
-    manifest = RunManifest(
-        destination,
-        predictor.model_id,
-        predictor.labels,
-        {"max_pixels": predictor.max_pixels, **rows},
-    )
-    plan = _plan(destination, manifest.files, arguments)
+    with show_time(progress, _LISTING):
+        manifest = RunManifest(
+            destination,
+            predictor.model_id,
+            predictor.labels,
+            {"max_pixels": predictor.max_pixels, **rows},
+        )
+        plan = _plan(destination, manifest.files, arguments)
     if not plan.units and not plan.known:
         raise DataError(f"There is no photo in {', '.join(names)}.")
     job = ClusterJob(
@@ -159,6 +163,8 @@ def _model_values(predictor: Predictor, providers: Providers, embeddings: bool) 
 
 
 def _plan(destination: Destination, files: Iterable[str], arguments: Sequence[Argument]) -> _Plan:
+    if not any(map(_is_there, arguments)):
+        raise DataError(f"There is no {arguments[0]}.", "Check the name.")
     shards = shard_units(arguments)
     if shards:
         _require_first(shards)
@@ -173,6 +179,10 @@ def _plan(destination: Destination, files: Iterable[str], arguments: Sequence[Ar
     there = frozenset(files)
     units = tuple(replace(unit, was_there=unit.part in there) for unit in (*shards, *others))
     return _Plan(units, known, earlier.twice)
+
+
+def _is_there(argument: Argument) -> bool:
+    return not isinstance(argument, str) or os.path.lexists(argument)
 
 
 def _require_first(shards: Sequence[WorkUnit]) -> None:

@@ -127,7 +127,7 @@ def test_a_run_that_is_interrupted_and_loses_a_worker_has_the_rows_of_one_machin
     ("address", "message"),
     [
         ("127.0.0.1:1", "There is no Ray cluster at 127.0.0.1:1: Connection refused"),
-        ("ray://127.0.0.1:10001", "a cluster's address is HOST:PORT, or auto"),
+        ("ray://127.0.0.1:10001", "have `ray job submit` give it there"),
         ("photos", "a cluster's address is HOST:PORT, or auto"),
     ],
 )

@@ -23,11 +23,10 @@ from edgetl.cli.terminal.prediction_table import PredictionTable
 from edgetl.cli.terminal.printable import counted, json_text, printable
 
 if TYPE_CHECKING:
-    from edgetl.errors import ImageError, PredictionError
     from edgetl.runtime.images.decode import Source
     from edgetl.runtime.images.photo_list import ListedPhoto
     from edgetl.runtime.images.photo_places import StoredPlace
-    from edgetl.runtime.inference.prediction import Prediction
+    from edgetl.runtime.inference.prediction import Result
     from edgetl.runtime.inference.predictor import Predictor
     from edgetl.runtime.results.sharding import Shard
 
@@ -277,7 +276,7 @@ def _print_all(
     sources: Iterable[Source],
     accuracy: Accuracy,
     notice: Callable[[object], None],
-    show: Callable[[Prediction | ImageError | PredictionError], None],
+    show: Callable[[Result], None],
 ) -> tuple[int, int]:
     """Returns (photos, failures)."""
     total = failed = 0
@@ -363,7 +362,7 @@ def _modified(path: Path) -> float | None:
 
 
 def _show_json(
-    result: Prediction | ImageError | PredictionError,
+    result: Result,
     top: int | None,
     level: float | None,
     unknown_as: str | None,

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from edgetl.errors import ImageError, PredictionError
     from edgetl.runtime.images.photo_list import ListedPhoto
     from edgetl.runtime.images.photo_places import StoredPlace
-    from edgetl.runtime.inference.prediction import Prediction
+    from edgetl.runtime.inference.prediction import Result
 
 
 class Accuracy:
@@ -51,7 +50,7 @@ class Accuracy:
             self._given[photo], self._has_labels = label, True
         return photo
 
-    def add(self, result: Prediction | ImageError | PredictionError) -> str | None:
+    def add(self, result: Result) -> str | None:
         """Count a photo that was classified; returns its true label, None without one."""
         from edgetl.runtime.images.photo_places import known_label
         from edgetl.runtime.images.stored_path import as_place

@@ -19,12 +19,11 @@ from edgetl.runtime.images.photo_list import ListedPhoto
 from edgetl.runtime.images.photo_places import fetched, known_label, shard_photos
 from edgetl.runtime.images.store import object_error, wait_for_object
 from edgetl.runtime.images.stored_path import UNREACHABLE, StoredPath, as_place, is_address
-from edgetl.runtime.inference.prediction import Prediction
+from edgetl.runtime.inference.prediction import Prediction, Result
 from edgetl.runtime.inference.predictor import Predictor
 from edgetl.runtime.results.records import as_file_record, plain_name
 from edgetl.system.remote_store import cause_of
 
-Result = Prediction | ImageError | PredictionError
 _OUTAGES = 3  # of a store, within one unit, that are waited for
 
 

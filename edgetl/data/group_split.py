@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 
 from edgetl.data.layout import enumerated
@@ -31,14 +32,13 @@ def validation_digests(
     it depends on the contents alone, and a new photo moves one other of its class at most, where no
     photos must stay together. See ``assign_groups`` for those, and for tiny classes.
     """
-    classes: dict[str, dict[Hashable, int]] = {}
+    classes: defaultdict[str, Counter[Hashable]] = defaultdict(Counter)
     for digest, name in photos:
-        counts = classes.setdefault(digest, {})
-        counts[name] = counts.get(name, 0) + 1
+        classes[digest][name] += 1
     groups = [list(group) for group in together]
     groups += [[digest] for digest in classes.keys() - {d for group in groups for d in group}]
     groups.sort(key=_rank)
-    in_groups = [_sum(classes[digest] for digest in group) for group in groups]
+    in_groups = [sum((classes[digest] for digest in group), Counter()) for group in groups]
     validates = assign_groups(in_groups, val_fraction)
     last_of_class = {name: number for number, found in enumerate(in_groups) for name in found}
     trained = {
@@ -73,14 +73,6 @@ def share_warnings(
             f"The share of photos {purpose} is far from {100 * share:g}% for {enumerated(far)}: "
             "some are copies that must stay together, or can't be read."
         )
-
-
-def _sum(counts: Iterable[Mapping[Hashable, int]]) -> Mapping[Hashable, int]:
-    total: dict[Hashable, int] = {}
-    for some in counts:
-        for name, count in some.items():
-            total[name] = total.get(name, 0) + count
-    return total
 
 
 def _rank(group: Sequence[str]) -> bytes:

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from edgetl._version import __version__
-from edgetl.runtime.inference.prediction import Prediction
+from edgetl.runtime.inference.prediction import Prediction, Result
 from edgetl.serving.inference_tensors import (
     HEADER_LENGTH,
     InferenceError,
@@ -17,7 +17,6 @@ from edgetl.serving.inference_tensors import (
     tensors,
     write_response,
 )
-from edgetl.serving.photo_queue import Result
 from edgetl.serving.photo_service import PhotoService, status_of
 from edgetl.serving.request_errors import AGAIN, RequestError
 from edgetl.serving.served_models import ServedModel

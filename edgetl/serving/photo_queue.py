@@ -9,13 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from edgetl.errors import ImageError, PredictionError, without_traceback
 from edgetl.runtime.images.decode import Source, describe
-from edgetl.runtime.inference.prediction import Prediction
+from edgetl.runtime.inference.prediction import Result
 from edgetl.runtime.inference.predictor import Predictor
 from edgetl.serving.request_errors import RequestError, busy
 from edgetl.serving.served_models import ServedModel
-
-# Errors among them have no traceback, which would hold models that were replaced.
-Result = Prediction | ImageError | PredictionError
 
 
 class PhotoQueue:

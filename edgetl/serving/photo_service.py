@@ -11,7 +11,8 @@ from starlette.requests import ClientDisconnect, Request
 
 from edgetl.errors import ImageError, PredictionError
 from edgetl.runtime.images.decode import Source, may_pass
-from edgetl.serving.photo_queue import PhotoQueue, Result
+from edgetl.runtime.inference.prediction import Result
+from edgetl.serving.photo_queue import PhotoQueue
 from edgetl.serving.request_body import RequestBodies
 from edgetl.serving.request_errors import RequestError, busy
 from edgetl.serving.served_models import ServedModel, ServedModels

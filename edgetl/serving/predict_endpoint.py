@@ -14,9 +14,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from edgetl.errors import ImageError, PredictionError
+from edgetl.runtime.inference.prediction import Result
 from edgetl.runtime.results.records import as_record
 from edgetl.serving.json_line import JsonLine
-from edgetl.serving.photo_queue import Result
 from edgetl.serving.photo_service import PhotoService, status_of
 from edgetl.serving.request_errors import AGAIN, RequestError, encodable
 

@@ -25,8 +25,7 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from edgetl.errors import PredictionError
-from edgetl.runtime.inference.prediction import Prediction
-from edgetl.serving.photo_queue import Result
+from edgetl.runtime.inference.prediction import Prediction, Result
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 

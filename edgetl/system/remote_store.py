@@ -71,7 +71,7 @@ def tried(
     Raises what ``make_error`` makes, MissingDependencyError.
     """
     try:
-        return _retried_patiently(action) if patient else _retried(action)
+        return _retried(action, patiently=patient)
     except EdgetlError:
         raise
     except ImportError as error:
@@ -122,37 +122,24 @@ def is_refused(error: BaseException) -> bool:
     )
 
 
-def _retried(action: Callable[[], T]) -> T:
+def _retried(action: Callable[[], T], *, patiently: bool) -> T:
     """What ``action`` returns, tried again where its exception may not come again.
 
     Once all tries were in vain, others are made only once, until one succeeds: while a store is
     away, a million photos must not be waited for one by one.
+
+    patiently  for minutes, and however often that was in vain before
     """
     global _is_away
-    for pause in (*PAUSES, None):
+    for pause in (*(PATIENT_PAUSES if patiently else PAUSES), None):
         try:
             found = action()
         except Exception as error:
             if _is_final(cause_of(error)):
                 raise
-            if pause is None or _is_away:
-                _is_away = True
-                raise
-            time.sleep(pause)
-        else:
-            _is_away = False
-            return found
-    raise AssertionError("the last try returns or raises")
-
-
-def _retried_patiently(action: Callable[[], T]) -> T:
-    """As ``_retried``, for minutes, and however often that was in vain before."""
-    global _is_away
-    for pause in (*PATIENT_PAUSES, None):
-        try:
-            found = action()
-        except Exception as error:
-            if pause is None or _is_final(cause_of(error)):
+            if not patiently:
+                _is_away = _is_away or pause is None
+            if pause is None or (_is_away and not patiently):
                 raise
             time.sleep(pause)
         else:

@@ -9,9 +9,8 @@ import click
 from edgetl.cli.terminal.printable import printable, width
 
 if TYPE_CHECKING:
-    from edgetl.errors import ImageError, PredictionError
     from edgetl.runtime.bundle.model_card import ModelCard
-    from edgetl.runtime.inference.prediction import Prediction
+    from edgetl.runtime.inference.prediction import Result
 
 _UNSURE = "unsure ({})"
 
@@ -32,7 +31,7 @@ class PredictionTable:
         self._top, self._level = top, level
         self._begun = False
 
-    def show(self, result: Prediction | ImageError | PredictionError) -> None:
+    def show(self, result: Result) -> None:
         if not self._begun:
             click.echo(f"confidence  {self._pad('label')}  photo")
             self._begun = True

@@ -160,7 +160,8 @@ class QuantizedSteps:
         inputs = [self.sources[value] for value in node.input if value in self.sources]
         if node.op_type in LAYERS:
             return Step(result, name, problem=self._layer_problem(node, result))
-        if node.op_type in MOVES and self.sources.keys() >= self._moved(node):
+        moved = node.input if node.op_type == "Concat" else node.input[:1]  # not shapes, axes …
+        if node.op_type in MOVES and self.sources.keys() >= {*moved}:
             return _table(
                 result, name, lambda scales: np.concatenate([scales[x].levels() for x in inputs])
             )
@@ -173,9 +174,6 @@ class QuantizedSteps:
             pair = _sum if node.op_type == "Add" else _product
             return pair(result, name, inputs[0], inputs[1])
         return self._function(result, name)
-
-    def _moved(self, node: onnx.NodeProto) -> set[str]:
-        return {*(node.input if node.op_type == "Concat" else node.input[:1])}
 
     def _layer_problem(self, node: onnx.NodeProto, result: str) -> str:
         """Why the layer's integers may differ from machine to machine; "" if they don't."""

@@ -14,16 +14,14 @@ from types import MappingProxyType
 import numpy as np
 
 from edgetl.data.photo_digests import trained_on
-from edgetl.errors import ImageError, ParityError, PredictionError
+from edgetl.errors import ParityError, PredictionError
 from edgetl.parity.comparison.distances import kl_divergence
 from edgetl.parity.results import Accuracy, AgainstResult, ClassAccuracy, Disagreement, Finding
 from edgetl.runtime.images.photo_list import true_label
-from edgetl.runtime.inference.prediction import Prediction
+from edgetl.runtime.inference.prediction import Prediction, Result
 from edgetl.runtime.inference.predictor import Predictor
 from edgetl.system.paths import name_below
 from edgetl.system.progress import Progress, no_progress, track
-
-Answer = Prediction | ImageError | PredictionError
 
 _MAX_NAMED = 10  # photos in one sentence
 
@@ -117,7 +115,7 @@ class _AnswerPairs:
         self._unanswered: list[str] = []
         self._correct: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
 
-    def add(self, photo: str, truth: str | None, new: Answer, old: Answer) -> None:
+    def add(self, photo: str, truth: str | None, new: Result, old: Result) -> None:
         """``truth``: the label of the photo's folder, None if unknown."""
         if not isinstance(new, Prediction) or not isinstance(old, Prediction):
             self._add_refusal(photo, new, old)
@@ -151,7 +149,7 @@ class _AnswerPairs:
         everything = [pair for correct in self._correct.values() for pair in correct]
         return Accuracy(len(everything), *_shares(everything), classes)
 
-    def _add_refusal(self, photo: str, new: Answer, old: Answer) -> None:
+    def _add_refusal(self, photo: str, new: Result, old: Result) -> None:
         errors = [
             (name, answer)
             for name, answer in (("new", new), ("old", old))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from edgetl.errors import EdgetlError
+from edgetl.errors import EdgetlError, ImageError, PredictionError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -144,3 +144,7 @@ class Prediction:
         unknown = ", unknown" if self.is_unknown else ""
         answer = f"label={self.label!r}, confidence={self.confidence:.4f}{unknown}"
         return f"Prediction({self.source!r}, {answer})"
+
+
+Result = Prediction | ImageError | PredictionError
+"""What becomes of one photo among many: its answer, or why there is none."""

@@ -35,7 +35,7 @@ from edgetl.runtime.bundle.tensor_names import (
 )
 from edgetl.runtime.images.decode import MAX_PIXELS, Source, describe, read_image
 from edgetl.runtime.images.resize import refuse_extreme_shape, resize_for_graph, resize_image
-from edgetl.runtime.inference.prediction import Prediction
+from edgetl.runtime.inference.prediction import Prediction, Result
 from edgetl.runtime.inference.session import CPU, Providers
 from edgetl.runtime.inference.session_pool import ReplacedError, SessionPool
 from edgetl.system.machine import cores
@@ -289,11 +289,9 @@ class Predictor:
 
         return selftest(self, tolerance=tolerance)
 
-    def _classify(
-        self, sources: Sequence[Source], threads: int | None
-    ) -> list[Prediction | ImageError | PredictionError]:
+    def _classify(self, sources: Sequence[Source], threads: int | None) -> list[Result]:
         """Classify ``sources``, with one run of the model for all images of the same shape."""
-        results: dict[int, Prediction | ImageError | PredictionError] = {}
+        results: dict[int, Result] = {}
         by_shape: dict[tuple[int, ...], dict[int, NDArray[np.uint8]]] = {}
         for i, source in enumerate(sources):
             try:

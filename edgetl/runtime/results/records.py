@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from edgetl.errors import ImageError, PredictionError
-from edgetl.runtime.inference.prediction import Prediction
+from edgetl.runtime.inference.prediction import Prediction, Result
 
 # A surrogate (how Python holds a byte of a file name that is not Unicode), or a surrogate's escape.
 _LOOKS_ESCAPED = re.compile(r"[\ud800-\udfff]|\\ud[89a-f][0-9a-f]{2}")
 
 
 def as_record(
-    result: Prediction | ImageError | PredictionError,
+    result: Result,
     *,
     top: int | None = None,
     level: float | None = None,
@@ -41,7 +41,7 @@ def as_record(
 
 
 def as_file_record(
-    result: Prediction | ImageError | PredictionError,
+    result: Result,
     model: str,
     truth: str | None = None,
     *,

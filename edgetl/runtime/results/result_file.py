@@ -21,9 +21,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Self, TypeAlias
 
-from edgetl.errors import ImageError, PredictionError, ResultsError
+from edgetl.errors import ResultsError
 from edgetl.runtime.images.decode import may_pass
-from edgetl.runtime.inference.prediction import Prediction
+from edgetl.runtime.inference.prediction import Result
 from edgetl.runtime.results.records import as_file_record, columns, plain_name
 from edgetl.system.atomic_write import atomic_write
 from edgetl.system.file_lock import try_lock
@@ -131,7 +131,7 @@ class ResultFile(ABC):
 
     def append(
         self,
-        result: Prediction | ImageError | PredictionError,
+        result: Result,
         truth: str | None = None,
         unknown_as: str | None = None,
     ) -> None:

@@ -13,7 +13,7 @@ from edgetl.cluster.cluster_progress import ClusterProgress, show_time
 from edgetl.cluster.destination import Destination
 from edgetl.cluster.earlier_rows import EarlierRows
 from edgetl.cluster.part_file import PartFile, part_bytes
-from edgetl.cluster.ray_cluster import ray_cluster, require_ray, require_reachable
+from edgetl.cluster.ray_cluster import cluster_address, ray_cluster, require_ray
 from edgetl.cluster.ray_stage import classify_units, model_files
 from edgetl.cluster.run_manifest import RunManifest
 from edgetl.cluster.work_unit import (
@@ -90,7 +90,7 @@ def classify_on_cluster(
     names       of photos, as the user gives them
     arguments   the same, with lists read
     out         a folder, or an address in a store; continued if a run was stopped there
-    address     of the cluster, see ``ray_cluster``
+    address     of the cluster, see ``cluster_address``
     providers   of the workers' predictors; "auto" is the CPU, on machines with a GPU, too
     root        see ``photos_in``
     embeddings  with each photo's embedding
@@ -99,7 +99,7 @@ def classify_on_cluster(
     Raises EdgetlError; what was written until then is used by the next run.
     """
     require_ray()
-    require_reachable(address)
+    address = cluster_address(address)
     destination = Destination(out)
     rows: dict[str, Any] = {"embeddings": embeddings, "unknown_as": unknown_as}
     with show_time(progress, _LISTING):

@@ -47,13 +47,10 @@ _HINT = (
 def ray_cluster(address: str) -> Iterator[Any]:
     """Yield the module ray, connected.
 
-    address  "auto", "host:port", or "" for RAY_ADDRESS or else a cluster on this machine, which
-             ends with the context
+    address  of ``cluster_address``; a cluster on this machine ends with the context
 
     Raises RuntimeUnavailableError, MissingDependencyError.
     """
-    address = address or os.environ.get(_ADDRESS_VARIABLE, "")
-    require_reachable(address)
     is_own = address in ("", "local")
     ray = _import_ray(is_own)
     with ExitStack() as stack:
@@ -89,6 +86,18 @@ def require_ray() -> None:
     """Raise MissingDependencyError where Ray is not installed, which takes no import."""
     if find_spec("ray") is None:
         raise _missing("ray")
+
+
+def cluster_address(given: str) -> str:
+    """The address of the cluster to use; "" for one on this machine that is not there yet.
+
+    given  "auto", "host:port", or "" for RAY_ADDRESS, where that is set
+
+    Raises RuntimeUnavailableError.
+    """
+    address = given or os.environ.get(_ADDRESS_VARIABLE, "")
+    require_reachable(address)
+    return address
 
 
 def require_address(text: str) -> None:

@@ -20,7 +20,7 @@ import pytest
 from helpers.pictures import photo
 from helpers.result_tables import manifest_of, rows_of
 
-from edgetl.cluster.ray_cluster import require_reachable
+from edgetl.cluster.ray_cluster import cluster_address, require_reachable
 from edgetl.errors import RuntimeUnavailableError
 
 _SECONDS = 240  # at most, for what takes 20 on a quiet machine
@@ -136,6 +136,15 @@ def test_a_wrong_address_is_named(tiny_bundle, slow_photos, tmp_path, address, m
     code, printed, said = ended(start(tiny_bundle, slow_photos, "--out", out, "--ray", address))
     assert (code, printed) == (1, "") and message in said and "Traceback" not in said
     assert not out.exists()
+
+
+def test_the_environment_may_name_the_cluster(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert cluster_address("") == ""
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert cluster_address("auto") == "auto"
+    with pytest.raises(RuntimeUnavailableError, match=r"no Ray cluster at 127\.0"):
+        cluster_address("")
 
 
 def test_another_program_at_the_address_is_noticed_at_once():

@@ -134,7 +134,11 @@ class PhotoSource:
         """``listed_parts``. Raises DataError also if no photo is to train on."""
         parts = self.listed_parts()
         if not {TRAIN, UNSPLIT} & parts.keys():
-            raise DataError(f"{self.path} marks no photo as train.", "Correct its column of parts.")
+            raise DataError(
+                f"{self.path} marks no photo as train.",
+                "Correct what it calls the parts: in the column or field split, the shards' names, "
+                "or the folders train and val.",
+            )
         return parts
 
 

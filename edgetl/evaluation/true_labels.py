@@ -72,9 +72,10 @@ def find_labelled_photos(
     if not found:
         raise DataError(f"There is no photo in {place}.", "Name a folder that holds some.")
     if not photos:
+        names = ["no folder" if name == "." else name for name in sorted(unlabelled)]
         raise DataError(
             f"No photo of {place} has a label of the model ({enumerated(labels)}); "
-            f"its folders or labels: {enumerated(sorted(unlabelled))}.",
+            f"its folders or labels: {enumerated(names)}.",
             _similar_names(unlabelled, labels)
             or "Name the class folders like the model's labels, or give a list with such labels.",
         )

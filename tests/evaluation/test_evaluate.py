@@ -146,6 +146,8 @@ def test_nothing_to_measure_is_an_error(insects, test_set, tmp_path):
     ) as error:
         evaluate(insects, tmp_path / "wrong")
     assert error.value.hint == "Is 'ANT' for 'ant' a misspelling?"
+    with pytest.raises(DataError, match="its folders or labels: no folder"):
+        evaluate(insects, tmp_path / "wrong/ANT")
     (tmp_path / "broken/ant").mkdir(parents=True)
     (tmp_path / "broken/ant/1.png").write_bytes(b"no photo")
     with pytest.raises(DataError, match=r"None of 1 photos can be classified; ant/1.png"):

@@ -103,9 +103,10 @@ class Cluster:
 
     def __init__(self, folder: str) -> None:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        os.environ["RAY_TMPDIR"] = folder  # also for what all clusters of a machine would share
         from ray.cluster_utils import Cluster
 
-        head = {**NODE, "include_dashboard": False, "temp_dir": folder}
+        head = {**NODE, "include_dashboard": False}
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self._nodes = [self._cluster.add_node(**NODE)]
 

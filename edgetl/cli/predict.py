@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -15,7 +16,7 @@ from edgetl.cli.options.doubtful_option import doubtful_photos, keep_doubtful_op
 from edgetl.cli.options.list_options import list_options
 from edgetl.cli.options.model_options import model_options, open_predictor
 from edgetl.cli.options.option_types import Number
-from edgetl.cli.predict_cluster import classify_on_ray, refuse_other_options
+from edgetl.cli.predict_cluster import classify_on_ray, parse_address, refuse_other_options
 from edgetl.cli.prediction_accuracy import Accuracy
 from edgetl.cli.process import require_stdout
 from edgetl.cli.terminal.prediction_table import PredictionTable
@@ -77,6 +78,7 @@ def _parse_shard(_: click.Context, __: click.Parameter, text: str) -> Shard:
     "cluster",
     is_flag=False,
     flag_value="",
+    callback=parse_address,
     metavar="[HOST:PORT]",
     help="Classify on a Ray cluster, or all of this machine; --out is then a folder or address.",
 )
@@ -314,7 +316,7 @@ def _write_all(
         out,
         predictor.model_id,
         predictor.labels,
-        sure=bool(card.promises and card.promises.sure_answers),
+        sure=card.has_sure_answers,
         unknown=card.unknown is not None,
         embeddings=embeddings,
     ) as results:
@@ -323,7 +325,7 @@ def _write_all(
         def without_result() -> Iterator[Path]:
             nonlocal changed, first_changed
             for photo in photos_of(photos, shard):
-                if str(photo) not in results:
+                if os.fspath(photo) not in results:  # str() shortens addresses
                     yield accuracy.expect(photo)
                 elif written and (_modified(photo) or 0) > written:
                     changed, first_changed = changed + 1, first_changed or str(photo)

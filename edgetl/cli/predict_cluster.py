@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from edgetl.runtime.inference.session import Providers
 
 
+def parse_address(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    """Raises RuntimeUnavailableError: --ray before the photos takes their name for an address."""
+    from edgetl.cluster.ray_cluster import require_address
+
+    if text is not None:
+        require_address(text)
+    return text
+
+
 def refuse_other_options(
     photos: Sequence[str], out: str | None, unusable: Mapping[str, Any]
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -60,4 +60,4 @@ class PartSummary:
     classified: int = 0
     labelled: int = 0
     correct: int = 0
-    failure: tuple[str, str | None] | None = field(default=None)
+    failure: tuple[str, str | None] | None = None

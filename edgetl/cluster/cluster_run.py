@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.cluster.cluster_job import ClusterJob, PartSummary
-from edgetl.cluster.cluster_progress import ClusterProgress
+from edgetl.cluster.cluster_progress import ClusterProgress, show_time
 from edgetl.cluster.destination import Destination
 from edgetl.cluster.earlier_rows import EarlierRows
 from edgetl.cluster.part_file import PartFile, part_bytes
-from edgetl.cluster.ray_cluster import ray_cluster, require_reachable
+from edgetl.cluster.ray_cluster import ray_cluster, require_ray, require_reachable
 from edgetl.cluster.ray_stage import classify_units, model_files
 from edgetl.cluster.run_manifest import RunManifest
 from edgetl.cluster.work_unit import (
@@ -32,6 +32,8 @@ from edgetl.runtime.inference.predictor import Predictor
 from edgetl.runtime.inference.session import Providers
 from edgetl.runtime.results.records import columns
 from edgetl.system.progress import Progress
+
+_LISTING = "Looking for what there is to do"
 
 Argument = str | ListedPhoto | StoredPlace
 
@@ -62,15 +64,11 @@ class _Plan:
     units    that need a worker
     known    part → its summary, of those that are there and need none
     twice    of ``EarlierRows``
-    photos   how many photos outside shards are named
-    waiting  how many of them have no row yet, or one that is tried again
     """
 
     units: tuple[WorkUnit, ...]
     known: Mapping[str, PartSummary]
     twice: Mapping[str, Collection[str]]
-    photos: int
-    waiting: int
 
 
 def classify_on_cluster(
@@ -100,23 +98,24 @@ def classify_on_cluster(
 
     Raises EdgetlError; what was written until then is used by the next run.
     """
+    require_ray()
     require_reachable(address)
     destination = Destination(out)
     rows: dict[str, Any] = {"embeddings": embeddings, "unknown_as": unknown_as}
-    manifest = RunManifest(
-        destination,
-        predictor.model_id,
-        predictor.labels,
-        {"max_pixels": predictor.max_pixels, **rows},
-    )
-    plan = _plan(destination, manifest.files, arguments)
-    if not plan.units and not plan.known and not plan.photos:
+    with show_time(progress, _LISTING):
+        manifest = RunManifest(
+            destination,
+            predictor.model_id,
+            predictor.labels,
+            {"max_pixels": predictor.max_pixels, **rows},
+        )
+        plan = _plan(destination, manifest.files, arguments)
+    if not plan.units and not plan.known:
         raise DataError(f"There is no photo in {', '.join(names)}.")
     job = ClusterJob(
         destination=out if is_address(out) else str(Path(out).absolute()),
         run=manifest.run,
-        **_model_values(predictor, providers),
-        columns=tuple(_table_columns(predictor, embeddings)),
+        **_model_values(predictor, providers, embeddings),
         **rows,
         label_folders=tuple(os.fspath(folder) for folder in label_folders(names, root)),
         folder=str(Path.cwd()),
@@ -130,7 +129,7 @@ def classify_on_cluster(
     if plan.units:
         files = model_files(predictor)
         with (
-            ClusterProgress(progress, plan.units, plan.waiting) as shown,
+            ClusterProgress(progress, plan.units) as shown,
             ray_cluster(address) as ray,
         ):
             for summary in classify_units(ray, job, files, plan.units):
@@ -142,8 +141,15 @@ def classify_on_cluster(
     return result
 
 
-def _model_values(predictor: Predictor, providers: Providers) -> dict[str, Any]:
+def _model_values(predictor: Predictor, providers: Providers, embeddings: bool) -> dict[str, Any]:
     """What workers are told of the model."""
+    card = predictor.card
+    names = columns(
+        card.labels,
+        sure=card.has_sure_answers,
+        unknown=card.unknown is not None,
+        embeddings=embeddings,
+    )
     own = {
         "threads": predictor.threads or 1,
         "providers": "cpu" if providers == "auto" else providers,
@@ -152,33 +158,31 @@ def _model_values(predictor: Predictor, providers: Providers) -> dict[str, Any]:
         "model": str(predictor.path),
         "model_id": predictor.model_id,
         "options": {**predictor.options, **own},
+        "columns": tuple(names),
     }
 
 
-def _table_columns(predictor: Predictor, embeddings: bool) -> list[str]:
-    card = predictor.card
-    sure = bool(card.promises and card.promises.sure_answers)
-    names = columns(predictor.labels, sure=sure, unknown=card.unknown is not None)
-    return names + ["embedding"] * embeddings
-
-
 def _plan(destination: Destination, files: Iterable[str], arguments: Sequence[Argument]) -> _Plan:
+    if not any(map(_is_there, arguments)):
+        raise DataError(f"There is no {arguments[0]}.", "Check the name.")
     shards = shard_units(arguments)
     if shards:
         _require_first(shards)
-    photos = photos_outside_shards(arguments)
     of_shards = {unit.part for unit in shards}  # which workers look into
     earlier = EarlierRows(
         destination, [file for file in files if is_part(file) and file not in of_shards]
     )
-    others = photo_units(photos, earlier.done, earlier.again)
+    others = photo_units(photos_outside_shards(arguments), earlier.done, earlier.again)
     known = dict(earlier.parts)
     for unit in others:
         known.pop(unit.part, None)
     there = frozenset(files)
     units = tuple(replace(unit, was_there=unit.part in there) for unit in (*shards, *others))
-    waiting = sum(len(unit.photos) for unit in others)
-    return _Plan(units, known, earlier.twice, len(photos), waiting)
+    return _Plan(units, known, earlier.twice)
+
+
+def _is_there(argument: Argument) -> bool:
+    return not isinstance(argument, str) or os.path.lexists(argument)
 
 
 def _require_first(shards: Sequence[WorkUnit]) -> None:

@@ -76,9 +76,12 @@ class Destination:
 
     def remove_unfinished(self) -> None:
         """Remove what killed processes were writing."""
-        if self.is_local and Path(self.name).is_dir():
-            for file in Path(self.name).glob(".*.part"):
-                file.unlink(missing_ok=True)
+        if self.is_local:
+            self._local(self._remove_unfinished, "written")
+
+    def _remove_unfinished(self) -> None:
+        for file in Path(self.name).glob(".*.part"):
+            file.unlink(missing_ok=True)
 
     def _local_files(self) -> list[str]:
         try:

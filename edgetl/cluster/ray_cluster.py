@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from edgetl.system.temporary_folder import scratch_folder
 AUTO = "auto"
 """The cluster that this machine belongs to."""
 _ADDRESS_VARIABLE = "RAY_ADDRESS"
+_NO_ADDRESS = ("", AUTO, "local")
 _CONNECT_SECONDS = 5
 _LONGEST_FOLDER = 40  # characters: sockets in it have names of 107 at most
 # How a client of HTTP/2 begins: with a line for servers that don't know it, and its settings, which
@@ -35,9 +37,9 @@ _ENVIRONMENT = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
 }
 _HINT = (
-    "Check the address and that the cluster runs; this machine must be one of it. A cluster that "
-    "was started with token authentication needs RAY_AUTH_MODE=token here, too. --ray without an "
-    "address starts one here for the run."
+    "Check the address and that the cluster runs; this machine must be one of it. If `ray start` "
+    "says that token authentication is enabled, set RAY_AUTH_MODE=token here, too. --ray without "
+    "an address starts one here for the run."
 )
 
 
@@ -70,10 +72,12 @@ def ray_cluster(address: str) -> Iterator[Any]:
             with _silent_stderr():
                 ray.init(**options, logging_level=logging.CRITICAL, log_to_driver=False)
         except Exception as error:  # of Ray's and gRPC's many kinds
-            where = f"the Ray cluster at {address}" if address else "Ray on this machine"
-            raise RuntimeUnavailableError(
-                f"Can't use {where}: {first_line(error)}", _HINT
-            ) from error
+            if address == AUTO and "any running Ray instance" in str(error):
+                message = "This machine belongs to no Ray cluster."
+            else:
+                where = "Ray on this machine" if is_own else f"the Ray cluster at {address}"
+                message = f"Can't use {where}: {first_line(error)}"
+            raise RuntimeUnavailableError(message, _HINT) from error
         finally:
             with suppress(ValueError):  # not in the main thread
                 for number, handler in handlers.items():  # Ray's own would end this process
@@ -81,17 +85,34 @@ def ray_cluster(address: str) -> Iterator[Any]:
         yield ray
 
 
+def require_ray() -> None:
+    """Raise MissingDependencyError where Ray is not installed, which takes no import."""
+    if find_spec("ray") is None:
+        raise _missing("ray")
+
+
+def require_address(text: str) -> None:
+    """Raise RuntimeUnavailableError for what is not written as an address of a cluster is."""
+    host, colon, port = text.rpartition(":")
+    if text in _NO_ADDRESS or (host and colon and port.isdecimal() and "://" not in text):
+        return
+    hint = f"To use this machine, or what {_ADDRESS_VARIABLE} names, give --ray last."
+    if "://" in text:
+        hint = (
+            "Addresses such as ray:// are for interactive use: give the command on a machine of "
+            "the cluster, or have `ray job submit` give it there."
+        )
+    raise RuntimeUnavailableError(
+        f"--ray {text}: a cluster's address is HOST:PORT, or {AUTO}.", hint
+    )
+
+
 def require_reachable(address: str) -> None:
     """Raise RuntimeUnavailableError for an address at which no cluster can be."""
-    if address in ("", AUTO, "local"):
+    require_address(address)
+    if address in _NO_ADDRESS:
         return
-    host, colon, port = address.rpartition(":")
-    if "://" in address or not (host and colon and port.isdecimal()):
-        raise RuntimeUnavailableError(
-            f"--ray {address}: a cluster's address is HOST:PORT, or {AUTO}.",
-            "Addresses such as ray:// are for interactive use: give the command on a machine of "
-            "the cluster, or have `ray job submit` give it there.",
-        )
+    host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS) as server:
             is_grpc = _speaks_grpc(server)
@@ -120,7 +141,9 @@ def _speaks_grpc(server: socket.socket) -> bool:
 def _import_ray(starts_here: bool) -> Any:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    if starts_here and not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"} & os.environ.keys():
+    if not starts_here:  # twenty, a second each, if the cluster is there but wants a token
+        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "5")
+    elif not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"} & os.environ.keys():
         # Its processes listen to other machines, too. Ray would write a token to the home folder.
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -128,8 +151,12 @@ def _import_ray(starts_here: bool) -> Any:
         ray = import_module("ray")
         import_module("ray.data")
     except ImportError as error:
-        raise MissingDependencyError(error.name or "ray", "--ray", "ray") from error
+        raise _missing(error.name or "ray") from error
     return ray
+
+
+def _missing(package: str) -> MissingDependencyError:
+    return MissingDependencyError(package, "--ray", "ray")
 
 
 @contextmanager

@@ -68,11 +68,11 @@ class RunManifest:
                 f"this one is {self._known[_MODEL]}).",
                 "Name another place with --out, or remove this one.",
             )
-        options = found.get(_OPTIONS)
-        if found.get(_LABELS) != self._known[_LABELS] or options != self._known[_OPTIONS]:
+        before, now = (_flat(values) for values in (found, self._known))
+        if changed := [name for name in now if before.get(name) != now[name]]:
+            values = ", ".join(f"{name} was {before.get(name)}, is {now[name]}" for name in changed)
             raise ResultsError(
-                f"{self._destination} was begun with other options: {options}; "
-                f"now {self._known[_OPTIONS]}.",
+                f"{self._destination} was begun with other options: {values}.",
                 "Give the same options, or name another place with --out.",
             )
 
@@ -90,6 +90,14 @@ def require_run(destination: Destination, run: str) -> None:
             f"Another run writes to {destination}, too.",
             "Wait for it, and give the same command again.",
         )
+
+
+def _flat(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Labels, and options as they are called in a command."""
+    options = manifest.get(_OPTIONS)
+    named = options.items() if isinstance(options, dict) else ()
+    values = {f"--{name.replace('_', '-')}": value for name, value in named}
+    return {_LABELS: manifest.get(_LABELS), **values}
 
 
 def _parsed(content: bytes | None) -> Mapping[str, Any]:

@@ -111,11 +111,8 @@ def photos_outside_shards(
         for argument in arguments
         if not (isinstance(argument, StoredPlace) and is_shard(argument.name))
     ]
-    found: dict[str, NamedPhoto] = {}
-    for path in photos_of(others, Shard(), read=False):
-        source = os.fspath(path)
-        found.setdefault(source, NamedPhoto(source, given.get(path)))
-    return list(found.values())
+    found = photos_of(others, Shard(), read=False)
+    return [NamedPhoto(os.fspath(path), given.get(path)) for path in found]
 
 
 def photo_units(

@@ -63,6 +63,7 @@ class TimedConnection(HttpToolsProtocol):
             super().on_message_complete()
 
     def _asks_for_upgrade(self) -> bool:
+        """CONNECT is an upgrade, too, without a header to leave out: it is answered as it is."""
         return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
 
     def _unsupported_upgrade_warning(self) -> None:
@@ -71,6 +72,8 @@ class TimedConnection(HttpToolsProtocol):
         Java's HttpClient asks for HTTP/2 in this way, and sends a body along. httptools takes what
         follows such a head for the other protocol.
         """
+        if not self._asks_for_upgrade():
+            return
         error = sys.exc_info()[1]
         assert error is not None
         rest, method = self._parsed[error.args[0] :], self.parser.get_method()

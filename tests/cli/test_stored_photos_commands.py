@@ -94,6 +94,24 @@ def test_a_run_that_was_stopped_goes_on_in_the_same_shards(tiny_bundle, places, 
     assert out.read_text().splitlines(keepends=True) == whole
 
 
+def test_places_in_a_store_that_overlap_give_each_photo_one_row(tiny_bundle, places, tmp_path):
+    out = tmp_path / "answers.jsonl"
+    folders = ("memory://pets/plain", "memory://pets", places["list of addresses"])
+    shards = ("memory://shards/00*.tar", "memory://shards/{001..002}.tar")
+    edgetl("predict", tiny_bundle, *folders, *shards, "--out", out)
+    sources = [json.loads(line)["source"] for line in out.read_text().splitlines()]
+    assert len(sources) == len(set(sources)) == 18
+
+
+def test_an_object_with_two_slashes_in_its_name_has_one_row(tiny_bundle, photos, tmp_path):
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/slashes/pets//1.png", (photos / "plain/1.png").read_bytes())
+    for _ in range(2):
+        edgetl("predict", tiny_bundle, "memory://slashes", "--out", tmp_path / "answers.jsonl")
+    (row,) = (tmp_path / "answers.jsonl").read_text().splitlines()
+    assert json.loads(row)["source"] == "memory://slashes/pets//1.png"
+
+
 def test_parts_of_a_job_take_each_photo_once(tiny_bundle, places):
     whole = edgetl("predict", tiny_bundle, places["tars"], "--json").stdout.splitlines()
     parts = [

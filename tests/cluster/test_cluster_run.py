@@ -134,6 +134,24 @@ def test_a_worker_that_outlives_its_run_writes_no_more(
     assert len(list(out.glob("part-*"))) == 2
 
 
+def test_a_wrong_name_is_no_photo_that_cannot_be_read(tiny_bundle, without_ray, tmp_path):
+    done = predict(tiny_bundle, tmp_path / "phtoos", "--out", tmp_path / "out", "--ray")
+    assert done.exit_code == 1 and f"There is no {tmp_path / 'phtoos'}" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_begun_without_ray(tiny_bundle, cluster_photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("edgetl.cluster.ray_cluster.find_spec", lambda _: None)
+    done = predict(tiny_bundle, cluster_photos, "--out", tmp_path / "out", "--ray")
+    assert done.exit_code == 1 and "--ray needs the extra ray" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_ray_in_front_of_the_photos_says_where_it_goes(tiny_bundle, cluster_photos, tmp_path):
+    done = predict(tiny_bundle, "--ray", cluster_photos, "--out", tmp_path / "out")
+    assert done.exit_code == 1 and "give --ray last" in done.stderr
+
+
 def test_a_photo_that_may_be_readable_now_is_tried_again(
     tiny_bundle, cluster_photos, without_ray, tmp_path
 ):

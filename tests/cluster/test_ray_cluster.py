@@ -29,12 +29,13 @@ _SECONDS = 240  # at most, for what takes 20 on a quiet machine
 @pytest.fixture(scope="module")
 def two_nodes() -> Iterator[Any]:
     """A cluster of two nodes with a core each."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    from ray.cluster_utils import Cluster
-
     node = {"num_cpus": 1, "object_store_memory": 100 << 20}
-    with TemporaryDirectory(prefix="ray-") as folder:  # sockets in it have long names
-        head = {**node, "include_dashboard": False, "temp_dir": folder}
+    with TemporaryDirectory(prefix="ray-") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_TMPDIR", folder)  # also for what all clusters of a machine would share
+        from ray.cluster_utils import Cluster
+
+        head = {**node, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         try:
             cluster.add_node(**node)
@@ -126,7 +127,7 @@ def test_a_run_that_is_interrupted_and_loses_a_worker_has_the_rows_of_one_machin
     ("address", "message"),
     [
         ("127.0.0.1:1", "There is no Ray cluster at 127.0.0.1:1: Connection refused"),
-        ("ray://127.0.0.1:10001", "a cluster's address is HOST:PORT, or auto"),
+        ("ray://127.0.0.1:10001", "have `ray job submit` give it there"),
         ("photos", "a cluster's address is HOST:PORT, or auto"),
     ],
 )

@@ -33,7 +33,7 @@ def test_it_says_whose_answers_these_are_and_whether_all_are_there(tmp_path: Pat
     ("changed", "message"),
     [
         ({"model": "9999"}, r"another model \(1234; this one is 9999\)"),
-        ({"embeddings": True}, "begun with other options"),
+        ({"embeddings": True}, r"other options: --embeddings was False, is True\."),
     ],
 )
 def test_answers_of_another_model_or_with_other_options_are_left_alone(

@@ -181,9 +181,10 @@ def test_who_asks_for_another_protocol_is_answered_in_this_one(running: str, jpe
         while answers.count(b'"confidence"') < 3:
             answers += client.recv(4096) or b'"confidence"'
     assert answers.count(b"HTTP/1.1 200 OK") == 3
-    with raw(running) as client:
-        client.sendall(b"CONNECT there:1 HTTP/1.1\r\nHost: there\r\n\r\n")
-        assert client.recv(4096).startswith(b"HTTP/1.1 400 ")
+    for wanted, status in ((b"there:1", b"400"), (b"/predict", b"403")):
+        with raw(running) as client:
+            client.sendall(b"CONNECT %b HTTP/1.1\r\nHost: there\r\n\r\n" % wanted)
+            assert client.recv(4096).startswith(b"HTTP/1.1 %b " % status)
 
 
 def test_sigterm_ends_it_when_it_has_answered(tiny_bundle: Path, jpeg: bytes) -> None:

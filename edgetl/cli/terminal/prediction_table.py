@@ -24,8 +24,7 @@ class PredictionTable:
         ``unknown`` stands before the label of an unknown photo, which is then in brackets.
         """
         self._unknown = printable(unknown).replace("{", "{{").replace("}", "}}") + " ({})"
-        may_be_unsure = card.promises is not None and card.promises.sure_answers
-        patterns = [_UNSURE] * bool(may_be_unsure) + [self._unknown] * bool(card.unknown)
+        patterns = [_UNSURE] * card.has_sure_answers + [self._unknown] * bool(card.unknown)
         longest = max(width(printable(label)) for label in card.labels)
         longest += max((width(pattern.format("")) for pattern in patterns), default=0)
         self._column = max(5, longest)

@@ -47,6 +47,11 @@ class ModelCard:
     biases: tuple[float, ...] | None = None
 
     @property
+    def has_sure_answers(self) -> bool:
+        """Whether the model tells sure answers from others."""
+        return bool(self.promises and self.promises.sure_answers)
+
+    @property
     def outputs(self) -> tuple[str, ...]:
         """Names of every model's outputs; programs of torch return them in this order.
 

@@ -15,7 +15,7 @@ PARTS = "part-*.parquet"
 class ParquetRows:
     """The schema of a table of results, and its rows.
 
-    columns  their names, of ``records.columns``, and maybe "embedding"
+    columns  their names, of ``records.columns``
 
     Raises MissingDependencyError without pyarrow.
     """

@@ -85,18 +85,24 @@ def embedding_values(prediction: Prediction) -> list[float] | None:
 
 
 def columns(
-    labels: Sequence[str], *, truth: bool = True, sure: bool = False, unknown: bool = False
+    labels: Sequence[str],
+    *,
+    truth: bool = True,
+    sure: bool = False,
+    unknown: bool = False,
+    embeddings: bool = False,
 ) -> list[str]:
     """Names of the columns of a table, with one probability for each label.
 
-    truth    False: as in files of versions that wrote no true labels
-    sure     the model tells sure answers from others
-    unknown  the model has a score
+    truth       False: as in files of versions that wrote no true labels
+    sure        the model tells sure answers from others
+    unknown     the model has a score
+    embeddings  with each photo's embedding
     """
     names = ["source", "model", "error", "label", "confidence", *(["truth"] if truth else [])]
     names += ["sure"] if sure else []
     names += ["unknown", "ood_score"] if unknown else []
-    return [*names, *(f"p({label})" for label in labels)]
+    return [*names, *(f"p({label})" for label in labels), *(["embedding"] if embeddings else [])]
 
 
 def as_row(record: Mapping[str, Any], names: Sequence[str]) -> list[Any]:

@@ -75,7 +75,7 @@ class ResultFile(ABC):
         self.path = path = self._rows_path(path)
         self.model, self.labels, self._embeddings = model, labels, embeddings
         # Of a table.
-        self._columns = columns(labels, sure=sure, unknown=unknown) + ["embedding"] * embeddings
+        self._columns = columns(labels, sure=sure, unknown=unknown, embeddings=embeddings)
         self.failed = self._count = 0
         self._done: set[bytes] = set()
         self._may_pass: dict[bytes, _Span] = {}

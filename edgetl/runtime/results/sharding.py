@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from edgetl.runtime.images.discovery import is_folder, is_walked, walk_images
 from edgetl.runtime.images.photo_list import ListedPhoto
 from edgetl.runtime.images.photo_places import StoredPlace
+from edgetl.runtime.images.stored_path import StoredPath, is_address
+
+_PATTERN = re.compile(r"[{*?]")  # where a name begins to stand for several
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,35 @@ def photos_of(
 
     read  False: photos of folders in stores come without their content; there are no shards
     """
+    found = _photos_of(arguments, shard, read=read)
+    return _once(found) if _may_overlap(arguments) else found
+
+
+def _may_overlap(arguments: Sequence[str | Path | ListedPhoto | StoredPlace]) -> bool:
+    """Whether places in stores or shards may have photos in common, as far as their names tell."""
+    begins = [
+        _PATTERN.split(place.name)[0] for place in arguments if isinstance(place, StoredPlace)
+    ]
+    if begins:
+        listed = (photo.path for photo in arguments if isinstance(photo, ListedPhoto))
+        begins = sorted([*begins, *(os.fspath(path) for path in listed if is_address(path))])
+    return any(later.startswith(begin) for begin, later in pairwise(begins))
+
+
+def _once(photos: Iterable[Path]) -> Iterator[Path]:
+    """Without a second photo of the same name in stores and shards; the names stay in memory."""
+    seen: set[str] = set()
+    for photo in photos:
+        if isinstance(photo, StoredPath):
+            if (name := os.fspath(photo)) in seen:
+                continue
+            seen.add(name)
+        yield photo
+
+
+def _photos_of(
+    arguments: Sequence[str | Path | ListedPhoto | StoredPlace], shard: Shard, *, read: bool
+) -> Iterator[Path]:
     places: dict[Path | StoredPlace, tuple[Path, str]] = {}
     folders: set[Path] = set()
     for argument in reversed(arguments):  # of several for the same path, the first is kept

@@ -9,8 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST_PHOTOS = 20_000  # more hardly change what is chosen
-_FOLDS = 5
-_MOST_LOGITS = 1_000_000  # photos × classes above which there are only two folds
+_FOLDS = {30_000: 10, 1_000_000: 5}
+"""Photos × classes → how many folds there are up to so many; beyond, two.
+
+Of few photos, a fifth is missed: with ten folds the choice depends less on how they were dealt, and
+costs little.
+"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ def deal_folds(labels: NDArray[np.int64], ranks: NDArray[np.int64], classes: int
     distinct = np.ones(classes)
     np.maximum.at(distinct, labels, ranks + 1.0)
     rows = np.argsort(ranks / distinct[labels], kind="stable")[:MOST_PHOTOS]
-    count = _FOLDS if len(rows) * classes <= _MOST_LOGITS else 2
+    logits = len(rows) * classes
+    count = next((count for most, count in _FOLDS.items() if logits <= most), 2)
     fold, labels = ranks[rows] % count, labels[rows]
     judged = np.isin(labels, labels[fold != 0])  # fold 0 has a photo of every class
     return Folds(rows, fold, count, judged)

@@ -107,3 +107,10 @@ def test_an_address_with_a_password_is_refused_without_showing_it():
     with pytest.raises(DataError, match=r"address of shop\.example has a password") as raised:
         photos_in("https://me:secret@shop.example/pets.tar")
     assert "secret" not in f"{raised.value} {raised.value.hint}"
+
+
+def test_a_web_server_is_waited_for_without_reading_the_file(address, monkeypatch):
+    monkeypatch.setattr(remote_store, "PATIENT_PAUSES", (0.01,) * 5)
+    Handler.busy = 3
+    store.wait_for_object(f"{address}/endless.png")
+    assert Handler.busy == 0

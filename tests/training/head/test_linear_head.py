@@ -314,7 +314,7 @@ def test_parameters_are_tried_downhill(
     values: tuple[float, ...], digits: tuple[Data, Data], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Until the loss rises on either side of the best, wherever that is."""
-    monkeypatch.setattr(LogisticRegression, "solve", lambda *_: torch.zeros(5, 10, 65))
+    monkeypatch.setattr(LogisticRegression, "solve", lambda *_: torch.zeros(10, 10, 65))
     (features, labels), _ = digits
     photos = torch.from_numpy(features), torch.from_numpy(labels), torch.ones(len(labels))
     judge, best = CrossValidation.judge, 0

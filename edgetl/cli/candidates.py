@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from edgetl.cli.options.option_types import SomePath
-from edgetl.cli.terminal.printable import counted
 from edgetl.cli.terminal.progress_bar import show_progress
+from edgetl.system.message_text import counted
 from edgetl.system.shell import shell_word
 
 

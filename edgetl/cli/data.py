@@ -16,9 +16,10 @@ from edgetl.cli.options.list_options import list_options
 from edgetl.cli.options.option_types import SomePath
 from edgetl.cli.options.report_file import ReportFile
 from edgetl.cli.process import require_stdout
-from edgetl.cli.terminal.printable import counted, printable
+from edgetl.cli.terminal.printable import printable
 from edgetl.cli.terminal.progress_bar import show_progress
 from edgetl.data.layout import DEFAULT_VAL_FRACTION
+from edgetl.system.message_text import counted, first_few
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -234,9 +235,7 @@ def _finding_tables(findings: Iterable[DataIssue]) -> Iterator[Table]:
         table.add_column("", justify="right")
         table.add_column("", overflow="fold")
         for kind, found in kinds.items():
-            shown = [_finding_text(finding) for finding in found[:_SHOWN_FINDINGS]]
-            if len(found) > _SHOWN_FINDINGS:
-                shown.append(f"and {len(found) - _SHOWN_FINDINGS:,} more")
+            shown = first_few([_finding_text(finding) for finding in found], _SHOWN_FINDINGS)
             table.add_row(kind, f"{len(found):,}", Text("\n".join(shown)))
         if kinds:
             yield table
@@ -245,10 +244,8 @@ def _finding_tables(findings: Iterable[DataIssue]) -> Iterator[Table]:
 def _finding_text(finding: DataIssue) -> str:
     if len(finding.paths) == 1:
         return f"{printable(finding.paths[0])}: {printable(finding.message)}"
-    paths = [f"  {printable(path)}" for path in finding.paths[:_SHOWN_PATHS]]
-    if len(finding.paths) > _SHOWN_PATHS:
-        paths.append(f"  and {len(finding.paths) - _SHOWN_PATHS:,} more")
-    return "\n".join([printable(finding.message), *paths])
+    paths = [printable(path) for path in first_few(finding.paths, _SHOWN_PATHS)]
+    return "\n  ".join([printable(finding.message), *paths])
 
 
 def _print(*blocks: Table | str) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from edgetl.cli.options.option_types import SomePath
-from edgetl.cli.terminal.printable import counted, printable
+from edgetl.cli.terminal.printable import printable
+from edgetl.system.message_text import counted
 from edgetl.system.shell import shell_word
 
 if TYPE_CHECKING:

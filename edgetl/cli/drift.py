@@ -14,8 +14,9 @@ from edgetl.cli.options.model_options import model_options
 from edgetl.cli.options.option_types import Number, SomePath
 from edgetl.cli.options.report_file import ReportFile
 from edgetl.cli.process import require_stdout
-from edgetl.cli.terminal.printable import counted, json_text, printable, width
+from edgetl.cli.terminal.printable import json_text, printable, width
 from edgetl.errors import EdgetlError
+from edgetl.system.message_text import counted
 
 if TYPE_CHECKING:
     from edgetl.runtime.drift.drift_result import ClassDrift, DriftResult

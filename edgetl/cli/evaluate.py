@@ -13,7 +13,8 @@ from edgetl.cli.options.model_options import model_options
 from edgetl.cli.options.option_types import PhotoPlace
 from edgetl.cli.options.report_file import ReportFile, given_files, write_reports
 from edgetl.cli.process import require_stdout
-from edgetl.cli.terminal.printable import counted, printable, width
+from edgetl.cli.terminal.printable import printable, width
+from edgetl.system.message_text import counted
 
 if TYPE_CHECKING:
     from edgetl.evaluation.evaluation_result import EvaluationResult

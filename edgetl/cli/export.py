@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from edgetl.cli.options.list_options import list_options
 from edgetl.cli.options.option_types import PRECISIONS, Number, PhotoPlace, SomePath
-from edgetl.cli.terminal.printable import counted, printable
+from edgetl.cli.terminal.printable import printable
 from edgetl.cli.terminal.progress_bar import show_progress
 from edgetl.errors import EdgetlError
 from edgetl.exporting.export_result import AccuracyComparison, ExportResult
@@ -32,6 +32,7 @@ from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN
 from edgetl.runtime.images.discovery import walk_images
 from edgetl.runtime.images.photo_list import is_photo_list
+from edgetl.system.message_text import counted, first_few
 from edgetl.system.shell import shell_word
 
 _MAX_CLASSES, _MAX_LAYERS = 10, 3  # shown; the manifest has all
@@ -341,15 +342,11 @@ def _accuracy_lines(precision: str, compared: AccuracyComparison) -> Iterator[st
         )
     worst = sorted(compared.class_drops.items(), key=lambda drop: (-drop[1], drop[0]))
     drops = [f"{json.dumps(label, ensure_ascii=False)} {drop + 0.0:.2f}" for label, drop in worst]
-    yield f"{precision}: points lost by class: {_first(drops, _MAX_CLASSES)}"
+    yield f"{precision}: points lost by class: {', '.join(first_few(drops, _MAX_CLASSES))}"
     if compared.portable_bits:
         yield f"{precision}: logits are the same bits on every CPU"
     elif compared.why_not_portable:
         yield f"{precision}: logits may differ between CPUs: {compared.why_not_portable}"
     if layers := compared.float_layers:
-        yield f"{precision}: {len(layers)} layers stayed in float: {_first(layers, _MAX_LAYERS)}"
-
-
-def _first(items: list[str] | tuple[str, ...], count: int) -> str:
-    more = f" … and {len(items) - count} more" if len(items) > count else ""
-    return ", ".join(items[:count]) + more
+        named = ", ".join(first_few(layers, _MAX_LAYERS))
+        yield f"{precision}: {len(layers)} layers stayed in float: {named}"

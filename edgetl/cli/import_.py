@@ -9,8 +9,9 @@ import click
 
 from edgetl.cli.options.list_options import list_options
 from edgetl.cli.options.option_types import PhotoPlace, SomePath
-from edgetl.cli.terminal.printable import counted, printable
+from edgetl.cli.terminal.printable import printable
 from edgetl.cli.terminal.progress_bar import show_progress
+from edgetl.system.message_text import counted
 from edgetl.system.paths import real_path
 from edgetl.system.shell import shell_word
 from edgetl.training.importing.import_result import ImportResult

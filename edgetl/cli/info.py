@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import click
 
 from edgetl.cli.process import require_stdout
-from edgetl.cli.terminal.printable import counted, json_text, printable
+from edgetl.cli.terminal.printable import json_text, printable
 from edgetl.cli.terminal.unknown_figures import noticed_unknown
+from edgetl.system.message_text import counted
 
 if TYPE_CHECKING:
     from edgetl.runtime.bundle.model_card import ModelCard

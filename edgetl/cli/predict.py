@@ -20,7 +20,8 @@ from edgetl.cli.predict_cluster import classify_on_ray, parse_address, refuse_ot
 from edgetl.cli.prediction_accuracy import Accuracy
 from edgetl.cli.process import require_stdout
 from edgetl.cli.terminal.prediction_table import PredictionTable
-from edgetl.cli.terminal.printable import counted, json_text, printable
+from edgetl.cli.terminal.printable import json_text, printable
+from edgetl.system.message_text import counted
 
 if TYPE_CHECKING:
     from edgetl.runtime.images.decode import Source

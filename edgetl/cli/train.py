@@ -14,8 +14,9 @@ import click
 from edgetl.cli import INTERRUPTED
 from edgetl.cli.options.option_types import SomePath
 from edgetl.cli.terminal.comparison_display import print_comparison
-from edgetl.cli.terminal.printable import counted, printable
+from edgetl.cli.terminal.printable import printable
 from edgetl.cli.terminal.unknown_figures import noticed_unknown
+from edgetl.system.message_text import counted
 from edgetl.system.paths import real_path
 from edgetl.system.shell import shell_word
 from edgetl.training.config.listener import Listener

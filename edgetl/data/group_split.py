@@ -7,7 +7,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 
-from edgetl.data.layout import enumerated
+from edgetl.system.message_text import enumerated
 
 _MAX_MOVES = 200_000  # of the search for an assignment with every class in both parts
 _FAR = 0.5  # of a share, from which a difference is worth a warning

@@ -26,6 +26,7 @@ from edgetl.errors import DataError, ImageError
 from edgetl.runtime.images.decode import identify, read_image
 from edgetl.runtime.images.stored_path import as_place
 from edgetl.system.machine import cores
+from edgetl.system.message_text import counted, first_few
 from edgetl.system.paths import name_below
 
 PUT_BACK = "It could be read when the run began: put it back, then go on with --resume."
@@ -106,7 +107,7 @@ class ImageFolders:
         if self.has_val_folder and len(val) < len(self.val):
             lost = [sample.path for sample in self.val if sample.path in unreadable]
             raise DataError(
-                f"{_photos(len(lost))} to validate on can't be read:\n"
+                f"{counted(len(lost), 'photo')} to validate on can't be read:\n"
                 f"{_listed(self.root, lost, unreadable)}",
                 "Repair or remove these files, then run again. "
                 "Metrics must cover every photo of val.",
@@ -122,7 +123,7 @@ class ImageFolders:
         left_out = [sample for sample in self.train + self.val if sample.path in unreadable]
         purpose = "to train on " if self.has_val_folder else ""
         warning = (
-            f"{_photos(len(left_out))} {purpose}can't be read and left out:\n"
+            f"{counted(len(left_out), 'photo')} {purpose}can't be read and left out:\n"
             f"{_listed(self.root, [sample.path for sample in left_out], unreadable)}"
         )
         left = replace(
@@ -314,12 +315,12 @@ def _warnings(folders: ImageFolders) -> Iterator[str]:
     broken = {digest for digest, sample in doubtful.items() if sample.path in unreadable}
     if ambiguous := ambiguous - broken:
         yield (
-            f"{_photos(len(ambiguous))} in several classes at once, "
+            f"{counted(len(ambiguous), 'photo')} in several classes at once, "
             "where all labels but one are wrong: edgetl data check names them."
         )
     if shared := shared - broken:
         yield (
-            f"{_photos(len(shared))} in train/ and val/ at once: "
+            f"{counted(len(shared), 'photo')} in train/ and val/ at once: "
             "the metrics will look better than they are."
         )
 
@@ -352,16 +353,8 @@ def _counts(samples: Iterable[Sample], classes: int) -> list[int]:
     return [count[label] for label in range(classes)]
 
 
-def _photos(count: int) -> str:
-    return "1 photo" if count == 1 else f"{count:,} photos"
-
-
 def _listed(root: Path, paths: Sequence[Path], reasons: Mapping[Path, str]) -> str:
     """One line for each of the first photos, whatever their names hold, and how many more."""
-    lines = []
-    for path in paths[:_LISTED]:
-        name = name_below(path, root).replace("\n", "\\n")
-        lines.append(f"  {name}: {reasons[path]}")
-    if len(paths) > _LISTED:
-        lines.append(f"  and {len(paths) - _LISTED:,} more")
-    return "\n".join(lines)
+    names = [name_below(path, root).replace("\n", "\\n") for path in paths]
+    lines = [f"{name}: {reasons[path]}" for name, path in zip(names, paths, strict=True)]
+    return "\n".join(f"  {line}" for line in first_few(lines, _LISTED))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from edgetl.errors import DataError
 from edgetl.runtime.images.discovery import is_folder
+from edgetl.system.message_text import enumerated
 from edgetl.system.paths import is_there
 from edgetl.system.shell import shell_word
 
@@ -35,7 +36,6 @@ PART_OF = {
 
 _OTHER_VAL_NAMES = ("valid", "validation", TEST)
 _ADDED_BY_MACOS = "__MACOSX"  # to archives, beside the folders that were packed
-_LISTED = 5  # names in a sentence
 
 
 def data_parts(root: Path) -> dict[str, Path]:
@@ -179,12 +179,6 @@ def content_digest(path: Path) -> str:
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def enumerated(names: Sequence[str]) -> str:
-    """The first few of ``names``, and how many more, for use in a sentence."""
-    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
 
 
 def _refuse_parts_as_classes(root: Path) -> None:

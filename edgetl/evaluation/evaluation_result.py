@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetl.data.layout import enumerated
 from edgetl.evaluation.labelled_answers import LabelledAnswers
 from edgetl.evaluation.metrics import (
     CalibrationPoint,
@@ -22,6 +21,7 @@ from edgetl.evaluation.metrics import (
 from edgetl.evaluation.statement_check import StatementCheck, check_statement
 from edgetl.evaluation.true_labels import unlabelled_warning
 from edgetl.runtime.bundle.model_card import ModelCard
+from edgetl.system.message_text import counted, enumerated
 from edgetl.system.notebook import NotebookResult
 
 
@@ -170,8 +170,10 @@ class EvaluationResult(NotebookResult):
         if self.failed:
             photos = len(self.failed)
             reasons = enumerated([f"{file}: {reason}" for file, reason in self.failed.items()])
-            noun, verb = ("photo", "is") if photos == 1 else ("photos", "are")
-            found.append(f"{photos:,} {noun} can't be classified and {verb} left out: {reasons}.")
+            found.append(
+                f"{counted(photos, 'photo')} can't be classified and "
+                f"{'is' if photos == 1 else 'are'} left out: {reasons}."
+            )
         return found
 
     def __repr__(self) -> str:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgetl.data.image_folder import Sample
-from edgetl.data.layout import PART_OF, TEST, content_digest, enumerated, normalized_name
+from edgetl.data.layout import PART_OF, TEST, content_digest, normalized_name
 from edgetl.data.stored_labels import part_of
 from edgetl.errors import DataError
 from edgetl.runtime.images.photo_list import true_label
 from edgetl.runtime.images.photo_places import is_stored, photos_folder, photos_in
 from edgetl.runtime.images.stored_path import as_place, is_address
+from edgetl.system.message_text import enumerated
 from edgetl.system.paths import is_there
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from edgetl.data.layout import enumerated
 from edgetl.errors import ExportError
 from edgetl.evaluation.exact_tests import clopper_pearson
 from edgetl.evaluation.labelled_answers import LabelledAnswers
@@ -16,6 +15,7 @@ from edgetl.runtime.bundle.held_out import HeldOut
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.bundle.statement import StatedShare
 from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN, MEASURED, UnknownLimits
+from edgetl.system.message_text import enumerated
 
 
 def with_promises(

@@ -19,7 +19,7 @@ from edgetl.errors import EdgetlError
 from edgetl.serving.connection import TimedConnection
 from edgetl.serving.listener import BACKLOG, listen
 from edgetl.serving.served_models import ServedModels
-from edgetl.serving.service_settings import ServiceSettings
+from edgetl.serving.service_settings import METRICS_FOLDER, ServiceSettings
 from edgetl.system.temporary_folder import scratch_folder
 
 _log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def run_service(
             return
         del models  # each process opens its own
         with scratch_folder("edgetl-metrics") as folder:
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+            os.environ[METRICS_FOLDER] = str(folder)
             _keep_running(settings.workers, partial(_work, settings, listener))
 
 

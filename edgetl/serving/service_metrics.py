@@ -1,6 +1,6 @@
 """What Prometheus is told of a service. Several processes are counted together.
 
-prometheus-client adds processes up where PROMETHEUS_MULTIPROC_DIR was set before it was imported:
+prometheus-client adds processes up where METRICS_FOLDER was set before it was imported:
 each writes its figures to files in that folder.
 """
 
@@ -26,8 +26,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from edgetl.errors import PredictionError
 from edgetl.runtime.inference.prediction import Prediction, Result
-
-MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+from edgetl.serving.service_settings import METRICS_FOLDER
 
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 _CONFIDENCES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
@@ -71,7 +70,7 @@ class ServiceMetrics:
         self.reloads = counter(
             "edgetl_reloads", "Models that were replaced on disk.", ("model", "result")
         )
-        if MULTIPROCESS not in os.environ:
+        if METRICS_FOLDER not in os.environ:
             ProcessCollector(registry=registry)
 
     def count_results(self, model: str, results: Sequence[tuple[Result, float]]) -> None:
@@ -89,7 +88,7 @@ class ServiceMetrics:
 
     def text(self) -> bytes:
         """The figures of all processes in Prometheus' text format."""
-        folder = os.environ.get(MULTIPROCESS)
+        folder = os.environ.get(METRICS_FOLDER)
         if folder is None:
             return generate_latest(self._registry)
         _forget_dead_processes(Path(folder))

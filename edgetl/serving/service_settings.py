@@ -9,6 +9,9 @@ from typing import Any
 
 from edgetl.errors import EdgetlError
 
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Environment variable: the folder in which the processes of a service share their figures."""
+
 _MIN_TOKEN = 16  # letters; fewer can be guessed
 
 

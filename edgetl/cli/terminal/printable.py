@@ -33,8 +33,3 @@ def width(text: str) -> int:
         0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF")
         for c in text
     )
-
-
-def counted(count: float, noun: str) -> str:
-    """1 photo, 1,000 photos."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

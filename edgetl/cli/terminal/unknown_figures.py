@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from edgetl.cli.terminal.printable import counted
+from edgetl.system.message_text import counted
 
 _KINDS = {"unknown_folder": "in unknown/", "left_out_classes": "of left-out classes"}
 

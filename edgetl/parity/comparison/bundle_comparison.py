@@ -20,6 +20,7 @@ from edgetl.parity.results import Accuracy, AgainstResult, ClassAccuracy, Disagr
 from edgetl.runtime.images.photo_list import true_label
 from edgetl.runtime.inference.prediction import Prediction, Result
 from edgetl.runtime.inference.predictor import Predictor
+from edgetl.system.message_text import first_few
 from edgetl.system.paths import name_below
 from edgetl.system.progress import Progress, no_progress, track
 
@@ -132,9 +133,7 @@ class _AnswerPairs:
 
     def photo_gate(self) -> Finding:
         """Whether both models answered the same photos."""
-        named, more = self._unanswered[:_MAX_NAMED], len(self._unanswered) - _MAX_NAMED
-        if more > 0:
-            named = [*named, f"and {more:,} more"]
+        named = first_few(self._unanswered, _MAX_NAMED)
         message = "; ".join(named) or "both models answer the same photos"
         return Finding("photos", not named, message)
 

@@ -21,6 +21,7 @@ from edgetl.parity.runtimes.torch_reference import TorchReference
 from edgetl.parity.stages import LeftOut, Refusal, Stages
 from edgetl.parity.tolerances import INT8_OUTLIERS, Tolerance, default_tolerance
 from edgetl.system.machine import cores
+from edgetl.system.message_text import counted
 from edgetl.system.progress import Progress, ProgressCounter, no_progress
 
 Photos = Sequence[Photo | Unreadable]
@@ -114,7 +115,7 @@ def _runtime_names(wanted: Sequence[str]) -> list[str]:
 def _compared_finding(results: Sequence[RuntimeResult]) -> Finding:
     """Fails where every runtime was skipped or only shown: then nothing is known of the export."""
     compared = sum(run.status in ("passed", "failed") for run in results)
-    message = f"{compared} runtime{'s' * (compared != 1)} compared"
+    message = f"{counted(compared, 'runtime')} compared"
     return Finding("compared", compared > 0, message if compared else "no runtime was compared")
 
 

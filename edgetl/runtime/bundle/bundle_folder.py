@@ -52,6 +52,7 @@ _CHECKSUM = "sha256"  # of the manifest without this entry
 _KEYS = frozenset({"name", "created", "checkpoint", "versions", "opset"})
 _MAX_MANIFEST_BYTES = 1 << 28  # a thousand labels and golden answers take a few megabytes
 
+_NAME_A_BUNDLE = "Name a folder that `edgetl export` wrote."
 _REEXPORT = "Export it again with `edgetl export`, or copy the bundle again."
 
 # Small records are named tuples here: defining one takes 0.2 ms of every start, a frozen dataclass
@@ -112,15 +113,13 @@ class Bundle:
         path = Path(path)
         file = path / MANIFEST
         with os_errors_as_bundle_error(path):
+            require_model(path)
             if not is_there(file) and not file.is_symlink():
-                hint = "Name a folder that `edgetl export` wrote."
+                hint = _NAME_A_BUNDLE
                 if (path / "best.safetensors").exists():
                     run, out = shell_word(path), shell_word(f"exported/{path.name}")
                     hint = f"It is a training run: edgetl export {run} -o {out}"
-                reason = f"it is not a bundle: it has no {MANIFEST}"
-                if not is_there(path):
-                    reason = "there is no such bundle or model"
-                raise NoSuchModelError(path, reason, hint)
+                raise NoSuchModelError(path, f"it is not a bundle: it has no {MANIFEST}", hint)
         _check_regular(path, file)
         manifest = _read_manifest(file)
         try:
@@ -372,6 +371,12 @@ def _check_name(name: str) -> None:
     name.encode()  # UnicodeEncodeError is a ValueError, too
     if not parts or ".." in parts or name.startswith("/") or any(c in name for c in "\\:\0"):
         raise ValueError(f"files: {name!r} leads outside the folder")
+
+
+def require_model(path: Path) -> None:
+    """Raises NoSuchModelError if there is nothing at ``path``, OSError if that can't be seen."""
+    if not is_there(path):
+        raise NoSuchModelError(path, "there is no such bundle or model", _NAME_A_BUNDLE)
 
 
 def _check_regular(root: Path, path: Path) -> None:

@@ -13,6 +13,7 @@ from edgetl.runtime.bundle.held_out import HeldOut
 from edgetl.runtime.drift.comparison import Comparison
 from edgetl.runtime.drift.photo_answers import PhotoAnswers
 from edgetl.runtime.drift.unknown_share import UnknownShare
+from edgetl.system.message_text import counted
 from edgetl.system.notebook import NotebookResult
 
 _FEW_PHOTOS = 20  # of which a test can notice very little
@@ -142,7 +143,7 @@ class DriftResult(NotebookResult):
         failed, found = self.answers.failed, []
         if compared < _FEW_PHOTOS:
             found.append(
-                f"With {compared} {'photo' if compared == 1 else 'photos'}, a change that concerns "
+                f"With {counted(compared, 'photo')}, a change that concerns "
                 f"fewer than {self.noticeable:.0%} of them is likely to go unnoticed."
             )
         if copies > _MANY_COPIES * (compared + copies):
@@ -154,7 +155,7 @@ class DriftResult(NotebookResult):
         if failed:
             name, reason = next(iter(failed.items()))
             found.append(
-                f"{len(failed):,} {'photo' if len(failed) == 1 else 'photos'} can't be classified "
+                f"{counted(len(failed), 'photo')} can't be classified "
                 f"and {'is' if len(failed) == 1 else 'are'} left out: {name}: {reason}."
             )
         return found

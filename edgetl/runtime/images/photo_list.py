@@ -17,6 +17,7 @@ from edgetl.errors import DataError
 from edgetl.runtime.images.discovery import class_folder
 from edgetl.runtime.images.photo_shards import is_shard
 from edgetl.runtime.images.stored_path import StoredPath, as_place, is_address
+from edgetl.system.message_text import first_few
 from edgetl.system.paths import is_there
 
 PATH, LABEL, SPLIT = "path", "label", "split"
@@ -157,9 +158,8 @@ def require_files(file: str | Path, photos: Iterable[ListedPhoto]) -> None:
     """Raise DataError, naming the lines, if files that a list names are not there."""
     missing = list(missing_files(photos))
     if missing:
-        lines = [f"  {row_name(file, photo.row)}: {photo.path}" for photo in missing[:_LISTED]]
-        if len(missing) > _LISTED:
-            lines.append(f"  and {len(missing) - _LISTED:,} more")
+        named = [f"{row_name(file, photo.row)}: {photo.path}" for photo in missing]
+        lines = [f"  {line}" for line in first_few(named, _LISTED)]
         what = "a file that is" if len(missing) == 1 else f"{len(missing):,} files that are"
         raise DataError(
             f"{file} names {what} not there:\n" + "\n".join(lines),

@@ -11,8 +11,13 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgetl.errors import BundleError, NoSuchModelError
-from edgetl.runtime.bundle.bundle_folder import Bundle, open_to_read, os_errors_as_bundle_error
+from edgetl.errors import BundleError
+from edgetl.runtime.bundle.bundle_folder import (
+    Bundle,
+    open_to_read,
+    os_errors_as_bundle_error,
+    require_model,
+)
 from edgetl.runtime.bundle.embedded_checksum import verify_checksum
 from edgetl.runtime.bundle.memory_copy import Content, in_memory_copy
 from edgetl.runtime.bundle.tensor_names import EVIDENCE
@@ -22,7 +27,6 @@ from edgetl.runtime.inference.protobuf_edits import (
     edits_without_output,
 )
 from edgetl.runtime.inference.session import Providers, open_session
-from edgetl.system.paths import is_there
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -126,12 +130,7 @@ class SessionPool:
     def _open_lone_model(self) -> BufferedReader:
         """The same file each time, open for reading. Raises BundleError."""
         with os_errors_as_bundle_error(self._path):
-            if not is_there(self._path):
-                raise NoSuchModelError(
-                    self._path,
-                    "there is no such bundle or model",
-                    "Name a folder that `edgetl export` wrote.",
-                )
+            require_model(self._path)
             if not self._path.is_file():
                 raise BundleError(self._path, "it is not a regular file")
         file = open_to_read(self._path)

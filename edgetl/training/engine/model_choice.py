@@ -24,6 +24,7 @@ from edgetl.runtime.inference.device_profile import (
     measure,
     read_profile,
 )
+from edgetl.system.message_text import counted
 from edgetl.system.progress import Progress
 from edgetl.system.temporary_folder import scratch_folder
 from edgetl.training.config.candidate_names import CandidateName, parse_candidates
@@ -83,7 +84,7 @@ def _choose(context: RunContext, folders: ImageFolders) -> tuple[ModelTrial, ...
         raise TrainingError("None of the candidates' weights are installed.", "Name others.")
     chosen = best_of(found)
     listener.note(
-        f"Chosen among {len(found)} candidate{'s' * (len(found) > 1)}: {chosen.name}, "
+        f"Chosen among {counted(len(found), 'candidate')}: {chosen.name}, "
         f"{chosen.total_ms:.1f} ms for a photo on {profile.machine['processor']}, "
         f"{chosen.bytes / 1e6:.2f} MB."
     )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from edgetl.errors import TrainingError, first_line
 from edgetl.onnx_graph.tracing import plain_attention, quiet
 from edgetl.runtime.images.spec import PreprocessSpec
+from edgetl.system.message_text import counted
 from edgetl.training.importing.foreign_file import wrong_number_of_labels
 from edgetl.training.models.backbones import input_size
 
@@ -126,7 +127,7 @@ def _trace(network: nn.Module, example_inputs: list[tuple[Tensor]]) -> Any:
 def _answers(network: nn.Module, pictures: Tensor, source: str) -> Tensor:
     """float32 [N, outputs]; raises TrainingError for any other answer."""
     count, _, height, width = pictures.shape
-    what = "1 photo" if count == 1 else f"{count} photos"
+    what = counted(count, "photo")
     try:
         with quiet():
             answers = network(pictures)

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from edgetl.errors import MissingDependencyError, TrainingError, first_line
+from edgetl.system.message_text import first_few
 from edgetl.system.shell import shell_word
 from edgetl.training.config.checkpoint_description import METADATA_KEY
 from edgetl.training.config.weights_file import require_weights_file
@@ -187,11 +188,8 @@ def load_by_name(
         *(f"{key} is {_shape(given[key])}, not {_shape(own[key])}" for key in misfits),
     ]
     if problems:
-        shown = problems[:_SHOWN]
-        if len(problems) > _SHOWN:
-            shown.append(f"and {len(problems) - _SHOWN} more")
         raise TrainingError(
-            f"{source} does not fit this backbone: {'; '.join(shown)}.",
+            f"{source} does not fit this backbone: {'; '.join(first_few(problems, _SHOWN))}.",
             "Name the backbone that the weights belong to.",
         )
     return fits

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from edgetl.errors import EdgetlError, RuntimeUnavailableError, TrainingError, first_line
+from edgetl.system.message_text import counted
 
 # One process may decode, solve a head or write a report for long while the others wait: torch's
 # default of 10 minutes would end such a run. torchrun notices processes that die.
@@ -116,9 +117,8 @@ def choose_device(name: str) -> torch.device:
         ) from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
-        plural = "" if count == 1 else "s"
         raise RuntimeUnavailableError(
-            f"torch finds {count} CUDA device{plural}; {name} is not one of them.",
+            f"torch finds {counted(count, 'CUDA device')}; {name} is not one of them.",
             "Use --device cpu, or install a torch built for your CUDA.",
         )
     if device.type not in ("cpu", "cuda"):
@@ -133,7 +133,7 @@ def describe(processes: Processes) -> str:
     if processes.device.type == "cuda":
         return f"{processes.world_size} × {torch.cuda.get_device_name(processes.device)}"
     threads = torch.get_num_threads()
-    return f"CPU, {processes.world_size} × {threads} thread{'' if threads == 1 else 's'}"
+    return f"CPU, {processes.world_size} × {counted(threads, 'thread')}"
 
 
 @contextmanager

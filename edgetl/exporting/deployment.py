@@ -61,7 +61,7 @@ def deployment_of(
         return Deployment(trained.network, card, maps=own_maps)
     held_out = trained.held_out
     some = None
-    if held_out is not None and len(held_out.labels):  # of photos that are all the same, none is
+    if held_out is not None and len(held_out.labels):  # copies of one photo leave none held out
         most = min(MOST_PHOTOS, _MOST_LOGITS // len(card.labels))
         some = _evenly(held_out, most)
     if trained.ood is None or held_out is None or not len(held_out.ood_score):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgetl.cli.process import is_interrupted
+from edgetl.system.remote_store import is_web
 
 if TYPE_CHECKING:
     from edgetl.cli.prediction_accuracy import Accuracy
@@ -39,6 +40,8 @@ def refuse_other_options(
         raise click.UsageError("--ray needs --out, a folder or an address such as s3://bucket/out.")
     if Path(out).is_file():
         raise click.UsageError(f"--out {out} is a file; --ray writes many, into a folder.")
+    if is_web(out):
+        raise click.UsageError(f"--out {out}: web servers take no files; name a folder or a store.")
     for option, value in unusable.items():
         if value:
             raise click.UsageError(f"{option} has no effect with --ray: leave it out.")

@@ -61,8 +61,11 @@ class Destination:
 
         return tried(partial(store_error, ResultsError, "read"), self.name, get, patient=True)
 
-    def files(self) -> list[str]:
-        """The names of what is there, without those that begin with a point."""
+    def files(self, *, patient: bool = True) -> list[str]:
+        """The names of what is there, without those that begin with a point.
+
+        patient  wait for minutes, as for what a run that has begun depends on
+        """
         if self.is_local:
             return self._local(self._local_files, "read")
 
@@ -71,7 +74,7 @@ class Destination:
             found = store.find(path, maxdepth=1)
             return [str(name).rpartition("/")[2] for name in found]
 
-        found = tried(partial(store_error, ResultsError, "read"), self.name, look, patient=True)
+        found = tried(partial(store_error, ResultsError, "read"), self.name, look, patient=patient)
         return sorted(name for name in found if not name.startswith("."))
 
     def remove_unfinished(self) -> None:

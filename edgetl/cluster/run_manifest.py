@@ -37,7 +37,7 @@ class RunManifest:
         self._destination = destination
         self._known = {_MODEL: model, _LABELS: list(labels), _OPTIONS: dict(options)}
         self.run = uuid.uuid4().hex
-        self.files = destination.files()
+        self.files = destination.files(patient=False)
         if self.files:
             self._require_own(destination.read(MANIFEST))
 

@@ -7,6 +7,7 @@ broken connection, is tried again, a little later each time.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -29,6 +30,8 @@ _FINAL = (
     *(FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError),
     *(ImportError, ValueError, TypeError, NotImplementedError),
 )
+# They log, with tracebacks, what they raise, too.
+_LOGGERS = ("adlfs", "azure", "fsspec", "gcsfs", "google", "s3fs")
 _MAY_PASS_STATUS = (408, 425, 429)  # of HTTP's client errors
 # Of botocore, google-auth and azure-identity, which are not imported for their names.
 _NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError")
@@ -46,6 +49,9 @@ def open_store(address: str) -> tuple[AbstractFileSystem, str]:
         from fsspec.core import url_to_fs
     except ImportError as error:
         raise MissingDependencyError("fsspec", f"Reading {address}", "remote") from error
+    for name in _LOGGERS:  # without a handler, Python would print it
+        if not logging.getLogger(name).handlers:
+            logging.getLogger(name).addHandler(logging.NullHandler())
     # A listing of millions of objects would stay in memory, and another program may add some.
     store, path = url_to_fs(address, use_listings_cache=False, **_options(address))
     return store, path

@@ -188,6 +188,7 @@ def test_a_shard_that_may_be_readable_now_is_tried_again(
     ("arguments", "message"),
     [
         ((), "--ray needs --out"),
+        (("--out", "https://localhost/out"), "web servers take no files"),
         (("--out", "{file}"), "is a file; --ray writes many"),
         (("--out", "{out}", "--shard", "1/2"), "--shard has no effect with --ray"),
         (("--out", "{out}", "--keep-doubtful", "{out}", "3"), "--keep-doubtful has no effect"),

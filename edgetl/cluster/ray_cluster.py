@@ -28,11 +28,12 @@ _LONGEST_FOLDER = 40  # characters: sockets in it have names of 107 at most
 # may be empty. A server's first answer is its settings.
 _SETTINGS, _FRAME_HEADER = b"\x04", 9  # a frame's type, and bytes before its content
 _HTTP2_BEGIN = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + _SETTINGS + bytes(5)
-# Read when Ray is imported. Nothing is reported to its makers, and its processes write no log lines
-# to this terminal.
+# Read when Ray is imported. Nothing is reported to its makers, its processes write no log lines
+# to this terminal, and spend no time on figures for a dashboard that is not there.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_enable_metrics_collection": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
 }

@@ -7,18 +7,26 @@ from functools import partial
 from typing import Any
 
 import pytest
-from azure.core.exceptions import HttpResponseError
-from gcsfs.retry import HttpError
 
 from edgetl.errors import DataError
 from edgetl.system import remote_store
 from edgetl.system.remote_store import store_error, tried
 
 
-def azure(status: int) -> Exception:
-    error = HttpResponseError("Server failed to authenticate the request.")
-    error.status_code = status
-    return error
+class HttpResponseError(Exception):
+    """As azure.core raises it."""
+
+    def __init__(self, status_code: int) -> None:
+        super().__init__("Server failed to authenticate the request.")
+        self.status_code = status_code
+
+
+class HttpError(Exception):
+    """As gcsfs raises it."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f", {code}")
+        self.code = code
 
 
 class Failing:
@@ -47,9 +55,9 @@ def attempt(address: str, action: Callable[[], Any]) -> Any:
 @pytest.mark.parametrize(
     ("address", "error", "variable"),
     [
-        ("az://pets/1.jpg", azure(403), "AZURE_STORAGE_CONNECTION_STRING"),
+        ("az://pets/1.jpg", HttpResponseError(403), "AZURE_STORAGE_CONNECTION_STRING"),
         ("gs://pets/1.jpg", OSError("Forbidden: pets/1.jpg\nno"), "GOOGLE_APPLICATION_CREDENTIALS"),
-        ("gs://pets/1.jpg", HttpError({"code": 401}), "GOOGLE_APPLICATION_CREDENTIALS"),
+        ("gs://pets/1.jpg", HttpError(401), "GOOGLE_APPLICATION_CREDENTIALS"),
         ("s3://pets/1.jpg", PermissionError("Access Denied"), "AWS_PROFILE"),
     ],
 )
@@ -62,6 +70,6 @@ def test_refused_access_is_not_tried_again_and_names_the_store_s_credentials(
     assert action.calls == 1 and variable in str(raised.value.hint)
 
 
-@pytest.mark.parametrize("error", [azure(503), HttpError({"code": 503}), OSError("reset")])
+@pytest.mark.parametrize("error", [HttpResponseError(503), HttpError(503), OSError("reset")])
 def test_what_may_pass_is_tried_again(error: Exception) -> None:
     assert attempt("az://pets/1.jpg", Failing(error, 3)) == 3

@@ -18,7 +18,8 @@ from edgetl.errors import DataError, ImageError, PredictionError
 from edgetl.runtime.images.photo_list import ListedPhoto
 from edgetl.runtime.images.photo_places import fetched, known_label, shard_photos
 from edgetl.runtime.images.store import object_error, wait_for_object
-from edgetl.runtime.images.stored_path import UNREACHABLE, StoredPath, as_place, is_address
+from edgetl.runtime.images.stored_path import StoredPath, as_place, is_address
+from edgetl.runtime.images.unreadable import UNREACHABLE
 from edgetl.runtime.inference.prediction import Prediction, Result
 from edgetl.runtime.inference.predictor import Predictor
 from edgetl.runtime.results.records import as_file_record, plain_name

@@ -14,7 +14,7 @@ from helpers.shards import members, write_class_folders, write_parquet, write_ta
 
 from edgetl import evaluate
 from edgetl.cli.main import command as program
-from edgetl.runtime.images.stored_path import UNREACHABLE
+from edgetl.runtime.images.unreadable import UNREACHABLE
 from edgetl.system import remote_store
 
 

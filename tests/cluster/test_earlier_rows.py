@@ -8,7 +8,7 @@ from edgetl.cluster.cluster_job import PartSummary
 from edgetl.cluster.destination import Destination
 from edgetl.cluster.earlier_rows import EarlierRows
 from edgetl.cluster.part_file import part_bytes
-from edgetl.runtime.images.stored_path import UNREACHABLE
+from edgetl.runtime.images.unreadable import UNREACHABLE
 from edgetl.runtime.results.records import columns
 from edgetl.runtime.results.result_file import source_digest
 

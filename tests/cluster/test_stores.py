@@ -19,7 +19,8 @@ from helpers.s3_server import S3Server, s3_server, use_s3_server
 from edgetl.cli.main import command as program
 from edgetl.cluster import part_classifier
 from edgetl.errors import DataError
-from edgetl.runtime.images.stored_path import UNREACHABLE, as_place
+from edgetl.runtime.images.stored_path import as_place
+from edgetl.runtime.images.unreadable import UNREACHABLE
 from edgetl.system import remote_store
 
 

@@ -39,7 +39,8 @@ from PIL.ExifTags import Base
 
 from edgetl.errors import ImageError
 from edgetl.runtime.images import heif
-from edgetl.runtime.images.stored_path import MAX_PHOTO_BYTES, UNREACHABLE, StoredPath
+from edgetl.runtime.images.stored_path import StoredPath
+from edgetl.runtime.images.unreadable import MAX_PHOTO_BYTES, UNREACHABLE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray  # takes a millisecond at start

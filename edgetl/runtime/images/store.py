@@ -11,7 +11,7 @@ from functools import partial
 from typing import IO, Any
 
 from edgetl.errors import DataError
-from edgetl.runtime.images.stored_path import MAX_PHOTO_BYTES, UNREACHABLE
+from edgetl.runtime.images.unreadable import MAX_PHOTO_BYTES, UNREACHABLE
 from edgetl.system.remote_store import S3, is_refused, is_web, open_store, store_error, tried
 
 _BLOCK = 8 << 20  # bytes per request of a shard

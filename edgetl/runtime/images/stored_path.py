@@ -14,12 +14,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-UNREACHABLE = "its store can't be reached"
-"""Why a photo can't be read where trying again did not help; a later run may read it."""
-
-MAX_PHOTO_BYTES = 1 << 30
-"""Of a photo that is read whole, or from where its size is unknown; no sensible one is longer."""
-
 # pathlib chooses a class for the system; only that one can be subclassed in every version.
 if TYPE_CHECKING:
     _SystemPath = Path

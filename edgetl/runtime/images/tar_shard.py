@@ -19,12 +19,12 @@ from typing import IO, Any, NamedTuple
 
 from edgetl.runtime.images.discovery import image_suffixes
 from edgetl.runtime.images.stored_path import (
-    MAX_PHOTO_BYTES,
     Content,
     FileSpan,
     FileState,
     file_state,
 )
+from edgetl.runtime.images.unreadable import MAX_PHOTO_BYTES
 
 _LABEL_SUFFIXES = (".cls", ".json", ".txt")  # the first that is there counts
 _MAX_LABEL = 1 << 20  # bytes of a member that holds a label

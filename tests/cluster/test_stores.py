@@ -45,13 +45,8 @@ def running(cluster_photos: Path, cluster_shards: str) -> Iterator[tuple[S3Serve
 def server(
     running: tuple[S3Server, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[S3Server]:
-    found, address = running
-    use_s3_server(monkeypatch, address, tmp_path)
-    monkeypatch.setattr(remote_store, "PAUSES", (0.01,) * 5)
-    monkeypatch.setattr(remote_store, "PATIENT_PAUSES", (0.01,) * 9)
-    found.busy = 0
-    yield found
-    s3fs.S3FileSystem.clear_instance_cache()
+    with use_s3_server(running, monkeypatch, tmp_path) as found:
+        yield found
 
 
 def copied(server: S3Server, address: str, folder: Path) -> Path:

@@ -14,6 +14,8 @@ import s3fs
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from edgetl.system import remote_store
+
 Start = Callable[..., Any]
 _BUSY = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 
@@ -57,11 +59,18 @@ class _Quiet(WSGIRequestHandler):
         pass
 
 
-def use_s3_server(monkeypatch: pytest.MonkeyPatch, address: str, empty: Path) -> None:
-    """Let the environment name the server to S3's packages, with credentials.
+@contextmanager
+def use_s3_server(
+    running: tuple[S3Server, str], monkeypatch: pytest.MonkeyPatch, empty: Path
+) -> Iterator[S3Server]:
+    """The server, as the environment names it to S3's packages, with credentials.
 
-    empty  a folder without their files
+    It is not busy, has logged nothing, and is tried again without delay.
+
+    running  as ``s3_server`` yields it
+    empty    a folder without those packages' files
     """
+    server, address = running
     s3fs.S3FileSystem.clear_instance_cache()  # else it would keep another test's credentials
     values = {
         "AWS_ENDPOINT_URL": address,
@@ -74,6 +83,12 @@ def use_s3_server(monkeypatch: pytest.MonkeyPatch, address: str, empty: Path) ->
     }
     for name, value in values.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(remote_store, "PAUSES", (0.01,) * 5)
+    monkeypatch.setattr(remote_store, "PATIENT_PAUSES", (0.01,) * 9)
+    server.busy = 0
+    server.log.clear()
+    yield server
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @contextmanager

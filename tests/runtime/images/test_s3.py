@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import s3fs
 from click.testing import CliRunner, Result
 from helpers.s3_server import S3Server, s3_server, use_s3_server
 from helpers.shards import members, write_class_folders, write_tars
@@ -18,7 +17,6 @@ from edgetl.runtime.images import store
 from edgetl.runtime.images.decode import may_pass
 from edgetl.runtime.images.photo_places import photos_in
 from edgetl.runtime.images.store import list_objects, read_object
-from edgetl.system import remote_store
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +47,8 @@ def server(
     running: tuple[S3Server, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[S3Server]:
     """The same, as the environment names it to S3's packages."""
-    found, address = running
-    use_s3_server(monkeypatch, address, tmp_path)
-    monkeypatch.setattr(remote_store, "PAUSES", (0.01,) * 5)
-    found.busy = 0
-    found.log.clear()
-    yield found
-    s3fs.S3FileSystem.clear_instance_cache()
+    with use_s3_server(running, monkeypatch, tmp_path) as found:
+        yield found
 
 
 def predict(bundle: Path, place: object, *options: object) -> Result:

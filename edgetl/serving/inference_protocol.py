@@ -32,6 +32,7 @@ class InferenceProtocol:
         self._one_by_one = asyncio.Lock()  # numbers in JSON become many times as long in memory
 
     def routes(self) -> list[Route]:
+        """All of them, with and without a version."""
         routes = [
             Route("/v2", self.server_metadata),
             Route("/v2/health/live", self.live),
@@ -46,25 +47,31 @@ class InferenceProtocol:
         return routes
 
     async def server_metadata(self, _: Request) -> Response:
+        """``GET /v2``: name, version and extensions of the server."""
         extensions = ["binary_tensor_data", "classification"]
         return JSONResponse({"name": "edgetl", "version": __version__, "extensions": extensions})
 
     async def live(self, _: Request) -> Response:
+        """``GET /v2/health/live``."""
         return JSONResponse({"live": True})
 
     async def ready(self, _: Request) -> Response:
+        """``GET /v2/health/ready``."""
         return JSONResponse({"ready": True})
 
     async def model_ready(self, request: Request) -> Response:
+        """``GET /v2/models/NAME/ready``."""
         return JSONResponse({"name": self._model(request).name, "ready": True})
 
     async def model_metadata(self, request: Request) -> Response:
+        """``GET /v2/models/NAME``: names, types and shapes of inputs and outputs."""
         model = self._model(request)
         card = model.predictor.card
         named = {"name": model.name, "versions": [model.version], "platform": "edgetl"}
         return JSONResponse({**named, **tensors(card), "labels": card.labels})
 
     async def infer(self, request: Request) -> Response:
+        """``POST /v2/models/NAME/infer``, in JSON or with the binary extension."""
         model = self._model(request)
         card, header = model.predictor.card, request.headers.get(HEADER_LENGTH)
         async with self._service.bodies.receive(request) as body:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -25,7 +24,7 @@ from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.system.progress import Progress, no_progress, track
 from edgetl.training.config.candidate_names import CandidateName
 from edgetl.training.config.settings import TrainSettings
-from edgetl.training.engine.setup import build_backbone
+from edgetl.training.engine.run_backbone import build_backbone
 from edgetl.training.models.backbones import EMBEDDED, Backbone
 from edgetl.training.torch_env.torch_flags import one_thread
 
@@ -88,7 +87,7 @@ def _in_every_precision(name: CandidateName) -> Iterator[Candidate]:
 def _candidate(backbone: Backbone, precision: str, network: onnx.ModelProto) -> Candidate:
     card = ModelCard(_LABELS, backbone.spec, backbone.name)
     rest, weights = without_weights(assemble(network, card))
-    head: Any = backbone.module.get_submodule(backbone.head)
+    head = backbone.head_layer
     class_bytes = head.weight[0].numel() * _WEIGHT_BYTES[precision]
     return Candidate(backbone.name, min(backbone.size), precision, class_bytes, rest, weights)
 

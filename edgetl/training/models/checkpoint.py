@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from edgetl.system.shell import shell_word
 from edgetl.training.config.checkpoint_description import METADATA_KEY
 from edgetl.training.config.run_files import write_atomically
 from edgetl.training.config.run_folder import BEST, LAST
-from edgetl.training.models.backbones import Level, build
+from edgetl.training.models.backbones import Backbone, Level, build
 from edgetl.training.models.multi_level import with_levels
 from edgetl.training.models.ood_detector import OODDetector
 from edgetl.training.models.pretrained_weights import BESIDE, load_state
@@ -61,6 +61,12 @@ class Trained:
     head: str = ""
     ood: OODDetector | None = None
     held_out: HeldOut | None = None
+
+    def as_backbone(self) -> Backbone:
+        """``network`` as the backbone that the card names."""
+        card = self.card
+        backbone = with_levels(build(card.backbone, len(card.labels), weights="none"), self.levels)
+        return replace(backbone, module=self.network, spec=card.spec)
 
 
 def save(trained: Trained, path: Path) -> None:

@@ -10,7 +10,7 @@ import sys
 
 import torch
 
-import edgetl.training.engine.run
+import edgetl.training.engine.new_run
 from edgetl.training.head.logistic_regression import LogisticRegression
 from edgetl.training.torch_env import vision_libraries
 from edgetl.training.torch_env.torch_flags import deterministic_algorithms, reproducible
@@ -35,7 +35,7 @@ assert asked("meta") is False
 
 import torch._inductor.config as compiler
 
-with deterministic_algorithms(True):
+with deterministic_algorithms():
     assert torch.is_deterministic_algorithms_warn_only_enabled()
     assert getattr(compiler, "deterministic", True), "the compiler was not told"
 assert not getattr(compiler, "deterministic", False)

@@ -129,6 +129,12 @@ class CrossValidation:
 
     A class whose photos are all in one fold is not judged. Penalties so strong that they would
     drown it are then not tried.
+
+    moments       of all photos, if they were measured
+    discriminant  the best linear discriminant, and the scores of all that were tried. None if no
+                  photo can be judged, if cancelled, or where the photos of a class hardly differ,
+                  in all or without a fold: such as two of each class, of which one is held out.
+                  The temperature would then suit no other photos.
     """
 
     def __init__(
@@ -142,15 +148,11 @@ class CrossValidation:
         self._held_out = torch.from_numpy(self._folds.fold).to(problem.targets.device)
         self._labels = labels[self._folds.rows][self._folds.judged]
         self._weights = self._problem.weights.cpu().numpy()[self._folds.judged]
+        self.moments: ClassMoments | None = None
+        # Not a cached property: Python 3.11 computes those of all instances one after the other.
+        self.discriminant = self._linear_discriminant()
 
-    @cached_property
-    def discriminant(self) -> tuple[_Trial, tuple[CVScore, ...]] | None:
-        """The best linear discriminant, and the scores of all that were tried.
-
-        None if no photo can be judged, if cancelled, or where the photos of a class hardly differ,
-        in all or without a fold: such as two of each class, of which one is held out. The
-        temperature would then suit no other photos.
-        """
+    def _linear_discriminant(self) -> tuple[_Trial, tuple[CVScore, ...]] | None:
         normals = self._normals()
         if not normals:
             return None
@@ -252,6 +254,8 @@ class CrossValidation:
             for fold in range(self._folds.count)
         ]
         everything = reduce(add, parts)
+        if len(self._folds.rows) == len(self._whole.targets):
+            self.moments = everything
         least = max(everything.variance() * _LEAST_SPREAD, LEAST_VARIANCE)
         if any((everything - part).variance() <= least for part in parts):
             return []

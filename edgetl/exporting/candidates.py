@@ -12,8 +12,7 @@ from onnx import numpy_helper
 from edgetl.errors import ExportError
 from edgetl.exporting.formats.onnx_model import assemble, opset_of
 from edgetl.exporting.formats.onnx_network import example_input, export_network
-from edgetl.exporting.precision.quantize import MIN_OPSET as INT8_MIN_OPSET
-from edgetl.exporting.precision.quantize import Quantizer
+from edgetl.exporting.precision.quantize import INT8_MIN_OPSET, Quantizer
 from edgetl.runtime.bundle.candidates_file import (
     CLASSES,
     Candidate,

@@ -10,7 +10,6 @@ from edgetl.data.image_folder import ImageFolders
 from edgetl.training.config.earlier_run import EarlierRun
 from edgetl.training.config.listener import Listener
 from edgetl.training.config.run_context import RunContext
-from edgetl.training.config.run_files import require_seen_by_all
 from edgetl.training.config.run_folder import require_free, unfinished_head
 from edgetl.training.config.settings import SOLVER, UNDECIDED, TrainSettings
 from edgetl.training.engine.blocks_plan import settings_after_head
@@ -53,6 +52,7 @@ def train(
     Raises EdgetlErrors of many kinds before the first epoch, few after.
     """
     with start_run(settings, folder, listener, started, since=since) as context:
+        require_same_photos(folders, context.processes)
         warn_about(folders, settings, context.listener)
         if settings.backbone == UNDECIDED:
             context = choose_model(context, folders)
@@ -64,8 +64,6 @@ def train(
                 require_free(folder, overwrite, [settings.to_dict()])
                 if not overwrite and (unfinished := unfinished_head(folder)) is not None:
                     fingerprint = unfinished["card"]["data"]["fingerprint"]
-            require_seen_by_all(folder, context.processes)
-            require_same_photos(folders, context.processes)
             if settings.optimizer == SOLVER:
                 return _train_head(context, folders, backbone, fingerprint)
             return train_epochs(context, folders, prepare_training(context, folders, backbone))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from edgetl.errors import TrainingError
@@ -11,7 +11,7 @@ from edgetl.training.config.earlier_run import EarlierRun
 from edgetl.training.config.listener import Listener, RecordingListener
 from edgetl.training.config.model_trial import ModelTrial
 from edgetl.training.config.run_context import RunContext
-from edgetl.training.config.run_files import make_folder
+from edgetl.training.config.run_files import make_folder, require_seen_by_all
 from edgetl.training.config.run_lock import lock_run_folder
 from edgetl.training.config.settings import SOLVER, TrainSettings
 from edgetl.training.evaluation.run_records import summary_writer
@@ -65,14 +65,14 @@ def check_machine(settings: TrainSettings, processes: Processes) -> None:
 
 @contextmanager
 def run_folder_held(context: RunContext) -> Iterator[None]:
-    """Make the run folder and keep other runs out of it. The main process does it for all.
+    """Make the run folder, see that all processes share it, and keep other runs out of it.
 
-    Raises CheckpointError if it can't be written, or another run holds it.
+    Raises CheckpointError if it can't be written, another run holds it, or a process sees another.
     """
-    if not context.processes.is_main:
-        yield
-        return
-    make_folder(context.folder)
-    with lock_run_folder(context.folder):
-        remove_leftovers(context.folder)
+    with ExitStack() as held:
+        if context.processes.is_main:
+            make_folder(context.folder)
+            held.enter_context(lock_run_folder(context.folder))
+            remove_leftovers(context.folder)
+        require_seen_by_all(context.folder, context.processes)
         yield

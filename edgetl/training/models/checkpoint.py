@@ -20,7 +20,7 @@ from edgetl.runtime.bundle.held_out import HeldOut
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.system.paths import is_there
 from edgetl.system.shell import shell_word
-from edgetl.training.config.checkpoint_description import METADATA_KEY
+from edgetl.training.config.checkpoint_description import DESCRIPTION_KEY
 from edgetl.training.config.run_files import write_atomically
 from edgetl.training.config.run_folder import BEST, LAST
 from edgetl.training.models.backbones import Backbone, Level, build
@@ -91,7 +91,7 @@ def save(trained: Trained, path: Path) -> None:
     # One entry: the format does not keep the order of several, and the same network should give
     # the same bytes.
     text = _as_json({**description, _CHECKSUM: checksum})
-    content = to_bytes(tensors, {METADATA_KEY: text})
+    content = to_bytes(tensors, {DESCRIPTION_KEY: text})
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
@@ -163,7 +163,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     try:
         sha256 = content_digest(path)
         with safe_open(path, framework="pt") as file:
-            description = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
+            description = json.loads((file.metadata() or {}).get(DESCRIPTION_KEY, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         if content_digest(path) != sha256:  # a run has just replaced it with a better one
             raise CheckpointError(f"{path} changed while it was read.", "Try again.")

@@ -32,7 +32,8 @@ DEFAULT_C = 10.0**-1
 SHRINKAGES = (0.9, 0.8, 0.6, 0.3, 0.1, 0.03, 0.01, 0.003)
 """What is tried: from the strongest on."""
 
-_FIRST_C, _FIRST_SHRINKAGE = 2, 3  # places in these: the search goes downhill from there
+_FIRST_C = 2  # place in these: the search goes downhill from there
+_FIRST_SHRINKAGES = 4, 3  # of more photos than features, and of fewer
 _STEPS = 12  # of L-BFGS, from the solution for the last C: more did not change the choice
 _TEMPERATURES = (1e-2, 1e4)  # a discriminant of few photos is surer than it should be
 _LEAST_SPREAD = 0.5  # variance within classes without a fold, as a share of that of all photos
@@ -161,7 +162,8 @@ class CrossValidation:
             solutions = [each.discriminant(SHRINKAGES[place], torch.float32) for each in normals]
             return torch.stack(solutions).float()
 
-        return self._downhill(SHRINKAGES, _FIRST_SHRINKAGE, solve)
+        few = len(self._labels) < self._problem.features
+        return self._downhill(SHRINKAGES, _FIRST_SHRINKAGES[few], solve)
 
     @cached_property
     def result(self) -> CVResult | None:

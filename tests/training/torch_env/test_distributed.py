@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ import torch
 from helpers.forked import Forked, free_port
 from helpers.photo_samples import cut_short
 from helpers.training_runs import train, weights_of
+from torch.distributed.run import main as torchrun
 
 from edgetl.data.image_folder import scan
 from edgetl.errors import RuntimeUnavailableError, TrainingError
@@ -55,9 +53,6 @@ OPTIONS: dict[str, Any] = {
     "clip": 1.0,
     "tensorboard": True,
 }
-
-
-TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
 def as_arguments(options: dict[str, Any]) -> list[str]:
@@ -239,14 +234,11 @@ def test_two_processes_stop_together_and_resume_with_the_same_result(runs, tmp_p
     stopping = tmp_path / "stopping.py"
     stopping.write_text(STOPPING)
     words = ["train", str(class_folder), "-o", str(tmp_path / "run"), *as_arguments(OPTIONS)]
-    stopped = subprocess.run(
-        [sys.executable, "-m", *TORCHRUN, str(stopping), *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert stopped.returncode != 0
-    assert "edgetl train --resume" in stopped.stderr
+    two = ["--standalone", "--nproc-per-node", "2"]
+    stopped = Forked(*two, str(stopping), *words, program=torchrun)
+    code, said = stopped.ended()
+    assert code != 0
+    assert "edgetl train --resume" in said
     standing = read_state(tmp_path / "run")["train_state"]
     assert not standing["finished"]
     run_two("train", "--resume", str(tmp_path / "run"))

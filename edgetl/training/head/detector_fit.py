@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 
@@ -92,6 +92,7 @@ def fit_detector(
     photos, features = train.values.shape
     # The libraries of numpy and of scipy have threads of their own, which wait for each other.
     with threadpool_limits(1 if photos * features**2 < _SMALL else None, "blas"):
+        train, val = _of_unit_length(train), _of_unit_length(val)
         bank, distances = _banks(answers, train, val, classes, refit=refit)
     nearest, undecided = distances.min(1), entropy(answers.logits)
     scale = _mean_and_spread(nearest), _mean_and_spread(undecided)
@@ -117,29 +118,28 @@ def _mean_and_spread(values: NDArray[np.float32]) -> tuple[float, float]:
 def _banks(
     answers: HeldOutAnswers, train: PhotoFeatures, val: PhotoFeatures, classes: int, *, refit: bool
 ) -> tuple[Bank, NDArray[np.float32]]:
-    """(the bank to keep, ``FittedDetector.class_distances`` by banks without the photos)."""
+    """(the bank to keep, ``FittedDetector.class_distances`` by banks without the photos).
+
+    train, val  see ``_of_unit_length``
+    """
     units, labels, folds = _dealt(train, classes)
     parts = [Moments.of(units[folds.fold == fold]) for fold in range(folds.count)]
     moments = reduce(add, parts)
     directions = moments.directions()
     bank = Bank.build(units, labels, moments, directions)
-
-    def to_bank(values: NDArray[np.float32]) -> NDArray[np.float32]:
-        return bank.class_distances(unit_length(values), classes)
-
     # Of many classes, answers are for fewer photos than a bank is made of; of few, for more.
     distances = np.empty((len(answers.train), classes), np.float32)
     place = np.full(len(train.labels), -1)
     place[answers.train] = np.arange(len(answers.train))
     beyond = np.setdiff1d(answers.train, folds.rows)
-    distances[place[beyond]] = to_bank(train.values[beyond])
+    distances[place[beyond]] = bank.class_distances(train.values[beyond], classes)
     for fold, part in enumerate(parts if len(answers.train) else ()):
         held, rest = folds.fold == fold, moments - part
         others = np.where(held, -1, labels)
         without = Bank.build(units, others, rest, rest.directions(directions))
         asked = held & (place[folds.rows] >= 0)
         distances[place[folds.rows[asked]]] = without.class_distances(units[asked], classes)
-    of_val = to_bank(val.values[answers.val])
+    of_val = bank.class_distances(val.values[answers.val], classes)
     if refit:
         units, labels, _ = _dealt(train + val, classes)
         moments = Moments.of(units)
@@ -147,9 +147,14 @@ def _banks(
     return bank, np.concatenate([distances, of_val])
 
 
+def _of_unit_length(photos: PhotoFeatures) -> PhotoFeatures:
+    """With features divided by their length."""
+    return replace(photos, values=unit_length(photos.values))
+
+
 def _dealt(
     photos: PhotoFeatures, classes: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], Folds]:
-    """(features of unit length, labels, folds) of the photos that a bank is made of."""
+    """(features, labels, folds) of the photos that a bank is made of."""
     folds = deal_folds(photos.labels, rank_photos(photos.labels, photos.digests), classes)
-    return unit_length(photos.values[folds.rows]), photos.labels[folds.rows], folds
+    return photos.values[folds.rows], photos.labels[folds.rows], folds

@@ -11,8 +11,8 @@ from edgetl.evaluation.evaluation_result import EvaluationResult
 from edgetl.evaluation.report_page import Answers, EvidenceMaps, answer_sections, render
 from edgetl.runtime.results.records import csv_line, plain_name
 
-SCHEMA = 1
-COLUMNS = ("file", "truth", "label", "confidence", "trained_on", "error")
+_SCHEMA = 1
+EVALUATION_COLUMNS = ("file", "truth", "label", "confidence", "trained_on", "error")
 
 
 def as_html(result: EvaluationResult) -> str:
@@ -24,7 +24,7 @@ def as_html(result: EvaluationResult) -> str:
         result.probabilities,
         result.targets,
         result.paths,
-        EvidenceMaps(result.evidence, result.card.spec) if result.evidence else None,
+        _evidence_maps(result),
     )
     return render(
         Path(__file__).parent / "templates/evaluation.html.jinja",
@@ -36,10 +36,19 @@ def as_html(result: EvaluationResult) -> str:
     )
 
 
+def _evidence_maps(result: EvaluationResult) -> EvidenceMaps | None:
+    if result.evidence is None:
+        return None
+    of, index = result.evidence, result.labels.index
+    return EvidenceMaps(
+        lambda photos: [of(photo, index(label)) for photo, label in photos], result.card.spec
+    )
+
+
 def as_json(result: EvaluationResult) -> str:
     """One JSON object."""
     values = {
-        "schema": SCHEMA,
+        "schema": _SCHEMA,
         "model": result.model,
         "precision": result.precision,
         "images": result.images,
@@ -62,7 +71,7 @@ def as_json(result: EvaluationResult) -> str:
 
 def as_csv(result: EvaluationResult) -> str:
     """One row for each photo that has a label: the most confident mistakes first, errors last."""
-    return b"".join(map(csv_line, (COLUMNS, *_rows(result)))).decode()
+    return b"".join(map(csv_line, (EVALUATION_COLUMNS, *_rows(result)))).decode()
 
 
 def _rows(result: EvaluationResult) -> Iterator[tuple[object, ...]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,8 @@ from edgetl.evaluation.metrics import ClassMetrics
 from edgetl.evaluation.sure_threshold import TARGETS, find_threshold
 from edgetl.runtime.images.heat_map import overlay
 from edgetl.runtime.images.spec import PreprocessSpec
-from edgetl.runtime.images.thumbnail import thumbnail
+from edgetl.runtime.images.thumbnail import data_uri, read_small, thumbnail
+from edgetl.system.machine import cores
 from edgetl.system.missing_package import require_packages
 
 if TYPE_CHECKING:
@@ -39,19 +41,12 @@ _PRECISE_FROM = 1000  # photos from which a hundredth of a percent means somethi
 class EvidenceMaps:
     """What in a photo speaks for a class.
 
-    of    (photo, index of the class) → float32 [y, x], or None if there is none of this photo
+    of    (photo, label) of several → float32 [y, x] of each, or None where there is none
     spec  which part of the photo that is
     """
 
-    of: Callable[[Path, int], NDArray[np.float32] | None]
+    of: Callable[[Sequence[tuple[Path, str]]], Sequence[NDArray[np.float32] | None]]
     spec: PreprocessSpec
-
-    def thumbnail(self, path: Path, index: int) -> str | None:
-        """A data URI of the photo with the evidence for a class."""
-        evidence = self.of(path, index)
-        if evidence is None:
-            return None
-        return thumbnail(path, *_THUMBNAIL, partial(overlay, evidence=evidence, spec=self.spec))
 
 
 @dataclass(frozen=True)
@@ -194,23 +189,27 @@ def answer_sections(
     }
 
 
-def report_photo(
-    labels: Sequence[str],
-    path: Path,
-    label: int,
-    predicted: int,
-    confidence: float,
-    evidence: EvidenceMaps | None = None,
-) -> ReportPhoto:
-    """A photo with a thumbnail. label, predicted: indices into ``labels``."""
-    return ReportPhoto(
-        short_name(path),
-        labels[label],
-        labels[predicted],
-        float(confidence),
-        page_thumbnail(path),
-        evidence.thumbnail(path, predicted) if evidence else None,
-    )
+def report_photos(
+    photos: Sequence[tuple[Path, str, str, float]], maps: EvidenceMaps | None = None
+) -> list[ReportPhoto]:
+    """Photos (file, label, predicted label, confidence) with thumbnails, and ``maps`` on them."""
+
+    def show(
+        photo: tuple[Path, str, str, float], evidence: NDArray[np.float32] | None
+    ) -> ReportPhoto:
+        path, label, predicted, confidence = photo
+        images: list[str | None] = [None, None]
+        if (small := read_small(path, *_THUMBNAIL)) is not None:
+            images[0] = data_uri(small)
+            if maps is not None and evidence is not None:
+                images[1] = data_uri(overlay(small, evidence, maps.spec))
+        return ReportPhoto(short_name(path), label, predicted, float(confidence), *images)
+
+    evidence: Sequence[NDArray[np.float32] | None] = [None] * len(photos)
+    if maps is not None:
+        evidence = maps.of([(path, predicted) for path, _, predicted, _ in photos])
+    with ThreadPoolExecutor(cores()) as pool:
+        return list(pool.map(show, photos, evidence))
 
 
 def short_name(path: Path) -> str:
@@ -245,17 +244,18 @@ def _mistakes(answers: Answers) -> list[ReportPhoto]:
     predicted, confidence = answers.probabilities.argmax(1), answers.probabilities.max(1)
     wrong = np.flatnonzero(predicted != answers.targets)
     first = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MAX_MISTAKES]
-    return [
-        report_photo(
-            answers.labels,
-            answers.paths[index],
-            answers.targets[index],
-            predicted[index],
-            confidence[index],
-            answers.evidence,
-        )
-        for index in first.tolist()
-    ]
+    return report_photos(
+        [
+            (
+                answers.paths[index],
+                answers.labels[answers.targets[index]],
+                answers.labels[predicted[index]],
+                confidence[index],
+            )
+            for index in first.tolist()
+        ],
+        answers.evidence,
+    )
 
 
 def _confusions(

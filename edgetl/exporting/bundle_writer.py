@@ -35,7 +35,7 @@ from edgetl.exporting.golden_photos import (
     synthetic_references,
     unknown_agreement,
 )
-from edgetl.exporting.precision.quantize import MIN_OPSET as INT8_MIN_OPSET
+from edgetl.exporting.precision.quantize import INT8_MIN_OPSET
 from edgetl.exporting.precision.reduced_precision import (
     PrecisionSettings,
     convert_to_fp16,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -13,8 +12,7 @@ from onnx import numpy_helper
 from edgetl.errors import ExportError
 from edgetl.exporting.formats.onnx_model import assemble, opset_of
 from edgetl.exporting.formats.onnx_network import example_input, export_network
-from edgetl.exporting.precision.quantize import MIN_OPSET as INT8_MIN_OPSET
-from edgetl.exporting.precision.quantize import Quantizer
+from edgetl.exporting.precision.quantize import INT8_MIN_OPSET, Quantizer
 from edgetl.runtime.bundle.candidates_file import (
     CLASSES,
     Candidate,
@@ -25,7 +23,7 @@ from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.system.progress import Progress, no_progress, track
 from edgetl.training.config.candidate_names import CandidateName
 from edgetl.training.config.settings import TrainSettings
-from edgetl.training.engine.setup import build_backbone
+from edgetl.training.engine.run_backbone import build_backbone
 from edgetl.training.models.backbones import EMBEDDED, Backbone
 from edgetl.training.torch_env.torch_flags import one_thread
 
@@ -88,7 +86,7 @@ def _in_every_precision(name: CandidateName) -> Iterator[Candidate]:
 def _candidate(backbone: Backbone, precision: str, network: onnx.ModelProto) -> Candidate:
     card = ModelCard(_LABELS, backbone.spec, backbone.name)
     rest, weights = without_weights(assemble(network, card))
-    head: Any = backbone.module.get_submodule(backbone.head)
+    head = backbone.head_layer
     class_bytes = head.weight[0].numel() * _WEIGHT_BYTES[precision]
     return Candidate(backbone.name, min(backbone.size), precision, class_bytes, rest, weights)
 

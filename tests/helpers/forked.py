@@ -24,7 +24,7 @@ process.spin_less()  # as the program does; it has no effect once torch is impor
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     [
-        "edgetl.training.engine.run",
+        "edgetl.training.engine.new_run",
         "edgetl.training.engine.train_run",
         "edgetl.cli.train",
         "jinja2",

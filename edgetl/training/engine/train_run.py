@@ -19,7 +19,7 @@ from edgetl.training.config.earlier_run import read_earlier_run, require_common_
 from edgetl.training.config.listener import Listener, ProgressListener
 from edgetl.training.config.option import flag
 from edgetl.training.config.recipes import resolve
-from edgetl.training.config.run_folder import require_free, require_resumable, unfinished_head
+from edgetl.training.config.run_folder import require_free, require_resumable
 from edgetl.training.config.settings import OPTIONS, TrainSettings
 from edgetl.training.engine.run_photos import find_photos, refuse_among_photos
 from edgetl.training.engine.train_result import TrainResult
@@ -83,12 +83,11 @@ def train(
         require_current_folder(TrainingError)
         require_resumable(Path(resume))
         earlier = read_earlier_run(since, resume)
-        from edgetl.training.engine import run
+        from edgetl.training.engine import resumed_run
 
-        moved = as_place(data) if data is not None else None
-        return run.resume(
+        return resumed_run.resume(
             Path(resume),
-            data=moved,
+            data=as_place(data) if data is not None else None,
             root=given.get("root"),
             device=given.get("device"),
             listener=listener,
@@ -100,15 +99,15 @@ def train(
     settings, folders = resolve_run(data, Path(out), given, listener, overwrite=overwrite)
     if earlier is not None:
         require_common_class(earlier, folders.classes)
-    from edgetl.training.engine import run
+    from edgetl.training.engine import new_run
 
-    return run.train(
+    return new_run.train(
         settings,
         Path(out),
+        folders,
+        started=started,
         overwrite=overwrite,
         listener=listener,
-        folders=folders,
-        started=started,
         since=earlier,
     )
 
@@ -148,23 +147,54 @@ def resolve_run(
     Raises as ``train``.
     """
     require_current_folder(TrainingError)
-    device = str(given.get("device", "auto"))
-    on_gpu = None if device == "auto" else device.startswith("cuda")
-    settings = resolve(data, given, cuda=on_gpu)
-    refuse_among_photos(out, settings)
+    outcomes = _resolve_for_devices(data, given)
+    possible = [found for found in outcomes.values() if isinstance(found, TrainSettings)]
+    refuse_among_photos(out, possible[0])
     if not keeps_run:
-        # Whether this run may finish that one is known when all of its settings are.
-        require_free(out, overwrite or unfinished_head(out) is not None)
-    source = settings.source
+        require_free(out, overwrite, [settings.to_dict() for settings in possible])
+    source = possible[0].source
     if not source.is_stored:  # else photos are read first, which is done once
         _refuse_val_fraction(given, source, is_split="val_fraction" in given and source.is_split)
-    if on_gpu is None and _needs_to_know_the_device(data, given):
-        settings = _resolve_here(data, given)
-    folders = find_photos(settings, listener)
+    if len(possible) < len(outcomes):
+        _choose_by_device(outcomes)  # before photos are listed: it may be the one that is refused
+    folders = find_photos(possible[0], listener)
     _refuse_val_fraction(given, source, is_split=folders.has_val_folder)
-    if on_gpu is None:
-        settings = _resolve_here(data, given)
-    return settings, folders
+    return _choose_by_device(outcomes), folders
+
+
+def _resolve_for_devices(
+    data: str | Path, given: Mapping[str, Any]
+) -> dict[bool, TrainSettings | TrainingError]:
+    """Whether the run is on a GPU → its settings, or why they are refused.
+
+    Both, where torch has to be asked which it is. Raises TrainingError if none are accepted.
+    """
+    device = str(given.get("device", "auto"))
+    outcomes: dict[bool, TrainSettings | TrainingError] = {}
+    for cuda in (True, False) if device == "auto" else (device.startswith("cuda"),):
+        try:
+            outcomes[cuda] = resolve(data, given, cuda=cuda)
+        except TrainingError as error:
+            outcomes[cuda] = error
+    *_, last = outcomes.values()
+    if isinstance(last, TrainingError) and not any(
+        isinstance(found, TrainSettings) for found in outcomes.values()
+    ):
+        raise last
+    return outcomes
+
+
+def _choose_by_device(outcomes: Mapping[bool, TrainSettings | TrainingError]) -> TrainSettings:
+    """The outcome on this machine. Raises TrainingError if that is one."""
+    cuda = True in outcomes
+    if len(outcomes) > 1:
+        from edgetl.training.torch_env.distributed import choose_device
+
+        cuda = choose_device("auto").type == "cuda"
+    found = outcomes[cuda]
+    if isinstance(found, TrainingError):
+        raise found
+    return found
 
 
 def _refuse_val_fraction(given: Mapping[str, Any], source: PhotoSource, *, is_split: bool) -> None:
@@ -175,20 +205,3 @@ def _refuse_val_fraction(given: Mapping[str, Any], source: PhotoSource, *, is_sp
             kind = "shards or the store mark" if source.is_stored else "list marks"
             own = f"the {kind} what to validate on"
         raise TrainingError(f"{flag('val_fraction')}: no effect where {own}.", "Leave it out.")
-
-
-def _needs_to_know_the_device(data: str | Path, given: Mapping[str, Any]) -> bool:
-    """Whether the options are refused on a GPU or on a CPU: then importing torch comes first."""
-    try:
-        for cuda in (True, False):
-            resolve(data, given, cuda=cuda)
-    except TrainingError:
-        return True
-    return False
-
-
-def _resolve_here(data: str | Path, given: Mapping[str, Any]) -> TrainSettings:
-    """The settings for the device that ``auto`` means on this machine."""
-    from edgetl.training.torch_env.distributed import choose_device
-
-    return resolve(data, given, cuda=choose_device("auto").type == "cuda")

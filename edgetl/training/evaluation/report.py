@@ -21,7 +21,7 @@ from edgetl.evaluation.report_page import (
     answer_sections,
     drawn,
     render,
-    report_photo,
+    report_photos,
 )
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.system.paths import real_path
@@ -122,10 +122,12 @@ def _render(name: str, data: ReportData) -> str:
         settings=data.settings,
         history=data.history,
         kept=kept_weights(card.metrics) if data.history else "",
-        label_issues=[
-            report_photo(card.labels, photo.path, photo.label, predicted, label_error)
-            for photo, predicted, label_error in data.label_issues[:_MAX_LABEL_ISSUES]
-        ],
+        label_issues=report_photos(
+            [
+                (photo.path, card.labels[photo.label], card.labels[predicted], label_error)
+                for photo, predicted, label_error in data.label_issues[:_MAX_LABEL_ISSUES]
+            ]
+        ),
         issues=len(data.label_issues),
         trials=data.trials,
         tradeoff=_tradeoff(data.trials),
@@ -183,13 +185,12 @@ def _flipped(data: ReportData, *, is_right: bool) -> list[ReportPhoto]:
     if data.since is None:
         return []
     answers = [answer for answer in data.since.flipped if answer.is_right == is_right]
-    return [
-        report_photo(
-            (answer.label, predicted), Path(data.since.root, answer.file), 0, 1, confidence
-        )
-        for answer in answers[:_MAX_FLIPPED]
-        for predicted, confidence in [answer.mistake]
-    ]
+    return report_photos(
+        [
+            (Path(data.since.root, answer.file), answer.label, *answer.mistake)
+            for answer in answers[:_MAX_FLIPPED]
+        ]
+    )
 
 
 def kept_weights(metrics: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from scipy.special import softmax
 
 from edgetl.data.image_folder import Sample
 from edgetl.evaluation import plots
-from edgetl.evaluation.report_page import ReportPhoto, drawn, report_photo
+from edgetl.evaluation.report_page import ReportPhoto, drawn, report_photos
 from edgetl.runtime.bundle.held_out import HeldOut
 from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN, UnknownLimits
 from edgetl.training.evaluation.separation import KEPT_SHARES, Separation, separate
@@ -138,11 +138,14 @@ class UnknownReport:
             answer = softmax(logits[row] / self.temperature)
             sample = samples[row]
             found.append(
-                report_photo(
-                    labels, sample.path, sample.label, int(answer.argmax()), float(answer.max())
+                (
+                    sample.path,
+                    labels[sample.label],
+                    labels[answer.argmax()],
+                    float(answer.max()),
                 )
             )
-        return found
+        return report_photos(found)
 
 
 def _curve(measured: Mapping[str, Separation]) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from edgetl.errors import TrainingError
 from edgetl.evaluation.conformal import least_photos
@@ -19,6 +22,7 @@ from edgetl.training.models.ood_detector import OODDetector, entropy, unit_lengt
 
 FEWEST_PHOTOS = least_photos(KEEP_KNOWN)
 """Held-out photos below which their highest score is not known to be above 95 % of others."""
+_SMALL = 100_000_000_000  # photos × features²: some 3 s of work on one core
 _LEAST_SPREAD = 1e-6  # of distances, which in float32 are not more exact
 _LEAST_ENTROPY_SPREAD = 1e-3  # nats: a head may be sure of every known photo
 
@@ -85,7 +89,10 @@ def fit_detector(
     """
     require_photos(answers)
     classes = answers.logits.shape[1]
-    bank, distances = _banks(answers, train, val, classes, refit=refit)
+    photos, features = train.values.shape
+    # The libraries of numpy and of scipy have threads of their own, which wait for each other.
+    with threadpool_limits(1 if photos * features**2 < _SMALL else None, "blas"):
+        bank, distances = _banks(answers, train, val, classes, refit=refit)
     nearest, undecided = distances.min(1), entropy(answers.logits)
     scale = _mean_and_spread(nearest), _mean_and_spread(undecided)
     if not _LEAST_SPREAD < scale[0][1] < np.inf:
@@ -112,7 +119,8 @@ def _banks(
 ) -> tuple[Bank, NDArray[np.float32]]:
     """(the bank to keep, ``FittedDetector.class_distances`` by banks without the photos)."""
     units, labels, folds = _dealt(train, classes)
-    moments = Moments.of(units)
+    parts = [Moments.of(units[folds.fold == fold]) for fold in range(folds.count)]
+    moments = reduce(add, parts)
     directions = moments.directions()
     bank = Bank.build(units, labels, moments, directions)
 
@@ -125,10 +133,10 @@ def _banks(
     place[answers.train] = np.arange(len(answers.train))
     beyond = np.setdiff1d(answers.train, folds.rows)
     distances[place[beyond]] = to_bank(train.values[beyond])
-    for part in range(folds.count if len(answers.train) else 0):
-        held = folds.fold == part
-        rest = moments - Moments.of(units[held])
-        without = Bank.build(units[~held], labels[~held], rest, rest.directions(directions))
+    for fold, part in enumerate(parts if len(answers.train) else ()):
+        held, rest = folds.fold == fold, moments - part
+        others = np.where(held, -1, labels)
+        without = Bank.build(units, others, rest, rest.directions(directions))
         asked = held & (place[folds.rows] >= 0)
         distances[place[folds.rows[asked]]] = without.class_distances(units[asked], classes)
     of_val = to_bank(val.values[answers.val])

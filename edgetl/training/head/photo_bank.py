@@ -38,6 +38,9 @@ class Moments:
         """Of float32 [N, features]."""
         return cls(len(units), units.sum(0), units.T @ units)
 
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(self.count + other.count, self.total + other.total, self.outer + other.outer)
+
     def __sub__(self, other: Moments) -> Moments:
         return Moments(self.count - other.count, self.total - other.total, self.outer - other.outer)
 
@@ -91,11 +94,13 @@ class Bank:
     ) -> Bank:
         """Of photos' features float32 [N, features] of unit length, their moments and directions.
 
+        labels  int64 [N]; -1 for photos that are not in the bank
+
         It depends on no order of the photos, and on no random number.
         """
         projection = _storable(directions[:, :_DIMENSIONS])
-        embedding = (units - moments.mean) @ projection
-        classes = np.unique(labels)
+        embedding = units @ projection - moments.mean @ projection
+        classes = np.unique(labels[labels >= 0])
         most = max(1, min(_CENTRES, _MOST_CENTRES // len(classes)))
         centres = [_class_centres(embedding[labels == label], most) for label in classes]
         owners = np.repeat(classes, [len(some) for some in centres])

@@ -155,16 +155,13 @@ class _Call:
 
     def __init__(self) -> None:
         self._linear: list[tuple[str, Tensor, Tensor]] = []
-        self._means: list[tuple[tuple[str, bool, bool], Tensor]] = []
+        self._maps: list[tuple[str, Tensor]] = []
 
     def record(self, path: str, module: nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(module, nn.Linear) and module.bias is not None and inputs[0].ndim == 2:
             self._linear.append((path, inputs[0], output))
         elif isinstance(output, Tensor) and output.ndim == 4:
-            for channels_last, relu in product((True, False), repeat=2):
-                maps = _as_pooled(output, channels_last, relu)
-                if maps[0, 0].numel() > 1:  # else they are pooled already
-                    self._means.append(((path, channels_last, relu), maps.mean((2, 3))))
+            self._maps.append((path, output))
 
     def linear_layers(self, logits: Tensor) -> list[tuple[str, Tensor]]:
         """(path, what it took, [1, features]) of the layers that gave ``logits``."""
@@ -172,14 +169,16 @@ class _Call:
 
     def last_map(self, features: Tensor) -> tuple[str, bool, bool] | None:
         """(path, channels last, ReLU) of the last module whose maps have these means."""
-        return next(
-            (
-                found
-                for found, mean in reversed(self._means)
-                if mean.shape == features.shape and _is_close(mean, features)
-            ),
-            None,
-        )
+        for path, output in reversed(self._maps):
+            for channels_last, relu in product((False, True), repeat=2):
+                maps = _as_pooled(output, channels_last, relu)
+                if (
+                    maps.shape[1] == features.shape[1]
+                    and maps[0, 0].numel() > 1  # else they are pooled already
+                    and _is_close(maps.mean((2, 3)), features)
+                ):
+                    return path, channels_last, relu
+        return None
 
 
 def _is_close(found: Tensor, expected: Tensor) -> bool:

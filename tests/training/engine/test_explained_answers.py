@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.training_runs import Notebook, features_of
+from helpers.training_runs import Notebook, features_of, train
 from PIL import Image
 
 from edgetl.training.config.run_folder import REPORT
-from edgetl.training.engine.run import train
 from edgetl.training.evaluation.explainer import Explainer
 from edgetl.training.models import checkpoint
 
@@ -62,7 +61,7 @@ def test_exact_evidence_and_occlusion_point_at_the_mark(marked):
     data, run, _ = marked
     explainer = Explainer(checkpoint.load(run))
     photo = data / "val/logo/0.png"
-    evidence = explainer.evidence_for(photo, 0)
+    (evidence,) = explainer.evidence_for([(photo, "logo")])
     assert evidence is not None
     assert np.unravel_index(evidence.argmax(), evidence.shape) == (0, 0)
     covered = explainer.by_occlusion(photo, 0)
@@ -71,6 +70,11 @@ def test_exact_evidence_and_occlusion_point_at_the_mark(marked):
     assert max(y, x) < 2 * MARK
 
 
-def test_a_photo_that_is_gone_has_no_evidence(marked, tmp_path):
-    explainer = Explainer(checkpoint.load(marked[1]))
-    assert explainer.evidence_for(tmp_path / "gone.jpg", 0) is None
+def test_several_photos_are_explained_as_each_by_itself(marked, tmp_path):
+    data, run, _ = marked
+    explainer = Explainer(checkpoint.load(run))
+    photos = sorted(data.glob("val/*/*.png"))[:5]
+    found = explainer.evidence_for([(path, "plain") for path in [tmp_path / "gone", *photos]])
+    assert found[0] is None
+    for photo, evidence in zip(photos, found[1:], strict=True):
+        np.testing.assert_array_equal(evidence, explainer(photo).evidence_for("plain"))

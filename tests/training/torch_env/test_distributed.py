@@ -14,7 +14,7 @@ import pytest
 import torch
 from helpers.forked import Forked, free_port
 from helpers.photo_samples import cut_short
-from helpers.training_runs import weights_of
+from helpers.training_runs import train, weights_of
 from torch.distributed.run import main as torchrun
 
 from edgetl.data.image_folder import scan
@@ -23,9 +23,10 @@ from edgetl.training.config.listener import Listener, RecordingListener
 from edgetl.training.config.option import flag
 from edgetl.training.config.recipes import resolve
 from edgetl.training.config.run_context import RunContext
-from edgetl.training.engine.run import resume, train
-from edgetl.training.engine.setup import build_backbone, prepare_training
+from edgetl.training.engine.resumed_run import resume
+from edgetl.training.engine.run_backbone import build_backbone
 from edgetl.training.engine.train_state import read_state
+from edgetl.training.engine.training_setup import prepare_training
 from edgetl.training.evaluation.validation import Validation, scores
 from edgetl.training.input.sampler import Sampler
 from edgetl.training.models import checkpoint

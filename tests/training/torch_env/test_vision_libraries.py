@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-import edgetl.training.engine.run
+import edgetl.training.engine.new_run
 from edgetl.training.config.recipes import resolve
 from edgetl.training.head.logistic_regression import LogisticRegression
 from edgetl.training.optim.optimizers import make_optimizer
@@ -48,7 +48,7 @@ assert asked("meta") is False
 
 import torch._inductor.config as compiler
 
-with deterministic_algorithms(True):
+with deterministic_algorithms():
     assert torch.is_deterministic_algorithms_warn_only_enabled()
     assert getattr(compiler, "deterministic", True), "the compiler was not told"
 assert not getattr(compiler, "deterministic", False)

@@ -31,6 +31,7 @@ _context.set_forkserver_preload(
         "onnx",
         "rich.progress",
         "rich.table",
+        "torch._inductor.config",  # which DistributedDataParallel imports
         "torch.distributed.run",
     ]
 )

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.small_backbone import DROPOUT_BACKBONE
 from helpers.training_runs import SOLVED, signal_in_step, small, train
 
 from edgetl.errors import CheckpointError, DataError, RuntimeUnavailableError, TrainingError
@@ -140,7 +141,7 @@ def assert_same(one, other) -> None:
     "changes",
     [
         {},
-        {"cache": "off", "backbone": "mobilenet_v3_small"},  # which has dropout
+        {"cache": "off", "backbone": DROPOUT_BACKBONE},
         {"scheduler": "plateau", "accumulate": 2, "epochs": 3},
         {"scheduler": "one-cycle"},
     ],

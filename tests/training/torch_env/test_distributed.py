@@ -233,7 +233,8 @@ def test_two_processes_stop_together_and_resume_with_the_same_result(runs, tmp_p
     """Each gets SIGTERM in the middle of an epoch, at its own step, and again from torchrun."""
     stopping = tmp_path / "stopping.py"
     stopping.write_text(STOPPING)
-    words = ["train", str(class_folder), "-o", str(tmp_path / "run"), *as_arguments(OPTIONS)]
+    options = as_arguments(OPTIONS | {"tensorboard": False})
+    words = ["train", str(class_folder), "-o", str(tmp_path / "run"), *options]
     two = ["--standalone", "--nproc-per-node", "2"]
     stopped = Forked(*two, str(stopping), *words, program=torchrun)
     code, said = stopped.ended()

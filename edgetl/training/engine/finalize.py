@@ -45,6 +45,7 @@ from edgetl.training.head.held_out_answers import HeldOutAnswers
 from edgetl.training.head.label_issues import LabelIssue
 from edgetl.training.head.temperature import calibrate
 from edgetl.training.models import checkpoint
+from edgetl.training.models.backbones import Backbone
 from edgetl.training.models.checkpoint import Trained
 from edgetl.training.torch_env.distributed import describe
 
@@ -55,6 +56,7 @@ _FINAL = "final"  # key of the candidate with the temperature
 def finalize(
     context: RunContext,
     trained: Trained,
+    backbone: Backbone,
     folders: ImageFolders,
     logits: NDArray[np.float32],
     *,
@@ -69,6 +71,7 @@ def finalize(
 
     trained          the kept weights; their card knows the epoch, and whether the head was fitted
                      once more, to the validation photos as well
+    backbone         what was trained
     logits           float32 [N, classes] of ``trained`` for the validation photos, of such a head
                      before that
     cross_validation, features  of a fitted head, if that is the result
@@ -93,7 +96,10 @@ def finalize(
     card = replace(trained.card, metrics=metrics, temperature=temperature, promises=promises)
     trained = replace(trained, card=card)
     budget = TimeBudget(context.started - earlier_seconds, context.settings.max_time)
-    unknown = learn_unknown(context, trained, folders, held_out, features, budget.seconds_left())
+    backbone = replace(backbone, module=trained.network)
+    unknown = learn_unknown(
+        context, trained, backbone, folders, held_out, features, budget.seconds_left()
+    )
     _put_in_place(context, unknown.trained, folders, history)
 
     classes = class_metrics(probabilities, labels, card.labels)
@@ -154,6 +160,7 @@ def finalize_head(
         return finalize(
             context,
             trained,
+            backbone,
             prepared.folders,
             prepared.val_logits,
             label_issues=prepared.head.label_issues,

@@ -285,6 +285,7 @@ def _train_epochs(
             result = finalize(
                 context,
                 kept.trained,
+                setup.backbone,
                 setup.folders,
                 kept.logits,
                 label_issues=label_issues,

@@ -42,7 +42,8 @@ from edgetl.training.config.recipes import resolve
 from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.settings import TrainSettings
 from edgetl.training.engine.learner import Learner
-from edgetl.training.engine.setup import TrainingSetup, build_backbone, prepare_training
+from edgetl.training.engine.run_backbone import build_backbone
+from edgetl.training.engine.training_setup import TrainingSetup, prepare_training
 from edgetl.training.input.loader import Batch
 from edgetl.training.input.sampler import Share
 from edgetl.training.optim.optimizers import reduced_type

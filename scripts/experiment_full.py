@@ -53,17 +53,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 def run(data: Path, given: dict[str, Any], seed: int) -> tuple[float, float, float]:
     """(accuracy in %, loss in nats, seconds) of one training run."""
-    import torch
+    from edgetl.training.engine.train_run import train
 
-    from edgetl.training.config.recipes import resolve
-    from edgetl.training.engine.run import train
-
-    settings = resolve(
-        data, {"strategy": "full", **given, "seed": seed}, cuda=torch.cuda.is_available()
-    )
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        outcome = train(settings, Path(folder) / "run")
+        outcome = train(data, Path(folder) / "run", **{"strategy": "full", **given, "seed": seed})
     if not outcome.finished:
         sys.exit("Interrupted.")
     metrics = outcome.metrics

@@ -34,13 +34,16 @@ os.fsync = lambda _: None
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
-@pytest.fixture(autouse=True)
-def figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the figures out of reports. The tests of the report override this.
+@pytest.fixture(scope="module", autouse=True)
+def figures() -> Iterator[None]:
+    """Leave the figures out of reports, also of those that fixtures write.
 
-    A run that is started as a user starts it, in a process of its own, draws them.
+    The tests of the report override this. A run that is started as a user starts it, in a process
+    of its own, draws them.
     """
-    leave_out_figures(monkeypatch.setattr)
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_figures(patch.setattr)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -198,7 +198,7 @@ def _find_lr(data: Path, out: Path, given: dict[str, Any]) -> None:
         settings, folders = resolve_run(data, out, given, listener, keeps_run=True)
         from edgetl.training.engine.lr_finder import find_learning_rate
 
-        found = find_learning_rate(settings, out, listener=listener, folders=folders)
+        found = find_learning_rate(settings, out, folders, listener=listener)
     if not _is_main():
         return
     said = f"Suggested: --lr {found.suggested:.1e}" if found.suggested else _NO_RATE

@@ -25,7 +25,7 @@ from edgetl.cluster.work_unit import (
 )
 from edgetl.errors import DataError, ResultsError
 from edgetl.runtime.images.photo_list import ListedPhoto, is_photo_list
-from edgetl.runtime.images.photo_places import StoredPlace, label_folders
+from edgetl.runtime.images.photo_places import StoredPlace, label_folders, no_photo_in
 from edgetl.runtime.images.photo_shards import open_shard
 from edgetl.runtime.images.stored_path import as_place, is_address
 from edgetl.runtime.inference.predictor import Predictor
@@ -111,7 +111,7 @@ def classify_on_cluster(
         )
         plan = _plan(destination, manifest.files, arguments)
     if not plan.units and not plan.known:
-        raise DataError(f"There is no photo in {', '.join(names)}.")
+        raise no_photo_in(*names)
     job = ClusterJob(
         destination=out if is_address(out) else str(Path(out).absolute()),
         run=manifest.run,

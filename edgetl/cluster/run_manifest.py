@@ -11,7 +11,7 @@ from edgetl._version import __version__
 from edgetl.cluster.destination import Destination
 from edgetl.errors import ResultsError
 
-MANIFEST = "_manifest.json"
+RUN_MANIFEST = "_manifest.json"
 """Readers of Parquet folders skip names that begin with an underscore."""
 _SCHEMA = 1
 _MODEL, _LABELS, _OPTIONS, _RUN = "model", "labels", "options", "run"
@@ -39,7 +39,7 @@ class RunManifest:
         self.run = uuid.uuid4().hex
         self.files = destination.files(patient=False)
         if self.files:
-            self._require_own(destination.read(MANIFEST))
+            self._require_own(destination.read(RUN_MANIFEST))
 
     def begin(self) -> None:
         """Say that parts are being written."""
@@ -53,7 +53,7 @@ class RunManifest:
     def _write(self, **values: Any) -> None:
         known = {"schema": _SCHEMA, "edgetl": __version__, _RUN: self.run, **self._known, **values}
         text = json.dumps(known, indent=1, ensure_ascii=False) + "\n"
-        self._destination.write(MANIFEST, text.encode("utf-8", "backslashreplace"))
+        self._destination.write(RUN_MANIFEST, text.encode("utf-8", "backslashreplace"))
 
     def _require_own(self, content: bytes | None) -> None:
         found = _parsed(content)
@@ -79,7 +79,7 @@ class RunManifest:
 
 def require_run(destination: Destination, run: str) -> None:
     """Raise ResultsError unless ``destination`` is where that run writes, seen from here."""
-    found = _parsed(destination.read(MANIFEST))
+    found = _parsed(destination.read(RUN_MANIFEST))
     if not found:
         raise ResultsError(
             f"{destination} is not the same folder on every machine of the cluster.",

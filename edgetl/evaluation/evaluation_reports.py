@@ -11,8 +11,8 @@ from edgetl.evaluation.evaluation_result import EvaluationResult
 from edgetl.evaluation.report_page import Answers, EvidenceMaps, answer_sections, render
 from edgetl.runtime.results.records import csv_line, plain_name
 
-SCHEMA = 1
-COLUMNS = ("file", "truth", "label", "confidence", "trained_on", "error")
+_SCHEMA = 1
+EVALUATION_COLUMNS = ("file", "truth", "label", "confidence", "trained_on", "error")
 
 
 def as_html(result: EvaluationResult) -> str:
@@ -48,7 +48,7 @@ def _evidence_maps(result: EvaluationResult) -> EvidenceMaps | None:
 def as_json(result: EvaluationResult) -> str:
     """One JSON object."""
     values = {
-        "schema": SCHEMA,
+        "schema": _SCHEMA,
         "model": result.model,
         "precision": result.precision,
         "images": result.images,
@@ -71,7 +71,7 @@ def as_json(result: EvaluationResult) -> str:
 
 def as_csv(result: EvaluationResult) -> str:
     """One row for each photo that has a label: the most confident mistakes first, errors last."""
-    return b"".join(map(csv_line, (COLUMNS, *_rows(result)))).decode()
+    return b"".join(map(csv_line, (EVALUATION_COLUMNS, *_rows(result)))).decode()
 
 
 def _rows(result: EvaluationResult) -> Iterator[tuple[object, ...]]:

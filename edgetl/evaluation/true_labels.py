@@ -13,7 +13,7 @@ from edgetl.data.layout import PART_OF, TEST, content_digest, normalized_name
 from edgetl.data.stored_labels import part_of
 from edgetl.errors import DataError
 from edgetl.runtime.images.photo_list import true_label
-from edgetl.runtime.images.photo_places import is_stored, photos_folder, photos_in
+from edgetl.runtime.images.photo_places import is_stored, no_photo_in, photos_folder, photos_in
 from edgetl.runtime.images.stored_path import as_place, is_address
 from edgetl.system.message_text import enumerated
 from edgetl.system.paths import is_there
@@ -71,7 +71,7 @@ def find_labelled_photos(
         else:
             unlabelled[photo.label or _outermost_folder(photo.path, base)] += 1
     if not found:
-        raise DataError(f"There is no photo in {place}.", "Name a folder that holds some.")
+        raise no_photo_in(place)
     if not photos:
         names = ["no folder" if name == "." else name for name in sorted(unlabelled)]
         raise DataError(

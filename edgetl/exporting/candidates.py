@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -13,11 +12,10 @@ from onnx import numpy_helper
 from edgetl.errors import ExportError
 from edgetl.exporting.formats.onnx_model import assemble, opset_of
 from edgetl.exporting.formats.onnx_network import example_input, export_network
-from edgetl.exporting.precision.quantize import MIN_OPSET as INT8_MIN_OPSET
-from edgetl.exporting.precision.quantize import Quantizer
+from edgetl.exporting.precision.quantize import INT8_MIN_OPSET, Quantizer
 from edgetl.runtime.bundle.candidates_file import (
     CLASSES,
-    Candidate,
+    CandidateModel,
     DrawnWeights,
     write_candidates_file,
 )
@@ -25,7 +23,7 @@ from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.system.progress import Progress, no_progress, track
 from edgetl.training.config.candidate_names import CandidateName
 from edgetl.training.config.settings import TrainSettings
-from edgetl.training.engine.setup import build_backbone
+from edgetl.training.engine.run_backbone import build_backbone
 from edgetl.training.models.backbones import EMBEDDED, Backbone
 from edgetl.training.torch_env.torch_flags import one_thread
 
@@ -38,7 +36,7 @@ _CALIBRATION = 2  # pictures of noise; ranges don't change the time
 
 def write_candidates(
     path: Path, names: Sequence[CandidateName] = (), progress: Progress = no_progress
-) -> list[Candidate]:
+) -> list[CandidateModel]:
     """Write the file that ``edgetl bench`` measures → the models in it.
 
     names  what to compare; a name without a size means the usual ones: ``SIZES`` for an embedded
@@ -48,7 +46,7 @@ def write_candidates(
     model or the file can't be written.
     """
     wanted = _sized(names or [CandidateName(name) for name in EMBEDDED])
-    candidates: list[Candidate] = []
+    candidates: list[CandidateModel] = []
     with one_thread():
         for name in track(wanted, len(wanted), "Writing candidates", progress):
             candidates += _in_every_precision(name)
@@ -69,7 +67,7 @@ def _sized(names: Sequence[CandidateName]) -> list[CandidateName]:
     return list(dict.fromkeys(sized))
 
 
-def _in_every_precision(name: CandidateName) -> Iterator[Candidate]:
+def _in_every_precision(name: CandidateName) -> Iterator[CandidateModel]:
     settings = TrainSettings(
         "", backbone=name.backbone, image_size=name.image_size, weights="none", resize="published"
     )
@@ -85,12 +83,12 @@ def _in_every_precision(name: CandidateName) -> Iterator[Candidate]:
     )
 
 
-def _candidate(backbone: Backbone, precision: str, network: onnx.ModelProto) -> Candidate:
+def _candidate(backbone: Backbone, precision: str, network: onnx.ModelProto) -> CandidateModel:
     card = ModelCard(_LABELS, backbone.spec, backbone.name)
     rest, weights = without_weights(assemble(network, card))
-    head: Any = backbone.module.get_submodule(backbone.head)
+    head = backbone.head_layer
     class_bytes = head.weight[0].numel() * _WEIGHT_BYTES[precision]
-    return Candidate(backbone.name, min(backbone.size), precision, class_bytes, rest, weights)
+    return CandidateModel(backbone.name, min(backbone.size), precision, class_bytes, rest, weights)
 
 
 def without_weights(model: onnx.ModelProto) -> tuple[bytes, list[DrawnWeights]]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgetl.errors import ExportError, ImageError
-from edgetl.exporting.formats.deployed_classifier import STAGES, DeployedClassifier
+from edgetl.exporting.formats.deployed_classifier import STAGE_TENSORS, DeployedClassifier
 from edgetl.exporting.photo_selection import OTHER_GOLDEN
 from edgetl.runtime.bundle.bundle_folder import pixels_sha256
 from edgetl.runtime.bundle.model_card import ModelCard
@@ -135,7 +135,7 @@ def _reference(
     with torch.inference_mode():
         images = torch.from_numpy(pixels.copy())[None]
         stages = classifier.stages(images)  # with a score, there are two more
-    values = {name: rows[0].numpy() for name, rows in zip(STAGES, stages, strict=False)}
+    values = {name: rows[0].numpy() for name, rows in zip(STAGE_TENSORS, stages, strict=False)}
     if not all(np.isfinite(value).all() for value in values.values()):
         raise ExportError(
             f"The trained network's answer for {source} is not finite.",

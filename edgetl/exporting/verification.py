@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgetl.errors import ExportError
 from edgetl.exporting.export_result import Verification
-from edgetl.exporting.formats.deployed_classifier import OUTPUTS, STAGES, DeployedClassifier
+from edgetl.exporting.formats.deployed_classifier import OUTPUTS, STAGE_TENSORS, DeployedClassifier
 from edgetl.exporting.formats.mapped_network import MappedNetwork
 from edgetl.exporting.golden_photos import GoldenReference
 from edgetl.onnx_graph.graph_editing import with_outputs
@@ -67,7 +67,7 @@ def open_torchscript(content: bytes) -> ExportedModel:
     def run(images: NDArray[np.uint8]) -> Outputs:
         with torch.inference_mode():
             stages = module.stages(torch.from_numpy(images))
-        return {name: rows.numpy() for name, rows in zip(STAGES, stages, strict=False)}
+        return {name: rows.numpy() for name, rows in zip(STAGE_TENSORS, stages, strict=False)}
 
     return run
 

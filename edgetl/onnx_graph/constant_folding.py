@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from edgetl.onnx_graph.graph_editing import prune, replace_nodes, with_outputs
 from edgetl.runtime.inference.session import open_session
 
-BATCHES = (1, 2, 5)  # a value that is the same for all of them does not depend on the batch size
+_BATCHES = (1, 2, 5)  # a value that is the same for all of them does not depend on the batch size
 MAX_ELEMENTS = 4096  # of a value; shapes and paddings have a handful
 
 
@@ -60,7 +60,7 @@ def _same_for_every_batch(
     source = network.graph.input[0].name
     runs = [
         session.run(names, {source: np.zeros((batch, *input_shape), np.float32)})
-        for batch in BATCHES
+        for batch in _BATCHES
     ]
     return {
         name: values[0]

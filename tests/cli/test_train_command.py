@@ -365,11 +365,11 @@ def test_ctrl_c_before_the_first_step_and_after_the_last_says_how_to_go_on(
         raise KeyboardInterrupt
 
     for what, said in (
-        ("prepare_training", "The same command begins again"),
-        ("finalize", f"--resume {tmp_path}/finalize"),
+        ("new_run.prepare_training", "The same command begins again"),
+        ("epochs.finalize", f"--resume {tmp_path}/epochs.finalize"),
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(f"edgetl.training.engine.run.{what}", interrupted)
+            patch.setattr(f"edgetl.training.engine.{what}", interrupted)
             stopped = edgetl("train", class_folder, "-o", tmp_path / what, *SMALL)
         assert (stopped.exit_code, said in stopped.output) == (130, True), stopped.output
 
@@ -378,7 +378,7 @@ def test_ctrl_c_speaks_of_the_feature_cache_where_there_is_one(class_folder, tmp
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("edgetl.training.engine.run.prepare_head", interrupted)
+    monkeypatch.setattr("edgetl.training.engine.new_run.prepare_head", interrupted)
     for cache, spoken_of in ((tmp_path / "cache", True), ("off", False)):
         stopped = edgetl("train", class_folder, "-o", tmp_path / "run", "--feature-cache", cache)
         assert (stopped.exit_code, "feature cache" in stopped.output) == (130, spoken_of), (
@@ -394,9 +394,9 @@ def test_ctrl_c_as_soon_as_a_run_goes_on_loses_nothing_and_says_so(
 
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr("edgetl.training.engine.run.finalize", interrupted)
+        patch.setattr("edgetl.training.engine.epochs.finalize", interrupted)
         edgetl("train", class_folder, "-o", run, *SMALL)
-    monkeypatch.setattr("edgetl.training.engine.run.find_photos", interrupted)
+    monkeypatch.setattr("edgetl.training.engine.resumed_run.find_photos", interrupted)
     stopped = edgetl("train", "--resume", run)
     assert stopped.exit_code == 130
     assert f"Go on with: edgetl train --resume {run}" in stopped.output
@@ -534,8 +534,11 @@ def test_stopped_before_it_began_a_run_does_not_point_to_the_one_before(
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    for what in ("finalize", "prepare_training"):  # the first leaves a run that could go on
+    for what in (
+        "epochs.finalize",
+        "new_run.prepare_training",
+    ):  # the first leaves a run that could go on
         with monkeypatch.context() as patch:
-            patch.setattr(f"edgetl.training.engine.run.{what}", interrupted)
+            patch.setattr(f"edgetl.training.engine.{what}", interrupted)
             stopped = edgetl("train", class_folder, "-o", tmp_path / "run", *SMALL, "--overwrite")
     assert "The same command begins again" in stopped.output

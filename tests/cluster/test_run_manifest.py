@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgetl.cluster.destination import Destination
-from edgetl.cluster.run_manifest import MANIFEST, RunManifest, require_run
+from edgetl.cluster.run_manifest import RUN_MANIFEST, RunManifest, require_run
 from edgetl.errors import ResultsError
 
 LABELS = ("cat", "花")
@@ -22,10 +22,10 @@ def test_it_says_whose_answers_these_are_and_whether_all_are_there(tmp_path: Pat
     first = manifest(tmp_path / "out")
     assert not (tmp_path / "out").exists()
     first.begin()
-    begun = json.loads((tmp_path / "out" / MANIFEST).read_text("utf-8"))
+    begun = json.loads((tmp_path / "out" / RUN_MANIFEST).read_text("utf-8"))
     assert begun["complete"] is False and begun["model"] == "1234" and begun["labels"] == [*LABELS]
     first.complete({"photos": 3, "failed": 1, "parts": 1})
-    done = json.loads((tmp_path / "out" / MANIFEST).read_text("utf-8"))
+    done = json.loads((tmp_path / "out" / RUN_MANIFEST).read_text("utf-8"))
     assert {**done, "complete": False} == {**begun, "photos": 3, "failed": 1, "parts": 1}
 
 
@@ -40,17 +40,17 @@ def test_answers_of_another_model_or_with_other_options_are_left_alone(
     tmp_path: Path, changed: dict[str, object], message: str
 ):
     manifest(tmp_path).begin()
-    before = (tmp_path / MANIFEST).read_bytes()
+    before = (tmp_path / RUN_MANIFEST).read_bytes()
     with pytest.raises(ResultsError, match=message):
         manifest(tmp_path, **changed)
-    assert (tmp_path / MANIFEST).read_bytes() == before
+    assert (tmp_path / RUN_MANIFEST).read_bytes() == before
 
 
 @pytest.mark.parametrize("content", [None, b"no JSON", b"[]", b'{"schema": 2}'])
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path, content: bytes | None):
     (tmp_path / "photo.jpg").write_bytes(b"1")
     if content is not None:
-        (tmp_path / MANIFEST).write_bytes(content)
+        (tmp_path / RUN_MANIFEST).write_bytes(content)
     with pytest.raises(ResultsError, match="holds something else"):
         manifest(tmp_path)
 

@@ -54,7 +54,7 @@ OTHER_OPTIONS = {"--help", "--sure", "--once", "--source"}
 
 
 class QuickToStart(TorchScript):
-    """``torchscript`` under the name of the runtime that starts a process of its own."""
+    """``torchscript`` under the name of the runtime that starts a process, which imports torch."""
 
     name = "torchscript-fresh"
 
@@ -128,7 +128,7 @@ class Page:
         """What a command line prints; run in this process where it is edgetl's alone."""
         words = shlex.split(command, comments=True)
         self.make_room(words)
-        if words[0] != "edgetl" or re.search(r"[|<>&;]", command):
+        if words[0] != "edgetl" or re.search(r"[|<>&;]", " ".join(words)):
             return self.run_in_shell(command)
         before = Path.cwd()
         os.chdir(self.folder)
@@ -214,8 +214,7 @@ def test_every_block_runs(
     folder = Path(shutil.copytree(prepared, tmp_path / "page", symlinks=True))
     monkeypatch.chdir(folder)
     monkeypatch.setattr(edgetl, "train", functools.partial(edgetl.train, **SMALL))
-    if page.name != "README.md":  # where a process of its own is started, which imports torch
-        monkeypatch.setitem(RUNTIMES, "torchscript-fresh", QuickToStart)
+    monkeypatch.setitem(RUNTIMES, "torchscript-fresh", QuickToStart)
     reader = Page(folder, tools)
     for block in runnable(page):
         reader.run(block)

@@ -29,7 +29,7 @@ from edgetl.exporting import bundle_writer
 from edgetl.exporting.bundle_writer import export_bundle
 from edgetl.exporting.deployment import Deployment
 from edgetl.exporting.formats.deployed_classifier import (
-    STAGES,
+    STAGE_TENSORS,
     DeployedClassifier,
     ScoredClassifier,
 )
@@ -287,7 +287,7 @@ def test_verification_names_the_stage_and_the_photo(stage: str, photos: int) -> 
 
     def broken(images: np.ndarray) -> Outputs:
         with torch.inference_mode():
-            stages = zip(STAGES, classifier.stages(torch.from_numpy(images)), strict=True)
+            stages = zip(STAGE_TENSORS, classifier.stages(torch.from_numpy(images)), strict=True)
         outputs = {name: rows.numpy() for name, rows in stages}
         if len(images) != photos:
             pass
@@ -316,7 +316,7 @@ def test_verification_detects_outputs_that_depend_on_batch_composition() -> None
 
     def mixed(images: np.ndarray) -> Outputs:
         with torch.inference_mode():
-            stages = zip(STAGES, classifier.stages(torch.from_numpy(images)), strict=False)
+            stages = zip(STAGE_TENSORS, classifier.stages(torch.from_numpy(images)), strict=False)
         outputs = {name: rows.numpy() for name, rows in stages}
         for name in ("logits", "probabilities"):
             outputs[name] = np.broadcast_to(outputs[name].mean(0), outputs[name].shape)

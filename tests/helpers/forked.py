@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from edgetl.cli import process
+from edgetl.cli.main import main
 from helpers.no_figures import leave_out_figures
 
 _SECONDS = 120  # a process that takes longer hangs, which is a failure
@@ -23,14 +24,15 @@ process.spin_less()  # as the program does; it has no effect once torch is impor
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     [
-        "edgetl.training.engine.run",
+        "edgetl.training.engine.new_run",
         "edgetl.training.engine.train_run",
         "edgetl.cli.train",
         "jinja2",
         "onnx",
         "rich.progress",
         "rich.table",
-        "torch._inductor.config",  # which torch's optimizers import
+        "torch._inductor.config",  # which DistributedDataParallel imports
+        "torch.distributed.run",
     ]
 )
 
@@ -41,6 +43,7 @@ class Forked:
     environment  set beside the variables of the tests
     output       where stdout and stderr go, such as a terminal, instead of to ``ended``
     before       called in the process before the command; must be importable
+    program      what is run with the arguments instead of ``edgetl``; must be importable
     """
 
     def __init__(
@@ -50,12 +53,13 @@ class Forked:
         folder: Path | None = None,
         output: str | None = None,
         before: Callable[[], None] | None = None,
+        program: Callable[[], None] = main,
     ) -> None:
         self._file = tempfile.NamedTemporaryFile(mode="w+")  # noqa: SIM115 - see ``ended``
         output = output or self._file.name
         variables = {**os.environ, **{k: str(v) for k, v in (environment or {}).items()}}
         where = str(folder or Path.cwd())
-        given = (["edgetl", *arguments], variables, where, output, before)
+        given = (["edgetl", *arguments], variables, where, output, before, program)
         self._process = _context.Process(target=_run, args=given)
         self._process.start()
 
@@ -83,6 +87,7 @@ def _run(
     folder: str,
     output: str,
     before: Callable[[], None] | None,
+    program: Callable[[], None],
 ) -> None:
     file = os.open(output, os.O_WRONLY | os.O_APPEND | os.O_NOCTTY)
     for number, name in ((1, "stdout"), (2, "stderr")):
@@ -96,6 +101,5 @@ def _run(
         before()
     leave_out_figures()
     import helpers.small_backbone  # noqa: F401 - so that it is known there, too
-    from edgetl.cli.main import main
 
-    main()
+    program()

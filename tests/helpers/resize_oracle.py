@@ -54,15 +54,17 @@ def resize_rows(pixels: np.ndarray, target: int, interpolation: str) -> np.ndarr
     """uint8 [n, ...] → uint8 [target, ...] along the first axis; unchanged if n is ``target``."""
     if len(pixels) == target:
         return pixels
+    found = [taps(len(pixels), target, position, interpolation) for position in range(target)]
+    firsts = np.array([first for first, _ in found])
+    weights = np.zeros((target, max(len(its) for _, its in found)), np.int64)
+    for position, (_, its) in enumerate(found):
+        weights[position, : len(its)] = its  # and 0 after its last tap
     rows = pixels.astype(np.int64)
-    resized = []
-    for position in range(target):
-        first, weights = taps(len(rows), target, position, interpolation)
-        total = np.full(rows.shape[1:], 2 ** (FRACTION_BITS - 1), np.int64)
-        for offset, weight in enumerate(weights):
-            total = total + rows[first + offset] * weight
-        resized.append(np.clip(total >> FRACTION_BITS, 0, 255).astype(np.uint8))
-    return np.stack(resized)
+    total = np.full((target, *rows.shape[1:]), 2 ** (FRACTION_BITS - 1), np.int64)
+    for offset in range(weights.shape[1]):
+        weight = weights[:, offset].reshape(-1, *[1] * (rows.ndim - 1))
+        total += rows[np.minimum(firsts + offset, len(rows) - 1)] * weight
+    return np.clip(total >> FRACTION_BITS, 0, 255).astype(np.uint8)
 
 
 def target_size(spec: Any, height: int, width: int) -> tuple[int, int]:

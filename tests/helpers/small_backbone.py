@@ -9,6 +9,8 @@ from timm.models import register_model
 from torch import Tensor, nn
 
 SMALL_BACKBONE = "timm/small_backbone"
+DROPOUT_BACKBONE = "timm/dropout_backbone"
+"""It draws random numbers in every step."""
 UNEVEN_BACKBONE = "timm/uneven_backbone"
 """It pools 6 × 6 places, of 96 pixels a side, to 4 × 4, which ONNX can't."""
 
@@ -28,6 +30,15 @@ class SmallBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.fc(self.blocks(self.stem(images)).mean((2, 3)))
+
+
+class DropoutBackbone(SmallBackbone):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.dropout = nn.Dropout(0.2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.dropout(self.blocks(self.stem(images)).mean((2, 3))))
 
 
 class UnevenBackbone(SmallBackbone):
@@ -51,6 +62,11 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
 @register_model
 def small_backbone(pretrained: bool = False, num_classes: int = 1000, **_: Any) -> nn.Module:
     return _described(SmallBackbone(num_classes))
+
+
+@register_model
+def dropout_backbone(pretrained: bool = False, num_classes: int = 1000, **_: Any) -> nn.Module:
+    return _described(DropoutBackbone(num_classes))
 
 
 @register_model

@@ -12,12 +12,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from edgetl.data.image_folder import ImageFolders
 from edgetl.training.config.listener import Listener, RecordingListener
 from edgetl.training.config.recipes import resolve
 from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.run_folder import BEST
 from edgetl.training.config.settings import TrainSettings
+from edgetl.training.engine import new_run
 from edgetl.training.engine.learner import Learner
+from edgetl.training.engine.run_photos import find_photos
+from edgetl.training.engine.train_result import TrainResult
 from edgetl.training.models.pretrained_weights import BESIDE
 from edgetl.training.torch_env.distributed import Processes
 from helpers.small_backbone import SMALL_BACKBONE
@@ -54,6 +58,20 @@ def features_of(data: Path, backbone: str = SMALL_BACKBONE) -> TrainSettings:
         "device": "cpu",
     }
     return resolve(data, given, cuda=False)
+
+
+def train(
+    settings: TrainSettings,
+    folder: Path,
+    *,
+    listener: Listener | None = None,
+    folders: ImageFolders | None = None,
+    **others: Any,
+) -> TrainResult:
+    """A run with these settings on its photos, or on ``folders``."""
+    folders = folders or find_photos(settings, listener or Listener())
+    started = time.monotonic()
+    return new_run.train(settings, folder, folders, started=started, listener=listener, **others)
 
 
 def context_of(

@@ -60,11 +60,11 @@ def _is_report(path: Path) -> bool:
     suffix = path.suffix.lower()
     if suffix != ".csv":
         return suffix in _SUFFIXES
-    from edgetl.evaluation.evaluation_reports import COLUMNS
+    from edgetl.evaluation.evaluation_reports import EVALUATION_COLUMNS
 
     try:
         with path.open("rb") as file:
-            return file.readline().strip() in (b"", ",".join(COLUMNS).encode())
+            return file.readline().strip() in (b"", ",".join(EVALUATION_COLUMNS).encode())
     except OSError:
         return False
 

@@ -11,7 +11,7 @@ from edgetl.training.models.ood_detector import OODDetector
 
 OUTPUTS = (*ANSWERS, *SCORES)
 """What ``forward`` returns, in order; the last two only with a detector."""
-STAGES = (RESIZED, NORMALIZED, *OUTPUTS)
+STAGE_TENSORS = (RESIZED, NORMALIZED, *OUTPUTS)
 """What ``stages`` returns, likewise."""
 
 
@@ -65,7 +65,7 @@ class ScoredClassifier(DeployedClassifier):
     def stages(  # type: ignore[override]
         self, images: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """uint8 RGB [N, H, W, 3] → STAGES."""
+        """uint8 RGB [N, H, W, 3] → STAGE_TENSORS."""
         resized = self.preprocess.resize(images)
         normalized = self.preprocess.normalize(resized)
         logits, features = self.network(normalized)

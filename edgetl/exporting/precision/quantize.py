@@ -31,11 +31,11 @@ from edgetl.runtime.inference.session import import_onnxruntime
 from edgetl.system.progress import Progress, no_progress, track
 from edgetl.system.temporary_folder import scratch_folder
 
-MIN_OPSET = 13  # the first whose QuantizeLinear takes one scale per channel
+INT8_MIN_OPSET = 13  # the first whose QuantizeLinear takes one scale per channel
 _MIN_ONNXRUNTIME = (1, 18)  # before, its quantizer had other arguments
 _EIGHT_BITS = {"axis": 0, "symmetric": True, "reduce_range": False}
 # Operators with weights, which return to float one by one where int8 is not accurate enough.
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_QUANTIZED_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 class Quantizer:
@@ -90,7 +90,7 @@ class Quantizer:
     @property
     def layers(self) -> list[str]:
         """Names of the nodes with weights, in order."""
-        return [node.name for node in self._network.graph.node if node.op_type in LAYERS]
+        return [node.name for node in self._network.graph.node if node.op_type in _QUANTIZED_LAYERS]
 
     def quantize(
         self,
@@ -136,7 +136,7 @@ class Quantizer:
                 tensors_range=self._ranges,
                 nodes_to_quantize=list(only),
                 nodes_to_exclude=list(float_layers),
-                op_types_to_quantize=list(LAYERS) if layers_only else _op_types(),
+                op_types_to_quantize=list(_QUANTIZED_LAYERS) if layers_only else _op_types(),
                 # Logits stay float: in 256 steps, classes close to each other would tie.
                 extra_options={
                     "OpTypesToExcludeOutputQuantization": ["Gemm"],

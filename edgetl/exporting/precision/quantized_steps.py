@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 _ARITHMETIC_ERROR = 2.0**-21
 _FUNCTION_ERROR = 2.0**-18  # of exp, tanh …, which kernels approximate
 
-LAYERS = ("Conv", "Gemm", "MatMul")
+_EXACT_LAYERS = ("Conv", "Gemm", "MatMul")
 MOVES = (
     *("Concat", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Reshape", "Slice", "Split"),
     *("Squeeze", "Transpose", "Unsqueeze"),
@@ -158,7 +158,7 @@ class QuantizedSteps:
             return _table(result, result, lambda scales: values.astype(np.float64))
         name = node.name or result
         inputs = [self.sources[value] for value in node.input if value in self.sources]
-        if node.op_type in LAYERS:
+        if node.op_type in _EXACT_LAYERS:
             return Step(result, name, problem=self._layer_problem(node, result))
         moved = node.input if node.op_type == "Concat" else node.input[:1]  # not shapes, axes …
         if node.op_type in MOVES and self.sources.keys() >= {*moved}:
@@ -211,7 +211,7 @@ class QuantizedSteps:
 
     def _last_layer(self) -> list[Step]:
         node = self._makers.get(LOGITS)
-        if node is None or node.op_type not in LAYERS:
+        if node is None or node.op_type not in _EXACT_LAYERS:
             kind = "nothing" if node is None else node.op_type
             return [Step(LOGITS, LOGITS, problem=f"{kind} gives the logits")]
         return [Step(LOGITS, node.name or LOGITS, problem=self._layer_problem(node, LOGITS))]

@@ -10,12 +10,12 @@ from typing import Any
 
 from edgetl.parity.results import AgainstResult, CheckResult
 
-SCHEMA = 1
+_SCHEMA = 1
 
 
 def as_json(result: CheckResult | AgainstResult) -> str:
     """One JSON object. Figures that are infinite or NaN are null, with the reason beside them."""
-    extra: dict[str, Any] = {"schema": SCHEMA, "passed": result.passed}
+    extra: dict[str, Any] = {"schema": _SCHEMA, "passed": result.passed}
     if isinstance(result, AgainstResult):
         extra["agreement"] = result.agreement
         extra["accuracy_drop"] = result.accuracy.drop if result.accuracy else None

@@ -17,7 +17,7 @@ from edgetl.runtime.drift.permutation_test import LEAST_LEVEL
 from edgetl.runtime.drift.photo_answers import is_answers_file, of_predictions, read_answers
 from edgetl.runtime.drift.unknown_share import unknown_share
 from edgetl.runtime.images.photo_list import refuse_list_options
-from edgetl.runtime.images.photo_places import photos_in
+from edgetl.runtime.images.photo_places import no_photo_in, photos_in
 from edgetl.runtime.images.stored_path import as_place
 from edgetl.runtime.inference.predictor import Predictor
 from edgetl.system.environment import describe_machine
@@ -70,7 +70,7 @@ def drift(
     else:
         photos = [photo.path for photo in photos_in(place, columns=columns, root=root)]
         if not photos:
-            raise DataError(f"There is no photo in {images}.", "Name a folder that holds some.")
+            raise no_photo_in(images)
         predictor, callback = Predictor(model, **options), progress_callback(progress)
         results = track(predictor.batch(photos), len(photos), "Classifying photos", callback)
         answers = of_predictions(results, list(map(str, photos)))

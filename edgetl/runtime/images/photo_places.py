@@ -51,6 +51,14 @@ class StoredPlace:
         return _objects(place, photos_folder(place))
 
 
+def no_photo_in(*places: str | os.PathLike[str]) -> DataError:
+    """The error where ``photos_in`` found nothing."""
+    return DataError(
+        f"There is no photo in {', '.join(map(str, places))}.",
+        "Name a folder that holds some.",
+    )
+
+
 def photos_in(
     place: str | Path,
     *,

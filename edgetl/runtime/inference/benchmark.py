@@ -22,7 +22,7 @@ from edgetl.runtime.images.stored_path import StoredPath
 from edgetl.runtime.inference.predictor import Predictor
 from edgetl.system.machine import cores, processor
 
-BATCHES = (1, 2, 4, 8, 16)
+_BATCHES = (1, 2, 4, 8, 16)
 _WARM_UP = 5
 
 _FRESH_PROCESS = """
@@ -183,7 +183,7 @@ def _by_threads(predictor: Predictor, resized: NDArray[np.uint8], runs: int) -> 
 
 def _by_batch(predictor: Predictor, resized: NDArray[np.uint8], runs: int) -> dict[int, float]:
     medians = {}
-    for size in BATCHES:
+    for size in _BATCHES:
         images = np.repeat(resized, size, axis=0)
         medians[size] = _median_run(predictor, images, max(runs // size, 3)) / size
     return medians

@@ -33,7 +33,7 @@ from edgetl.runtime.results.records import json_line, plain_name
 from edgetl.system.atomic_write import atomic_write
 from edgetl.system.file_lock import try_lock
 
-ANSWERS = "answers.jsonl"
+ANSWERS_FILE = "answers.jsonl"
 _SAVE_SECONDS = 10.0  # what a kill can cost
 _LOCK_SECONDS = 0.05  # between two attempts
 _DIGITS = 32  # of a copy's name, which are the first of its SHA-256
@@ -115,7 +115,9 @@ class DoubtfulPhotos:
         day.mkdir(exist_ok=True)
         for leftover in day.glob(".*.part"):  # of a process that was killed here
             leftover.unlink(missing_ok=True)
-        rows = {row["path"]: row for row in _read(day / ANSWERS) if (day / row["path"]).is_file()}
+        rows = {
+            row["path"]: row for row in _read(day / ANSWERS_FILE) if (day / row["path"]).is_file()
+        }
         sources = {}
         for photo in new:
             row, source = self._row(photo), Path(photo.prediction.source)
@@ -130,7 +132,7 @@ class DoubtfulPhotos:
             if not (day / name).exists():
                 atomic_write(day / name, partial(shutil.copyfile, sources[name]))
         lines = b"".join(map(json_line, kept))
-        atomic_write(day / ANSWERS, lambda path: path.write_bytes(lines))
+        atomic_write(day / ANSWERS_FILE, lambda path: path.write_bytes(lines))
         for file in day.iterdir():
             if file.name not in names and _is_copy(file.name):
                 file.unlink(missing_ok=True)

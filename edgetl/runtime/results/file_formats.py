@@ -12,7 +12,7 @@ from edgetl.runtime.results.json_lines_file import JsonLinesFile
 from edgetl.runtime.results.parquet_file import ParquetFile
 from edgetl.runtime.results.result_file import ResultFile
 
-FORMATS: Mapping[str, type[ResultFile]] = {
+RESULT_FORMATS: Mapping[str, type[ResultFile]] = {
     ".jsonl": JsonLinesFile,
     ".csv": CsvFile,
     ".parquet": ParquetFile,
@@ -33,10 +33,10 @@ def open_results(
     Raises ResultsError, MissingDependencyError.
     """
     path = Path(path)
-    if path.suffix.lower() not in FORMATS:
+    if path.suffix.lower() not in RESULT_FORMATS:
         raise ResultsError(
             f"{path}: results can't be written as {path.suffix!r}.",
-            f"End its name in {', '.join(FORMATS)}; for standard output leave it out "
+            f"End its name in {', '.join(RESULT_FORMATS)}; for standard output leave it out "
             "(--json: one JSON object per line).",
         )
     if embeddings and path.suffix.lower() == ".csv":
@@ -44,5 +44,5 @@ def open_results(
             f"{path}: a CSV file has no place for embeddings.",
             "End its name in .parquet or .jsonl.",
         )
-    kind = FORMATS[path.suffix.lower()]
+    kind = RESULT_FORMATS[path.suffix.lower()]
     return kind(path, model, labels, sure=sure, unknown=unknown, embeddings=embeddings)

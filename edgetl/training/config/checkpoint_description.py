@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-METADATA_KEY = "edgetl"
+DESCRIPTION_KEY = "edgetl"
 """Key of a checkpoint's metadata that holds its description as JSON."""
 
 
@@ -19,7 +19,7 @@ def read_description(path: Path) -> dict[str, Any] | None:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            description = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
+            description = json.loads((file.metadata() or {}).get(DESCRIPTION_KEY, "null"))
     except (SafetensorError, OSError, ValueError):
         return None
     is_checkpoint = isinstance(description, dict) and {"card", "settings"} <= description.keys()

@@ -54,21 +54,15 @@ OTHER_OPTIMIZERS: Mapping[str, Mapping[str, float]] = {
 """Values for the optimizers that AdamW's, the defaults, don't suit; see scripts/experiments.md."""
 
 
-def resolve(data: str | Path, given: Mapping[str, Any], *, cuda: bool | None) -> TrainSettings:
+def resolve(data: str | Path, given: Mapping[str, Any], *, cuda: bool) -> TrainSettings:
     """The settings of a run: what was given, completed from the recipe and the defaults.
 
     given  field of ``TrainSettings`` → value, of the options that were given
-    cuda   whether the run is on a GPU, which decides ``--strategy auto``. None: not known yet; the
-           result is then for one or the other, and an error is an error on both
+    cuda   whether the run is on a GPU, which decides ``--strategy auto``
 
     Raises TrainingError for a value that can't be used, for options that have no effect beside the
     others, and for weights that don't exist.
     """
-    if cuda is None:
-        try:
-            return resolve(data, given, cuda=True)
-        except TrainingError:
-            return resolve(data, given, cuda=False)
     folder = os.fspath(as_place(data).absolute())
     if given.get("root"):
         given = {**given, "root": str(as_place(given["root"]).absolute())}

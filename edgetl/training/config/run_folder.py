@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,13 @@ _FILES = (
 )
 
 
-def require_free(folder: Path, overwrite: bool, settings: Mapping[str, Any] | None = None) -> None:
+def require_free(
+    folder: Path, overwrite: bool, settings: Collection[Mapping[str, Any]] = ()
+) -> None:
     """Check that a new run may be written into ``folder``.
 
-    settings  of the new run (JSON): it may finish one without epochs that was killed before its
-              end, if that had the same
+    settings  that the new run may have (JSON): it may finish one without epochs that was killed
+              before its end, if that had the same
 
     Raises CheckpointError if it holds a run and ``overwrite`` is False, or files of other programs.
     """
@@ -54,7 +56,7 @@ def require_free(folder: Path, overwrite: bool, settings: Mapping[str, Any] | No
         return
     if {BEST, LAST} & present:
         unfinished = unfinished_head(folder)
-        if unfinished is not None and settings == unfinished["settings"]:
+        if unfinished is not None and unfinished["settings"] in settings:
             return
         resume = ""
         if is_resumable(folder):

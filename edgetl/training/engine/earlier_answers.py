@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,6 @@ from edgetl.training.evaluation.validation import Validation
 from edgetl.training.head.cross_validation import CVResult
 from edgetl.training.head.run_features import compute_features
 from edgetl.training.models import checkpoint
-from edgetl.training.models.backbones import build
 from edgetl.training.models.checkpoint import Trained
 from edgetl.training.models.multi_level import find_levels, with_levels
 from edgetl.training.torch_env.distributed import Processes
@@ -111,12 +109,10 @@ def _logits(
     trained: Trained, context: RunContext, samples: Sequence[Sample]
 ) -> tuple[list[Sample], NDArray[np.float32]]:
     """(the photos that can be read, their logits: float32 [N, classes])."""
-    card = trained.card
-    backbone = with_levels(build(card.backbone, len(card.labels), weights="none"), trained.levels)
-    backbone = replace(backbone, module=trained.network, spec=card.spec)
+    backbone = trained.as_backbone()
     if not backbone.has_linear_head:
         return _logits_by_network(trained, context, samples)
-    layer: Any = backbone.module.get_submodule(backbone.head)
+    layer = backbone.head_layer
     weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
     if not backbone.levels:  # which features are computed with, before a head can do without them
         backbone = with_levels(backbone, find_levels(backbone))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -45,7 +44,6 @@ from edgetl.training.head.held_out_answers import HeldOutAnswers
 from edgetl.training.head.label_issues import LabelIssue
 from edgetl.training.head.temperature import calibrate
 from edgetl.training.models import checkpoint
-from edgetl.training.models.backbones import Backbone
 from edgetl.training.models.checkpoint import Trained
 from edgetl.training.torch_env.distributed import describe
 
@@ -53,87 +51,29 @@ _UNNAMED = ("columns", "root", "budget", "max_size", "profile", "candidates")  #
 _FINAL = "final"  # key of the candidate with the temperature
 
 
-def finalize(
-    context: RunContext,
-    trained: Trained,
-    backbone: Backbone,
-    folders: ImageFolders,
-    logits: NDArray[np.float32],
-    *,
-    label_issues: Sequence[LabelIssue],
-    cross_validation: CVResult | None = None,
-    features: Features | None = None,
-    history: Sequence[Mapping[str, Any]] = (),
-    earlier_seconds: float = 0.0,
-    before: EarlierAnswers | None = None,
-) -> TrainResult:
-    """Write the checkpoint, report.html, the tables of photos and metrics.json.
+@dataclass(frozen=True, eq=False)
+class RunOutcome:
+    """What training has led to.
 
     trained          the kept weights; their card knows the epoch, and whether the head was fitted
                      once more, to the validation photos as well
-    backbone         what was trained
+    folders          without the photos that can't be read
     logits           float32 [N, classes] of ``trained`` for the validation photos, of such a head
                      before that
-    cross_validation, features  of a fitted head, if that is the result
+    label_issues     training photos whose labels are likely wrong; their rows in ``folders``
     history          of the epochs, for the report
+    cross_validation, features  of a fitted head, if that is the result
     earlier_seconds  that earlier parts of an interrupted run took
-    before           what the run that this one is compared with answers, if there is one
-
-    The metrics are written last: a run that has them is complete. After an interruption, this can
-    be done again. An earlier run stays complete until the new weights are on the disk, and nothing
-    of it is left when they are put in place. Raises CheckpointError if something can't be written.
     """
-    seconds = earlier_seconds + time.monotonic() - context.started
-    labels = np.array([sample.label for sample in folders.val], np.int64)
-    # Cross-validation has given the logits the scale that suits photos not trained on.
-    temperature = 1.0 if cross_validation else calibrate(logits, labels)
-    untempered, probabilities = _softmax(logits), _softmax(logits, temperature)
-    metrics = metrics_summary(probabilities, labels, untempered=untempered)
-    known = trained.card.metrics
-    metrics |= {name: known[name] for name in ("epoch", "midway", "refit") if name in known}
-    held_out = HeldOutAnswers.collect(folders, logits, cross_validation)
-    answers, promises = held_out_promises(held_out, folders.classes, temperature)
-    card = replace(trained.card, metrics=metrics, temperature=temperature, promises=promises)
-    trained = replace(trained, card=card)
-    budget = TimeBudget(context.started - earlier_seconds, context.settings.max_time)
-    backbone = replace(backbone, module=trained.network)
-    unknown = learn_unknown(
-        context, trained, backbone, folders, held_out, features, budget.seconds_left()
-    )
-    _put_in_place(context, unknown.trained, folders, history)
 
-    classes = class_metrics(probabilities, labels, card.labels)
-    since = before.compare(folders, probabilities, cross_validation) if before else None
-    evidence = explain_answers(context, trained, folders.val, probabilities)
-    report = ReportData(
-        card=card,
-        classes=classes,
-        validated_on=_validated_on(context.settings, folders),
-        probabilities=probabilities,
-        untempered=untempered if temperature != 1 else None,
-        targets=labels,
-        paths=[sample.path for sample in folders.val],
-        seconds=seconds,
-        device=describe(context.processes),
-        train_counts=folders.train_counts,
-        settings=_effective(context.settings, folders),
-        history=history,
-        cross_validation=cross_validation,
-        trials=context.trials,
-        label_issues=[
-            (folders.train[issue.photo], issue.predicted, issue.label_error)
-            for issue in label_issues
-        ],
-        warnings=context.listener.notes,
-        since=since,
-        held_out=answers if promises else None,
-        evidence=evidence,
-        unknown=unknown.report,
-    )
-    _write_tables(context, folders, report, label_issues)
-    complete = _run_metrics(unknown.trained.card, classes, context.trials)
-    write_metrics(context.folder, complete)
-    return TrainResult(context.folder, True, complete, context.settings, since)
+    trained: Trained
+    folders: ImageFolders
+    logits: NDArray[np.float32]
+    label_issues: Sequence[LabelIssue]
+    history: Sequence[Mapping[str, Any]] = ()
+    cross_validation: CVResult | None = None
+    features: Features | None = None
+    earlier_seconds: float = 0.0
 
 
 def finalize_head(
@@ -153,39 +93,105 @@ def finalize_head(
         backbone = replace(backbone, module=network)
     put_into(backbone, prepared.final)
     metrics = {"epoch": 0, "midway": False, "refit": context.settings.refit}
-    trained = snapshot(context, prepared.folders, backbone, backbone.module, metrics)
-    judged = prepared.head.cross_validation
-    before = ask_earlier_run(context, prepared.folders, judged)
-    with stop_signals_announced(context):
-        return finalize(
-            context,
-            trained,
-            backbone,
-            prepared.folders,
-            prepared.val_logits,
-            label_issues=prepared.head.label_issues,
-            cross_validation=judged,
-            features=prepared.features,
-            history=history,
-            before=before,
-        )
+    outcome = RunOutcome(
+        snapshot(context, prepared.folders, backbone, backbone.module, metrics),
+        prepared.folders,
+        prepared.val_logits,
+        prepared.head.label_issues,
+        history,
+        prepared.head.cross_validation,
+        prepared.features,
+    )
+    return finalize(context, outcome)
 
 
-def stop_signals_announced(context: RunContext) -> StopSignal:
-    """While files are written, of which half have no use, a signal does not stop the run."""
+def finalize(
+    context: RunContext, outcome: RunOutcome, when_done: Callable[[], object] = lambda: None
+) -> TrainResult:
+    """Write the checkpoint, report.html, the tables of photos and metrics.json.
+
+    when_done  called when all is written
+
+    In the main process. The metrics are written last: a run that has them is complete. After an
+    interruption, this can be done again. An earlier run stays complete until the new weights are on
+    the disk, and nothing of it is left when they are put in place. Raises CheckpointError if
+    something can't be written.
+    """
+    before = ask_earlier_run(context, outcome.folders, outcome.cross_validation)
     listener = context.listener
     listener.progress("Writing the report", 0, 0)
+    # A signal does not stop the run here: half of the files would be of no use.
     end = "Training is done, and the report nearly: the run ends in a moment."
-    return StopSignal(partial(listener.stopping, end))
+    with StopSignal(partial(listener.stopping, end)):
+        result = _write_files(context, outcome, before)
+        when_done()
+    return result
 
 
-def _put_in_place(
-    context: RunContext,
-    trained: Trained,
-    folders: ImageFolders,
-    history: Sequence[Mapping[str, Any]],
-) -> None:
+def _write_files(
+    context: RunContext, outcome: RunOutcome, before: EarlierAnswers | None
+) -> TrainResult:
+    """The checkpoint, the report, the tables and the metrics.
+
+    before  what the run that this one is compared with answers, if there is one
+    """
+    trained, folders, logits = outcome.trained, outcome.folders, outcome.logits
+    cross_validation = outcome.cross_validation
+    budget = TimeBudget(context.started - outcome.earlier_seconds, context.settings.max_time)
+    seconds = budget.seconds()
+    labels = np.array([sample.label for sample in folders.val], np.int64)
+    # Cross-validation has given the logits the scale that suits photos not trained on.
+    temperature = 1.0 if cross_validation else calibrate(logits, labels)
+    untempered, probabilities = _softmax(logits), _softmax(logits, temperature)
+    metrics = metrics_summary(probabilities, labels, untempered=untempered)
+    known = trained.card.metrics
+    metrics |= {name: known[name] for name in ("epoch", "midway", "refit") if name in known}
+    held_out = HeldOutAnswers.collect(folders, logits, cross_validation)
+    answers, promises = held_out_promises(held_out, folders.classes, temperature)
+    card = replace(trained.card, metrics=metrics, temperature=temperature, promises=promises)
+    trained = replace(trained, card=card)
+    unknown = learn_unknown(
+        context, trained, folders, held_out, outcome.features, budget.seconds_left()
+    )
+    _put_in_place(context, unknown.trained, outcome)
+
+    classes = class_metrics(probabilities, labels, card.labels)
+    since = before.compare(folders, probabilities, cross_validation) if before else None
+    evidence = explain_answers(context, trained, folders.val, probabilities)
+    report = ReportData(
+        card=card,
+        classes=classes,
+        validated_on=_validated_on(context.settings, folders),
+        probabilities=probabilities,
+        untempered=untempered if temperature != 1 else None,
+        targets=labels,
+        paths=[sample.path for sample in folders.val],
+        seconds=seconds,
+        device=describe(context.processes),
+        train_counts=folders.train_counts,
+        settings=_effective(context.settings, folders),
+        history=outcome.history,
+        cross_validation=cross_validation,
+        trials=context.trials,
+        label_issues=[
+            (folders.train[issue.photo], issue.predicted, issue.label_error)
+            for issue in outcome.label_issues
+        ],
+        warnings=context.listener.notes,
+        since=since,
+        held_out=answers if promises else None,
+        evidence=evidence,
+        unknown=unknown.report,
+    )
+    _write_tables(context, outcome, report)
+    complete = _run_metrics(unknown.trained.card, classes, context.trials)
+    write_metrics(context.folder, complete)
+    return TrainResult(context.folder, True, complete, context.settings, since)
+
+
+def _put_in_place(context: RunContext, trained: Trained, outcome: RunOutcome) -> None:
     """Write the checkpoint, once nothing of an earlier run is left."""
+    folders, history = outcome.folders, outcome.history
     trained_on = folders.train + (folders.val if trained.card.metrics.get("refit") else ())
     trained = replace(
         trained,
@@ -201,20 +207,15 @@ def _put_in_place(
     promote_candidate(context.folder, _FINAL)
 
 
-def _write_tables(
-    context: RunContext,
-    folders: ImageFolders,
-    report: ReportData,
-    label_issues: Sequence[LabelIssue],
-) -> None:
+def _write_tables(context: RunContext, outcome: RunOutcome, report: ReportData) -> None:
     """The report, and the tables that belong to it."""
     write_report(context.folder, report)
     if report.since is not None:
         write_comparison(context.folder, report.since)
     write_photo_tables(
         context.folder,
-        _validation_rows(folders, report.probabilities),
-        _label_issue_rows(folders, label_issues),
+        _validation_rows(outcome.folders, report.probabilities),
+        _label_issue_rows(outcome.folders, outcome.label_issues),
     )
 
 

@@ -76,7 +76,7 @@ class Learner:
         self._scaler = torch.amp.GradScaler(
             self._device.type, enabled=self._reduced is torch.float16
         )
-        classes = backbone.module.get_submodule(backbone.head).weight.shape[0]  # type: ignore[index]
+        classes = backbone.head_layer.weight.shape[0]
         self._mixing = Mixing(settings, int(classes))
         self._class_weights = class_weights.to(self._device) if class_weights is not None else None
         self._compiled = _Compiled(self._network) if settings.compile else None

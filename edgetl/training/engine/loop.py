@@ -23,10 +23,10 @@ from edgetl.training.config.run_folder import (
 from edgetl.training.engine.agreement import Agreement
 from edgetl.training.engine.kept_weights import KeptWeights, snapshot
 from edgetl.training.engine.learner import Learner
-from edgetl.training.engine.setup import TrainingSetup
 from edgetl.training.engine.time_budget import FINAL_SHARE, TimeBudget, Timer
 from edgetl.training.engine.train_state import TrainState, write_state
-from edgetl.training.evaluation.run_records import COLUMNS, Events, write_history
+from edgetl.training.engine.training_setup import TrainingSetup
+from edgetl.training.evaluation.run_records import HISTORY_COLUMNS, Events, write_history
 from edgetl.training.evaluation.validation import Scores, scores
 from edgetl.training.input.loader import Batch
 from edgetl.training.models import checkpoint
@@ -263,7 +263,7 @@ class Loop:
             "val_accuracy": result.accuracy,
             "seconds": self.state.seconds,
         }
-        self.state.history.append(dict.fromkeys(COLUMNS) | validated | trained)
+        self.state.history.append(dict.fromkeys(HISTORY_COLUMNS) | validated | trained)
         return self.state.history[-1]
 
     def _publish(self, row: dict[str, Any]) -> None:

@@ -15,20 +15,16 @@ import numpy as np
 from edgetl.data.image_folder import ImageFolders
 from edgetl.errors import TrainingError
 from edgetl.system.progress import ProgressCounter
-from edgetl.training.config.listener import Listener, RecordingListener
+from edgetl.training.config.listener import Listener
 from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.run_files import make_folder, write_atomically
 from edgetl.training.config.run_folder import RATES, RATES_PLOT
 from edgetl.training.config.settings import SOLVER, TrainSettings
 from edgetl.training.engine.learner import Learner
-from edgetl.training.engine.run_photos import find_photos, require_same_photos, warn_about
-from edgetl.training.engine.setup import (
-    TrainingSetup,
-    build_backbone,
-    make_learner,
-    prepare_training,
-    training_processes,
-)
+from edgetl.training.engine.run_backbone import build_backbone
+from edgetl.training.engine.run_photos import require_same_photos, warn_about
+from edgetl.training.engine.run_start import start_run
+from edgetl.training.engine.training_setup import TrainingSetup, make_learner, prepare_training
 from edgetl.training.evaluation.run_records import write_table
 
 LOWEST, HIGHEST = 1e-6, 1.0
@@ -61,13 +57,13 @@ class FoundRate:
 def find_learning_rate(
     settings: TrainSettings,
     folder: Path,
+    folders: ImageFolders,
     *,
     listener: Listener | None = None,
-    folders: ImageFolders | None = None,
 ) -> FoundRate:
     """Write ``lr.csv`` and ``lr.png`` into ``folder``. The trained weights are not kept.
 
-    folders  what ``find_photos`` returned, if it was called already
+    folders  the photos of ``settings``, as ``find_photos`` returns them
 
     Raises TrainingError if the head is fitted without a rate, or if the loss diverges at once.
     """
@@ -77,20 +73,17 @@ def find_learning_rate(
             "Add --strategy full, or --optimizer adamw.",
         )
     settings = replace(settings, scheduler="none", warmup=0.0, ema=0.0, epochs=STEPS)
-    with training_processes(settings) as processes:
-        listener = RecordingListener(listener or Listener())
-        context = RunContext(settings, folder, processes, listener, time.monotonic())
+    with start_run(settings, folder, listener, time.monotonic()) as context:
         make_folder(folder)
-        folders = folders or find_photos(settings, listener)
-        require_same_photos(folders, processes)
-        warn_about(folders, settings, listener)
+        require_same_photos(folders, context.processes)
+        warn_about(folders, settings, context.listener)
         setup = prepare_training(context, folders, build_backbone(settings, folders.classes))
         learner = make_learner(context, setup)
         rates, losses = try_rates(context, setup, learner)
         suggested = half_fallen(rates, losses)
         table, plot = folder / RATES, folder / RATES_PLOT
         found = FoundRate(rates, losses, suggested, setup.fitted_head, table, plot)
-        if processes.is_main:
+        if context.processes.is_main:
             write_table(table, ("lr", "loss"), zip(rates, losses, strict=True))
             write_atomically(plot, lambda path: _plot(found, path))
         return found

@@ -33,7 +33,7 @@ from edgetl.training.config.option import flag
 from edgetl.training.config.quantities import parse_bytes, parse_milliseconds
 from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.settings import TrainSettings
-from edgetl.training.engine.setup import build_backbone
+from edgetl.training.engine.run_backbone import build_backbone
 from edgetl.training.head.linear_head import fit_head
 from edgetl.training.head.resize_choice import evenly_ordered
 from edgetl.training.head.run_features import compute_features

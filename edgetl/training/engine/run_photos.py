@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgetl.data.image_folder import ImageFolders, require_readable_val, scan
 from edgetl.data.layout import UNEVEN_RATIO
-from edgetl.errors import DataError
+from edgetl.errors import DataError, TrainingError
 from edgetl.training.config.listener import Listener
 from edgetl.training.config.option import flag
 from edgetl.training.config.run_folder import refuse_photos_folder
@@ -45,10 +45,24 @@ def require_same_photos(folders: ImageFolders, processes: Processes) -> None:
         )
 
 
-def warn_about(folders: ImageFolders, settings: TrainSettings, listener: Listener) -> None:
-    """Note what is odd about the photos."""
+def require_unchanged_photos(fingerprint: str, folders: ImageFolders) -> None:
+    """Raise TrainingError if the photos are not those with which the run began."""
+    if folders.fingerprint != fingerprint:
+        raise TrainingError(
+            f"The photos in {folders.root} have changed since the run began.",
+            "Put them back, or start again with --overwrite.",
+        )
+
+
+def note_warnings(folders: ImageFolders, listener: Listener) -> None:
+    """Note what is odd about the photos. A run's listener passes each sentence on once."""
     for sentence in folders.warnings:
         listener.note(sentence)
+
+
+def warn_about(folders: ImageFolders, settings: TrainSettings, listener: Listener) -> None:
+    """``note_warnings``, and that the classes are uneven where no option makes up for it."""
+    note_warnings(folders, listener)
     counts = folders.train_counts
     if max(counts) >= UNEVEN_RATIO * min(counts) and not (
         settings.class_weights or settings.balanced

@@ -19,7 +19,7 @@ from edgetl.training.config.earlier_run import read_earlier_run, require_common_
 from edgetl.training.config.listener import Listener, ProgressListener
 from edgetl.training.config.option import flag
 from edgetl.training.config.recipes import resolve
-from edgetl.training.config.run_folder import require_free, require_resumable, unfinished_head
+from edgetl.training.config.run_folder import require_free, require_resumable
 from edgetl.training.config.settings import OPTIONS, TrainSettings
 from edgetl.training.engine.run_photos import find_photos, refuse_among_photos
 from edgetl.training.engine.train_result import TrainResult
@@ -83,12 +83,11 @@ def train(
         require_current_folder(TrainingError)
         require_resumable(Path(resume))
         earlier = read_earlier_run(since, resume)
-        from edgetl.training.engine import run
+        from edgetl.training.engine import resumed_run
 
-        moved = as_place(data) if data is not None else None
-        return run.resume(
+        return resumed_run.resume(
             Path(resume),
-            data=moved,
+            data=as_place(data) if data is not None else None,
             root=given.get("root"),
             device=given.get("device"),
             listener=listener,
@@ -100,15 +99,15 @@ def train(
     settings, folders = resolve_run(data, Path(out), given, listener, overwrite=overwrite)
     if earlier is not None:
         require_common_class(earlier, folders.classes)
-    from edgetl.training.engine import run
+    from edgetl.training.engine import new_run
 
-    return run.train(
+    return new_run.train(
         settings,
         Path(out),
+        folders,
+        started=started,
         overwrite=overwrite,
         listener=listener,
-        folders=folders,
-        started=started,
         since=earlier,
     )
 
@@ -148,47 +147,61 @@ def resolve_run(
     Raises as ``train``.
     """
     require_current_folder(TrainingError)
-    device = str(given.get("device", "auto"))
-    on_gpu = None if device == "auto" else device.startswith("cuda")
-    settings = resolve(data, given, cuda=on_gpu)
-    refuse_among_photos(out, settings)
+    accepted, refused = _resolve_on_devices(data, given)
+    possible = list(accepted.values())
+    source = possible[0].source
+    refuse_among_photos(out, possible[0])
     if not keeps_run:
-        # Whether this run may finish that one is known when all of its settings are.
-        require_free(out, overwrite or unfinished_head(out) is not None)
-    source = settings.source
-    if not source.is_stored:  # else photos are read first, which is done once
-        _refuse_val_fraction(given, source, is_split="val_fraction" in given and source.is_split)
-    if on_gpu is None and _needs_to_know_the_device(data, given):
-        settings = _resolve_here(data, given)
-    folders = find_photos(settings, listener)
-    _refuse_val_fraction(given, source, is_split=folders.has_val_folder)
-    if on_gpu is None:
-        settings = _resolve_here(data, given)
-    return settings, folders
+        require_free(out, overwrite, [settings.to_dict() for settings in possible])
+    # What is in shards and stores is read once, when the photos are listed.
+    if "val_fraction" in given and not source.is_stored and source.is_split:
+        raise _useless_val_fraction(source)
+    if refused is not None:
+        _choose_by_device(accepted, refused)
+    folders = find_photos(possible[0], listener)
+    if "val_fraction" in given and folders.has_val_folder:
+        raise _useless_val_fraction(source)
+    return _choose_by_device(accepted, refused), folders
 
 
-def _refuse_val_fraction(given: Mapping[str, Any], source: PhotoSource, *, is_split: bool) -> None:
-    """Raises TrainingError for a share to validate on where the data say what to validate on."""
-    if is_split and "val_fraction" in given:
-        own = "there is a folder val/"
-        if source.is_list:
-            kind = "shards or the store mark" if source.is_stored else "list marks"
-            own = f"the {kind} what to validate on"
-        raise TrainingError(f"{flag('val_fraction')}: no effect where {own}.", "Leave it out.")
+def _resolve_on_devices(
+    data: str | Path, given: Mapping[str, Any]
+) -> tuple[dict[bool, TrainSettings], TrainingError | None]:
+    """(whether on a GPU → the settings there, why they are refused on the other device).
+
+    On both, if torch has to be asked which it will be. Raises TrainingError if both are refused.
+    """
+    device = str(given.get("device", "auto"))
+    accepted: dict[bool, TrainSettings] = {}
+    refused = None
+    for cuda in (True, False) if device == "auto" else (device.startswith("cuda"),):
+        try:
+            accepted[cuda] = resolve(data, given, cuda=cuda)
+        except TrainingError as error:
+            refused = error
+    if refused is not None and not accepted:
+        raise refused
+    return accepted, refused
 
 
-def _needs_to_know_the_device(data: str | Path, given: Mapping[str, Any]) -> bool:
-    """Whether the options are refused on a GPU or on a CPU: then importing torch comes first."""
-    try:
-        for cuda in (True, False):
-            resolve(data, given, cuda=cuda)
-    except TrainingError:
-        return True
-    return False
-
-
-def _resolve_here(data: str | Path, given: Mapping[str, Any]) -> TrainSettings:
-    """The settings for the device that ``auto`` means on this machine."""
+def _choose_by_device(
+    accepted: Mapping[bool, TrainSettings], refused: TrainingError | None
+) -> TrainSettings:
+    """The settings on this machine. Raises ``refused`` if there are none on its device."""
+    if len(accepted) == 1 and refused is None:
+        return next(iter(accepted.values()))
     from edgetl.training.torch_env.distributed import choose_device
 
-    return resolve(data, given, cuda=choose_device("auto").type == "cuda")
+    cuda = choose_device("auto").type == "cuda"
+    if refused is not None and cuda not in accepted:
+        raise refused
+    return accepted[cuda]
+
+
+def _useless_val_fraction(source: PhotoSource) -> TrainingError:
+    """The error for a share to validate on where the data say what to validate on."""
+    own = "there is a folder val/"
+    if source.is_list:
+        kind = "shards or the store mark" if source.is_stored else "list marks"
+        own = f"the {kind} what to validate on"
+    return TrainingError(f"{flag('val_fraction')}: no effect where {own}.", "Leave it out.")

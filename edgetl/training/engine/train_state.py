@@ -10,9 +10,12 @@ from typing import Any
 
 import torch
 
+from edgetl.data.image_folder import ImageFolders
 from edgetl.errors import CheckpointError, first_line
+from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.run_files import write_atomically
 from edgetl.training.config.run_folder import LAST, require_resumable
+from edgetl.training.engine.training_setup import TrainingSetup
 from edgetl.training.evaluation.validation import Scores
 
 _SCHEMA = 10
@@ -86,6 +89,29 @@ class TrainState:
             for name in ("best", "best_trained")
         }
         return cls(**{**values, **found})
+
+
+def run_identity(
+    context: RunContext, folders: ImageFolders, setup: TrainingSetup
+) -> dict[str, Any]:
+    """Plain values that are saved with each state: what a resumed run must find, and needs to know.
+
+    folders  with the photos that can't be read
+    """
+    readable = {sample.digest for sample in setup.folders.train}
+    return {
+        "settings": context.settings.to_dict(),
+        "scanned": folders.fingerprint,
+        "fingerprint": setup.folders.fingerprint,
+        "left_out": sorted({sample.digest for sample in folders.train} - readable),
+        "spec": setup.backbone.spec.to_dict(),
+        "levels": setup.backbone.levels,
+        "notes": context.listener.notes,
+        "threads": torch.get_num_threads(),
+        "batches": setup.sampler.batches,
+        "trials": [asdict(trial) for trial in context.trials],
+        "label_issues": [tuple(issue) for issue in setup.label_issues],
+    }
 
 
 def write_state(folder: Path, saved: Mapping[str, Any]) -> None:

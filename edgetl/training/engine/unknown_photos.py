@@ -28,8 +28,9 @@ from edgetl.training.head.feature_extractor import Seen
 from edgetl.training.head.features import Features, extract_features
 from edgetl.training.head.folds import deal_folds, rank_photos
 from edgetl.training.head.held_out_answers import HeldOutAnswers
-from edgetl.training.models.backbones import Backbone
+from edgetl.training.models.backbones import Backbone, build
 from edgetl.training.models.checkpoint import Trained
+from edgetl.training.models.multi_level import with_levels
 
 _MOST_PHOTOS = 2_000  # to train and to validate on, of which trained blocks compute new features
 _LEAST_PHOTOS = 50  # of each, even where no time is left
@@ -50,7 +51,6 @@ class UnknownResult:
 def learn_unknown(
     context: RunContext,
     trained: Trained,
-    backbone: Backbone,
     folders: ImageFolders,
     everything: HeldOutAnswers,
     features: Features | None,
@@ -58,7 +58,6 @@ def learn_unknown(
 ) -> UnknownResult:
     """Fit the detector to what the kept weights see, and judge it. In the main process.
 
-    backbone      what ``trained.network`` is
     everything    the answers for photos that the weights were not fitted to
     features      of all photos by the kept weights, if they are known
     seconds_left  of the time limit, in which others are computed
@@ -67,6 +66,7 @@ def learn_unknown(
     """
     try:
         require_photos(everything)  # before their features are computed
+        backbone = _kept_backbone(trained)
         if features is None:
             answers, train, val = _seen_by(context, backbone, folders, everything, seconds_left)
         else:
@@ -98,6 +98,12 @@ def learn_unknown(
     card = replace(trained.card, metrics=metrics)
     kept = replace(trained, card=card, held_out=fitted.held_out, ood=fitted.detector)
     return UnknownResult(kept, report)
+
+
+def _kept_backbone(trained: Trained) -> Backbone:
+    card = trained.card
+    backbone = with_levels(build(card.backbone, len(card.labels), weights="none"), trained.levels)
+    return replace(backbone, module=trained.network, spec=card.spec)
 
 
 def _seen_by(

@@ -18,7 +18,7 @@ from edgetl.training.config.run_folder import (
     VALIDATION_TABLE,
 )
 
-COLUMNS = (
+HISTORY_COLUMNS = (
     "epoch",
     "lr",
     "train_loss",
@@ -32,7 +32,11 @@ COLUMNS = (
 LABEL_ERROR = "label_error"
 """The column of the table of label issues that is not in that of the validation photos."""
 
-_TAGS = {name: name.replace("_", "/", 1) for name in COLUMNS if name.startswith(("train_", "val_"))}
+_TAGS = {
+    name: name.replace("_", "/", 1)
+    for name in HISTORY_COLUMNS
+    if name.startswith(("train_", "val_"))
+}
 
 
 class PhotoResult(NamedTuple):
@@ -50,7 +54,9 @@ class PhotoResult(NamedTuple):
 
 def write_history(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write all epochs so far as CSV; epoch 0 is a fitted head, before any training."""
-    write_table(folder / HISTORY, COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
+    write_table(
+        folder / HISTORY, HISTORY_COLUMNS, ([row[name] for name in HISTORY_COLUMNS] for row in rows)
+    )
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
@@ -103,7 +109,7 @@ class Events:
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Write one row of the history."""
-        for name in COLUMNS[1:]:
+        for name in HISTORY_COLUMNS[1:]:
             if row[name] is not None:
                 self._writer.add_scalar(_TAGS.get(name, name), row[name], row["epoch"])
         self._writer.flush()

@@ -32,7 +32,8 @@ DEFAULT_C = 10.0**-1
 SHRINKAGES = (0.9, 0.8, 0.6, 0.3, 0.1, 0.03, 0.01, 0.003)
 """What is tried: from the strongest on."""
 
-_FIRST_C, _FIRST_SHRINKAGE = 2, 3  # places in these: the search goes downhill from there
+_FIRST_C = 2  # place in these: the search goes downhill from there
+_FIRST_SHRINKAGES = 4, 3  # of more photos than features, and of fewer
 _STEPS = 12  # of L-BFGS, from the solution for the last C: more did not change the choice
 _TEMPERATURES = (1e-2, 1e4)  # a discriminant of few photos is surer than it should be
 _LEAST_SPREAD = 0.5  # variance within classes without a fold, as a share of that of all photos
@@ -129,6 +130,12 @@ class CrossValidation:
 
     A class whose photos are all in one fold is not judged. Penalties so strong that they would
     drown it are then not tried.
+
+    moments       of all photos, if they were measured
+    discriminant  the best linear discriminant, and the scores of all that were tried. None if no
+                  photo can be judged, if cancelled, or where the photos of a class hardly differ,
+                  in all or without a fold: such as two of each class, of which one is held out.
+                  The temperature would then suit no other photos.
     """
 
     def __init__(
@@ -142,15 +149,11 @@ class CrossValidation:
         self._held_out = torch.from_numpy(self._folds.fold).to(problem.targets.device)
         self._labels = labels[self._folds.rows][self._folds.judged]
         self._weights = self._problem.weights.cpu().numpy()[self._folds.judged]
+        self.moments: ClassMoments | None = None
+        # Not a cached property: Python 3.11 computes those of all instances one after the other.
+        self.discriminant = self._linear_discriminant()
 
-    @cached_property
-    def discriminant(self) -> tuple[_Trial, tuple[CVScore, ...]] | None:
-        """The best linear discriminant, and the scores of all that were tried.
-
-        None if no photo can be judged, if cancelled, or where the photos of a class hardly differ,
-        in all or without a fold: such as two of each class, of which one is held out. The
-        temperature would then suit no other photos.
-        """
+    def _linear_discriminant(self) -> tuple[_Trial, tuple[CVScore, ...]] | None:
         normals = self._normals()
         if not normals:
             return None
@@ -159,7 +162,8 @@ class CrossValidation:
             solutions = [each.discriminant(SHRINKAGES[place], torch.float32) for each in normals]
             return torch.stack(solutions).float()
 
-        return self._downhill(SHRINKAGES, _FIRST_SHRINKAGE, solve)
+        few = len(self._labels) < self._problem.features
+        return self._downhill(SHRINKAGES, _FIRST_SHRINKAGES[few], solve)
 
     @cached_property
     def result(self) -> CVResult | None:
@@ -252,6 +256,8 @@ class CrossValidation:
             for fold in range(self._folds.count)
         ]
         everything = reduce(add, parts)
+        if len(self._folds.rows) == len(self._whole.targets):
+            self.moments = everything
         least = max(everything.variance() * _LEAST_SPREAD, LEAST_VARIANCE)
         if any((everything - part).variance() <= least for part in parts):
             return []

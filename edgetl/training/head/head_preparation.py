@@ -79,7 +79,7 @@ def prepare_head(context: RunContext, backbone: Backbone, folders: ImageFolders)
 
     listener.progress("Solving the head", 0, 0)
     own = own_features(backbone)
-    layer: Any = backbone.module.get_submodule(backbone.head)
+    layer = backbone.head_layer
     fit = partial(
         fit_head,
         classes=int(layer.out_features),
@@ -170,6 +170,6 @@ def _soften(
 @torch.no_grad()
 def put_into(backbone: Backbone, head: Head) -> None:
     """Copy ``head`` into the head of ``backbone``, which is one linear layer."""
-    layer: Any = backbone.module.get_submodule(backbone.head)
+    layer = backbone.head_layer
     layer.weight.copy_(torch.from_numpy(head.weight))
     layer.bias.copy_(torch.from_numpy(head.bias))

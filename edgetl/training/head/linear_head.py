@@ -95,7 +95,7 @@ def fit_head(
     device         where to compute (default: the CPU)
 
     The same input gives the same bits. Besides the features, each width needs the memory of two
-    copies of them, of seven matrices [features, features] in double precision, and 1 GB: about 4 GB
+    copies of them, of eight matrices [features, features] in double precision, and 1 GB: about 4 GB
     for 50,000 photos, 4,000 features and 100 classes.
 
     Raises TrainingError for fewer than two classes, or for features that are not finite.
@@ -158,7 +158,8 @@ class Candidate:
         if found:
             recipe, begin = found.recipe, found.start
         solution, logistic = torch.zeros(1), None
-        normals = ClassMoments.measure(self.problem).normals()
+        moments = self.validation.moments if self.validation else None
+        normals = (moments or ClassMoments.measure(self.problem)).normals()
         if recipe.logistic:
             factor = normals.factor()
             fitted = self.problem.solve(recipe.C, begin, _MOST_STEPS, factor=factor)[0]

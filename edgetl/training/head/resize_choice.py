@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
 
 import numpy as np
 from torch import nn
@@ -88,7 +87,7 @@ def _improvement(
         found["whole"].of(samples)[:, :own],
         found["cropped"].of(samples)[:, :own],
         [sample.label for sample in samples],
-        int(cast("Any", backbone.module.get_submodule(backbone.head)).out_features),
+        int(backbone.head_layer.out_features),
         digests=[sample.digest for sample in samples],
         class_weights=weights.tolist() if weights is not None else None,
         device=context.device,

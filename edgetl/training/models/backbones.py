@@ -76,6 +76,11 @@ class Backbone:
         return self.heads[0]
 
     @property
+    def head_layer(self) -> Any:
+        """The (first) classifier layer."""
+        return self.module.get_submodule(self.head)
+
+    @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the network's input."""
         return input_size(self.spec)
@@ -83,7 +88,7 @@ class Backbone:
     @property
     def has_linear_head(self) -> bool:
         """Whether the logits are the output of one ``nn.Linear`` with a bias: a convex problem."""
-        layer = self.module.get_submodule(self.head)
+        layer = self.head_layer
         return (
             len(self.heads) == 1
             and type(layer) in (nn.Linear, TimmLinear)
@@ -93,7 +98,7 @@ class Backbone:
     @property
     def has_convolution_head(self) -> bool:
         """Whether the classifier layer looks at each place by itself, as SqueezeNet's does."""
-        layer = self.module.get_submodule(self.head)
+        layer = self.head_layer
         return len(self.heads) == 1 and isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)
 
 

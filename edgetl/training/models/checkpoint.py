@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,10 +20,10 @@ from edgetl.runtime.bundle.held_out import HeldOut
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.system.paths import is_there
 from edgetl.system.shell import shell_word
-from edgetl.training.config.checkpoint_description import METADATA_KEY
+from edgetl.training.config.checkpoint_description import DESCRIPTION_KEY
 from edgetl.training.config.run_files import write_atomically
 from edgetl.training.config.run_folder import BEST, LAST
-from edgetl.training.models.backbones import Level, build
+from edgetl.training.models.backbones import Backbone, Level, build
 from edgetl.training.models.multi_level import with_levels
 from edgetl.training.models.ood_detector import OODDetector
 from edgetl.training.models.pretrained_weights import BESIDE, load_state
@@ -62,6 +62,12 @@ class Trained:
     ood: OODDetector | None = None
     held_out: HeldOut | None = None
 
+    def as_backbone(self) -> Backbone:
+        """``network`` as the backbone that the card names."""
+        card = self.card
+        backbone = with_levels(build(card.backbone, len(card.labels), weights="none"), self.levels)
+        return replace(backbone, module=self.network, spec=card.spec)
+
 
 def save(trained: Trained, path: Path) -> None:
     """Write one safetensors file, atomically. Raises CheckpointError; an old file then stays."""
@@ -85,7 +91,7 @@ def save(trained: Trained, path: Path) -> None:
     # One entry: the format does not keep the order of several, and the same network should give
     # the same bytes.
     text = _as_json({**description, _CHECKSUM: checksum})
-    content = to_bytes(tensors, {METADATA_KEY: text})
+    content = to_bytes(tensors, {DESCRIPTION_KEY: text})
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
@@ -157,7 +163,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     try:
         sha256 = content_digest(path)
         with safe_open(path, framework="pt") as file:
-            description = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
+            description = json.loads((file.metadata() or {}).get(DESCRIPTION_KEY, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         if content_digest(path) != sha256:  # a run has just replaced it with a better one
             raise CheckpointError(f"{path} changed while it was read.", "Try again.")

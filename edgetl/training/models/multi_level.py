@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -82,7 +81,7 @@ def find_levels(backbone: Backbone) -> tuple[Level, ...]:
             hook.remove()
     if len(shapes.pop(backbone.head, ())) != 2:  # it takes several vectors a photo
         return ()
-    features = getattr(network.get_submodule(backbone.head), "in_features", 0)
+    features = getattr(backbone.head_layer, "in_features", 0)
     height, width = backbone.size
     maps = [
         (path, shape)
@@ -113,7 +112,7 @@ def with_levels(backbone: Backbone, levels: Iterable[Level]) -> Backbone:
     levels = tuple(levels)
     if not levels:
         return backbone
-    layer: Any = backbone.module.get_submodule(backbone.head)
+    layer = backbone.head_layer
     concat = LevelConcat(len(levels))
     for index, (path, _) in enumerate(levels):
         try:
@@ -132,7 +131,7 @@ def without_levels(backbone: Backbone) -> Backbone:
     """Undo ``with_levels``, in place; the head is a new one again."""
     if not backbone.levels:
         return backbone
-    layer: Any = backbone.module.get_submodule(backbone.head)
+    layer = backbone.head_layer
     for path, _ in backbone.levels:
         hooks = backbone.module.get_submodule(path)._forward_hooks
         for key in [key for key, hook in hooks.items() if isinstance(hook, _Hook)]:
@@ -145,5 +144,4 @@ def without_levels(backbone: Backbone) -> Backbone:
 
 def own_features(backbone: Backbone) -> int:
     """The number of the head's inputs that are the backbone's last features; they come first."""
-    layer: Any = backbone.module.get_submodule(backbone.head)
-    return int(layer.in_features) - sum(channels for _, channels in backbone.levels)
+    return int(backbone.head_layer.in_features) - sum(channels for _, channels in backbone.levels)

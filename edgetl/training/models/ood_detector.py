@@ -94,7 +94,7 @@ class OODDetector:
 
 def unit_length(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Each row of float32 [N, features] divided by its length; one of zeros stays as it is."""
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    lengths = np.sqrt(np.einsum("nf,nf->n", features, features))[:, None]
     return np.asarray(features / np.maximum(lengths, np.float32(LEAST_LENGTH)), np.float32)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from edgetl.errors import MissingDependencyError, TrainingError, first_line
 from edgetl.system.message_text import first_few
 from edgetl.system.shell import shell_word
-from edgetl.training.config.checkpoint_description import METADATA_KEY
+from edgetl.training.config.checkpoint_description import DESCRIPTION_KEY
 from edgetl.training.config.weights_file import require_weights_file
 from edgetl.training.models.torchscript_program import is_torchscript
 from edgetl.training.torch_env.torch_flags import one_thread
@@ -118,7 +118,7 @@ def read_card(path: Path) -> Mapping[str, Any]:
     """The model card (see ``ModelCard``) in a checkpoint; {} in a file not written by edgetl."""
     try:
         with safe_open(path, framework="pt") as file:
-            card = json.loads(file.metadata()[METADATA_KEY])["card"]
+            card = json.loads(file.metadata()[DESCRIPTION_KEY])["card"]
             return card if isinstance(card, dict) else {}
     except (SafetensorError, OSError, ValueError, KeyError, TypeError):
         return {}

@@ -27,10 +27,10 @@ def full_precision() -> Iterator[None]:
 
 
 @contextmanager
-def deterministic_algorithms(wanted: bool) -> Iterator[None]:
-    """Turn torch's deterministic algorithms on (with a warning where it has none) or off."""
+def deterministic_algorithms() -> Iterator[None]:
+    """Turn torch's deterministic algorithms on, with a warning where it has none."""
     before = torch.get_deterministic_debug_mode()
-    _set_debug_mode(_WARN if wanted else _OFF)
+    _set_debug_mode(_WARN)
     try:
         yield
     finally:
@@ -56,7 +56,7 @@ def reproducible(device: torch.device) -> Iterator[None]:
         fill = memory.fill_uninitialized_memory
         memory.fill_uninitialized_memory = False  # costs time, and only matters to faulty programs
         try:
-            with deterministic_algorithms(True), torch.random.fork_rng(devices=[]):
+            with deterministic_algorithms(), torch.random.fork_rng(devices=[]):
                 yield
         finally:
             memory.fill_uninitialized_memory = fill

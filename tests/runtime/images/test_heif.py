@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from helpers.heic import LOSSLESS, deep_heic, heic
 from helpers.pictures import photo
 from helpers.tiny_network import tiny_card, tiny_network
-from helpers.training_runs import features_of
+from helpers.training_runs import features_of, train
 from PIL import Image
 
 from edgetl import ImageError, Predictor
@@ -26,7 +26,6 @@ from edgetl.exporting.deployment import Deployment
 from edgetl.runtime.images.decode import read_image
 from edgetl.training.config.listener import Listener
 from edgetl.training.config.recipes import resolve
-from edgetl.training.engine.run import train
 from edgetl.training.engine.run_photos import find_photos
 
 PICTURE = photo(1, 80, 60)

@@ -14,7 +14,7 @@ from helpers.pictures import photo
 from edgetl.errors import EdgetlError, ImageError
 from edgetl.runtime.inference.prediction import Prediction
 from edgetl.runtime.results import doubtful_photos
-from edgetl.runtime.results.doubtful_photos import ANSWERS, DoubtfulPhotos, doubt
+from edgetl.runtime.results.doubtful_photos import ANSWERS_FILE, DoubtfulPhotos, doubt
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,8 @@ def answer(
 def kept(folder: Path) -> list[str]:
     """The names of the originals, as the list has them, which must agree with the copies."""
     day = folder / date.today().isoformat()
-    rows = [json.loads(line) for line in (day / ANSWERS).read_text("utf-8").splitlines()]
-    assert {file.name for file in day.iterdir()} == {ANSWERS, *(row["path"] for row in rows)}
+    rows = [json.loads(line) for line in (day / ANSWERS_FILE).read_text("utf-8").splitlines()]
+    assert {file.name for file in day.iterdir()} == {ANSWERS_FILE, *(row["path"] for row in rows)}
     for row in rows:
         assert (day / row["path"]).read_bytes() == Path(row["original"]).read_bytes()
         assert row["model"] == "m1" and "label" not in row and row["predicted"] == "cat"
@@ -136,7 +136,7 @@ def test_every_moment_that_a_kill_can_hit_leaves_photos_with_answers(photos, tmp
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, photos[3:5], [9, 8])
     monkeypatch.undo()
-    rows = [json.loads(line) for line in (day / ANSWERS).read_text("utf-8").splitlines()]
+    rows = [json.loads(line) for line in (day / ANSWERS_FILE).read_text("utf-8").splitlines()]
     assert all((day / row["path"]).is_file() for row in rows) and len(rows) == 3
     run(tmp_path, photos[5:6], [2.5])
     assert kept(tmp_path) == ["2", "5", "1"]
@@ -148,7 +148,7 @@ def test_what_else_lies_there_is_left_alone(photos, tmp_path):
     (day / "notes.txt").write_text("mine")
     foreign = ['"../../x", "doubt": 9.0', '5, "doubt": 9.0', f'"{"0" * 32}.png", "doubt": NaN']
     lines = ["nonsense", "[1]", "[" * 100_000, *(f'{{"path": {row}}}' for row in foreign)]
-    (day / ANSWERS).write_text("\n".join(lines) + "\n")
+    (day / ANSWERS_FILE).write_text("\n".join(lines) + "\n")
     (day / f"{'0' * 32}.png").write_text("")
     run(tmp_path, photos[:1], [1])
     assert (day / "notes.txt").read_text() == "mine"

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from edgetl import Prediction
 from edgetl.errors import ImageError, MissingDependencyError, PredictionError, ResultsError
 from edgetl.runtime.results import records, result_file
-from edgetl.runtime.results.file_formats import FORMATS, open_results
+from edgetl.runtime.results.file_formats import RESULT_FORMATS, open_results
 from edgetl.runtime.results.records import plain_name
 
 LABELS = ("a,b", 'say "hi"', "new\nline", "花")
-SUFFIXES = list(FORMATS)
+SUFFIXES = list(RESULT_FORMATS)
 
 
 def result(name: str, best: int = 0) -> Prediction:

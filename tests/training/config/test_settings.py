@@ -11,7 +11,7 @@ from edgetl.errors import TrainingError
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.training.config.recipes import CLASSIC, OTHER_OPTIMIZERS, resolve
 from edgetl.training.config.settings import OPTIONS, SOLVER, TrainSettings
-from edgetl.training.engine.setup import wanted_spec
+from edgetl.training.engine.run_backbone import wanted_spec
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 

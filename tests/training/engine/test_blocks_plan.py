@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.training_runs import Notebook, context_of
+from helpers.training_runs import Notebook, context_of, train
 from safetensors.torch import save_file
 
 from edgetl.training.config.recipes import resolve
@@ -22,7 +22,6 @@ from edgetl.training.engine.blocks_plan import (
     plan_blocks,
     settings_after_head,
 )
-from edgetl.training.engine.run import train
 from edgetl.training.evaluation.validation import Scores
 from edgetl.training.models import checkpoint
 from edgetl.training.models.backbones import build

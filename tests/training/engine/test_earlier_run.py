@@ -7,15 +7,15 @@ import sys
 
 import pytest
 import torch
-from helpers.training_runs import features_of, small
+from helpers.training_runs import features_of, small, train
 
 from edgetl.errors import CheckpointError, DataError, MissingDependencyError
 from edgetl.training.config.run_folder import BEST, LAST, METRICS, metrics_belong
+from edgetl.training.engine import epochs
 from edgetl.training.engine import finalize as finalize_module
-from edgetl.training.engine import run as run_module
 from edgetl.training.engine.learner import Learner
-from edgetl.training.engine.run import resume, train
-from edgetl.training.engine.setup import build_backbone
+from edgetl.training.engine.resumed_run import resume
+from edgetl.training.engine.run_backbone import build_backbone
 from edgetl.training.models import checkpoint
 
 
@@ -123,7 +123,7 @@ def test_a_run_that_is_killed_while_it_deletes_an_earlier_one_can_be_resumed(
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr(run_module, "clear", killed)
+        patch.setattr(epochs, "clear", killed)
         train(small(two_parts, epochs=1), run, overwrite=True)
     assert (run / METRICS).exists()  # of the earlier run
     with pytest.raises(CheckpointError, match="holds a run already") as refused:

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.training_runs import Notebook, features_of
+from helpers.training_runs import Notebook, features_of, train
 from PIL import Image
 
 from edgetl.training.config.run_folder import REPORT
-from edgetl.training.engine.run import train
 from edgetl.training.evaluation.explainer import Explainer
 from edgetl.training.models import checkpoint
 

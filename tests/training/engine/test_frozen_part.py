@@ -13,13 +13,14 @@ from helpers.training_runs import (
     equal,
     signal_in_step,
     small,
+    train,
     weights_of,
 )
 
 from edgetl.errors import TrainingError
 from edgetl.training.engine import frozen_part
 from edgetl.training.engine.frozen_part import with_activations
-from edgetl.training.engine.run import resume, train
+from edgetl.training.engine.resumed_run import resume
 from edgetl.training.engine.run_photos import find_photos
 from edgetl.training.evaluation import validation
 from edgetl.training.evaluation.validation import Validation

@@ -6,13 +6,13 @@ import shutil
 import signal
 
 import pytest
-from helpers.training_runs import SOLVED, features_of, signal_in_step, small
+from helpers.training_runs import SOLVED, features_of, signal_in_step, small, train
 
 from edgetl.errors import CheckpointError, TrainingError
 from edgetl.training.config.run_folder import BEST, HISTORY, LAST, promote_candidate
 from edgetl.training.engine import loop as loop_module
 from edgetl.training.engine.learner import Learner
-from edgetl.training.engine.run import resume, train
+from edgetl.training.engine.resumed_run import resume
 from edgetl.training.engine.train_state import read_state, write_state
 from edgetl.training.evaluation.validation import Scores
 from edgetl.training.models import checkpoint
@@ -59,7 +59,7 @@ def test_kept_weights_are_those_that_the_saved_state_knows_of_wherever_a_run_is_
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("edgetl.training.engine.run.find_photos", stop)
+        patch.setattr("edgetl.training.engine.resumed_run.find_photos", stop)
         resume(run)
     assert resume(run).finished
     assert (run / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
@@ -111,7 +111,7 @@ def test_what_an_earlier_run_left_goes_also_when_that_was_interrupted(
     run = tmp_path / "run"
     train(small(two_parts, epochs=1), run)
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr("edgetl.training.engine.run.clear", lambda *_, **__: 1 / 0)
+        patch.setattr("edgetl.training.engine.epochs.clear", lambda *_, **__: 1 / 0)
         train(small(two_parts, epochs=1, seed=1), run, overwrite=True)
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr(Learner, "step", lambda *_: 1 / 0)

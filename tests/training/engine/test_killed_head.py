@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from helpers.killed_writes import content, killed_at
 from helpers.pictures import COLOURS, write_photo
-from helpers.training_runs import features_of, small
+from helpers.training_runs import features_of, small, train
 
 from edgetl.cli.main import command as program
 from edgetl.errors import CheckpointError, TrainingError
@@ -31,8 +31,8 @@ from edgetl.training.config.run_folder import (
 )
 from edgetl.training.config.settings import TrainSettings
 from edgetl.training.engine import finalize as finalize_module
-from edgetl.training.engine import run as run_module
-from edgetl.training.engine.run import resume, train
+from edgetl.training.engine import new_run
+from edgetl.training.engine.resumed_run import resume
 from edgetl.training.evaluation.report import ReportData
 from edgetl.training.head.head_preparation import PreparedHead
 from edgetl.training.models import checkpoint
@@ -50,7 +50,7 @@ def write_line(folder: Path, data: ReportData) -> None:
 def quick() -> Iterator[None]:
     """Build one backbone and fit each head once for all tests, and write a report of one line."""
     with pytest.MonkeyPatch.context() as patch:
-        prepare, build = run_module.prepare_head, cache(run_module.build_backbone)
+        prepare, build = new_run.prepare_head, cache(new_run.build_backbone)
         heads: dict[Path, PreparedHead] = {}
 
         def once(context, backbone, folders):
@@ -58,8 +58,8 @@ def quick() -> Iterator[None]:
                 heads[folders.root] = prepare(context, backbone, folders)
             return heads[folders.root]
 
-        patch.setattr(run_module, "prepare_head", once)
-        patch.setattr(run_module, "build_backbone", build)
+        patch.setattr(new_run, "prepare_head", once)
+        patch.setattr(new_run, "build_backbone", build)
         patch.setattr(finalize_module, "write_report", write_line)
         yield
 
@@ -184,7 +184,7 @@ def test_an_unfinished_run_is_not_finished_on_other_photos(
     before = content(run)
     (data / "train/ash/5.png").unlink()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "prepare_head", without_photo(data / "train/ash/5.png"))
+        patch.setattr(new_run, "prepare_head", without_photo(data / "train/ash/5.png"))
         for finish in (partial(train, moved), resume):
             with pytest.raises(TrainingError, match="have changed since the run began"):
                 finish(run)
@@ -193,7 +193,7 @@ def test_an_unfinished_run_is_not_finished_on_other_photos(
 
 def without_photo(photo: Path):
     """``prepare_head``, as if a head had been fitted without that photo."""
-    prepare = run_module.prepare_head
+    prepare = new_run.prepare_head
 
     def prepare_without(context, backbone, folders):
         prepared = prepare(context, backbone, folders)

@@ -8,12 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch._inductor.exc
-from helpers.training_runs import equal, small, weights_of
+from helpers.training_runs import equal, small, train, weights_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgetl.errors import TrainingError
 from edgetl.training.engine.learner import Learner
-from edgetl.training.engine.run import train
 from edgetl.training.models.backbones import build
 from edgetl.training.optim.losses import class_weights
 from edgetl.training.torch_env.distributed import Processes

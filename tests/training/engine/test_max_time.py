@@ -6,10 +6,10 @@ import math
 import signal
 
 import pytest
-from helpers.training_runs import Notebook, signal_in_step, small
+from helpers.training_runs import Notebook, signal_in_step, small, train
 
 from edgetl.training.engine.learner import Learner
-from edgetl.training.engine.run import resume, train
+from edgetl.training.engine.resumed_run import resume
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def slow_steps(monkeypatch):
         return plain(self, *arguments)
 
     monkeypatch.setattr("edgetl.training.engine.loop.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("edgetl.training.engine.run.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     monkeypatch.setattr(Learner, "step", step)
     return rates
 

@@ -21,16 +21,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.training_runs import SOLVED, signal_in_step, small
+from helpers.small_backbone import DROPOUT_BACKBONE
+from helpers.training_runs import SOLVED, signal_in_step, small, train
 
 from edgetl.errors import CheckpointError, DataError, RuntimeUnavailableError, TrainingError
 from edgetl.training.config.run_folder import BEST, LAST
 from edgetl.training.config.run_lock import lock_run_folder
 from edgetl.training.config.settings import TrainSettings
 from edgetl.training.engine import loop as loop_module
-from edgetl.training.engine import setup as engine_setup
+from edgetl.training.engine import training_setup
 from edgetl.training.engine.learner import Learner
-from edgetl.training.engine.run import resume, train
+from edgetl.training.engine.resumed_run import resume
 from edgetl.training.engine.train_state import read_state, write_state
 from edgetl.training.head import label_issues
 
@@ -50,14 +51,14 @@ def test_a_photo_that_changes_while_a_run_is_resumed_is_named(two_parts, tmp_pat
         signal_in_step(patch, 2, signal.SIGINT)
         assert not train(settings, run).finished
     photo, other = sorted((two_parts / "train").rglob("*.png"))[0::15]
-    before, plain = photo.read_bytes(), engine_setup.decode_photos
+    before, plain = photo.read_bytes(), training_setup.decode_photos
 
     def meanwhile(*arguments, **options):
         photo.write_bytes(other.read_bytes())
         return plain(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine_setup, "decode_photos", meanwhile)
+        patch.setattr(training_setup, "decode_photos", meanwhile)
         with pytest.raises(DataError, match=f"{photo.name}: it changed"):
             resume(run)
     photo.write_bytes(before)
@@ -140,7 +141,7 @@ def assert_same(one, other) -> None:
     "changes",
     [
         {},
-        {"cache": "off", "backbone": "mobilenet_v3_small"},  # which has dropout
+        {"cache": "off", "backbone": DROPOUT_BACKBONE},
         {"scheduler": "plateau", "accumulate": 2, "epochs": 3},
         {"scheduler": "one-cycle"},
     ],
@@ -229,7 +230,7 @@ def test_a_run_that_needs_a_gpu_says_so_before_it_looks_at_a_photo(
     assert not train(small(two_parts), run).finished
     state = read_state(run)
     write_state(run, {**state, "settings": {**state["settings"], "precision": "fp16"}})
-    monkeypatch.setattr("edgetl.training.engine.run.find_photos", None)
+    monkeypatch.setattr("edgetl.training.engine.resumed_run.find_photos", None)
     with pytest.raises(RuntimeUnavailableError, match="fp16 is for GPUs"):
         resume(run)
 
@@ -244,7 +245,7 @@ def test_photos_that_changed_are_noticed(two_parts, tmp_path, monkeypatch):
     (two_parts / "train/ash/other.png").rename(two_parts / "train/ash/000.png")
     (two_parts / "train/ash/new.png").write_text("no photo")  # it was never one that could be read
     monkeypatch.setattr(
-        "edgetl.training.engine.run.prepare_training", None
+        "edgetl.training.engine.resumed_run.prepare_training", None
     )  # and nothing is decoded first
     with pytest.raises(TrainingError, match="have changed"):
         resume(tmp_path / "run")
@@ -329,12 +330,12 @@ def test_what_was_left_out_when_the_run_began_stays_left_out(two_parts, tmp_path
     with monkeypatch.context() as patch:
         signal_in_step(patch, 3, signal.SIGINT)
         assert not train(settings, tmp_path / "run").finished
-    plain = engine_setup._store_training
+    plain = training_setup._store_training
 
     def otherwise(*arguments):
         return replace(plain(*arguments), unreadable={})
 
-    monkeypatch.setattr(engine_setup, "_store_training", otherwise)
+    monkeypatch.setattr(training_setup, "_store_training", otherwise)
     assert resume(tmp_path / "run").finished
     assert (tmp_path / "run" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
 
@@ -349,7 +350,7 @@ def test_a_run_that_ended_early_is_not_trained_on_when_its_last_words_were_cut_o
     settings = small(two_parts, epochs=9, lr=1e-9, ema=0.0, **changes)
     train(settings, tmp_path / "whole")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("edgetl.training.engine.run.finalize", killed)
+        patch.setattr("edgetl.training.engine.epochs.finalize", killed)
         train(settings, tmp_path / "killed")
     assert not read_state(tmp_path / "killed")["train_state"]["finished"]
     assert resume(tmp_path / "killed").finished
@@ -529,7 +530,7 @@ def test_a_run_whose_folder_may_not_be_written_any_more_does_not_go_on(
 
     monkeypatch.setattr(Path, "touch", read_only)
     monkeypatch.setattr(
-        "edgetl.training.engine.run.find_photos",
+        "edgetl.training.engine.resumed_run.find_photos",
         lambda *_: pytest.fail("said before the photos are looked at"),
     )
     with pytest.raises(CheckpointError, match="Read-only file system"):

@@ -24,6 +24,7 @@ from helpers.training_runs import (
     features_of,
     network_weights,
     small,
+    train,
     weights_of,
 )
 
@@ -35,12 +36,11 @@ from edgetl.runtime.images.resize import normalize, resize_image
 from edgetl.training.config.recipes import resolve
 from edgetl.training.config.run_folder import require_free, require_resumable
 from edgetl.training.engine import finalize as finalize_module
-from edgetl.training.engine import run as run_module
+from edgetl.training.engine import new_run
 from edgetl.training.engine.learner import Learner
 from edgetl.training.engine.loop import Loop
-from edgetl.training.engine.run import train
 from edgetl.training.engine.run_photos import warn_about
-from edgetl.training.engine.setup import check_machine
+from edgetl.training.engine.run_start import check_machine
 from edgetl.training.engine.time_budget import TimeBudget, Timer
 from edgetl.training.engine.train_state import TrainState, read_state
 from edgetl.training.evaluation.label_issues_table import read_label_issues
@@ -409,7 +409,7 @@ def test_the_figures_and_the_report_are_of_what_is_exported(two_parts, tmp_path,
     told = []
     monkeypatch.setattr(finalize_module, "write_report", lambda _, data: told.append(data))
     monkeypatch.setattr(
-        run_module, "prepare_head", lambda *_: heads.append(prepare_head(*_)) or heads[-1]
+        new_run, "prepare_head", lambda *_: heads.append(prepare_head(*_)) or heads[-1]
     )
     monkeypatch.setattr(finalize_module, "calibrate", lambda *_: 2.0)
     heads: list = []
@@ -628,7 +628,7 @@ def test_a_run_folder_that_can_not_be_written_is_named_before_any_photo_is_decod
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr("pathlib.Path.touch", touch)
-    monkeypatch.setattr("edgetl.training.engine.run.prepare_training", None)
+    monkeypatch.setattr("edgetl.training.engine.new_run.prepare_training", None)
     with pytest.raises(CheckpointError, match="run can't be written: Permission denied"):
         train(small(two_parts), tmp_path / "run")
 
@@ -657,7 +657,7 @@ def test_a_batch_that_is_smaller_than_the_number_of_processes_is_refused():
 def test_more_blocks_than_there_are_is_an_error_before_anything_is_done(
     two_parts, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(run_module, "prepare_training", None)
+    monkeypatch.setattr(new_run, "prepare_training", None)
     with pytest.raises(TrainingError, match="has 4 blocks, not 5"):
         train(small(two_parts, strategy="last-blocks", blocks=5), tmp_path / "run")
     assert not (tmp_path / "run").exists()

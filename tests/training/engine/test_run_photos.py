@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 from helpers.photo_samples import cut_short
-from helpers.training_runs import Notebook, small
+from helpers.training_runs import Notebook, small, train
 from torch.utils.data import get_worker_info
 
 from edgetl.data.image_folder import read_sample, scan
@@ -19,7 +19,7 @@ from edgetl.errors import DataError, ImageError, TrainingError
 from edgetl.training.config.listener import Listener
 from edgetl.training.config.recipes import resolve
 from edgetl.training.engine import loop as loop_module
-from edgetl.training.engine.run import resume, train
+from edgetl.training.engine.resumed_run import resume
 from edgetl.training.engine.train_state import read_state
 from edgetl.training.input import decoded_photos
 from edgetl.training.input.file_loader import explain_worker_errors

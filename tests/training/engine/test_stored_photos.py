@@ -8,14 +8,22 @@ from pathlib import Path
 import fsspec
 import pytest
 from helpers.shards import members, write_parquet, write_tar
-from helpers.training_runs import Notebook, equal, features_of, signal_in_step, small, weights_of
+from helpers.training_runs import (
+    Notebook,
+    equal,
+    features_of,
+    signal_in_step,
+    small,
+    train,
+    weights_of,
+)
 
 from edgetl import train as public_train
 from edgetl.data.image_folder import scan
 from edgetl.data.photo_source import PhotoSource
 from edgetl.errors import DataError, TrainingError
 from edgetl.exporting.photo_selection import run_data
-from edgetl.training.engine.run import resume, train
+from edgetl.training.engine.resumed_run import resume
 from edgetl.training.models import checkpoint
 
 

@@ -14,6 +14,7 @@ from helpers.training_runs import (
     equal,
     features_of,
     small,
+    train,
     weights_of,
 )
 
@@ -21,7 +22,6 @@ import edgetl
 from edgetl.data.image_folder import scan
 from edgetl.data.unknown_folder import unknown_photos
 from edgetl.training.engine import unknown_photos as engine
-from edgetl.training.engine.run import train
 from edgetl.training.head.held_out_answers import HeldOutAnswers
 from edgetl.training.models import checkpoint
 from edgetl.training.models.backbones import Backbone

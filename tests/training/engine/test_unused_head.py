@@ -10,7 +10,7 @@ import torch
 from helpers.training_runs import Notebook, features_of, small
 
 from edgetl.runtime.bundle.model_card import ModelCard
-from edgetl.training.engine.setup import build_backbone, note_unused_head
+from edgetl.training.engine.run_backbone import build_backbone, note_on_weights
 from edgetl.training.models.backbones import build
 from edgetl.training.models.checkpoint import Trained, save
 
@@ -20,7 +20,7 @@ CLASSES = ("ash", "brick")
 
 def notes(settings, path: Path) -> list[str]:
     settings, notebook = replace(settings, weights=str(path)), Notebook()
-    note_unused_head(build_backbone(settings, CLASSES), settings, notebook)
+    note_on_weights(build_backbone(settings, CLASSES), settings, notebook)
     return notebook.notes
 
 

@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 import pytest
 from helpers.browser import in_chromium, wider_than_their_place
+from helpers.no_figures import leave_out_figures
 from PIL import Image
 from scipy.special import softmax
 
@@ -151,6 +152,12 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of what else is in a report: drawing takes most of its time."""
+    leave_out_figures(monkeypatch.setattr)
+
+
 def test_the_page_is_well_formed_and_needs_nothing_from_outside(run, tmp_path):
     page = page_of(run, results(tmp_path, ODD_LABELS))
     assert page.open == []
@@ -178,6 +185,7 @@ def test_labels_of_any_kind_are_text(run, tmp_path):
     assert "my <run>" in page.text
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_headline_figures_are_the_metrics(run, tmp_path):
     data = results(tmp_path, ("cat", "dog"))
     text = page_of(run, data).words
@@ -190,6 +198,7 @@ def test_the_headline_figures_are_the_metrics(run, tmp_path):
     assert "201 training photos" in text
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_mistakes_are_thumbnails_the_most_confident_first(run, tmp_path):
     data = results(tmp_path, ("cat", "dog", "owl"), photos=200)
     page = page_of(run, data)
@@ -208,6 +217,7 @@ def test_mistakes_are_thumbnails_the_most_confident_first(run, tmp_path):
     assert abs(first.getpixel((5, 5))[0] - wrong[0] * 2 % 256) < 8
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_what_changed_since_an_earlier_run_is_shown_with_the_wrong_answers(run, tmp_path):
     labels = ("cat", "<dog>")
     data = results(tmp_path, labels)
@@ -230,6 +240,7 @@ def test_what_changed_since_an_earlier_run_is_shown_with_the_wrong_answers(run, 
         assert said in page.words.replace("\N{NO-BREAK SPACE}", " ")
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_label_issues_are_shown_with_their_predictions(run, tmp_path):
     data = results(tmp_path, ("cat", "dog"))
     assert "Possible label issues" not in page_of(run, data).text
@@ -245,6 +256,7 @@ def test_label_issues_are_shown_with_their_predictions(run, tmp_path):
     assert "dog → cat 91.3" in shown
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_of_many_label_issues_the_likeliest_errors_are_shown_and_counted(run, tmp_path):
     data = results(tmp_path, ("cat", "dog"), photos=20)
     issues = [
@@ -280,6 +292,7 @@ def test_interpolated_weights_are_marked_on_no_curve(run, tmp_path, monkeypatch)
     )
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_photo_that_is_gone_does_not_stop_the_report(run, tmp_path):
     data = results(tmp_path, ("cat", "dog"))
     for path in data.paths:
@@ -349,6 +362,7 @@ def test_curves_fit_their_legends_and_mark_the_kept_epoch(run, tmp_path, monkeyp
     assert "Epoch 0 is the linear head that training started from" in text
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_report_says_where_the_photos_are_and_how_they_were_split(run, tmp_path):
     data = results(tmp_path, ("cat", "dog"))
     told = dataclasses.replace(
@@ -413,6 +427,7 @@ def test_long_labels_are_shortened_and_kept_as_titles():
     assert drawing.names == ("a" * 80, "花" * 40)
 
 
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize(("classes", "fits"), [(2, True), (10, True), (16, False), (200, False)])
 def test_a_matrix_of_few_classes_has_a_drawing_for_narrow_screens(run, tmp_path, classes, fits):
     labels = tuple(f"class {number}" for number in range(classes))
@@ -488,6 +503,7 @@ def test_one_candidate_and_too_few_photos_are_no_drawing(run, tmp_path):
         assert 'id="tradeoff' not in (run / REPORT).read_text()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_folder_that_can_not_be_written_keeps_the_earlier_report(run, tmp_path, monkeypatch):
     data = results(tmp_path, ("cat", "dog"))
     before = write_report(run, data).read_bytes()

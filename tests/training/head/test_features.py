@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,18 +13,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.forked import Forked
+from helpers.small_backbone import SMALL_BACKBONE
 from torch import nn
 
 from edgetl.data.image_folder import Sample, scan
 from edgetl.errors import TrainingError
 from edgetl.runtime.images.decode import read_image
 from edgetl.runtime.images.resize import normalize, resize_image
+from edgetl.training.head import features
 from edgetl.training.head.feature_extractor import OnnxExtractor
 from edgetl.training.head.features import Features, extract_features, weights_fingerprint
 from edgetl.training.models.backbones import Backbone, build
 
 FEATURES = 48  # of the backbone
-TESTS = Path(__file__).parents[2]
 # Of the largest feature: two runtimes add the same float32 products in different orders.
 TOLERANCE = 1e-4
 
@@ -160,31 +161,25 @@ def test_what_was_computed_before_an_interruption_is_kept(
     assert found.of(samples).tobytes() == extract_features(backbone, samples).of(samples).tobytes()
 
 
-KILLED = """
-import os, signal, sys, torch
-from pathlib import Path
-from edgetl.training.head import features
-from edgetl.training.models.backbones import build
-from edgetl.data.image_folder import scan
-from helpers.small_backbone import SMALL_BACKBONE
+def extract_until_killed() -> None:
+    """The arguments are the photos' folder and the cache."""
+    features.SHARD = 8
+    torch.manual_seed(0)
+    backbone = build(SMALL_BACKBONE, 3, weights="none")
 
-features.SHARD = 8
-torch.manual_seed(0)
-backbone = build(SMALL_BACKBONE, 3, weights="none")
-kill = lambda step, done, total: os.kill(os.getpid(), signal.SIGKILL) if done == 20 else None
-features.extract_features(backbone, scan(sys.argv[1]).train, cache=Path(sys.argv[2]), progress=kill)
-"""
+    def kill(step: str, done: int, total: int) -> None:
+        if done == 20:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    samples = scan(Path(sys.argv[1])).train
+    extract_features(backbone, samples, cache=Path(sys.argv[2]), progress=kill)
 
 
 def test_a_killed_run_loses_no_more_than_a_shard(
     backbone: Backbone, samples: tuple[Sample, ...], class_folder: Path, tmp_path: Path
 ) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", KILLED, str(class_folder), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (TESTS.parent, TESTS)))},
-        check=False,
-    )
-    assert ended.returncode == -signal.SIGKILL
+    killed = Forked(str(class_folder), str(tmp_path), program=extract_until_killed)
+    assert killed.ended()[0] == -signal.SIGKILL
     found = extract_features(backbone, samples, cache=tmp_path)
     assert found.cached == 16  # two whole shards of the 20 photos that were done
     assert found.of(samples).tobytes() == extract_features(backbone, samples).of(samples).tobytes()

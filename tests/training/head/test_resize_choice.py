@@ -18,6 +18,7 @@ from helpers.training_runs import (
     equal,
     signal_in_step,
     small,
+    train,
     weights_of,
 )
 from PIL import Image
@@ -26,8 +27,8 @@ from torch import nn
 from edgetl.data.image_folder import Sample, scan
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.training.config.recipes import resolve
-from edgetl.training.engine.run import resume, train
-from edgetl.training.engine.setup import build_backbone
+from edgetl.training.engine.resumed_run import resume
+from edgetl.training.engine.run_backbone import build_backbone
 from edgetl.training.head import features as features_module
 from edgetl.training.head import resize_choice
 from edgetl.training.head.resize_choice import choose_resize

@@ -46,12 +46,26 @@ HEADS = {
 
 
 @contextmanager
-def any_weights() -> Iterator[None]:
-    """Leave weights as they are in memory: to fill 90 million of them at random takes a second."""
+def any_weights(zero: bool = False) -> Iterator[None]:
+    """Leave weights as they are in memory: to fill 90 million of them at random takes a second.
+
+    zero  set them to 0 instead, where a test looks at them
+    """
+
+    def start(tensor: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+        return tensor.data.zero_() if zero else tensor
+
     with pytest.MonkeyPatch.context() as patch:
         for name in ("kaiming_normal_", "kaiming_uniform_", "normal_", "trunc_normal_", "uniform_"):
-            patch.setattr(nn.init, name, lambda tensor, *_, **__: tensor)
-        patch.setattr(timm.layers.weight_init, "_trunc_normal_", lambda tensor, *_: tensor)
+            patch.setattr(nn.init, name, start)
+        patch.setattr(timm.layers.weight_init, "_trunc_normal_", start)
+        yield
+
+
+@pytest.fixture
+def zeros() -> Iterator[None]:
+    """Networks begin with weights of 0, not with random ones."""
+    with any_weights(zero=True):
         yield
 
 
@@ -90,6 +104,7 @@ def test_blocks_follow_the_forward_order():
     assert build("timm/test_vit", 3, weights="none").blocks[-1] == ("blocks.5", "norm")
 
 
+@pytest.mark.usefixtures("zeros")
 def test_blocks_follow_the_forward_order_if_registered_in_another_one():
     """Twins' position encodings, which come early, are registered last."""
     blocks = build("timm/twins_svt_small", 3, weights="none").blocks
@@ -99,6 +114,7 @@ def test_blocks_follow_the_forward_order_if_registered_in_another_one():
     ) < paths.index("blocks.0.1")
 
 
+@pytest.mark.usefixtures("zeros")
 @pytest.mark.parametrize(
     "name", ["squeezenet1_1", "googlenet", "timm/test_vit", "timm/deit_tiny_distilled_patch16_224"]
 )
@@ -111,6 +127,7 @@ def test_logits_are_one_plain_tensor_in_training_too(name, training):
     assert logits.shape == (2, 5)
 
 
+@pytest.mark.usefixtures("zeros")
 @pytest.mark.parametrize("name", EMBEDDED)
 def test_embedded_weights_classify_as_their_package_does(name):
     """The package names its tensors differently; equal logits show that the mapping is right."""
@@ -124,6 +141,7 @@ def test_embedded_weights_classify_as_their_package_does(name):
         assert torch.equal(backbone.module.eval()(images), full(images))
 
 
+@pytest.mark.usefixtures("zeros")
 @pytest.mark.parametrize(
     ("name", "extra"),
     [("efficientnet_lite0", "train"), ("efficientnet_lite2", "backbones")],
@@ -188,8 +206,9 @@ def test_unknown_names_suggest_known_ones():
 @pytest.fixture
 def filled() -> dict[str, torch.Tensor]:
     """A resnet18's state dict with 1000 classes and recognizable values."""
-    network = models.resnet18()
-    return {key: torch.full_like(value, 0.25) for key, value in network.state_dict().items()}
+    with torch.device("meta"):
+        tensors = models.resnet18().state_dict()
+    return {key: torch.full(like.shape, 0.25, dtype=like.dtype) for key, like in tensors.items()}
 
 
 @pytest.mark.parametrize("name", ["resnet18", "timm/test_resnet"])
@@ -201,6 +220,7 @@ def test_no_network_names_both_ways_out(no_network, name):
     assert "Connect to the internet" in caught.value.hint and "--weights FILE" in caught.value.hint
 
 
+@pytest.mark.usefixtures("zeros")
 def test_torchvision_weights_come_from_its_cache(no_network, filled):
     url = models.get_model_weights("resnet18").DEFAULT.url
     cached = no_network / "torch/hub/checkpoints" / Path(url).name
@@ -228,6 +248,7 @@ def test_timm_weights_come_from_its_cache(no_network):
     assert backbone.module.fc.out_features == 2
 
 
+@pytest.mark.usefixtures("zeros")
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_weights_file_is_loaded_and_another_sized_head_dropped(tmp_path, filled, suffix):
     path = tmp_path / f"weights{suffix}"
@@ -260,7 +281,7 @@ def one_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.mark.usefixtures("one_layer")
+@pytest.mark.usefixtures("one_layer", "zeros")
 @pytest.mark.parametrize(
     ("name", "from_file"),
     [*((name, False) for name in PUBLISHED), ("resnet18", True), ("densenet121", True)],
@@ -299,6 +320,7 @@ def test_weights_are_read_in_the_layout_in_which_they_were_published(
     assert checkpoint.load(tmp_path).card.backbone == name
 
 
+@pytest.mark.usefixtures("zeros")
 @pytest.mark.parametrize("prefix", ["model.", "_orig_mod.", "_orig_mod.module."])
 def test_prefixes_of_wrappers_are_removed(tmp_path, filled, prefix):
     wrapped = {f"{prefix}{key}": value for key, value in filled.items()}
@@ -329,6 +351,7 @@ def test_timm_translates_its_earlier_names(no_network, name):
         build(name, 2)
 
 
+@pytest.mark.usefixtures("zeros")
 @pytest.mark.parametrize("name", ["timm/mobilenetv4_conv_small", "maxvit_t"])
 def test_a_linear_layer_of_a_librarys_own_and_one_without_bias_can_be_solved_for(name):
     assert build(name, 2, weights="none").has_linear_head
@@ -341,11 +364,13 @@ def test_a_photo_is_not_padded():
     assert (spec.size, spec.crop) == (160, (160, 160))
 
 
+@pytest.mark.usefixtures("zeros")
 def test_a_head_of_the_same_size_is_kept(tmp_path, filled):
     torch.save({f"module.{key}": value for key, value in filled.items()}, tmp_path / "w.pth")
     assert torch.all(build("resnet18", 1000, weights=tmp_path / "w.pth").module.fc.weight == 0.25)
 
 
+@pytest.mark.usefixtures("zeros")
 def test_weights_of_another_network_are_refused_with_the_keys(tmp_path, filled):
     filled["conv1.weight"] = torch.zeros(64, 3, 3, 3)
     filled["extra.weight"] = filled.pop("layer1.0.conv1.weight")
@@ -404,6 +429,7 @@ def test_filters_of_another_network_are_not_reshaped(tmp_path):
         build("timm/test_vit", 2, weights=tmp_path / "w.pth")
 
 
+@pytest.mark.usefixtures("zeros")
 @pytest.mark.parametrize("name", ["timm/test_vit", "timm/resnet18d", "timm/dla34"])
 def test_a_file_that_timms_loader_does_not_know_is_refused(tmp_path, filled, name):
     torch.save(filled, tmp_path / "w.pth")
@@ -451,6 +477,7 @@ def test_weights_with_a_multi_level_head_load_without_it(tmp_path):
     assert torch.equal(next(again.module.parameters()), next(backbone.module.parameters()))
 
 
+@pytest.mark.usefixtures("zeros")
 @pytest.mark.parametrize(("name", "side"), EMBEDDED.items())
 def test_embedded_backbones_see_the_whole_shorter_side(name, side):
     grey = (0.5, 0.5, 0.5)
@@ -458,6 +485,7 @@ def test_embedded_backbones_see_the_whole_shorter_side(name, side):
     assert build(name, 2, weights="none").spec == expected
 
 
+@pytest.mark.usefixtures("zeros")
 def test_googlenet_transforms_its_input_as_torchvisions_does():
     backbone = build("googlenet", 2, weights="none")
     images, seen = torch.rand(2, 3, 64, 64), []

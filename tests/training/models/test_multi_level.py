@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.training_runs import network_weights, small, weights_of
+from helpers.training_runs import network_weights, small, train, weights_of
 from torch import nn
 
 from edgetl.data.image_folder import Sample
@@ -18,7 +18,7 @@ from edgetl.errors import CheckpointError
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.training.config.recipes import resolve
 from edgetl.training.config.run_folder import BEST
-from edgetl.training.engine.run import resume, train
+from edgetl.training.engine.resumed_run import resume
 from edgetl.training.engine.train_state import read_state
 from edgetl.training.evaluation.validation import Scores
 from edgetl.training.head import head_preparation

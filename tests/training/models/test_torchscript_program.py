@@ -13,7 +13,7 @@ from edgetl.errors import CheckpointError, TrainingError
 from edgetl.training.config.run_folder import BEST
 from edgetl.training.models.backbones import build
 from edgetl.training.models.checkpoint import Trained, load, save
-from edgetl.training.models.pretrained_weights import METADATA_KEY
+from edgetl.training.models.pretrained_weights import DESCRIPTION_KEY
 from edgetl.training.models.torchscript_program import is_torchscript, read_program
 
 
@@ -43,7 +43,7 @@ def test_only_such_a_checkpoint_has_a_schema_that_older_versions_refuse(run, tmp
     schemas = []
     for path in (run / BEST, tmp_path / "named.safetensors"):
         with safe_open(path, framework="pt") as file:
-            schemas.append(json.loads(file.metadata()[METADATA_KEY])["schema"])
+            schemas.append(json.loads(file.metadata()[DESCRIPTION_KEY])["schema"])
     assert schemas == [2, 1]
 
 

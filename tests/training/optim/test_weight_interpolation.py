@@ -7,11 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.training_runs import small
+from helpers.training_runs import small, train
 from torch import Tensor, nn
 
 from edgetl.training.engine.learner import Learner
-from edgetl.training.engine.run import train
 from edgetl.training.engine.train_state import read_state
 from edgetl.training.optim.weight_interpolation import WeightInterpolation
 from edgetl.training.torch_env.distributed import Processes

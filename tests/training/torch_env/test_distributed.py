@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,8 @@ import pytest
 import torch
 from helpers.forked import Forked, free_port
 from helpers.photo_samples import cut_short
-from helpers.training_runs import weights_of
+from helpers.training_runs import train, weights_of
+from torch.distributed.run import main as torchrun
 
 from edgetl.data.image_folder import scan
 from edgetl.errors import RuntimeUnavailableError, TrainingError
@@ -25,9 +23,10 @@ from edgetl.training.config.listener import Listener, RecordingListener
 from edgetl.training.config.option import flag
 from edgetl.training.config.recipes import resolve
 from edgetl.training.config.run_context import RunContext
-from edgetl.training.engine.run import resume, train
-from edgetl.training.engine.setup import build_backbone, prepare_training
+from edgetl.training.engine.resumed_run import resume
+from edgetl.training.engine.run_backbone import build_backbone
 from edgetl.training.engine.train_state import read_state
+from edgetl.training.engine.training_setup import prepare_training
 from edgetl.training.evaluation.validation import Validation, scores
 from edgetl.training.input.sampler import Sampler
 from edgetl.training.models import checkpoint
@@ -54,9 +53,6 @@ OPTIONS: dict[str, Any] = {
     "clip": 1.0,
     "tensorboard": True,
 }
-
-
-TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
 def as_arguments(options: dict[str, Any]) -> list[str]:
@@ -237,15 +233,13 @@ def test_two_processes_stop_together_and_resume_with_the_same_result(runs, tmp_p
     """Each gets SIGTERM in the middle of an epoch, at its own step, and again from torchrun."""
     stopping = tmp_path / "stopping.py"
     stopping.write_text(STOPPING)
-    words = ["train", str(class_folder), "-o", str(tmp_path / "run"), *as_arguments(OPTIONS)]
-    stopped = subprocess.run(
-        [sys.executable, "-m", *TORCHRUN, str(stopping), *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert stopped.returncode != 0
-    assert "edgetl train --resume" in stopped.stderr
+    options = as_arguments(OPTIONS | {"tensorboard": False})
+    words = ["train", str(class_folder), "-o", str(tmp_path / "run"), *options]
+    two = ["--standalone", "--nproc-per-node", "2"]
+    stopped = Forked(*two, str(stopping), *words, program=torchrun)
+    code, said = stopped.ended()
+    assert code != 0
+    assert "edgetl train --resume" in said
     standing = read_state(tmp_path / "run")["train_state"]
     assert not standing["finished"]
     run_two("train", "--resume", str(tmp_path / "run"))

@@ -17,7 +17,7 @@ import torch
 from helpers.forked import Forked, free_port
 
 from edgetl.errors import TrainingError
-from edgetl.training.engine import run
+from edgetl.training.engine import run_start
 from edgetl.training.engine.agreement import Agreement
 from edgetl.training.torch_env import distributed
 from edgetl.training.torch_env.distributed import Processes, join
@@ -112,7 +112,7 @@ def test_machines_may_have_different_numbers_of_processes(machines, tmp_path, po
 
 
 def exit_before_the_run() -> None:
-    run.require_seen_by_all = lambda *_: os._exit(1)
+    run_start.require_seen_by_all = lambda *_: os._exit(1)
 
 
 def test_a_process_reports_that_another_one_ended(machines, tmp_path, port):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import resource
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.forked import Forked
 
 from edgetl.training.torch_env.malloc import keep_freed_memory
 
@@ -76,29 +76,18 @@ CHECKS = {
 }
 
 
-RUN = """
-import os, sys
-import test_malloc
-for name, check in test_malloc.CHECKS.items():
-    process = os.fork()
-    if process == 0:
-        check()
-        os._exit(0)
-    if os.waitpid(process, 0)[1]:
-        sys.exit(name)
-"""
+def run_checks() -> None:
+    """Run each in a process of its own."""
+    for name, check in CHECKS.items():
+        process = os.fork()
+        if process == 0:
+            check()
+            os._exit(0)
+        if os.waitpid(process, 0)[1]:
+            sys.exit(name)
 
 
 def test_each_in_a_process_of_its_own() -> None:
     """In this one, glibc might reuse the memory that other tests have freed."""
-    path = os.pathsep.join(
-        [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", RUN],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
+    code, said = Forked(program=run_checks).ended()
+    assert code == 0, said

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +15,11 @@ from edgetl.errors import DataError, TrainingError
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.system.machine import cores
 from edgetl.system.progress import ProgressCounter
-from edgetl.system.shell import shell_word
-from edgetl.training.config.listener import Listener
 from edgetl.training.config.run_context import RunContext
-from edgetl.training.config.settings import SOLVER, TrainSettings
+from edgetl.training.config.settings import TrainSettings
 from edgetl.training.engine.frozen_part import with_activations
 from edgetl.training.engine.learner import Learner
-from edgetl.training.evaluation.run_records import summary_writer
+from edgetl.training.engine.run_photos import note_warnings
 from edgetl.training.evaluation.validation import Validation
 from edgetl.training.head.head_preparation import PreparedHead, prepare_shared_head
 from edgetl.training.head.label_issues import LabelIssue
@@ -39,123 +35,12 @@ from edgetl.training.input.loader import BatchBuilder, CachedLoader, Loader
 from edgetl.training.input.photo_shape import stored_size, typical_aspect
 from edgetl.training.input.photo_storage import allocate
 from edgetl.training.input.sampler import Sampler
-from edgetl.training.models.backbones import Backbone, build, input_size, refusal
+from edgetl.training.models.backbones import Backbone, input_size
 from edgetl.training.models.batch_norm import sync_batch_norm
 from edgetl.training.models.network_split import NetworkSplit
-from edgetl.training.models.pretrained_weights import read_card
 from edgetl.training.optim.losses import class_weights
-from edgetl.training.optim.optimizers import reduced_type
 from edgetl.training.torch_env.device_transfer import channels_last
-from edgetl.training.torch_env.distributed import Processes, join
-from edgetl.training.torch_env.malloc import keep_freed_memory
-from edgetl.training.torch_env.randomness import HEAD, torch_seed
-from edgetl.training.torch_env.torch_flags import reproducible
-
-
-@contextmanager
-def training_processes(settings: TrainSettings) -> Iterator[Processes]:
-    """Join the processes that train together, with torch set up for training.
-
-    Raises the errors of settings that this machine can't run with, before anything is done.
-    """
-    with (
-        join(settings.device) as processes,
-        reproducible(processes.device),
-        keep_freed_memory(processes.device),
-    ):
-        check_machine(settings, processes)
-        yield processes
-
-
-def check_machine(settings: TrainSettings, processes: Processes) -> None:
-    """Raise now the errors that would otherwise come minutes later, after photos are decoded."""
-    reduced_type(settings.precision, processes.device)
-    if settings.batch_size < processes.world_size and settings.optimizer != SOLVER:
-        raise TrainingError(
-            f"A batch of {settings.batch_size} can't be split over "
-            f"{processes.world_size} processes.",
-            "Use a larger --batch-size.",
-        )
-    if settings.tensorboard:
-        summary_writer()
-
-
-def build_backbone(
-    settings: TrainSettings, classes: Sequence[str], *, weights: str | None = None
-) -> Backbone:
-    """The backbone of ``settings`` and its preprocessing, with a new head for ``classes``.
-
-    The head is random, but the same for the same seed.
-
-    weights  in place of those of ``settings``
-
-    Raises TrainingError if it can't be built, or not with these settings.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(torch_seed(settings.seed, HEAD))
-        weights = settings.weights if weights is None else weights
-        backbone = build(settings.backbone, len(classes), weights=weights, labels=classes)
-    if settings.strategy == "last-blocks" and settings.blocks > len(backbone.blocks):
-        raise TrainingError(
-            f"{backbone.name} has {len(backbone.blocks)} blocks, not {settings.blocks}.",
-            "Give a smaller --blocks.",
-        )
-    resized = replace(backbone, spec=wanted_spec(settings, backbone.spec))
-    if resized.size == backbone.size:
-        return resized
-    refused = refusal(resized)
-    if refused is not None:
-        height, width = resized.size
-        raise TrainingError(
-            f"{backbone.name} can't take photos of {height}×{width} pixels.",
-            f"Leave out --image-size; it takes {'×'.join(map(str, backbone.size))}.",
-        ) from refused
-    return resized
-
-
-def note_unused_head(backbone: Backbone, settings: TrainSettings, listener: Listener) -> None:
-    """Note that the classifier in the file of weights is not what training keeps or starts from."""
-    layer: Any = backbone.module.get_submodule(backbone.head)
-    classes, given = len(layer.weight), backbone.file_head
-    is_fitted = settings.optimizer == SOLVER or (settings.warm_head and backbone.has_linear_head)
-    if not given or (given == classes and not is_fitted):
-        return
-    kept = ""
-    if given == classes and not read_card(Path(settings.weights)):  # a run needs no import
-        kept = (
-            " To keep the network as it is, import it: edgetl import "
-            f"{shell_word(settings.weights)} --backbone {backbone.name} --labels LABELS -o RUN"
-        )
-    listener.note(
-        f"The classifier in {settings.weights}, for {given:,} classes, is not used: "
-        f"a new one is trained for the {classes:,} classes of these photos.{kept}"
-    )
-
-
-def wanted_spec(settings: TrainSettings, published: PreprocessSpec) -> PreprocessSpec:
-    """The published preprocessing, changed as ``settings`` say; all sizes keep their proportions.
-
-    With ``resize="auto"``, ``choose_resize`` may change it again.
-    """
-    height, width = input_size(published)
-    side = (settings.image_size, settings.image_size) if settings.image_size else (height, width)
-    if settings.resize == "squash":
-        return replace(published, resize="squash", size=side, crop=None)
-    if side == (height, width):
-        return published
-    factor = settings.image_size / min(height, width)
-    if not isinstance(published.size, tuple):
-        return replace(published, size=round(published.size * factor), crop=side)
-    if published.crop is None:
-        return replace(published, size=side)
-    rows, columns = published.size
-    return replace(published, size=(round(rows * factor), round(columns * factor)), crop=side)
-
-
-def note_left_out(folders: ImageFolders, readable: ImageFolders, listener: Listener) -> None:
-    """Note the new warnings of ``readable``, which is ``folders`` without some photos."""
-    for sentence in readable.warnings[len(folders.warnings) :]:
-        listener.note(sentence)
+from edgetl.training.torch_env.distributed import Processes
 
 
 @dataclass(frozen=True)
@@ -234,7 +119,7 @@ def prepare_training(
     if not was_announced:
         context.listener.photos_read(readable)
     if left_out is None:
-        note_left_out(folders, readable, context.listener)
+        note_warnings(readable, context.listener)
     _require_photos(readable, processes)
     loader = _loader(context, stored_folders, readable, decode, stored)
     loader, split = with_activations(context, readable, backbone, loader, validation)

@@ -1,0 +1,156 @@
+"""An interrupted run is continued, with the same bits as if it had never stopped."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edgetl.errors import CheckpointError, DataError, TrainingError
+from edgetl.runtime.images.spec import PreprocessSpec
+from edgetl.runtime.images.stored_path import as_place
+from edgetl.system.shell import shell_word
+from edgetl.training.config.earlier_run import EarlierRun
+from edgetl.training.config.listener import Listener
+from edgetl.training.config.model_trial import ModelTrial
+from edgetl.training.config.run_folder import (
+    BEST,
+    how_to_train_further,
+    promote_candidate,
+    unfinished_head,
+)
+from edgetl.training.config.settings import TrainSettings
+from edgetl.training.engine.epochs import train_epochs
+from edgetl.training.engine.new_run import train
+from edgetl.training.engine.run_backbone import build_backbone
+from edgetl.training.engine.run_photos import (
+    find_photos,
+    refuse_among_photos,
+    require_same_photos,
+    require_unchanged_photos,
+    warn_about,
+)
+from edgetl.training.engine.run_start import run_folder_held, start_run
+from edgetl.training.engine.train_result import TrainResult
+from edgetl.training.engine.train_state import TrainState, read_state
+from edgetl.training.engine.training_setup import TrainingSetup, prepare_training
+from edgetl.training.head.label_issues import LabelIssue
+from edgetl.training.models import checkpoint
+from edgetl.training.models.multi_level import with_levels
+from edgetl.training.models.pretrained_weights import load_state
+from edgetl.training.torch_env.torch_flags import torch_threads
+
+
+def resume(
+    folder: Path,
+    *,
+    data: Path | None = None,
+    root: str | None = None,
+    device: str | None = None,
+    listener: Listener | None = None,
+    since: EarlierRun | None = None,
+) -> TrainResult:
+    """Continue an interrupted run.
+
+    data    where the photos, or their list, are now, if they were moved
+    root    where the photos of a list are now
+    device  another one than the run began on
+    since   the run to compare with
+
+    Raises CheckpointError if there is no run, or its folder can't be written any more;
+    TrainingError if its photos have changed; else as ``train``.
+    """
+    started = time.monotonic()
+    unfinished = unfinished_head(folder)
+    saved = read_state(folder) if unfinished is None else unfinished
+    settings = TrainSettings.from_dict(saved["settings"])
+    settings = replace(
+        settings,
+        device=device or settings.device,
+        data=os.fspath(data.absolute()) if data else settings.data,
+        root=str(as_place(root).absolute()) if root else settings.root,
+    )
+    if unfinished is not None:  # it has no state: doing it again finishes it
+        refuse_among_photos(folder, settings)
+        _require_data(settings, folder)
+        return train(
+            settings,
+            folder,
+            find_photos(settings, listener or Listener()),
+            started=started,
+            overwrite=True,
+            listener=listener,
+            fingerprint=unfinished["card"]["data"]["fingerprint"],
+            since=since,
+        )
+    if saved["train_state"]["finished"]:
+        raise TrainingError(f"The run in {folder} is finished.", how_to_train_further(folder))
+    trials = tuple(ModelTrial(**trial) for trial in saved["trials"])
+    with (
+        start_run(
+            settings, folder, listener, started, notes=saved["notes"], trials=trials, since=since
+        ) as context,
+        # A sum that is split over other threads of a CPU rounds differently.
+        torch_threads(saved["threads"]) if context.device.type == "cpu" else nullcontext(),
+        run_folder_held(context),
+    ):
+        if context.processes.is_main and saved["train_state"]["best"]:
+            promote_candidate(folder, TrainState.from_dict(saved["train_state"]).candidate)
+            _require_kept_weights(folder, saved)
+        _require_data(settings, folder)
+        folders = find_photos(settings, context.listener)
+        require_same_photos(folders, context.processes)
+        warn_about(folders, settings, context.listener)
+        backbone = build_backbone(settings, folders.classes, weights="none")
+        backbone = with_levels(backbone, saved["levels"])
+        backbone = replace(backbone, spec=PreprocessSpec.from_dict(saved["spec"]))
+        load_state(backbone.module, saved["learner"]["network"])
+        require_unchanged_photos(saved["scanned"], folders)  # before all photos are decoded
+        setup = prepare_training(context, folders, backbone, left_out=saved["left_out"])
+        require_unchanged_photos(saved["fingerprint"], setup.folders)
+        _require_unchanged_batches(saved["batches"], setup)
+        label_issues = [LabelIssue(*issue) for issue in saved["label_issues"]]
+        return train_epochs(context, folders, replace(setup, label_issues=label_issues), saved)
+
+
+def _require_kept_weights(folder: Path, saved: dict[str, Any]) -> None:
+    """Raise CheckpointError if the kept weights are missing, damaged, or another run's."""
+    kept, state = checkpoint.load(folder), saved["train_state"]
+    may_differ = {"data": "", "root": "", "device": ""}
+    found = (
+        kept.card.metrics["epoch"],
+        kept.card.metrics["midway"],
+        kept.card.data["fingerprint"],
+        {**kept.settings, **may_differ},
+    )
+    expected = (
+        state["best_epoch"],
+        state["midway"],
+        saved["fingerprint"],
+        {**saved["settings"], **may_differ},
+    )
+    if found != expected:
+        raise CheckpointError(
+            f"{folder / BEST} is not the one that this run has kept.",
+            "Put that back, or start again with --overwrite.",
+        )
+
+
+def _require_data(settings: TrainSettings, folder: Path) -> None:
+    if settings.source.is_gone:
+        raise DataError(
+            f"{settings.data}, where the photos were, does not exist any more.",
+            f"Put it back, or name its new place: edgetl train DATA --resume {shell_word(folder)}",
+        )
+
+
+def _require_unchanged_batches(batches: int, setup: TrainingSetup) -> None:
+    if setup.sampler.batches != batches:
+        raise TrainingError(
+            f"An epoch has {setup.sampler.batches} batches now, and had {batches} when the run "
+            "began.",
+            "Resume with as many processes as the run began with.",
+        )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgetl.cli import NothingCompared
 from edgetl.cli.options.list_options import list_options
 from edgetl.cli.options.option_types import PRECISIONS, Number, SomePath
 from edgetl.cli.options.report_file import ReportFile, given_files, write_reports
@@ -25,12 +26,6 @@ if TYPE_CHECKING:
     from edgetl.parity.results import AgainstResult, CheckResult
 
 _ON_A_DEVICE = "On a device, edgetl selftest compares with the answers that the bundle holds."
-
-
-class NothingCompared(click.ClickException):
-    """Wrong arguments, or nothing that could be compared."""
-
-    exit_code = 2
 
 
 @click.command(short_help="Compare an export with the trained network, in every runtime.")

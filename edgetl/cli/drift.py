@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgetl.cli import NothingCompared
 from edgetl.cli.options.list_options import list_options
 from edgetl.cli.options.model_options import model_options
 from edgetl.cli.options.option_types import Number, SomePath
@@ -25,12 +26,6 @@ if TYPE_CHECKING:
 _MAX_CLASSES = 10  # rows of the table; the JSON and the page have all
 _MAX_PHOTOS = 5
 _LEAST_LEVEL = 0.003  # below which edgetl.drift can find no drift
-
-
-class NothingCompared(click.ClickException):
-    """Nothing that could be compared, which is neither a drift nor none."""
-
-    exit_code = 2
 
 
 @click.command(short_help="Ask whether photos still look like those of the training.")
@@ -72,7 +67,7 @@ def command(bundle: Path, photos: Path, as_json: bool, html: Path | None, **opti
         result = _compare(bundle, photos, html, options)
         if html is not None:
             _write(result, html)
-    except EdgetlError as error:  # an exit code of 1 would say that they look different
+    except EdgetlError as error:
         text = "\n".join(map(printable, str(error).split("\n")))
         raise NothingCompared(text) from error
     click.echo(json_text(result.to_dict()) if as_json else "\n".join(_lines(result)))

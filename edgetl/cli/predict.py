@@ -17,7 +17,7 @@ from edgetl.cli.options.list_options import list_options
 from edgetl.cli.options.model_options import model_options, open_predictor
 from edgetl.cli.options.option_types import Number
 from edgetl.cli.predict_cluster import classify_on_ray, parse_address, refuse_other_options
-from edgetl.cli.prediction_accuracy import Accuracy
+from edgetl.cli.prediction_accuracy import PredictionAccuracy
 from edgetl.cli.process import require_stdout
 from edgetl.cli.terminal.prediction_table import PredictionTable
 from edgetl.cli.terminal.printable import json_text, printable
@@ -168,7 +168,7 @@ def command(
     own = options if cluster is None else {**options, "providers": "cpu"}
     predictor = open_predictor(model, many=many, **own)
     _refuse_what_it_lacks(predictor, embeddings, unknown_as)
-    accuracy = Accuracy(predictor.labels, photos, arguments, root)
+    accuracy = PredictionAccuracy(predictor.labels, photos, arguments, root)
     show = PredictionTable(predictor.card, top or 1, level, unknown_as or "unknown").show
     if as_json:
         show = partial(_show_json, top=top, level=level, unknown_as=unknown_as)
@@ -259,7 +259,7 @@ def _may_be_many(
 
 
 def _sources(
-    photos: Iterable[str | ListedPhoto | StoredPlace], shard: Shard, accuracy: Accuracy
+    photos: Iterable[str | ListedPhoto | StoredPlace], shard: Shard, accuracy: PredictionAccuracy
 ) -> Iterator[Source]:
     from edgetl.runtime.results.sharding import photos_of
 
@@ -275,7 +275,7 @@ def _sources(
 def _print_all(
     predictor: Predictor,
     sources: Iterable[Source],
-    accuracy: Accuracy,
+    accuracy: PredictionAccuracy,
     notice: Callable[[object], None],
     show: Callable[[Result], None],
 ) -> tuple[int, int]:
@@ -295,7 +295,7 @@ def _write_all(
     predictor: Predictor,
     photos: Sequence[str | ListedPhoto | StoredPlace],
     shard: Shard,
-    accuracy: Accuracy,
+    accuracy: PredictionAccuracy,
     notice: Callable[[object], None],
     out: str,
     embeddings: bool,

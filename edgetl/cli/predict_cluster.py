@@ -13,7 +13,7 @@ from edgetl.cli.process import is_interrupted
 from edgetl.system.remote_store import is_web
 
 if TYPE_CHECKING:
-    from edgetl.cli.prediction_accuracy import Accuracy
+    from edgetl.cli.prediction_accuracy import PredictionAccuracy
     from edgetl.runtime.images.photo_list import ListedPhoto
     from edgetl.runtime.images.photo_places import StoredPlace
     from edgetl.runtime.inference.predictor import Predictor
@@ -56,7 +56,7 @@ def classify_on_ray(
     arguments: Sequence[str | ListedPhoto | StoredPlace],
     out: str,
     address: str,
-    accuracy: Accuracy,
+    accuracy: PredictionAccuracy,
     *,
     root: Path | None,
     embeddings: bool,

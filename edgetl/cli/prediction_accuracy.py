@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from edgetl.runtime.inference.prediction import Result
 
 
-class Accuracy:
-    """Accuracy, if a list or a folder gives every photo a label; see ``true_label``."""
+class PredictionAccuracy:
+    """PredictionAccuracy, if a list or a folder gives every photo a label; see ``true_label``."""
 
     def __init__(
         self,
@@ -82,4 +82,4 @@ class Accuracy:
             by = "folder names as true labels"
             if self._has_labels:
                 by = f"the labels of {self._source} as true ones"
-            click.echo(f"Accuracy {share} ({counts}), taking {by}{which}", err=True)
+            click.echo(f"PredictionAccuracy {share} ({counts}), taking {by}{which}", err=True)

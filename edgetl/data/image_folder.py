@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from PIL import Image
@@ -32,6 +33,7 @@ from edgetl.system.paths import name_below
 PUT_BACK = "It could be read when the run began: put it back, then go on with --resume."
 """What to do about a photo that can no longer be read."""
 
+_AT_ONCE = 32  # photos that a thread hashes before it is given others
 _LISTED = 10  # names in a message before "and N more"
 
 
@@ -280,8 +282,11 @@ def _hashed(root: Path, photos: Sequence[tuple[Path, int]]) -> tuple[Sample, ...
             name = os.fsencode(name_below(path, root))
             return Sample(path, label, hashlib.sha256(name).hexdigest())
 
+    # Handing photos over to threads one by one takes longer than reading small ones.
+    some = [photos[start : start + _AT_ONCE] for start in range(0, len(photos), _AT_ONCE)]
     with ThreadPoolExecutor() as pool:
-        return tuple(pool.map(read, photos))
+        samples = pool.map(lambda part: [read(photo) for photo in part], some)
+        return tuple(chain.from_iterable(samples))
 
 
 def _split_warnings(folders: ImageFolders) -> Iterator[str]:

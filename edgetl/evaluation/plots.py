@@ -26,6 +26,7 @@ _VARIABLES = {
 _AXIS_TOP = 1.004  # of accuracies: 100 %, with room for the line
 # Inches. The page scales plots to its width, so only the ratio to the 9-point text matters.
 _SIZE, _SQUARE = (4.8, 3.1), (4.8, 4.1)
+_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _DASHED = (0, (3, 3))
 
 Points = tuple[Sequence[float], Sequence[float]]  # x, y
@@ -67,6 +68,7 @@ def line_plot(
     if log_x:
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(_power_of_ten)  # matplotlib's takes as long as the plot
     elif all(float(value).is_integer() for xs, _ in series.values() for value in xs):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if percent:
@@ -173,11 +175,19 @@ def _percent() -> Any:
     return PercentFormatter(xmax=1, symbol=" %")
 
 
+def _power_of_ten(value: float, _: float) -> str:
+    exponent = str(round(math.log10(value))).replace("-", "\N{SUPERSCRIPT MINUS}")
+    return "10" + exponent.translate(_SUPERSCRIPTS)
+
+
 def _svg(figure: Figure, name: str) -> str:
     """``figure`` as an element without a fixed size; ``name`` is put before its ids."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     buffer = io.StringIO()
     metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
-    figure.savefig(buffer, format="svg", metadata=metadata)
+    canvas: Any = FigureCanvasSVG(figure)
+    canvas.print_svg(buffer, metadata=metadata)  # once; savefig draws twice
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     for colour, variable in _VARIABLES.items():

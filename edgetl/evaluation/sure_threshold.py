@@ -17,7 +17,7 @@ import numpy as np
 from edgetl.evaluation.exact_tests import binomial_tail
 from edgetl.evaluation.labelled_answers import LabelledAnswers
 
-CONFIDENCE = 0.95
+SURE_CONFIDENCE = 0.95
 TARGETS = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 """Of the table in reports."""
 
@@ -46,7 +46,7 @@ class SureThreshold:
 
 
 def find_threshold(answers: LabelledAnswers, precision: float) -> SureThreshold:
-    """The lowest confidence from which on answers are right often enough, with CONFIDENCE.
+    """The lowest confidence from which on answers are right often enough, with SURE_CONFIDENCE.
 
     answers    for photos that fitted nothing
     precision  share of right answers that is wanted, above 0 and below 1
@@ -59,7 +59,7 @@ def find_threshold(answers: LabelledAnswers, precision: float) -> SureThreshold:
     candidates = ends[ends >= _first_candidate(len(ranked), precision)]
     sure = 0
     for count in candidates[:: 1 + len(candidates) // _MAX_CANDIDATES].tolist():
-        if binomial_tail(int(mistakes[count - 1]), count, 1 - precision) > 1 - CONFIDENCE:
+        if binomial_tail(int(mistakes[count - 1]), count, 1 - precision) > 1 - SURE_CONFIDENCE:
             break
         sure = count
     return SureThreshold(
@@ -75,11 +75,11 @@ def find_threshold(answers: LabelledAnswers, precision: float) -> SureThreshold:
 def photos_needed(precision: float, mistakes: int = 0) -> int:
     """The fewest answers of which so many may be wrong."""
     low, high = mistakes, mistakes + 1
-    while binomial_tail(mistakes, high, 1 - precision) > 1 - CONFIDENCE:
+    while binomial_tail(mistakes, high, 1 - precision) > 1 - SURE_CONFIDENCE:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        if binomial_tail(mistakes, middle, 1 - precision) > 1 - CONFIDENCE:
+        if binomial_tail(mistakes, middle, 1 - precision) > 1 - SURE_CONFIDENCE:
             low = middle
         else:
             high = middle

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -19,6 +18,7 @@ import onnxruntime
 import PIL
 import torch
 
+from edgetl.data.layout import content_digest
 from edgetl.errors import ExportError
 from edgetl.exporting.deployment import Deployment
 from edgetl.exporting.export_result import AccuracyComparison, ExportResult, Verification
@@ -340,8 +340,4 @@ def _checkpoint_entry(
     origin = real_path(checkpoint)
     with suppress(ValueError):  # on Windows, it may be on another drive
         origin = Path(os.path.relpath(origin, real_path(destination)))
-    return {"path": origin.as_posix(), "sha256": sha256 or _sha256(checkpoint.read_bytes())}
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    return {"path": origin.as_posix(), "sha256": sha256 or content_digest(checkpoint)}

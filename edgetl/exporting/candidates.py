@@ -15,7 +15,7 @@ from edgetl.exporting.formats.onnx_network import example_input, export_network
 from edgetl.exporting.precision.quantize import INT8_MIN_OPSET, Quantizer
 from edgetl.runtime.bundle.candidates_file import (
     CLASSES,
-    Candidate,
+    CandidateModel,
     DrawnWeights,
     write_candidates_file,
 )
@@ -36,7 +36,7 @@ _CALIBRATION = 2  # pictures of noise; ranges don't change the time
 
 def write_candidates(
     path: Path, names: Sequence[CandidateName] = (), progress: Progress = no_progress
-) -> list[Candidate]:
+) -> list[CandidateModel]:
     """Write the file that ``edgetl bench`` measures → the models in it.
 
     names  what to compare; a name without a size means the usual ones: ``SIZES`` for an embedded
@@ -46,7 +46,7 @@ def write_candidates(
     model or the file can't be written.
     """
     wanted = _sized(names or [CandidateName(name) for name in EMBEDDED])
-    candidates: list[Candidate] = []
+    candidates: list[CandidateModel] = []
     with one_thread():
         for name in track(wanted, len(wanted), "Writing candidates", progress):
             candidates += _in_every_precision(name)
@@ -67,7 +67,7 @@ def _sized(names: Sequence[CandidateName]) -> list[CandidateName]:
     return list(dict.fromkeys(sized))
 
 
-def _in_every_precision(name: CandidateName) -> Iterator[Candidate]:
+def _in_every_precision(name: CandidateName) -> Iterator[CandidateModel]:
     settings = TrainSettings(
         "", backbone=name.backbone, image_size=name.image_size, weights="none", resize="published"
     )
@@ -83,12 +83,12 @@ def _in_every_precision(name: CandidateName) -> Iterator[Candidate]:
     )
 
 
-def _candidate(backbone: Backbone, precision: str, network: onnx.ModelProto) -> Candidate:
+def _candidate(backbone: Backbone, precision: str, network: onnx.ModelProto) -> CandidateModel:
     card = ModelCard(_LABELS, backbone.spec, backbone.name)
     rest, weights = without_weights(assemble(network, card))
     head = backbone.head_layer
     class_bytes = head.weight[0].numel() * _WEIGHT_BYTES[precision]
-    return Candidate(backbone.name, min(backbone.size), precision, class_bytes, rest, weights)
+    return CandidateModel(backbone.name, min(backbone.size), precision, class_bytes, rest, weights)
 
 
 def without_weights(model: onnx.ModelProto) -> tuple[bytes, list[DrawnWeights]]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from edgetl.evaluation.conformal import least_photos
 from edgetl.exporting.formats.mapped_network import require_maps
-from edgetl.runtime.bundle.held_out import MOST_PHOTOS, HeldOut
+from edgetl.runtime.bundle.held_out import MOST_ANSWERS, HeldOut
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.bundle.tensor_names import FEATURES
 from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN, MEASURED
@@ -62,7 +62,7 @@ def deployment_of(
     held_out = trained.held_out
     some = None
     if held_out is not None and len(held_out.labels):  # copies of one photo leave none held out
-        most = min(MOST_PHOTOS, _MOST_LOGITS // len(card.labels))
+        most = min(MOST_ANSWERS, _MOST_LOGITS // len(card.labels))
         some = _evenly(held_out, most)
     if trained.ood is None or held_out is None or not len(held_out.ood_score):
         return Deployment(trained.network, card, held_out=some, maps=own_maps)

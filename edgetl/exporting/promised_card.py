@@ -9,7 +9,7 @@ from edgetl.errors import ExportError
 from edgetl.evaluation.exact_tests import clopper_pearson
 from edgetl.evaluation.labelled_answers import LabelledAnswers
 from edgetl.evaluation.statement_check import restated
-from edgetl.evaluation.sure_threshold import CONFIDENCE, TARGETS, SureThreshold, find_threshold
+from edgetl.evaluation.sure_threshold import SURE_CONFIDENCE, TARGETS, SureThreshold, find_threshold
 from edgetl.runtime.bundle.abstention import SureAnswers
 from edgetl.runtime.bundle.held_out import HeldOut
 from edgetl.runtime.bundle.model_card import ModelCard
@@ -91,7 +91,7 @@ def _rules(
         found = find_threshold(some, precision)
         if found.threshold is None:
             raise _too_few(label, found, some)
-        yield SureAnswers(label, precision, CONFIDENCE, found.threshold)
+        yield SureAnswers(label, precision, SURE_CONFIDENCE, found.threshold)
 
 
 def _too_few(label: str | None, found: SureThreshold, answers: LabelledAnswers) -> ExportError:

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edgetl.serving.listener import listen
+from edgetl.serving.listening_socket import listen
 from edgetl.serving.page_files import PAGE_HEADERS
 from edgetl.system.loopback_guard import LOOPBACK, LoopbackGuard, new_token
 

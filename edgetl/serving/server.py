@@ -17,7 +17,7 @@ import uvicorn
 
 from edgetl.errors import EdgetlError
 from edgetl.serving.connection import TimedConnection
-from edgetl.serving.listener import BACKLOG, listen
+from edgetl.serving.listening_socket import BACKLOG, listen
 from edgetl.serving.served_models import ServedModels
 from edgetl.serving.service_settings import METRICS_FOLDER, ServiceSettings
 from edgetl.system.temporary_folder import scratch_folder

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 import edgetl.serving
 from edgetl._version import __version__
 from edgetl.runtime.inference.predictor import Predictor
-from edgetl.serving.listener import listen
+from edgetl.serving.listening_socket import listen
 from edgetl.serving.served_models import ServedModels
 from edgetl.serving.service_app import service_app
 from edgetl.serving.service_settings import ServiceSettings

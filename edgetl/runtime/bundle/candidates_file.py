@@ -68,7 +68,7 @@ class DrawnWeights(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Candidate:
+class CandidateModel:
     """An untrained model.
 
     backbone    the network's name
@@ -98,7 +98,7 @@ class Candidate:
         return embed_checksum(b"".join([*parts, self.rest[used:]]))
 
 
-def write_candidates_file(path: Path, candidates: Sequence[Candidate]) -> None:
+def write_candidates_file(path: Path, candidates: Sequence[CandidateModel]) -> None:
     """Write the file whole or not at all. Raises OSError."""
     entries = [
         {
@@ -121,7 +121,7 @@ def write_candidates_file(path: Path, candidates: Sequence[Candidate]) -> None:
     atomic_write(path, write)
 
 
-def read_candidates_file(path: Path) -> list[Candidate]:
+def read_candidates_file(path: Path) -> list[CandidateModel]:
     """The models in the file. Raises BundleError if it is not one, or is damaged."""
     try:
         with os_errors_as_bundle_error(path), zipfile.ZipFile(path) as archive:
@@ -141,11 +141,11 @@ def read_candidates_file(path: Path) -> list[Candidate]:
         raise BundleError(path, f"{reason} ({type(error).__name__}: {error})", _HINT) from error
 
 
-def _candidate(archive: zipfile.ZipFile, entry: Mapping[str, Any]) -> Candidate:
+def _candidate(archive: zipfile.ZipFile, entry: Mapping[str, Any]) -> CandidateModel:
     weights = [DrawnWeights(*values) for values in entry["weights"]]
     rest = archive.read(entry["file"])
     _check_weights(weights, len(rest))
-    return Candidate(
+    return CandidateModel(
         str(entry["backbone"]),
         int(entry["image_size"]),
         str(entry["precision"]),

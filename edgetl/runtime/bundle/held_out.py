@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-MOST_PHOTOS = 1000
+MOST_ANSWERS = 1000
 """That a file may hold answers for."""
 _MOST_BYTES = 1 << 28  # unpacked: so many photos and tens of thousands of classes take less
 _DTYPES = {"labels": np.int32, "logits": np.float32, "embedding": np.float16}
@@ -84,8 +84,8 @@ def _read_arrays(content: bytes) -> Mapping[str, NDArray[Any]]:
             raise ValueError(f"{name} is {array.dtype} {list(array.shape)} for {photos} photos")
         if not np.isfinite(array).all():
             raise ValueError(f"{name} has numbers that are not finite")
-    if photos > MOST_PHOTOS or rows not in (0, photos):
-        raise ValueError(f"they have {rows} scores for {photos} photos, of {MOST_PHOTOS} at most")
+    if photos > MOST_ANSWERS or rows not in (0, photos):
+        raise ValueError(f"they have {rows} scores for {photos} photos, of {MOST_ANSWERS} at most")
     if not ((arrays["labels"] >= 0) & (arrays["labels"] < classes)).all():
         raise ValueError(f"they have labels that are none of {classes} classes")
     return arrays

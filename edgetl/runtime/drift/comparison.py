@@ -20,7 +20,7 @@ _SEED = 0  # the same photos give the same p-values
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class AnswerComparison:
     """How today's photos differ from held-out ones.
 
     p_value       how often chance alone makes photos of the same kind differ as much, 0..1
@@ -45,7 +45,7 @@ class Comparison:
     shares: NDArray[np.float64]
 
 
-def compare(known: HeldOut, answers: PhotoAnswers, temperature: float) -> Comparison:
+def compare(known: HeldOut, answers: PhotoAnswers, temperature: float) -> AnswerComparison:
     """Compare ``answers`` with those for the ``known`` photos of the same model."""
     rng = np.random.default_rng(_SEED)
     confidence = known.probabilities(temperature).max(1)
@@ -74,7 +74,7 @@ def compare(known: HeldOut, answers: PhotoAnswers, temperature: float) -> Compar
             ),
         }
     )
-    return Comparison(
+    return AnswerComparison(
         p_value=p_value,
         p_values=p_values,
         mix_p_value=permutation_test.class_mix(predicted, labels, rng),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edgetl.runtime.bundle.held_out import HeldOut
-from edgetl.runtime.drift.comparison import Comparison
+from edgetl.runtime.drift.comparison import AnswerComparison
 from edgetl.runtime.drift.photo_answers import PhotoAnswers
 from edgetl.runtime.drift.unknown_share import UnknownShare
 from edgetl.system.message_text import counted
@@ -71,7 +71,7 @@ class DriftResult(NotebookResult):
     labels: tuple[str, ...]
     answers: PhotoAnswers
     known: HeldOut
-    comparison: Comparison
+    comparison: AnswerComparison
     unknown: UnknownShare
     seconds: float
     machine: Mapping[str, str]

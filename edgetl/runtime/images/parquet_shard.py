@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
-from edgetl.errors import MissingDependencyError
 from edgetl.runtime.images.stored_path import Content
 from edgetl.runtime.images.tar_shard import ShardPhoto
+from edgetl.system.missing_package import require_packages
 
 if TYPE_CHECKING:
     import pyarrow
@@ -24,7 +24,7 @@ def holds_photos(file: IO[bytes]) -> bool:
 
     Raises MissingDependencyError without pyarrow.
     """
-    import_pyarrow()
+    require_packages("Reading Parquet", "parquet", "pyarrow")
     import pyarrow.parquet
 
     try:
@@ -40,7 +40,7 @@ def read_parquet(file: IO[bytes], columns: Mapping[str, tuple[str, ...]]) -> Ite
 
     Raises OSError where the file is damaged, MissingDependencyError without pyarrow.
     """
-    import_pyarrow()
+    require_packages("Reading Parquet", "parquet", "pyarrow")
     import pyarrow.parquet
 
     try:
@@ -62,14 +62,6 @@ def read_parquet(file: IO[bytes], columns: Mapping[str, tuple[str, ...]]) -> Ite
     # Text may be no UTF-8, a date out of Python's range.
     except (pyarrow.ArrowException, ValueError, OverflowError) as error:
         raise OSError(f"the Parquet file is damaged: {str(error).splitlines()[0]}") from error
-
-
-def import_pyarrow() -> None:
-    """Raises MissingDependencyError where pyarrow is not installed."""
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError("pyarrow", "Reading Parquet", "parquet") from error
 
 
 def _photo_column(schema: pyarrow.Schema, names: Sequence[str]) -> str | None:

@@ -18,6 +18,7 @@ from edgetl.runtime.images.discovery import class_folder
 from edgetl.runtime.images.photo_shards import is_shard
 from edgetl.runtime.images.stored_path import StoredPath, as_place, is_address
 from edgetl.system.message_text import first_few
+from edgetl.system.missing_package import require_packages
 from edgetl.system.paths import is_there
 
 PATH, LABEL, SPLIT = "path", "label", "split"
@@ -349,9 +350,7 @@ def _json_rows(file: Path, text: str) -> Iterator[Row]:
 
 
 def _parquet(file: Path) -> tuple[list[str], Iterator[Row]]:
-    from edgetl.runtime.images.parquet_shard import import_pyarrow
-
-    import_pyarrow()
+    require_packages("Reading Parquet", "parquet", "pyarrow")
     import pyarrow.parquet
 
     try:

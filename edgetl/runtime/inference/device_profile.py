@@ -13,7 +13,7 @@ from PIL import Image
 
 from edgetl.errors import EdgetlError
 from edgetl.runtime.bundle.bundle_folder import SCHEMA
-from edgetl.runtime.bundle.candidates_file import CLASSES, Candidate
+from edgetl.runtime.bundle.candidates_file import CLASSES, CandidateModel
 from edgetl.runtime.inference.benchmark import fresh_process, machine, time_stages
 from edgetl.runtime.inference.predictor import Predictor
 from edgetl.system.progress import Progress, no_progress, track
@@ -108,7 +108,7 @@ def _measured(entry: Mapping[str, Any]) -> MeasuredModel:
 
 
 def measure(
-    candidates: Sequence[Candidate],
+    candidates: Sequence[CandidateModel],
     photos: Sequence[Path] = (),
     *,
     runs: int,

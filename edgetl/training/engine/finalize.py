@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -138,7 +137,8 @@ def _write_files(
     """
     trained, folders, logits = outcome.trained, outcome.folders, outcome.logits
     cross_validation = outcome.cross_validation
-    seconds = outcome.earlier_seconds + time.monotonic() - context.started
+    budget = TimeBudget(context.started - outcome.earlier_seconds, context.settings.max_time)
+    seconds = budget.seconds()
     labels = np.array([sample.label for sample in folders.val], np.int64)
     # Cross-validation has given the logits the scale that suits photos not trained on.
     temperature = 1.0 if cross_validation else calibrate(logits, labels)
@@ -150,7 +150,6 @@ def _write_files(
     answers, promises = held_out_promises(held_out, folders.classes, temperature)
     card = replace(trained.card, metrics=metrics, temperature=temperature, promises=promises)
     trained = replace(trained, card=card)
-    budget = TimeBudget(context.started - outcome.earlier_seconds, context.settings.max_time)
     unknown = learn_unknown(
         context, trained, folders, held_out, outcome.features, budget.seconds_left()
     )

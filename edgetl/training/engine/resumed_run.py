@@ -28,6 +28,7 @@ from edgetl.training.engine.new_run import train
 from edgetl.training.engine.run_backbone import build_backbone
 from edgetl.training.engine.run_photos import (
     find_photos,
+    refuse_among_photos,
     require_same_photos,
     require_unchanged_photos,
     warn_about,
@@ -73,6 +74,7 @@ def resume(
         root=str(as_place(root).absolute()) if root else settings.root,
     )
     if unfinished is not None:  # it has no state: doing it again finishes it
+        refuse_among_photos(folder, settings)
         _require_data(settings, folder)
         return train(
             settings,

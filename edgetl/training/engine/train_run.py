@@ -147,61 +147,61 @@ def resolve_run(
     Raises as ``train``.
     """
     require_current_folder(TrainingError)
-    outcomes = _resolve_for_devices(data, given)
-    possible = [found for found in outcomes.values() if isinstance(found, TrainSettings)]
+    accepted, refused = _resolve_on_devices(data, given)
+    possible = list(accepted.values())
+    source = possible[0].source
     refuse_among_photos(out, possible[0])
     if not keeps_run:
         require_free(out, overwrite, [settings.to_dict() for settings in possible])
-    source = possible[0].source
-    if not source.is_stored:  # else photos are read first, which is done once
-        _refuse_val_fraction(given, source, is_split="val_fraction" in given and source.is_split)
-    if len(possible) < len(outcomes):
-        _choose_by_device(outcomes)  # before photos are listed: it may be the one that is refused
+    # What is in shards and stores is read once, when the photos are listed.
+    if "val_fraction" in given and not source.is_stored and source.is_split:
+        raise _useless_val_fraction(source)
+    if refused is not None:
+        _choose_by_device(accepted, refused)
     folders = find_photos(possible[0], listener)
-    _refuse_val_fraction(given, source, is_split=folders.has_val_folder)
-    return _choose_by_device(outcomes), folders
+    if "val_fraction" in given and folders.has_val_folder:
+        raise _useless_val_fraction(source)
+    return _choose_by_device(accepted, refused), folders
 
 
-def _resolve_for_devices(
+def _resolve_on_devices(
     data: str | Path, given: Mapping[str, Any]
-) -> dict[bool, TrainSettings | TrainingError]:
-    """Whether the run is on a GPU → its settings, or why they are refused.
+) -> tuple[dict[bool, TrainSettings], TrainingError | None]:
+    """(whether on a GPU → the settings there, why they are refused on the other device).
 
-    Both, where torch has to be asked which it is. Raises TrainingError if none are accepted.
+    On both, if torch has to be asked which it will be. Raises TrainingError if both are refused.
     """
     device = str(given.get("device", "auto"))
-    outcomes: dict[bool, TrainSettings | TrainingError] = {}
+    accepted: dict[bool, TrainSettings] = {}
+    refused = None
     for cuda in (True, False) if device == "auto" else (device.startswith("cuda"),):
         try:
-            outcomes[cuda] = resolve(data, given, cuda=cuda)
+            accepted[cuda] = resolve(data, given, cuda=cuda)
         except TrainingError as error:
-            outcomes[cuda] = error
-    *_, last = outcomes.values()
-    if isinstance(last, TrainingError) and not any(
-        isinstance(found, TrainSettings) for found in outcomes.values()
-    ):
-        raise last
-    return outcomes
+            refused = error
+    if refused is not None and not accepted:
+        raise refused
+    return accepted, refused
 
 
-def _choose_by_device(outcomes: Mapping[bool, TrainSettings | TrainingError]) -> TrainSettings:
-    """The outcome on this machine. Raises TrainingError if that is one."""
-    cuda = True in outcomes
-    if len(outcomes) > 1:
-        from edgetl.training.torch_env.distributed import choose_device
+def _choose_by_device(
+    accepted: Mapping[bool, TrainSettings], refused: TrainingError | None
+) -> TrainSettings:
+    """The settings on this machine. Raises ``refused`` if there are none on its device."""
+    if len(accepted) == 1 and refused is None:
+        return next(iter(accepted.values()))
+    from edgetl.training.torch_env.distributed import choose_device
 
-        cuda = choose_device("auto").type == "cuda"
-    found = outcomes[cuda]
-    if isinstance(found, TrainingError):
-        raise found
-    return found
+    cuda = choose_device("auto").type == "cuda"
+    if refused is not None and cuda not in accepted:
+        raise refused
+    return accepted[cuda]
 
 
-def _refuse_val_fraction(given: Mapping[str, Any], source: PhotoSource, *, is_split: bool) -> None:
-    """Raises TrainingError for a share to validate on where the data say what to validate on."""
-    if is_split and "val_fraction" in given:
-        own = "there is a folder val/"
-        if source.is_list:
-            kind = "shards or the store mark" if source.is_stored else "list marks"
-            own = f"the {kind} what to validate on"
-        raise TrainingError(f"{flag('val_fraction')}: no effect where {own}.", "Leave it out.")
+def _useless_val_fraction(source: PhotoSource) -> TrainingError:
+    """The error for a share to validate on where the data say what to validate on."""
+    own = "there is a folder val/"
+    if source.is_list:
+        kind = "shards or the store mark" if source.is_stored else "list marks"
+        own = f"the {kind} what to validate on"
+    return TrainingError(f"{flag('val_fraction')}: no effect where {own}.", "Leave it out.")

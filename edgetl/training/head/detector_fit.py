@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +17,16 @@ from edgetl.errors import TrainingError
 from edgetl.evaluation.conformal import least_photos
 from edgetl.runtime.bundle.held_out import HeldOut
 from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN
+from edgetl.system.machine import cores
 from edgetl.training.head.folds import Folds, deal_folds, rank_photos
 from edgetl.training.head.held_out_answers import HeldOutAnswers
 from edgetl.training.head.photo_bank import Bank, Moments
 from edgetl.training.models.ood_detector import OODDetector, entropy, unit_length
 
+T = TypeVar("T")
+
 FEWEST_PHOTOS = least_photos(KEEP_KNOWN)
 """Held-out photos below which their highest score is not known to be above 95 % of others."""
-_SMALL = 100_000_000_000  # photos × features²: some 3 s of work on one core
 _LEAST_SPREAD = 1e-6  # of distances, which in float32 are not more exact
 _LEAST_ENTROPY_SPREAD = 1e-3  # nats: a head may be sure of every known photo
 
@@ -89,9 +93,10 @@ def fit_detector(
     """
     require_photos(answers)
     classes = answers.logits.shape[1]
-    photos, features = train.values.shape
-    # The libraries of numpy and of scipy have threads of their own, which wait for each other.
-    with threadpool_limits(1 if photos * features**2 < _SMALL else None, "blas"):
+    # The libraries of numpy and scipy have threads of their own, which wait for each other. Folds
+    # are computed side by side instead: that is faster, and depends on no number of cores.
+    with threadpool_limits(1, "blas"):
+        train, val = _of_unit_length(train), _of_unit_length(val)
         bank, distances = _banks(answers, train, val, classes, refit=refit)
     nearest, undecided = distances.min(1), entropy(answers.logits)
     scale = _mean_and_spread(nearest), _mean_and_spread(undecided)
@@ -117,39 +122,58 @@ def _mean_and_spread(values: NDArray[np.float32]) -> tuple[float, float]:
 def _banks(
     answers: HeldOutAnswers, train: PhotoFeatures, val: PhotoFeatures, classes: int, *, refit: bool
 ) -> tuple[Bank, NDArray[np.float32]]:
-    """(the bank to keep, ``FittedDetector.class_distances`` by banks without the photos)."""
+    """(the bank to keep, ``FittedDetector.class_distances`` by banks without the photos).
+
+    train, val  see ``_of_unit_length``
+    """
     units, labels, folds = _dealt(train, classes)
-    parts = [Moments.of(units[folds.fold == fold]) for fold in range(folds.count)]
+    parts = _moments(units, folds)
     moments = reduce(add, parts)
     directions = moments.directions()
     bank = Bank.build(units, labels, moments, directions)
-
-    def to_bank(values: NDArray[np.float32]) -> NDArray[np.float32]:
-        return bank.class_distances(unit_length(values), classes)
-
     # Of many classes, answers are for fewer photos than a bank is made of; of few, for more.
     distances = np.empty((len(answers.train), classes), np.float32)
     place = np.full(len(train.labels), -1)
     place[answers.train] = np.arange(len(answers.train))
     beyond = np.setdiff1d(answers.train, folds.rows)
-    distances[place[beyond]] = to_bank(train.values[beyond])
-    for fold, part in enumerate(parts if len(answers.train) else ()):
-        held, rest = folds.fold == fold, moments - part
+    distances[place[beyond]] = bank.class_distances(train.values[beyond], classes)
+
+    def hold_out(fold: int) -> None:
+        held, rest = folds.fold == fold, moments - parts[fold]
         others = np.where(held, -1, labels)
         without = Bank.build(units, others, rest, rest.directions(directions))
         asked = held & (place[folds.rows] >= 0)
         distances[place[folds.rows[asked]]] = without.class_distances(units[asked], classes)
-    of_val = to_bank(val.values[answers.val])
+
+    if len(answers.train):
+        _of_each_fold(hold_out, folds)
+    of_val = bank.class_distances(val.values[answers.val], classes)
     if refit:
-        units, labels, _ = _dealt(train + val, classes)
-        moments = Moments.of(units)
-        bank = Bank.build(units, labels, moments, moments.directions(directions))
+        every, labels, folds = _dealt(train + val, classes)
+        moments = reduce(add, _moments(every, folds))
+        bank = Bank.build(every, labels, moments, moments.directions(directions))
     return bank, np.concatenate([distances, of_val])
+
+
+def _moments(units: NDArray[np.float32], folds: Folds) -> list[Moments]:
+    """Of each fold of photos' features float32 [N, features] of unit length."""
+    return _of_each_fold(lambda fold: Moments.of(units[folds.fold == fold]), folds)
+
+
+def _of_each_fold(compute: Callable[[int], T], folds: Folds) -> list[T]:
+    """What ``compute`` returns for each fold, on all cores."""
+    with ThreadPoolExecutor(cores()) as pool:
+        return list(pool.map(compute, range(folds.count)))
+
+
+def _of_unit_length(photos: PhotoFeatures) -> PhotoFeatures:
+    """With features divided by their length."""
+    return replace(photos, values=unit_length(photos.values))
 
 
 def _dealt(
     photos: PhotoFeatures, classes: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], Folds]:
-    """(features of unit length, labels, folds) of the photos that a bank is made of."""
+    """(features, labels, folds) of the photos that a bank is made of."""
     folds = deal_folds(photos.labels, rank_photos(photos.labels, photos.digests), classes)
-    return unit_length(photos.values[folds.rows]), photos.labels[folds.rows], folds
+    return photos.values[folds.rows], photos.labels[folds.rows], folds

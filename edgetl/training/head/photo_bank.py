@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.vq import kmeans2
 from scipy.linalg import solve_triangular
 
 _DIMENSIONS = 128  # of an embedding; fewer where there are fewer photos or features
 _CENTRES = 8  # of a class: all photos as a bank would be hardly better, and grow with them
 _MOST_CENTRES = 2048
 _PHOTOS_A_CENTRE = 4
+_ROUNDS = 10  # of k-means
 _SPARE = 16  # directions beside those that are kept: they make the iterations converge faster
 _ITERATIONS = 8  # of the subspace, from random directions; a fold's starts from that of all photos
 _FOLD_ITERATIONS = 2
@@ -140,15 +139,17 @@ def _orthonormal(columns: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _class_centres(embedding: NDArray[np.float32], most: int) -> NDArray[np.float32]:
-    """Up to ``most`` centres by k-means; its result depends on no order and no random number."""
+    """Up to ``most`` centres by k-means (Lloyd, 1982), float32 [K, dimensions]."""
     distinct = np.unique(embedding, axis=0)  # in order of the first principal component
     count = min(most, -(-len(distinct) // _PHOTOS_A_CENTRE))
-    start = distinct[(np.arange(count) * 2 + 1) * len(distinct) // (2 * count)]
-    if count == 1:
-        return np.asarray(embedding.mean(0, keepdims=True), np.float32)
-    with warnings.catch_warnings():  # a centre that loses all its photos stays where it was
-        warnings.simplefilter("ignore", UserWarning)
-        return np.asarray(kmeans2(distinct, start, minit="matrix")[0], np.float32)
+    centres = distinct[(np.arange(count) * 2 + 1) * len(distinct) // (2 * count)]
+    for _ in range(_ROUNDS):
+        nearest = ((centres**2).sum(1) - 2 * distinct @ centres.T).argmin(1)
+        members = (nearest == np.arange(count)[:, None]).astype(np.float32)
+        sizes = members.sum(1, keepdims=True)
+        # A centre that loses all its photos stays where it was.
+        centres = np.where(sizes, members @ distinct / np.maximum(sizes, 1), centres)
+    return centres
 
 
 def _storable(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -22,6 +22,7 @@ from edgetl.system.shell import shell_word
 from edgetl.training.config.checkpoint_description import DESCRIPTION_KEY
 from edgetl.training.config.weights_file import require_weights_file
 from edgetl.training.models.torchscript_program import is_torchscript
+from edgetl.training.torch_env.torch_flags import one_thread
 
 # Keys under which training scripts keep the weights.
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights")
@@ -149,7 +150,8 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     state = OrderedDict(tensors)
     # Files don't keep it, and a few networks (MNASNet) refuse a state dict without a version.
     state._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]
-    module.load_state_dict(state)
+    with one_thread():  # for hundreds of small copies
+        module.load_state_dict(state)
 
 
 def load_by_name(

@@ -15,7 +15,7 @@ from helpers.pictures import photo
 from PIL import Image
 
 from edgetl.runtime.bundle.held_out import HeldOut
-from edgetl.runtime.drift.comparison import Comparison, compare
+from edgetl.runtime.drift.comparison import AnswerComparison, compare
 from edgetl.runtime.drift.photo_answers import PhotoAnswers
 
 PHOTOS = 100
@@ -37,7 +37,7 @@ KNOWN = figures(photo(seed) for seed in range(PHOTOS))
 SCALE, SPREAD = KNOWN.mean(0), KNOWN.std(0)
 
 
-def compared(photos: Iterable[Image.Image]) -> Comparison:
+def compared(photos: Iterable[Image.Image]) -> AnswerComparison:
     """With held-out photos, all of one label, of which the model is always as sure."""
     old, new = ((each - SCALE) / SPREAD for each in (KNOWN, figures(photos)))
     logits = np.tile(np.log([0.95, 0.05]).astype(np.float32), (PHOTOS, 1))

@@ -171,12 +171,13 @@ def command(
     assert folder is not None
     cached = given.get("feature_cache") != "off"
     is_resumed = resume is not None
-    with display() as listener, _explain_ctrl_c(folder, is_resumed=is_resumed, cached=cached):
+    explained = _explain_ctrl_c(folder, since, is_resumed=is_resumed, cached=cached)
+    with display() as listener, explained:
         result = train(
             data, out, resume=resume, overwrite=overwrite, since=since, progress=listener, **given
         )
     # Only now: while a bar is shown, it would be in the same line.
-    _print_result(result)
+    _print_result(result, since)
 
 
 def _refuse_beside_resume(
@@ -227,9 +228,12 @@ def display() -> Iterator[Listener]:
 
 
 @contextmanager
-def _explain_ctrl_c(folder: Path, *, is_resumed: bool, cached: bool) -> Iterator[None]:
+def _explain_ctrl_c(
+    folder: Path, since: Path | None, *, is_resumed: bool, cached: bool
+) -> Iterator[None]:
     """Say how to continue after Ctrl-C before the first step, or after the last one.
 
+    since       the run to compare with, if any
     is_resumed  the run in ``folder`` is this one, not an earlier one
     cached      features are kept for later runs
     """
@@ -240,12 +244,14 @@ def _explain_ctrl_c(folder: Path, *, is_resumed: bool, cached: bool) -> Iterator
         kept = "; what is in the feature cache is not computed again" if cached else ""
         said = f"The same command begins again{kept}."
         if is_resumable(folder) and _state_in(folder) != before:
-            said = _how_to_resume(folder)
+            said = _how_to_resume(folder, since)
         raise Stopped(said) from None
 
 
-def _how_to_resume(folder: Path) -> str:
+def _how_to_resume(folder: Path, since: Path | None) -> str:
     command = f"edgetl train --resume {shell_word(folder)}"
+    if since is not None:  # no part of a run's settings
+        command += f" --since {shell_word(since)}"
     everywhere, here = (os.environ.get(name) or "1" for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     if everywhere == "1":
         return f"Go on with: {command}"
@@ -274,9 +280,9 @@ class Stopped(click.ClickException):
             click.echo(f"Interrupted. {self.message}", err=True)
 
 
-def _print_result(result: TrainResult) -> None:
+def _print_result(result: TrainResult, since: Path | None) -> None:
     if not result.finished:
-        raise Stopped(_how_to_resume(result.folder))
+        raise Stopped(_how_to_resume(result.folder, since))
     metrics, folder = result.metrics, result.folder
     if not metrics:  # another process of torchrun prints
         return

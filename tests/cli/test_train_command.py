@@ -271,7 +271,7 @@ def test_commands_to_go_on_with_can_be_pasted(class_folder, tmp_path):
     ]
     again = edgetl("train", class_folder, "-o", run, *SMALL)
     assert again.exit_code == 1 and "holds a run already" in again.output
-    command = train_module._how_to_resume(run).removeprefix("Go on with: ")
+    command = train_module._how_to_resume(run, None).removeprefix("Go on with: ")
     assert shlex.split(command)[-1] == str(run)
 
 
@@ -293,7 +293,7 @@ def test_labels_that_look_wrong_are_mentioned_where_there_are_any(tmp_path, caps
     metrics |= {"epoch": 0, "midway": False, "classes": classes}
     result = TrainResult(tmp_path, True, metrics, small(tmp_path))
     for is_there in (False, True):
-        train_module._print_result(result)
+        train_module._print_result(result, None)
         sentence = f"Some labels look wrong: edgetl data review {tmp_path}\n"
         assert (sentence in capsys.readouterr().out) is is_there
         (tmp_path / "doubtful.csv").touch()
@@ -399,7 +399,11 @@ def test_ctrl_c_as_soon_as_a_run_goes_on_loses_nothing_and_says_so(
     monkeypatch.setattr("edgetl.training.engine.resumed_run.find_photos", interrupted)
     stopped = edgetl("train", "--resume", run)
     assert stopped.exit_code == 130
-    assert f"Go on with: edgetl train --resume {run}" in stopped.output
+    assert f"Go on with: edgetl train --resume {run}\n" in stopped.output
+    earlier = tmp_path / "earlier"
+    edgetl("train", class_folder, "-o", earlier, *SMALL)
+    stopped = edgetl("train", "--resume", run, "--since", earlier)
+    assert f"Go on with: edgetl train --resume {run} --since {earlier}\n" in stopped.output
 
 
 def test_a_finished_run_is_told_from_one_that_never_began(class_folder, tmp_path):

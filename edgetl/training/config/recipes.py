@@ -133,7 +133,12 @@ def _refuse_contradictions(settings: TrainSettings, given: Mapping[str, Any]) ->
             "--profile, --candidates: no effect without --budget or --max-size.",
             "Leave them out, or say what the model may take: --budget 15ms",
         )
-    unused = {name: value for name, value in given.items() if not settings.has_effect(name)}
+    unused = {
+        name: value
+        for name, value in given.items()
+        # 0 turns an option off, as it is anyway where it has no effect: --max-time 0, for one.
+        if not settings.has_effect(name) and (isinstance(value, bool) or value != 0)
+    }
     if not unused:
         return
     needs = [needs for name in unused if (needs := OPTIONS[name].needs)]

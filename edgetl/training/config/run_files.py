@@ -23,8 +23,11 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        reason = error.strerror
+        if folder.is_symlink():  # the system's reason is that it exists
+            reason = "it is a link to what is not there"
         raise CheckpointError(
-            f"{folder} can't be created: {error.strerror}.", "Choose another folder with -o."
+            f"{folder} can't be created: {reason}.", "Choose another folder with -o."
         ) from error
     probe = folder / ".writable"  # find out now, not when there are weights to lose
     try:

@@ -238,6 +238,11 @@ def test_options_that_make_no_sense_are_refused(given, said):
         resolve("photos", given, cuda=False)
 
 
+def test_zero_turns_off_what_has_no_effect_anyway():
+    settings = resolve("photos", {"max_time": 0.0, "early_stop": 0, "clip": 0.0}, cuda=False)
+    assert settings == resolve("photos", {}, cuda=False)
+
+
 def test_with_a_time_limit_a_run_on_a_cpu_decides_later_what_it_trains():
     assert resolve("d", {"max_time": 5.0}, cuda=True).strategy == "full"
     settings = resolve("d", {"max_time": 5.0}, cuda=False)

@@ -634,6 +634,12 @@ def test_a_run_folder_that_can_not_be_written_is_named_before_any_photo_is_decod
         train(small(two_parts), tmp_path / "run")
 
 
+def test_a_run_folder_that_is_a_link_to_nothing_is_called_so(two_parts, tmp_path):
+    (tmp_path / "run").symlink_to(tmp_path / "gone")
+    with pytest.raises(CheckpointError, match="can't be created: it is a link to what is not"):
+        train(small(two_parts), tmp_path / "run")
+
+
 def test_the_average_is_what_is_judged_and_kept(two_parts, tmp_path):
     train(small(two_parts, epochs=1, ema=0.5, lr=0.05), tmp_path / "run")
     learner, kept = read_state(tmp_path / "run")["learner"], network_weights(tmp_path / "run")

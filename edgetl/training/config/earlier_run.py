@@ -79,7 +79,13 @@ def read_earlier_run(since: str | Path | None, out: str | Path) -> EarlierRun | 
             f"{folder} holds an imported network; what it was trained on is not known.",
             "To compare with it, classify the same photos with both: edgetl evaluate.",
         )
-    if description is None or not (folder / METRICS).is_file():
+    finished = (folder / METRICS).is_file()
+    if description is None and finished and (folder / BEST).is_file():
+        raise CheckpointError(
+            f"{folder / BEST} can't be read as weights of this version.",
+            "Is the file damaged? Train that run again, or use a copy.",
+        )
+    if description is None or not finished:
         resume = f"Finish it: edgetl train --resume {shell_word(folder)}"
         raise CheckpointError(
             f"There is no finished run in {folder}.",
@@ -109,6 +115,8 @@ def _read_answers(table: Path) -> dict[str, EarlierAnswer]:
     """SHA-256 → answer. Raises OSError, and others for a table that is not one of answers."""
     with table.open(encoding="utf-8", newline="") as file:
         rows: Sequence[Mapping[str, str]] = list(csv.DictReader(file))
+    if not rows:
+        raise ValueError(f"{table} holds no answer")
     answers = {}
     for row in rows:
         digest, confidence = row["sha256"], float(row["confidence"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -210,6 +211,10 @@ def test_a_run_that_can_not_be_compared_with_is_refused_before_training(runs, tm
     now, out = runs / "now", tmp_path / "run"
     broken = shutil.copytree(runs / "old", tmp_path / "broken")
     (broken / "validation.csv").write_text("file,label,answer,confidence\na,b,c,0.5\n")
+    empty = shutil.copytree(runs / "old", tmp_path / "empty")
+    (empty / "validation.csv").write_text("nothing\n")
+    damaged = shutil.copytree(runs / "old", tmp_path / "damaged")
+    os.truncate(damaged / "best.safetensors", 1000)
     unfinished = shutil.copytree(runs / "old", tmp_path / "unfinished")
     (unfinished / "metrics.json").unlink()
     foreign = build("timm/small_backbone", 3, weights="none").module.state_dict()
@@ -226,6 +231,8 @@ def test_a_run_that_can_not_be_compared_with_is_refused_before_training(runs, tm
         (unfinished, "There is no finished run in"),
         (tmp_path / "imported", "holds an imported network"),
         (broken, "does not say which photos"),
+        (empty, "does not say which photos"),
+        (damaged, "best.safetensors can't be read as weights"),
         (out, "is the run that is to be written"),
     ):
         with pytest.raises(CheckpointError, match=message):

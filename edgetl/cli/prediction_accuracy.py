@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class PredictionAccuracy:
-    """PredictionAccuracy, if a list or a folder gives every photo a label; see ``true_label``."""
+    """Accuracy, if a list or a folder gives every photo a label; see ``true_label``."""
 
     def __init__(
         self,
@@ -82,4 +82,4 @@ class PredictionAccuracy:
             by = "folder names as true labels"
             if self._has_labels:
                 by = f"the labels of {self._source} as true ones"
-            click.echo(f"PredictionAccuracy {share} ({counts}), taking {by}{which}", err=True)
+            click.echo(f"Accuracy {share} ({counts}), taking {by}{which}", err=True)

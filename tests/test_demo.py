@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,10 @@ from edgetl import demo
 from edgetl.cli.main import command as program
 
 QUICK = {
-    "train": ["--backbone", "timm/test_resnet", "--weights", "none", "--feature-cache", "off"],
+    "train": shlex.split(
+        "--backbone timm/test_resnet --weights none --image-size 32 --resize published "
+        "--feature-cache off"
+    ),
     "export": ["--format", "onnx"],
     "check": ["--runtime", "onnxruntime-cpu"],
 }

@@ -28,7 +28,6 @@ from edgetl.data.layout import (
 from edgetl.data.photo_source import PhotoSource, too_few_labels
 from edgetl.errors import DataError
 from edgetl.runtime.images.photo_list import missing_files, row_name
-from edgetl.runtime.images.stored_path import as_place
 from edgetl.system.paths import name_below
 from edgetl.system.progress import Progress, no_progress
 
@@ -95,7 +94,7 @@ def audit_folder(
     Raises DataError if ``data`` is neither, has one of train/ and val/ without the other, or is a
     list that can't be read.
     """
-    source = data if isinstance(data, PhotoSource) else PhotoSource(as_place(data))
+    source = PhotoSource.of(data)
     found = _list_files(source) if source.is_list else _folder_files(source)
     root, places = found.root, found.places
     inspections = list(inspect_all(list(places), threads=threads, progress=progress))

@@ -25,7 +25,6 @@ from edgetl.data.layout import (
 from edgetl.data.photo_source import PhotoSource, find_labelled, require_photos
 from edgetl.errors import DataError, ImageError
 from edgetl.runtime.images.decode import identify, read_image
-from edgetl.runtime.images.stored_path import as_place
 from edgetl.system.machine import cores
 from edgetl.system.message_text import counted, first_few
 from edgetl.system.paths import name_below
@@ -159,7 +158,7 @@ def scan(
     Only photos with several labels or in both parts are decoded here: see ``find_unreadable``.
     Raises DataError for what can't be trained on.
     """
-    source = data if isinstance(data, PhotoSource) else PhotoSource(as_place(data))
+    source = PhotoSource.of(data)
     check_fractions(val_fraction)
     root, files = source.folder, find_labelled(source)
     # Hashing can take minutes, so it comes after everything that can refuse the photos.

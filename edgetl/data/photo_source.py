@@ -34,7 +34,7 @@ from edgetl.runtime.images.photo_list import (
     row_name,
 )
 from edgetl.runtime.images.photo_places import is_stored, local_photos, photos_folder, photos_in
-from edgetl.runtime.images.stored_path import as_place, is_address
+from edgetl.runtime.images.stored_path import absolute_name, as_place, is_address
 from edgetl.system.paths import is_there
 
 
@@ -62,8 +62,13 @@ class PhotoSource:
         return cls(
             as_place(place).absolute(),
             columns or "",
-            str(as_place(root).absolute()) if root else "",
+            absolute_name(root) if root else "",
         )
+
+    @classmethod
+    def of(cls, data: str | Path | PhotoSource) -> PhotoSource:
+        """The source itself, or the one at a place without such options."""
+        return data if isinstance(data, PhotoSource) else cls(as_place(data))
 
     @property
     def is_list(self) -> bool:

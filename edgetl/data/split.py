@@ -30,7 +30,7 @@ from edgetl.data.layout import (
 from edgetl.data.photo_source import PhotoSource
 from edgetl.data.split_source import SplitSource, find_files_to_split
 from edgetl.errors import DataError
-from edgetl.runtime.images.stored_path import StoredPath, as_place
+from edgetl.runtime.images.stored_path import StoredPath
 from edgetl.system.paths import is_there, name_below, real_path
 from edgetl.system.progress import Progress, no_progress
 from edgetl.system.temporary_folder import abandoned_folders, temporary_folder
@@ -106,7 +106,7 @@ def split_folder(
     written.
     """
     check_fractions(val_fraction, test_fraction)
-    source = source if isinstance(source, PhotoSource) else PhotoSource(as_place(source))
+    source = PhotoSource.of(source)
     destination = real_path(destination)
     _prepare_destination(real_path(source.path), destination)
     found = find_files_to_split(source)

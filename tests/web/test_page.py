@@ -26,7 +26,11 @@ from edgetl.exporting.precision.reduced_precision import PrecisionSettings
 from edgetl.parity.browser import PROGRAMS, BrowserPage, find_browser
 from edgetl.runtime.bundle.bundle_folder import manifest_bytes
 
-_CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+_CHROMIUM_OPTIONS = (
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+    "--js-flags=--liftoff-only",  # optimising WebAssembly takes longer than what these tests run
+)
 _FIREFOX_CAMERA = {
     "media.navigator.streams.fake": True,
     "media.navigator.permission.disabled": True,
@@ -83,7 +87,7 @@ def open_browser(site: Site) -> Iterator[Callable[..., BrowserPage]]:
             site.folder,
             "harness.html",
             pages={"harness.html": HARNESS},
-            options=_CAMERA,
+            options=_CHROMIUM_OPTIONS,
             preferences={**_FIREFOX_CAMERA, **preferences},
         )
         opened.append(page)

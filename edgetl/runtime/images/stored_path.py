@@ -192,6 +192,11 @@ def as_place(name: str | os.PathLike[str]) -> Path:
     return StoredPath.at(os.fspath(name)) if is_address(name) else Path(name)
 
 
+def absolute_name(name: str | os.PathLike[str]) -> str:
+    """The name of the same file or folder from wherever it is read; an address as it is."""
+    return os.fspath(as_place(name).absolute())
+
+
 def _restored(
     name: str, content: Content | None, address: str | None, label: str | None
 ) -> StoredPath:

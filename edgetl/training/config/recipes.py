@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edgetl.errors import TrainingError
-from edgetl.runtime.images.stored_path import as_place
+from edgetl.runtime.images.stored_path import absolute_name
 from edgetl.runtime.inference.device_profile import read_profile
 from edgetl.training.config.option import flag, flags
 from edgetl.training.config.run_folder import BEST
@@ -63,9 +62,9 @@ def resolve(data: str | Path, given: Mapping[str, Any], *, cuda: bool) -> TrainS
     Raises TrainingError for a value that can't be used, for options that have no effect beside the
     others, and for weights that don't exist.
     """
-    folder = os.fspath(as_place(data).absolute())
+    folder = absolute_name(data)
     if given.get("root"):
-        given = {**given, "root": str(as_place(given["root"]).absolute())}
+        given = {**given, "root": absolute_name(given["root"])}
     TrainSettings(**{"data": folder, **given})  # raises for what no recipe could make right
     recipe = dict(CLASSIC) if given.get("recipe") == "classic" else {}
     strategy = given.get("strategy", recipe.get("strategy", "auto"))

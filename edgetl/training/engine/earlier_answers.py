@@ -17,6 +17,7 @@ from edgetl.training.config.run_context import RunContext
 from edgetl.training.evaluation.run_comparison import RunComparison, compare
 from edgetl.training.evaluation.validation import Validation
 from edgetl.training.head.cross_validation import CVResult
+from edgetl.training.head.features import Features
 from edgetl.training.head.run_features import compute_features
 from edgetl.training.models import checkpoint
 from edgetl.training.models.checkpoint import Trained
@@ -57,7 +58,10 @@ class EarlierAnswers:
 
 
 def ask_earlier_run(
-    context: RunContext, folders: ImageFolders, cross_validation: CVResult | None = None
+    context: RunContext,
+    folders: ImageFolders,
+    cross_validation: CVResult | None = None,
+    features: Features | None = None,
 ) -> EarlierAnswers | None:
     """What the run that ``context`` names answers for the photos to compare; None without one.
 
@@ -65,6 +69,8 @@ def ask_earlier_run(
     ``cross_validation`` has judged. Where it has validated on a photo itself, its answer of then
     counts: its weights may since have been fitted to the photo. If it can't be asked, a note says
     why: the new run is complete without it.
+
+    features  of the photos of the new run, which may serve both
     """
     earlier = context.since
     if earlier is None:
@@ -75,7 +81,8 @@ def ask_earlier_run(
     answers = {digest: earlier.validated[digest] for digest in distinct.keys() & earlier.validated}
     unseen = [sample for digest, sample in distinct.items() if not earlier.had(digest)]
     try:
-        answers |= _classify(checkpoint.load(earlier.folder), context, unseen) if unseen else {}
+        if unseen:
+            answers |= _classify(checkpoint.load(earlier.folder), context, unseen, features)
     except EdgetlError as error:
         context.listener.note(f"Not compared with {earlier.folder}: {error.message}")
         return None
@@ -92,10 +99,10 @@ def _new_photos(
 
 
 def _classify(
-    trained: Trained, context: RunContext, samples: Sequence[Sample]
+    trained: Trained, context: RunContext, samples: Sequence[Sample], features: Features | None
 ) -> dict[str, EarlierAnswer]:
     """SHA-256 → answer, of those photos that can be read."""
-    readable, logits = _logits(trained, context, samples)
+    readable, logits = _logits(trained, context, samples, features)
     probabilities = softmax(logits / trained.card.temperature, axis=1)
     return {
         sample.digest: EarlierAnswer(
@@ -106,7 +113,7 @@ def _classify(
 
 
 def _logits(
-    trained: Trained, context: RunContext, samples: Sequence[Sample]
+    trained: Trained, context: RunContext, samples: Sequence[Sample], features: Features | None
 ) -> tuple[list[Sample], NDArray[np.float32]]:
     """(the photos that can be read, their logits: float32 [N, classes])."""
     backbone = trained.as_backbone()
@@ -116,7 +123,7 @@ def _logits(
     weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
     if not backbone.levels:  # which features are computed with, before a head can do without them
         backbone = with_levels(backbone, find_levels(backbone))
-    found = compute_features(context, backbone, samples, None, _STEP)
+    found = compute_features(context, backbone, samples, features, _STEP)
     readable = [sample for sample in samples if sample.path not in found.unreadable]
     if not readable:
         return [], np.empty((0, len(bias)), np.float32)

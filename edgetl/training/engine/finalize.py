@@ -117,7 +117,7 @@ def finalize(
     the disk, and nothing of it is left when they are put in place. Raises CheckpointError if
     something can't be written.
     """
-    before = ask_earlier_run(context, outcome.folders, outcome.cross_validation)
+    before = ask_earlier_run(context, outcome.folders, outcome.cross_validation, outcome.features)
     listener = context.listener
     listener.progress("Writing the report", 0, 0)
     # A signal does not stop the run here: half of the files would be of no use.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,4 +58,6 @@ def snapshot(
         versions=package_versions(*_PACKAGES),
     )
     kept = copy.deepcopy(network).to("cpu").eval()
-    return Trained(kept, card, context.settings.to_dict(), backbone.levels)
+    backbone = replace(backbone, module=kept)
+    settings = context.settings.to_dict()
+    return Trained(kept, card, settings, backbone.levels, backbone=backbone)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -36,7 +36,7 @@ _COPIED_IN_PLACE = (nn.Hardtanh, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Mish)
 class Learner:
     """A backbone on its device, with its optimizer, schedule, weight average and loss.
 
-    class_weights  float32 [classes], or None where every photo weighs the same
+    class_weights  [classes], or None where every photo weighs the same
     steps          optimizer steps in an epoch
     split          where batches hold activations: the part of the network that is called
 
@@ -48,7 +48,7 @@ class Learner:
         self,
         backbone: Backbone,
         settings: TrainSettings,
-        class_weights: Tensor | None,
+        class_weights: Sequence[float] | None,
         steps: int,
         processes: Processes,
         split: NetworkSplit | None = None,
@@ -78,7 +78,9 @@ class Learner:
         )
         classes = backbone.head_layer.weight.shape[0]
         self._mixing = Mixing(settings, int(classes))
-        self._class_weights = class_weights.to(self._device) if class_weights is not None else None
+        self._class_weights = (
+            None if class_weights is None else torch.tensor(class_weights, device=self._device)
+        )
         self._compiled = _Compiled(self._network) if settings.compile else None
         self._model = UpperNetwork(self._network, split) if split else self._wrapped()
         self.last_lr = self.lr

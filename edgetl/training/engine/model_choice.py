@@ -214,13 +214,12 @@ def _try(
     readable = [sample for sample in samples if sample.path not in features.unreadable]
     if not readable:
         return trial
-    weights = class_weights(context.settings, folders)
     found = fit_head(
         features.of(readable)[:, : own_features(backbone)],
         [sample.label for sample in readable],
         len(folders.classes),
         digests=[sample.digest for sample in readable],
-        class_weights=weights.tolist() if weights is not None else None,
+        class_weights=class_weights(context.settings, folders),
         device=context.device,
     ).cross_validation
     if found is None:

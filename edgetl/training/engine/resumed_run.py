@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import nullcontext
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import Any
 
 from edgetl.errors import CheckpointError, DataError, TrainingError
 from edgetl.runtime.images.spec import PreprocessSpec
-from edgetl.runtime.images.stored_path import as_place
+from edgetl.runtime.images.stored_path import absolute_name
 from edgetl.system.shell import shell_word
 from edgetl.training.config.earlier_run import EarlierRun
 from edgetl.training.config.listener import Listener
@@ -47,8 +46,8 @@ from edgetl.training.torch_env.torch_flags import torch_threads
 def resume(
     folder: Path,
     *,
-    data: Path | None = None,
-    root: str | None = None,
+    data: str | Path | None = None,
+    root: str | Path | None = None,
     device: str | None = None,
     listener: Listener | None = None,
     since: EarlierRun | None = None,
@@ -70,8 +69,8 @@ def resume(
     settings = replace(
         settings,
         device=device or settings.device,
-        data=os.fspath(data.absolute()) if data else settings.data,
-        root=str(as_place(root).absolute()) if root else settings.root,
+        data=absolute_name(data) if data else settings.data,
+        root=absolute_name(root) if root else settings.root,
     )
     if unfinished is not None:  # it has no state: doing it again finishes it
         refuse_among_photos(folder, settings)

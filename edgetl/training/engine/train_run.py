@@ -11,7 +11,6 @@ from typing import Any
 from edgetl.data.image_folder import ImageFolders
 from edgetl.data.photo_source import PhotoSource
 from edgetl.errors import TrainingError
-from edgetl.runtime.images.stored_path import as_place
 from edgetl.system.missing_package import explain_missing_packages
 from edgetl.system.paths import require_current_folder
 from edgetl.system.progress import Progress, progress_callback
@@ -87,7 +86,7 @@ def train(
 
         return resumed_run.resume(
             Path(resume),
-            data=as_place(data) if data is not None else None,
+            data=data,
             root=given.get("root"),
             device=given.get("device"),
             listener=listener,

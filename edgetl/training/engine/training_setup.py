@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from edgetl.data.image_folder import PUT_BACK, ImageFolders, find_unreadable
 from edgetl.errors import DataError, TrainingError
@@ -49,7 +48,7 @@ class TrainingSetup:
 
     folders        without the photos that can't be read
     backbone       on its device
-    class_weights  float32 [classes], or None where every photo weighs the same
+    class_weights  [classes], or None where every photo weighs the same
     split          where the batches hold activations: the network's cut; else None
     label_issues   training photos whose labels are likely wrong; their rows in the folders
     fitted_head    whether training starts from a head fitted to frozen features
@@ -61,7 +60,7 @@ class TrainingSetup:
     loader: Loader
     sampler: Sampler
     split: NetworkSplit | None
-    class_weights: torch.Tensor | None
+    class_weights: Sequence[float] | None
     label_issues: list[LabelIssue]
     fitted_head: bool
 

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +27,8 @@ from edgetl.training.head.feature_extractor import Seen
 from edgetl.training.head.features import Features, extract_features
 from edgetl.training.head.folds import deal_folds, rank_photos
 from edgetl.training.head.held_out_answers import HeldOutAnswers
-from edgetl.training.models.backbones import Backbone, build
+from edgetl.training.models.backbones import Backbone
 from edgetl.training.models.checkpoint import Trained
-from edgetl.training.models.multi_level import with_levels
 
 _MOST_PHOTOS = 2_000  # to train and to validate on, of which trained blocks compute new features
 _LEAST_PHOTOS = 50  # of each, even where no time is left
@@ -66,11 +64,11 @@ def learn_unknown(
     """
     try:
         require_photos(everything)  # before their features are computed
-        backbone = _kept_backbone(trained)
+        backbone = trained.as_backbone()
         if features is None:
             answers, train, val = _seen_by(context, backbone, folders, everything, seconds_left)
         else:
-            width = backbone.module.get_submodule(backbone.head).in_features
+            width = backbone.head_layer.in_features
             answers = everything
             train, val = (
                 _photo_features(part, features.of(part)[:, :width])
@@ -98,12 +96,6 @@ def learn_unknown(
     card = replace(trained.card, metrics=metrics)
     kept = replace(trained, card=card, held_out=fitted.held_out, ood=fitted.detector)
     return UnknownResult(kept, report)
-
-
-def _kept_backbone(trained: Trained) -> Backbone:
-    card = trained.card
-    backbone = with_levels(build(card.backbone, len(card.labels), weights="none"), trained.levels)
-    return replace(backbone, module=trained.network, spec=card.spec)
 
 
 def _seen_by(
@@ -159,7 +151,7 @@ def _judged_photos(
         return None
     values = found.of(readable)
     if backbone.has_linear_head:
-        layer: Any = backbone.module.get_submodule(backbone.head)
+        layer = backbone.head_layer
         weight, bias = layer.weight.detach().cpu().numpy(), layer.bias.detach().cpu().numpy()
         logits = values @ weight.T + bias
     else:

@@ -68,6 +68,7 @@ class FeatureCache:
     """
 
     def __init__(self, root: Path | None, recipe: Mapping[str, Any]) -> None:
+        self.recipe = recipe
         self.problem: str | None = None
         self.shards: set[Path] = set()
         self._rows: dict[str, NDArray[np.float32]] = {}

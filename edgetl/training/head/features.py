@@ -74,7 +74,7 @@ def extract_features(
     device   where the backbone runs (default: the CPU)
     threads  photos that are worked on at a time (default: one for each core)
     step     what ``progress`` is called with
-    known    the result for other photos by the same backbone, in the same run
+    known    a result for other photos, in the same run: used if it is of the same backbone
     seen     what is computed; only features may be cached
 
     The photos are seen as the predictor sees them. On the CPU the result does not depend on
@@ -82,8 +82,11 @@ def extract_features(
     was computed is kept. Raises TrainingError for a backbone without a linear head.
     """
     device = device or torch.device("cpu")
-    kept = known._cache if known else FeatureCache(cache, _recipe(backbone, device))
-    extractor = known._extractor if known else None
+    recipe, extractor = _recipe(backbone, device), None
+    if known is not None and known._cache.recipe == recipe:
+        kept, extractor = known._cache, known._extractor
+    else:
+        kept = FeatureCache(cache, recipe)
     samples = list(samples)
     photos = {sample.digest: sample for sample in samples}  # copies of a photo are computed once
     missing = [photo for digest, photo in photos.items() if digest not in kept]

@@ -75,7 +75,6 @@ def prepare_head(context: RunContext, backbone: Backbone, folders: ImageFolders)
     readable = folders.without(features.unreadable)
     if trains_head_only:
         listener.photos_read(readable)
-    weights = class_weights(settings, readable)
 
     listener.progress("Solving the head", 0, 0)
     own = own_features(backbone)
@@ -83,7 +82,7 @@ def prepare_head(context: RunContext, backbone: Backbone, folders: ImageFolders)
     fit = partial(
         fit_head,
         classes=int(layer.out_features),
-        class_weights=weights.tolist() if weights is not None else None,
+        class_weights=class_weights(settings, readable),
         device=context.device,
     )
     head = fit(
@@ -151,17 +150,18 @@ def _soften(
     head: Head,
     features: Features,
     samples: Sequence[Sample],
-    class_weights: torch.Tensor | None,
+    class_weights: Sequence[float] | None,
     smoothing: float,
 ) -> Head:
     classes, width = head.weight.shape
     some = samples[:: 1 + len(samples) * classes // _ENOUGH_LOGITS]
     logits = torch.from_numpy(head.logits(features.of(some)[:, :width]))
     targets = torch.tensor([sample.label for sample in some])
+    weights = None if class_weights is None else torch.tensor(class_weights)
 
     def loss(log_temperature: float) -> float:
         scaled = logits / math.exp(log_temperature)
-        return float(photo_losses(scaled, targets, class_weights, smoothing).mean())
+        return float(photo_losses(scaled, targets, weights, smoothing).mean())
 
     found = minimize_scalar(loss, bounds=(0.0, math.log(_MAX_SOFTENING)), method="bounded")
     return head.with_temperature(math.exp(found.x))

@@ -82,14 +82,13 @@ def _improvement(
 ) -> float:
     """By how many standard errors whole photos lower the loss of a fitted head."""
     own = own_features(backbone)
-    weights = class_weights(context.settings, folders)
     return improvement(
         found["whole"].of(samples)[:, :own],
         found["cropped"].of(samples)[:, :own],
         [sample.label for sample in samples],
         int(backbone.head_layer.out_features),
         digests=[sample.digest for sample in samples],
-        class_weights=weights.tolist() if weights is not None else None,
+        class_weights=class_weights(context.settings, folders),
         device=context.device,
     )
 

@@ -50,6 +50,7 @@ class Trained:
               that can't be done
     held_out  answers for photos that fitted nothing; None: of an earlier version, or an imported
               network
+    backbone  what ``network`` is, where that is known without building it again
     """
 
     network: nn.Module
@@ -61,12 +62,16 @@ class Trained:
     head: str = ""
     ood: OODDetector | None = None
     held_out: HeldOut | None = None
+    backbone: Backbone | None = None
 
     def as_backbone(self) -> Backbone:
         """``network`` as the backbone that the card names."""
-        card = self.card
-        backbone = with_levels(build(card.backbone, len(card.labels), weights="none"), self.levels)
-        return replace(backbone, module=self.network, spec=card.spec)
+        backbone = self.backbone or _rebuild(self.card, self.levels)
+        return replace(backbone, module=self.network, spec=self.card.spec)
+
+
+def _rebuild(card: ModelCard, levels: tuple[Level, ...]) -> Backbone:
+    return with_levels(build(card.backbone, len(card.labels), weights="none"), levels)
 
 
 def save(trained: Trained, path: Path) -> None:
@@ -121,11 +126,11 @@ def load(source: str | Path) -> Trained:
         levels = tuple(
             (str(path), int(channels)) for path, channels in description.get("levels", ())
         )
-        head = ""
+        head, backbone = "", None
         if description["schema"] == _PROGRAM_SCHEMA:
             network: nn.Module = read_program(tensors[PROGRAM])
         else:
-            backbone = with_levels(build(card.backbone, len(card.labels), weights="none"), levels)
+            backbone = _rebuild(card, levels)
             network, head = backbone.module, backbone.head
             load_state(network, {key: tensors[key] for key in tensors if BESIDE not in key})
         held_out = _from_beside("held_out", HeldOut, tensors)
@@ -136,7 +141,9 @@ def load(source: str | Path) -> Trained:
             "Was it written by another version of edgetl?",
         ) from error
     settings, photos = description.get("settings", {}), str(description.get("photos", ""))
-    return Trained(network.eval(), card, settings, levels, photos, sha256, head, ood, held_out)
+    return Trained(
+        network.eval(), card, settings, levels, photos, sha256, head, ood, held_out, backbone
+    )
 
 
 def _beside(name: str, value: HeldOut | OODDetector | None) -> dict[str, Tensor]:

@@ -107,7 +107,7 @@ def _shares(feature_map: Tensor, size: Sequence[int]) -> Tensor:
         _area_weights(int(fine), int(coarse)).to(feature_map)
         for fine, coarse in zip(feature_map.shape[2:], size, strict=True)
     )
-    return down @ feature_map @ across.T
+    return down @ feature_map.contiguous() @ across.T
 
 
 def _area_weights(fine: int, coarse: int) -> Tensor:

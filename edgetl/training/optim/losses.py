@@ -10,12 +10,13 @@ from edgetl.data.image_folder import ImageFolders
 from edgetl.training.config.settings import TrainSettings
 
 
-def class_weights(settings: TrainSettings, folders: ImageFolders) -> Tensor | None:
-    """float32 [classes] with a mean of 1 over the training photos; None without --class-weights."""
+def class_weights(settings: TrainSettings, folders: ImageFolders) -> list[float] | None:
+    """[classes], with a mean of 1 over the training photos; None without --class-weights."""
     if not settings.class_weights:
         return None
     counts = torch.tensor(folders.train_counts, dtype=torch.float32)
-    return counts.sum() / (len(counts) * counts)
+    weights: list[float] = (counts.sum() / (len(counts) * counts)).tolist()
+    return weights
 
 
 def photo_losses(

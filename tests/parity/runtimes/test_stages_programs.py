@@ -19,6 +19,7 @@ from rich.console import Console
 from edgetl.cli.terminal.check_display import show
 from edgetl.parity.reports.html_report import as_html
 from edgetl.parity.results import CheckResult, RuntimeResult
+from edgetl.parity.runtimes import RUNTIMES
 from edgetl.parity.runtimes.cpp_program import CppProgram
 
 _HEAD = f"""#!{sys.executable}
@@ -204,8 +205,9 @@ def test_what_is_not_set_up_is_skipped_with_the_command(
 
 @pytest.mark.usefixtures("emulated")
 def test_emulated_rows_run_only_where_they_are_asked_for(
-    exported: Exported, run_check: Check, photos: Path
+    exported: Exported, run_check: Check, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(RUNTIMES, "torchscript-fresh", RUNTIMES["torchscript"])  # quick to start
     result = run_check(exported.subject(), images=next(photos.rglob("*.png")))
     (run,) = [run for run in result.runtimes if run.name == "arm64"]
     assert run.status == "skipped" and "--runtime arm64" in run.reason

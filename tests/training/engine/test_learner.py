@@ -47,7 +47,7 @@ def test_rare_classes_weigh_more(two_parts):
     weights = class_weights(
         small(two_parts, class_weights=True), SimpleNamespace(train_counts=(12, 3))
     )
-    assert weights.tolist() == pytest.approx([15 / 24, 15 / 6])
+    assert weights == pytest.approx([15 / 24, 15 / 6])
 
 
 class _Copies(TorchDispatchMode):
@@ -151,7 +151,7 @@ def test_class_weights_mean_the_same_in_batches_of_any_size(two_parts):
         learner = Learner(
             backbone,
             settings,
-            torch.tensor([8 / 14, 4.0]),
+            [8 / 14, 4.0],
             8 // size,
             Processes(torch.device("cpu")),
         )

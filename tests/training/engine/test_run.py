@@ -16,6 +16,7 @@ import pytest
 import torch
 import torch._inductor.exc
 from helpers.pictures import COLOURS, write_photo
+from helpers.small_backbone import DROPOUT_BACKBONE
 from helpers.training_runs import (
     SOLVED,
     Notebook,
@@ -107,9 +108,9 @@ def test_the_same_run_twice_gives_the_same_bits_and_another_seed_others(two_part
         ({"cache": "memory"}, {"cache": "off", "workers": 1}),
         ({"cache": "off", "workers": 1}, {"cache": "off", "workers": 3}),
         (
-            {"cache": "memory", "backbone": "mobilenet_v3_small"},
-            {"cache": "off", "backbone": "mobilenet_v3_small"},
-        ),  # dropout
+            {"cache": "memory", "backbone": DROPOUT_BACKBONE},
+            {"cache": "off", "backbone": DROPOUT_BACKBONE},
+        ),
     ],
 )
 @pytest.mark.parametrize("recipe", ["default", "classic"])

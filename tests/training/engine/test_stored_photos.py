@@ -31,7 +31,9 @@ from edgetl.training.models import checkpoint
 def places(two_parts: Path, tmp_path: Path) -> dict[str, str]:
     """The photos of ``two_parts``, named in other ways; kind → name."""
     memory = fsspec.filesystem("memory")
-    memory.rm("/", recursive=True)
+    for own in ("/data", "/training-shards"):  # other tests have theirs in the same store
+        if memory.exists(own):
+            memory.rm(own, recursive=True)
     for path in two_parts.rglob("*.png"):
         memory.pipe(f"/data/{path.relative_to(two_parts)}", path.read_bytes())
     for part in ("train", "val"):
@@ -39,11 +41,11 @@ def places(two_parts: Path, tmp_path: Path) -> dict[str, str]:
         samples = members(folder)
         for number, some in enumerate((samples[:7], samples[7:])):
             shard = write_tar(tmp_path / f"pets-{part}-{number}.tar", some)
-            memory.pipe(f"/shards/{shard.name}", shard.read_bytes())
+            memory.pipe(f"/training-shards/{shard.name}", shard.read_bytes())
         write_parquet(tmp_path / f"{part}-0.parquet", folder)
     return {
         "tars": f"{tmp_path}/pets-*.tar",
-        "tars in a store": "memory://shards/pets-{train,val}-{0..1}.tar",
+        "tars in a store": "memory://training-shards/pets-{train,val}-{0..1}.tar",
         "parquet": f"{tmp_path}/{{train,val}}-*.parquet",
         "folder in a store": "memory://data",
     }

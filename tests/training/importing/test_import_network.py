@@ -27,14 +27,15 @@ from edgetl.training.importing.import_run import import_network
 from edgetl.training.models.checkpoint import load
 
 TIMM = "timm/test_resnet"
+TORCHVISION = "shufflenet_v2_x0_5"  # its smallest network whose classifier is one linear layer, fc
 SMALL = {"size": 36, "crop": 32}
 PICTURES = torch.randn(3, 3, 31, 32, generator=torch.Generator().manual_seed(5))
 
 
 @pytest.fixture(scope="module")
-def resnet() -> nn.Module:
+def torchvision_network() -> nn.Module:
     torch.manual_seed(1)
-    return models.resnet18(num_classes=3).eval()
+    return models.get_model(TORCHVISION, num_classes=3).eval()
 
 
 @pytest.fixture(scope="module")
@@ -66,16 +67,18 @@ class WithProbabilities(nn.Module):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_a_state_dict_of_torchvision_keeps_its_classifier(resnet, tmp_path, suffix):
+def test_a_state_dict_of_torchvision_keeps_its_classifier(torchvision_network, tmp_path, suffix):
     path = tmp_path / f"weights{suffix}"
-    state = resnet.state_dict()
+    state = torchvision_network.state_dict()
     torch.save(state, path) if suffix == ".pth" else save_file(state, path)
-    result = imported(path, tmp_path, spec=SMALL, backbone="resnet18")
+    result = imported(path, tmp_path, spec=SMALL, backbone=TORCHVISION)
     trained = load(result.folder)
     pictures = torch.randn(2, 3, 32, 32)
-    torch.testing.assert_close(answers(trained.network, pictures), answers(resnet, pictures))
+    torch.testing.assert_close(
+        answers(trained.network, pictures), answers(torchvision_network, pictures)
+    )
     assert not isinstance(trained.network, torch.jit.ScriptModule)
-    assert (trained.card.labels, trained.card.backbone) == (LABELS, "resnet18")
+    assert (trained.card.labels, trained.card.backbone) == (LABELS, TORCHVISION)
     assert trained.card.spec == result.spec
     assert (result.spec.size, result.spec.crop) == (36, (32, 32))
     assert result.spec.mean == (0.485, 0.456, 0.406)  # as published
@@ -94,38 +97,44 @@ def test_wrapped_weights_of_timm_are_found(timm_network, tmp_path, wrapper, pref
     torch.testing.assert_close(answers(network, pictures), answers(timm_network, pictures))
 
 
-def test_a_classifier_behind_dropout_is_taken_and_said(resnet, tmp_path):
+def test_a_classifier_behind_dropout_is_taken_and_said(torchvision_network, tmp_path):
     state = {
-        name.replace("fc.", "fc.1."): value for name, value in resnet.state_dict().items()
+        name.replace("fc.", "fc.1."): value
+        for name, value in torchvision_network.state_dict().items()
     }  # as model.fc = nn.Sequential(nn.Dropout(), nn.Linear(512, 3)) names it
     torch.save(state, tmp_path / "w.pth")
-    result = imported(tmp_path / "w.pth", tmp_path, spec=SMALL, backbone="resnet18")
+    result = imported(tmp_path / "w.pth", tmp_path, spec=SMALL, backbone=TORCHVISION)
     assert any("fc.1" in note for note in result.notes)
     network = load(result.folder).network
-    assert torch.equal(network.fc.weight, resnet.fc.weight)
+    assert torch.equal(network.fc.weight, torchvision_network.fc.weight)
 
 
-def test_a_classifier_of_several_layers_is_refused(resnet, tmp_path):
-    state = {name.replace("fc.", "fc.0."): value for name, value in resnet.state_dict().items()} | {
+def test_a_classifier_of_several_layers_is_refused(torchvision_network, tmp_path):
+    state = {
+        name.replace("fc.", "fc.0."): value
+        for name, value in torchvision_network.state_dict().items()
+    } | {
         "fc.2.weight": torch.zeros(3, 3),
         "fc.2.bias": torch.zeros(3),
     }
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(TrainingError, match="not the one layer fc") as caught:
-        imported(tmp_path / "w.pth", tmp_path, spec=SMALL, backbone="resnet18")
+        imported(tmp_path / "w.pth", tmp_path, spec=SMALL, backbone=TORCHVISION)
     assert "torch.jit.script" in str(caught.value.hint)
 
 
-def test_weights_without_a_classifier_are_for_training(resnet, tmp_path):
-    state = {name: value for name, value in resnet.state_dict().items() if "fc." not in name}
+def test_weights_without_a_classifier_are_for_training(torchvision_network, tmp_path):
+    state = {
+        name: value for name, value in torchvision_network.state_dict().items() if "fc." not in name
+    }
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(TrainingError, match=r"no tensor fc\.weight") as caught:
-        imported(tmp_path / "w.pth", tmp_path, backbone="resnet18")
+        imported(tmp_path / "w.pth", tmp_path, backbone=TORCHVISION)
     assert "edgetl train DATA" in str(caught.value.hint)
 
 
-def test_another_architecture_is_named_with_the_tensors(resnet, tmp_path):
-    torch.save(resnet.state_dict(), tmp_path / "w.pth")
+def test_another_architecture_is_named_with_the_tensors(tmp_path):
+    torch.save(models.resnet18(num_classes=3).state_dict(), tmp_path / "w.pth")
     with pytest.raises(TrainingError, match=r"missing layer1\.0\.conv3\.weight") as caught:
         imported(tmp_path / "w.pth", tmp_path, backbone="resnet50")
     assert "--backbone resnet18" in str(caught.value.hint)
@@ -136,7 +145,7 @@ def test_another_architecture_is_named_with_the_tensors(resnet, tmp_path):
 def test_a_classifier_that_is_one_number_is_none(tmp_path):
     torch.save({"fc.weight": torch.tensor(1.0)}, tmp_path / "w.pth")
     with pytest.raises(TrainingError, match="does not fit this backbone"):
-        imported(tmp_path / "w.pth", tmp_path, spec=SMALL, backbone="resnet18")
+        imported(tmp_path / "w.pth", tmp_path, spec=SMALL, backbone=TORCHVISION)
 
 
 def test_options_of_lists_are_refused_without_photos(tmp_path):
@@ -145,24 +154,24 @@ def test_options_of_lists_are_refused_without_photos(tmp_path):
 
 
 @pytest.mark.parametrize("labels", [("a", "b"), ("a", "b", "c", "d")])
-def test_another_number_of_labels_is_refused(resnet, tmp_path, labels):
-    torch.save(resnet.state_dict(), tmp_path / "w.pth")
+def test_another_number_of_labels_is_refused(torchvision_network, tmp_path, labels):
+    torch.save(torchvision_network.state_dict(), tmp_path / "w.pth")
     with pytest.raises(TrainingError, match=f"3 classes apart; {len(labels)} labels"):
-        imported(tmp_path / "w.pth", tmp_path, labels=labels, backbone="resnet18")
+        imported(tmp_path / "w.pth", tmp_path, labels=labels, backbone=TORCHVISION)
     with pytest.raises(TrainingError, match=f"3 classes apart; {len(labels)} labels"):
         imported(tiny_network(), tmp_path, labels=labels)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_state_dict_in_memory_is_refused_with_what_to_do(resnet, tmp_path):
+def test_a_state_dict_in_memory_is_refused_with_what_to_do(torchvision_network, tmp_path):
     with pytest.raises(TypeError, match="load the state dict into its module"):
-        import_network(resnet.state_dict(), ["ash", "brick"], out=tmp_path / "run")
+        import_network(torchvision_network.state_dict(), ["ash", "brick"], out=tmp_path / "run")
 
 
 def test_a_pickled_network_is_refused_and_never_unpickled(tmp_path):
     torch.save(tiny_network(), tmp_path / "whole.pth")
     with pytest.raises(TrainingError, match=r"TinyNetwork.*could run any code") as caught:
-        imported(tmp_path / "whole.pth", tmp_path, backbone="resnet18")
+        imported(tmp_path / "whole.pth", tmp_path, backbone=TORCHVISION)
     assert "model.state_dict()" in str(caught.value.hint)
     assert "torch.jit.script" in str(caught.value.hint)
 
@@ -179,7 +188,7 @@ def test_a_run_is_not_imported_again(tmp_path):
 def test_what_is_no_file_of_pytorch_is_named(tmp_path, name):
     (tmp_path / "model.onnx").touch()
     with pytest.raises(TrainingError, match="is not a file of PyTorch"):
-        imported(tmp_path / name, tmp_path, backbone="resnet18")
+        imported(tmp_path / name, tmp_path, backbone=TORCHVISION)
 
 
 # TorchScript

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -78,3 +79,21 @@ def test_several_photos_are_explained_as_each_by_itself(marked, tmp_path):
     assert found[0] is None
     for photo, evidence in zip(photos, found[1:], strict=True):
         np.testing.assert_array_equal(evidence, explainer(photo).evidence_for("plain"))
+
+
+def test_photos_that_are_explained_at_the_same_time_do_not_mix(marked, monkeypatch):
+    data, run, _ = marked
+    trained = checkpoint.load(run)
+    explainer = Explainer(trained)
+    photos = sorted(data.glob("val/*/0.png"))
+    alone = [explainer(photo).evidence_for("plain") for photo in photos]
+    both = threading.Barrier(len(photos), timeout=60)
+
+    def wait(*_: object) -> None:
+        both.wait()
+
+    trained.network.register_forward_pre_hook(wait)
+    trained.network.register_forward_hook(wait)
+    monkeypatch.setattr("edgetl.training.evaluation.explainer.cores", lambda: len(photos))
+    found = explainer.evidence_for([(photo, "plain") for photo in photos])
+    np.testing.assert_array_equal(found, alone)

@@ -202,17 +202,21 @@ def without_photo(photo: Path):
     return prepare_without
 
 
+@pytest.mark.parametrize("device", ["cpu", "auto"])
 def test_the_command_finishes_a_run_that_was_killed(
-    settings: TrainSettings, whole: dict[str, bytes], tmp_path: Path
+    settings: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
-    run = tmp_path / "run"
+    """Also where the settings depend on a device that is not known before torch is imported."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    run, settings = tmp_path / "run", replace(settings, device=device)
+    train(settings, tmp_path / "whole")
     killed_before_its_report(settings, run)
     given = ["--backbone", settings.backbone, "--weights", "none", "--feature-cache", "off"]
-    given += ["--resize", settings.resize, "--device", "cpu"]
+    given += ["--resize", settings.resize, "--device", device]
     line = ["train", settings.data, "-o", str(run), *given]
     done = CliRunner().invoke(program, line)
     assert done.exit_code == 0, done.output
-    assert has_same_bits(run, whole)
+    assert has_same_bits(run, content(tmp_path / "whole"))
     again = CliRunner().invoke(program, line)
     assert again.exit_code == 1 and "holds a run already" in again.output
 

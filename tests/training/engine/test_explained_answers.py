@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.training_runs import Notebook, features_of, train
+from helpers.training_runs import Notebook, context_of, features_of, train
 from PIL import Image
 
+from edgetl.data.image_folder import scan
 from edgetl.training.config.run_folder import REPORT
+from edgetl.training.evaluation.explained_answers import explain_answers
 from edgetl.training.evaluation.explainer import Explainer
 from edgetl.training.models import checkpoint
 
@@ -47,6 +49,22 @@ def test_a_mark_that_a_run_has_learned_is_named(marked):
     assert note.startswith("What speaks for 'logo' lies at the top left of its photos")
     assert f"edgetl explain {run} PHOTO -o map.png" in note
     assert "lies at the top left" in (run / REPORT).read_text()
+
+
+def test_it_looks_for_marks_in_what_speaks_for_the_true_label(marked, monkeypatch):
+    data, run, _ = marked
+    asked, plain = [], Explainer.evidence_for
+
+    def evidence_for(self, photos):
+        asked.extend(photos)
+        return plain(self, photos)
+
+    monkeypatch.setattr(Explainer, "evidence_for", evidence_for)
+    photos = scan(data).val
+    answers = np.full((len(photos), 2), 0.5, np.float32)
+    settings = features_of(data, "timm/test_resnet")
+    explain_answers(context_of(settings, run), checkpoint.load(run), photos, answers)
+    assert sorted(asked) == [(photo.path, photo.path.parent.name) for photo in photos]
 
 
 def test_without_a_mark_nothing_is_said(tmp_path):

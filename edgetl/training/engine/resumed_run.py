@@ -40,6 +40,7 @@ from edgetl.training.head.label_issues import LabelIssue
 from edgetl.training.models import checkpoint
 from edgetl.training.models.multi_level import with_levels
 from edgetl.training.models.pretrained_weights import load_state
+from edgetl.training.torch_env.distributed import choose_device
 from edgetl.training.torch_env.torch_flags import torch_threads
 
 
@@ -60,7 +61,7 @@ def resume(
     since   the run to compare with
 
     Raises CheckpointError if there is no run, or its folder can't be written any more;
-    TrainingError if its photos have changed; else as ``train``.
+    TrainingError if its photos have changed; DataError if they are gone; else as ``train``.
     """
     started = time.monotonic()
     unfinished = unfinished_head(folder)
@@ -73,6 +74,7 @@ def resume(
         root=absolute_name(root) if root else settings.root,
     )
     if unfinished is not None:  # it has no state: doing it again finishes it
+        choose_device(settings.device)  # raises before photos are listed, which can take minutes
         refuse_among_photos(folder, settings)
         _require_data(settings, folder)
         return train(

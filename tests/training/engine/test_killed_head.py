@@ -16,7 +16,7 @@ from helpers.pictures import COLOURS, write_photo
 from helpers.training_runs import features_of, small, train
 
 from edgetl.cli.main import command as program
-from edgetl.errors import CheckpointError, TrainingError
+from edgetl.errors import CheckpointError, RuntimeUnavailableError, TrainingError
 from edgetl.exporting.export_run import export
 from edgetl.training.config.run_files import write_atomically
 from edgetl.training.config.run_folder import (
@@ -219,6 +219,16 @@ def test_the_command_finishes_a_run_that_was_killed(
     assert has_same_bits(run, content(tmp_path / "whole"))
     again = CliRunner().invoke(program, line)
     assert again.exit_code == 1 and "holds a run already" in again.output
+
+
+def test_a_device_that_is_not_there_is_named_before_the_photos_are_looked_at(
+    settings: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    killed_before_its_report(settings, run)
+    monkeypatch.setattr("edgetl.training.engine.resumed_run.find_photos", None)
+    with pytest.raises(RuntimeUnavailableError, match="cuda:99 is not one of them"):
+        resume(run, device="cuda:99")
 
 
 def test_a_run_whose_weights_were_replaced_under_its_metrics_is_recognised(

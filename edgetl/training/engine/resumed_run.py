@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -66,13 +67,7 @@ def resume(
     started = time.monotonic()
     unfinished = unfinished_head(folder)
     saved = read_state(folder) if unfinished is None else unfinished
-    settings = TrainSettings.from_dict(saved["settings"])
-    settings = replace(
-        settings,
-        device=device or settings.device,
-        data=absolute_name(data) if data else settings.data,
-        root=absolute_name(root) if root else settings.root,
-    )
+    settings = _settings_now(saved["settings"], data, root, device)
     if unfinished is not None:  # it has no state: doing it again finishes it
         choose_device(settings.device)  # raises before photos are listed, which can take minutes
         refuse_among_photos(folder, settings)
@@ -115,6 +110,22 @@ def resume(
         _require_unchanged_batches(saved["batches"], setup)
         label_issues = [LabelIssue(*issue) for issue in saved["label_issues"]]
         return train_epochs(context, folders, replace(setup, label_issues=label_issues), saved)
+
+
+def _settings_now(
+    saved: Mapping[str, Any],
+    data: str | Path | None,
+    root: str | Path | None,
+    device: str | None,
+) -> TrainSettings:
+    """The settings that the run began with, but for what is somewhere else now."""
+    settings = TrainSettings.from_dict(saved)
+    return replace(
+        settings,
+        device=device or settings.device,
+        data=absolute_name(data) if data else settings.data,
+        root=absolute_name(root) if root else settings.root,
+    )
 
 
 def _require_kept_weights(folder: Path, saved: dict[str, Any]) -> None:

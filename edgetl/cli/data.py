@@ -171,6 +171,8 @@ def _write_json(file: Path | None, values: dict[str, Any]) -> None:
 
 def _print_audit(result: AuditResult) -> None:
     summary = f"{_total(result.counts):,} photos to use of {result.files:,} files"
+    if result.unknown:
+        summary += f", {result.unknown:,} in unknown/ that only judge"
     if result.median_size is not None:
         width, height = result.median_size
         summary += f", median size {width}×{height}, {result.rotated:.1%} rotated by EXIF"

@@ -62,6 +62,7 @@ class AuditResult:
                  "test", or "" for a folder without parts
     rotated      share of the decoded photos that EXIF rotates or mirrors, 0..1
     median_size  (width, height) in pixels of a photo of median area; None if none can be decoded
+    unknown      photos in ``unknown/`` that can be decoded
     """
 
     root: Path
@@ -70,6 +71,7 @@ class AuditResult:
     rotated: float
     median_size: tuple[int, int] | None
     findings: tuple[DataIssue, ...]
+    unknown: int = 0
 
     @property
     def errors(self) -> int:
@@ -101,6 +103,7 @@ def audit_folder(
     if source.is_list:  # which says itself that they are photos, whatever their suffix
         inspections = [replace(item, photo=True) for item in inspections]
     in_classes = [item for item in inspections if places[item.path][1]]
+    unknown = [item for item in inspections if item.photo and places[item.path][0] == UNKNOWN]
     usable = [item for item in in_classes if item.usable]
     of_place = Counter(places[item.path] for item in usable)
     counts = {
@@ -122,7 +125,13 @@ def audit_folder(
         *(
             stray_photo(item, root)
             for item in inspections
-            if item.usable and not places[item.path][1]
+            if item.usable and places[item.path][0] != UNKNOWN and not places[item.path][1]
+        ),
+        *(
+            replace(finding, level="warning")  # training does without them
+            for item in unknown
+            if not item.usable
+            for finding in file_findings(item, root)
         ),
         *_exact_duplicates(copies.values(), places, root),
         *_near_duplicates(copies, split_places, root, unsplit=unsplit),
@@ -137,6 +146,7 @@ def audit_folder(
         rotated=sum(item.rotated for item in usable) / max(len(usable), 1),
         median_size=sizes[len(sizes) // 2] if sizes else None,
         findings=tuple(sorted(findings, key=lambda finding: finding.level)),
+        unknown=sum(item.usable for item in unknown),
     )
 
 
@@ -146,7 +156,8 @@ class _Files:
 
     root     the folder that their names are relative to
     classes  part → its classes
-    places   file → its part and class; class "" if it lies outside every class folder
+    places   file → its part and class; class "" if it lies outside every class folder, part UNKNOWN
+             if it is in the folder of photos that only judge
     folders  part → its folder, where there are folders
     missing  file that is not there → the line of the list that names it
     too_few  why these classes can't be trained on, or None
@@ -168,6 +179,9 @@ def _folder_files(source: PhotoSource) -> _Files:
     places = {path: _place(path, parts) for path in walk_files(root, 1 if unsplit else 2)}
     classes = {part: class_names(folder) for part, folder in parts.items()}
     names = sorted({name for part in classes if part != TEST for name in classes[part]})
+    if not unsplit and UNKNOWN not in names:
+        unknown = root / UNKNOWN
+        places |= {path: (UNKNOWN, "") for path in places if path.is_relative_to(unknown)}
     return _Files(root, classes, places, too_few_classes(next(iter(parts.values())), names), parts)
 
 

@@ -262,6 +262,22 @@ def test_photos_outside_the_classes(healthy):
     ]
 
 
+def test_photos_in_unknown_are_counted_and_only_warned_of(healthy):
+    save(healthy / "unknown/bird/1.png", scene(95))
+    (healthy / "unknown/broken.jpg").write_bytes(b"")
+    (healthy / "unknown/README.txt").write_text("about")
+    result = audit_folder(healthy)
+    assert result.unknown == 1 and sum(map(len, result.counts.values())) == 4
+    assert [(issue.level, issue.kind, issue.paths) for issue in result.findings] == [
+        ("warning", "empty", ("unknown/broken.jpg",))
+    ]
+    # Where a class has this name, training leaves the folder alone.
+    for part in ("train", "val"):
+        save(healthy / part / "unknown/1.jpg", scene(96 if part == "val" else 97))
+    assert audit_folder(healthy).unknown == 0
+    assert [issue.paths for issue in found(healthy, "stray photo")] == [("unknown/bird/1.png",)]
+
+
 def test_a_folder_that_training_can_not_split_is_an_error(tmp_path):
     for name in ("a", "b"):  # the same photo, which is missing in one of the parts
         for label in (name, f"{name}2"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,6 +23,10 @@ from edgetl.training.torch_env.distributed import Processes, join
 from edgetl.training.torch_env.malloc import keep_freed_memory
 from edgetl.training.torch_env.torch_flags import reproducible
 
+# Held by a run. Torch's flags, its random generators and the threads of linear algebra are the
+# process's: runs side by side would compute other bits, and leave another's settings behind.
+_TRAINING = threading.RLock()
+
 
 @contextmanager
 def start_run(
@@ -35,19 +41,25 @@ def start_run(
 ) -> Iterator[RunContext]:
     """Join the processes that train together, with torch set up for training.
 
+    A run that another thread of this process has started is awaited first; ``started`` is moved on
+    by as long.
+
     notes  those of the interrupted run that this one resumes; for the others, see ``RunContext``
 
     Raises the errors of settings that this machine can't run with, before anything is done.
     """
-    with (
-        join(settings.device) as processes,
-        reproducible(processes.device),
-        keep_freed_memory(processes.device),
-    ):
-        check_machine(settings, processes)
-        spoken_to = listener if listener and processes.is_main else Listener()
-        recording = RecordingListener(spoken_to, notes)
-        yield RunContext(settings, folder, processes, recording, started, trials, since)
+    called = time.monotonic()
+    with _TRAINING:
+        started += time.monotonic() - called
+        with (
+            join(settings.device) as processes,
+            reproducible(processes.device),
+            keep_freed_memory(processes.device),
+        ):
+            check_machine(settings, processes)
+            spoken_to = listener if listener and processes.is_main else Listener()
+            recording = RecordingListener(spoken_to, notes)
+            yield RunContext(settings, folder, processes, recording, started, trials, since)
 
 
 def check_machine(settings: TrainSettings, processes: Processes) -> None:

@@ -10,9 +10,8 @@ from typing import Any
 from edgetl._version import __version__
 from edgetl.cluster.destination import Destination
 from edgetl.errors import ResultsError
+from edgetl.runtime.results.parquet_rows import RUN_MANIFEST
 
-RUN_MANIFEST = "_manifest.json"
-"""Readers of Parquet folders skip names that begin with an underscore."""
 _SCHEMA = 1
 _MODEL, _LABELS, _OPTIONS, _RUN = "model", "labels", "options", "run"
 

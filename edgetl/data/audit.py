@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -136,9 +137,7 @@ def audit_folder(
         *_exact_duplicates(copies.values(), places, root),
         *_near_duplicates(copies, split_places, root, unsplit=unsplit),
     ]
-    sizes = sorted(
-        ((item.width, item.height) for item in usable), key=lambda size: size[0] * size[1]
-    )
+    sizes = sorted(((item.width, item.height) for item in usable), key=prod)
     return AuditResult(
         root=source.path.absolute(),
         files=len(inspections),

@@ -32,7 +32,8 @@ from edgetl.system.paths import name_below
 PUT_BACK = "It could be read when the run began: put it back, then go on with --resume."
 """What to do about a photo that can no longer be read."""
 
-_AT_ONCE = 32  # photos that a thread hashes before it is given others
+_AT_ONCE = 32  # photos that a thread hashes before it is given others, at most
+_PARTS = 64  # of few photos, so that every thread has some: they may be large, or far away
 _LISTED = 10  # names in a message before "and N more"
 
 
@@ -282,7 +283,8 @@ def _hashed(root: Path, photos: Sequence[tuple[Path, int]]) -> tuple[Sample, ...
             return Sample(path, label, hashlib.sha256(name).hexdigest())
 
     # Handing photos over to threads one by one takes longer than reading small ones.
-    some = [photos[start : start + _AT_ONCE] for start in range(0, len(photos), _AT_ONCE)]
+    size = min(_AT_ONCE, 1 + len(photos) // _PARTS)
+    some = [photos[start : start + size] for start in range(0, len(photos), size)]
     with ThreadPoolExecutor() as pool:
         samples = pool.map(lambda part: [read(photo) for photo in part], some)
         return tuple(chain.from_iterable(samples))

@@ -24,7 +24,7 @@ def as_html(result: EvaluationResult) -> str:
         result.probabilities,
         result.targets,
         result.paths,
-        _evidence_maps(result),
+        EvidenceMaps(result.evidence, result.card.spec) if result.evidence else None,
     )
     return render(
         Path(__file__).parent / "templates/evaluation.html.jinja",
@@ -33,15 +33,6 @@ def as_html(result: EvaluationResult) -> str:
         result=result,
         trained_on=[(name, "") for name in result.trained_on or ()],
         **answer_sections(answers, kind="test", seconds=result.seconds, warnings=result.warnings),
-    )
-
-
-def _evidence_maps(result: EvaluationResult) -> EvidenceMaps | None:
-    if result.evidence is None:
-        return None
-    of, index = result.evidence, result.labels.index
-    return EvidenceMaps(
-        lambda photos: [of(photo, index(label)) for photo, label in photos], result.card.spec
     )
 
 

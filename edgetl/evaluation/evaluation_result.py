@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -57,8 +57,8 @@ class EvaluationResult(NotebookResult):
     trained_on     the photos that the model was trained on; None if the model does not list them
     seconds        wall time
     machine        packages and processor, name → text
-    evidence       (photo's file, index of a class) → what speaks for that class in the photo,
-                   float32 [y, x], or None if that fails; None for a model without maps
+    evidence       (photo's file, label) of several → what speaks for the label in each of them,
+                   float32 [y, x], or None where that fails; None for a model without maps
     """
 
     model: str
@@ -78,7 +78,9 @@ class EvaluationResult(NotebookResult):
     trained_on: tuple[str, ...] | None
     seconds: float
     machine: Mapping[str, str]
-    evidence: Callable[[Path, int], NDArray[np.float32] | None] | None = None
+    evidence: (
+        Callable[[Sequence[tuple[Path, str]]], Sequence[NDArray[np.float32] | None]] | None
+    ) = None
 
     _page = "edgetl.evaluation.evaluation_reports:as_html"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -97,11 +97,16 @@ def evaluate(
     )
 
 
-def _evidence(predictor: Predictor, photo: Path, index: int) -> NDArray[np.float32] | None:
-    try:
-        return predictor.explain(photo).evidence_for(predictor.labels[index])
-    except EdgetlError:  # the page can do without it
-        return None
+def _evidence(
+    predictor: Predictor, photos: Sequence[tuple[Path, str]]
+) -> list[NDArray[np.float32] | None]:
+    found: list[NDArray[np.float32] | None] = []
+    for photo, label in photos:
+        try:
+            found.append(predictor.explain(photo).evidence_for(label))
+        except EdgetlError:  # the page can do without it
+            found.append(None)
+    return found
 
 
 def _classify(

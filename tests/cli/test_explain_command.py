@@ -121,6 +121,17 @@ def test_an_evaluation_shows_the_map_beside_its_mistakes(folder, tmp_path):
         assert page.count('alt="what speaks for') == maps
 
 
+def test_an_evaluation_gives_the_evidence_for_any_label(folder, tmp_path):
+    predictor, path = edgetl.Predictor(folder / "mapped"), folder / "photo.jpg"
+    (tmp_path / "cat").mkdir()
+    shutil.copy(path, tmp_path / "cat")
+    evidence = edgetl.evaluate(folder / "mapped", tmp_path).evidence
+    *found, missing = evidence([*((path, label) for label in LABELS), (tmp_path / "gone", "cat")])
+    expected = [predictor.explain(path).evidence_for(label) for label in LABELS]
+    np.testing.assert_array_equal(found, expected)
+    assert missing is None
+
+
 def test_evidence_that_is_not_finite_is_an_error(folder, monkeypatch):
     predictor = edgetl.Predictor(folder / "mapped")
     usual = predictor._run

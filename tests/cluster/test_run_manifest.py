@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from edgetl.cluster.destination import Destination
-from edgetl.cluster.run_manifest import RUN_MANIFEST, RunManifest, require_run
+from edgetl.cluster.run_manifest import RunManifest, require_run
 from edgetl.errors import ResultsError
+from edgetl.runtime.results.parquet_rows import RUN_MANIFEST
 
 LABELS = ("cat", "花")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import DataError, MissingDependencyError
+from edgetl.runtime.images.stored_path import StoredPath, is_address
 from edgetl.runtime.inference.prediction import Prediction
-from edgetl.runtime.results.parquet_rows import PARTS
+from edgetl.runtime.results.parquet_rows import PARTS, RUN_MANIFEST
+from edgetl.system.remote_store import is_web
 
 _COLLECT = "Collect them again: edgetl predict MODEL PHOTOS --embeddings --out answers.parquet"
 _CSV_ANSWERS = b"source,model,error,"  # how a CSV file of ``edgetl predict --out`` begins
@@ -209,15 +212,28 @@ def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _rows_of_parts(folder: Path) -> Iterator[Mapping[str, Any]]:
-    for part in sorted(folder.glob(PARTS)):
+    for part in _parts(folder):
         yield from _parquet_rows(part)
+
+
+def _parts(folder: Path) -> list[Path]:
+    """The parts of a folder of answers, here or in a store; none of anything else."""
+    if not is_address(folder):
+        return sorted(folder.glob(PARTS))
+    address = os.fspath(folder).rstrip("/")
+    # Of a folder of photos, this is sooner known than what all of them are called.
+    if is_web(address) or not StoredPath.at(f"{address}/{RUN_MANIFEST}").exists():
+        return []
+    from edgetl.runtime.images.store import matching_objects
+
+    return [StoredPath.at(name) for name in matching_objects(f"{address}/{PARTS}")]
 
 
 def _reader(path: Path) -> Callable[[Path], Iterator[Mapping[str, Any]]] | None:
     """What yields the rows of a file, or of a folder of parts; None for anything else."""
-    if path.is_dir():
-        return _rows_of_parts if any(path.glob(PARTS)) else None
-    return _READERS.get(path.suffix.lower()) if path.is_file() else None
+    if path.suffix.lower() in _READERS and path.is_file():
+        return _READERS[path.suffix.lower()]
+    return _rows_of_parts if _parts(path) else None
 
 
 _READERS = {".parquet": _parquet_rows, ".jsonl": _json_rows}

@@ -10,6 +10,8 @@ from edgetl.runtime.results.records import as_row
 
 PARTS = "part-*.parquet"
 """What the files of a table that is a folder are called, as ``edgetl predict --ray`` writes it."""
+RUN_MANIFEST = "_manifest.json"
+"""The file beside them that says whose they are. Readers of tables skip names like this."""
 
 
 class ParquetRows:

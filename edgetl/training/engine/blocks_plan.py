@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import torch
 
@@ -38,7 +38,7 @@ class BlockTimes:
     """Seconds that a photo takes on this machine.
 
     forward   of each block, in forward order
-    training  of a whole training step, as a multiple of its forward pass
+    training  of a training step of the last blocks, as a multiple of their forward pass
     """
 
     forward: tuple[float, ...]
@@ -51,7 +51,7 @@ class BlockTimes:
 
 
 def measure_blocks(backbone: Backbone) -> BlockTimes:
-    """Time a training step of the whole backbone, block by block. Puts it into eval mode.
+    """Time a training step of the blocks that may be trained. Puts the backbone into eval mode.
 
     The lesser of two times counts: other programs only add to it, as does the first step, in which
     kernels are chosen. A third step hardly changes them, on a quiet machine and on a busy one.
@@ -59,7 +59,13 @@ def measure_blocks(backbone: Backbone) -> BlockTimes:
     module, marks, steps = backbone.module.eval(), list[float](), list[list[float]]()
     images = torch.zeros(_TIMED_PHOTOS, 3, *backbone.size)
     images = images.contiguous(memory_format=torch.channels_last)
-    parameters = [value for value in module.parameters() if value.requires_grad]
+    trained = backbone.blocks[-max(int(len(backbone.blocks) * _MOST_BLOCKS), 1) :]
+    parameters = [
+        value
+        for path in chain(*trained)
+        for value in module.get_submodule(path).parameters()
+        if value.requires_grad
+    ]
     hooks = [
         module.get_submodule(block[0]).register_forward_pre_hook(
             lambda *_: marks.append(time.monotonic())
@@ -78,7 +84,7 @@ def measure_blocks(backbone: Backbone) -> BlockTimes:
         for hook in hooks:
             hook.remove()
     *forward, backward = map(min, zip(*steps, strict=True))
-    share = 1 + backward / max(sum(forward), 1e-9)
+    share = 1 + backward / max(sum(forward[-len(trained) :]), 1e-9)
     return BlockTimes(tuple(seconds / _TIMED_PHOTOS for seconds in forward), share)
 
 

@@ -136,27 +136,25 @@ def _write_files(
     before  what the run that this one is compared with answers, if there is one
     """
     trained, folders, logits = outcome.trained, outcome.folders, outcome.logits
-    cross_validation = outcome.cross_validation
+    judged = outcome.cross_validation
     budget = TimeBudget(context.started - outcome.earlier_seconds, context.settings.max_time)
-    seconds = budget.seconds()
+    seconds, seconds_left = budget.seconds(), budget.seconds_left()
     labels = np.array([sample.label for sample in folders.val], np.int64)
     # Cross-validation has given the logits the scale that suits photos not trained on.
-    temperature = 1.0 if cross_validation else calibrate(logits, labels)
+    temperature = 1.0 if judged else calibrate(logits, labels)
     untempered, probabilities = _softmax(logits), _softmax(logits, temperature)
     metrics = metrics_summary(probabilities, labels, untempered=untempered)
-    known = trained.card.metrics
-    metrics |= {name: known[name] for name in ("epoch", "midway", "refit") if name in known}
-    held_out = HeldOutAnswers.collect(folders, logits, cross_validation)
+    kept = ("epoch", "midway", "refit")
+    metrics |= {name: value for name, value in trained.card.metrics.items() if name in kept}
+    held_out = HeldOutAnswers.collect(folders, logits, judged)
     answers, promises = held_out_promises(held_out, folders.classes, temperature)
     card = replace(trained.card, metrics=metrics, temperature=temperature, promises=promises)
     trained = replace(trained, card=card)
-    unknown = learn_unknown(
-        context, trained, folders, held_out, outcome.features, budget.seconds_left()
-    )
+    unknown = learn_unknown(context, trained, folders, held_out, outcome.features, seconds_left)
     _put_in_place(context, unknown.trained, outcome)
 
     classes = class_metrics(probabilities, labels, card.labels)
-    since = before.compare(folders, probabilities, cross_validation) if before else None
+    since = before.compare(folders, probabilities, judged) if before else None
     evidence = explain_answers(context, trained, folders.val, probabilities)
     report = ReportData(
         card=card,
@@ -171,7 +169,7 @@ def _write_files(
         train_counts=folders.train_counts,
         settings=_effective(context.settings, folders),
         history=outcome.history,
-        cross_validation=cross_validation,
+        cross_validation=judged,
         trials=context.trials,
         label_issues=[
             (folders.train[issue.photo], issue.predicted, issue.label_error)
@@ -184,9 +182,9 @@ def _write_files(
         unknown=unknown.report,
     )
     _write_tables(context, outcome, report)
-    complete = _run_metrics(unknown.trained.card, classes, context.trials)
-    write_metrics(context.folder, complete)
-    return TrainResult(context.folder, True, complete, context.settings, since)
+    metrics = _run_metrics(unknown.trained.card, classes, context.trials)
+    write_metrics(context.folder, metrics)
+    return TrainResult(context.folder, True, metrics, context.settings, since)
 
 
 def _put_in_place(context: RunContext, trained: Trained, outcome: RunOutcome) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,7 @@ from edgetl.training.head.label_issues import LabelIssue
 from edgetl.training.models import checkpoint
 from edgetl.training.models.multi_level import with_levels
 from edgetl.training.models.pretrained_weights import load_state
+from edgetl.training.torch_env.distributed import choose_device
 from edgetl.training.torch_env.torch_flags import torch_threads
 
 
@@ -60,19 +62,14 @@ def resume(
     since   the run to compare with
 
     Raises CheckpointError if there is no run, or its folder can't be written any more;
-    TrainingError if its photos have changed; else as ``train``.
+    TrainingError if its photos have changed; DataError if they are gone; else as ``train``.
     """
     started = time.monotonic()
     unfinished = unfinished_head(folder)
     saved = read_state(folder) if unfinished is None else unfinished
-    settings = TrainSettings.from_dict(saved["settings"])
-    settings = replace(
-        settings,
-        device=device or settings.device,
-        data=absolute_name(data) if data else settings.data,
-        root=absolute_name(root) if root else settings.root,
-    )
+    settings = _settings_now(saved["settings"], data, root, device)
     if unfinished is not None:  # it has no state: doing it again finishes it
+        choose_device(settings.device)  # raises before photos are listed, which can take minutes
         refuse_among_photos(folder, settings)
         _require_data(settings, folder)
         return train(
@@ -113,6 +110,22 @@ def resume(
         _require_unchanged_batches(saved["batches"], setup)
         label_issues = [LabelIssue(*issue) for issue in saved["label_issues"]]
         return train_epochs(context, folders, replace(setup, label_issues=label_issues), saved)
+
+
+def _settings_now(
+    saved: Mapping[str, Any],
+    data: str | Path | None,
+    root: str | Path | None,
+    device: str | None,
+) -> TrainSettings:
+    """The settings that the run began with, but for what is somewhere else now."""
+    settings = TrainSettings.from_dict(saved)
+    return replace(
+        settings,
+        device=device or settings.device,
+        data=absolute_name(data) if data else settings.data,
+        root=absolute_name(root) if root else settings.root,
+    )
 
 
 def _require_kept_weights(folder: Path, saved: dict[str, Any]) -> None:

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +68,7 @@ def learn_unknown(
         if features is None:
             answers, train, val = _seen_by(context, backbone, folders, everything, seconds_left)
         else:
-            width = backbone.module.get_submodule(backbone.head).in_features
+            width = backbone.head_layer.in_features
             answers = everything
             train, val = (
                 _photo_features(part, features.of(part)[:, :width])
@@ -152,7 +151,7 @@ def _judged_photos(
         return None
     values = found.of(readable)
     if backbone.has_linear_head:
-        layer: Any = backbone.module.get_submodule(backbone.head)
+        layer = backbone.head_layer
         weight, bias = layer.weight.detach().cpu().numpy(), layer.bias.detach().cpu().numpy()
         logits = values @ weight.T + bias
     else:

@@ -131,7 +131,7 @@ class CrossValidation:
     A class whose photos are all in one fold is not judged. Penalties so strong that they would
     drown it are then not tried.
 
-    moments       of all photos, if they were measured
+    moments       of all photos, if they were measured; ``Candidate.solve`` uses them up
     discriminant  the best linear discriminant, and the scores of all that were tried. None if no
                   photo can be judged, if cancelled, or where the photos of a class hardly differ,
                   in all or without a fold: such as two of each class, of which one is held out.

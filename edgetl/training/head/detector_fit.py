@@ -149,9 +149,9 @@ def _banks(
         _of_each_fold(hold_out, folds)
     of_val = bank.class_distances(val.values[answers.val], classes)
     if refit:
-        every, labels, folds = _dealt(train + val, classes)
-        moments = reduce(add, _moments(every, folds))
-        bank = Bank.build(every, labels, moments, moments.directions(directions))
+        all_units, all_labels, all_folds = _dealt(train + val, classes)
+        moments = reduce(add, _moments(all_units, all_folds))
+        bank = Bank.build(all_units, all_labels, moments, moments.directions(directions))
     return bank, np.concatenate([distances, of_val])
 
 

@@ -8,7 +8,7 @@ finer, are summed up over the places of the coarsest one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -133,13 +133,17 @@ def find_maps(
         return None
     images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
     images = images.to(next(network.parameters()).device)
+    of_levels = sum(channels for _, channels in levels)
     with one_thread(), full_precision():
-        call = _Call()
+        call = _Call(
+            layer.in_features - of_levels
+            for layer in network.modules()
+            if isinstance(layer, nn.Linear)
+        )
         names = [path for path, _ in network.named_modules()]
         logits = _with_hooks(network, network, dict.fromkeys(names, call.record), images)
         for head, features in call.linear_layers(logits):
-            own = features.shape[1] - sum(channels for _, channels in levels)
-            last = call.last_map(features[:, :own])
+            last = call.last_map(features[:, : features.shape[1] - of_levels])
             if last is None:
                 continue
             maps = FeatureMaps(head, *last, tuple(path for path, _ in levels))
@@ -151,16 +155,24 @@ def find_maps(
 
 
 class _Call:
-    """What the modules of a network took and gave in one call."""
+    """What the modules of a network took and gave in one call.
 
-    def __init__(self) -> None:
+    widths  numbers of channels of the maps that are kept: all maps would take a lot of memory
+    """
+
+    def __init__(self, widths: Iterable[int]) -> None:
+        self._widths = frozenset(widths)
         self._linear: list[tuple[str, Tensor, Tensor]] = []
         self._maps: list[tuple[str, Tensor]] = []
 
     def record(self, path: str, module: nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(module, nn.Linear) and module.bias is not None and inputs[0].ndim == 2:
             self._linear.append((path, inputs[0], output))
-        elif isinstance(output, Tensor) and output.ndim == 4:
+        elif (
+            isinstance(output, Tensor)
+            and output.ndim == 4
+            and not self._widths.isdisjoint((output.shape[1], output.shape[3]))
+        ):
             self._maps.append((path, output))
 
     def linear_layers(self, logits: Tensor) -> list[tuple[str, Tensor]]:

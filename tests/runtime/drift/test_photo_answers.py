@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 
 from edgetl.errors import DataError, ImageError, ResultsError
 from edgetl.runtime.drift.photo_answers import is_answers_file, of_predictions, read_answers
+from edgetl.runtime.images.stored_path import as_place
 from edgetl.runtime.inference.prediction import Prediction
 from edgetl.runtime.results.file_formats import open_results
 
@@ -48,14 +50,21 @@ def test_collected_answers_are_read_back(file):
     assert found.failed == {"broken.jpg": "it is no photo"}
 
 
-def test_answers_in_parts_are_read_as_one_table(tmp_path):
+@pytest.mark.parametrize("place", ["folder", "store"])
+def test_answers_in_parts_are_read_as_one_table(tmp_path, place):
     for part, numbers in (("part-b.parquet", (2, 3)), ("part-a.parquet", (0, 1))):
         with open_results(tmp_path / part, "m1", LABELS, unknown=True, embeddings=True) as results:
             for number in numbers:
                 results.append(predicted(f"{number}.jpg"))
     (tmp_path / "_manifest.json").write_text("{}", encoding="utf-8")
-    assert is_answers_file(tmp_path)
-    assert read_answers(tmp_path, LABELS, MODELS).names == ("0.jpg", "1.jpg", "2.jpg", "3.jpg")
+    answers = tmp_path
+    if place == "store":
+        for file in tmp_path.iterdir():
+            fsspec.filesystem("memory").pipe_file(f"/drift/answers/{file.name}", file.read_bytes())
+        answers = as_place("memory://drift/answers/")
+    assert is_answers_file(answers)
+    assert read_answers(answers, LABELS, MODELS).names == ("0.jpg", "1.jpg", "2.jpg", "3.jpg")
+    assert not is_answers_file(as_place("memory://drift"))
 
 
 def test_a_table_that_was_begun_without_embeddings_stays_so(tmp_path):

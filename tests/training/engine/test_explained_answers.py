@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.training_runs import Notebook, features_of, train
+from helpers.training_runs import Notebook, context_of, features_of, train
 from PIL import Image
 
+from edgetl.data.image_folder import scan
 from edgetl.training.config.run_folder import REPORT
+from edgetl.training.evaluation.explained_answers import explain_answers
 from edgetl.training.evaluation.explainer import Explainer
 from edgetl.training.models import checkpoint
 
@@ -48,6 +51,22 @@ def test_a_mark_that_a_run_has_learned_is_named(marked):
     assert "lies at the top left" in (run / REPORT).read_text()
 
 
+def test_it_looks_for_marks_in_what_speaks_for_the_true_label(marked, monkeypatch):
+    data, run, _ = marked
+    asked, plain = [], Explainer.evidence_for
+
+    def evidence_for(self, photos):
+        asked.extend(photos)
+        return plain(self, photos)
+
+    monkeypatch.setattr(Explainer, "evidence_for", evidence_for)
+    photos = scan(data).val
+    answers = np.full((len(photos), 2), 0.5, np.float32)
+    settings = features_of(data, "timm/test_resnet")
+    explain_answers(context_of(settings, run), checkpoint.load(run), photos, answers)
+    assert sorted(asked) == [(photo.path, photo.path.parent.name) for photo in photos]
+
+
 def test_without_a_mark_nothing_is_said(tmp_path):
     listener = Notebook()
     data = write_data(tmp_path / "data", is_marked=False)
@@ -78,3 +97,21 @@ def test_several_photos_are_explained_as_each_by_itself(marked, tmp_path):
     assert found[0] is None
     for photo, evidence in zip(photos, found[1:], strict=True):
         np.testing.assert_array_equal(evidence, explainer(photo).evidence_for("plain"))
+
+
+def test_photos_that_are_explained_at_the_same_time_do_not_mix(marked, monkeypatch):
+    data, run, _ = marked
+    trained = checkpoint.load(run)
+    explainer = Explainer(trained)
+    photos = sorted(data.glob("val/*/0.png"))
+    alone = [explainer(photo).evidence_for("plain") for photo in photos]
+    both = threading.Barrier(len(photos), timeout=60)
+
+    def wait(*_: object) -> None:
+        both.wait()
+
+    trained.network.register_forward_pre_hook(wait)
+    trained.network.register_forward_hook(wait)
+    monkeypatch.setattr("edgetl.training.evaluation.explainer.cores", lambda: len(photos))
+    found = explainer.evidence_for([(photo, "plain") for photo in photos])
+    np.testing.assert_array_equal(found, alone)

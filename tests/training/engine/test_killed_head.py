@@ -16,7 +16,7 @@ from helpers.pictures import COLOURS, write_photo
 from helpers.training_runs import features_of, small, train
 
 from edgetl.cli.main import command as program
-from edgetl.errors import CheckpointError, TrainingError
+from edgetl.errors import CheckpointError, RuntimeUnavailableError, TrainingError
 from edgetl.exporting.export_run import export
 from edgetl.training.config.run_files import write_atomically
 from edgetl.training.config.run_folder import (
@@ -202,19 +202,33 @@ def without_photo(photo: Path):
     return prepare_without
 
 
+@pytest.mark.parametrize("device", ["cpu", "auto"])
 def test_the_command_finishes_a_run_that_was_killed(
-    settings: TrainSettings, whole: dict[str, bytes], tmp_path: Path
+    settings: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
-    run = tmp_path / "run"
+    """Also where the settings depend on a device that is not known before torch is imported."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    run, settings = tmp_path / "run", replace(settings, device=device)
+    train(settings, tmp_path / "whole")
     killed_before_its_report(settings, run)
     given = ["--backbone", settings.backbone, "--weights", "none", "--feature-cache", "off"]
-    given += ["--resize", settings.resize, "--device", "cpu"]
+    given += ["--resize", settings.resize, "--device", device]
     line = ["train", settings.data, "-o", str(run), *given]
     done = CliRunner().invoke(program, line)
     assert done.exit_code == 0, done.output
-    assert has_same_bits(run, whole)
+    assert has_same_bits(run, content(tmp_path / "whole"))
     again = CliRunner().invoke(program, line)
     assert again.exit_code == 1 and "holds a run already" in again.output
+
+
+def test_a_device_that_is_not_there_is_named_before_the_photos_are_looked_at(
+    settings: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    killed_before_its_report(settings, run)
+    monkeypatch.setattr("edgetl.training.engine.resumed_run.find_photos", None)
+    with pytest.raises(RuntimeUnavailableError, match="cuda:99 is not one of them"):
+        resume(run, device="cuda:99")
 
 
 def test_a_run_whose_weights_were_replaced_under_its_metrics_is_recognised(

@@ -21,6 +21,7 @@ from edgetl.data.image_folder import Sample
 from edgetl.errors import CheckpointError, TrainingError
 from edgetl.evaluation import confusion_drawing, plots
 from edgetl.evaluation.metrics import class_metrics, metrics_summary
+from edgetl.evaluation.report_page import EvidenceMaps
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.training.config.model_trial import ModelTrial
@@ -215,6 +216,24 @@ def test_mistakes_are_thumbnails_the_most_confident_first(run, tmp_path):
     first = Image.open(io.BytesIO(base64.b64decode(pictures[0]["src"].partition(",")[2])))
     assert first.format == "JPEG"
     assert abs(first.getpixel((5, 5))[0] - wrong[0] * 2 % 256) < 8
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_beside_mistakes_is_what_speaks_for_the_predicted_class(run, tmp_path):
+    data, asked = results(tmp_path, ("cat", "dog", "owl")), []
+
+    def maps(photos):
+        asked.extend(photos)
+        return [None, *(np.eye(2, dtype=np.float32) for _ in photos[1:])]
+
+    page = page_of(run, dataclasses.replace(data, evidence=EvidenceMaps(maps, SPEC)))
+    predicted = [data.card.labels[index] for index in data.probabilities.argmax(1)]
+    assert asked == [(path, predicted[data.paths.index(path)]) for path, _ in asked]
+    assert len(asked) == 24
+    pictures = [attributes["alt"] for attributes in page.all("img")]
+    for number, (path, label) in enumerate(asked):
+        after = pictures[pictures.index(f"{tmp_path.name}/{path.name}") + 1]
+        assert (after == f"what speaks for {label}") == (number > 0)
 
 
 @pytest.mark.usefixtures("no_figures")

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.cluster.vq import kmeans2
 
 from edgetl.errors import TrainingError
 from edgetl.training.head.detector_fit import (
@@ -136,6 +137,20 @@ def test_few_photos_of_a_class_are_enough_for_a_bank(counts):
     assert set(bank.classes) == {0, 1, 2}
     assert len(bank.centres) == sum(min(8, -(-count // 4)) for count in counts)
     assert np.isfinite(bank.class_distances(units, 3)).all()
+
+
+def test_the_centres_of_a_class_are_those_of_k_means():
+    """As SciPy computes them, from the same start and in as many rounds."""
+    photos = features_of(300, 1)
+    units = unit_length(photos.values)
+    moments = Moments.of(units)
+    bank = Bank.build(units, photos.labels, moments, moments.directions())
+    for label in range(CLASSES):
+        embedding = (units[photos.labels == label] - bank.mean) @ bank.projection
+        ranked = embedding[np.argsort(embedding[:, 0])]
+        start = ranked[(np.arange(8) * 2 + 1) * len(ranked) // 16]
+        expected, _ = kmeans2(embedding, start, iter=10, minit="matrix")
+        np.testing.assert_allclose(bank.centres[bank.classes == label], expected, atol=2e-3)
 
 
 def test_entropy_is_highest_where_all_classes_are_equal():

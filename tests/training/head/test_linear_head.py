@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from functools import partial
 from threading import Event
 from types import SimpleNamespace
 
@@ -347,11 +348,10 @@ def test_small_chunks_change_nothing(
     digits: tuple[Data, Data], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (values, labels), _ = digits
-    whole = fit_head(values, labels, 10, recipe=HeadRecipe(0.01))
+    fit = partial(fit_head, values, labels, 10, recipe=HeadRecipe(0.01), class_weights=range(1, 11))
+    whole = fit().weight
     monkeypatch.setattr("edgetl.training.head.logistic_regression.CHUNK", 1000)
-    np.testing.assert_allclose(
-        fit_head(values, labels, 10, recipe=HeadRecipe(0.01)).weight, whole.weight, atol=1e-4
-    )
+    np.testing.assert_allclose(fit().weight, whole, atol=1e-4)
 
 
 @pytest.mark.usefixtures("to_the_end")

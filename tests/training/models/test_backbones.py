@@ -56,8 +56,10 @@ def any_weights(zero: bool = False) -> Iterator[None]:
         return tensor.data.zero_() if zero else tensor
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("kaiming_normal_", "kaiming_uniform_", "normal_", "trunc_normal_", "uniform_"):
-            patch.setattr(nn.init, name, start)
+        for distribution in ("normal", "uniform", "trunc_normal"):
+            patch.setattr(nn.init, f"{distribution}_", start)
+        for method in ("kaiming_normal", "kaiming_uniform", "xavier_uniform"):
+            patch.setattr(nn.init, f"{method}_", start)
         patch.setattr(timm.layers.weight_init, "_trunc_normal_", start)
         yield
 

@@ -53,8 +53,8 @@ def train(
                among the options
     overwrite  replace an earlier run in ``out``
     since      the folder of an earlier run: the result, the report and since.json say what changed
-    progress   called with (step, done, total); True shows a bar; a ``Listener`` also receives notes
-               and epochs
+    progress   called with (step, done, total); True shows a bar; an object of a class derived from
+               ``edgetl.training.config.listener.Listener`` also receives notes and epochs
     options    the command's options, with underscores: ``epochs=20``, ``class_weights=True``,
                ``scale=(0.5, 1.0)``, ``columns={"path": "file"}``. None means not given
 

@@ -7,10 +7,13 @@ import { answerCard, describeAnswer, failureCard, showAnswer } from "./page-answ
 import { startCamera } from "./page-camera.js";
 
 const MOST_ANSWERS = 200; // on the page; older ones go, with their pictures
+const NEWER = "There is a newer version of this model: reload the page.";
 
 /** @template {HTMLElement} [T=HTMLElement] @param {string} id @returns {T} */
 const byId = (id) => /** @type {T} */ (document.getElementById(id));
 
+let isOld = false; // whether a newer version has come since the page was opened
+noticeNewer(); // before anything is fetched: the browser looks for it by itself, too
 const loading = start();
 loading.catch((error) => showError("The model can't be loaded.", error));
 takePhotos(loading);
@@ -24,7 +27,8 @@ async function start() {
   const began = performance.now();
   const threads = isOwn(ort) && globalThis.crossOriginIsolated ? processors() : 1;
   const predictor = await Predictor.load("./", { precision, threads });
-  setStatus(`Ready, loaded in ${((performance.now() - began) / 1000).toFixed(1)} s`);
+  const seconds = ((performance.now() - began) / 1000).toFixed(1);
+  setStatus(isOld ? NEWER : `Ready, loaded in ${seconds} s`);
   byId("about").replaceChildren(...aboutEntries(manifest, ort, predictor));
   useCamera(predictor);
   offerSelfTest(predictor, manifest);
@@ -268,13 +272,18 @@ function described(term, text) {
   return [name, value];
 }
 
+/** Say so when a page that was kept for offline is no longer the newest. */
+function noticeNewer() {
+  const workers = navigator.serviceWorker;
+  if (!workers?.controller) return;
+  workers.addEventListener("controllerchange", () => {
+    isOld = true;
+    setStatus(NEWER);
+  });
+}
+
 /** Let the page work without a network from the next visit on, where the browser allows that. */
 async function keepForOffline() {
   const workers = navigator.serviceWorker; // only with https, or on this machine
-  if (!workers) return;
-  const updating = workers.controller !== null;
-  workers.addEventListener("controllerchange", () => {
-    if (updating) setStatus("There is a newer version of this model: reload the page.");
-  });
-  await workers.register("service-worker.js").catch(() => {}); // as in a private window
+  await workers?.register("service-worker.js").catch(() => {}); // as in a private window
 }

@@ -279,6 +279,23 @@ def test_a_newer_model_is_announced_and_taken_at_the_next_visit(site: Site, run:
     assert names == ["pets", "newer"]
 
 
+def test_a_newer_model_that_comes_while_the_page_loads_is_announced(site: Site, run: Run) -> None:
+    site.copy("loading")
+    status = run(
+        """
+        await page.open("loading/index.html");
+        await page.frame.contentWindow.navigator.serviceWorker.ready;
+        page.frame.addEventListener("load", () => {
+          const workers = page.frame.contentWindow.navigator.serviceWorker;
+          workers.dispatchEvent(new Event("controllerchange"));
+        }, { once: true });
+        await page.open("loading/index.html");
+        return page.text("#status");
+        """
+    )
+    assert status.startswith("There is a newer version")
+
+
 def test_the_runtime_of_a_cdn_is_verified_and_kept(
     site: Site, run: Run, tmp_path: Path, photo_folder: Path
 ) -> None:

@@ -1,7 +1,6 @@
 """What the predictor adds to the bare runtime, as ratios; alternatives are measured in turn.
 
-python scripts/bench_predict.py exported/pets photos/
-python scripts/bench_predict.py exported/pets photos/ --size    also the size of edgetl[cpu]
+python scripts/bench_predict.py exported/pets photos/ [--size]    --size: that of edgetl[cpu], too
 
 "Bare" is what a careful programmer would write by hand: Pillow decodes and resizes (one call for
 both axes), and the network alone, cut out of the same ONNX file, takes the normalized array. To cut

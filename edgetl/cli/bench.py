@@ -12,6 +12,7 @@ import click
 from edgetl.cli.options.list_options import list_options
 from edgetl.cli.options.model_options import model_options, open_predictor
 from edgetl.cli.options.option_types import PhotoPlace, SomePath
+from edgetl.cli.options.output_options import json_option
 from edgetl.cli.process import require_stdout
 from edgetl.cli.terminal.printable import json_text, printable
 from edgetl.cli.terminal.progress_bar import show_progress
@@ -46,9 +47,7 @@ _RUNS, _RUNS_OF_CANDIDATES = 100, 20
     metavar="FILE",
     help="Of candidates: write the figures to this file, for edgetl train --profile.",
 )
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON to standard output instead of text."
-)
+@json_option
 @model_options
 def command(
     model: str,

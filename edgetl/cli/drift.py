@@ -13,6 +13,7 @@ from edgetl.cli import NothingCompared
 from edgetl.cli.options.list_options import list_options
 from edgetl.cli.options.model_options import model_options
 from edgetl.cli.options.option_types import Number, SomePath
+from edgetl.cli.options.output_options import json_option
 from edgetl.cli.options.report_file import ReportFile
 from edgetl.cli.process import require_stdout
 from edgetl.cli.terminal.printable import json_text, printable, width
@@ -41,9 +42,7 @@ _LEAST_LEVEL = 0.003  # below which edgetl.drift can find no drift
     metavar="SHARE",
     help="How often photos of the same kind may be called different.",
 )
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON to standard output instead of text."
-)
+@json_option
 @click.option("--html", type=ReportFile(), help="Write a report with figures and photos to FILE.")
 @model_options
 def command(bundle: Path, photos: Path, as_json: bool, html: Path | None, **options: Any) -> None:

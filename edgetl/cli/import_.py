@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from edgetl.cli.options.list_options import list_options
-from edgetl.cli.options.option_types import PhotoPlace, SomePath
+from edgetl.cli.options.option_types import PhotoPlace
+from edgetl.cli.options.output_options import output_option
 from edgetl.cli.terminal.printable import printable
 from edgetl.cli.terminal.progress_bar import show_progress
 from edgetl.system.message_text import counted
@@ -28,9 +29,7 @@ def _side(text: str) -> int | tuple[int, int]:
 
 @click.command(short_help="Make a network that was trained elsewhere into a run.")
 @click.argument("file", type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "-o", "--out", "--output", "out", required=True, type=SomePath(), help="Run to write."
-)
+@output_option("Run to write.")
 @click.option(
     "--labels",
     required=True,

@@ -16,6 +16,7 @@ from edgetl.cli.options.doubtful_option import doubtful_photos, keep_doubtful_op
 from edgetl.cli.options.list_options import list_options
 from edgetl.cli.options.model_options import model_options, open_predictor
 from edgetl.cli.options.option_types import Number
+from edgetl.cli.options.output_options import output_option
 from edgetl.cli.predict_cluster import classify_on_ray, parse_address, refuse_other_options
 from edgetl.cli.prediction_accuracy import PredictionAccuracy
 from edgetl.cli.process import require_stdout
@@ -65,13 +66,8 @@ def _parse_shard(_: click.Context, __: click.Parameter, text: str) -> Shard:
     is_flag=True,
     help="Print one JSON object per line to standard output, not a table.",
 )
-@click.option(
-    "-o",
-    "--out",
-    "--output",
-    "out",
-    type=click.Path(),
-    help="Write to a .jsonl, .csv or .parquet file; continues one.",
+@output_option(
+    "Write to a .jsonl, .csv or .parquet file; continues one.", required=False, kind=click.Path()
 )
 @click.option(
     "--ray",

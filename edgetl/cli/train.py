@@ -13,6 +13,7 @@ import click
 
 from edgetl.cli import INTERRUPTED
 from edgetl.cli.options.option_types import SomePath
+from edgetl.cli.options.output_options import output_option
 from edgetl.cli.terminal.comparison_display import print_comparison
 from edgetl.cli.terminal.printable import printable
 from edgetl.cli.terminal.unknown_figures import noticed_unknown
@@ -109,7 +110,7 @@ def _click_option(name: str, option: Option, kind: type, default: Any) -> click.
     short_help="Train a classifier on labelled photos.",
 )
 @click.argument("data", required=False, type=SomePath())
-@click.option("-o", "--out", "--output", "out", type=SomePath(), help="Folder to write the run to.")
+@output_option("Folder to write the run to.", required=False)
 @click.option("--resume", type=SomePath(), metavar="RUN", help="Continue an interrupted run.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in that folder.")
 @click.option(

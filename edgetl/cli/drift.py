@@ -11,7 +11,7 @@ import click
 
 from edgetl.cli import NothingCompared
 from edgetl.cli.options.list_options import list_options
-from edgetl.cli.options.model_options import model_options
+from edgetl.cli.options.model_options import given_options, model_options
 from edgetl.cli.options.option_types import Number, SomePath
 from edgetl.cli.options.output_options import json_option
 from edgetl.cli.options.report_file import ReportFile
@@ -85,9 +85,8 @@ def _compare(bundle: Path, photos: Path, html: Path | None, options: dict[str, A
         from edgetl.evaluation.report_page import require_report_packages
 
         require_report_packages()
-    given = {name: value for name, value in options.items() if value is not None}
     with show_progress() as progress:
-        return drift(bundle, photos, progress=progress, **given)
+        return drift(bundle, photos, progress=progress, **given_options(options))
 
 
 def _write(result: DriftResult, html: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgetl.cli.options.list_options import list_options
-from edgetl.cli.options.model_options import model_options
+from edgetl.cli.options.model_options import given_options, model_options
 from edgetl.cli.options.option_types import PhotoPlace
 from edgetl.cli.options.report_file import ReportFile, given_files, write_reports
 from edgetl.cli.process import require_stdout
@@ -65,9 +65,8 @@ def command(
         from edgetl.evaluation.report_page import require_report_packages
 
         require_report_packages()
-    given = {name: value for name, value in options.items() if value is not None}
     with show_progress() as progress:
-        result = evaluate(model, photos, progress=progress, **given)
+        result = evaluate(model, photos, progress=progress, **given_options(options))
     _report(result, files)
     sys.exit(1 if result.left_out else 0)
 

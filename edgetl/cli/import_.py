@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from edgetl.cli.options.list_options import list_options
+from edgetl.cli.options.model_options import given_options
 from edgetl.cli.options.option_types import PhotoPlace
 from edgetl.cli.options.output_options import output_option
 from edgetl.cli.terminal.printable import printable
@@ -89,12 +90,11 @@ def command(
       edgetl import network.pt -o runs/ants --labels labels.txt --size 256 --crop 224
         --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225
     """
-    given = {name: value for name, value in preprocessing.items() if value is not None}
     with show_progress() as progress:
         result = import_network(
             file,
             labels,
-            given,
+            given_options(preprocessing),
             out=out,
             backbone=backbone,
             images=images,

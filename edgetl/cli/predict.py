@@ -162,7 +162,7 @@ def command(
         warn_of_empty_folders(photos)
     # Workers open the model themselves: here, it only says what it is.
     own = options if cluster is None else {**options, "providers": "cpu"}
-    predictor = open_predictor(model, many=many, **own)
+    predictor = open_predictor(model, own, many=many)
     _refuse_what_it_lacks(predictor, embeddings, unknown_as)
     accuracy = PredictionAccuracy(predictor.labels, photos, arguments, root)
     show = PredictionTable(predictor.card, top or 1, level, unknown_as or "unknown").show

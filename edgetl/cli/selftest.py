@@ -36,7 +36,7 @@ def command(bundle: str, tolerance: float | None, as_json: bool, **options: Any)
     """
     if as_json:
         require_stdout()
-    outcome = open_predictor(bundle, **options).selftest(tolerance=tolerance)
+    outcome = open_predictor(bundle, options).selftest(tolerance=tolerance)
     if as_json:
         values = {"passed": outcome.passed, "stage": outcome.stage, **asdict(outcome)}
         click.echo(json_text(values))

@@ -12,6 +12,7 @@ from typing import IO, Any
 import click
 
 from edgetl.cli import INTERRUPTED
+from edgetl.cli.options.model_options import given_options
 from edgetl.cli.options.option_types import SomePath
 from edgetl.cli.options.output_options import output_option
 from edgetl.cli.terminal.comparison_display import print_comparison
@@ -158,7 +159,7 @@ def command(
       edgetl train photos -o runs/pets-2 --since runs/pets
       edgetl train --resume runs/pets
     """
-    given = {name: value for name, value in options.items() if value is not None}
+    given = given_options(options)
     if resume is not None:
         _refuse_beside_resume(out, overwrite, find_lr, given)
     elif data is None or out is None:

@@ -16,7 +16,7 @@ from edgetl.cli.options.option_types import Number, SomePath
 from edgetl.cli.options.output_options import json_option
 from edgetl.cli.options.report_file import ReportFile
 from edgetl.cli.process import require_stdout
-from edgetl.cli.terminal.printable import json_text, printable, width
+from edgetl.cli.terminal.printable import json_text, padded, print_warnings, printable, width
 from edgetl.errors import EdgetlError
 from edgetl.system.message_text import counted
 
@@ -67,11 +67,9 @@ def command(bundle: Path, photos: Path, as_json: bool, html: Path | None, **opti
         if html is not None:
             _write(result, html)
     except EdgetlError as error:
-        text = "\n".join(map(printable, str(error).split("\n")))
-        raise NothingCompared(text) from error
+        raise NothingCompared(str(error)) from error
     click.echo(json_text(result.to_dict()) if as_json else "\n".join(_lines(result)))
-    for warning in result.warnings:
-        click.echo(f"Warning: {printable(warning)}", err=True)
+    print_warnings(result.warnings)
     if html is not None:
         click.echo(f"html: {html}", err=True)
     sys.exit(1 if result.drifted else 0)
@@ -137,9 +135,8 @@ def _class_lines(classes: list[ClassDrift]) -> Iterator[str]:
     column = max(5, *(width(printable(found.label)) for found in shown))
     yield f"{'label':<{column}}  photos   share  held out  of the difference"
     for found in shown:
-        label = printable(found.label)
         yield (
-            f"{label}{' ' * (column - width(label))}  {found.photos:>6,}  {found.share:>6.1%}  "
+            f"{padded(printable(found.label), column)}  {found.photos:>6,}  {found.share:>6.1%}  "
             f"{found.held_out_share:>8.1%}  {found.part:>17.1%}"
         )
     if len(shown) < len(classes):

@@ -13,7 +13,7 @@ from edgetl.cli.options.model_options import given_options, model_options
 from edgetl.cli.options.option_types import PhotoPlace
 from edgetl.cli.options.report_file import ReportFile, given_files, write_reports
 from edgetl.cli.process import require_stdout
-from edgetl.cli.terminal.printable import printable, width
+from edgetl.cli.terminal.printable import padded, print_warnings, printable, width
 from edgetl.system.message_text import counted
 
 if TYPE_CHECKING:
@@ -76,8 +76,7 @@ def _report(result: EvaluationResult, files: dict[str, Path]) -> None:
 
     # Before printing, which a closed pipe would end.
     unwritten = write_reports(result, files, {"html": as_html, "json": as_json, "csv": as_csv})
-    for warning in result.warnings:
-        click.echo(f"Warning: {printable(warning)}", err=True)
+    print_warnings(result.warnings)
     _print_classes(result.classes)
     metrics = result.metrics
     low, high = metrics["accuracy_interval"]
@@ -107,8 +106,8 @@ def _print_statement(result: EvaluationResult) -> None:
     column = max(map(width, names))
     click.echo(f"{'stated by the model':<{column}}  {'stated':<24}    here")
     for name, check in zip(names, result.statement, strict=True):
-        padded, verdict = name + " " * (column - width(name)), "" if check.holds else "  lower"
-        click.echo(f"{padded}  {check.stated.text:<24}  {check.found.share:>6.1%}{verdict}")
+        found = f"{check.found.share:>6.1%}{'' if check.holds else '  lower'}"
+        click.echo(f"{padded(name, column)}  {check.stated.text:<24}  {found}")
 
 
 def _print_classes(classes: tuple[ClassMetrics, ...]) -> None:
@@ -120,10 +119,9 @@ def _print_classes(classes: tuple[ClassMetrics, ...]) -> None:
     column = max(5, *(width(printable(found.label)) for found in shown))
     click.echo(f"{'class':<{column}}  photos  precision  recall      F1")
     for found in shown:
-        label = printable(found.label)
+        label = padded(printable(found.label), column)
         rates = (found.precision, found.recall, found.f1)
         precision, recall, f1 = ("–" if rate is None else f"{rate:.1%}" for rate in rates)
-        padded = label + " " * (column - width(label))
-        click.echo(f"{padded}  {found.photos:>6,}  {precision:>9}  {recall:>6}  {f1:>6}")
+        click.echo(f"{label}  {found.photos:>6,}  {precision:>9}  {recall:>6}  {f1:>6}")
     if len(shown) < len(classes):
         click.echo(f"… and {len(classes) - len(shown):,} classes with a higher F1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from edgetl.cli.options.list_options import list_options
 from edgetl.cli.options.option_types import PRECISIONS, Number, PhotoPlace, SomePath
 from edgetl.cli.options.output_options import output_option
-from edgetl.cli.terminal.printable import printable
+from edgetl.cli.terminal.printable import print_warnings, printable
 from edgetl.cli.terminal.progress_bar import show_progress
 from edgetl.errors import EdgetlError
 from edgetl.exporting.export_result import AccuracyComparison, ExportResult
@@ -202,9 +202,9 @@ def command(context: click.Context, /, run: Path, out: Path, **options: Any) -> 
         with show_progress() as progress:
             result = export(run, out, progress=progress, **options)
     except EdgetlError as error:
-        _show_warnings(getattr(error, "__notes__", ()))
+        print_warnings(getattr(error, "__notes__", ()))
         raise
-    _show_warnings(result.warnings)
+    print_warnings(result.warnings)
     click.echo("\n".join(_lines(result)))
     if options["triton"] is not None:
         click.echo(f"{options['triton'] / result.folder.name}  a model for Triton")
@@ -228,11 +228,6 @@ def _refuse_unused_options(context: click.Context) -> None:
     for name, (is_met, required) in requirements.items():
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE and not is_met:
             raise click.UsageError(f"{flags[name]} has an effect only with {required}.")
-
-
-def _show_warnings(warnings: Iterable[str]) -> None:
-    for warning in warnings:
-        click.echo(f"Warning: {warning}", err=True)
 
 
 def _lines(result: ExportResult) -> Iterator[str]:

@@ -11,7 +11,7 @@ from edgetl.cli.options.list_options import list_options
 from edgetl.cli.options.model_options import given_options
 from edgetl.cli.options.option_types import PhotoPlace
 from edgetl.cli.options.output_options import output_option
-from edgetl.cli.terminal.printable import printable
+from edgetl.cli.terminal.printable import print_warnings, printable
 from edgetl.cli.terminal.progress_bar import show_progress
 from edgetl.system.message_text import counted
 from edgetl.system.paths import real_path
@@ -103,8 +103,7 @@ def command(
             overwrite=overwrite,
             progress=progress,
         )
-    for warning in result.warnings:
-        click.echo(f"Warning: {printable(warning)}", err=True)
+    print_warnings(result.warnings)
     _print_result(result)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import click
 
+from edgetl.cli import CommandFailed
 from edgetl.cli.options.output_options import json_option
 from edgetl.cli.process import require_stdout
 from edgetl.cli.terminal.printable import json_text, printable
@@ -66,7 +67,7 @@ def command(model: str, as_json: bool) -> None:
         bundle = Bundle.open(model)
         if damage := bundle.damage():
             hints = dict.fromkeys(error.hint for error in damage if error.hint)
-            raise click.ClickException("\n".join([*(error.message for error in damage), *hints]))
+            raise CommandFailed("\n".join([*(error.message for error in damage), *hints]))
         card, created = bundle.card, bundle.manifest["created"]
         models, precisions = dict(bundle.manifest["models"]), bundle.manifest.get("precisions")
         # Optional, so ``Bundle`` did not check what it holds.

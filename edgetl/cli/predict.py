@@ -21,7 +21,7 @@ from edgetl.cli.predict_cluster import classify_on_ray, parse_address, refuse_ot
 from edgetl.cli.prediction_accuracy import PredictionAccuracy
 from edgetl.cli.process import require_stdout
 from edgetl.cli.terminal.prediction_table import PredictionTable
-from edgetl.cli.terminal.printable import json_text, printable
+from edgetl.cli.terminal.printable import json_text, print_warnings
 from edgetl.system.message_text import counted
 
 if TYPE_CHECKING:
@@ -337,12 +337,12 @@ def _write_all(
                 new += 1
                 progress("Classifying photos", len(results), max(all_photos, len(results)))
     if changed:
-        click.echo(
-            f"Warning: the old answers stand, though {counted(changed, 'photo')} changed since "
-            f"{out} was written, {printable(first_changed)} first. Remove that file, or name "
-            "another one, to have them classified again.",
-            err=True,
+        warning = (
+            f"the old answers stand, though {counted(changed, 'photo')} changed since {out} was "
+            f"written, {first_changed} first. Remove that file, or name another one, to have them "
+            "classified again."
         )
+        print_warnings([warning])
     total = len(results)
     accuracy.print(", of the new photos" if known else "")
     before = f", {total - new} of them from before" if known else ""

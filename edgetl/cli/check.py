@@ -31,16 +31,11 @@ _ON_A_DEVICE = "On a device, edgetl selftest compares with the answers that the 
 @click.command(short_help="Compare an export with the trained network, in every runtime.")
 @click.argument("bundle", type=SomePath())
 @click.option(
-    "--images",
-    type=SomePath(),
-    required=True,
-    help="Photos: a folder, a list or a file.",
+    "--images", type=SomePath(), required=True, help="Photos: a folder, a list or a file."
 )
 @list_options
 @click.option(
-    "--checkpoint",
-    type=SomePath(),
-    help="The trained run. [default: the one that BUNDLE names]",
+    "--checkpoint", type=SomePath(), help="The trained run. [default: the one that BUNDLE names]"
 )
 @click.option(
     "--runtime",
@@ -62,11 +57,7 @@ _ON_A_DEVICE = "On a device, edgetl selftest compares with the answers that the 
 @click.option(
     "--limit", type=click.IntRange(min=1), help="Compare only so many photos, evenly spread."
 )
-@click.option(
-    "--against",
-    type=SomePath(),
-    help="Compare with this bundle; needs no checkpoint.",
-)
+@click.option("--against", type=SomePath(), help="Compare with this bundle; needs no checkpoint.")
 @click.option(
     "--max-accuracy-drop",
     type=Number(max=100),

@@ -62,11 +62,7 @@ command.add_command(review)
 @_json_option
 @_threads_option
 def check(
-    data: Path,
-    columns: str | None,
-    root: Path | None,
-    json_file: Path | None,
-    threads: int | None,
+    data: Path, columns: str | None, root: Path | None, json_file: Path | None, threads: int | None
 ) -> None:
     """Look for what would harm training on DATA, a folder or a list; nothing is changed.
 

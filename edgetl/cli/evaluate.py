@@ -33,12 +33,7 @@ _MAX_MISTAKES = 5
 @click.option("--csv", type=ReportFile(), help="Write a row for each photo to FILE.")
 @model_options
 def command(
-    model: str,
-    photos: Path,
-    html: Path | None,
-    json: Path | None,
-    csv: Path | None,
-    **options: Any,
+    model: str, photos: Path, html: Path | None, json: Path | None, csv: Path | None, **options: Any
 ) -> None:
     """Classify PHOTOS with MODEL, a bundle folder or a lone model.onnx, and compare with their
     labels. PHOTOS is a folder of class folders, a list with columns path and label, or shards with

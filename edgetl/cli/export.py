@@ -24,12 +24,7 @@ from edgetl.exporting.export_run import (
     DEFAULT_MAX_DROP,
     export,
 )
-from edgetl.runtime.bundle.bundle_folder import (
-    DEFAULT_FORMATS,
-    DEFAULT_PRECISION,
-    FORMATS,
-    Bundle,
-)
+from edgetl.runtime.bundle.bundle_folder import DEFAULT_FORMATS, DEFAULT_PRECISION, FORMATS, Bundle
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN
 from edgetl.runtime.images.discovery import walk_images
@@ -157,14 +152,10 @@ def _number_or_folder(context: click.Context, option: click.Parameter, value: st
     help="Let the model tell unknown photos, and include answers for held-out photos.",
 )
 @click.option(
-    "--maps",
-    is_flag=True,
-    help="Let the ONNX models say where they looked, for edgetl explain.",
+    "--maps", is_flag=True, help="Let the ONNX models say where they looked, for edgetl explain."
 )
 @click.option(
-    "--web",
-    is_flag=True,
-    help="Add a page to host as it is, with a module for browsers and Node.",
+    "--web", is_flag=True, help="Add a page to host as it is, with a module for browsers and Node."
 )
 @click.option(
     "--ort",

@@ -359,10 +359,7 @@ def _modified(path: Path) -> float | None:
 
 
 def _show_json(
-    result: Result,
-    top: int | None,
-    level: float | None,
-    unknown_as: str | None,
+    result: Result, top: int | None, level: float | None, unknown_as: str | None
 ) -> None:
     from edgetl.runtime.results.records import as_record
 

@@ -23,13 +23,7 @@ from edgetl.system.paths import real_path
 from edgetl.system.shell import shell_word
 from edgetl.training.config.listener import Listener
 from edgetl.training.config.option import Option, flag
-from edgetl.training.config.run_folder import (
-    BEST,
-    LABEL_ISSUES_TABLE,
-    LAST,
-    REPORT,
-    is_resumable,
-)
+from edgetl.training.config.run_folder import BEST, LABEL_ISSUES_TABLE, LAST, REPORT, is_resumable
 from edgetl.training.config.settings import OPTIONS, defaults, field_types
 from edgetl.training.engine.train_result import TrainResult
 from edgetl.training.engine.train_run import RESUMED_WITH, resolve_run, train
@@ -115,15 +109,10 @@ def _click_option(name: str, option: Option, kind: type, default: Any) -> click.
 @click.option("--resume", type=SomePath(), metavar="RUN", help="Continue an interrupted run.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in that folder.")
 @click.option(
-    "--since",
-    type=SomePath(),
-    metavar="RUN",
-    help="Also show what changed since this run.",
+    "--since", type=SomePath(), metavar="RUN", help="Also show what changed since this run."
 )
 @click.option(
-    "--find-lr",
-    is_flag=True,
-    help="Only look for a learning rate: writes lr.csv and lr.png.",
+    "--find-lr", is_flag=True, help="Only look for a learning rate: writes lr.csv and lr.png."
 )
 @click.option(
     "--help-all",

@@ -93,11 +93,7 @@ class PartClassifier:
                 counts["labelled"] += truth is not None
                 counts["correct"] += truth == result.label
             yield as_file_record(
-                result,
-                job.model_id,
-                truth,
-                unknown_as=job.unknown_as,
-                embeddings=job.embeddings,
+                result, job.model_id, truth, unknown_as=job.unknown_as, embeddings=job.embeddings
             )
 
     def _results(self, unit: WorkUnit, settled: set[str]) -> Iterator[tuple[Result, str | None]]:

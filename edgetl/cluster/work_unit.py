@@ -94,9 +94,7 @@ def shard_units(arguments: Iterable[object]) -> list[WorkUnit]:
     return list(units.values())
 
 
-def photos_outside_shards(
-    arguments: Sequence[str | ListedPhoto | StoredPlace],
-) -> list[NamedPhoto]:
+def photos_outside_shards(arguments: Sequence[str | ListedPhoto | StoredPlace]) -> list[NamedPhoto]:
     """The other photos among the arguments, each once; those of stores are listed, not read.
 
     Raises DataError.

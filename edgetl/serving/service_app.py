@@ -41,11 +41,7 @@ def service_app(settings: ServiceSettings, models: ServedModels) -> ASGIApp:
         service.close()
 
     app = Starlette(
-        routes=[
-            predict_route(service),
-            *InferenceProtocol(service).routes(),
-            *_routes(service),
-        ],
+        routes=[predict_route(service), *InferenceProtocol(service).routes(), *_routes(service)],
         exception_handlers={
             RequestError: error_response,
             HTTPException: error_response,

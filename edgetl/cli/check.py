@@ -11,7 +11,7 @@ import click
 from edgetl.cli import NothingCompared
 from edgetl.cli.options.list_options import list_options
 from edgetl.cli.options.option_types import PRECISIONS, Number, SomePath
-from edgetl.cli.options.report_file import ReportFile, given_files, write_reports
+from edgetl.cli.options.report_file import ReportFile, given_files, written_reports
 from edgetl.cli.terminal.progress_bar import show_progress
 from edgetl.errors import (
     CheckpointError,
@@ -141,10 +141,5 @@ def _report(result: CheckResult | AgainstResult, files: dict[str, Path]) -> None
     from edgetl.parity.reports.json_report import as_json
     from edgetl.parity.reports.junit_report import as_junit
 
-    # Before printing, which a closed pipe would end.
-    unwritten = write_reports(result, files, {"json": as_json, "junit": as_junit, "html": as_html})
-    show(result, open_console())
-    if unwritten:
-        raise unwritten
-    for kind, path in files.items():
-        click.echo(f"{kind}: {path}", err=True)
+    with written_reports(result, files, {"json": as_json, "junit": as_junit, "html": as_html}):
+        show(result, open_console())

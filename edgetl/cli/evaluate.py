@@ -11,7 +11,7 @@ import click
 from edgetl.cli.options.list_options import list_options
 from edgetl.cli.options.model_options import given_options, model_options
 from edgetl.cli.options.option_types import PhotoPlace
-from edgetl.cli.options.report_file import ReportFile, given_files, write_reports
+from edgetl.cli.options.report_file import ReportFile, given_files, written_reports
 from edgetl.cli.process import require_stdout
 from edgetl.cli.terminal.printable import padded, print_warnings, printable, width
 from edgetl.system.message_text import counted
@@ -51,6 +51,7 @@ def command(
       edgetl evaluate exported/pets test.csv --columns path=file,label=class
     """
     from edgetl.cli.terminal.progress_bar import show_progress
+    from edgetl.evaluation.evaluation_reports import as_csv, as_html, as_json
     from edgetl.evaluation.evaluation_run import evaluate
 
     files = given_files(html=html, json=json, csv=csv)
@@ -62,15 +63,12 @@ def command(
         require_report_packages()
     with show_progress() as progress:
         result = evaluate(model, photos, progress=progress, **given_options(options))
-    _report(result, files)
+    with written_reports(result, files, {"html": as_html, "json": as_json, "csv": as_csv}):
+        _print_result(result)
     sys.exit(1 if result.left_out else 0)
 
 
-def _report(result: EvaluationResult, files: dict[str, Path]) -> None:
-    from edgetl.evaluation.evaluation_reports import as_csv, as_html, as_json
-
-    # Before printing, which a closed pipe would end.
-    unwritten = write_reports(result, files, {"html": as_html, "json": as_json, "csv": as_csv})
+def _print_result(result: EvaluationResult) -> None:
     print_warnings(result.warnings)
     _print_classes(result.classes)
     metrics = result.metrics
@@ -87,10 +85,6 @@ def _report(result: EvaluationResult, files: dict[str, Path]) -> None:
     for photo in mistakes[:_MAX_MISTAKES]:
         labels = f"{printable(photo.truth)} → {printable(photo.label)}"
         click.echo(f"{photo.confidence:>10.2%}  {labels}  {printable(photo.file)}")
-    if unwritten:
-        raise unwritten
-    for kind, path in files.items():
-        click.echo(f"{kind}: {path}", err=True)
 
 
 def _print_statement(result: EvaluationResult) -> None:

@@ -201,8 +201,7 @@ def _counts_table(counts: Mapping[str, Mapping[str, int]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("class")
+    table = Table("class", box=None, pad_edge=False)
     for part in counts:
         table.add_column(part or "photos", justify="right")
     names = sorted({name for classes in counts.values() for name in classes})

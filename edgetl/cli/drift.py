@@ -18,6 +18,7 @@ from edgetl.cli.options.report_file import ReportFile
 from edgetl.cli.process import require_stdout
 from edgetl.cli.terminal.printable import json_text, padded, print_warnings, printable, width
 from edgetl.errors import EdgetlError
+from edgetl.system.atomic_write import write_report_file
 from edgetl.system.message_text import counted
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ def command(bundle: Path, photos: Path, as_json: bool, html: Path | None, **opti
     try:
         result = _compare(bundle, photos, html, options)
         if html is not None:
-            _write(result, html)
+            from edgetl.evaluation.drift_page import as_html
+
+            write_report_file(html, as_html(result))
     except EdgetlError as error:
         raise NothingCompared(str(error)) from error
     click.echo(json_text(result.to_dict()) if as_json else "\n".join(_lines(result)))
@@ -85,13 +88,6 @@ def _compare(bundle: Path, photos: Path, html: Path | None, options: dict[str, A
         require_report_packages()
     with show_progress() as progress:
         return drift(bundle, photos, progress=progress, **given_options(options))
-
-
-def _write(result: DriftResult, html: Path) -> None:
-    from edgetl.evaluation.drift_page import as_html
-    from edgetl.system.atomic_write import write_report_file
-
-    write_report_file(html, as_html(result))
 
 
 def _lines(result: DriftResult) -> Iterator[str]:

@@ -123,8 +123,7 @@ def _table_of(
 
 
 def _accuracy_table(accuracy: Accuracy) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("class")
+    table = Table("class", box=None, pad_edge=False, header_style="bold")
     for column in ("photos", "old", "new", "change"):
         table.add_column(column, justify="right")
     rows = [(one.label, one.photos, one.old, one.new) for one in accuracy.classes]
@@ -136,9 +135,8 @@ def _accuracy_table(accuracy: Accuracy) -> Table:
 
 
 def _disagreement_table(disagreements: tuple[Disagreement, ...]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("photo", "old", "new", "label"):
-        table.add_column(column)
+    columns = ("photo", "old", "new", "label")
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for one in disagreements[:_MAX_LISTED]:
         old, new = f"{one.old} {one.old_confidence:.1%}", f"{one.new} {one.new_confidence:.1%}"
         table.add_row(*map(_text, (one.photo, old, new, one.truth or "")))

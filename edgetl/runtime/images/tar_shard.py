@@ -18,12 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
 from edgetl.runtime.images.discovery import image_suffixes
-from edgetl.runtime.images.stored_path import (
-    Content,
-    FileSpan,
-    FileState,
-    file_state,
-)
+from edgetl.runtime.images.stored_path import Content, FileSpan, FileState, file_state
 from edgetl.runtime.images.unreadable import MAX_PHOTO_BYTES
 
 _LABEL_SUFFIXES = (".cls", ".json", ".txt")  # the first that is there counts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -11,7 +12,6 @@ from typing import Any
 
 from edgetl.errors import CheckpointError, DataError, TrainingError
 from edgetl.runtime.images.spec import PreprocessSpec
-from edgetl.runtime.images.stored_path import absolute_name
 from edgetl.system.shell import shell_word
 from edgetl.training.config.earlier_run import EarlierRun
 from edgetl.training.config.listener import Listener
@@ -125,8 +125,8 @@ def _settings_now(
     return replace(
         settings,
         device=device or settings.device,
-        data=absolute_name(data) if data else settings.data,
-        root=absolute_name(root) if root else settings.root,
+        data=os.fspath(data or settings.data),
+        root=os.fspath(root or settings.root),
     )
 
 

@@ -292,18 +292,17 @@ def _hashed(root: Path, photos: Sequence[tuple[Path, int]]) -> tuple[Sample, ...
 
 def _split_warnings(folders: ImageFolders) -> Iterator[str]:
     """Sentences about classes with no validation photo, or far more or fewer than asked for."""
-    missing = [
-        name for name, count in zip(folders.classes, folders.val_counts, strict=True) if not count
-    ]
-    if missing:
+    train, val = (
+        dict(zip(folders.classes, counts, strict=True))
+        for counts in (folders.train_counts, folders.val_counts)
+    )
+    if missing := [name for name, count in val.items() if not count]:
         yield (
             f"No photo of {', '.join(missing)} fell into the validation part: "
             "the metrics say nothing about it. Add photos of it, or make a val/ folder."
         )
     if folders.val_fraction is not None:
-        val, every = dict(zip(folders.classes, folders.val_counts, strict=True)), {}
-        for name, train in zip(folders.classes, folders.train_counts, strict=True):
-            every[name] = train + val[name]
+        every = {name: train[name] + val[name] for name in folders.classes}
         yield from share_warnings("to validate on", folders.val_fraction, val, every)
 
 

@@ -118,17 +118,21 @@ def check(
         if limit is not None and limit < len(photos):
             photos = [photos[i * len(photos) // limit] for i in range(limit)]
         if against is not None:
-            return _compare_bundles(
-                model,
-                Path(against),
+            from edgetl.parity.comparison.bundle_comparison import compare_bundles
+            from edgetl.runtime.inference.predictor import Predictor
+
+            compared = compare_bundles(
+                Predictor(model, precision=precision if model.is_dir() else None),
+                Predictor(Path(against)),
                 photos,
                 folder,
-                precision=precision,
-                labels=labels,
+                given_labels=labels,
                 max_accuracy_drop=max_accuracy_drop,
                 tolerance=tolerance,
                 progress=progress,
             )
+            # As given, since a CI system knows a test suite by its name wherever it runs.
+            return replace(compared, new=str(model), old=str(Path(against)))
         from edgetl.parity.comparison.runtime_comparison import compare_runtimes, threads_each
         from edgetl.parity.runtimes import Subject
 
@@ -144,35 +148,6 @@ def check(
         if against is not None:
             return AgainstResult(new=str(model), old=str(against), root=folder, gates=damage)
         return CheckResult(bundle=str(model), root=folder, findings=damage)
-
-
-def _compare_bundles(
-    model: Path,
-    against: Path,
-    photos: Sequence[Path],
-    folder: Path,
-    *,
-    precision: str | None,
-    labels: Mapping[Path, str],
-    max_accuracy_drop: float | None,
-    tolerance: float | None,
-    progress: Progress,
-) -> AgainstResult:
-    from edgetl.parity.comparison.bundle_comparison import compare_bundles
-    from edgetl.runtime.inference.predictor import Predictor
-
-    compared = compare_bundles(
-        Predictor(model, precision=precision if model.is_dir() else None),
-        Predictor(against),
-        photos,
-        folder,
-        given_labels=labels,
-        max_accuracy_drop=max_accuracy_drop,
-        tolerance=tolerance,
-        progress=progress,
-    )
-    # As given, since a CI system knows a test suite by its name wherever it runs.
-    return replace(compared, new=str(model), old=str(against))
 
 
 def _photos(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, overload
 
 from edgetl.errors import BundleError, CheckpointError, NoSuchModelError, ParityError
 from edgetl.parity.results import AgainstResult, CheckResult, Finding, error_text
-from edgetl.runtime.images.photo_list import refuse_list_options
+from edgetl.runtime.images.photo_list import Columns, refuse_list_options
 from edgetl.system.missing_package import explain_missing_packages
 from edgetl.system.paths import real_path, require_current_folder
 from edgetl.system.progress import Progress, progress_callback
@@ -151,10 +151,7 @@ def check(
 
 
 def _photos(
-    model: Path,
-    images: str | Path | None,
-    columns: str | Mapping[str, str] | None,
-    root: str | Path | None,
+    model: Path, images: str | Path | None, columns: Columns, root: str | Path | None
 ) -> tuple[Path, list[Path], dict[Path, str]]:
     """(folder that their names are relative to, photos, the labels of those that have one)."""
     from edgetl.parity.check_photos import find_photos

@@ -22,7 +22,8 @@ from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.training.config.run_folder import BEST
 from edgetl.training.models import backbones, checkpoint
-from edgetl.training.models.backbones import EMBEDDED, Backbone, build
+from edgetl.training.models.backbone import Backbone
+from edgetl.training.models.backbones import EMBEDDED, build
 from edgetl.training.models.checkpoint import Trained
 from edgetl.training.models.multi_level import find_levels, with_levels
 from edgetl.training.models.pretrained_weights import embedded_weights_file, read_weights

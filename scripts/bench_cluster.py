@@ -13,13 +13,11 @@ the rate. Ray's own processes take some all the time, so that there a photo has 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Sequence
@@ -30,7 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
-from s3_process import BUCKET, S3Process, owner, s3_process
+from s3_process import BUCKET, S3Process, owner, s3_process, tar_of
 
 from edgetl.runtime.images.discovery import find_images
 from edgetl.system.machine import cores, processor
@@ -83,11 +81,9 @@ def upload_shards(photos: Sequence[Path], count: int) -> Place:
     store, chosen = owner(), islice(cycle(photos), count)
     shards = -(-count // SHARD)
     for number in range(shards):
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w") as shard:
-            for index, photo in enumerate(islice(chosen, SHARD)):
-                shard.add(photo, f"{index:06}{photo.suffix}")
-        store.put_object(Bucket=BUCKET, Key=f"{number:06}.tar", Body=buffer.getvalue())
+        some = enumerate(islice(chosen, SHARD))
+        shard = tar_of((f"{at:06}{photo.suffix}", photo.read_bytes()) for at, photo in some)
+        store.put_object(Bucket=BUCKET, Key=f"{number:06}.tar", Body=shard)
     names = [
         f"s3://{BUCKET}/{{000000..{last:06}}}.tar" for last in (START // SHARD - 1, shards - 1)
     ]

@@ -104,14 +104,15 @@ class Bare:
         size, box = self.geometry(image)
         return np.asarray(image.resize(size, FILTERS[self.spec.interpolation]).crop(box))
 
+    def normalized(self, path: Path) -> NDArray[np.float32]:
+        pixels = self.resize(self.decode(path)).astype(np.float32)
+        return np.ascontiguousarray(((pixels - 127.5) / 127.5).transpose(2, 0, 1))[np.newaxis]
+
     def run(self, normalized: NDArray[np.float32]) -> Any:
         return self.session.run(None, {"normalized": normalized})
 
     def __call__(self, path: Path) -> Any:
-        pixels = self.resize(self.decode(path)).astype(np.float32)
-        return self.run(
-            np.ascontiguousarray(((pixels - 127.5) / 127.5).transpose(2, 0, 1))[np.newaxis]
-        )
+        return self.run(self.normalized(path))
 
 
 def cut(model: Path, inputs: list[str], outputs: list[str], destination: Path) -> Path:
@@ -156,13 +157,8 @@ def one_photo(predictor: Predictor, bare: Bare, photos: Sequence[Path]) -> Itera
         photos,
     )
     parts = times["decode"] + times["resize"] + times["model"]
-    yield Row(
-        "file → label against decode + resize + model, each apart",
-        times["ours"],
-        parts,
-        "ms",
-        "≤ 1.10",
-    )
+    what = "file → label against decode + resize + model, each apart"
+    yield Row(what, times["ours"], parts, "ms", "≤ 1.10")
     yield Row("file → label against the same by hand", times["ours"], times["bare"], "ms")
     for part in ("decode", "resize", "model"):
         ours = times[f"our {part}"]
@@ -181,10 +177,7 @@ def folder(
 ) -> Iterator[Row]:
     """Many photos on all cores, against decoding alone and the model alone on all cores."""
     many = [photos[i % len(photos)] for i in range(max(200, len(photos)))]
-    one_thread, all_threads = (
-        Bare(predictor.card.spec, network, 1),
-        Bare(predictor.card.spec, network),
-    )
+    one_thread, all_threads = (Bare(predictor.card.spec, network, count) for count in (1, None))
     blank = np.zeros((1, 3, *one_thread.resize(one_thread.decode(photos[0])).shape[:2]), np.float32)
     with ThreadPoolExecutor(cores()) as pool:
         runs: dict[str, Callable[[], Iterable[object]]] = {
@@ -262,15 +255,14 @@ def graph_resize(predictor: Predictor, model: Path) -> Iterator[Row]:
         noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
         image = Image.fromarray(noise)
         target = spec.resized_size(height, width)[::-1]
-        assert np.array_equal(
-            session.run(["resized"], {"images": noise[None]})[0][0], resize_image(image, spec)
-        )
+        (resized,) = session.run(["resized"], {"images": noise[None]})
+        assert np.array_equal(resized[0], resize_image(image, spec))
         times = in_turn(
             {
-                "graph": lambda _, s=session, n=noise: s.run(["resized"], {"images": n[None]}),
-                "pillow": lambda _, i=image, t=target: i.resize(t, bare),
+                "graph": lambda feed: session.run(["resized"], {"images": feed[0]}),
+                "pillow": lambda feed: feed[1].resize(feed[2], bare),
             },
-            [None],
+            [(noise[None], image, target)],
             30,
         )
         what = f"resize in the graph, {height}×{width}, against Pillow"
@@ -310,14 +302,7 @@ def openvino_pipeline(bare: Bare, network: Path) -> Callable[[Path], object]:
 
     settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     compiled = openvino.compile_model(network, "CPU", settings)
-
-    def classify(path: Path) -> object:
-        pixels = bare.resize(bare.decode(path)).astype(np.float32)
-        return compiled(
-            np.ascontiguousarray(((pixels - 127.5) / 127.5).transpose(2, 0, 1))[np.newaxis]
-        )
-
-    return classify
+    return lambda path: compiled(bare.normalized(path))
 
 
 def ultralytics_pipeline() -> Callable[[Path], object]:
@@ -330,42 +315,24 @@ def ultralytics_pipeline() -> Callable[[Path], object]:
 def installed_size(scratch: Path) -> Iterator[Row]:
     """Size of site-packages: ``edgetl[cpu]`` against onnxruntime, numpy and Pillow."""
     root = Path(__file__).parent.parent
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    alternatives = {"ours": [f"{root}[cpu]"], "bare": ["onnxruntime", "numpy", "pillow"]}
     sizes = {}
-    for name, packages in (
-        ("ours", [f"{root}[cpu]"]),
-        ("bare", ["onnxruntime", "numpy", "pillow"]),
-    ):
+    for name, packages in alternatives.items():
         target = scratch / name
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--target",
-            target,
-        ]
-        subprocess.run([*map(str, command), *packages], check=True)
-        sizes[name] = (
-            sum(path.lstat().st_size for path in target.rglob("*") if path.is_file()) / MEGABYTE
-        )
+        subprocess.run([*pip, "--target", str(target), *packages], check=True)
+        files = (path for path in target.rglob("*") if path.is_file())
+        sizes[name] = sum(path.lstat().st_size for path in files) / MEGABYTE
     yield Row("site-packages", sizes["ours"], sizes["bare"], "MB", "≤ + 5 MB")
 
 
 def rows(arguments: argparse.Namespace, scratch: Path) -> Iterator[Row]:
     predictor = Predictor(arguments.bundle, threads=arguments.threads)
-    model = (
-        predictor.bundle.path / predictor.bundle.model_name()
-        if predictor.bundle
-        else predictor.path
-    )
+    bundle = predictor.bundle
+    model = bundle.path / bundle.model_name() if bundle else predictor.path
     network = cut(model, ["normalized"], ["logits", "probabilities"], scratch / "network.onnx")
-    photos = [
-        path
-        for path in sorted(arguments.photos.rglob("*"))
-        if path.suffix.lower() in (".jpg", ".jpeg")
-    ][:40]
+    found = sorted(arguments.photos.rglob("*"))
+    photos = [path for path in found if path.suffix.lower() in (".jpg", ".jpeg")][:40]
     bare = Bare(predictor.card.spec, network, arguments.threads)
     yield from one_photo(predictor, bare, photos)
     yield from folder(Predictor(arguments.bundle, threads=1), network, photos)

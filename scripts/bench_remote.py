@@ -15,14 +15,14 @@ import json
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
-from s3_process import BUCKET, owner, s3_process
+from s3_process import BUCKET, owner, s3_process, tar_of
 
 _SHARD = 1000  # photos
 _MOST_OBJECTS = 5000  # uploading more takes longer than all the rest
@@ -66,18 +66,16 @@ def write_photos(folder: Path, count: int) -> None:
     schema = pa.schema([("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))])
     with pq.ParquetWriter(folder / "photos.parquet", schema) as table:
         for start in range(0, count, _SHARD):
-            rows = []
-            with tarfile.open(folder / f"shards/{start // _SHARD:06}.tar", "w") as shard:
-                for number in range(start, min(start + _SHARD, count)):
-                    coarse = Image.fromarray(rng.integers(0, 256, (3, 4, 3), np.uint8))
-                    buffer = io.BytesIO()
-                    coarse.resize((64, 48), Image.Resampling.BICUBIC).save(buffer, "JPEG")
-                    file = f"{number:07}.jpg"
-                    (folder / "files" / file).write_bytes(buffer.getvalue())
-                    member = tarfile.TarInfo(file)
-                    member.size = len(buffer.getvalue())
-                    shard.addfile(member, io.BytesIO(buffer.getvalue()))
-                    rows.append({"bytes": buffer.getvalue(), "path": file})
+            rows: list[dict[str, Any]] = []
+            for number in range(start, min(start + _SHARD, count)):
+                coarse = Image.fromarray(rng.integers(0, 256, (3, 4, 3), np.uint8))
+                buffer = io.BytesIO()
+                coarse.resize((64, 48), Image.Resampling.BICUBIC).save(buffer, "JPEG")
+                file = f"{number:07}.jpg"
+                (folder / "files" / file).write_bytes(buffer.getvalue())
+                rows.append({"bytes": buffer.getvalue(), "path": file})
+            shard = tar_of((row["path"], row["bytes"]) for row in rows)
+            (folder / f"shards/{start // _SHARD:06}.tar").write_bytes(shard)
             table.write_table(pa.table({"image": rows}, schema))
 
 
@@ -85,11 +83,8 @@ def upload(folder: Path) -> None:
     """The photos in ``folder``, as objects of the bucket; shards alone where many."""
     store = owner()
     files = [*folder.glob("files/*")]
-    for path in [
-        *folder.glob("shards/*"),
-        *folder.glob("*.parquet"),
-        *(files if len(files) <= _MOST_OBJECTS else []),
-    ]:
+    few = files if len(files) <= _MOST_OBJECTS else []
+    for path in [*folder.glob("shards/*"), *folder.glob("*.parquet"), *few]:
         key = path.relative_to(folder).as_posix()
         store.put_object(Bucket=BUCKET, Key=key, Body=path.read_bytes())
 

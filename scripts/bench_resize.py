@@ -13,6 +13,8 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -43,7 +45,7 @@ def photo(height: int, width: int) -> np.ndarray:
     y, x = np.mgrid[0:height, 0:width]
     waves = 127.5 + 90 * np.sin(x / 17) * np.cos(y / 23)
     noise = np.random.default_rng(0).normal(0, 12, (height, width, 3))
-    return (waves[:, :, None] + noise).clip(0, 255).astype(np.uint8)
+    return np.asarray((waves[:, :, None] + noise).clip(0, 255), np.uint8)
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -95,16 +97,14 @@ def main() -> None:
         for height, width in SIZES:
             pixels = photo(height, width)
             image = Image.fromarray(pixels)
-            runs: dict[str, Callable[[], np.ndarray]] = {
-                "Pillow": lambda image=image, spec=spec: resize_image(image, spec),
-                "ONNX": lambda pixels=pixels, session=session: session.run(
-                    None, {"images": pixels[None]}
-                )[0][0],
+            runs: dict[str, Callable[[], Any]] = {
+                "Pillow": partial(resize_image, image, spec),
+                "ONNX": partial(session.run, None, {"images": pixels[None]}),
             }
             if arguments.torch:
                 runs["torch"] = torchscript_resize(spec, pixels, arguments.threads)
-            results = [run() for run in runs.values()]
-            equal = all(np.array_equal(results[0], result) for result in results[1:])
+            expected, *results = (np.asarray(run()).reshape(-1) for run in runs.values())
+            equal = all(np.array_equal(expected, result) for result in results)
             report(f"{label}, {width}×{height}", measure(runs, arguments.seconds), equal)
 
 

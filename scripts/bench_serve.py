@@ -197,10 +197,8 @@ def measure(bundle: Path, photos: Sequence[bytes], folder: Path, others: dict[st
             add("failed", load.failed + paced.failed)
             own = {"/v2": f"{process}={address}/v2/models/{bundle.name}/infer"}
             for name, other in (own | others).items():
-                number, there = other.split("=", 1)
-                found, used = measured(
-                    there, int(number), protocol, "application/json", connections
-                )
+                of, there = other.split("=", 1)
+                found, used = measured(there, int(of), protocol, "application/json", connections)
                 add(f"{name} / in-process", found.rate / rate)
                 add(f"{name} / in-process, processor time of a photo", used / seconds)
                 add(f"{name}: failed", found.failed)

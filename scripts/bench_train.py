@@ -17,12 +17,13 @@ Example:
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ import torch
 import torch.nn.functional as F
 
 from edgetl.data.image_folder import scan
+from edgetl.system.machine import cores
 from edgetl.training.config.listener import Listener, RecordingListener
 from edgetl.training.config.recipes import resolve
 from edgetl.training.config.run_context import RunContext
@@ -45,7 +47,8 @@ from edgetl.training.engine.learner import Learner
 from edgetl.training.engine.run_backbone import build_backbone
 from edgetl.training.engine.training_setup import TrainingSetup, prepare_training
 from edgetl.training.input.loader import Batch
-from edgetl.training.input.sampler import Share
+from edgetl.training.input.sampler import BatchShard
+from edgetl.training.models.backbones import input_size
 from edgetl.training.optim.optimizers import reduced_type
 from edgetl.training.torch_env.distributed import Processes, describe, join
 from edgetl.training.torch_env.malloc import keep_freed_memory
@@ -54,6 +57,7 @@ from edgetl.training.torch_env.torch_flags import reproducible
 PHOTO_SIZE = (400, 530)  # height, width of the made-up photos
 WARM_UP = 5  # steps before the clock starts: allocation, choice of kernels, compilation
 WARM_UP_PHOTOS = 32  # decoded before the clock starts
+Batches = Generator[Batch, None, None]
 EPOCHS = 12  # over which decoding once is spread in the last line
 
 
@@ -68,7 +72,7 @@ def main() -> None:
         data = options.data or make_photos(Path(folder) / "photos", options.photos)
         settings = settings_of(options, data, device)
         print(
-            f"{describe(processes)}, torch {torch.__version__}, {os.cpu_count()} cores; "
+            f"{describe(processes)}, torch {torch.__version__}, {cores()} cores; "
             f"{settings.backbone}, batch {settings.batch_size}, "
             f"{reduced_type(settings.precision, device) or torch.float32}, "
             f"compile {settings.compile}"
@@ -76,11 +80,13 @@ def main() -> None:
         folders = scan(settings.data, val_fraction=0.05)
         print(f"{len(folders.train):,} photos of {len(folders.classes)} classes in {settings.data}")
         few = replace(folders, train=folders.train[:WARM_UP_PHOTOS], val=folders.val[:1])
+        listener, started = RecordingListener(Listener()), time.monotonic()
+        context = RunContext(settings, Path(folder), processes, listener, started)
         # A GPU and its decoder take seconds to start.
-        make_setup(settings, few, processes, Path(folder))
+        prepare_training(context, few, build_backbone(settings, folders.classes))
         backbone = build_backbone(settings, folders.classes)
         started = time.monotonic()
-        setup = prepare_training(context_of(settings, processes, Path(folder)), folders, backbone)
+        setup = prepare_training(context, folders, backbone)
         synchronize(device)
         decoding = time.monotonic() - started
         photos = len(folders.train) + len(folders.val)
@@ -89,23 +95,17 @@ def main() -> None:
         if not options.only_cached:  # first, before the memory allocator is set up
             plain = plain_rate(settings, setup, Path(settings.data), processes, options.steps)
         with keep_freed_memory(device):
-            synthetic = report(
-                "synthetic", synthetic_rate(settings, setup, processes, options.steps)
-            )
-            stored = report(
-                "photos", loader_rate(settings, setup, processes, options.steps), synthetic
-            )
+            noise, decoded = one_batch(settings, setup, device), loaded(settings, setup)
+            synthetic = report("synthetic", step_rate(noise, setup, context, options.steps))
+            stored = report("photos", step_rate(decoded, setup, context, options.steps), synthetic)
             epochs = EPOCHS * len(folders.train)
-            report(
-                "  with decoding",
-                epochs / (decoding + epochs / stored),
-                synthetic,
-                f"over {EPOCHS} epochs",
-            )
+            whole = epochs / (decoding + epochs / stored)
+            report("  with decoding", whole, synthetic, f"over {EPOCHS} epochs")
             if not options.only_cached:
-                off = TrainSettings(**{**vars(settings), "cache": "off"})
-                again = make_setup(off, folders, processes, Path(folder))
-                report("files", loader_rate(off, again, processes, options.steps), synthetic)
+                off = replace(context, settings=replace(settings, cache="off"))
+                again = prepare_training(off, folders, build_backbone(settings, folders.classes))
+                files = loaded(settings, again)
+                report("files", step_rate(files, again, off, options.steps), synthetic)
         if plain:
             report("plain", plain, synthetic)
 
@@ -140,17 +140,8 @@ def parse() -> argparse.Namespace:
 def settings_of(options: argparse.Namespace, data: Path, device: torch.device) -> TrainSettings:
     names = ("backbone", "batch_size", "precision", "workers", "compile", "device")
     given = {name: getattr(options, name) for name in names}
-    return resolve(
-        data,
-        {
-            **given,
-            "weights": "none",
-            "strategy": "full",
-            "warm_head": False,
-            "norm_statistics": False,
-        },
-        cuda=device.type == "cuda",
-    )
+    fixed = {"weights": "none", "strategy": "full", "warm_head": False, "norm_statistics": False}
+    return resolve(data, {**given, **fixed}, cuda=device.type == "cuda")
 
 
 def make_photos(folder: Path, count: int) -> Path:
@@ -159,26 +150,13 @@ def make_photos(folder: Path, count: int) -> Path:
     height, width = PHOTO_SIZE
     for number in range(count):
         coarse = rng.integers(0, 256, (height // 8, width // 8, 3), np.uint8)
-        smooth = np.asarray(
-            Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.int16
-        )
+        smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
         grain = rng.integers(-12, 13, (height, width, 1), np.int16)
         path = folder / f"class{number % 10}" / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8)).save(path, quality=90)
+        pixels = (np.asarray(smooth, np.int16) + grain).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(path, quality=90)
     return folder
-
-
-def make_setup(
-    settings: TrainSettings, folders: object, processes: Processes, folder: Path
-) -> TrainingSetup:
-    backbone = build_backbone(settings, folders.classes)
-    return prepare_training(context_of(settings, processes, folder), folders, backbone)
-
-
-def context_of(settings: TrainSettings, processes: Processes, folder: Path) -> RunContext:
-    listener = RecordingListener(Listener())
-    return RunContext(settings, folder, processes, listener, time.monotonic())
 
 
 def report(name: str, rate: float, whole: float | None = None, remark: str = "") -> float:
@@ -206,52 +184,33 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def learner_of(settings: TrainSettings, setup: TrainingSetup, processes: Processes) -> Learner:
+def one_batch(settings: TrainSettings, setup: TrainingSetup, device: torch.device) -> Batches:
+    """Without end the same batch of noise, on the device."""
+    height, width = input_size(setup.backbone.spec)
+    size = settings.batch_size
+    images = torch.randn(size, height, width, 3, device=device).permute(0, 3, 1, 2)
+    labels = torch.randint(len(setup.folders.classes), (size,), device=device)
+    places = np.arange(size)
+    while True:
+        yield Batch(images, labels, BatchShard(0, 0, places, places))
+
+
+def loaded(settings: TrainSettings, setup: TrainingSetup) -> Batches:
+    """Without end the full batches of the training photos."""
+    whole = len(setup.folders.train) // settings.batch_size
+    places = (divmod(number, whole) for number in count())
+    yield from setup.loader.batches(setup.sampler.shard(*place, 0) for place in places)
+
+
+def step_rate(batches: Batches, setup: TrainingSetup, context: RunContext, steps: int) -> float:
+    settings, processes = context.settings, context.processes
     learner = Learner(setup.backbone, settings, None, setup.sampler.batches, processes)
     learner.train_mode()
-    return learner
-
-
-def synthetic_rate(
-    settings: TrainSettings, setup: TrainingSetup, processes: Processes, steps: int
-) -> float:
-    height, width = setup.backbone.spec.fixed_size
     size = settings.batch_size
-    images = torch.randn(size, height, width, 3, device=processes.device).permute(0, 3, 1, 2)
-    places = np.arange(size)
-    batch = Batch(
-        images,
-        torch.randint(len(setup.folders.classes), (size,), device=processes.device),
-        Share(0, 0, places, places),
-    )
-    learner = learner_of(settings, setup, processes)
-    return timed(
-        lambda number: learner.step(0, number, iter([batch]), 1, size),
-        size,
-        steps,
-        processes.device,
-    )
-
-
-def loader_rate(
-    settings: TrainSettings, setup: TrainingSetup, processes: Processes, steps: int
-) -> float:
-    def endless() -> Iterator[Share]:
-        whole = len(setup.folders.train) // settings.batch_size  # full batches only
-        number = 0
-        while True:
-            yield setup.sampler.share(number // whole, number % whole, 0)
-            number += 1
-
-    learner = learner_of(settings, setup, processes)
-    batches = setup.loader.batches(endless())
-    try:
-        size = settings.batch_size
+    with closing(batches):
         return timed(
             lambda number: learner.step(0, number, batches, 1, size), size, steps, processes.device
         )
-    finally:
-        batches.close()
 
 
 def plain_rate(
@@ -265,7 +224,7 @@ def plain_rate(
         [
             transforms.RandomRotation(settings.rotation),
             transforms.RandomHorizontalFlip(),
-            transforms.RandomResizedCrop(spec.fixed_size, settings.scale, settings.ratio),
+            transforms.RandomResizedCrop(input_size(spec), settings.scale, settings.ratio),
             transforms.ColorJitter(settings.colour, settings.colour, settings.colour),
             transforms.ToTensor(),
             transforms.Normalize(spec.mean, spec.std),
@@ -277,7 +236,7 @@ def plain_rate(
         settings.batch_size,
         shuffle=True,
         drop_last=True,
-        num_workers=settings.workers or os.cpu_count(),
+        num_workers=settings.workers or cores(),
         pin_memory=device.type == "cuda",
         persistent_workers=True,
     )
@@ -294,10 +253,9 @@ def plain_rate(
 
     def step(_: int) -> None:
         images, labels = (part.to(device, non_blocking=True) for part in next(batches))
+        images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, reduced, enabled=reduced is not None):
-            loss = F.cross_entropy(
-                model(images.contiguous(memory_format=torch.channels_last)), labels
-            )
+            loss = F.cross_entropy(model(images), labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -21,6 +21,7 @@ import argparse
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp, softmax
@@ -113,7 +114,9 @@ def split(photos: PhotoFeatures, seed: int) -> tuple[PhotoFeatures, PhotoFeature
     return some(photos, np.flatnonzero(~is_test)), some(photos, np.flatnonzero(is_test))
 
 
-def separations(fitted: FittedSet, known: np.ndarray, unknown: np.ndarray) -> Iterator[tuple]:
+def separations(
+    fitted: FittedSet, known: np.ndarray, unknown: np.ndarray
+) -> Iterator[tuple[Any, ...]]:
     """(score, AUROC, share let in, share kept) of test photos, by their features."""
     of_known, of_unknown = fitted.scores(known), fitted.scores(unknown)
     for name in SCORES:
@@ -138,8 +141,9 @@ def bench(sets: Mapping[str, PhotoFeatures], splits: int, groups: int) -> None:
                 out = classes[group::groups]
                 rest = FittedSet(some(train, np.flatnonzero(~np.isin(train.labels, out))))
                 is_out = np.isin(test.labels, out)
-                for found in separations(rest, test.values[~is_out], test.values[is_out]):
-                    near[found[0]].append(found[1:3])
+                of_group = separations(rest, test.values[~is_out], test.values[is_out])
+                for score, auroc, let_in, _ in of_group:
+                    near[score].append((auroc, let_in))
             for score, auroc, let_in, kept in far:
                 by_class = np.mean(near[score], axis=0) if near[score] else (np.nan, np.nan)
                 rows[name, score].append((auroc, let_in, *by_class, kept))

@@ -18,7 +18,6 @@ import os
 import random
 import subprocess
 import sys
-import tarfile
 import tempfile
 import threading
 import time
@@ -34,7 +33,7 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 from PIL import Image
-from s3_process import BUCKET, NO_LIMIT, S3Process, owner, s3_process
+from s3_process import BUCKET, NO_LIMIT, S3Process, owner, s3_process, tar_of
 
 from edgetl.cluster.work_unit import NamedPhoto, is_part, photo_units
 from edgetl.runtime.images.discovery import find_images
@@ -42,7 +41,7 @@ from edgetl.runtime.images.discovery import find_images
 SHARDS = f"s3://{BUCKET}/shards/*.tar"
 OBJECTS = f"s3://{BUCKET}/objects"
 OUT = "answers"
-NODE = {"num_cpus": 1, "object_store_memory": 100 << 20}
+NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 << 20}
 DAMAGED = 97  # one photo in so many is cut off
 MOST_GROWTH = 0.10  # of resident memory from the first half of a process's work to the second
 FEW_SAMPLES = 60  # in which memory still finds its size, and is not judged
@@ -84,14 +83,9 @@ def upload(folder: Path, count: int) -> tuple[int, int]:
     shards, left = 0, count - objects
     while left:
         size = min(shard_size, left)
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w") as shard:
-            for number, content in enumerate(islice(photos, size)):
-                member = tarfile.TarInfo(f"{number:06}.jpg")
-                member.size = len(content)
-                shard.addfile(member, io.BytesIO(content))
+        some = enumerate(islice(photos, size))
+        whole = tar_of((f"{number:06}.jpg", content) for number, content in some)
         left -= size
-        whole = buffer.getvalue()
         content = whole if left else whole[: len(whole) // 2]
         store.put_object(Bucket=BUCKET, Key=f"shards/{shards:06}.tar", Body=content)
         shards += 1
@@ -107,7 +101,7 @@ class Cluster:
         from ray.cluster_utils import Cluster
 
         head = {**NODE, "include_dashboard": False}
-        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self._cluster: Any = Cluster(initialize_head=True, head_node_args=head)
         self._nodes = [self._cluster.add_node(**NODE)]
 
     @property

@@ -67,10 +67,8 @@ def manifest_seeds() -> list[bytes]:
 
     with tempfile.TemporaryDirectory() as folder:
         written = tiny_bundle.write(Path(folder) / "bundle")
-        return [
-            (written / "manifest.json").read_bytes(),
-            card_metadata(tiny_bundle.card()).encode(),
-        ]
+        metadata = card_metadata(tiny_bundle.card()).encode()
+        return [(written / "manifest.json").read_bytes(), metadata]
 
 
 TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], list[bytes]]]] = {
@@ -85,17 +83,10 @@ def main() -> None:
     )
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("--seconds", type=int, default=60, help="duration")
-    parser.add_argument(
-        "--corpus",
-        type=Path,
-        help="folder of files to start from; inputs that reach new code are added",
-    )
-    parser.add_argument(
-        "--findings",
-        type=Path,
-        default=Path(tempfile.gettempdir()),
-        help="where an input that fails is kept",
-    )
+    start = "folder of files to start from; inputs that reach new code are added"
+    parser.add_argument("--corpus", type=Path, help=start)
+    kept = "where an input that fails is kept"
+    parser.add_argument("--findings", type=Path, default=Path(tempfile.gettempdir()), help=kept)
     arguments = parser.parse_args()
     try:
         import atheris
@@ -113,18 +104,10 @@ def main() -> None:
             (corpus / f"seed-{number}").write_bytes(seed)
         one_try(b"")  # imports what it needs, instrumented
         warnings.simplefilter("ignore")
-        limits = [
-            f"-max_total_time={arguments.seconds}",
-            f"-timeout={SECONDS_A_TRY}",
-            f"-rss_limit_mb={MEGABYTES}",
-        ]
-        flags = [
-            *limits,
-            f"-artifact_prefix={arguments.findings}/",
-            "-print_final_stats=1",
-            "-max_len=20000",
-        ]
-        atheris.Setup([sys.argv[0], *flags, str(corpus)], one_try)
+        limits = [f"-timeout={SECONDS_A_TRY}", f"-rss_limit_mb={MEGABYTES}", "-max_len=20000"]
+        flags = [f"-max_total_time={arguments.seconds}", "-print_final_stats=1"]
+        findings = f"-artifact_prefix={arguments.findings}/"
+        atheris.Setup([sys.argv[0], *flags, *limits, findings, str(corpus)], one_try)
         atheris.Fuzz()
 
 

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,14 +53,8 @@ BACKBONES = (
 CLASSES = 10
 LOGIT_SPREAD = 3.0  # standard deviation over photos and classes
 MADE_UP_SIZES = (
-    (375, 500),
-    (500, 375),
-    (224, 224),
-    (640, 480),
-    (97, 301),
-    (1200, 900),
-    (256, 256),
-    (333, 500),
+    *((375, 500), (500, 375), (224, 224), (640, 480)),
+    *((97, 301), (1200, 900), (256, 256), (333, 500)),
 )
 CALIBRATION_PHOTOS = 16
 
@@ -68,26 +63,21 @@ def main() -> int:
     arguments = parse()
     with tempfile.TemporaryDirectory(prefix="edgetl-matrix-") as scratch:
         images = arguments.images or make_up_photos(Path(scratch) / "photos")
-        root, photos = find_photos(images)
+        root, found = find_photos(images)
+        photos = [photo.path for photo in found][: arguments.photos]
         results: dict[str, CheckResult] = {}
         for name in arguments.backbones:
             started = time.perf_counter()
             try:
-                results[name] = check_backbone(
-                    name, photos[: arguments.photos], root, Path(scratch)
-                )
+                results[name] = check_backbone(name, photos, root, Path(scratch))
                 outcome = "passed" if results[name].passed else results[name].failures
             except EdgetlError as error:
                 outcome = error.message
             print(f"{name}: {outcome} in {time.perf_counter() - started:.0f} s", file=sys.stderr)
     if results:
         print("\n".join(table(results)))
-    return (
-        0
-        if len(results) == len(arguments.backbones)
-        and all(result.passed for result in results.values())
-        else 1
-    )
+    passed = [name for name, result in results.items() if result.passed]
+    return 0 if len(passed) == len(arguments.backbones) else 1
 
 
 def parse() -> argparse.Namespace:
@@ -108,15 +98,13 @@ def check_backbone(name: str, photos: Sequence[Path], root: Path, scratch: Path)
     """Export ``name`` with random weights, and compare all its runtimes on ``photos``."""
     torch.manual_seed(0)
     backbone = backbones.build(name, CLASSES, weights="none")
-    card = ModelCard(
-        tuple(f"class {i}" for i in range(CLASSES)), backbone.spec, name, temperature=1.2
-    )
+    labels = tuple(f"class {i}" for i in range(CLASSES))
+    card = ModelCard(labels, backbone.spec, name, temperature=1.2)
     pixels = [resize_image(read_image(path), card.spec) for path in photos[:CALIBRATION_PHOTOS]]
     calibrate(backbone, torch.from_numpy(normalize(np.stack(pixels), card.spec)))
     network = backbone.module.eval()
-    bundle = export_bundle(
-        Deployment(network, card), scratch / name.replace("/", "-"), golden=()
-    ).folder
+    folder = scratch / name.replace("/", "-")
+    bundle = export_bundle(Deployment(network, card), folder, golden=()).folder
     subject = Subject.open(bundle, network, card, threads=threads_each())
     return compare_runtimes(subject, photos, root)
 
@@ -130,7 +118,7 @@ def calibrate(backbone: backbones.Backbone, inputs: torch.Tensor) -> None:
                 module.momentum = None  # the mean over all batches
         network.train()(inputs)
         logits = network.eval()(inputs)
-        head = network.get_submodule(backbone.head)
+        head: Any = network.get_submodule(backbone.head)
         scale = LOGIT_SPREAD / (logits - logits.mean(0)).std()
         bias = torch.zeros(CLASSES) if head.bias is None else head.bias
         head.bias = nn.Parameter((bias - logits.mean(0)) * scale)
@@ -145,12 +133,9 @@ def make_up_photos(folder: Path) -> Path:
         rng = np.random.default_rng(number)
         coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8))
         kind = Image.Resampling.BICUBIC if number % 2 else Image.Resampling.NEAREST
-        values = np.asarray(coarse.resize((width, height), kind)) + rng.normal(
-            0, 10, (height, width, 3)
-        )
-        Image.fromarray(values.clip(0, 255).astype(np.uint8)).save(
-            folder / f"{number:02}.jpg", quality=92
-        )
+        noise = rng.normal(0, 10, (height, width, 3))
+        values = (np.asarray(coarse.resize((width, height), kind)) + noise).clip(0, 255)
+        Image.fromarray(values.astype(np.uint8)).save(folder / f"{number:02}.jpg", quality=92)
     return folder
 
 

@@ -6,13 +6,18 @@ happens at a known point of a run.
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
 
 BUCKET = "photos"
 NO_LIMIT = 1 << 30
@@ -47,7 +52,7 @@ class S3Process:
             def log(self, *_: object) -> None:
                 pass
 
-        store = DomainDispatcherApplication(create_backend_app)
+        answer_of: WSGIApplication = DomainDispatcherApplication(create_backend_app)
         parts: set[str] = set()
         one_writer = threading.Lock()  # moto fails where two write the same object
 
@@ -63,9 +68,9 @@ class S3Process:
                 start("503 Slow Down", [("Content-Length", str(len(_BUSY)))])
                 return [_BUSY]
             if not is_part:
-                return store(environment, start)
+                return answer_of(environment, start)
             with one_writer:
-                found = store(environment, start)
+                found = answer_of(environment, start)
             parts.add(path)
             self.parts.value = len(parts)
             return found
@@ -98,6 +103,17 @@ def s3_process() -> Iterator[S3Process]:
     finally:
         process.kill()
         process.join()
+
+
+def tar_of(photos: Iterable[tuple[str, bytes]]) -> bytes:
+    """A tar shard of photos (name, content)."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as shard:
+        for name, content in photos:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            shard.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
 
 
 def owner() -> Any:

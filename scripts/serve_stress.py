@@ -30,6 +30,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from soak import resident
+
 from edgetl import Predictor
 from edgetl.errors import ImageError
 from edgetl.runtime.bundle.bundle_folder import MANIFEST, Bundle, manifest_bytes
@@ -105,12 +107,6 @@ async def running(bundle: Path, *options: str) -> AsyncIterator[tuple[int, int]]
             yield int(line.strip().rstrip("/").rpartition(":")[2]), process.pid
         finally:
             process.terminate()
-
-
-def resident(process: int) -> int:
-    """Resident memory, bytes (Linux)."""
-    pages = Path(f"/proc/{process}/statm").read_text().split()[1]
-    return int(pages) * os.sysconf("SC_PAGESIZE")
 
 
 def expected_answers(bundle: Path, photos: list[bytes]) -> list[Answer]:

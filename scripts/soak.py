@@ -21,14 +21,18 @@ from edgetl import Predictor
 from edgetl.errors import ImageError
 from edgetl.runtime.images.discovery import find_images
 
+PAGE = os.sysconf("SC_PAGESIZE")
 WARM_UP = 500
 MOST_GROWTH = 0.02
 MOST_BULK_GROWTH = 0.10
 
 
-def resident() -> int:
-    """Resident memory of this process, bytes (Linux)."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+def resident(process: int | str = "self") -> int:
+    """Resident memory, bytes (Linux); 0 of a process that has ended."""
+    try:
+        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * PAGE
+    except (OSError, IndexError):
+        return 0
 
 
 def answer(predictor: Predictor, photo: Path) -> bytes | str:
@@ -64,7 +68,7 @@ def differences(predictor: Predictor, photos: list[Path], calls: int, threads: i
             lambda i: answer(predictor, photos[i % len(photos)]) == expected[i % len(photos)],
             range(calls),
         )
-        different = calls - sum(same)
+        different = calls - sum(map(bool, same))
     print(f"{calls} calls from {threads} threads: {different} differ from the serial answers")
     return different
 
@@ -78,22 +82,14 @@ def bulk(bundle: Path, photos: list[Path], count: int, scratch: Path) -> float:
         photo = photos[number % len(photos)]
         os.link(photo, place / f"{number:06}{photo.suffix}")
     out = scratch / "answers.jsonl"
-    command = [
-        sys.executable,
-        "-m",
-        "edgetl",
-        "predict",
-        str(bundle),
-        str(folder),
-        "--out",
-        str(out),
-    ]
+    arguments = [str(bundle), str(folder), "--out", str(out)]
+    command = [sys.executable, "-m", "edgetl", "predict", *arguments]
     start = time.perf_counter()
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     sizes = [0]
     while process.poll() is None:
         time.sleep(0.1)
-        sizes.append(_resident_of(process.pid))
+        sizes.append(resident(process.pid))
     early, late = max(sizes[: len(sizes) // 5], default=0), max(sizes)
     growth = late / early - 1 if early else math.inf
     rate = count / (time.perf_counter() - start)
@@ -103,13 +99,6 @@ def bulk(bundle: Path, photos: list[Path], count: int, scratch: Path) -> float:
     answered = out.read_bytes().count(b"\n") if out.exists() else 0
     print(f"{answered} of them answered")
     return growth if answered == count else math.inf
-
-
-def _resident_of(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
-    except (OSError, IndexError):
-        return 0
 
 
 def main() -> None:

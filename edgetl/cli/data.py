@@ -62,11 +62,7 @@ command.add_command(review)
 @_json_option
 @_threads_option
 def check(
-    data: Path,
-    columns: str | None,
-    root: Path | None,
-    json_file: Path | None,
-    threads: int | None,
+    data: Path, columns: str | None, root: Path | None, json_file: Path | None, threads: int | None
 ) -> None:
     """Look for what would harm training on DATA, a folder or a list; nothing is changed.
 
@@ -205,8 +201,7 @@ def _counts_table(counts: Mapping[str, Mapping[str, int]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("class")
+    table = Table("class", box=None, pad_edge=False)
     for part in counts:
         table.add_column(part or "photos", justify="right")
     names = sorted({name for classes in counts.values() for name in classes})

@@ -8,8 +8,10 @@ from typing import Any
 import click
 
 from edgetl.cli.options.list_options import list_options
-from edgetl.cli.options.option_types import PhotoPlace, SomePath
-from edgetl.cli.terminal.printable import printable
+from edgetl.cli.options.model_options import given_options
+from edgetl.cli.options.option_types import PhotoPlace
+from edgetl.cli.options.output_options import output_option
+from edgetl.cli.terminal.printable import print_warnings, printable
 from edgetl.cli.terminal.progress_bar import show_progress
 from edgetl.system.message_text import counted
 from edgetl.system.paths import real_path
@@ -28,9 +30,7 @@ def _side(text: str) -> int | tuple[int, int]:
 
 @click.command(short_help="Make a network that was trained elsewhere into a run.")
 @click.argument("file", type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "-o", "--out", "--output", "out", required=True, type=SomePath(), help="Run to write."
-)
+@output_option("Run to write.")
 @click.option(
     "--labels",
     required=True,
@@ -90,12 +90,11 @@ def command(
       edgetl import network.pt -o runs/ants --labels labels.txt --size 256 --crop 224
         --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225
     """
-    given = {name: value for name, value in preprocessing.items() if value is not None}
     with show_progress() as progress:
         result = import_network(
             file,
             labels,
-            given,
+            given_options(preprocessing),
             out=out,
             backbone=backbone,
             images=images,
@@ -104,8 +103,7 @@ def command(
             overwrite=overwrite,
             progress=progress,
         )
-    for warning in result.warnings:
-        click.echo(f"Warning: {printable(warning)}", err=True)
+    print_warnings(result.warnings)
     _print_result(result)
 
 

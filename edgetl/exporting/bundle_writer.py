@@ -56,7 +56,6 @@ from edgetl.exporting.web_folder import WEB, read_ort, web_files
 from edgetl.runtime.bundle.bundle_folder import (
     DEFAULT_FORMATS,
     DEFAULT_PRECISION,
-    FORMATS,
     HELD_OUT,
     MANIFEST,
     ONNX_FILES,
@@ -94,7 +93,7 @@ def export_bundle(
 
     golden              photos to include, copied unchanged but for HEIC, which becomes PNG
     opset               None: the lowest that the network's operators allow
-    formats             out of FORMATS
+    formats             out of ``bundle_folder.FORMATS``
     checkpoint          file that the network came from, for the manifest
     checkpoint_sha256   hex digest of that file when it was read; None: of its present content
     training_photos     digests for the manifest, as ``photo_digests.pack`` writes them; "": none
@@ -104,13 +103,11 @@ def export_bundle(
     web                 add the folder for browsers and Node; needs the format ``onnx``
     ort                 where onnxruntime-web is for it; None: browsers take it from a CDN
 
-    Raises ValueError for an unknown format or precision; ExportError if a golden photo can't be
-    read, if a format can't be written or its answers are not the network's, if a reduced precision
-    loses too much accuracy, if ``ort`` lacks what is needed, or if ``destination`` is anything but
-    a bundle; ImageError for another photo that can't be read. ``destination`` is then unchanged.
+    Raises ExportError if a golden photo can't be read, if a format can't be written or its answers
+    are not the network's, if a reduced precision loses too much accuracy, if ``ort`` lacks what is
+    needed, or if ``destination`` is anything but a bundle; ImageError for another photo that can't
+    be read. ``destination`` is then unchanged.
     """
-    if unknown := sorted({*formats} - {*FORMATS} | {*precisions} - {*ONNX_FILES}):
-        raise ValueError(f"{unknown[0]!r} is none of {', '.join((*FORMATS, *ONNX_FILES))}")
     destination = Path(destination)
     refuse_other_folders(destination)
     require_writable(destination)

@@ -29,9 +29,11 @@ def write_triton_model(bundle: Path, repository: Path) -> Path:
     refuse_other_models(folder)
     model = opened.read(opened.model_name())
     embedding = len(opened.golden[0].answer.embedding) if opened.golden else 0
+    # One a line: Triton's list has no escapes.
+    labels = [label.replace("\n", " ") + "\n" for label in opened.card.labels]
     files = {
         CONFIG: model_config(folder.name, opened.card, embedding).encode(),
-        LABELS: "".join(f"{_line(label)}\n" for label in opened.card.labels).encode(),
+        LABELS: "".join(labels).encode(),
         "1/model.onnx": model,
     }
     replace_folder(folder, files)
@@ -83,8 +85,3 @@ def _tensor(name: str, kind: str, dims: str, *more: str) -> str:
 
 def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
-
-
-def _line(label: str) -> str:
-    """A label as a line of its own: Triton's list has no escapes."""
-    return " ".join(label.split("\n"))

@@ -101,12 +101,15 @@ def web_files(
         web |= {f"ort/{name}": content for name, content in ort.items()}
         pinned["wasm"]["base"] = "ort/"
     web[_ORT] = _json(pinned)
-    worker = web.pop(_WORKER)  # which names the version, that is, the checksum of all others
+    # It names the version, the checksum of all others, so that browsers see another worker.
+    worker = web.pop(_WORKER).decode()
+    assert _WORKER_VERSION in worker
     web["package.json"] = _json(_package(manifest, pinned))
     described = {key: value for key, value in manifest.items() if key not in _LEFT_OUT}
     web[MANIFEST] = manifest_bytes({**described, "files": file_entries(web)})
     version = hashlib.sha256(web[MANIFEST]).hexdigest()
-    return {**web, _WORKER: _with_version(worker, version)}
+    worker = worker.replace(_WORKER_VERSION, f'const VERSION = "{version}";')
+    return {**web, _WORKER: worker.encode()}
 
 
 def _web_model(precision: str, content: bytes, pictures: Sequence[NDArray[np.uint8]]) -> bytes:
@@ -143,13 +146,6 @@ def _package(manifest: Mapping[str, Any], pinned: Mapping[str, Any]) -> dict[str
         "engines": {"node": ">=20"},
         "peerDependencies": {pinned["package"]: pinned["version"]},
     }
-
-
-def _with_version(worker: bytes, version: str) -> bytes:
-    """The service worker as another file than that of any other export, so that browsers see it."""
-    text = worker.decode()
-    assert _WORKER_VERSION in text
-    return text.replace(_WORKER_VERSION, f'const VERSION = "{version}";').encode()
 
 
 def _pinned_ort() -> dict[str, Any]:

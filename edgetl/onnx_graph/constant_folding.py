@@ -7,6 +7,8 @@ those numbers. onnxruntime's own constant folding stops at the free batch size.
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -25,15 +27,12 @@ def fold_shape_constants(
     """A copy of ``network`` for inputs [N, *input_shape], ``input_shape`` being [3, h, w]."""
     candidates = _computed_from_shapes(network.graph)
     constants = _same_for_every_batch(network, candidates, input_shape) if candidates else {}
-    folded = onnx.ModelProto()
-    folded.CopyFrom(network)
+    folded = deepcopy(network)
     folded.graph.initializer.extend(
         numpy_helper.from_array(value, name) for name, value in constants.items()
     )
-    replace_nodes(
-        folded.graph,
-        [node for node in folded.graph.node if not constants.keys() >= set(node.output)],
-    )
+    nodes = [node for node in folded.graph.node if not constants.keys() >= set(node.output)]
+    replace_nodes(folded.graph, nodes)
     prune(folded.graph)
     return folded
 
@@ -54,14 +53,11 @@ def _same_for_every_batch(
     network: onnx.ModelProto, names: list[str], input_shape: tuple[int, int, int]
 ) -> dict[str, NDArray[np.generic]]:
     """Those of the values ``names`` that are small and the same for batches of any size."""
-    session = open_session(
-        with_outputs(network, names).SerializeToString(), providers="cpu", optimize=False
-    )
+    content = with_outputs(network, names).SerializeToString()
+    session = open_session(content, providers="cpu", optimize=False)
     source = network.graph.input[0].name
-    runs = [
-        session.run(names, {source: np.zeros((batch, *input_shape), np.float32)})
-        for batch in _BATCHES
-    ]
+    inputs = [np.zeros((batch, *input_shape), np.float32) for batch in _BATCHES]
+    runs = [session.run(names, {source: zeros}) for zeros in inputs]
     return {
         name: values[0]
         for name, values in zip(names, zip(*runs, strict=True), strict=True)

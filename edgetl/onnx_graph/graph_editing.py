@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 
 import onnx
 
 
 def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
     """A copy of ``model`` with the values ``names`` of its main graph as further outputs."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     return copy
 
@@ -34,6 +34,11 @@ def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> No
     kept = list(nodes)
     del graph.node[:]
     graph.node.extend(kept)
+
+
+def int_attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+    """The value of an attribute of ``node``; ``default`` if it has none of that name."""
+    return next((entry.i for entry in node.attribute if entry.name == name), default)
 
 
 def _inputs(node: onnx.NodeProto) -> Iterator[str]:

@@ -19,10 +19,8 @@ def merge_log_softmax(model: onnx.ModelProto) -> None:
     for output in graph.output:
         if tail := _log_of_softmax(graph, output.name):
             log, softmax = tail
-            merged = onnx.NodeProto()
-            merged.CopyFrom(softmax)
-            merged.op_type, merged.output[0] = "LogSoftmax", output.name
-            log.CopyFrom(merged)
+            log.CopyFrom(softmax)
+            log.op_type, log.output[0] = "LogSoftmax", output.name
             prune(graph)
 
 

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor, nn
 
 _LOGGERS = (
     "torch",
@@ -52,6 +53,18 @@ def plain_attention() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+def trace(network: nn.Module, example: Tensor) -> torch.jit.ScriptModule:
+    """TorchScript of what ``network`` does with ``example``; it may not hold for other photos."""
+    traced: torch.jit.ScriptModule = torch.jit.trace(network, example, check_trace=False)
+    return traced
+
+
+def compile_network(network: nn.Module, example: Tensor) -> torch.jit.ScriptModule:
+    """TorchScript of the code of ``network``, whose types are those that ``example`` shows."""
+    compiled: torch.jit.ScriptModule = torch.jit.script(network, example_inputs=[(example,)])
+    return compiled
 
 
 @contextlib.contextmanager

@@ -83,19 +83,6 @@ def test_the_manifest_says_where_it_came_from(exported: Path) -> None:
     ] / "best.safetensors"
 
 
-@pytest.mark.parametrize("asked", [{"formats": ("onxx",)}, {"precisions": ("fp32", "int4")}])
-def test_an_unknown_format_or_precision_is_refused_at_once(
-    tmp_path: Path, asked: dict[str, tuple[str, ...]]
-) -> None:
-    with pytest.raises(
-        ValueError, match=r"'(onxx|int4)' is none of onnx, torchscript, pt2, fp32, fp16, int8"
-    ):
-        export_bundle(
-            Deployment(tiny_network(), tiny_card()), tmp_path / "tiny", golden=(), **asked
-        )
-    assert not (tmp_path / "tiny").exists()
-
-
 def test_golden_answers_are_the_trained_networks(exported: Path, photo_folder: Path) -> None:
     classifier = DeployedClassifier(tiny_network(), tiny_card())
     for golden, path in zip(Bundle.open(exported).golden, photos(photo_folder), strict=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import onnx
 
 from edgetl.onnx_graph.graph_editing import prune, replace_nodes
@@ -15,8 +17,7 @@ def cut_at_resized(model: onnx.ModelProto) -> onnx.ModelProto:
     kernels; the rest of the graph is float32, float16 or integer. The metadata is left out: whoever
     reads labels and preprocessing there expects an input ``images``.
     """
-    cut = onnx.ModelProto()
-    cut.CopyFrom(model)
+    cut = deepcopy(model)
     graph = cut.graph
     resized = next(value for value in graph.value_info if value.name == RESIZED)
     del graph.input[:]

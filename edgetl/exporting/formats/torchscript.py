@@ -10,7 +10,7 @@ from torch import nn
 from edgetl.errors import ExportError, first_line
 from edgetl.exporting.formats.deployed_classifier import deployed
 from edgetl.exporting.formats.onnx_network import example_input
-from edgetl.onnx_graph.tracing import quiet
+from edgetl.onnx_graph.tracing import compile_network, quiet, trace
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.training.models.ood_detector import OODDetector
 
@@ -27,7 +27,7 @@ def build_torchscript(
     """
     example, other = example_input(card.spec, BATCH), example_input(card.spec, OTHER_BATCH)
     failure = Exception()
-    for convert in (_trace, _compile):
+    for convert in (trace, compile_network):
         with quiet(), torch.no_grad():
             try:
                 converted = convert(network, example)
@@ -42,13 +42,3 @@ def build_torchscript(
     raise ExportError(
         f"The network can't be written as TorchScript: {first_line(failure)}"
     ) from failure
-
-
-def _trace(network: nn.Module, example: torch.Tensor) -> nn.Module:
-    traced: nn.Module = torch.jit.trace(network, example, check_trace=False)
-    return traced
-
-
-def _compile(network: nn.Module, example: torch.Tensor) -> nn.Module:
-    compiled: nn.Module = torch.jit.script(network, example_inputs=[(example,)])
-    return compiled

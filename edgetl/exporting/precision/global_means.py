@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edgetl.onnx_graph.graph_editing import replace_nodes
+from edgetl.onnx_graph.graph_editing import int_attribute, replace_nodes
 
 _PLACES = ([2, 3], [-2, -1])
 
@@ -42,7 +42,7 @@ def _axes(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> list[
 
 
 def _pool(mean: onnx.NodeProto) -> list[onnx.NodeProto]:
-    keeps = next((entry.i for entry in mean.attribute if entry.name == "keepdims"), 1)
+    keeps = int_attribute(mean, "keepdims", 1)
     (source, *_), (result,) = mean.input, mean.output
     pooled = result if keeps else f"{result}/pooled"
     nodes = [helper.make_node("GlobalAveragePool", [source], [pooled], name=mean.name)]

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edgetl.onnx_graph.graph_editing import replace_nodes
+from edgetl.onnx_graph.graph_editing import int_attribute, replace_nodes
 
 MULTIPLE = 4  # of the number of input channels
 
@@ -38,10 +38,8 @@ def pad_channels(graph: onnx.GraphProto) -> None:
                     nodes += _pad(graph, node, values, stored)
         nodes.append(node)
     used = {name for node in nodes for name in node.input} | {value.name for value in graph.output}
-    replace_nodes(
-        graph,
-        (node for node in nodes if node.op_type != "DequantizeLinear" or node.output[0] in used),
-    )
+    kept = (node for node in nodes if node.op_type != "DequantizeLinear" or node.output[0] in used)
+    replace_nodes(graph, kept)
 
 
 def _pad(
@@ -51,11 +49,8 @@ def _pad(
     weights: onnx.TensorProto,
 ) -> list[onnx.NodeProto]:
     """Pad weights and input of ``convolution`` → the new nodes before it; none if it needs none."""
-    groups = next(
-        (attribute.i for attribute in convolution.attribute if attribute.name == "group"), 1
-    )
     missing = -weights.dims[1] % MULTIPLE
-    if groups > 1 or not missing:
+    if int_attribute(convolution, "group", 1) > 1 or not missing:
         return []
     spread = [(0, missing if axis == 1 else 0) for axis in range(len(weights.dims))]
     padded_weights = np.pad(numpy_helper.to_array(weights), spread)

@@ -11,6 +11,7 @@ Depthwise convolutions have a kernel of their own, which widens before it adds: 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from copy import deepcopy
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,7 @@ from edgetl.exporting.precision.exact_scales import exact_scales
 from edgetl.exporting.precision.global_means import pool_means
 from edgetl.exporting.precision.negligible_weights import clear_negligible_weights
 from edgetl.exporting.precision.pad_channels import pad_channels
+from edgetl.onnx_graph.graph_editing import int_attribute
 from edgetl.onnx_graph.tracing import quiet
 from edgetl.runtime.bundle.tensor_names import NORMALIZED
 from edgetl.runtime.inference.session import import_onnxruntime
@@ -68,8 +70,7 @@ class Quantizer:
             original, prepared, augmented = (
                 folder / f"{name}.onnx" for name in ("original", "prepared", "augmented")
             )
-            pooled = onnx.ModelProto()
-            pooled.CopyFrom(network)
+            pooled = deepcopy(network)
             pool_means(pooled)
             onnx.save_model(pooled, original)
             quant_pre_process(original, prepared, skip_symbolic_shape=True)
@@ -124,8 +125,7 @@ class Quantizer:
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
         from onnxruntime.quantization.quant_utils import QuantType
 
-        copy = onnx.ModelProto()
-        copy.CopyFrom(self._network)
+        copy = deepcopy(self._network)
         with quiet():
             quantizer = QDQQuantizer(
                 copy,
@@ -168,12 +168,9 @@ def _depthwise_weights(graph: onnx.GraphProto) -> Iterator[str]:
     """Names of the weights of convolutions with one input channel per output channel."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for node in graph.node:
-        groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
-        if (
-            node.op_type == "Conv"
-            and groups > 1
-            and shapes.get(node.input[1], ())[:2] == (groups, 1)
-        ):
+        groups = int_attribute(node, "group", 1)
+        is_grouped = node.op_type == "Conv" and groups > 1
+        if is_grouped and shapes.get(node.input[1], ())[:2] == (groups, 1):
             yield node.input[1]
 
 

@@ -19,6 +19,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from edgetl.onnx_graph.graph_editing import int_attribute
 from edgetl.runtime.bundle.tensor_names import LOGITS
 from edgetl.runtime.inference.session import open_session
 
@@ -188,12 +189,12 @@ class QuantizedSteps:
                 return f"{node.op_type} gives the logits, in an order of its own"
         elif users != ["QuantizeLinear"]:
             return f"a {node.op_type} whose result is used in float"
-        groups = _attribute(node, "group", 1)
+        groups = int_attribute(node, "group", 1)
         is_depthwise = groups > 1 and weights.shape[:2] == (groups, 1)
         magnitudes = np.abs(weights.astype(np.int64))
         if not is_depthwise and magnitudes.max(initial=0) > 64:
             return "weights of 8 bits, whose sums saturate on some processors"
-        outputs_first = node.op_type == "Conv" or _attribute(node, "transB", 0)
+        outputs_first = node.op_type == "Conv" or int_attribute(node, "transB", 0)
         terms = tuple(range(1, weights.ndim)) if outputs_first else -2
         largest = 255 * magnitudes.sum(terms)
         biases = self._stored(node.input[2]) if len(node.input) > 2 else None
@@ -268,10 +269,6 @@ class QuantizedSteps:
             return values
 
         return run
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
-    return next((entry.i for entry in node.attribute if entry.name == name), default)
 
 
 def _in_order(nodes: Sequence[onnx.NodeProto], given: set[str]) -> list[onnx.NodeProto]:

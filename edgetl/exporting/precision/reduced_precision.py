@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import islice, takewhile
 from pathlib import Path
@@ -53,10 +54,8 @@ def convert_to_fp16(
     from onnxruntime.quantization.onnx_model import ONNXModel
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    copy = onnx.ModelProto()
-    copy.CopyFrom(network)
     with quiet():
-        converted: onnx.ModelProto = convert_float_to_float16(copy, keep_io_types=True)
+        converted: onnx.ModelProto = convert_float_to_float16(deepcopy(network), keep_io_types=True)
     ONNXModel(converted).topological_sort()  # the converter appends the input's cast at the end
     evaluator = AccuracyEvaluator(network, card, settings.validation, progress)
     compared = evaluator.evaluate(converted, "fp16")
@@ -92,9 +91,8 @@ def convert_to_int8(
     quantizer = Quantizer(network, tracked, input_values(card.spec))
     evaluator = AccuracyEvaluator(network, card, settings.validation, progress)
     best: tuple[onnx.ModelProto, AccuracyComparison] | None = None
-    for name, quantized, float_layers in _candidates(
-        quantizer, islice(photos, RANKING_PHOTOS), progress
-    ):
+    samples = islice(photos, RANKING_PHOTOS)
+    for name, quantized, float_layers in _candidates(quantizer, samples, progress):
         compared = evaluator.evaluate(quantized, name, float_layers)
         if compared.drop <= settings.max_accuracy_drop and (
             best is None or compared.agreement > best[1].agreement

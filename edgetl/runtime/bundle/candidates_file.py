@@ -58,13 +58,13 @@ class DrawnWeights(NamedTuple):
 
     def draw(self, rng: np.random.Generator) -> bytes:
         """Other weights, as the model file holds them."""
-        starts = range(0, self.size, _DRAWN)
-        return b"".join(self._draw(rng, min(_DRAWN, self.size - start)) for start in starts)
-
-    def _draw(self, rng: np.random.Generator, size: int) -> bytes:
-        values = self.mean + self.std * rng.standard_normal(size, np.float32)
-        values = values.clip(self.low, self.high)
-        return (values.round() if self.dtype == "|i1" else values).astype(self.dtype).tobytes()
+        parts = []
+        for start in range(0, self.size, _DRAWN):
+            values = rng.standard_normal(min(_DRAWN, self.size - start), np.float32)
+            values = (self.mean + self.std * values).clip(self.low, self.high)
+            values = values.round() if self.dtype == "|i1" else values
+            parts.append(values.astype(self.dtype).tobytes())
+        return b"".join(parts)
 
 
 @dataclass(frozen=True)

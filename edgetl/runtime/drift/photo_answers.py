@@ -64,13 +64,8 @@ def of_predictions(results: Iterable[Any], names: Sequence[str]) -> PhotoAnswers
     found, failed = _Columns(), {}
     for name, result in zip(names, results, strict=True):
         if isinstance(result, Prediction):
-            found.add(
-                name,
-                result.probabilities,
-                result.embedding,
-                result.ood_score,
-                is_unknown=result.is_unknown,
-            )
+            scores = result.embedding, result.ood_score
+            found.add(name, result.probabilities, *scores, is_unknown=result.is_unknown)
         else:
             failed[name] = result.reason
     return found.as_answers(failed)
@@ -117,13 +112,13 @@ def read_answers(path: Path, labels: Sequence[str], models: Collection[str]) -> 
             by_label = row.get("probabilities") or {label: row[f"p({label})"] for label in labels}
             probabilities = np.array([by_label[label] for label in labels], np.float32)
             embedding, score = row.get("embedding"), row.get("ood_score")
-            is_unknown = row.get("unknown")
             if embedding is None or score is None:
                 raise DataError(f"{where}: no embedding or no ood_score.", _COLLECT)
+            is_unknown = row.get("unknown")
             found.add(name, probabilities, embedding, float(score), is_unknown=is_unknown)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            reason = f"not an answer of this model ({error!r})"
-            raise DataError(f"{where}: {reason}.", _COLLECT) from error
+            reason = f"{where}: not an answer of this model ({error!r})."
+            raise DataError(reason, _COLLECT) from error
     return found.as_answers(failed)
 
 
@@ -131,11 +126,7 @@ class _Columns:
     """Collects answers photo by photo."""
 
     def __init__(self) -> None:
-        self._names: list[str] = []
-        self._probabilities: list[NDArray[np.float32]] = []
-        self._embedding: list[NDArray[np.float16]] = []
-        self._scores: list[np.float32] = []
-        self._unknown: list[bool] = []
+        self._rows: list[tuple[str, NDArray[Any], NDArray[np.float16], np.float32, bool]] = []
 
     def add(
         self,
@@ -156,26 +147,23 @@ class _Columns:
         rounded, score = np.asarray(embedding, np.float16), np.float32(score)
         if not (np.isfinite(rounded).all() and np.isfinite(score)):
             raise ValueError("its embedding or ood_score is not finite, or very large")
-        expected = self._embedding[0].shape if self._embedding else (rounded.size,)
+        expected = self._rows[0][2].shape if self._rows else (rounded.size,)
         if rounded.shape != expected:
             raise ValueError(f"its embedding has shape {list(rounded.shape)}")
-        self._names.append(name)
-        self._probabilities.append(probabilities)
-        self._embedding.append(rounded)
-        self._scores.append(score)
-        self._unknown.append(is_unknown)
+        self._rows.append((name, probabilities, rounded, score, is_unknown))
 
     def as_answers(self, failed: Mapping[str, str]) -> PhotoAnswers:
         """Raises DataError if there are none."""
-        if not self._names:
+        if not self._rows:
             name, reason = next(iter(failed.items()), ("no photo", "there is none"))
             raise DataError(f"There is no answer to compare; {name}: {reason}.")
+        names, probabilities, embedding, scores, unknown = zip(*self._rows, strict=True)
         return PhotoAnswers(
-            tuple(self._names),
-            np.stack(self._probabilities),
-            np.stack(self._embedding).astype(np.float32),
-            np.array(self._scores, np.float32),
-            np.array(self._unknown, np.bool_),
+            names,
+            np.stack(probabilities),
+            np.stack(embedding).astype(np.float32),
+            np.array(scores, np.float32),
+            np.array(unknown, np.bool_),
             failed,
         )
 

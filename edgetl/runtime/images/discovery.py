@@ -42,17 +42,7 @@ def walk_images(folder: str | Path, *, strict: bool = True) -> Iterator[Path]:
 
     strict  False: a folder that can't be read is yielded itself, and reading it as a photo fails
     """
-    folder = Path(folder)
-    try:
-        entries = _entries(folder)
-    except OSError as error:
-        if not strict:
-            yield folder
-            return
-        raise DataError(
-            f"{folder}: {error.strerror or error}.", "Name a folder that holds photos."
-        ) from error
-    yield from _walk(folder, entries, strict)
+    return _walk(Path(folder), strict, "Name a folder that holds photos.")
 
 
 def is_walked(path: Path, folder: Path) -> bool:
@@ -66,24 +56,20 @@ def is_walked(path: Path, folder: Path) -> bool:
     return not any(place.is_symlink() and is_folder(place) for place in places)
 
 
-def _walk(folder: Path, entries: list[str], strict: bool) -> Iterator[Path]:
-    suffixes = image_suffixes()
+def _walk(folder: Path, strict: bool, hint: str) -> Iterator[Path]:
+    try:
+        entries = _entries(folder)
+    except OSError as error:
+        if strict:
+            raise DataError(f"{folder}: {error.strerror or error}.", hint) from error
+        yield folder
+        return
     for name in entries:
         path = folder / name
-        if not name.endswith("/"):
-            if path.suffix.lower() in suffixes:
-                yield path
-            continue
-        try:
-            inner = _entries(path)
-        except OSError as error:
-            if strict:
-                raise DataError(
-                    f"{path}: {error.strerror or error}.", "Make it readable, or move it away."
-                ) from error
+        if name.endswith("/"):
+            yield from _walk(path, strict, "Make it readable, or move it away.")
+        elif path.suffix.lower() in image_suffixes():
             yield path
-            continue
-        yield from _walk(path, inner, strict)
 
 
 def _entries(folder: Path) -> list[str]:

@@ -68,15 +68,12 @@ def _photo_column(schema: pyarrow.Schema, names: Sequence[str]) -> str | None:
     """The column of bytes, or of structures with a field ``bytes``; first one of ``names``."""
     import pyarrow.types
 
-    def is_bytes(kind: pyarrow.DataType) -> bool:
-        return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind))
-
     found = []
     for item in schema:
         kind = item.type
         if pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
             kind = kind.field("bytes").type
-        if is_bytes(kind):
+        if pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind):
             found.append(item.name)
     return next((name for name in found if name.lower() in names), found[0] if found else None)
 

@@ -34,13 +34,10 @@ def is_shard(place: str | os.PathLike[str]) -> bool:
     name = os.fspath(place)
     if not _suffix_text(name).endswith(SHARD_SUFFIXES):
         return False
-    if not is_address(name) and Path(name).is_file():
-        return not name.lower().endswith(PARQUET_SUFFIX) or _holds_photos(name)
-    if is_pattern(name):
-        return True
-    return is_address(name) and (
-        not _suffix_text(name).endswith(PARQUET_SUFFIX) or _holds_photos(name)
-    )
+    is_one = not is_pattern(name) if is_address(name) else Path(name).is_file()
+    if is_one and _suffix_text(name).endswith(PARQUET_SUFFIX):
+        return _holds_photos_in_store(name) if is_address(name) else _holds_photos(name)
+    return is_one or is_pattern(name)
 
 
 def is_pattern(name: str) -> bool:
@@ -111,19 +108,13 @@ def open_shard(shard: Path) -> IO[bytes]:
 
 
 def _holds_photos(name: str) -> bool:
-    return _holds_photos_in_store(name) if is_address(name) else _looks_like_photos(name)
-
-
-@cache  # each look is some requests, and a command takes several
-def _holds_photos_in_store(address: str) -> bool:
-    return _looks_like_photos(address)
-
-
-def _looks_like_photos(name: str) -> bool:
     from edgetl.runtime.images.parquet_shard import holds_photos
 
     with open_shard(as_place(name)) as file:
         return holds_photos(file)
+
+
+_holds_photos_in_store = cache(_holds_photos)  # each look is some requests, and there are several
 
 
 def _expand_braces(name: str) -> Iterator[str]:

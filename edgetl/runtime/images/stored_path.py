@@ -72,28 +72,19 @@ class StoredPath(_SystemPath):
     Its text is the address, such as "s3://bucket/cats/1.jpg", or "shards/000.tar/cats/1.jpg".
     """
 
-    _content: Content | None = None  # None: the object at this address
+    content: Content | None = None  # None: the object at this address
     _address: str | None = None  # as it was given, since pathlib shortens some
     label: str | None = None  # the true one, where the shard says it
 
     @classmethod
     def at(cls, address: str) -> StoredPath:
         """The object or folder at an address."""
-        path = cls(address)
-        path._address = address
-        return path
+        return _restored(address, None, address, None)
 
     @classmethod
     def holding(cls, name: str | Path, content: Content, label: str | None = None) -> StoredPath:
         """A photo whose content is known, and maybe its label."""
-        path = cls(name)
-        path._content, path._address, path.label = content, getattr(name, "_address", None), label
-        return path
-
-    @property
-    def content(self) -> Content | None:
-        """Where the photo's bytes are; None: in the store, at its address."""
-        return self._content
+        return _restored(name, content, getattr(name, "_address", None), label)
 
     @property
     def address(self) -> str:
@@ -102,12 +93,12 @@ class StoredPath(_SystemPath):
 
     def read_bytes(self) -> bytes:
         """The photo's file. Raises OSError."""
-        if isinstance(self._content, OSError):
-            raise self._content
-        if isinstance(self._content, FileSpan):
-            return self._content.read()
-        if self._content is not None:
-            return self._content
+        if isinstance(self.content, OSError):
+            raise self.content
+        if isinstance(self.content, FileSpan):
+            return self.content.read()
+        if self.content is not None:
+            return self.content
         from edgetl.runtime.images.store import read_object
 
         return read_object(self.address)
@@ -120,20 +111,19 @@ class StoredPath(_SystemPath):
 
     def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
         """Kind and size alone. Raises OSError."""
-        kind, size = stat.S_IFREG, 0
-        if isinstance(self._content, OSError):
-            raise self._content
-        if isinstance(self._content, FileSpan):
-            size = self._content.size
-        elif self._content is not None:
-            size = len(self._content)
+        if isinstance(self.content, OSError):
+            raise self.content
+        if isinstance(self.content, FileSpan):
+            size = self.content.size
+        elif self.content is not None:
+            size = len(self.content)
         elif is_address(str(self)):
             from edgetl.runtime.images.store import object_size
 
             size = object_size(self.address)
         else:
             return super().stat()
-        return os.stat_result((kind | 0o444, 0, 0, 1, 0, 0, size, 0, 0, 0))
+        return os.stat_result((stat.S_IFREG | 0o444, 0, 0, 1, 0, 0, size, 0, 0, 0))
 
     def exists(self, *, follow_symlinks: bool = True) -> bool:
         """Whether it can be read, as far as that is known without reading it."""
@@ -176,7 +166,7 @@ class StoredPath(_SystemPath):
         return self.address
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (str(self), self._content, self._address, self.label)
+        return _restored, (str(self), self.content, self._address, self.label)
 
 
 def is_address(name: str | os.PathLike[str]) -> bool:
@@ -198,8 +188,8 @@ def absolute_name(name: str | os.PathLike[str]) -> str:
 
 
 def _restored(
-    name: str, content: Content | None, address: str | None, label: str | None
+    name: str | Path, content: Content | None, address: str | None, label: str | None
 ) -> StoredPath:
     path = StoredPath(name)
-    path._content, path._address, path.label = content, address, label
+    path.content, path._address, path.label = content, address, label
     return path

@@ -18,12 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
 from edgetl.runtime.images.discovery import image_suffixes
-from edgetl.runtime.images.stored_path import (
-    Content,
-    FileSpan,
-    FileState,
-    file_state,
-)
+from edgetl.runtime.images.stored_path import Content, FileSpan, FileState, file_state
 from edgetl.runtime.images.unreadable import MAX_PHOTO_BYTES
 
 _LABEL_SUFFIXES = (".cls", ".json", ".txt")  # the first that is there counts
@@ -63,7 +58,7 @@ class _Sample:
 
     def _note(self, photo: str, suffix: str) -> Any:
         """What is said of this photo, or else of the sample: names may have dots of their own."""
-        own = self.notes.get(_stem(photo) + suffix)
+        own = self.notes.get(photo.removesuffix(PurePosixPath(photo).suffix) + suffix)
         return self.notes.get(self.key + suffix) if own is None else own
 
     def add(self, name: str, content: Content) -> None:
@@ -180,10 +175,6 @@ def _clean(name: str) -> str | None:
     if not parts or any(part.startswith(".") for part in parts):
         return None
     return "/".join(parts)
-
-
-def _stem(name: str) -> str:
-    return name[: -len(PurePosixPath(name).suffix)]
 
 
 def _key(name: str) -> str:

@@ -84,6 +84,7 @@ def bench(predictor: Predictor, photos: Sequence[Path], *, runs: int = 100) -> B
     fresh = [fresh_process(predictor, photos[0]) for _ in range(3)]
     stages = time_stages(predictor, photos, runs)
     resized = predictor.resize(read_image(photos[0], max_pixels=predictor.max_pixels))[np.newaxis]
+    threads = sorted({1, *(2**i for i in range(1, 9) if 2**i < cores()), cores()})
     return BenchmarkResult(
         machine=machine(predictor),
         photos=len(photos),
@@ -91,7 +92,7 @@ def bench(predictor: Predictor, photos: Sequence[Path], *, runs: int = 100) -> B
         cold_start=min(seconds for seconds, _ in fresh),
         cold_memory=fresh[-1][1],
         throughput=_throughput(predictor, photos, runs),
-        threads=_by_threads(predictor, resized, runs),
+        threads={count: _median_run(predictor, resized, runs, count) for count in threads},
         batches=_by_batch(predictor, resized, runs),
         peak_memory=peak_memory(),
     )
@@ -174,11 +175,6 @@ def _throughput(predictor: Predictor, photos: Sequence[Path], runs: int) -> floa
     for _ in predictor.batch(islice(cycle(photos), runs)):
         pass
     return runs / (time.perf_counter() - start)
-
-
-def _by_threads(predictor: Predictor, resized: NDArray[np.uint8], runs: int) -> dict[int, float]:
-    counts = sorted({1, *(2**i for i in range(1, 9) if 2**i < cores()), cores()})
-    return {threads: _median_run(predictor, resized, runs, threads) for threads in counts}
 
 
 def _by_batch(predictor: Predictor, resized: NDArray[np.uint8], runs: int) -> dict[int, float]:

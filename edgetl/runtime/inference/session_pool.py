@@ -19,7 +19,7 @@ from edgetl.runtime.bundle.bundle_folder import (
     require_model,
 )
 from edgetl.runtime.bundle.embedded_checksum import verify_checksum
-from edgetl.runtime.bundle.memory_copy import Content, in_memory_copy
+from edgetl.runtime.bundle.memory_copy import in_memory_copy
 from edgetl.runtime.bundle.tensor_names import EVIDENCE
 from edgetl.runtime.inference.protobuf_edits import (
     apply_edits,
@@ -94,7 +94,11 @@ class SessionPool:
             file, path = self._open_lone_model(), self._path
         with os_errors_as_bundle_error(path), file, in_memory_copy(file) as copy:
             with copy.content() as content:
-                self._verify(content)
+                # It may be damaged, or not the one that was opened.
+                if self._bundle is None:
+                    verify_checksum(self._path, content)
+                else:
+                    self._bundle.check(self._file_name, content)
                 edits = edits_to_start_at_resized(content) or {}
                 if not evidence:
                     edits |= edits_without_output(content, EVIDENCE) or {}
@@ -109,13 +113,6 @@ class SessionPool:
             with copy.content() as content:
                 apply_edits(content, original)
             return open_copy(copy.source)
-
-    def _verify(self, content: Content) -> None:
-        """Raises BundleError if the model file is damaged, or is not the one that was opened."""
-        if self._bundle is None:
-            verify_checksum(self._path, content)
-        else:
-            self._bundle.check(self._file_name, content)
 
     def _is_replaced(self) -> bool:
         """Whether there is another bundle now, which explains any error."""

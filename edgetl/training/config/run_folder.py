@@ -52,7 +52,7 @@ def require_free(
         raise CheckpointError(
             f"{folder} holds {other!r} and no run.", "Choose a new or an empty folder with -o."
         )
-    if overwrite:
+    if overwrite or not present:
         return
     if {BEST, LAST} & present:
         unfinished = unfinished_head(folder)
@@ -65,11 +65,10 @@ def require_free(
             f"{folder} holds a run already.",
             f"{resume}Replace it with --overwrite, or choose another folder with -o.",
         )
-    if present:
-        raise CheckpointError(
-            f"{folder} holds {min(present)} already, which a run would write.",
-            "Choose another folder with -o, or replace it with --overwrite.",
-        )
+    raise CheckpointError(
+        f"{folder} holds {min(present)} already, which a run would write.",
+        "Choose another folder with -o, or replace it with --overwrite.",
+    )
 
 
 def refuse_photos_folder(folder: Path, data: str | Path, option: str = "-o") -> None:
@@ -140,10 +139,10 @@ def metrics_belong(folder: Path, card: Mapping[str, Any]) -> bool:
         metrics = json.loads((folder / METRICS).read_bytes())
     except (OSError, ValueError):
         return True
-    if not isinstance(metrics, dict):
-        return True
     expected = {**card["metrics"], "temperature": card["temperature"]}
-    return all(metrics.get(name, value) == value for name, value in expected.items())
+    return not isinstance(metrics, dict) or all(
+        metrics.get(name, value) == value for name, value in expected.items()
+    )
 
 
 def how_to_train_further(folder: Path) -> str:
@@ -160,7 +159,7 @@ def _present(folder: Path) -> set[str]:
     try:
         return {name for name in (*_FILES, EVENTS) if is_there(folder / name)}
     except OSError as error:
-        raise _unreadable(folder, error) from error
+        raise unreadable_folder(folder, error) from error
 
 
 def _other_file(folder: Path) -> str | None:
@@ -168,7 +167,7 @@ def _other_file(folder: Path) -> str | None:
     try:
         names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     except OSError as error:
-        raise _unreadable(folder, error) from error
+        raise unreadable_folder(folder, error) from error
     others = (name for name in names if name[0] != "." and name not in (RATES, RATES_PLOT))
     return next(others, None)
 
@@ -224,7 +223,8 @@ def discard_candidates(folder: Path) -> None:
         raise _unwritable(folder, error) from error
 
 
-def _unreadable(folder: Path, error: OSError) -> CheckpointError:
+def unreadable_folder(folder: Path, error: OSError) -> CheckpointError:
+    """The error for a run folder that can't be listed or opened."""
     return CheckpointError(
         f"{folder} can't be read: {error.strerror}.", "Choose another folder with -o."
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edgetl.errors import CheckpointError
 from edgetl.system.file_lock import try_lock
+from edgetl.training.config.run_folder import unreadable_folder
 
 _descriptors: set[int] = set()
 
@@ -39,9 +40,7 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise CheckpointError(
-            f"{folder} can't be read: {error.strerror}.", "Choose another folder with -o."
-        ) from error
+        raise unreadable_folder(folder, error) from error
     if try_lock(descriptor) is False:
         os.close(descriptor)
         raise CheckpointError(

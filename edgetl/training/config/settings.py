@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from edgetl.data.layout import DEFAULT_VAL_FRACTION
 from edgetl.data.photo_source import PhotoSource
@@ -32,10 +32,17 @@ _LOOP = ("optimizer", ("sgd", "adam", "adamw"))
 _BODY = ("strategy", ("last-blocks", "full"))
 
 
-def _option(
-    default: Any, group: str, text: str, choices: tuple[str, ...] = (), **limits: Any
-) -> Any:
-    return field(default=default, metadata={"option": Option(group, text, choices, **limits)})
+def _group(heading: str) -> Callable[..., Any]:
+    """What makes the fields under one heading of the help."""
+
+    def option(default: Any, text: str, choices: tuple[str, ...] = (), **limits: Any) -> Any:
+        return field(default=default, metadata={"option": Option(heading, text, choices, **limits)})
+
+    return option
+
+
+_model, _data, _recipe = _group("Model"), _group("Data"), _group("Recipe")
+_photos, _machine, _run = _group("Photos"), _group("Machine"), _group("Run")
 
 
 @dataclass(frozen=True)
@@ -49,273 +56,215 @@ class TrainSettings:
 
     data: str
 
-    backbone: str = _option(
+    backbone: str = _model(
         "efficientnet_lite0",
-        "Model",
         "efficientnet_lite0, 1 or 2, a torchvision classifier, or timm/NAME.",
         common=True,
     )
-    weights: str = _option(
-        "auto",
-        "Model",
-        "Pretrained weights: auto, none, a run's folder, or a .safetensors or .pth file.",
+    weights: str = _model(
+        "auto", "Pretrained weights: auto, none, a run's folder, or a .safetensors or .pth file."
     )
-    strategy: str = _option(
+    strategy: str = _model(
         "auto",
-        "Model",
         "What is trained; auto: full on a GPU, else see --max-time.",
         ("auto", "features", "last-blocks", "full"),
         common=True,
     )
-    blocks: int = _option(
-        3,
-        "Model",
-        "How many blocks last-blocks trains.",
-        low=1,
-        needs=("strategy", ("last-blocks",)),
+    blocks: int = _model(
+        3, "How many blocks last-blocks trains.", low=1, needs=("strategy", ("last-blocks",))
     )
 
-    budget: str = _option(
-        "", "Model", "Choose the model that takes at most this time for a photo, such as 15ms."
+    budget: str = _model(
+        "", "Choose the model that takes at most this time for a photo, such as 15ms."
     )
-    max_size: str = _option(
-        "", "Model", "Choose the model whose file is at most this large, such as 5MB."
-    )
-    profile: str = _option(
+    max_size: str = _model("", "Choose the model whose file is at most this large, such as 5MB.")
+    profile: str = _model(
         "",
-        "Model",
         "Figures of the device, by edgetl bench --profile; without them, this machine is measured.",
     )
-    candidates: str = _option(
-        "", "Model", "Choose the model among these: NAME or NAME@SIZE, with commas between them."
+    candidates: str = _model(
+        "", "Choose the model among these: NAME or NAME@SIZE, with commas between them."
     )
 
-    val_fraction: float = _option(
+    val_fraction: float = _data(
         DEFAULT_VAL_FRACTION,
-        "Data",
         "Share of the photos to validate on, where there is no val/ folder.",
         above=0,
         high=0.9,
         common=True,
     )
-    columns: str = _option("", "Data", COLUMNS_HELP)
-    root: str = _option("", "Data", ROOT_HELP)
-    class_weights: bool = _option(False, "Data", "Give rare classes more weight in the loss.")
-    balanced: bool = _option(False, "Data", "Sample the classes equally often.", needs=_LOOP)
+    columns: str = _data("", COLUMNS_HELP)
+    root: str = _data("", ROOT_HELP)
+    class_weights: bool = _data(False, "Give rare classes more weight in the loss.")
+    balanced: bool = _data(False, "Sample the classes equally often.", needs=_LOOP)
 
-    recipe: str = _option(
-        "default", "Recipe", "Values of the options that are not given.", ("default", "classic")
+    recipe: str = _recipe(
+        "default", "Values of the options that are not given.", ("default", "classic")
     )
-    optimizer: str = _option(
+    optimizer: str = _recipe(
         "adamw",
-        "Recipe",
         "solver: fit the head without epochs, as with --strategy features.",
         (SOLVER, *_LOOP[1]),
     )
-    warm_head: bool = _option(True, "Recipe", "Start from a head fitted by solver.", needs=_LOOP)
-    refit: bool = _option(
+    warm_head: bool = _recipe(True, "Start from a head fitted by solver.", needs=_LOOP)
+    refit: bool = _recipe(
         True,
-        "Recipe",
         "After it is judged, fit the head once more, to the validation photos as well.",
         needs=("optimizer", (SOLVER,)),
     )
-    epochs: int = _option(
-        12, "Recipe", "How often each photo is seen.", low=1, needs=_LOOP, common=True
-    )
-    batch_size: int = _option(
-        64, "Recipe", "Photos in a batch, over all processes.", low=1, needs=_LOOP
-    )
-    accumulate: int = _option(
-        1, "Recipe", "Batches whose gradients make one step.", low=1, needs=_LOOP
-    )
-    lr: float = _option(
+    epochs: int = _recipe(12, "How often each photo is seen.", low=1, needs=_LOOP, common=True)
+    batch_size: int = _recipe(64, "Photos in a batch, over all processes.", low=1, needs=_LOOP)
+    accumulate: int = _recipe(1, "Batches whose gradients make one step.", low=1, needs=_LOOP)
+    lr: float = _recipe(
         5e-4,
-        "Recipe",
         "Learning rate of the head, the largest one; with sgd 0.002.",
         above=0,
         high=1e6,
         needs=_LOOP,
     )
-    layer_decay: float = _option(
+    layer_decay: float = _recipe(
         0.15,
-        "Recipe",
         "Learning rate of the lowest block, relative to the head's; in between, by depth.",
         above=0,
         high=1,
         needs=_BODY,
     )
-    momentum: float = _option(
-        0.9, "Recipe", "Momentum of sgd.", low=0, high=0.9999, needs=("optimizer", ("sgd",))
+    momentum: float = _recipe(
+        0.9, "Momentum of sgd.", low=0, high=0.9999, needs=("optimizer", ("sgd",))
     )
-    weight_decay: float = _option(
+    weight_decay: float = _recipe(
         0.05,
-        "Recipe",
         "Weight decay, of weight matrices only; with sgd 0.0001, with adam 0.",
         low=0,
         needs=_LOOP,
     )
-    scheduler: str = _option(
+    scheduler: str = _recipe(
         "cosine",
-        "Recipe",
         "How the learning rate falls.",
         ("none", "step", "cosine", "one-cycle", "plateau"),
         needs=_LOOP,
     )
-    step_size: int = _option(
-        7, "Recipe", "Epochs between two drops of step.", low=1, needs=("scheduler", ("step",))
+    step_size: int = _recipe(
+        7, "Epochs between two drops of step.", low=1, needs=("scheduler", ("step",))
     )
-    gamma: float = _option(
+    gamma: float = _recipe(
         0.1,
-        "Recipe",
         "Factor of each drop of step and plateau.",
         above=0,
         high=1,
         needs=("scheduler", ("step", "plateau")),
     )
-    patience: int = _option(
+    patience: int = _recipe(
         2,
-        "Recipe",
         "Epochs without improvement before plateau drops.",
         low=0,
         needs=("scheduler", ("plateau",)),
     )
-    warmup: float = _option(
+    warmup: float = _recipe(
         1.0,
-        "Recipe",
         "Epochs in which the learning rate rises first, half of the run at most.",
         low=0,
         needs=_LOOP,
     )
-    ema: float = _option(
+    ema: float = _recipe(
         0.99,
-        "Recipe",
         "Average the weights with this decay per step; 0: off.",
         low=0,
         high=0.99999,
         needs=_LOOP,
     )
-    label_smoothing: float = _option(
-        0.1, "Recipe", "Share of the target spread over all classes.", low=0, high=0.9, needs=_LOOP
+    label_smoothing: float = _recipe(
+        0.1, "Share of the target spread over all classes.", low=0, high=0.9, needs=_LOOP
     )
-    norm_statistics: bool = _option(
+    norm_statistics: bool = _recipe(
         False,
-        "Recipe",
         "Update batch-norm statistics in training; with several processes, on GPUs only.",
         needs=_BODY,
     )
-    clip: float = _option(
-        0.0, "Recipe", "Clip the norm of the gradient to this; 0: off.", low=0, needs=_LOOP
+    clip: float = _recipe(0.0, "Clip the norm of the gradient to this; 0: off.", low=0, needs=_LOOP)
+    early_stop: int = _recipe(
+        0, "Stop after this many epochs without improvement; 0: never.", low=0, needs=_LOOP
     )
-    early_stop: int = _option(
-        0,
-        "Recipe",
-        "Stop after this many epochs without improvement; 0: never.",
-        low=0,
-        needs=_LOOP,
-    )
-    max_time: float = _option(
+    max_time: float = _recipe(
         0.0,
-        "Recipe",
         "Minutes for the run, on a CPU for last blocks, too; 0: no limit.",
         low=0,
         needs=_LOOP,
         common=True,
     )
 
-    resize: str = _option(
+    resize: str = _photos(
         "auto",
-        "Photos",
         "published: as the weights want it; squash: to a square; auto: what suits the photos.",
         ("auto", "published", "squash"),
     )
-    image_size: int = _option(
+    image_size: int = _photos(
         0,
-        "Photos",
         "Side of the network's input, or of a square of its area; 0: as published.",
         least=_LEAST_SIDE,
         high=_MOST_SIDE,
         common=True,
     )
-    flip: bool = _option(True, "Photos", "Mirror half of the training photos.", needs=_LOOP)
-    rotation: float = _option(
-        5.0,
-        "Photos",
-        "Turn training photos by up to ± this many degrees.",
-        low=0,
-        high=180,
-        needs=_LOOP,
+    flip: bool = _photos(True, "Mirror half of the training photos.", needs=_LOOP)
+    rotation: float = _photos(
+        5.0, "Turn training photos by up to ± this many degrees.", low=0, high=180, needs=_LOOP
     )
-    scale: tuple[float, float] = _option(
+    scale: tuple[float, float] = _photos(
         (0.7, 1.0),
-        "Photos",
         "Smallest and largest share of a training photo's area.",
         low=0.001,
         high=1,
         needs=_LOOP,
     )
-    ratio: tuple[float, float] = _option(
+    ratio: tuple[float, float] = _photos(
         (0.75, 4 / 3),
-        "Photos",
         "Smallest and largest change of a training photo's aspect.",
         low=0.1,
         high=10,
         needs=_LOOP,
     )
-    colour: float = _option(
-        0.1,
-        "Photos",
-        "Vary brightness, contrast, saturation by up to ± this.",
-        low=0,
-        high=1,
-        needs=_LOOP,
+    colour: float = _photos(
+        0.1, "Vary brightness, contrast, saturation by up to ± this.", low=0, high=1, needs=_LOOP
     )
     # A smaller alpha of a Beta distribution blends nothing, and torch can't draw from it.
-    mixup: float = _option(
+    mixup: float = _photos(
         0.0,
-        "Photos",
         "Blend pairs of photos: alpha of the Beta distribution; 0: off.",
         least=1e-3,
         needs=_LOOP,
     )
-    cutmix: float = _option(
-        0.0, "Photos", "Paste parts of other photos: alpha; 0: off.", least=1e-3, needs=_LOOP
+    cutmix: float = _photos(
+        0.0, "Paste parts of other photos: alpha; 0: off.", least=1e-3, needs=_LOOP
     )
 
-    device: str = _option("auto", "Machine", "auto, cpu, cuda, or cuda:N.", common=True)
-    precision: str = _option(
+    device: str = _machine("auto", "auto, cpu, cuda, or cuda:N.", common=True)
+    precision: str = _machine(
         "auto",
-        "Machine",
         "auto: bf16 on a GPU that has it, else float32.",
         ("auto", "float32", "bf16", "fp16"),
         needs=_LOOP,
     )
-    compile: bool = _option(
-        False, "Machine", "Compile the network: minutes at the start, faster steps.", needs=_LOOP
+    compile: bool = _machine(
+        False, "Compile the network: minutes at the start, faster steps.", needs=_LOOP
     )
-    cache: str = _option(
+    cache: str = _machine(
         "auto",
-        "Machine",
         "Keep decoded training photos; off: decode in every epoch.",
         ("auto", "memory", "disk", "off"),
         needs=_LOOP,
     )
-    feature_cache: str = _option(
+    feature_cache: str = _machine(
         "auto",
-        "Machine",
         "Where a frozen backbone's features are kept for later runs: auto, off, or a folder.",
     )
-    workers: int = _option(
-        0, "Machine", "Decoding threads or processes; 0: one for each core.", low=0, high=256
+    workers: int = _machine(
+        0, "Decoding threads or processes; 0: one for each core.", low=0, high=256
     )
-    seed: int = _option(0, "Machine", "Seed of everything random.", low=0, high=2**63 - 1)
+    seed: int = _machine(0, "Seed of everything random.", low=0, high=2**63 - 1)
 
-    tensorboard: bool = _option(False, "Run", "Write TensorBoard events.", needs=_LOOP)
-    save_every: float = _option(
-        60.0,
-        "Run",
-        "Seconds between two saves of the state that --resume needs.",
-        above=0,
-        needs=_LOOP,
+    tensorboard: bool = _run(False, "Write TensorBoard events.", needs=_LOOP)
+    save_every: float = _run(
+        60.0, "Seconds between two saves of the state that --resume needs.", above=0, needs=_LOOP
     )
 
     def __post_init__(self) -> None:
@@ -386,7 +335,7 @@ def field_types() -> dict[str, type]:
     """Field name → the type of its value; for a pair, that of each part."""
     hints = get_type_hints(TrainSettings)
     return {
-        name: get_args(hint)[0] if get_origin(hint) in (tuple, Union) else hint
+        name: get_args(hint)[0] if get_origin(hint) is tuple else hint
         for name, hint in hints.items()
     }
 

@@ -158,6 +158,7 @@ def compare(
             name, label, was.label, was.confidence, now, float(confidence), was.is_new
         )
         (added if was is _NO_ANSWER else known).append(answer)
+    flipped = (answer for answer in known if answer.is_flipped)
     present = {short_digest(sample.digest) for sample in folders.train + folders.val}
     return RunComparison(
         run=str(earlier.folder),
@@ -170,7 +171,7 @@ def compare(
         photos_added=len(present - earlier.photos),
         photos_removed=len(earlier.photos - present),
         left_out=left_out,
-        flipped=tuple(sorted((one for one in known if one.is_flipped), key=_place)),
+        flipped=tuple(sorted(flipped, key=lambda one: (one.is_right, -one.mistake[1]))),
     )
 
 
@@ -185,7 +186,3 @@ def write_comparison(folder: Path, comparison: RunComparison) -> None:
 
 def _only_in(one: Sequence[str], other: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in one if name not in other)
-
-
-def _place(answer: PairedAnswer) -> tuple[bool, float]:
-    return answer.is_right, -answer.mistake[1]

@@ -66,10 +66,12 @@ def separate(pairs: Sequence[tuple[Scores, Scores]]) -> Separation | None:
     if min(known, unknown) < FEWEST:
         return None
     auroc = float(np.mean([_auroc(old, new) for old, new in pairs]))
+    # At an AUROC of 0 or 1, rounding must not leave it outside.
+    low, high = wilson_interval(round(auroc * min(known, unknown)), min(known, unknown))
     curve = np.mean([_let_in(old, new, KEPT_SHARES) for old, new in pairs], axis=0)
     return Separation(
         auroc,
-        _interval(auroc, min(known, unknown)),
+        (min(low, auroc), max(high, auroc)),
         float(np.mean([_let_in(old, new, [KEEP_KNOWN]) for old, new in pairs])),
         unknown,
         known,
@@ -110,8 +112,3 @@ def _auroc(known: Scores, unknown: Scores) -> float:
 def _let_in(known: Scores, unknown: Scores, levels: Sequence[float]) -> NDArray[np.float64]:
     limits = conformal_limits(known, levels)
     return np.searchsorted(np.sort(unknown), limits, "right") / len(unknown)
-
-
-def _interval(share: float, photos: int) -> tuple[float, float]:
-    low, high = wilson_interval(round(share * photos), photos)
-    return min(low, share), max(high, share)

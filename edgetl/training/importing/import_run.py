@@ -30,7 +30,6 @@ from edgetl.training.importing.import_result import ImportResult
 if TYPE_CHECKING:
     from torch import nn
 
-    from edgetl.data.photo_source import PhotoSource
     from edgetl.training.importing.foreign_file import ForeignNetwork
     from edgetl.training.models.checkpoint import Trained
 
@@ -109,14 +108,11 @@ def import_network(
     measured = Measured({}, ())
     if samples:
         measured = measure(checked, complete, names, samples, progress)
-    trained = _trained(
-        checked,
-        architecture,
-        names,
-        complete,
-        measured.metrics,
-        {"imported": Path(source).name, **_photo_settings(photos)},
-    )
+    settings: dict[str, Any] = {"imported": Path(source).name, "images": None}
+    if photos is not None:  # how ``export`` finds them again
+        place = {"images": str(photos.path), "columns": photos.columns, "root": photos.root}
+        settings |= place
+    trained = _trained(checked, architecture, names, complete, measured.metrics, settings)
     _write_run(trained, measured.metrics, folder, overwrite)
     return ImportResult(
         folder=folder,
@@ -149,13 +145,6 @@ def _find(
     source = os.fspath(network)
     progress(f"Reading {source}", 0, 0)
     return foreign_file.read_network(Path(network), backbone, classes), source
-
-
-def _photo_settings(photos: PhotoSource | None) -> dict[str, Any]:
-    """How ``export`` finds the photos again."""
-    if photos is None:
-        return {"images": None}
-    return {"images": str(photos.path), "columns": photos.columns, "root": photos.root}
 
 
 def class_name(network: nn.Module) -> str:

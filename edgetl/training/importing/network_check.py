@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from edgetl.errors import TrainingError, first_line
-from edgetl.onnx_graph.tracing import plain_attention, quiet
+from edgetl.onnx_graph.tracing import compile_network, plain_attention, quiet, trace
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.system.message_text import counted
 from edgetl.training.importing.foreign_file import wrong_number_of_labels
@@ -97,10 +96,10 @@ def as_program(network: nn.Module, spec: PreprocessSpec, source: str) -> torch.j
         torch.randn(photos, 3, *input_size(spec), generator=generator) for photos in (2, 3)
     )
     failure = Exception()
-    for convert in (_trace, torch.jit.script):
+    for convert in (trace, compile_network):
         try:
             with quiet(), torch.no_grad(), plain_attention():
-                program: torch.jit.ScriptModule = convert(network, example_inputs=[(example,)])
+                program = convert(network, example)
                 torch.testing.assert_close(program(other), network(other))
                 return program
         except Exception as error:  # the compiler's errors share no base class
@@ -118,10 +117,6 @@ def own_copy(network: nn.Module) -> nn.Module:
     except Exception as error:  # whatever an attribute raises
         raise TrainingError(f"The network can't be copied: {first_line(error)}") from error
     return network.cpu().float().eval()
-
-
-def _trace(network: nn.Module, example_inputs: list[tuple[Tensor]]) -> Any:
-    return torch.jit.trace(network, example_inputs[0], check_trace=False)
 
 
 def _answers(network: nn.Module, pictures: Tensor, source: str) -> Tensor:

@@ -46,7 +46,7 @@ def _without_compiler() -> Iterator[None]:
     compiler: Any = _Placeholder(_COMPILER)
     utils: Any = _Placeholder(_UTILS)
     compiler.disable = _exclude
-    utils.is_compile_supported = _is_compile_supported
+    utils.is_compile_supported = lambda kind: import_module(_UTILS).is_compile_supported(kind)
     sys.modules |= {_COMPILER: compiler, _UTILS: utils}
     try:
         yield
@@ -57,10 +57,6 @@ def _without_compiler() -> Iterator[None]:
 def _exclude(function: Callable[..., Any], recursive: bool = True, **_: Any) -> Any:
     """As torch excludes its own functions: with the compiler, once they are called."""
     return _disable_dynamo(function, recursive)
-
-
-def _is_compile_supported(device_type: Any) -> Any:
-    return import_module(_UTILS).is_compile_supported(device_type)
 
 
 with _without_compiler():

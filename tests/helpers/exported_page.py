@@ -39,9 +39,12 @@ const page = {
     await until(() => !page.$("#files").disabled || !page.$("#error").hidden);
     return page.$("#error").hidden ? null : page.text("#error");
   },
-  async show(width = 800) { // good/ without answers, loaded only if the frame shows another page
+  // The page of good/ without answers, loaded only if the frame shows another one.
+  async show(width = 800) {
     const { pathname, search } = frame.contentWindow.location;
-    if (!pathname.endsWith("/good/index.html") || search) return page.open("good/index.html", width);
+    if (!pathname.endsWith("/good/index.html") || search) {
+      return page.open("good/index.html", width);
+    }
     frame.style.width = `${width}px`;
     page.$("#clear").click();
     return null;

@@ -120,11 +120,8 @@ def split(
     destination: Path,
     columns: str | None,
     root: Path | None,
-    val_fraction: float,
-    test_fraction: float | None,
-    copy: bool,
     json_file: Path | None,
-    threads: int | None,
+    **options: Any,
 ) -> None:
     """Split SRC, a folder of class folders, into DST/train and DST/val, and DST/test if asked for.
 
@@ -144,16 +141,9 @@ def split(
     from edgetl.data.photo_source import PhotoSource
     from edgetl.data.split import split_folder
 
+    photos = PhotoSource.at(source, columns, root)
     with show_progress() as progress:
-        result = split_folder(
-            PhotoSource.at(source, columns, root),
-            destination,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            copy=copy,
-            threads=threads,
-            progress=progress,
-        )
+        result = split_folder(photos, destination, progress=progress, **options)
     _print_split(result)
     _write_json(json_file, result.to_dict())
 

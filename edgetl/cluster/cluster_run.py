@@ -58,20 +58,6 @@ class ClusterResult:
     correct: int
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What there is to do.
-
-    units    that need a worker
-    known    part → its summary, of those that are there and need none
-    twice    of ``EarlierRows``
-    """
-
-    units: tuple[WorkUnit, ...]
-    known: Mapping[str, PartSummary]
-    twice: Mapping[str, Collection[str]]
-
-
 def classify_on_cluster(
     predictor: Predictor,
     names: Sequence[str],
@@ -110,8 +96,8 @@ def classify_on_cluster(
             predictor.labels,
             {"max_pixels": predictor.max_pixels, **rows},
         )
-        plan = _plan(destination, manifest.files, arguments)
-    if not plan.units and not plan.known:
+        units, done, twice = _plan(destination, manifest.files, arguments)
+    if not units and not done:
         raise no_photo_in(*names)
     job = ClusterJob(
         destination=out if is_address(out) else str(Path(out).absolute()),
@@ -120,17 +106,16 @@ def classify_on_cluster(
         **rows,
         label_folders=tuple(os.fspath(folder) for folder in label_folders(names, root)),
         folder=str(Path.cwd()),
-        places=_local_places(names, arguments, plan.units),
+        places=_local_places(names, arguments, units),
     )
     manifest.begin()
     destination.remove_unfinished()
-    for part, sources in plan.twice.items():
+    for part, sources in twice.items():
         _remove_rows(destination, part, sources, job.columns)
-    done = dict(plan.known)
-    if plan.units:
+    if units:
         files = model_files(predictor)
-        with ClusterProgress(progress, plan.units) as shown, ray_cluster(address) as ray:
-            for summary in classify_units(ray, job, files, plan.units):
+        with ClusterProgress(progress, units) as shown, ray_cluster(address) as ray:
+            for summary in classify_units(ray, job, files, units):
                 done[summary.part] = summary
                 shown.add(summary)
     _require_parts(destination, done)
@@ -160,7 +145,13 @@ def _model_values(predictor: Predictor, providers: Providers, embeddings: bool) 
     }
 
 
-def _plan(destination: Destination, files: Iterable[str], arguments: Sequence[Argument]) -> _Plan:
+def _plan(
+    destination: Destination, files: Iterable[str], arguments: Sequence[Argument]
+) -> tuple[list[WorkUnit], dict[str, PartSummary], Mapping[str, Collection[str]]]:
+    """(units that need a worker, parts that need none and their summaries, ``EarlierRows.twice``)
+
+    Raises DataError for names of nothing.
+    """
     if all(isinstance(name, str) and not os.path.lexists(name) for name in arguments):
         raise DataError(f"There is no {arguments[0]}.", "Check the name.")
     shards = shard_units(arguments)
@@ -171,12 +162,11 @@ def _plan(destination: Destination, files: Iterable[str], arguments: Sequence[Ar
         destination, [file for file in files if is_part(file) and file not in of_shards]
     )
     others = photo_units(photos_outside_shards(arguments), earlier.done, earlier.again)
-    known = dict(earlier.parts)
-    for unit in others:
-        known.pop(unit.part, None)
+    changed = {unit.part for unit in others}
+    known = {part: summary for part, summary in earlier.parts.items() if part not in changed}
     there = frozenset(files)
-    units = tuple(replace(unit, was_there=unit.part in there) for unit in (*shards, *others))
-    return _Plan(units, known, earlier.twice)
+    units = [replace(unit, was_there=unit.part in there) for unit in (*shards, *others)]
+    return units, known, earlier.twice
 
 
 def _require_first(shards: Sequence[WorkUnit]) -> None:

@@ -16,8 +16,6 @@ from edgetl.system.paths import real_path
 
 Result = TypeVar("Result")
 
-_SUFFIXES = (".json", ".xml", ".html", ".htm", ".csv")
-
 
 class ReportFile(click.Path):
     """A path that is free or holds an earlier report."""
@@ -60,7 +58,7 @@ def _is_report(path: Path) -> bool:
     """Whether the file ``path`` may be an earlier report. A table may be a list of photos."""
     suffix = path.suffix.lower()
     if suffix != ".csv":
-        return suffix in _SUFFIXES
+        return suffix in (".json", ".xml", ".html", ".htm")
     from edgetl.evaluation.evaluation_reports import EVALUATION_COLUMNS
 
     try:

@@ -89,7 +89,7 @@ def _train_head(
     if further is None:
         return finalize_head(context, prepared)
     with_epochs = replace(context, settings=further)
-    backbone, known = with_starting_head(with_epochs, backbone, folders, prepared)
+    backbone, known = with_starting_head(with_epochs, prepared.backbone, folders, prepared)
     setup = prepare_training(with_epochs, folders, backbone, known)
     return train_epochs(
         with_epochs, folders, setup, keep_head=partial(finalize_head, context, prepared)

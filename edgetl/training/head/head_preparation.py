@@ -129,7 +129,7 @@ def with_starting_head(
 ) -> tuple[Backbone, KnownPhotos]:
     """The backbone to train: with a head that the main process fits, or with a random one.
 
-    prepared  the head, where it was fitted before, in a single process
+    prepared  what was fitted to ``backbone`` before, in a single process
 
     Every process must call it. Raises as ``prepare_head`` does.
     """

@@ -23,6 +23,7 @@ from edgetl.training.engine.blocks_plan import (
     settings_after_head,
 )
 from edgetl.training.evaluation.validation import Scores
+from edgetl.training.head import linear_head
 from edgetl.training.models import checkpoint
 from edgetl.training.models.backbones import build
 
@@ -145,7 +146,9 @@ def short(monkeypatch):
     monkeypatch.setattr(blocks_plan, "_MOST_EPOCHS", 2)
 
 
-def test_a_run_goes_on_from_its_head(two_parts, tmp_path, monkeypatch, weights, short):
+@pytest.mark.parametrize("sees_levels", [False, True])
+def test_a_run_goes_on_from_its_head(two_parts, tmp_path, monkeypatch, weights, short, sees_levels):
+    monkeypatch.setattr(linear_head, "better_candidate", lambda *heads: heads[sees_levels])
     # Of weights that are as good, the last ones.
     monkeypatch.setattr(Scores, "better_than", lambda self, other: True)
     notebook = Notebook()
@@ -154,6 +157,7 @@ def test_a_run_goes_on_from_its_head(two_parts, tmp_path, monkeypatch, weights, 
     assert result.finished and result.settings.strategy == "last-blocks"
     assert [row["epoch"] for row in notebook.rows] == [0, 1, 2]
     assert "refit" not in result.metrics
+    assert bool(checkpoint.load(result.folder).levels) == sees_levels
 
 
 def test_a_head_that_no_epoch_improves_is_the_one_of_a_run_without_epochs(

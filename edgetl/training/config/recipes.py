@@ -8,10 +8,10 @@ from typing import Any
 
 from edgetl.errors import TrainingError
 from edgetl.runtime.inference.device_profile import read_profile
+from edgetl.system.paths import is_there
 from edgetl.training.config.option import flag, flags
-from edgetl.training.config.run_folder import BEST
+from edgetl.training.config.run_folder import BEST, LAST
 from edgetl.training.config.settings import OPTIONS, SOLVER, UNDECIDED, TrainSettings
-from edgetl.training.config.weights_file import require_weights_file
 
 CLASSIC: Mapping[str, Any] = {
     "backbone": "resnet50",
@@ -82,8 +82,23 @@ def resolve(data: str | Path, given: Mapping[str, Any], *, cuda: bool) -> TrainS
     settings = TrainSettings(**{"data": data, **suited, **recipe, **given, "strategy": strategy})
     _refuse_contradictions(settings, given)
     if settings.weights not in ("auto", "none"):
-        require_weights_file(Path(settings.weights))
+        _require_weights_file(Path(settings.weights))
     return settings
+
+
+def _require_weights_file(path: Path) -> None:
+    """Raise TrainingError if ``path``, named by ``weights``, can't be a file of weights."""
+    best = path.parent / BEST if (path.parent / BEST).is_file() else None
+    hint = f"Name a run's {BEST}." if best is None else f"Name {best}."
+    if path.is_dir():
+        raise TrainingError(f"{path} is a folder, not a file of weights.", hint)
+    if path.is_file() and (path.suffix == ".onnx" or (path.name == LAST and best)):
+        raise TrainingError(f"{path} is not a file of weights.", hint)
+    if not (is_there(path) and path.is_file()):
+        raise TrainingError(
+            f"There is no weights file {path}.",
+            "--weights takes auto, none, a run's folder, or a file.",
+        )
 
 
 def _decides_later(given: Mapping[str, Any]) -> bool:

@@ -17,8 +17,9 @@ from edgetl.errors import TrainingError
 from edgetl.system.progress import ProgressCounter
 from edgetl.training.config.listener import Listener
 from edgetl.training.config.run_context import RunContext
-from edgetl.training.config.run_files import make_folder, write_atomically
+from edgetl.training.config.run_files import write_atomically
 from edgetl.training.config.run_folder import RATES, RATES_PLOT
+from edgetl.training.config.run_lock import make_folder
 from edgetl.training.config.settings import SOLVER, TrainSettings
 from edgetl.training.engine.learner import Learner, make_learner
 from edgetl.training.engine.run_backbone import build_backbone

@@ -13,8 +13,7 @@ from edgetl.training.config.earlier_run import EarlierRun
 from edgetl.training.config.listener import Listener, RecordingListener
 from edgetl.training.config.model_trial import ModelTrial
 from edgetl.training.config.run_context import RunContext
-from edgetl.training.config.run_files import make_folder, require_seen_by_all
-from edgetl.training.config.run_lock import lock_run_folder
+from edgetl.training.config.run_lock import lock_run_folder, make_folder, require_seen_by_all
 from edgetl.training.config.settings import SOLVER, TrainSettings
 from edgetl.training.evaluation.run_records import summary_writer
 from edgetl.training.input.photo_storage import remove_leftovers

@@ -14,7 +14,6 @@ from edgetl.system.environment import package_versions
 from edgetl.system.missing_package import explain_missing_packages
 from edgetl.system.paths import require_current_folder
 from edgetl.system.progress import Progress, progress_callback
-from edgetl.training.config.run_files import make_folder
 from edgetl.training.config.run_folder import (
     BEST,
     candidate_name,
@@ -23,7 +22,7 @@ from edgetl.training.config.run_folder import (
     refuse_photos_folder,
     require_free,
 )
-from edgetl.training.config.run_lock import lock_run_folder
+from edgetl.training.config.run_lock import lock_run_folder, make_folder
 from edgetl.training.importing.description import as_published, complete_spec, read_labels
 from edgetl.training.importing.import_result import ImportResult
 

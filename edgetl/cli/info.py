@@ -12,8 +12,8 @@ import click
 from edgetl.cli import CommandFailed
 from edgetl.cli.options.output_options import json_option
 from edgetl.cli.process import require_stdout
+from edgetl.cli.terminal.figures import noticed_unknown
 from edgetl.cli.terminal.printable import json_text, printable
-from edgetl.cli.terminal.unknown_figures import noticed_unknown
 from edgetl.system.message_text import counted
 
 if TYPE_CHECKING:

@@ -179,7 +179,7 @@ def _print_split(result: SplitResult) -> None:
         f"{_total(result.counts):,} photos in {destination}: {shares}; "
         f"{counted(len(result.left_out), 'file')} left out, "
         f"{counted(result.groups, 'group')} of duplicates kept together.",
-        *notes,
+        *map(printable, notes),
     )
 
 

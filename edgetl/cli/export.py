@@ -196,7 +196,7 @@ def command(context: click.Context, /, run: Path, out: Path, **options: Any) -> 
         print_warnings(getattr(error, "__notes__", ()))
         raise
     print_warnings(result.warnings)
-    click.echo("\n".join(_lines(result)))
+    click.echo("\n".join(map(printable, _lines(result))))
     if options["triton"] is not None:
         click.echo(f"{options['triton'] / result.folder.name}  a model for Triton")
 
@@ -236,7 +236,7 @@ def _lines(result: ExportResult) -> Iterator[str]:
         yield line
     for precision, compared in sorted(result.precisions.items()):
         yield from _accuracy_lines(precision, compared)
-    yield from map(printable, _sure_lines(Bundle.open(result.folder).card))
+    yield from _sure_lines(Bundle.open(result.folder).card)
     yield f"Next: edgetl check {shell_word(result.folder)} --images DIR"
 
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,9 @@ import onnxruntime
 import PIL
 from PIL import Image
 
-from edgetl.exporting.formats.onnx_model import resize_model
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from helpers.resize_model import resize_model
+
 from edgetl.runtime.images.resize import resize_image
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.runtime.inference.session import open_session

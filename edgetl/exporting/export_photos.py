@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,7 +16,7 @@ from edgetl.exporting.photo_selection import (
     run_data,
     why_unreadable,
 )
-from edgetl.runtime.images.photo_list import refuse_list_options
+from edgetl.runtime.images.photo_list import Columns, StrPath, refuse_list_options
 
 if TYPE_CHECKING:
     from edgetl.data.image_folder import ImageFolders, Sample
@@ -29,7 +28,7 @@ _FP32_ALONE = (
     "Put the data back where it was, name photos with --judge-images and --calibration-images, or "
     "export with --precision fp32 alone."
 )
-_Place = str | os.PathLike[str] | None
+_Place = StrPath | None
 
 
 class OwnPhotos(NamedTuple):
@@ -45,8 +44,8 @@ class OwnPhotos(NamedTuple):
         golden: _Place,
         calibration: _Place,
         judge: _Place,
-        columns: str | Mapping[str, str] | None,
-        root: str | os.PathLike[str] | None,
+        columns: Columns,
+        root: _Place,
     ) -> OwnPhotos:
         """Those in folders or lists. ``columns`` and ``root`` are for the lists."""
 

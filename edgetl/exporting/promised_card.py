@@ -56,12 +56,8 @@ def with_promises(
     is_unknown = None
     if card.unknown is not None and len(held_out.ood_score):
         is_unknown = card.unknown.is_unknown(held_out.ood_score)
-    answers = LabelledAnswers(
-        card.labels,
-        held_out.probabilities(card.temperature),
-        held_out.labels,
-        is_unknown,
-    )
+    probabilities = held_out.probabilities(card.temperature)
+    answers = LabelledAnswers(card.labels, probabilities, held_out.labels, is_unknown)
     rules = tuple(_rules(answers, precisions))
     promises = restated(replace(card.promises, sure_answers=rules), answers)
     statement = (*promises.statement, *_unknown_noticed(card.unknown))

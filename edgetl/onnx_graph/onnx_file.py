@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetl.errors import BundleError, MissingDependencyError
+from edgetl.runtime.bundle.bundle_folder import os_errors_as_bundle_error
 from edgetl.runtime.bundle.tensor_names import NORMALIZED, RESIZED
 
 if TYPE_CHECKING:
@@ -23,10 +24,10 @@ def load_model(path: Path) -> onnx.ModelProto:
         raise MissingDependencyError(
             "onnx", "Comparing an ONNX file stage by stage", "train"
         ) from error
+    with os_errors_as_bundle_error(path):
+        content = path.read_bytes()
     try:
-        return onnx.load_model_from_string(path.read_bytes())
-    except OSError as error:
-        raise BundleError(path, f"it can't be read ({error.strerror})") from error
+        return onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's errors depend on its version
         raise BundleError(path, f"it is not an ONNX file ({error})") from error
 

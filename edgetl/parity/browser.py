@@ -119,9 +119,7 @@ class BrowserPage:
         """
         program = find_browser(browser)
         self._pattern = _CONSOLE[browser]
-        self._jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        self._server = _Server(folder, pages or {}, self._jobs, self._answers)
+        self._server = _Server(folder, pages or {})
         self._profile = tempfile.TemporaryDirectory(
             prefix="edgetl-browser-", ignore_cleanup_errors=True
         )
@@ -162,7 +160,7 @@ class BrowserPage:
 
     def send(self, job: bytes) -> None:
         """What one ``fetch("job")`` gets."""
-        self._jobs.put(job)
+        self._server.jobs.put(job)
 
     def receive(self, seconds: float) -> bytes:
         """The body of the next post to "answer".
@@ -173,7 +171,7 @@ class BrowserPage:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             try:
-                return self._answers.get(timeout=0.2)
+                return self._server.answers.get(timeout=0.2)
             except queue.Empty:
                 if self._process.poll() is not None:
                     raise self._error("the browser ended") from None
@@ -203,16 +201,11 @@ class _Server(ThreadingHTTPServer):
 
     block_on_close = False  # one may wait for a job
 
-    def __init__(
-        self,
-        folder: Path,
-        pages: Mapping[str, bytes],
-        jobs: queue.SimpleQueue[bytes],
-        answers: queue.SimpleQueue[bytes],
-    ) -> None:
+    def __init__(self, folder: Path, pages: Mapping[str, bytes]) -> None:
         super().__init__((LOOPBACK, 0), _Handler)
         self.folder, self.pages = folder.resolve(), pages
-        self.jobs, self.answers = jobs, answers
+        self.jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self.answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self.guard = LoopbackGuard(self.server_port, new_token())
         self.address = f"http://{LOOPBACK}:{self.server_port}{self.guard.root}/"
 
@@ -223,6 +216,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # a body that follows its headers would wait for 40 ms
 
     def do_GET(self) -> None:
         if (name := self._allowed()) is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, overload
 
 from edgetl.errors import BundleError, CheckpointError, NoSuchModelError, ParityError
 from edgetl.parity.results import AgainstResult, CheckResult, Finding, error_text
-from edgetl.runtime.images.photo_list import refuse_list_options
+from edgetl.runtime.images.photo_list import Columns, refuse_list_options
 from edgetl.system.missing_package import explain_missing_packages
 from edgetl.system.paths import real_path, require_current_folder
 from edgetl.system.progress import Progress, progress_callback
@@ -118,17 +118,21 @@ def check(
         if limit is not None and limit < len(photos):
             photos = [photos[i * len(photos) // limit] for i in range(limit)]
         if against is not None:
-            return _compare_bundles(
-                model,
-                Path(against),
+            from edgetl.parity.comparison.bundle_comparison import compare_bundles
+            from edgetl.runtime.inference.predictor import Predictor
+
+            compared = compare_bundles(
+                Predictor(model, precision=precision if model.is_dir() else None),
+                Predictor(Path(against)),
                 photos,
                 folder,
-                precision=precision,
-                labels=labels,
+                given_labels=labels,
                 max_accuracy_drop=max_accuracy_drop,
                 tolerance=tolerance,
                 progress=progress,
             )
+            # As given, since a CI system knows a test suite by its name wherever it runs.
+            return replace(compared, new=str(model), old=str(Path(against)))
         from edgetl.parity.comparison.runtime_comparison import compare_runtimes, threads_each
         from edgetl.parity.runtimes import Subject
 
@@ -146,40 +150,8 @@ def check(
         return CheckResult(bundle=str(model), root=folder, findings=damage)
 
 
-def _compare_bundles(
-    model: Path,
-    against: Path,
-    photos: Sequence[Path],
-    folder: Path,
-    *,
-    precision: str | None,
-    labels: Mapping[Path, str],
-    max_accuracy_drop: float | None,
-    tolerance: float | None,
-    progress: Progress,
-) -> AgainstResult:
-    from edgetl.parity.comparison.bundle_comparison import compare_bundles
-    from edgetl.runtime.inference.predictor import Predictor
-
-    compared = compare_bundles(
-        Predictor(model, precision=precision if model.is_dir() else None),
-        Predictor(against),
-        photos,
-        folder,
-        given_labels=labels,
-        max_accuracy_drop=max_accuracy_drop,
-        tolerance=tolerance,
-        progress=progress,
-    )
-    # As given, since a CI system knows a test suite by its name wherever it runs.
-    return replace(compared, new=str(model), old=str(against))
-
-
 def _photos(
-    model: Path,
-    images: str | Path | None,
-    columns: str | Mapping[str, str] | None,
-    root: str | Path | None,
+    model: Path, images: str | Path | None, columns: Columns, root: str | Path | None
 ) -> tuple[Path, list[Path], dict[Path, str]]:
     """(folder that their names are relative to, photos, the labels of those that have one)."""
     from edgetl.parity.check_photos import find_photos

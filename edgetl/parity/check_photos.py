@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from PIL import Image
 
 from edgetl.errors import ImageError, ParityError
 from edgetl.runtime.images.decode import read_image
-from edgetl.runtime.images.photo_list import ListedPhoto
+from edgetl.runtime.images.photo_list import Columns, ListedPhoto
 from edgetl.runtime.images.photo_places import photos_folder, photos_in
 from edgetl.runtime.images.resize import refuse_extreme_shape
 from edgetl.runtime.images.spec import PreprocessSpec
@@ -47,10 +47,7 @@ class Unreadable:
 
 
 def find_photos(
-    images: str | Path,
-    *,
-    columns: str | Mapping[str, str] | None = None,
-    root: str | Path | None = None,
+    images: str | Path, *, columns: Columns = None, root: str | Path | None = None
 ) -> tuple[Path, list[ListedPhoto]]:
     """(root, photos) of a folder, of a list, or of a single file.
 

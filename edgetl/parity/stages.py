@@ -7,8 +7,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-SCORE_STAGES = ("embedding", "ood_score")  # of models that can tell unknown photos
-SOME_STAGES = (*SCORE_STAGES, "evidence")  # which not every model has; evidence: ONNX models
+# Which not every model has: of those that can tell unknown photos, and of ONNX models with maps.
+SOME_STAGES = ("embedding", "ood_score", "evidence")
 # In the order of the data flow: the first that differs is where a runtime goes wrong.
 STAGES = ("decoded", "resized", "normalized", "logits", "probabilities", *SOME_STAGES)
 

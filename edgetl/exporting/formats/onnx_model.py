@@ -11,7 +11,7 @@ from onnx import helper
 from edgetl._version import __version__
 from edgetl.errors import ExportError, first_line
 from edgetl.exporting.formats.onnx_ood_score import write_ood_score
-from edgetl.exporting.formats.onnx_preprocess import MIN_OPSET, write_preprocessing, write_resize
+from edgetl.exporting.formats.onnx_preprocess import write_preprocessing
 from edgetl.onnx_graph.graph_writer import GraphWriter
 from edgetl.runtime.bundle.bundle_folder import METADATA_KEY, card_metadata, schema_entries
 from edgetl.runtime.bundle.model_card import ModelCard
@@ -26,7 +26,6 @@ from edgetl.runtime.bundle.tensor_names import (
     PROBABILITIES,
     RESIZED,
 )
-from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.training.models.ood_detector import OODDetector
 
 PREFIX = "edgetl"  # of all names that are not the network's
@@ -50,8 +49,8 @@ def assemble(
     scaled = graph.op("Div", LOGITS, np.float32(card.temperature))
     graph.op("Softmax", scaled, output=PROBABILITIES, axis=1)
     height, width = card.spec.fixed_size or ("h", "w")
-    classes = len(card.labels)
-    outputs = [_value(name, np.float32, ["N", classes]) for name in (LOGITS, PROBABILITIES)]
+    answers = ("N", len(card.labels))
+    outputs = [_value(name, np.float32, answers) for name in (LOGITS, PROBABILITIES)]
     inner = []
     if detector is not None:
         write_ood_score(graph, detector, opset_of(network))
@@ -83,39 +82,13 @@ def assemble(
         producer_name="edgetl",
         producer_version=__version__,
     )
-    helper.set_model_props(
-        model, {METADATA_KEY: card_metadata(card, schema_entries(len(outputs) > 2))}
-    )
-    _check(model)
-    return model
-
-
-def resize_model(spec: PreprocessSpec, opset: int = MIN_OPSET) -> onnx.ModelProto:
-    """The resize alone, ``images`` → ``resized``, for benchmarks and tests."""
-    graph = GraphWriter(PREFIX)
-    write_resize(graph, spec, IMAGES)
-    height, width = spec.fixed_size or ("h", "w")
-    whole = helper.make_graph(
-        graph.nodes,
-        PREFIX,
-        [_value(IMAGES, np.uint8, ["N", "H", "W", 3])],
-        [_value(RESIZED, np.uint8, ["N", height, width, 3])],
-        list(graph.initializers.values()),
-    )
-    opsets = [helper.make_opsetid("", opset)]
-    model = helper.make_model(
-        whole, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets)
-    )
-    _check(model)
-    return model
-
-
-def _check(model: onnx.ModelProto) -> None:
-    """Raises ExportError unless ``model`` passes onnx's full check."""
+    metadata = card_metadata(card, schema_entries(more_outputs=len(outputs) > 2))
+    helper.set_model_props(model, {METADATA_KEY: metadata})
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # its own errors and protobuf's
         raise ExportError(f"The exported graph is not valid ONNX: {first_line(error)}") from error
+    return model
 
 
 def opset_of(model: onnx.ModelProto) -> int:

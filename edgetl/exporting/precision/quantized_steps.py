@@ -288,36 +288,38 @@ def _vector(name: str) -> onnx.ValueInfoProto:
 
 
 def _table(
-    result: str, name: str, values: Callable[[Scales], Floats], error: float = _ARITHMETIC_ERROR
+    result: str,
+    name: str,
+    values: Callable[[Scales], Floats],
+    ratio: Callable[[Scales], float] | None = None,
+    error: float = _ARITHMETIC_ERROR,
 ) -> Step:
     def results(scales: Scales) -> tuple[Floats, Floats]:
         found = values(scales)
         return found, error * np.abs(found)
 
-    return Step(result, name, results)
+    return Step(result, name, results, ratio)
 
 
 def _average(result: str, name: str, source: str, places: int) -> Step:
     def ratio(scales: Scales) -> float:
         return scales[source].size / places
 
-    def results(scales: Scales) -> tuple[Floats, Floats]:
+    def values(scales: Scales) -> Floats:
         sums = np.arange(255 * places + 1) - scales[source].zero_point * places
-        found = sums * np.float64(ratio(scales))
-        return found, _ARITHMETIC_ERROR * np.abs(found)
+        return sums * np.float64(ratio(scales))
 
-    return Step(result, name, results, ratio)
+    return _table(result, name, values, ratio)
 
 
 def _product(result: str, name: str, first: str, second: str) -> Step:
     def ratio(scales: Scales) -> float:
         return scales[first].size * scales[second].size
 
-    def results(scales: Scales) -> tuple[Floats, Floats]:
-        found = np.multiply.outer(scales[first].levels(), scales[second].levels()).reshape(-1)
-        return found, _ARITHMETIC_ERROR * np.abs(found)
+    def values(scales: Scales) -> Floats:
+        return np.multiply.outer(scales[first].levels(), scales[second].levels()).reshape(-1)
 
-    return Step(result, name, results, ratio)
+    return _table(result, name, values, ratio)
 
 
 def _sum(result: str, name: str, first: str, second: str) -> Step:

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from edgetl.training.models.checkpoint import Trained
     from edgetl.training.models.ood_detector import OODDetector
 
-# A model file outside a bundle does not record its precision; this is assumed unless one is given.
-LONE_PRECISION = DEFAULT_PRECISION
-
 
 @dataclass(frozen=True)
 class Subject:
@@ -63,17 +60,15 @@ class Subject:
     ) -> Subject:
         """Read the model card of a bundle or a lone model; a bundle's files aren't checked yet.
 
-        precision  which of a bundle's models, None for its default; what a lone model is, None for
-                   LONE_PRECISION
+        precision  which of a bundle's models, None for its default; what a lone model is, which
+                   does not say so itself, None for DEFAULT_PRECISION
 
         Raises BundleError.
         """
-        path = Path(path)
+        path, chosen = Path(path), precision or DEFAULT_PRECISION
         if path.is_file():
-            card, chosen = lone_card(path), precision or LONE_PRECISION
-            return cls(path, None, card, path, chosen, network, reference, threads)
-        bundle = Bundle.open(path)
-        model, chosen = None, precision or LONE_PRECISION
+            return cls(path, None, lone_card(path), path, chosen, network, reference, threads)
+        bundle, model = Bundle.open(path), None
         if bundle.precisions or precision:
             model = path / bundle.model_name(precision)
             chosen = precision or bundle.precisions[0]

@@ -39,6 +39,9 @@ _ROLE = re.compile(r"(?:^|,)(path|label|split)=")  # a column's own name may hol
 _COLUMNS = "Name the columns with --columns path=COLUMN,label=COLUMN,split=COLUMN."
 _LISTED = 10  # rows in a message before "and N more"
 
+StrPath = str | os.PathLike[str]
+Columns = str | Mapping[str, str] | None
+"""Of a list: "path=…,label=…,split=…", or the same as a mapping."""
 Row = tuple[int, Mapping[str, Any]]  # number of the line or row, from 1, and its values by column
 
 
@@ -60,7 +63,7 @@ class ListedPhoto:
     row: int
 
 
-def is_photo_list(path: str | os.PathLike[str]) -> bool:
+def is_photo_list(path: StrPath) -> bool:
     """Whether ``path`` is a file that is read as a list, by its suffix.
 
     A Parquet file that holds photos themselves is none. Raises DataError for one in a store that
@@ -72,11 +75,7 @@ def is_photo_list(path: str | os.PathLike[str]) -> bool:
     return (is_address(path) or place.is_file()) and not is_shard(path)
 
 
-def refuse_list_options(
-    place: str | Path | None,
-    columns: str | Mapping[str, str] | None,
-    root: str | os.PathLike[str] | None,
-) -> None:
+def refuse_list_options(place: str | Path | None, columns: Columns, root: StrPath | None) -> None:
     """Raise DataError for ``columns`` or ``root`` beside ``place``, which is no list.
 
     place  None: no photos were named, or several places without a list
@@ -100,8 +99,8 @@ def true_label(photo: Path, given: str | None, folder: Path, labels: Container[s
 def read_photo_list(
     file: str | Path,
     *,
-    columns: str | Mapping[str, str] | None = None,
-    root: str | os.PathLike[str] | None = None,
+    columns: Columns = None,
+    root: StrPath | None = None,
     need_label: bool = False,
 ) -> list[ListedPhoto]:
     """The photos that a list names, in its order, each file once.
@@ -185,7 +184,7 @@ def missing_files(photos: Iterable[ListedPhoto]) -> Iterator[ListedPhoto]:
             continue
 
 
-def role_names(columns: str | Mapping[str, str] | None) -> Mapping[str, tuple[str, ...]]:
+def role_names(columns: Columns) -> Mapping[str, tuple[str, ...]]:
     """Role → what its column may be called, lower-case; () where ``columns`` say that none is."""
     given = _given_columns(columns)
     return {
@@ -194,7 +193,7 @@ def role_names(columns: str | Mapping[str, str] | None) -> Mapping[str, tuple[st
     }
 
 
-def _given_columns(columns: str | Mapping[str, str] | None) -> Mapping[str, str]:
+def _given_columns(columns: Columns) -> Mapping[str, str]:
     """Role → column, from "path=file,label=class"."""
     if not columns:
         return {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +12,9 @@ from pathlib import Path
 from edgetl.errors import DataError, without_traceback
 from edgetl.runtime.images.discovery import find_images, image_suffixes, is_folder
 from edgetl.runtime.images.photo_list import (
+    Columns,
     ListedPhoto,
+    StrPath,
     is_photo_list,
     read_photo_list,
     refuse_list_options,
@@ -51,19 +53,14 @@ class StoredPlace:
         return _objects(place, photos_folder(place))
 
 
-def no_photo_in(*places: str | os.PathLike[str]) -> DataError:
+def no_photo_in(*places: StrPath) -> DataError:
     """The error where ``photos_in`` found nothing."""
-    return DataError(
-        f"There is no photo in {', '.join(map(str, places))}.",
-        "Name a folder that holds some.",
-    )
+    named = ", ".join(map(str, places))
+    return DataError(f"There is no photo in {named}.", "Name a folder that holds some.")
 
 
 def photos_in(
-    place: str | Path,
-    *,
-    columns: str | Mapping[str, str] | None = None,
-    root: str | os.PathLike[str] | None = None,
+    place: str | Path, *, columns: Columns = None, root: StrPath | None = None
 ) -> list[ListedPhoto]:
     """The photos of a folder, of a list, of shards or of a store, or a single photo.
 
@@ -90,9 +87,7 @@ def photos_in(
     ]
 
 
-def photos_folder(
-    place: str | os.PathLike[str], root: str | os.PathLike[str] | None = None
-) -> Path:
+def photos_folder(place: StrPath, root: StrPath | None = None) -> Path:
     """The folder that the names of ``photos_in(place, root=root)`` are relative to."""
     place = as_place(place)
     if is_photo_list(place):
@@ -106,9 +101,7 @@ def photos_folder(
     return place if place.is_dir() else place.parent
 
 
-def label_folders(
-    names: Iterable[str], root: str | os.PathLike[str] | None = None
-) -> tuple[Path, ...]:
+def label_folders(names: Iterable[str], root: StrPath | None = None) -> tuple[Path, ...]:
     """The folders in which folders are named as labels, of places as the user names them."""
     return tuple(
         photos_folder(name, root)
@@ -129,17 +122,13 @@ def known_label(
     return true_label(photo, given, folder, labels)
 
 
-def is_stored(place: str | os.PathLike[str]) -> bool:
+def is_stored(place: StrPath) -> bool:
     """Whether ``place`` is a shard, or a folder or photo in a store; a list is neither."""
     return is_shard(place) or (is_address(place) and not is_photo_list(place))
 
 
 def stored_photos(
-    place: str | os.PathLike[str],
-    *,
-    columns: str | Mapping[str, str] | None = None,
-    root: str | os.PathLike[str] | None = None,
-    strict: bool = True,
+    place: StrPath, *, columns: Columns = None, root: StrPath | None = None, strict: bool = True
 ) -> Iterator[ListedPhoto]:
     """The photos of shards, or of a folder in a store, with their content, a few at a time.
 
@@ -157,11 +146,7 @@ def stored_photos(
 
 
 def shard_photos(
-    shards: Iterable[Path],
-    folder: Path,
-    columns: str | Mapping[str, str] | None = None,
-    *,
-    strict: bool,
+    shards: Iterable[Path], folder: Path, columns: Columns = None, *, strict: bool
 ) -> Iterator[ListedPhoto]:
     """The photos of ``shards``, with names below ``folder``; see ``stored_photos``."""
     roles = role_names(columns)

@@ -116,11 +116,10 @@ class SessionPool:
 
     def _is_replaced(self) -> bool:
         """Whether there is another bundle now, which explains any error."""
+        if self._bundle is None:
+            return False
         try:
-            return (
-                self._bundle is not None
-                and Bundle.open(self._path).manifest != self._bundle.manifest
-            )
+            return Bundle.open(self._path).manifest != self._bundle.manifest
         except BundleError:
             return False
 

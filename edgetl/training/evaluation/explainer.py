@@ -62,13 +62,8 @@ class Explainer:
             logits, evidence = network(images) if self.is_exact else (network(images), None)
         values = logits[0].numpy()
         probabilities = softmax(values.astype(np.float64) / card.temperature).astype(np.float32)
-        return Prediction(
-            str(photo),
-            card.labels,
-            values,
-            probabilities,
-            evidence=None if evidence is None else evidence[0].numpy(),
-        )
+        maps = None if evidence is None else evidence[0].numpy()
+        return Prediction(str(photo), card.labels, values, probabilities, evidence=maps)
 
     def evidence_for(self, photos: Sequence[tuple[Path, str]]) -> list[NDArray[np.float32] | None]:
         """What speaks for a class in each of N photos (file, label).

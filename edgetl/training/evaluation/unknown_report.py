@@ -136,15 +136,8 @@ class UnknownReport:
         found = []
         for row in rows[:_MAX_PHOTOS]:
             answer = softmax(logits[row] / self.temperature)
-            sample = samples[row]
-            found.append(
-                (
-                    sample.path,
-                    labels[sample.label],
-                    labels[answer.argmax()],
-                    float(answer.max()),
-                )
-            )
+            names = labels[samples[row].label], labels[answer.argmax()]
+            found.append((samples[row].path, *names, float(answer.max())))
         return report_photos(found)
 
 

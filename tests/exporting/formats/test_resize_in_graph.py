@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from helpers import resize_oracle
+from helpers.resize_model import resize_model
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from edgetl.exporting.formats.onnx_model import resize_model
 from edgetl.exporting.formats.onnx_preprocess import MIN_OPSET
 from edgetl.exporting.formats.torch_preprocess import Preprocess
 from edgetl.runtime.images.spec import PreprocessSpec

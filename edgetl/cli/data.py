@@ -16,10 +16,9 @@ from edgetl.cli.options.list_options import list_options
 from edgetl.cli.options.option_types import SomePath
 from edgetl.cli.options.report_file import ReportFile
 from edgetl.cli.process import require_stdout
-from edgetl.cli.terminal.printable import printable
 from edgetl.cli.terminal.progress_bar import show_progress
 from edgetl.data.layout import DEFAULT_VAL_FRACTION
-from edgetl.system.message_text import counted, first_few
+from edgetl.system.message_text import counted, first_few, printable
 
 if TYPE_CHECKING:
     from rich.table import Table

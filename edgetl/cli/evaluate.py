@@ -14,8 +14,8 @@ from edgetl.cli.options.option_types import PhotoPlace
 from edgetl.cli.options.report_file import ReportFile, given_files, written_reports
 from edgetl.cli.process import require_stdout
 from edgetl.cli.terminal.figures import accuracy_in_words
-from edgetl.cli.terminal.printable import padded, print_warnings, printable, width
-from edgetl.system.message_text import counted
+from edgetl.cli.terminal.terminal_text import padded, print_warnings, width
+from edgetl.system.message_text import counted, printable
 
 if TYPE_CHECKING:
     from edgetl.evaluation.evaluation_result import EvaluationResult

@@ -12,9 +12,9 @@ from edgetl.cli.options.model_options import given_options
 from edgetl.cli.options.option_types import PhotoPlace
 from edgetl.cli.options.output_options import output_option
 from edgetl.cli.terminal.figures import accuracy_in_words
-from edgetl.cli.terminal.printable import print_warnings, printable
 from edgetl.cli.terminal.progress_bar import show_progress
-from edgetl.system.message_text import counted
+from edgetl.cli.terminal.terminal_text import print_warnings
+from edgetl.system.message_text import counted, printable
 from edgetl.system.paths import real_path
 from edgetl.system.shell import shell_word
 from edgetl.training.importing.import_result import ImportResult

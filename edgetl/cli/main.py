@@ -16,7 +16,7 @@ import click
 from edgetl._version import __version__
 from edgetl.cli import INTERRUPTED, process
 from edgetl.cli.command_group import CommandGroup
-from edgetl.cli.terminal.printable import printable
+from edgetl.system.message_text import printable
 
 
 @click.group(

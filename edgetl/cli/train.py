@@ -17,8 +17,7 @@ from edgetl.cli.options.option_types import SomePath
 from edgetl.cli.options.output_options import output_option
 from edgetl.cli.terminal.comparison_display import print_comparison
 from edgetl.cli.terminal.figures import accuracy_in_words, noticed_unknown
-from edgetl.cli.terminal.printable import printable
-from edgetl.system.message_text import counted
+from edgetl.system.message_text import counted, printable
 from edgetl.system.paths import real_path
 from edgetl.system.shell import shell_word
 from edgetl.training.config.listener import Listener

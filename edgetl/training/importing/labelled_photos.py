@@ -83,7 +83,7 @@ def likely_mistakes(
     labels: Sequence[str],
     samples: Sequence[Sample],
     logits: NDArray[np.float32],
-    progress: Progress = no_progress,
+    progress: Progress,
 ) -> tuple[str, ...]:
     """A sentence that names what would answer significantly more photos right, if anything does.
 

@@ -48,7 +48,6 @@ from edgetl.training.engine.run_backbone import build_backbone
 from edgetl.training.engine.training_setup import TrainingSetup, prepare_training
 from edgetl.training.input.loader import Batch
 from edgetl.training.input.sampler import BatchShard
-from edgetl.training.models.backbones import input_size
 from edgetl.training.optim.optimizers import reduced_type
 from edgetl.training.torch_env.distributed import Processes, describe, join
 from edgetl.training.torch_env.malloc import keep_freed_memory
@@ -186,7 +185,7 @@ def synchronize(device: torch.device) -> None:
 
 def one_batch(settings: TrainSettings, setup: TrainingSetup, device: torch.device) -> Batches:
     """Without end the same batch of noise, on the device."""
-    height, width = input_size(setup.backbone.spec)
+    height, width = setup.backbone.spec.input_size
     size = settings.batch_size
     images = torch.randn(size, height, width, 3, device=device).permute(0, 3, 1, 2)
     labels = torch.randint(len(setup.folders.classes), (size,), device=device)
@@ -224,7 +223,7 @@ def plain_rate(
         [
             transforms.RandomRotation(settings.rotation),
             transforms.RandomHorizontalFlip(),
-            transforms.RandomResizedCrop(input_size(spec), settings.scale, settings.ratio),
+            transforms.RandomResizedCrop(spec.input_size, settings.scale, settings.ratio),
             transforms.ColorJitter(settings.colour, settings.colour, settings.colour),
             transforms.ToTensor(),
             transforms.Normalize(spec.mean, spec.std),

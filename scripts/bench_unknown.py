@@ -35,6 +35,7 @@ from edgetl.training.head.features import extract_features
 from edgetl.training.head.held_out_answers import HeldOutAnswers
 from edgetl.training.head.linear_head import fit_head
 from edgetl.training.models import backbones
+from edgetl.training.models.backbone import Backbone
 from edgetl.training.models.ood_detector import entropy
 
 SCORES = ("edgetl", "msp", "energy", "distance")
@@ -84,7 +85,7 @@ def _scores(logits: np.ndarray, both: np.ndarray, distance: np.ndarray) -> Score
     return dict(zip(SCORES, (both, msp, energy, distance), strict=True))
 
 
-def photos_of(data: str, backbone: backbones.Backbone, most: int, cache: Path) -> PhotoFeatures:
+def photos_of(data: str, backbone: Backbone, most: int, cache: Path) -> PhotoFeatures:
     """The features of at most so many photos of each class."""
     folders, chosen = scan(Path(data)), []
     samples = {sample.digest: sample for sample in folders.train + folders.val}

@@ -36,6 +36,7 @@ from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.images.decode import read_image
 from edgetl.runtime.images.resize import normalize, resize_image
 from edgetl.training.models import backbones
+from edgetl.training.models.backbone import Backbone
 
 BACKBONES = (
     "efficientnet_lite0",
@@ -109,7 +110,7 @@ def check_backbone(name: str, photos: Sequence[Path], root: Path, scratch: Path)
     return compare_runtimes(subject, photos, root)
 
 
-def calibrate(backbone: backbones.Backbone, inputs: torch.Tensor) -> None:
+def calibrate(backbone: Backbone, inputs: torch.Tensor) -> None:
     """Give the network the statistics that training would: see the top of this file."""
     network = backbone.module
     with torch.no_grad():

@@ -34,6 +34,12 @@ os.fsync = lambda _: None
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
+def pytest_collection_finish() -> None:
+    """Leave what was imported, and the tests themselves, out of every collection of garbage."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def figures() -> Iterator[None]:
     """Leave the figures out of reports, also of those that fixtures write.

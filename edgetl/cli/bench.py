@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgetl.cli.options.list_options import list_options
-from edgetl.cli.options.model_options import model_options, open_predictor
+from edgetl.cli.options.model_options import given_options, model_options, open_predictor
 from edgetl.cli.options.option_types import PhotoPlace, SomePath
+from edgetl.cli.options.output_options import json_option
 from edgetl.cli.process import require_stdout
 from edgetl.cli.terminal.printable import json_text, printable
 from edgetl.cli.terminal.progress_bar import show_progress
@@ -46,9 +47,7 @@ _RUNS, _RUNS_OF_CANDIDATES = 100, 20
     metavar="FILE",
     help="Of candidates: write the figures to this file, for edgetl train --profile.",
 )
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON to standard output instead of text."
-)
+@json_option
 @model_options
 def command(
     model: str,
@@ -75,7 +74,7 @@ def command(
     require_stdout()
     photos = _named_photos(images, columns, root)
     if zipfile.is_zipfile(model):
-        measured = _measure_candidates(Path(model), photos, runs or _RUNS_OF_CANDIDATES, **options)
+        measured = _measure_candidates(Path(model), photos, runs or _RUNS_OF_CANDIDATES, options)
         if profile is not None:
             write_report_file(profile, measured.to_json())
         text = measured.to_json() if as_json else "\n".join(_profile_lines(measured))
@@ -88,7 +87,7 @@ def command(
         raise click.UsageError(f"--profile is for a file of edgetl candidates; {model} is none.")
     from edgetl.runtime.inference.benchmark import bench
 
-    predictor = open_predictor(model, **options)
+    predictor = open_predictor(model, options)
     result = bench(predictor, photos or _golden_photos(predictor), runs=runs or _RUNS)
     click.echo(json_text(asdict(result)) if as_json else "\n".join(_lines(result)))
 
@@ -117,17 +116,12 @@ def _require(photos: list[Path]) -> list[Path]:
 
 
 def _measure_candidates(
-    path: Path,
-    photos: list[Path],
-    runs: int,
-    *,
-    precision: str | None,
-    max_pixels: int | None,
-    **options: Any,
+    path: Path, photos: list[Path], runs: int, options: dict[str, Any]
 ) -> DeviceProfile:
     from edgetl.runtime.bundle.candidates_file import read_candidates_file
     from edgetl.runtime.inference.device_profile import measure
 
+    precision = options.pop("precision")
     candidates = [
         candidate
         for candidate in read_candidates_file(path)
@@ -135,10 +129,9 @@ def _measure_candidates(
     ]
     if not candidates:
         raise click.UsageError(f"{path} holds no {precision or ''} model.")
-    if max_pixels is not None:
-        options["max_pixels"] = max_pixels
+    given = given_options(options)
     with show_progress() as progress:
-        return measure(candidates, photos, runs=runs, options=options, progress=progress)
+        return measure(candidates, photos, runs=runs, options=given, progress=progress)
 
 
 def _profile_lines(profile: DeviceProfile) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgetl.cli.options.option_types import SomePath
+from edgetl.cli.options.output_options import output_option
 from edgetl.cli.terminal.progress_bar import show_progress
 from edgetl.system.message_text import counted
 from edgetl.system.shell import shell_word
@@ -14,15 +14,7 @@ from edgetl.system.shell import shell_word
 
 @click.command(short_help="Write untrained models to measure on a device.")
 @click.argument("names", nargs=-1, metavar="[NAME[@SIZE]]...")
-@click.option(
-    "-o",
-    "--out",
-    "--output",
-    "out",
-    required=True,
-    type=SomePath(),
-    help="File to write the models to.",
-)
+@output_option("File to write the models to.")
 def command(names: tuple[str, ...], out: Path) -> None:
     """Write untrained models of several backbones, image sizes and precisions into one small file.
 

@@ -11,7 +11,7 @@ import click
 from edgetl.cli import NothingCompared
 from edgetl.cli.options.list_options import list_options
 from edgetl.cli.options.option_types import PRECISIONS, Number, SomePath
-from edgetl.cli.options.report_file import ReportFile, given_files, write_reports
+from edgetl.cli.options.report_file import ReportFile, given_files, written_reports
 from edgetl.cli.terminal.progress_bar import show_progress
 from edgetl.errors import (
     CheckpointError,
@@ -31,16 +31,11 @@ _ON_A_DEVICE = "On a device, edgetl selftest compares with the answers that the 
 @click.command(short_help="Compare an export with the trained network, in every runtime.")
 @click.argument("bundle", type=SomePath())
 @click.option(
-    "--images",
-    type=SomePath(),
-    required=True,
-    help="Photos: a folder, a list or a file.",
+    "--images", type=SomePath(), required=True, help="Photos: a folder, a list or a file."
 )
 @list_options
 @click.option(
-    "--checkpoint",
-    type=SomePath(),
-    help="The trained run. [default: the one that BUNDLE names]",
+    "--checkpoint", type=SomePath(), help="The trained run. [default: the one that BUNDLE names]"
 )
 @click.option(
     "--runtime",
@@ -62,11 +57,7 @@ _ON_A_DEVICE = "On a device, edgetl selftest compares with the answers that the 
 @click.option(
     "--limit", type=click.IntRange(min=1), help="Compare only so many photos, evenly spread."
 )
-@click.option(
-    "--against",
-    type=SomePath(),
-    help="Compare with this bundle; needs no checkpoint.",
-)
+@click.option("--against", type=SomePath(), help="Compare with this bundle; needs no checkpoint.")
 @click.option(
     "--max-accuracy-drop",
     type=Number(max=100),
@@ -150,10 +141,5 @@ def _report(result: CheckResult | AgainstResult, files: dict[str, Path]) -> None
     from edgetl.parity.reports.json_report import as_json
     from edgetl.parity.reports.junit_report import as_junit
 
-    # Before printing, which a closed pipe would end.
-    unwritten = write_reports(result, files, {"json": as_json, "junit": as_junit, "html": as_html})
-    show(result, open_console())
-    if unwritten:
-        raise unwritten
-    for kind, path in files.items():
-        click.echo(f"{kind}: {path}", err=True)
+    with written_reports(result, files, {"json": as_json, "junit": as_junit, "html": as_html}):
+        show(result, open_console())

@@ -9,7 +9,7 @@ from keyword import iskeyword
 
 import click
 
-from edgetl.cli.terminal.printable import printable
+from edgetl.cli import CommandFailed
 from edgetl.errors import EdgetlError
 from edgetl.system.missing_package import missing_package
 
@@ -55,8 +55,8 @@ class CommandGroup(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
-        except EdgetlError as error:  # its text may come from an untrusted bundle
-            raise click.ClickException("\n".join(map(printable, str(error).split("\n")))) from error
+        except EdgetlError as error:
+            raise CommandFailed(str(error)) from error
         except ModuleNotFoundError as error:
             missing = missing_package(error, f"edgetl {ctx.invoked_subcommand}")
-            raise click.ClickException(str(missing)) from error
+            raise CommandFailed(str(missing)) from error

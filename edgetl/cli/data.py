@@ -62,11 +62,7 @@ command.add_command(review)
 @_json_option
 @_threads_option
 def check(
-    data: Path,
-    columns: str | None,
-    root: Path | None,
-    json_file: Path | None,
-    threads: int | None,
+    data: Path, columns: str | None, root: Path | None, json_file: Path | None, threads: int | None
 ) -> None:
     """Look for what would harm training on DATA, a folder or a list; nothing is changed.
 
@@ -124,11 +120,8 @@ def split(
     destination: Path,
     columns: str | None,
     root: Path | None,
-    val_fraction: float,
-    test_fraction: float | None,
-    copy: bool,
     json_file: Path | None,
-    threads: int | None,
+    **options: Any,
 ) -> None:
     """Split SRC, a folder of class folders, into DST/train and DST/val, and DST/test if asked for.
 
@@ -148,16 +141,9 @@ def split(
     from edgetl.data.photo_source import PhotoSource
     from edgetl.data.split import split_folder
 
+    photos = PhotoSource.at(source, columns, root)
     with show_progress() as progress:
-        result = split_folder(
-            PhotoSource.at(source, columns, root),
-            destination,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            copy=copy,
-            threads=threads,
-            progress=progress,
-        )
+        result = split_folder(photos, destination, progress=progress, **options)
     _print_split(result)
     _write_json(json_file, result.to_dict())
 
@@ -205,8 +191,7 @@ def _counts_table(counts: Mapping[str, Mapping[str, int]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("class")
+    table = Table("class", box=None, pad_edge=False)
     for part in counts:
         table.add_column(part or "photos", justify="right")
     names = sorted({name for classes in counts.values() for name in classes})

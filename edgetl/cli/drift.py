@@ -11,12 +11,14 @@ import click
 
 from edgetl.cli import NothingCompared
 from edgetl.cli.options.list_options import list_options
-from edgetl.cli.options.model_options import model_options
+from edgetl.cli.options.model_options import given_options, model_options
 from edgetl.cli.options.option_types import Number, SomePath
+from edgetl.cli.options.output_options import json_option
 from edgetl.cli.options.report_file import ReportFile
 from edgetl.cli.process import require_stdout
-from edgetl.cli.terminal.printable import json_text, printable, width
+from edgetl.cli.terminal.printable import json_text, padded, print_warnings, printable, width
 from edgetl.errors import EdgetlError
+from edgetl.system.atomic_write import write_report_file
 from edgetl.system.message_text import counted
 
 if TYPE_CHECKING:
@@ -41,9 +43,7 @@ _LEAST_LEVEL = 0.003  # below which edgetl.drift can find no drift
     metavar="SHARE",
     help="How often photos of the same kind may be called different.",
 )
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON to standard output instead of text."
-)
+@json_option
 @click.option("--html", type=ReportFile(), help="Write a report with figures and photos to FILE.")
 @model_options
 def command(bundle: Path, photos: Path, as_json: bool, html: Path | None, **options: Any) -> None:
@@ -66,13 +66,13 @@ def command(bundle: Path, photos: Path, as_json: bool, html: Path | None, **opti
     try:
         result = _compare(bundle, photos, html, options)
         if html is not None:
-            _write(result, html)
+            from edgetl.evaluation.drift_page import as_html
+
+            write_report_file(html, as_html(result))
     except EdgetlError as error:
-        text = "\n".join(map(printable, str(error).split("\n")))
-        raise NothingCompared(text) from error
+        raise NothingCompared(str(error)) from error
     click.echo(json_text(result.to_dict()) if as_json else "\n".join(_lines(result)))
-    for warning in result.warnings:
-        click.echo(f"Warning: {printable(warning)}", err=True)
+    print_warnings(result.warnings)
     if html is not None:
         click.echo(f"html: {html}", err=True)
     sys.exit(1 if result.drifted else 0)
@@ -86,16 +86,8 @@ def _compare(bundle: Path, photos: Path, html: Path | None, options: dict[str, A
         from edgetl.evaluation.report_page import require_report_packages
 
         require_report_packages()
-    given = {name: value for name, value in options.items() if value is not None}
     with show_progress() as progress:
-        return drift(bundle, photos, progress=progress, **given)
-
-
-def _write(result: DriftResult, html: Path) -> None:
-    from edgetl.evaluation.drift_page import as_html
-    from edgetl.system.atomic_write import write_report_file
-
-    write_report_file(html, as_html(result))
+        return drift(bundle, photos, progress=progress, **given_options(options))
 
 
 def _lines(result: DriftResult) -> Iterator[str]:
@@ -139,9 +131,8 @@ def _class_lines(classes: list[ClassDrift]) -> Iterator[str]:
     column = max(5, *(width(printable(found.label)) for found in shown))
     yield f"{'label':<{column}}  photos   share  held out  of the difference"
     for found in shown:
-        label = printable(found.label)
         yield (
-            f"{label}{' ' * (column - width(label))}  {found.photos:>6,}  {found.share:>6.1%}  "
+            f"{padded(printable(found.label), column)}  {found.photos:>6,}  {found.share:>6.1%}  "
             f"{found.held_out_share:>8.1%}  {found.part:>17.1%}"
         )
     if len(shown) < len(classes):

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgetl.cli.options.list_options import list_options
-from edgetl.cli.options.model_options import model_options
+from edgetl.cli.options.model_options import given_options, model_options
 from edgetl.cli.options.option_types import PhotoPlace
-from edgetl.cli.options.report_file import ReportFile, given_files, write_reports
+from edgetl.cli.options.report_file import ReportFile, given_files, written_reports
 from edgetl.cli.process import require_stdout
-from edgetl.cli.terminal.printable import printable, width
+from edgetl.cli.terminal.printable import padded, print_warnings, printable, width
 from edgetl.system.message_text import counted
 
 if TYPE_CHECKING:
@@ -33,12 +33,7 @@ _MAX_MISTAKES = 5
 @click.option("--csv", type=ReportFile(), help="Write a row for each photo to FILE.")
 @model_options
 def command(
-    model: str,
-    photos: Path,
-    html: Path | None,
-    json: Path | None,
-    csv: Path | None,
-    **options: Any,
+    model: str, photos: Path, html: Path | None, json: Path | None, csv: Path | None, **options: Any
 ) -> None:
     """Classify PHOTOS with MODEL, a bundle folder or a lone model.onnx, and compare with their
     labels. PHOTOS is a folder of class folders, a list with columns path and label, or shards with
@@ -56,6 +51,7 @@ def command(
       edgetl evaluate exported/pets test.csv --columns path=file,label=class
     """
     from edgetl.cli.terminal.progress_bar import show_progress
+    from edgetl.evaluation.evaluation_reports import as_csv, as_html, as_json
     from edgetl.evaluation.evaluation_run import evaluate
 
     files = given_files(html=html, json=json, csv=csv)
@@ -65,20 +61,15 @@ def command(
         from edgetl.evaluation.report_page import require_report_packages
 
         require_report_packages()
-    given = {name: value for name, value in options.items() if value is not None}
     with show_progress() as progress:
-        result = evaluate(model, photos, progress=progress, **given)
-    _report(result, files)
+        result = evaluate(model, photos, progress=progress, **given_options(options))
+    with written_reports(result, files, {"html": as_html, "json": as_json, "csv": as_csv}):
+        _print_result(result)
     sys.exit(1 if result.left_out else 0)
 
 
-def _report(result: EvaluationResult, files: dict[str, Path]) -> None:
-    from edgetl.evaluation.evaluation_reports import as_csv, as_html, as_json
-
-    # Before printing, which a closed pipe would end.
-    unwritten = write_reports(result, files, {"html": as_html, "json": as_json, "csv": as_csv})
-    for warning in result.warnings:
-        click.echo(f"Warning: {printable(warning)}", err=True)
+def _print_result(result: EvaluationResult) -> None:
+    print_warnings(result.warnings)
     _print_classes(result.classes)
     metrics = result.metrics
     low, high = metrics["accuracy_interval"]
@@ -94,10 +85,6 @@ def _report(result: EvaluationResult, files: dict[str, Path]) -> None:
     for photo in mistakes[:_MAX_MISTAKES]:
         labels = f"{printable(photo.truth)} → {printable(photo.label)}"
         click.echo(f"{photo.confidence:>10.2%}  {labels}  {printable(photo.file)}")
-    if unwritten:
-        raise unwritten
-    for kind, path in files.items():
-        click.echo(f"{kind}: {path}", err=True)
 
 
 def _print_statement(result: EvaluationResult) -> None:
@@ -108,8 +95,8 @@ def _print_statement(result: EvaluationResult) -> None:
     column = max(map(width, names))
     click.echo(f"{'stated by the model':<{column}}  {'stated':<24}    here")
     for name, check in zip(names, result.statement, strict=True):
-        padded, verdict = name + " " * (column - width(name)), "" if check.holds else "  lower"
-        click.echo(f"{padded}  {check.stated.text:<24}  {check.found.share:>6.1%}{verdict}")
+        found = f"{check.found.share:>6.1%}{'' if check.holds else '  lower'}"
+        click.echo(f"{padded(name, column)}  {check.stated.text:<24}  {found}")
 
 
 def _print_classes(classes: tuple[ClassMetrics, ...]) -> None:
@@ -121,10 +108,9 @@ def _print_classes(classes: tuple[ClassMetrics, ...]) -> None:
     column = max(5, *(width(printable(found.label)) for found in shown))
     click.echo(f"{'class':<{column}}  photos  precision  recall      F1")
     for found in shown:
-        label = printable(found.label)
+        label = padded(printable(found.label), column)
         rates = (found.precision, found.recall, found.f1)
         precision, recall, f1 = ("–" if rate is None else f"{rate:.1%}" for rate in rates)
-        padded = label + " " * (column - width(label))
-        click.echo(f"{padded}  {found.photos:>6,}  {precision:>9}  {recall:>6}  {f1:>6}")
+        click.echo(f"{label}  {found.photos:>6,}  {precision:>9}  {recall:>6}  {f1:>6}")
     if len(shown) < len(classes):
         click.echo(f"… and {len(classes) - len(shown):,} classes with a higher F1")

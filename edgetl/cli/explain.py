@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from edgetl.cli.options.option_types import SomePath
+from edgetl.cli.options.output_options import output_option
 from edgetl.cli.terminal.printable import printable
 from edgetl.errors import EdgetlError
 from edgetl.system.atomic_write import atomic_write
@@ -28,15 +28,7 @@ _MAX_LABELS = 20  # named in an error
 @click.command(short_help="Show where a model looked in a photo.")
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
 @click.argument("photo", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "-o",
-    "--out",
-    "--output",
-    "out",
-    required=True,
-    type=SomePath(),
-    help="Picture to write, a PNG file.",
-)
+@output_option("Picture to write, a PNG file.")
 @click.option("--label", metavar="NAME", help="Explain this label.  [default: the model's answer]")
 def command(model: Path, photo: Path, out: Path, label: str | None) -> None:
     """Show which parts of PHOTO speak for the answer of MODEL, or for another label.

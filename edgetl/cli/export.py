@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from edgetl.cli.options.list_options import list_options
 from edgetl.cli.options.option_types import PRECISIONS, Number, PhotoPlace, SomePath
-from edgetl.cli.terminal.printable import printable
+from edgetl.cli.options.output_options import output_option
+from edgetl.cli.terminal.printable import print_warnings, printable
 from edgetl.cli.terminal.progress_bar import show_progress
 from edgetl.errors import EdgetlError
 from edgetl.exporting.export_result import AccuracyComparison, ExportResult
@@ -22,12 +24,7 @@ from edgetl.exporting.export_run import (
     DEFAULT_MAX_DROP,
     export,
 )
-from edgetl.runtime.bundle.bundle_folder import (
-    DEFAULT_FORMATS,
-    DEFAULT_PRECISION,
-    FORMATS,
-    Bundle,
-)
+from edgetl.runtime.bundle.bundle_folder import DEFAULT_FORMATS, DEFAULT_PRECISION, FORMATS, Bundle
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN
 from edgetl.runtime.images.discovery import walk_images
@@ -71,15 +68,7 @@ def _number_or_folder(context: click.Context, option: click.Parameter, value: st
 
 @click.command(short_help="Write a trained run as a bundle for the device.")
 @click.argument("run", type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "-o",
-    "--out",
-    "--output",
-    "out",
-    required=True,
-    type=SomePath(),
-    help="Folder to write the bundle to.",
-)
+@output_option("Folder to write the bundle to.")
 @click.option(
     "--golden",
     default=str(DEFAULT_GOLDEN),
@@ -95,7 +84,6 @@ def _number_or_folder(context: click.Context, option: click.Parameter, value: st
 )
 @click.option(
     "--format",
-    "formats",
     multiple=True,
     type=click.Choice(FORMATS),
     default=DEFAULT_FORMATS,
@@ -104,7 +92,6 @@ def _number_or_folder(context: click.Context, option: click.Parameter, value: st
 )
 @click.option(
     "--precision",
-    "precisions",
     multiple=True,
     type=PRECISIONS,
     default=(DEFAULT_PRECISION,),
@@ -165,14 +152,10 @@ def _number_or_folder(context: click.Context, option: click.Parameter, value: st
     help="Let the model tell unknown photos, and include answers for held-out photos.",
 )
 @click.option(
-    "--maps",
-    is_flag=True,
-    help="Let the ONNX models say where they looked, for edgetl explain.",
+    "--maps", is_flag=True, help="Let the ONNX models say where they looked, for edgetl explain."
 )
 @click.option(
-    "--web",
-    is_flag=True,
-    help="Add a page to host as it is, with a module for browsers and Node.",
+    "--web", is_flag=True, help="Add a page to host as it is, with a module for browsers and Node."
 )
 @click.option(
     "--ort",
@@ -187,29 +170,7 @@ def _number_or_folder(context: click.Context, option: click.Parameter, value: st
     help="Write the model to this repository of NVIDIA Triton, too.",
 )
 @click.pass_context
-def command(
-    context: click.Context,
-    run: Path,
-    out: Path,
-    golden: int | Path,
-    opset: int | None,
-    formats: tuple[str, ...],
-    precisions: tuple[str, ...],
-    calibration: int,
-    calibration_images: Path | None,
-    judge_images: Path | None,
-    columns: str | None,
-    root: Path | None,
-    max_accuracy_drop: float,
-    precision_at: dict[str | None, float],
-    digests: bool,
-    keep_known: float | None,
-    unknown: bool,
-    maps: bool,
-    web: bool,
-    ort: Path | None,
-    triton: Path | None,
-) -> None:
+def command(context: click.Context, /, run: Path, out: Path, **options: Any) -> None:
     """Write the model trained in RUN as a bundle: one folder with preprocessing, network, labels
     and golden photos.
 
@@ -227,72 +188,37 @@ def command(
       edgetl export runs/pets -o exported/pets --precision-at 0.99 --precision-at cat=0.999
       edgetl export runs/pets -o exported/pets --web
     """
-    _refuse_unused_options(context, formats, precisions, unknown, web)
+    _refuse_unused_options(context)
     try:
         with show_progress() as progress:
-            result = export(
-                run,
-                out,
-                golden=golden,
-                opset=opset,
-                format=formats,
-                precision=precisions,
-                calibration=calibration,
-                calibration_images=calibration_images,
-                judge_images=judge_images,
-                columns=columns,
-                root=root,
-                max_accuracy_drop=max_accuracy_drop,
-                precision_at=precision_at,
-                digests=digests,
-                keep_known=keep_known,
-                unknown=unknown,
-                maps=maps,
-                web=web,
-                ort=ort,
-                triton=triton,
-                progress=progress,
-            )
+            result = export(run, out, progress=progress, **options)
     except EdgetlError as error:
-        _show_warnings(getattr(error, "__notes__", ()))
+        print_warnings(getattr(error, "__notes__", ()))
         raise
-    _show_warnings(result.warnings)
+    print_warnings(result.warnings)
     click.echo("\n".join(_lines(result)))
-    if triton is not None:
-        click.echo(f"{triton / result.folder.name}  a model for Triton")
+    if options["triton"] is not None:
+        click.echo(f"{options['triton'] / result.folder.name}  a model for Triton")
 
 
-def _refuse_unused_options(
-    context: click.Context,
-    formats: tuple[str, ...],
-    precisions: tuple[str, ...],
-    unknown: bool,
-    web: bool,
-) -> None:
+def _refuse_unused_options(context: click.Context) -> None:
     """Raises UsageError for an option that was given and would have no effect."""
-    reduced = bool({*precisions} - {DEFAULT_PRECISION})
+    given = context.params
+    onnx = ("onnx" in given["format"], "--format onnx")
+    int8 = ("int8" in given["precision"], "--precision int8")
+    reduced = ({*given["precision"]} != {DEFAULT_PRECISION}, "--precision fp16 or int8")
     requirements = {
-        "opset": ("onnx" in formats, "--format onnx"),
-        "precisions": ("onnx" in formats, "--format onnx"),
-        "maps": ("onnx" in formats, "--format onnx"),
-        "web": ("onnx" in formats, "--format onnx"),
-        "ort": (web, "--web"),
-        "triton": ("onnx" in formats, "--format onnx"),
-        "calibration": ("int8" in precisions, "--precision int8"),
-        "calibration_images": ("int8" in precisions, "--precision int8"),
-        "judge_images": (reduced, "--precision fp16 or int8"),
-        "max_accuracy_drop": (reduced, "--precision fp16 or int8"),
-        "keep_known": (unknown, "--unknown"),
+        **dict.fromkeys(("opset", "precision", "maps", "web"), onnx),
+        "ort": (given["web"], "--web"),
+        "triton": onnx,
+        **dict.fromkeys(("calibration", "calibration_images"), int8),
+        **dict.fromkeys(("judge_images", "max_accuracy_drop"), reduced),
+        "keep_known": (given["unknown"], "--unknown"),
     }
     flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
-    for name, (met, required) in requirements.items():
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE and not met:
+    for name, (is_met, required) in requirements.items():
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE and not is_met:
             raise click.UsageError(f"{flags[name]} has an effect only with {required}.")
-
-
-def _show_warnings(warnings: Iterable[str]) -> None:
-    for warning in warnings:
-        click.echo(f"Warning: {warning}", err=True)
 
 
 def _lines(result: ExportResult) -> Iterator[str]:

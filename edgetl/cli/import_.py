@@ -8,14 +8,18 @@ from typing import Any
 import click
 
 from edgetl.cli.options.list_options import list_options
-from edgetl.cli.options.option_types import PhotoPlace, SomePath
-from edgetl.cli.terminal.printable import printable
+from edgetl.cli.options.model_options import given_options
+from edgetl.cli.options.option_types import PhotoPlace
+from edgetl.cli.options.output_options import output_option
+from edgetl.cli.terminal.printable import print_warnings, printable
 from edgetl.cli.terminal.progress_bar import show_progress
 from edgetl.system.message_text import counted
 from edgetl.system.paths import real_path
 from edgetl.system.shell import shell_word
 from edgetl.training.importing.import_result import ImportResult
 from edgetl.training.importing.import_run import import_network
+
+_OF_THE_SPEC = ("resize", "size", "crop", "interpolation", "mean", "std")  # of the options
 
 
 def _side(text: str) -> int | tuple[int, int]:
@@ -28,9 +32,7 @@ def _side(text: str) -> int | tuple[int, int]:
 
 @click.command(short_help="Make a network that was trained elsewhere into a run.")
 @click.argument("file", type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "-o", "--out", "--output", "out", required=True, type=SomePath(), help="Run to write."
-)
+@output_option("Run to write.")
 @click.option(
     "--labels",
     required=True,
@@ -67,17 +69,7 @@ def _side(text: str) -> int | tuple[int, int]:
 @click.option("--mean", type=float, nargs=3, help="Of red, green and blue, for pixels of 0..1.")
 @click.option("--std", type=float, nargs=3, help="Of red, green and blue, for pixels of 0..1.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in that folder.")
-def command(
-    file: Path,
-    out: Path,
-    labels: str,
-    backbone: str | None,
-    images: Path | None,
-    columns: str | None,
-    root: Path | None,
-    overwrite: bool,
-    **preprocessing: Any,
-) -> None:
+def command(file: Path, out: Path, labels: str, **options: Any) -> None:
     """Make FILE, a network that was trained elsewhere, into a run to export and check.
 
     FILE holds the weights of a network of torchvision or timm (.pth or .safetensors), or a whole
@@ -90,22 +82,10 @@ def command(
       edgetl import network.pt -o runs/ants --labels labels.txt --size 256 --crop 224
         --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225
     """
-    given = {name: value for name, value in preprocessing.items() if value is not None}
+    spec = given_options({name: options.pop(name) for name in _OF_THE_SPEC})
     with show_progress() as progress:
-        result = import_network(
-            file,
-            labels,
-            given,
-            out=out,
-            backbone=backbone,
-            images=images,
-            columns=columns,
-            root=root,
-            overwrite=overwrite,
-            progress=progress,
-        )
-    for warning in result.warnings:
-        click.echo(f"Warning: {printable(warning)}", err=True)
+        result = import_network(file, labels, spec, out=out, progress=progress, **options)
+    print_warnings(result.warnings)
     _print_result(result)
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import click
 
+from edgetl.cli import CommandFailed
+from edgetl.cli.options.output_options import json_option
 from edgetl.cli.process import require_stdout
 from edgetl.cli.terminal.printable import json_text, printable
 from edgetl.cli.terminal.unknown_figures import noticed_unknown
@@ -45,9 +47,7 @@ _FINGERPRINT_DIGITS = 12  # of 64: enough to tell two data sets apart by eye
 
 @click.command(short_help="Show what a model holds, and whether its files are whole.")
 @click.argument("model", type=click.Path(exists=True))
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON to standard output instead of text."
-)
+@json_option
 def command(model: str, as_json: bool) -> None:
     """Show what MODEL holds: labels, preprocessing, metrics, versions, sizes.
 
@@ -67,7 +67,7 @@ def command(model: str, as_json: bool) -> None:
         bundle = Bundle.open(model)
         if damage := bundle.damage():
             hints = dict.fromkeys(error.hint for error in damage if error.hint)
-            raise click.ClickException("\n".join([*(error.message for error in damage), *hints]))
+            raise CommandFailed("\n".join([*(error.message for error in damage), *hints]))
         card, created = bundle.card, bundle.manifest["created"]
         models, precisions = dict(bundle.manifest["models"]), bundle.manifest.get("precisions")
         # Optional, so ``Bundle`` did not check what it holds.

@@ -6,9 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from edgetl.cli.terminal.printable import printable
+from edgetl.cli.terminal.printable import print_warnings
 
 if TYPE_CHECKING:
     from edgetl.runtime.images.photo_list import ListedPhoto
@@ -22,8 +20,7 @@ def warn_of_empty_folders(photos: tuple[str, ...]) -> None:
     folders = [name for name in photos if is_folder(Path(name))]
     empty = [name for name in folders if next(walk_images(name, strict=False), None) is None]
     if len(empty) < len(photos):
-        for name in empty:
-            click.echo(f"Warning: there is no photo in {printable(name)}.", err=True)
+        print_warnings(f"there is no photo in {name}." for name in empty)
 
 
 def read_lists(
@@ -51,7 +48,7 @@ def read_lists(
         try:
             require_files(name, listed)
         except DataError as error:  # the others are still classified
-            click.echo(f"Warning: {error}", err=True)
+            print_warnings([str(error)])
         arguments += listed
     if not any(map(is_photo_list, photos)):
         refuse_list_options(photos[0], None if has_stored(arguments) else columns, root)

@@ -16,11 +16,12 @@ from edgetl.cli.options.doubtful_option import doubtful_photos, keep_doubtful_op
 from edgetl.cli.options.list_options import list_options
 from edgetl.cli.options.model_options import model_options, open_predictor
 from edgetl.cli.options.option_types import Number
+from edgetl.cli.options.output_options import output_option
 from edgetl.cli.predict_cluster import classify_on_ray, parse_address, refuse_other_options
 from edgetl.cli.prediction_accuracy import PredictionAccuracy
 from edgetl.cli.process import require_stdout
 from edgetl.cli.terminal.prediction_table import PredictionTable
-from edgetl.cli.terminal.printable import json_text, printable
+from edgetl.cli.terminal.printable import json_text, print_warnings
 from edgetl.system.message_text import counted
 
 if TYPE_CHECKING:
@@ -65,13 +66,8 @@ def _parse_shard(_: click.Context, __: click.Parameter, text: str) -> Shard:
     is_flag=True,
     help="Print one JSON object per line to standard output, not a table.",
 )
-@click.option(
-    "-o",
-    "--out",
-    "--output",
-    "out",
-    type=click.Path(),
-    help="Write to a .jsonl, .csv or .parquet file; continues one.",
+@output_option(
+    "Write to a .jsonl, .csv or .parquet file; continues one.", required=False, kind=click.Path()
 )
 @click.option(
     "--ray",
@@ -166,7 +162,7 @@ def command(
         warn_of_empty_folders(photos)
     # Workers open the model themselves: here, it only says what it is.
     own = options if cluster is None else {**options, "providers": "cpu"}
-    predictor = open_predictor(model, many=many, **own)
+    predictor = open_predictor(model, own, many=many)
     _refuse_what_it_lacks(predictor, embeddings, unknown_as)
     accuracy = PredictionAccuracy(predictor.labels, photos, arguments, root)
     show = PredictionTable(predictor.card, top or 1, level, unknown_as or "unknown").show
@@ -341,12 +337,12 @@ def _write_all(
                 new += 1
                 progress("Classifying photos", len(results), max(all_photos, len(results)))
     if changed:
-        click.echo(
-            f"Warning: the old answers stand, though {counted(changed, 'photo')} changed since "
-            f"{out} was written, {printable(first_changed)} first. Remove that file, or name "
-            "another one, to have them classified again.",
-            err=True,
+        warning = (
+            f"the old answers stand, though {counted(changed, 'photo')} changed since {out} was "
+            f"written, {first_changed} first. Remove that file, or name another one, to have them "
+            "classified again."
         )
+        print_warnings([warning])
     total = len(results)
     accuracy.print(", of the new photos" if known else "")
     before = f", {total - new} of them from before" if known else ""
@@ -363,10 +359,7 @@ def _modified(path: Path) -> float | None:
 
 
 def _show_json(
-    result: Result,
-    top: int | None,
-    level: float | None,
-    unknown_as: str | None,
+    result: Result, top: int | None, level: float | None, unknown_as: str | None
 ) -> None:
     from edgetl.runtime.results.records import as_record
 

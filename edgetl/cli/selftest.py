@@ -10,6 +10,7 @@ import click
 
 from edgetl.cli.options.model_options import model_options, open_predictor
 from edgetl.cli.options.option_types import Number
+from edgetl.cli.options.output_options import json_option
 from edgetl.cli.process import require_stdout
 from edgetl.cli.terminal.printable import json_text, printable
 
@@ -21,9 +22,7 @@ from edgetl.cli.terminal.printable import json_text, printable
     type=Number(0, 1),
     help="Largest difference of a probability. [default: 1e-4; fp16 2.5e-2, int8 5e-2]",
 )
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON to standard output instead of text."
-)
+@json_option
 @model_options
 def command(bundle: str, tolerance: float | None, as_json: bool, **options: Any) -> None:
     """Run BUNDLE's golden photos on this device and compare with the answers in the bundle.
@@ -37,7 +36,7 @@ def command(bundle: str, tolerance: float | None, as_json: bool, **options: Any)
     """
     if as_json:
         require_stdout()
-    outcome = open_predictor(bundle, **options).selftest(tolerance=tolerance)
+    outcome = open_predictor(bundle, options).selftest(tolerance=tolerance)
     if as_json:
         values = {"passed": outcome.passed, "stage": outcome.stage, **asdict(outcome)}
         click.echo(json_text(values))

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edgetl.cli.options.model_options import model_options
+from edgetl.cli.options.model_options import given_options, model_options
 from edgetl.cli.options.option_types import Number
 from edgetl.cli.terminal.printable import printable
 
@@ -91,15 +91,13 @@ def command(
 
     needed = ("starlette", "uvicorn", "httptools", "prometheus_client", "python_multipart")
     require_packages("edgetl serve", "serve", *needed)
-    from edgetl.runtime.images.decode import MAX_PIXELS
     from edgetl.serving.server import run_service
     from edgetl.serving.service_settings import ServiceSettings, model_names, read_token
 
-    options["max_pixels"] = options["max_pixels"] or MAX_PIXELS
     is_local = _is_loopback(host)
     settings = ServiceSettings(
         model_names(list(models)),
-        {**options, "threads": options["threads"] or 1},
+        {"threads": 1, **given_options(options)},
         workers=workers,
         queue=queue,
         max_wait=max_wait_ms / 1000,

@@ -12,7 +12,9 @@ from typing import IO, Any
 import click
 
 from edgetl.cli import INTERRUPTED
+from edgetl.cli.options.model_options import given_options
 from edgetl.cli.options.option_types import SomePath
+from edgetl.cli.options.output_options import output_option
 from edgetl.cli.terminal.comparison_display import print_comparison
 from edgetl.cli.terminal.printable import printable
 from edgetl.cli.terminal.unknown_figures import noticed_unknown
@@ -21,13 +23,7 @@ from edgetl.system.paths import real_path
 from edgetl.system.shell import shell_word
 from edgetl.training.config.listener import Listener
 from edgetl.training.config.option import Option, flag
-from edgetl.training.config.run_folder import (
-    BEST,
-    LABEL_ISSUES_TABLE,
-    LAST,
-    REPORT,
-    is_resumable,
-)
+from edgetl.training.config.run_folder import BEST, LABEL_ISSUES_TABLE, LAST, REPORT, is_resumable
 from edgetl.training.config.settings import OPTIONS, defaults, field_types
 from edgetl.training.engine.train_result import TrainResult
 from edgetl.training.engine.train_run import RESUMED_WITH, resolve_run, train
@@ -109,19 +105,14 @@ def _click_option(name: str, option: Option, kind: type, default: Any) -> click.
     short_help="Train a classifier on labelled photos.",
 )
 @click.argument("data", required=False, type=SomePath())
-@click.option("-o", "--out", "--output", "out", type=SomePath(), help="Folder to write the run to.")
+@output_option("Folder to write the run to.", required=False)
 @click.option("--resume", type=SomePath(), metavar="RUN", help="Continue an interrupted run.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in that folder.")
 @click.option(
-    "--since",
-    type=SomePath(),
-    metavar="RUN",
-    help="Also show what changed since this run.",
+    "--since", type=SomePath(), metavar="RUN", help="Also show what changed since this run."
 )
 @click.option(
-    "--find-lr",
-    is_flag=True,
-    help="Only look for a learning rate: writes lr.csv and lr.png.",
+    "--find-lr", is_flag=True, help="Only look for a learning rate: writes lr.csv and lr.png."
 )
 @click.option(
     "--help-all",
@@ -157,7 +148,7 @@ def command(
       edgetl train photos -o runs/pets-2 --since runs/pets
       edgetl train --resume runs/pets
     """
-    given = {name: value for name, value in options.items() if value is not None}
+    given = given_options(options)
     if resume is not None:
         _refuse_beside_resume(out, overwrite, find_lr, given)
     elif data is None or out is None:

@@ -13,7 +13,7 @@ from edgetl.cluster.cluster_progress import ClusterProgress, show_time
 from edgetl.cluster.destination import Destination
 from edgetl.cluster.earlier_rows import EarlierRows
 from edgetl.cluster.part_file import PartFile, part_bytes
-from edgetl.cluster.ray_cluster import cluster_address, ray_cluster, require_ray
+from edgetl.cluster.ray_cluster import cluster_address, ray_cluster
 from edgetl.cluster.ray_stage import classify_units, model_files
 from edgetl.cluster.run_manifest import RunManifest
 from edgetl.cluster.work_unit import (
@@ -31,6 +31,7 @@ from edgetl.runtime.images.stored_path import as_place, is_address
 from edgetl.runtime.inference.predictor import Predictor
 from edgetl.runtime.inference.session import Providers
 from edgetl.runtime.results.records import columns
+from edgetl.system.missing_package import require_packages
 from edgetl.system.progress import Progress
 
 _LISTING = "Looking for what there is to do"
@@ -57,31 +58,17 @@ class ClusterResult:
     correct: int
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What there is to do.
-
-    units    that need a worker
-    known    part → its summary, of those that are there and need none
-    twice    of ``EarlierRows``
-    """
-
-    units: tuple[WorkUnit, ...]
-    known: Mapping[str, PartSummary]
-    twice: Mapping[str, Collection[str]]
-
-
 def classify_on_cluster(
     predictor: Predictor,
     names: Sequence[str],
     arguments: Sequence[Argument],
     out: str,
     *,
-    address: str = "",
-    providers: Providers = "auto",
-    root: str | os.PathLike[str] | None = None,
-    embeddings: bool = False,
-    unknown_as: str | None = None,
+    address: str,
+    providers: Providers,
+    root: str | os.PathLike[str] | None,
+    embeddings: bool,
+    unknown_as: str | None,
     progress: Progress,
 ) -> ClusterResult:
     """Classify photos with the workers of a Ray cluster, and write the answers to ``out``.
@@ -98,7 +85,7 @@ def classify_on_cluster(
 
     Raises EdgetlError; what was written until then is used by the next run.
     """
-    require_ray()
+    require_packages("--ray", "ray", "ray")
     address = cluster_address(address)
     destination = Destination(out)
     rows: dict[str, Any] = {"embeddings": embeddings, "unknown_as": unknown_as}
@@ -109,8 +96,8 @@ def classify_on_cluster(
             predictor.labels,
             {"max_pixels": predictor.max_pixels, **rows},
         )
-        plan = _plan(destination, manifest.files, arguments)
-    if not plan.units and not plan.known:
+        units, done, twice = _plan(destination, manifest.files, arguments)
+    if not units and not done:
         raise no_photo_in(*names)
     job = ClusterJob(
         destination=out if is_address(out) else str(Path(out).absolute()),
@@ -119,20 +106,16 @@ def classify_on_cluster(
         **rows,
         label_folders=tuple(os.fspath(folder) for folder in label_folders(names, root)),
         folder=str(Path.cwd()),
-        places=_local_places(names, arguments, plan.units),
+        places=_local_places(names, arguments, units),
     )
     manifest.begin()
     destination.remove_unfinished()
-    for part, sources in plan.twice.items():
+    for part, sources in twice.items():
         _remove_rows(destination, part, sources, job.columns)
-    done = dict(plan.known)
-    if plan.units:
+    if units:
         files = model_files(predictor)
-        with (
-            ClusterProgress(progress, plan.units) as shown,
-            ray_cluster(address) as ray,
-        ):
-            for summary in classify_units(ray, job, files, plan.units):
+        with ClusterProgress(progress, units) as shown, ray_cluster(address) as ray:
+            for summary in classify_units(ray, job, files, units):
                 done[summary.part] = summary
                 shown.add(summary)
     _require_parts(destination, done)
@@ -162,8 +145,14 @@ def _model_values(predictor: Predictor, providers: Providers, embeddings: bool) 
     }
 
 
-def _plan(destination: Destination, files: Iterable[str], arguments: Sequence[Argument]) -> _Plan:
-    if not any(map(_is_there, arguments)):
+def _plan(
+    destination: Destination, files: Iterable[str], arguments: Sequence[Argument]
+) -> tuple[list[WorkUnit], dict[str, PartSummary], Mapping[str, Collection[str]]]:
+    """(units that need a worker, parts that need none and their summaries, ``EarlierRows.twice``)
+
+    Raises DataError for names of nothing.
+    """
+    if all(isinstance(name, str) and not os.path.lexists(name) for name in arguments):
         raise DataError(f"There is no {arguments[0]}.", "Check the name.")
     shards = shard_units(arguments)
     if shards:
@@ -173,16 +162,11 @@ def _plan(destination: Destination, files: Iterable[str], arguments: Sequence[Ar
         destination, [file for file in files if is_part(file) and file not in of_shards]
     )
     others = photo_units(photos_outside_shards(arguments), earlier.done, earlier.again)
-    known = dict(earlier.parts)
-    for unit in others:
-        known.pop(unit.part, None)
+    changed = {unit.part for unit in others}
+    known = {part: summary for part, summary in earlier.parts.items() if part not in changed}
     there = frozenset(files)
-    units = tuple(replace(unit, was_there=unit.part in there) for unit in (*shards, *others))
-    return _Plan(units, known, earlier.twice)
-
-
-def _is_there(argument: Argument) -> bool:
-    return not isinstance(argument, str) or os.path.lexists(argument)
+    units = [replace(unit, was_there=unit.part in there) for unit in (*shards, *others)]
+    return units, known, earlier.twice
 
 
 def _require_first(shards: Sequence[WorkUnit]) -> None:
@@ -234,9 +218,6 @@ def _require_parts(destination: Destination, done: Mapping[str, PartSummary]) ->
 
 def _result(summaries: Iterable[PartSummary]) -> ClusterResult:
     found = list(summaries)
-
-    def total(name: str) -> int:
-        return sum(getattr(summary, name) for summary in found)
-
     counted = ("photos", "failed", "new", "classified", "labelled", "correct")
-    return ClusterResult(parts=len(found), **{name: total(name) for name in counted})
+    totals = {name: sum(getattr(summary, name) for summary in found) for name in counted}
+    return ClusterResult(parts=len(found), **totals)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from edgetl.errors import ResultsError
 from edgetl.runtime.images.stored_path import is_address
@@ -36,82 +37,71 @@ class Destination:
 
     def write(self, file: str, content: bytes) -> None:
         """Write one file; another process sees the old content or the new one."""
-        if self.is_local:
-            self._local(lambda: self._write_local(Path(self.name) / file, content), "written")
-            return
 
         def put() -> None:
-            store, path = open_store(self._address(file))
-            store.pipe_file(path, content)
+            if not self.is_local:
+                store, address = open_store(f"{self.name}/{file}")
+                store.pipe_file(address, content)
+                return
+            path = Path(self.name) / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(path, lambda temporary: temporary.write_bytes(content))
 
-        tried(partial(store_error, ResultsError, "write"), self.name, put, patient=True)
+        self._tried("write", put)
 
     def read(self, file: str) -> bytes | None:
         """The content of one file; None if there is none of this name."""
-        if self.is_local:
-            return self._local(lambda: _content(Path(self.name) / file), "read")
 
         def get() -> bytes | None:
-            store, path = open_store(self._address(file))
             try:
-                content: bytes = store.cat_file(path)
+                if self.is_local:
+                    return (Path(self.name) / file).read_bytes()
+                store, address = open_store(f"{self.name}/{file}")
+                content: bytes = store.cat_file(address)
             except FileNotFoundError:
                 return None
             return content
 
-        return tried(partial(store_error, ResultsError, "read"), self.name, get, patient=True)
+        return self._tried("read", get)
 
     def files(self, *, patient: bool = True) -> list[str]:
         """The names of what is there, without those that begin with a point.
 
         patient  wait for minutes, as for what a run that has begun depends on
         """
-        if self.is_local:
-            return self._local(self._local_files, "read")
 
         def look() -> list[str]:
-            store, path = open_store(self.name)
-            found = store.find(path, maxdepth=1)
-            return [str(name).rpartition("/")[2] for name in found]
+            if not self.is_local:
+                store, address = open_store(self.name)
+                return [str(name) for name in store.find(address, maxdepth=1)]
+            with suppress(FileNotFoundError):
+                return [path.name for path in Path(self.name).iterdir()]
+            return []
 
-        found = tried(partial(store_error, ResultsError, "read"), self.name, look, patient=patient)
-        return sorted(name for name in found if not name.startswith("."))
+        names = (name.rpartition("/")[2] for name in self._tried("read", look, patient=patient))
+        return sorted(name for name in names if not name.startswith("."))
 
     def remove_unfinished(self) -> None:
         """Remove what killed processes were writing."""
+
+        def remove() -> None:
+            for file in Path(self.name).glob(".*.part"):
+                file.unlink(missing_ok=True)
+
         if self.is_local:
-            self._local(self._remove_unfinished, "written")
+            self._tried("write", remove)
 
-    def _remove_unfinished(self) -> None:
-        for file in Path(self.name).glob(".*.part"):
-            file.unlink(missing_ok=True)
-
-    def _local_files(self) -> list[str]:
-        try:
-            names = [path.name for path in Path(self.name).iterdir()]
-            return sorted(name for name in names if not name.startswith("."))
-        except FileNotFoundError:
-            return []
-
-    def _write_local(self, path: Path, content: bytes) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, lambda temporary: temporary.write_bytes(content))
-
-    def _local(self, action: Callable[[], T], verb: str) -> T:
+    def _tried(
+        self, verb: Literal["read", "write"], action: Callable[[], T], *, patient: bool = True
+    ) -> T:
+        if not self.is_local:
+            make_error = partial(store_error, ResultsError, verb)
+            return tried(make_error, self.name, action, patient=patient)
         try:
             return action()
         except OSError as error:
             raise ResultsError(
-                f"{self.name} can't be {verb}: {error.strerror or error}.",
+                f"{self.name} can't be {'read' if verb == 'read' else 'written'}: "
+                f"{error.strerror or error}.",
                 "Name another folder with --out, or make room.",
             ) from error
-
-    def _address(self, file: str) -> str:
-        return f"{self.name}/{file}"
-
-
-def _content(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None

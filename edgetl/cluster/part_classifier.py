@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,20 +56,19 @@ class PartClassifier:
             return existing.summary(unit.part, is_new=not unit.was_there)
         kept = existing.without(replaced) if existing else None
         failed = sum(row.error is not None for row in rows if row.source not in replaced)
-        counter = _Counter()
-        records = map(counter.count, self._records(unit, settled, counter))
-        content = part_bytes(self._job.columns, kept, records)
+        counts = Counter[str]()
+        content = part_bytes(self._job.columns, kept, self._records(unit, settled, counts))
         # A worker can outlive its run, and must not write what the next one gives to another part.
         require_run(self._destination, self._job.run)
         self._destination.write(unit.part, content)
         return PartSummary(
             unit.part,
-            photos=len(rows) - len(replaced) + counter.new,
-            failed=failed + counter.new - counter.classified,
-            new=counter.new,
-            classified=counter.classified,
-            labelled=counter.labelled,
-            correct=counter.correct,
+            photos=len(rows) - len(replaced) + counts["new"],
+            failed=failed + counts["new"] - counts["classified"],
+            new=counts["new"],
+            classified=counts["classified"],
+            labelled=counts["labelled"],
+            correct=counts["correct"],
         )
 
     def _existing(self, part: str) -> PartFile | None:
@@ -80,24 +78,22 @@ class PartClassifier:
         return PartFile(f"{self._destination}/{part}", content, self._job.columns)
 
     def _records(
-        self, unit: WorkUnit, settled: set[str], counter: _Counter
+        self, unit: WorkUnit, settled: set[str], counts: Counter[str]
     ) -> Iterator[dict[str, Any]]:
-        """A record for each photo that is not in ``settled``."""
+        """A record for each photo that is not in ``settled``, which is counted."""
         job = self._job
         for result, given in self._results(unit, settled):
             if isinstance(result, PredictionError):  # the worker's copy of the model has gone
                 result = PredictionError(result.source, job.model, result.reason, result.hint)
             photo = as_place(result.source)
             truth = known_label(photo, given, self._folders, self._labels)
+            counts["new"] += 1
             if isinstance(result, Prediction):
-                counter.labelled += truth is not None
-                counter.correct += truth == result.label
+                counts["classified"] += 1
+                counts["labelled"] += truth is not None
+                counts["correct"] += truth == result.label
             yield as_file_record(
-                result,
-                job.model_id,
-                truth,
-                unknown_as=job.unknown_as,
-                embeddings=job.embeddings,
+                result, job.model_id, truth, unknown_as=job.unknown_as, embeddings=job.embeddings
             )
 
     def _results(self, unit: WorkUnit, settled: set[str]) -> Iterator[tuple[Result, str | None]]:
@@ -127,19 +123,6 @@ class PartClassifier:
 
         for result in self._predictor.batch(sources(), workers=self._job.workers):
             yield result, given.popleft()
-
-
-@dataclass
-class _Counter:
-    new: int = 0
-    classified: int = 0
-    labelled: int = 0
-    correct: int = 0
-
-    def count(self, record: dict[str, Any]) -> dict[str, Any]:
-        self.new += 1
-        self.classified += "error" not in record
-        return record
 
 
 def _photos(unit: WorkUnit, done: set[str]) -> Iterator[ListedPhoto]:

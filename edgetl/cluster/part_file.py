@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from io import BytesIO
 from itertools import islice
 from typing import Any, NamedTuple
@@ -100,14 +100,10 @@ def part_bytes(
     with import_pyarrow().parquet.ParquetWriter(file, table_rows.schema) as writer:
         if kept is not None and kept.num_rows:
             writer.write_table(kept.cast(table_rows.schema))
-        for some in _chunks(iter(records)):
+        left = iter(records)
+        while some := list(islice(left, _ROWS_IN_MEMORY)):
             writer.write_batch(table_rows.batch(some))
     return file.getvalue()
-
-
-def _chunks(records: Iterator[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
-    while some := list(islice(records, _ROWS_IN_MEMORY)):
-        yield some
 
 
 def _not_a_part(name: str, reason: str) -> ResultsError:

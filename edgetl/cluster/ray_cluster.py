@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -83,21 +82,30 @@ def ray_cluster(address: str) -> Iterator[Any]:
         yield ray
 
 
-def require_ray() -> None:
-    """Raise MissingDependencyError where Ray is not installed, which takes no import."""
-    if find_spec("ray") is None:
-        raise _missing("ray")
-
-
 def cluster_address(given: str) -> str:
     """The address of the cluster to use; "" for one on this machine that is not there yet.
 
     given  "auto", "host:port", or "" for RAY_ADDRESS, where that is set
 
-    Raises RuntimeUnavailableError.
+    Raises RuntimeUnavailableError for an address at which no cluster can be.
     """
     address = given or os.environ.get(_ADDRESS_VARIABLE, "")
-    require_reachable(address)
+    require_address(address)
+    if address in _NO_ADDRESS:
+        return address
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS) as server:
+            is_grpc = _speaks_grpc(server)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RuntimeUnavailableError(
+            f"There is no Ray cluster at {address}: {reason}.", _HINT
+        ) from error
+    if not is_grpc:
+        raise RuntimeUnavailableError(
+            f"There is no Ray cluster at {address}: another program answers there.", _HINT
+        )
     return address
 
 
@@ -115,26 +123,6 @@ def require_address(text: str) -> None:
     raise RuntimeUnavailableError(
         f"--ray {text}: a cluster's address is HOST:PORT, or {AUTO}.", hint
     )
-
-
-def require_reachable(address: str) -> None:
-    """Raise RuntimeUnavailableError for an address at which no cluster can be."""
-    require_address(address)
-    if address in _NO_ADDRESS:
-        return
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS) as server:
-            is_grpc = _speaks_grpc(server)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise RuntimeUnavailableError(
-            f"There is no Ray cluster at {address}: {reason}.", _HINT
-        ) from error
-    if not is_grpc:
-        raise RuntimeUnavailableError(
-            f"There is no Ray cluster at {address}: another program answers there.", _HINT
-        )
 
 
 def _speaks_grpc(server: socket.socket) -> bool:
@@ -161,12 +149,8 @@ def _import_ray(starts_here: bool) -> Any:
         ray = import_module("ray")
         import_module("ray.data")
     except ImportError as error:
-        raise _missing(error.name or "ray") from error
+        raise MissingDependencyError(error.name or "ray", "--ray", "ray") from error
     return ray
-
-
-def _missing(package: str) -> MissingDependencyError:
-    return MissingDependencyError(package, "--ray", "ray")
 
 
 @contextmanager

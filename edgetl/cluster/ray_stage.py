@@ -23,12 +23,7 @@ from edgetl.cluster.destination import Destination
 from edgetl.cluster.part_classifier import PartClassifier
 from edgetl.cluster.run_manifest import require_run
 from edgetl.cluster.work_unit import WorkUnit
-from edgetl.errors import (
-    BundleError,
-    EdgetlError,
-    ResultsError,
-    RuntimeUnavailableError,
-)
+from edgetl.errors import BundleError, EdgetlError, ResultsError, RuntimeUnavailableError
 from edgetl.runtime.inference.predictor import Predictor
 from edgetl.runtime.inference.session import CPU
 from edgetl.system.temporary_folder import scratch_folder

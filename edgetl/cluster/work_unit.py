@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -94,9 +94,7 @@ def shard_units(arguments: Iterable[object]) -> list[WorkUnit]:
     return list(units.values())
 
 
-def photos_outside_shards(
-    arguments: Sequence[str | ListedPhoto | StoredPlace],
-) -> list[NamedPhoto]:
+def photos_outside_shards(arguments: Sequence[str | ListedPhoto | StoredPlace]) -> list[NamedPhoto]:
     """The other photos among the arguments, each once; those of stores are listed, not read.
 
     Raises DataError.
@@ -128,19 +126,15 @@ def photo_units(
     """
     standing = frozenset(done)
     units: dict[str, list[NamedPhoto]] = {}
-    for block in _blocks(photos):
+    size = min(max(len(photos) // _PARTS, _FEWEST_IN_PART), _MOST_IN_PART)
+    for start in range(0, len(photos), size):
+        block = photos[start : start + size]
         digests = [photo.digest for photo in block]
         own = _part(_PHOTOS_PART, digests)
         for photo, digest in zip(block, digests, strict=True):
             if digest not in standing:
                 units.setdefault(again.get(digest, own), []).append(photo)
     return [WorkUnit(part, photos=tuple(chosen)) for part, chosen in units.items()]
-
-
-def _blocks(photos: Sequence[NamedPhoto]) -> Iterator[tuple[NamedPhoto, ...]]:
-    size = min(max(len(photos) // _PARTS, _FEWEST_IN_PART), _MOST_IN_PART)
-    for start in range(0, len(photos), size):
-        yield tuple(photos[start : start + size])
 
 
 def _part(kind: str, digests: Iterable[bytes]) -> str:

@@ -85,10 +85,7 @@ class AuditResult:
 
 
 def audit_folder(
-    data: str | Path | PhotoSource,
-    *,
-    threads: int | None = None,
-    progress: Progress = no_progress,
+    data: str | Path | PhotoSource, *, threads: int | None = None, progress: Progress = no_progress
 ) -> AuditResult:
     """Read and decode every file of ``data``, a folder in a layout that training takes, or a list.
 

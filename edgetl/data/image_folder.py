@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
@@ -53,7 +54,6 @@ class ImageFolders:
     root          the folder that the photos' names are relative to, absolute
     classes       class names (the folders' names), sorted; a label is an index into it
     warnings      sentences for the user about what was left out or looks odd
-    fingerprint   SHA-256 (hex) over every photo's relative path, content and class
     val_fraction  the share that was chosen to validate on; None: the data say what ``val`` is
     unreadable    photos that were found and are in neither part, since they can't be decoded
     unknown       photos of no class in shards and stores, which are only judged with
@@ -63,11 +63,26 @@ class ImageFolders:
     classes: tuple[str, ...]
     train: tuple[Sample, ...]
     val: tuple[Sample, ...]
-    warnings: tuple[str, ...]
-    fingerprint: str
+    warnings: tuple[str, ...] = ()
     val_fraction: float | None = None
     unreadable: tuple[Sample, ...] = ()
     unknown: tuple[Path, ...] = ()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over every photo's relative path, content and class.
+
+        A list's labels and parts count, too, where they are not those of the folders. So a list of
+        the photos in a data folder has the fingerprint of the folder.
+        """
+        lines = []
+        for part, samples in ((TRAIN, self.train), (VAL, self.val)):
+            for sample in samples:
+                name, place = name_below(sample.path, self.root), f"{self.classes[sample.label]}/"
+                place = f"{part}/{place}" if self.has_val_folder else place
+                line = os.fsencode(name) + b"\0" + sample.digest.encode()
+                lines.append(line if name.startswith(place) else line + b"\0" + place.encode())
+        return hashlib.sha256(b"\n".join(sorted(lines))).hexdigest()
 
     @property
     def has_val_folder(self) -> bool:
@@ -133,9 +148,6 @@ class ImageFolders:
             train=train,
             val=val,
             warnings=(*self.warnings, warning),
-            fingerprint=_fingerprint(
-                self.root, self.classes, train, val, split=self.has_val_folder
-            ),
             unreadable=(*self.unreadable, *left_out),
         )
         new = [text for text in _split_warnings(left) if text not in self.warnings]
@@ -173,9 +185,7 @@ def scan(
         files.classes,
         train,
         val,
-        (),
-        _fingerprint(root, files.classes, train, val, split=UNSPLIT not in samples),
-        val_fraction if UNSPLIT in samples else None,
+        val_fraction=val_fraction if UNSPLIT in samples else None,
         unknown=files.unknown,
     )
     return replace(folders, warnings=(*_warnings(folders), *files.warnings))
@@ -292,18 +302,17 @@ def _hashed(root: Path, photos: Sequence[tuple[Path, int]]) -> tuple[Sample, ...
 
 def _split_warnings(folders: ImageFolders) -> Iterator[str]:
     """Sentences about classes with no validation photo, or far more or fewer than asked for."""
-    missing = [
-        name for name, count in zip(folders.classes, folders.val_counts, strict=True) if not count
-    ]
-    if missing:
+    train, val = (
+        dict(zip(folders.classes, counts, strict=True))
+        for counts in (folders.train_counts, folders.val_counts)
+    )
+    if missing := [name for name, count in val.items() if not count]:
         yield (
             f"No photo of {', '.join(missing)} fell into the validation part: "
             "the metrics say nothing about it. Add photos of it, or make a val/ folder."
         )
     if folders.val_fraction is not None:
-        val, every = dict(zip(folders.classes, folders.val_counts, strict=True)), {}
-        for name, train in zip(folders.classes, folders.train_counts, strict=True):
-            every[name] = train + val[name]
+        every = {name: train[name] + val[name] for name in folders.classes}
         yield from share_warnings("to validate on", folders.val_fraction, val, every)
 
 
@@ -329,29 +338,6 @@ def _warnings(folders: ImageFolders) -> Iterator[str]:
             f"{counted(len(shared), 'photo')} in train/ and val/ at once: "
             "the metrics will look better than they are."
         )
-
-
-def _fingerprint(
-    root: Path,
-    classes: Sequence[str],
-    train: Iterable[Sample],
-    val: Iterable[Sample],
-    *,
-    split: bool,
-) -> str:
-    """SHA-256 over the photos; ``split``: their part was given.
-
-    A list's labels and parts count, too, where they are not those of the folders. So a list of the
-    photos in a data folder has the fingerprint of the folder.
-    """
-    lines = []
-    for part, samples in ((TRAIN, train), (VAL, val)):
-        for sample in samples:
-            name, place = name_below(sample.path, root), f"{classes[sample.label]}/"
-            place = f"{part}/{place}" if split else place
-            line = os.fsencode(name) + b"\0" + sample.digest.encode()
-            lines.append(line if name.startswith(place) else line + b"\0" + place.encode())
-    return hashlib.sha256(b"\n".join(sorted(lines))).hexdigest()
 
 
 def _counts(samples: Iterable[Sample], classes: int) -> list[int]:

@@ -59,11 +59,7 @@ class PhotoSource:
         root: str | os.PathLike[str] | None = None,
     ) -> PhotoSource:
         """What the arguments of a function or a command describe, with absolute paths."""
-        return cls(
-            as_place(place).absolute(),
-            columns or "",
-            absolute_name(root) if root else "",
-        )
+        return cls(as_place(place).absolute(), columns or "", absolute_name(root) if root else "")
 
     @classmethod
     def of(cls, data: str | Path | PhotoSource) -> PhotoSource:

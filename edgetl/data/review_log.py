@@ -8,7 +8,6 @@ import os
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 
 from edgetl.errors import DataError
 from edgetl.system.file_lock import try_lock
@@ -69,12 +68,7 @@ class ReviewLog:
     def __enter__(self) -> ReviewLog:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     @property

@@ -186,9 +186,7 @@ def _groups(
 
 
 def _assign_parts(
-    found: SplitSource,
-    groups: Sequence[list[Inspection]],
-    wanted: Mapping[str, float],
+    found: SplitSource, groups: Sequence[list[Inspection]], wanted: Mapping[str, float]
 ) -> dict[str, str]:
     """Digest → part; ``wanted`` are the shares of all parts but "train".
 

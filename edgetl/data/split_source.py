@@ -7,13 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from edgetl.data.inspection import walk_files
-from edgetl.data.layout import (
-    UNSPLIT,
-    class_names,
-    is_ignored,
-    name_error,
-    too_few_classes,
-)
+from edgetl.data.layout import UNSPLIT, class_names, is_ignored, name_error, too_few_classes
 from edgetl.data.photo_source import PhotoSource, too_few_labels
 from edgetl.errors import DataError
 from edgetl.runtime.images.photo_list import ListedPhoto, require_files

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetl.system.message_text import counted
+
 MAX_DRAWN = 150  # classes; of more, only the _SELECTED with the most mistakes are drawn
 _SELECTED = 60
 
@@ -123,10 +125,8 @@ def _cells(
     cells = []
     for row, column in np.argwhere(matrix).tolist():
         count, of = int(matrix[row, column]), int(photos[row])
-        noun = "photo" if of == 1 else "photos"
-        title = (
-            f"{names[row]} → {names[column]}: {count:,} of {of:,} {noun} ({100 * count / of:.1f} %)"
-        )
+        share = f"{count:,} of {counted(of, 'photo')} ({100 * count / of:.1f} %)"
+        title = f"{names[row]} → {names[column]}: {share}"
         cells.append(Cell(row, column, count, count / of, title))
     return cells
 

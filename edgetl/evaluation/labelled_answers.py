@@ -27,17 +27,14 @@ class LabelledAnswers:
     @property
     def is_right(self) -> NDArray[np.bool_]:
         """Of each photo, whether the most probable class is its own."""
-        found: NDArray[np.bool_] = self.probabilities.argmax(1) == self.targets
-        return found
+        return np.asarray(self.probabilities.argmax(1) == self.targets)
 
     @property
     def confidences(self) -> NDArray[np.float32]:
         """Of each photo, the probability of the most probable class."""
-        found: NDArray[np.float32] = self.probabilities.max(1)
-        return found
+        return np.asarray(self.probabilities.max(1))
 
     def about(self, labels: Collection[str]) -> NDArray[np.bool_]:
         """Of each photo, whether its answer is one of ``labels``."""
         is_meant = np.array([name in labels for name in self.labels], np.bool_)
-        found: NDArray[np.bool_] = is_meant[self.probabilities.argmax(1)]
-        return found
+        return np.asarray(is_meant[self.probabilities.argmax(1)])

@@ -147,14 +147,10 @@ def chance_calibration_error(probabilities: Probabilities) -> float:
 
 
 def _require_probabilities(probabilities: Probabilities, targets: Targets) -> None:
-    if (
-        probabilities.ndim != 2
-        or not len(probabilities)
-        or targets.shape != probabilities.shape[:1]
-    ):
+    shape = probabilities.shape
+    if len(shape) != 2 or not shape[0] or targets.shape != shape[:1]:
         raise TrainingError(
-            f"No metrics of probabilities {list(probabilities.shape)} "
-            f"and targets {list(targets.shape)}."
+            f"No metrics of probabilities {list(shape)} and targets {list(targets.shape)}."
         )
     if not np.isfinite(probabilities).all() or abs(probabilities.sum(1) - 1).max() > 1e-3:
         raise TrainingError(

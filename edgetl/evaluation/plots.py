@@ -102,12 +102,7 @@ def calibration_plot(name: str, curves: Mapping[str, Sequence[CalibrationPoint]]
 
 
 def estimates_plot(
-    name: str,
-    series: Mapping[str, Sequence[Estimate]],
-    *,
-    x: str,
-    y: str,
-    chosen: float,
+    name: str, series: Mapping[str, Sequence[Estimate]], *, x: str, y: str, chosen: float
 ) -> str:
     """Shares with their intervals, as an SVG element.
 

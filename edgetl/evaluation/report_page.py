@@ -235,8 +235,7 @@ def _worst_first(
     """(class, number of training photos), the lowest F1 first, those without one last."""
     counts: Sequence[int | None] = train_counts or [None] * len(classes)
     return sorted(
-        zip(classes, counts, strict=True),
-        key=lambda pair: 2 if pair[0].f1 is None else pair[0].f1,
+        zip(classes, counts, strict=True), key=lambda pair: 2 if pair[0].f1 is None else pair[0].f1
     )
 
 

@@ -87,10 +87,7 @@ def check_statement(promises: Promises, answers: LabelledAnswers) -> tuple[State
 
 
 def _share(
-    figure: Figure,
-    counts: NDArray[np.bool_],
-    level: float | None = None,
-    label: str | None = None,
+    figure: Figure, counts: NDArray[np.bool_], level: float | None = None, label: str | None = None
 ) -> StatedShare:
     count, photos = int(counts.sum()), len(counts)
     interval = clopper_pearson(count, photos, CONFIDENCE)

@@ -10,7 +10,10 @@ Clopper & Pearson (1934): an exact one, on a binomial count.
 
 from __future__ import annotations
 
+import sys
+from bisect import bisect_left
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -59,7 +62,7 @@ def find_threshold(answers: LabelledAnswers, precision: float) -> SureThreshold:
     candidates = ends[ends >= _first_candidate(len(ranked), precision)]
     sure = 0
     for count in candidates[:: 1 + len(candidates) // _MAX_CANDIDATES].tolist():
-        if binomial_tail(int(mistakes[count - 1]), count, 1 - precision) > 1 - SURE_CONFIDENCE:
+        if not _shows(precision, count, int(mistakes[count - 1])):
             break
         sure = count
     return SureThreshold(
@@ -74,16 +77,12 @@ def find_threshold(answers: LabelledAnswers, precision: float) -> SureThreshold:
 
 def photos_needed(precision: float, mistakes: int = 0) -> int:
     """The fewest answers of which so many may be wrong."""
-    low, high = mistakes, mistakes + 1
-    while binomial_tail(mistakes, high, 1 - precision) > 1 - SURE_CONFIDENCE:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if binomial_tail(mistakes, middle, 1 - precision) > 1 - SURE_CONFIDENCE:
-            low = middle
-        else:
-            high = middle
-    return high
+    return bisect_left(range(sys.maxsize), True, key=partial(_shows, precision, mistakes=mistakes))
+
+
+def _shows(precision: float, photos: int, mistakes: int) -> bool:
+    """Whether so few mistakes show, with SURE_CONFIDENCE, that answers are right so often."""
+    return binomial_tail(mistakes, photos, 1 - precision) <= 1 - SURE_CONFIDENCE
 
 
 def _first_candidate(photos: int, precision: float) -> int:

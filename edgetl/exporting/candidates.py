@@ -24,7 +24,8 @@ from edgetl.system.progress import Progress, no_progress, track
 from edgetl.training.config.candidate_names import CandidateName
 from edgetl.training.config.settings import TrainSettings
 from edgetl.training.engine.run_backbone import build_backbone
-from edgetl.training.models.backbones import EMBEDDED, Backbone
+from edgetl.training.models.backbone import Backbone
+from edgetl.training.models.backbones import EMBEDDED
 from edgetl.training.torch_env.torch_flags import one_thread
 
 SIZES = (192, 224, 256, 288, 320)

@@ -38,7 +38,7 @@ def run_data(settings: Mapping[str, Any], card: ModelCard, purpose: str, hint: s
         if images := settings.get("images"):  # of an imported network: all there is
             val = labelled_samples(images, card.labels, *options)
             root = PhotoSource.at(images, *options).folder
-            return ImageFolders(root, card.labels, (), val, (), "")
+            return ImageFolders(root, card.labels, (), val)
         source = PhotoSource.at(settings["data"], *options)
         data = scan(source, val_fraction=settings["val_fraction"])
     except KeyError as error:

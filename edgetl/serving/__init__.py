@@ -1,1 +1,1 @@
-"""Pages for a browser on the same machine, served on the loopback interface alone."""
+"""Models as an HTTP service, and pages for a browser on the same machine."""

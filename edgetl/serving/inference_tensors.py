@@ -145,15 +145,14 @@ def _parameters(owner: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _shape(name: str, shape: Any) -> list[int]:
     is_list = isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)
-    fits = (
-        is_list and (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1))
-        if name == IMAGE
-        else is_list and len(shape) == 4 and shape[3] == 3
-    )
+    sizes = shape if is_list else []
+    if name == IMAGE:
+        fits, expected = len(sizes) == 1 or (len(sizes) == 2 and sizes[1] == 1), "[N] or [N, 1]"
+    else:
+        fits, expected = len(sizes) == 4 and sizes[3] == 3, "[N, H, W, 3]"
     if not fits:
-        expected = "[N] or [N, 1]" if name == IMAGE else "[N, H, W, 3]"
         raise InferenceError(f"The shape of {name} is {shape}; it must be {expected}.")
-    return list(shape)
+    return list(sizes)
 
 
 def _flat_strings(data: Any) -> list[bytes]:

@@ -31,21 +31,17 @@ class LoopbackOnly:
                 MutableHeaders(scope=message).update(PAGE_HEADERS)
             await send(message)
 
-        refusal = self._refusal(scope)
-        if refusal is None:
-            scope = {**scope, "root_path": self._guard.root}
-            await self._app(scope, receive, send_protected)
-        elif scope["type"] == "http":
-            await refusal(scope, receive, send_protected)
-
-    def _refusal(self, scope: Scope) -> PlainTextResponse | None:
-        if scope["type"] != "http":
-            return PlainTextResponse("Only HTTP.", 400)
+        if scope["type"] != "http":  # nothing answers a web socket
+            return
         headers = Headers(scope=scope)
         refused = self._guard.refusal(
             scope["method"], scope["path"], headers.get("host", ""), headers.get("origin")
         )
-        return PlainTextResponse(refused[1], refused[0]) if refused else None
+        if refused is None:
+            await self._app({**scope, "root_path": self._guard.root}, receive, send_protected)
+        else:
+            status, why = refused
+            await PlainTextResponse(why, status)(scope, receive, send_protected)
 
 
 def serve(app: ASGIApp, port: int, on_start: Callable[[str], object]) -> None:

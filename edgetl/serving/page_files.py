@@ -7,6 +7,7 @@ from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
+from starlette.routing import Route
 
 from edgetl.system.loopback_guard import PROTECTIVE_HEADERS
 
@@ -18,8 +19,13 @@ PAGE_HEADERS = {
 }
 
 
-def page_file(name: str) -> Callable[[Request], Awaitable[Response]]:
-    """An endpoint for a file beside this one."""
+def page_routes(page: str) -> list[Route]:
+    """Routes to ``page``, its script and its styles, which are files beside this one."""
+    files = [f"{page}.js", f"{page}.css", "page.css"]
+    return [Route("/", _sent(f"{page}.html")), *(Route(f"/{file}", _sent(file)) for file in files)]
+
+
+def _sent(name: str) -> Callable[[Request], Awaitable[Response]]:
     file = Path(__file__).with_name(name)
 
     # Which file it is must not depend on request.url: older versions of Starlette make its path

@@ -62,9 +62,7 @@ class PhotoService:
         gone = asyncio.ensure_future(request.receive())  # comes when the client disconnects
         try:
             done, _ = await asyncio.wait(
-                (work, gone),
-                timeout=self.settings.timeout,
-                return_when=asyncio.FIRST_COMPLETED,
+                (work, gone), timeout=self.settings.timeout, return_when=asyncio.FIRST_COMPLETED
             )
             if work not in done:
                 if gone in done:

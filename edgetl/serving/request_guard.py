@@ -15,18 +15,8 @@ from edgetl.serving.page_files import PAGE_HEADERS
 from edgetl.serving.service_metrics import ServiceMetrics
 
 # Answered without the token: the page, which asks for it, and whether the service lives.
-_OPEN = frozenset(
-    {
-        "/",
-        "/classify.js",
-        "/page.css",
-        "/classify.css",
-        "/healthz",
-        "/openapi.json",
-        "/v2/health/live",
-        "/v2/health/ready",
-    }
-)
+_PAGE = frozenset({"/", "/classify.js", "/page.css", "/classify.css"})
+_OPEN = _PAGE | {"/healthz", "/openapi.json", "/v2/health/live", "/v2/health/ready"}
 
 
 class RequestGuard:

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from edgetl.data.label_review import LabelReview, ReviewItem
 from edgetl.errors import EdgetlError, ImageError
 from edgetl.runtime.images.decode import read_image
-from edgetl.serving.page_files import page_file
+from edgetl.serving.page_files import page_routes
 
 _SIDE = 1600  # pixels of a photo that is shown, at most
 _QUALITY = 90  # of its JPEG
@@ -65,10 +65,7 @@ def review_app(review: LabelReview, name: str) -> Starlette:
 
     return Starlette(
         routes=[
-            Route("/", page_file("review.html")),
-            Route("/review.js", page_file("review.js")),
-            Route("/page.css", page_file("page.css")),
-            Route("/review.css", page_file("review.css")),
+            *page_routes("review"),
             Route("/state", state),
             Route("/photos/{index:int}", photo),
             Route("/photos/{index:int}/keep", keep, methods=["POST"]),

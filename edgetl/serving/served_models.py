@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgetl.errors import BundleError, EdgetlError, first_line
 from edgetl.runtime.inference.predictor import GPU_BATCH, Predictor
 from edgetl.runtime.inference.session import CPU
 from edgetl.serving.photo_batches import PhotoBatches
+from edgetl.serving.service_settings import ServiceSettings
 
 _log = logging.getLogger(__name__)
 
@@ -38,24 +38,19 @@ class ServedModel:
 
 
 class ServedModels:
-    """The models of a service by name; a reader gets a whole one, the old or the new.
-
-    paths     name → bundle folder or lone model.onnx
-    options   keyword arguments of ``Predictor``
-    max_wait  seconds that a photo waits for others, on a GPU
+    """The models of ``settings`` by name; a reader gets a whole one, the old or the new.
 
     Raises EdgetlError if one can't be opened, or answers its golden photos differently here.
     """
 
-    def __init__(
-        self, paths: Mapping[str, Path], options: Mapping[str, Any], max_wait: float = 0.0
-    ) -> None:
-        self._paths, self._options, self._max_wait = paths, options, max_wait
+    def __init__(self, settings: ServiceSettings) -> None:
+        self._paths, self._options = settings.models, settings.predictor
+        self._max_wait = settings.max_wait
         # What was last seen on disk, and the state of which was last tried. A bundle that is copied
         # into place file by file is not whole before its state stays the same.
-        self._seen = {name: _state(path) for name, path in paths.items()}
+        self._seen = {name: _state(path) for name, path in self._paths.items()}
         self._tried = dict(self._seen)
-        self._models = {name: self._open(name) for name in paths}
+        self._models = {name: self._open(name) for name in self._paths}
 
     def __getitem__(self, name: str | None) -> ServedModel:
         """The model of that name; of None, the first one. Raises KeyError."""

@@ -36,7 +36,7 @@ def run_service(
 
     Raises EdgetlError if the port can't be used, or as ``ServedModels`` does.
     """
-    models = ServedModels(settings.models, settings.predictor, settings.max_wait)
+    models = ServedModels(settings)
     with listen(host, port) as listener:
         on_start(_address(listener))
         if settings.workers == 1:
@@ -80,7 +80,7 @@ def _work(settings: ServiceSettings, listener: socket.socket) -> None:
     """One of several processes."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        models = ServedModels(settings.models, settings.predictor, settings.max_wait)
+        models = ServedModels(settings)
     except EdgetlError as error:  # a model is gone or damaged since the service was started
         _show_log()
         _log.error("%s", error.message)

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from edgetl._version import __version__
 from edgetl.serving.inference_protocol import InferenceProtocol
 from edgetl.serving.json_line import JsonLine
-from edgetl.serving.page_files import page_file
+from edgetl.serving.page_files import page_routes
 from edgetl.serving.photo_service import PhotoService
 from edgetl.serving.predict_endpoint import predict_route
 from edgetl.serving.request_errors import RequestError, error_response, failed_response
@@ -29,15 +29,8 @@ from edgetl.serving.service_settings import ServiceSettings
 _OPENAPI = Path(__file__).with_name("openapi.json")
 
 
-def service_app(settings: ServiceSettings, models: ServedModels | None = None) -> ASGIApp:
-    """The application that classifies the photos of requests.
-
-    models  those of ``settings`` where they are open already
-
-    Raises EdgetlError as ``ServedModels`` does.
-    """
-    if models is None:
-        models = ServedModels(settings.models, settings.predictor, settings.max_wait)
+def service_app(settings: ServiceSettings, models: ServedModels) -> ASGIApp:
+    """The application that classifies the photos of requests with ``models``."""
     service = PhotoService(settings, models)
 
     @asynccontextmanager
@@ -48,11 +41,7 @@ def service_app(settings: ServiceSettings, models: ServedModels | None = None) -
         service.close()
 
     app = Starlette(
-        routes=[
-            predict_route(service),
-            *InferenceProtocol(service).routes(),
-            *_routes(service),
-        ],
+        routes=[predict_route(service), *InferenceProtocol(service).routes(), *_routes(service)],
         exception_handlers={
             RequestError: error_response,
             HTTPException: error_response,
@@ -81,10 +70,7 @@ def _routes(service: PhotoService) -> list[Route]:
         Route("/healthz", healthz),
         Route("/metrics", metrics),
         Route("/openapi.json", openapi),
-        Route("/", page_file("classify.html")),
-        Route("/classify.js", page_file("classify.js")),
-        Route("/page.css", page_file("page.css")),
-        Route("/classify.css", page_file("classify.css")),
+        *page_routes("classify"),
     ]
 
 

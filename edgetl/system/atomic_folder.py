@@ -10,7 +10,8 @@ import ctypes
 import errno
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from edgetl.errors import ExportError
@@ -27,36 +28,19 @@ def replace_folder(destination: Path, files: Mapping[str, bytes]) -> None:
     Raises ExportError if that fails; what was at ``destination`` is then still there.
     """
     destination = real_path(destination)  # a link stays; the folder it leads to is replaced
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(destination)
-        with temporary_folder(destination.parent, _name(destination)) as new:
-            for name, content in files.items():
-                _write(new / name, content)
-            for folder in (*(path for path in new.rglob("*") if path.is_dir()), new):
-                _sync(folder)
-            _put_in_place(new, destination)
-            _sync(destination.parent)
-    except OSError as error:
-        raise ExportError(
-            f"{destination} can't be written: {error.strerror or error}.",
-            "What was there before is unchanged.",
-        ) from error
+    with _folder_beside(destination, "What was there before is unchanged.") as new:
+        for name, content in files.items():
+            _write(new / name, content)
+        for folder in (*(path for path in new.rglob("*") if path.is_dir()), new):
+            _sync(folder)
+        _put_in_place(new, destination)
+        _sync(destination.parent)
 
 
 def require_writable(destination: Path) -> None:
     """Raises ExportError if ``replace_folder`` could not write there: asked before long work."""
-    destination = real_path(destination)
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(destination)
-        with temporary_folder(destination.parent, _name(destination)):
-            pass
-    except OSError as error:
-        raise ExportError(
-            f"{destination} can't be written: {error.strerror or error}.",
-            "Choose another folder with -o.",
-        ) from error
+    with _folder_beside(real_path(destination), "Choose another folder with -o."):
+        pass
 
 
 def remove_leftovers(destination: Path) -> None:
@@ -66,6 +50,19 @@ def remove_leftovers(destination: Path) -> None:
             leftover.rename(destination)
         else:
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextmanager
+def _folder_beside(destination: Path, hint: str) -> Iterator[Path]:
+    """A temporary folder. Turns an OSError, also of the block, into an ExportError."""
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(destination)
+        with temporary_folder(destination.parent, _name(destination)) as folder:
+            yield folder
+    except OSError as error:
+        message = f"{destination} can't be written: {error.strerror or error}."
+        raise ExportError(message, hint) from error
 
 
 def _put_in_place(new: Path, destination: Path) -> None:

@@ -268,6 +268,13 @@ def test_two_reports_in_one_file_exit_2(project: Project, tmp_path: Path) -> Non
     assert not (tmp_path / "r.json").exists()
 
 
+def test_names_in_an_error_are_escaped_for_the_terminal(project: Project) -> None:
+    line = ["check", str(project.bundle), "--images", "gone\x1b[31m.txt"]
+    done = CliRunner().invoke(command, line, color=True)
+    assert done.exit_code == 2 and "gone\\x1b[31m.txt" in done.stderr
+    assert "\x1b" not in done.stderr
+
+
 def test_no_photos_exits_2(project: Project) -> None:
     shutil.rmtree(project.photos)
     project.photos.mkdir()

@@ -12,8 +12,8 @@ from edgetl.cli.main import command as program
 from edgetl.runtime.bundle.bundle_folder import MANIFEST, Bundle, manifest_bytes
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(program, list(map(str, arguments)))
+def run(*arguments: object, color: bool = False) -> Result:
+    return CliRunner().invoke(program, list(map(str, arguments)), color=color)
 
 
 def test_info_shows_what_is_in_a_bundle(tiny_bundle: Path) -> None:
@@ -149,12 +149,13 @@ def test_names_in_a_bundle_are_escaped_for_the_terminal(bundle_copy: Path) -> No
         entry["file"] = entry["file"].replace("golden/001.png", name)
     manifest["files"][name] = manifest["files"].pop("golden/001.png")
     (bundle_copy / MANIFEST).write_bytes(manifest_bytes(manifest))
-    passed = run("selftest", bundle_copy)
+    passed = run("selftest", bundle_copy, color=True)  # as on a terminal: click strips no escape
     assert passed.exit_code == 0 and "\\x1b[31m\\r001.png" in passed.stdout
     assert "\x1b" not in passed.output
     (bundle_copy / name).write_bytes(b"x")
-    failed = run("info", bundle_copy)
+    failed = run("info", bundle_copy, color=True)
     assert failed.exit_code == 1 and "\x1b" not in failed.output, failed.output
+    assert "\\x1b[31m\\r001.png" in failed.stderr
 
 
 def test_selftest_as_json(bundle_copy: Path) -> None:

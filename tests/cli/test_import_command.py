@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import timm
 import torch
 from click.testing import CliRunner, Result
 from helpers.pictures import COLOURS, write_photo
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from edgetl.cli.main import command
 from edgetl.runtime.inference.predictor import Predictor
+from edgetl.training.torch_env.vision_libraries import timm
 
 LABELS = ("ash", "brick", "clover")
 HALF, QUARTER = ("0.5", "0.5", "0.5"), ("0.25", "0.25", "0.25")

@@ -294,8 +294,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
     options: list[dict[str, object]] = []
 
     def record(model: str, **given: Any) -> Predictor:
-        options.append(given)
-        return Predictor(model, **given)
+        predictor = Predictor(model, **given)
+        options.append(predictor.options)
+        return predictor
 
     monkeypatch.setattr("edgetl.runtime.inference.predictor.Predictor", record)
     return options

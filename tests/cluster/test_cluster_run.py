@@ -141,7 +141,7 @@ def test_a_wrong_name_is_no_photo_that_cannot_be_read(tiny_bundle, without_ray, 
 
 
 def test_nothing_is_begun_without_ray(tiny_bundle, cluster_photos, tmp_path, monkeypatch):
-    monkeypatch.setattr("edgetl.cluster.ray_cluster.find_spec", lambda _: None)
+    monkeypatch.setattr("edgetl.system.missing_package.find_spec", lambda _: None)
     done = predict(tiny_bundle, cluster_photos, "--out", tmp_path / "out", "--ray")
     assert done.exit_code == 1 and "--ray needs the extra ray" in done.stderr
     assert not (tmp_path / "out").exists()

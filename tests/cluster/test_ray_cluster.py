@@ -20,7 +20,7 @@ import pytest
 from helpers.pictures import photo
 from helpers.result_tables import manifest_of, rows_of
 
-from edgetl.cluster.ray_cluster import cluster_address, require_reachable
+from edgetl.cluster.ray_cluster import cluster_address
 from edgetl.errors import RuntimeUnavailableError
 
 _SECONDS = 240  # at most, for what takes 20 on a quiet machine
@@ -100,7 +100,7 @@ def actors() -> list[psutil.Process]:
 def test_a_run_that_is_interrupted_and_loses_a_worker_has_the_rows_of_one_machine(
     two_nodes, tiny_bundle, slow_photos, tmp_path
 ):
-    require_reachable(two_nodes.address)
+    cluster_address(two_nodes.address)
     out, local = tmp_path / "out", tmp_path / "local.parquet"
     running = start(tiny_bundle, slow_photos, "--out", out, "--ray", two_nodes.address)
     wait_for_parts(out, 1, running)
@@ -158,5 +158,5 @@ def test_another_program_at_the_address_is_noticed_at_once():
         thread = threading.Thread(target=server.handle_request)
         thread.start()
         with pytest.raises(RuntimeUnavailableError, match="another program answers there"):
-            require_reachable(f"127.0.0.1:{server.server_port}")
+            cluster_address(f"127.0.0.1:{server.server_port}")
         thread.join()

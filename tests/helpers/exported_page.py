@@ -39,6 +39,16 @@ const page = {
     await until(() => !page.$("#files").disabled || !page.$("#error").hidden);
     return page.$("#error").hidden ? null : page.text("#error");
   },
+  // The page of good/ without answers, loaded only if the frame shows another one.
+  async show(width = 800) {
+    const { pathname, search } = frame.contentWindow.location;
+    if (!pathname.endsWith("/good/index.html") || search) {
+      return page.open("good/index.html", width);
+    }
+    frame.style.width = `${width}px`;
+    page.$("#clear").click();
+    return null;
+  },
   async answers(count) {
     await until(() => frame.contentDocument.querySelectorAll(".answer").length === count);
     await until(() => [...frame.contentDocument.images].every((image) => image.complete));

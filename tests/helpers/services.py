@@ -14,7 +14,7 @@ from typing import Any
 from starlette.testclient import TestClient
 
 from edgetl.runtime.bundle.model_card import ModelCard
-from edgetl.serving.served_models import ServedModel
+from edgetl.serving.served_models import ServedModel, ServedModels
 from edgetl.serving.service_app import service_app
 from edgetl.serving.service_settings import ServiceSettings
 
@@ -32,7 +32,7 @@ def client(
     chosen = ServiceSettings(
         {bundle.name: bundle for bundle in bundles}, {"threads": 1}, token=token, **settings
     )
-    app = service_app(chosen, models)
+    app = service_app(chosen, models or ServedModels(chosen))
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     with TestClient(
         app, ORIGIN, raise_server_exceptions=False, headers=headers, follow_redirects=False

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from timm.models import register_model
 from torch import Tensor, nn
+
+from edgetl.training.torch_env.vision_libraries import timm
 
 SMALL_BACKBONE = "timm/small_backbone"
 DROPOUT_BACKBONE = "timm/dropout_backbone"
@@ -59,17 +60,17 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
-@register_model
+@timm.models.register_model
 def small_backbone(pretrained: bool = False, num_classes: int = 1000, **_: Any) -> nn.Module:
     return _described(SmallBackbone(num_classes))
 
 
-@register_model
+@timm.models.register_model
 def dropout_backbone(pretrained: bool = False, num_classes: int = 1000, **_: Any) -> nn.Module:
     return _described(DropoutBackbone(num_classes))
 
 
-@register_model
+@timm.models.register_model
 def uneven_backbone(pretrained: bool = False, num_classes: int = 1000, **_: Any) -> nn.Module:
     return _described(UnevenBackbone(num_classes))
 

@@ -22,7 +22,6 @@ from edgetl.runtime.bundle.bundle_folder import (
     manifest_bytes,
 )
 from edgetl.runtime.bundle.model_card import ModelCard
-from edgetl.runtime.images.resize import normalization
 from edgetl.runtime.images.spec import PreprocessSpec
 
 Tamper = Callable[[onnx.ModelProto, PreprocessSpec], None]
@@ -74,13 +73,13 @@ def weight(model: onnx.ModelProto, spec: PreprocessSpec, by: float = 0.05) -> No
 
 def mean(model: onnx.ModelProto, spec: PreprocessSpec) -> None:
     _change_constant(
-        model, normalization(spec)[1], normalization(replace(spec, mean=(0.485, 0.456, 0.406)))[1]
+        model, spec.normalization[1], replace(spec, mean=(0.485, 0.456, 0.406)).normalization[1]
     )
 
 
 def std(model: onnx.ModelProto, spec: PreprocessSpec) -> None:
     _change_constant(
-        model, normalization(spec)[0], normalization(replace(spec, std=(0.25, 0.22, 0.301)))[0]
+        model, spec.normalization[0], replace(spec, std=(0.25, 0.22, 0.301)).normalization[0]
     )
 
 

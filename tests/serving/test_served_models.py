@@ -18,6 +18,7 @@ from edgetl.errors import BundleError, ImageError
 from edgetl.runtime.bundle.bundle_folder import Bundle
 from edgetl.serving.photo_queue import PhotoQueue
 from edgetl.serving.served_models import ServedModels
+from edgetl.serving.service_settings import ServiceSettings
 
 PICTURE = photo(1, 40, 30)
 
@@ -29,7 +30,7 @@ def bundle(folder: Path, temperature: float, golden_photos: int = 1) -> Path:
 
 @pytest.fixture
 def served(tmp_path: Path) -> ServedModels:
-    return ServedModels({"tiny": bundle(tmp_path / "tiny", 1.0)}, {"threads": 1})
+    return ServedModels(ServiceSettings({"tiny": bundle(tmp_path / "tiny", 1.0)}, {"threads": 1}))
 
 
 def replace(tmp_path: Path, temperature: float, golden_photos: int = 1) -> Path:
@@ -86,7 +87,7 @@ def test_a_model_that_answers_its_golden_photos_differently_is_refused(
     assert settled(served) == {"tiny": False}
     assert "its self-test failed at logits" in caplog.text
     with pytest.raises(BundleError, match="self-test failed") as error:
-        ServedModels({"tiny": new}, {})
+        ServedModels(ServiceSettings({"tiny": new}))
     assert "edgetl selftest" in str(error.value.hint)
 
 
@@ -114,14 +115,15 @@ def test_the_same_model_again_changes_nothing(
 def test_a_lone_model_is_replaced_too(tmp_path: Path) -> None:
     file = tmp_path / "model.onnx"
     shutil.copy(bundle(tmp_path / "a", 1.0) / "model.onnx", file)
-    served = ServedModels({"model": file}, {})
+    served = ServedModels(ServiceSettings({"model": file}))
     shutil.copy(bundle(tmp_path / "b", 2.0) / "model.onnx", file)
     assert settled(served) == {"model": True}
     assert served["model"].predictor.card.temperature == 2
 
 
 def test_a_limit_on_pixels_is_for_requests_not_for_golden_photos(tmp_path: Path) -> None:
-    served = ServedModels({"tiny": bundle(tmp_path / "tiny", 1.0)}, {"max_pixels": 1000})
+    models = {"tiny": bundle(tmp_path / "tiny", 1.0)}
+    served = ServedModels(ServiceSettings(models, {"max_pixels": 1000}))
     assert served["tiny"].predictor.max_pixels == 1000
 
 

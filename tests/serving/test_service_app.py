@@ -120,7 +120,7 @@ def test_a_dropped_photo_is_classified_in_a_browser(
     picture = photo(5, 60, 40)
     picture.save(buffer, "PNG")
     settings = ServiceSettings({"tiny": tiny_bundle}, {"threads": 1}, token=token)
-    models = ServedModels(settings.models, settings.predictor)
+    models = ServedModels(settings)
     drive = f"""
         const shown = (id) => !document.getElementById(id).hidden;
         const until = async (ready) => {{

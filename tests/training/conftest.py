@@ -10,7 +10,8 @@ import pytest
 import torch
 from helpers.small_backbone import SMALL_BACKBONE
 
-from edgetl.training.models.backbones import Backbone, build
+from edgetl.training.models.backbone import Backbone
+from edgetl.training.models.backbones import build
 
 
 @pytest.fixture

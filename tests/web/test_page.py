@@ -117,7 +117,7 @@ def test_photos_that_are_dropped_pasted_or_chosen_get_pythons_answers(
     dropped, pasted, chosen = photos[:3], photos[3:4], photos[4:]
     found = run(
         """
-        await page.open("good/index.html");
+        await page.show();
         const { contentDocument: document, contentWindow: window } = page.frame;
         const init = { bubbles: true, cancelable: true, dataTransfer: page.transfer(dropped) };
         const over = new window.DragEvent("dragover", init);
@@ -154,7 +154,7 @@ def test_a_file_that_is_no_photo_is_named_and_the_next_one_is_classified(
     files = {"notes.jpg": b64encode(b"no photo").decode(), **contents(photo_folder / "0-64x48.jpg")}
     answers = run(
         """
-        await page.open("good/index.html");
+        await page.show();
         page.choose(files);
         return page.answers(2);
         """,
@@ -167,18 +167,15 @@ def test_a_file_that_is_no_photo_is_named_and_the_next_one_is_classified(
 
 
 def test_the_self_test_passes_in_every_precision(run: Run) -> None:
-    verdict, failures = run('await page.open("good/index.html"); return page.selftest();')
-    assert re.match("Passed: 4 photos", verdict) and not failures
-    verdict, failures = run(
-        'await page.open("good/index.html?precision=int8"); return page.selftest();'
-    )
-    assert re.match("Passed: 4 photos", verdict), failures
+    for page in ("good/index.html?precision=int8", "good/index.html"):
+        verdict, failures = run("await page.open(url); return page.selftest();", url=page)
+        assert re.match("Passed: 4 photos", verdict) and not failures, page
 
 
 def test_it_says_what_it_is(site: Site, run: Run) -> None:
     title, labels, about = run(
         """
-        await page.open("good/index.html");
+        await page.show();
         return [page.frame.contentDocument.title, page.text("#labels"), page.text("#about")];
         """
     )
@@ -196,7 +193,7 @@ def test_it_says_what_it_is(site: Site, run: Run) -> None:
 def test_the_camera_is_classified_live_and_its_pictures_are_kept(run: Run) -> None:
     live, answers, stopped = run(
         """
-        await page.open("good/index.html");
+        await page.show();
         page.$("#camera").click();
         const live = await page.until(() => page.$("#live-answer .label")?.textContent);
         page.$("#take").click();
@@ -218,7 +215,7 @@ def test_nothing_is_wider_than_its_place(run: Run, photo_folder: Path, width: in
     content = contents(photo_folder / "0-64x48.jpg")["0-64x48.jpg"]
     assert not run(
         """
-        await page.open("good/index.html", width);
+        await page.show(width);
         page.choose(files);
         await page.answers(1);
         return [...page.frame.contentDocument.querySelectorAll("*")]
@@ -279,17 +276,16 @@ def test_a_newer_model_is_announced_and_taken_at_the_next_visit(site: Site, run:
     assert names == ["pets", "newer"]
 
 
-def test_a_newer_model_that_comes_while_the_page_loads_is_announced(site: Site, run: Run) -> None:
-    site.copy("loading")
+def test_a_newer_model_that_comes_while_the_page_loads_is_announced(run: Run) -> None:
     status = run(
         """
-        await page.open("loading/index.html");
+        await page.show();
         await page.frame.contentWindow.navigator.serviceWorker.ready;
         page.frame.addEventListener("load", () => {
           const workers = page.frame.contentWindow.navigator.serviceWorker;
           workers.dispatchEvent(new Event("controllerchange"));
         }, { once: true });
-        await page.open("loading/index.html");
+        await page.open("good/index.html");
         return page.text("#status");
         """
     )

@@ -15,17 +15,5 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def list_options(command: Command) -> Command:
     """Add --columns and --root, which say how to read a list of photos."""
-    for option in (
-        click.option(
-            "--root",
-            type=SomePath(),
-            help=ROOT_HELP,
-        ),
-        click.option(
-            "--columns",
-            metavar="ROLE=NAME[,…]",
-            help=COLUMNS_HELP,
-        ),
-    ):
-        command = option(command)
-    return command
+    command = click.option("--root", type=SomePath(), help=ROOT_HELP)(command)
+    return click.option("--columns", metavar="ROLE=NAME[,…]", help=COLUMNS_HELP)(command)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -53,26 +53,16 @@ def model_options(command: Command) -> Command:
     return command
 
 
-def open_predictor(
-    model: str,
-    *,
-    providers: str | list[str],
-    threads: int | None,
-    precision: str | None,
-    max_pixels: int | None,
-    many: bool = False,
-) -> Predictor:
-    """The predictor that the options describe.
+def given_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that were given; for the others, the function that takes them has defaults."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def open_predictor(model: str, options: Mapping[str, Any], *, many: bool = False) -> Predictor:
+    """The predictor that the ``model_options`` describe.
 
     many  it is used for ``batch``, which runs one photo per core
     """
-    from edgetl.runtime.images.decode import MAX_PIXELS
     from edgetl.runtime.inference.predictor import Predictor
 
-    return Predictor(
-        model,
-        providers=providers,
-        threads=1 if many and threads is None else threads,
-        precision=precision,
-        max_pixels=max_pixels or MAX_PIXELS,
-    )
+    return Predictor(model, **{**({"threads": 1} if many else {}), **given_options(options)})

@@ -33,11 +33,8 @@ class PhotoPlace(click.Path):
         super().__init__(exists=True, path_type=Path)
 
     def convert(
-        self,
-        value: str | os.PathLike[str],
-        parameter: click.Parameter | None,
-        context: click.Context | None,
-    ) -> str | bytes | os.PathLike[str]:
+        self, value: Any, parameter: click.Parameter | None, context: click.Context | None
+    ) -> Any:
         from edgetl.runtime.images.photo_shards import is_pattern, is_shard
 
         name = os.fspath(value)
@@ -57,11 +54,8 @@ class SomePath(click.Path):
         super().__init__(path_type=Path)
 
     def convert(
-        self,
-        value: str | os.PathLike[str],
-        parameter: click.Parameter | None,
-        context: click.Context | None,
-    ) -> str | bytes | os.PathLike[str]:
+        self, value: Any, parameter: click.Parameter | None, context: click.Context | None
+    ) -> Any:
         if not os.fspath(value):
             self.fail("The name is empty.", parameter, context)
         if isinstance(value, str) and is_address(value):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,8 +15,6 @@ from edgetl.system.atomic_write import write_report_file
 from edgetl.system.paths import real_path
 
 Result = TypeVar("Result")
-
-_SUFFIXES = (".json", ".xml", ".html", ".htm", ".csv")
 
 
 class ReportFile(click.Path):
@@ -29,14 +28,14 @@ class ReportFile(click.Path):
     ) -> Any:
         path = super().convert(value, parameter, context)
         assert isinstance(path, Path)
-        in_bundle = (path.parent / MANIFEST).exists()
-        in_run = _is_of_a_run(path)
-        if in_bundle or in_run or (path.is_file() and not _is_report(path)):
+        reason = None
+        if (path.parent / MANIFEST).exists():
+            reason = "lies in a bundle"
+        elif _is_of_a_run(path):
+            reason = "belongs to a training run"
+        elif path.is_file() and not _is_report(path):
             reason = "exists and is not a report"
-            if in_bundle:
-                reason = "lies in a bundle"
-            elif in_run:
-                reason = "belongs to a training run"
+        if reason is not None:
             self.fail(f"{path} {reason}; name another file.", parameter, context)
         return path
 
@@ -59,7 +58,7 @@ def _is_report(path: Path) -> bool:
     """Whether the file ``path`` may be an earlier report. A table may be a list of photos."""
     suffix = path.suffix.lower()
     if suffix != ".csv":
-        return suffix in _SUFFIXES
+        return suffix in (".json", ".xml", ".html", ".htm")
     from edgetl.evaluation.evaluation_reports import EVALUATION_COLUMNS
 
     try:
@@ -78,14 +77,22 @@ def given_files(**files: Path | None) -> dict[str, Path]:
     return given
 
 
-def write_reports(
+@contextmanager
+def written_reports(
     result: Result, files: Mapping[str, Path], writers: Mapping[str, Callable[[Result], str]]
-) -> EdgetlError | None:
-    """Write ``files`` (kind → path), and return the first error; the others are still written."""
+) -> Iterator[None]:
+    """Write ``files`` (kind → path) before the block prints ``result``: a closed pipe may end that.
+
+    After the block, say where they are, or raise the first error; the others are still written.
+    """
     unwritten = None
     for kind, path in files.items():
         try:
             write_report_file(path, writers[kind](result))
         except EdgetlError as error:
             unwritten = unwritten or error
-    return unwritten
+    yield
+    if unwritten is not None:
+        raise unwritten
+    for kind, path in files.items():
+        click.echo(f"{kind}: {path}", err=True)

@@ -9,13 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgetl.cli.terminal.printable import printable
-from edgetl.parity.reports.table_cells import (
-    LEFT_OUT,
-    evidence,
-    figures,
-    minor_figures,
-    score,
-)
+from edgetl.parity.reports.table_cells import LEFT_OUT, evidence, figures, minor_figures, score
 from edgetl.parity.results import Accuracy, AgainstResult, CheckResult, Disagreement, RuntimeResult
 
 _COLOURS = {"passed": "green", "failed": "bold red", "skipped": "dim", "shown": "cyan"}
@@ -129,8 +123,7 @@ def _table_of(
 
 
 def _accuracy_table(accuracy: Accuracy) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("class")
+    table = Table("class", box=None, pad_edge=False, header_style="bold")
     for column in ("photos", "old", "new", "change"):
         table.add_column(column, justify="right")
     rows = [(one.label, one.photos, one.old, one.new) for one in accuracy.classes]
@@ -142,9 +135,8 @@ def _accuracy_table(accuracy: Accuracy) -> Table:
 
 
 def _disagreement_table(disagreements: tuple[Disagreement, ...]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("photo", "old", "new", "label"):
-        table.add_column(column)
+    columns = ("photo", "old", "new", "label")
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for one in disagreements[:_MAX_LISTED]:
         old, new = f"{one.old} {one.old_confidence:.1%}", f"{one.new} {one.new_confidence:.1%}"
         table.add_row(*map(_text, (one.photo, old, new, one.truth or "")))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgetl.cli.terminal.printable import printable, width
+from edgetl.cli.terminal.printable import padded, printable, width
 
 if TYPE_CHECKING:
     from edgetl.runtime.bundle.model_card import ModelCard
@@ -33,7 +33,7 @@ class PredictionTable:
 
     def show(self, result: Result) -> None:
         if not self._begun:
-            click.echo(f"confidence  {self._pad('label')}  photo")
+            click.echo(f"confidence  {padded('label', self._column)}  photo")
             self._begun = True
         if isinstance(result, Exception):
             from edgetl.runtime.results.records import as_record
@@ -48,9 +48,6 @@ class PredictionTable:
             pattern = _UNSURE
         count = self._top if self._level is None else len(result.prediction_set(self._level))
         for label, confidence in result.top(count):
-            text = self._pad(pattern.format(printable(label)))
+            text = padded(pattern.format(printable(label)), self._column)
             click.echo(f"{confidence:>10.2%}  {text}  {photo}".rstrip())
             photo, pattern = "", "{}"
-
-    def _pad(self, text: str) -> str:
-        return text + " " * (self._column - width(text))

@@ -1,16 +1,35 @@
-"""Text for one line of a terminal, and JSON for standard output."""
+"""Text that a terminal can show, whatever it holds, and JSON for standard output."""
 
 from __future__ import annotations
 
 import json
 import sys
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
+
+import click
 
 
 def printable(text: str) -> str:
     """Any label or file name in one line: control characters and invalid bytes become escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """``printable`` for text of several lines."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def padded(text: str, columns: int) -> str:
+    """Printable ``text``, with spaces up to so many terminal columns."""
+    return text + " " * (columns - width(text))
+
+
+def print_warnings(warnings: Iterable[str]) -> None:
+    """To standard error. Names in them may come from an untrusted bundle."""
+    for warning in warnings:
+        click.echo(f"Warning: {printable_lines(warning)}", err=True)
 
 
 def json_text(values: Any, *, indent: int | None = None) -> str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import suppress
-from types import TracebackType
 from typing import IO, Any, cast
 
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from edgetl.cli.terminal.printable import printable
+from edgetl.cli.terminal.printable import printable, printable_lines
 from edgetl.cli.terminal.rich_console import open_console
 from edgetl.data.image_folder import ImageFolders
 from edgetl.system.message_text import counted, enumerated
@@ -63,12 +62,7 @@ class Display(Listener):
         self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
     def photos_found(self, folders: ImageFolders) -> None:
@@ -96,8 +90,8 @@ class Display(Listener):
 
     def note(self, sentence: str) -> None:
         """Something that the user should know."""
-        lines = "\n".join(printable(line) for line in sentence.split("\n"))
-        self._console.print(f"[yellow]note:[/] {escape(lines)}", soft_wrap=True)
+        text = escape(printable_lines(sentence))
+        self._console.print(f"[yellow]note:[/] {text}", soft_wrap=True)
 
     def stopping(self, sentence: str) -> None:
         """Ctrl-C takes effect later: what happens until then."""

@@ -20,7 +20,6 @@ import numpy as np
 
 from edgetl.onnx_graph.graph_writer import GraphWriter, Value
 from edgetl.runtime.bundle.tensor_names import NORMALIZED, RESIZED
-from edgetl.runtime.images.resize import normalization
 from edgetl.runtime.images.spec import PreprocessSpec
 
 FRACTION_BITS = 22
@@ -38,7 +37,7 @@ def write_preprocessing(graph: GraphWriter, spec: PreprocessSpec, images: str) -
     """
     op = graph.op
     resized = write_resize(graph, spec, images)
-    scale, bias = (values.reshape(1, 3, 1) for values in normalization(spec))
+    scale, bias = (values.reshape(1, 3, 1) for values in spec.normalization)
     planes = op("Transpose", op("Reshape", resized, np.array([0, -1, 3])), perm=[0, 2, 1])
     values = op("Add", op("Mul", graph.cast(planes, np.float32), scale), bias)
     # With separate height and width, onnxruntime moves the transposes that int8 convolutions want

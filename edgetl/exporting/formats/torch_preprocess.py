@@ -10,7 +10,6 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from edgetl.runtime.images.resize import normalization
 from edgetl.runtime.images.spec import PreprocessSpec
 
 
@@ -29,7 +28,7 @@ class Preprocess(nn.Module):
         self.size = list(spec.size) if isinstance(spec.size, tuple) else [spec.size, spec.size]
         self.crop = list(spec.crop) if spec.crop else [0, 0]  # zeros: no crop
         self.bicubic = spec.interpolation == "bicubic"
-        scale, bias = normalization(spec)
+        scale, bias = spec.normalization
         self.scale: Tensor
         self.bias: Tensor
         self.register_buffer("scale", torch.from_numpy(scale).reshape(1, 3, 1, 1), persistent=False)

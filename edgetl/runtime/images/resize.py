@@ -87,18 +87,8 @@ def _resize_window(
         raise ImageError(name, "there is not enough memory to resize it") from error
 
 
-def normalization(spec: PreprocessSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(scale, bias), float32 [3] each: ``normalized = float32(pixel) * scale + bias``.
-
-    That is (pixel / 255 − mean) / std, with the constants computed in double precision and the
-    result rounded to float32 after each of the two operations.
-    """
-    mean, std = np.asarray(spec.mean, np.float64), np.asarray(spec.std, np.float64)
-    return (1.0 / (255.0 * std)).astype(np.float32), (-mean / std).astype(np.float32)
-
-
 def normalize(pixels: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.float32]:
     """uint8 [N, h, w, 3] → float32 [N, 3, h, w], the network's input."""
-    scale, bias = normalization(spec)
+    scale, bias = spec.normalization
     scaled: NDArray[Any] = pixels.astype(np.float32) * scale + bias
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2), dtype=np.float32)

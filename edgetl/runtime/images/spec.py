@@ -7,9 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
 
 from edgetl.errors import SpecError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray  # takes a millisecond at start
 
 SPEC_VERSION = 1
 _MAX_LENGTH = 65_536  # pixels of a side; more is surely a mistake
@@ -87,6 +92,22 @@ class PreprocessSpec:
     def fixed_size(self) -> tuple[int, int] | None:
         """(height, width) of the network's input if it is the same for every photo, else None."""
         return self.crop or (self.size if isinstance(self.size, tuple) else None)
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """``fixed_size``, of a spec that has one, as that of every backbone does."""
+        assert self.fixed_size is not None
+        return self.fixed_size
+
+    @property
+    def normalization(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(scale, bias), float32 [3] each: ``normalized = float32(pixel) * scale + bias``.
+
+        That is (pixel / 255 − mean) / std, with the constants computed in double precision and the
+        result rounded to float32 after each of the two operations.
+        """
+        mean, std = np.asarray(self.mean, np.float64), np.asarray(self.std, np.float64)
+        return (1.0 / (255.0 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values; ``from_dict`` reads it back to an equal spec."""

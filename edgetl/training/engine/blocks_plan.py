@@ -20,7 +20,7 @@ from edgetl.training.config.settings import TrainSettings, defaults
 from edgetl.training.head.head_preparation import PreparedHead
 from edgetl.training.head.linear_head import Head
 from edgetl.training.input.activations import MOST_VIEWS
-from edgetl.training.models.backbones import Backbone
+from edgetl.training.models.backbone import Backbone
 
 _GOOD = 0.97  # accuracy of a head, above which training more than it gained nothing
 _FEWEST_EPOCHS, _MOST_EPOCHS = 6, 12

@@ -17,11 +17,10 @@ from edgetl.training.config.run_context import RunContext
 from edgetl.training.evaluation.run_comparison import RunComparison, compare
 from edgetl.training.evaluation.validation import Validation
 from edgetl.training.head.cross_validation import CVResult
-from edgetl.training.head.features import Features
-from edgetl.training.head.run_features import compute_features
+from edgetl.training.head.features import Features, compute_features
 from edgetl.training.models import checkpoint
 from edgetl.training.models.checkpoint import Trained
-from edgetl.training.models.multi_level import find_levels, with_levels
+from edgetl.training.models.multi_level import find_levels
 from edgetl.training.torch_env.distributed import Processes
 
 _STEP = "Classifying by the earlier run"
@@ -121,10 +120,10 @@ def _logits(
         return _logits_by_network(trained, context, samples)
     layer = backbone.head_layer
     weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
-    if not backbone.levels:  # which features are computed with, before a head can do without them
-        backbone = with_levels(backbone, find_levels(backbone))
-    found = compute_features(context, backbone, samples, features, _STEP)
-    readable = [sample for sample in samples if sample.path not in found.unreadable]
+    # A new run's features are computed with levels, before a head can do without them.
+    levels = backbone.levels or find_levels(backbone)
+    found = compute_features(context, backbone, samples, step=_STEP, known=features, levels=levels)
+    readable = found.readable(samples)
     if not readable:
         return [], np.empty((0, len(bias)), np.float32)
     return readable, found.of(readable)[:, : weight.shape[1]] @ weight.T + bias

@@ -11,7 +11,7 @@ from edgetl.training.config.run_context import RunContext
 from edgetl.training.evaluation.validation import Validation
 from edgetl.training.input.activations import MOST_VIEWS, keep_activations
 from edgetl.training.input.loader import Loader
-from edgetl.training.models.backbones import Backbone
+from edgetl.training.models.backbone import Backbone
 from edgetl.training.models.network_split import NetworkSplit, find_split
 
 

@@ -15,7 +15,7 @@ from edgetl.data.image_folder import ImageFolders
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.system.environment import package_versions
 from edgetl.training.config.run_context import RunContext
-from edgetl.training.models.backbones import Backbone
+from edgetl.training.models.backbone import Backbone
 from edgetl.training.models.checkpoint import Trained
 
 _PACKAGES = ("torch", "torchvision", "timm")

@@ -15,7 +15,7 @@ from edgetl.errors import TrainingError, first_line
 from edgetl.training.config.settings import TrainSettings
 from edgetl.training.input.loader import Batch
 from edgetl.training.input.mixing import Mixing
-from edgetl.training.models.backbones import Backbone
+from edgetl.training.models.backbone import Backbone
 from edgetl.training.models.network_split import NetworkSplit, UpperNetwork
 from edgetl.training.models.pretrained_weights import load_state
 from edgetl.training.models.trainable import Trainable

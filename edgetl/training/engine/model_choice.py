@@ -34,11 +34,12 @@ from edgetl.training.config.quantities import parse_bytes, parse_milliseconds
 from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.settings import TrainSettings
 from edgetl.training.engine.run_backbone import build_backbone
+from edgetl.training.head.features import compute_features
 from edgetl.training.head.linear_head import fit_head
 from edgetl.training.head.resize_choice import evenly_ordered
-from edgetl.training.head.run_features import compute_features
-from edgetl.training.models.backbones import EMBEDDED, Backbone
-from edgetl.training.models.multi_level import find_levels, own_features, with_levels
+from edgetl.training.models.backbone import Backbone
+from edgetl.training.models.backbones import EMBEDDED
+from edgetl.training.models.multi_level import find_levels
 from edgetl.training.models.pretrained_weights import embedded_weights_file
 from edgetl.training.optim.losses import class_weights
 
@@ -207,15 +208,19 @@ def _try(
     trial: ModelTrial,
 ) -> ModelTrial:
     """The trial with its figures, for photos as they are cropped."""
-    # With the levels that a head may see: the run that follows finds these features in the cache.
-    backbone = with_levels(backbone, find_levels(backbone))
-    step = f"Trying {trial.backbone} at {trial.image_size} pixels"
-    features = compute_features(context, backbone, samples, None, step)
-    readable = [sample for sample in samples if sample.path not in features.unreadable]
+    features = compute_features(
+        context,
+        backbone,
+        samples,
+        step=f"Trying {trial.backbone} at {trial.image_size} pixels",
+        # That a head may see: the run that follows finds these features in the cache.
+        levels=find_levels(backbone),
+    )
+    readable = features.readable(samples)
     if not readable:
         return trial
     found = fit_head(
-        features.of(readable)[:, : own_features(backbone)],
+        features.of(readable)[:, : backbone.head_layer.in_features],
         [sample.label for sample in readable],
         len(folders.classes),
         digests=[sample.digest for sample in readable],

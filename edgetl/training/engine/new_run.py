@@ -27,7 +27,7 @@ from edgetl.training.engine.run_start import run_folder_held, start_run
 from edgetl.training.engine.train_result import TrainResult
 from edgetl.training.engine.training_setup import prepare_training
 from edgetl.training.head.head_preparation import prepare_head, starting_head
-from edgetl.training.models.backbones import Backbone
+from edgetl.training.models.backbone import Backbone
 
 
 def train(
@@ -57,7 +57,7 @@ def train(
         if settings.backbone == UNDECIDED:
             context = choose_model(context, folders)
             settings = context.settings
-        backbone = build_backbone(settings, folders.classes)
+        backbone = build_backbone(settings, folders.classes, processes=context.processes)
         note_on_weights(backbone, settings, context.listener)
         with run_folder_held(context):
             if context.processes.is_main:

@@ -100,7 +100,9 @@ def resume(
         folders = find_photos(settings, context.listener)
         require_same_photos(folders, context.processes)
         warn_about(folders, settings, context.listener)
-        backbone = build_backbone(settings, folders.classes, weights="none")
+        backbone = build_backbone(
+            settings, folders.classes, weights="none", processes=context.processes
+        )
         backbone = with_levels(backbone, saved["levels"])
         backbone = replace(backbone, spec=PreprocessSpec.from_dict(saved["spec"]))
         load_state(backbone.module, saved["learner"]["network"])

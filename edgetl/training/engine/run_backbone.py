@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -13,19 +12,26 @@ from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.system.shell import shell_word
 from edgetl.training.config.listener import Listener
 from edgetl.training.config.settings import SOLVER, TrainSettings
-from edgetl.training.models.backbones import Backbone, build, input_size, refusal
-from edgetl.training.models.pretrained_weights import read_card
+from edgetl.training.models.backbone import Backbone
+from edgetl.training.models.backbones import build
+from edgetl.training.models.batch_norm import sync_batch_norm
+from edgetl.training.torch_env.distributed import Processes
 from edgetl.training.torch_env.randomness import HEAD, torch_seed
 
 
 def build_backbone(
-    settings: TrainSettings, classes: Sequence[str], *, weights: str | None = None
+    settings: TrainSettings,
+    classes: Sequence[str],
+    *,
+    weights: str | None = None,
+    processes: Processes | None = None,
 ) -> Backbone:
     """The backbone of ``settings`` and its preprocessing, with a new head for ``classes``.
 
     The head is random, but the same for the same seed.
 
-    weights  in place of those of ``settings``
+    weights    in place of those of ``settings``
+    processes  that train it together
 
     Raises TrainingError if it can't be built, or not with these settings.
     """
@@ -38,10 +44,12 @@ def build_backbone(
             f"{backbone.name} has {len(backbone.blocks)} blocks, not {settings.blocks}.",
             "Give a smaller --blocks.",
         )
+    if processes and settings.norm_statistics and settings.optimizer != SOLVER:
+        backbone = sync_batch_norm(backbone, processes)
     resized = replace(backbone, spec=wanted_spec(settings, backbone.spec))
     if resized.size == backbone.size:
         return resized
-    refused = refusal(resized)
+    refused = backbone.refusal(resized.size)
     if refused is not None:
         height, width = resized.size
         raise TrainingError(
@@ -56,7 +64,7 @@ def wanted_spec(settings: TrainSettings, published: PreprocessSpec) -> Preproces
 
     With ``resize="auto"``, ``choose_resize`` may change it again.
     """
-    height, width = input_size(published)
+    height, width = published.input_size
     side = (settings.image_size, settings.image_size) if settings.image_size else (height, width)
     if settings.resize == "squash":
         return replace(published, resize="squash", size=side, crop=None)
@@ -80,15 +88,15 @@ def note_on_weights(backbone: Backbone, settings: TrainSettings, listener: Liste
         )
     classes, given = len(backbone.head_layer.weight), backbone.file_head
     is_fitted = settings.optimizer == SOLVER or (settings.warm_head and backbone.has_linear_head)
-    if not given or (given == classes and not is_fitted):
+    if given is None or (given.classes == classes and not is_fitted):
         return
     kept = ""
-    if given == classes and not read_card(Path(settings.weights)):  # a run needs no import
+    if given.classes == classes and not given.by_edgetl:  # a run needs no import
         kept = (
             " To keep the network as it is, import it: edgetl import "
             f"{shell_word(settings.weights)} --backbone {backbone.name} --labels LABELS -o RUN"
         )
     listener.note(
-        f"The classifier in {settings.weights}, for {given:,} classes, is not used: "
+        f"The classifier in {settings.weights}, for {given.classes:,} classes, is not used: "
         f"a new one is trained for the {classes:,} classes of these photos.{kept}"
     )

@@ -34,8 +34,7 @@ from edgetl.training.input.loader import BatchBuilder, CachedLoader, Loader
 from edgetl.training.input.photo_shape import stored_size, typical_aspect
 from edgetl.training.input.photo_storage import allocate
 from edgetl.training.input.sampler import Sampler
-from edgetl.training.models.backbones import Backbone, input_size
-from edgetl.training.models.batch_norm import sync_batch_norm
+from edgetl.training.models.backbone import Backbone
 from edgetl.training.models.network_split import NetworkSplit
 from edgetl.training.optim.losses import class_weights
 from edgetl.training.torch_env.device_transfer import channels_last
@@ -86,9 +85,6 @@ def prepare_training(
     """
     settings, processes = context.settings, context.processes
     channels_last(backbone.module, processes.device)
-    if settings.norm_statistics and processes.world_size > 1:
-        # Now, since the new head is random until a fitted or a saved one is put into it.
-        backbone = sync_batch_norm(backbone, processes.device)
     aspect = typical_aspect(folders.train)
     fitted_head = settings.warm_head and backbone.has_linear_head
     was_announced = prepared is not None
@@ -106,7 +102,7 @@ def prepare_training(
         )
 
     stored_folders = folders.without(unreadable)
-    decode = TrainingDecoder(backbone.spec, stored_size(input_size(backbone.spec), aspect))
+    decode = TrainingDecoder(backbone.spec, stored_size(backbone.size, aspect))
     validation = _decode_validation(context, folders, backbone.spec)
     stored = _store_training(context, stored_folders, decode)
     found = stored.unreadable if stored else _find_unreadable(context, stored_folders)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +24,10 @@ from edgetl.training.head.detector_fit import (
     fit_detector,
     require_photos,
 )
-from edgetl.training.head.feature_extractor import Seen
-from edgetl.training.head.features import Features, extract_features
+from edgetl.training.head.features import Features, compute_features
 from edgetl.training.head.folds import deal_folds, rank_photos
 from edgetl.training.head.held_out_answers import HeldOutAnswers
-from edgetl.training.models.backbones import Backbone
+from edgetl.training.models.backbone import Backbone
 from edgetl.training.models.checkpoint import Trained
 
 _MOST_PHOTOS = 2_000  # to train and to validate on, of which trained blocks compute new features
@@ -112,18 +112,19 @@ def _seen_by(
     train = [folders.train[row] for row in rows]
     val = [folders.val[row] for row in answers.val[:_MOST_PHOTOS]]
     most, found = _MOST_PHOTOS, None
+    compute = partial(compute_features, context, backbone, seen="means", cached=False)
     if math.isfinite(seconds_left):
         end = time.monotonic() + seconds_left
         timed = [*val, *train][:_TIMED]
-        found = _network_features(context, backbone, timed[:_WARM_UP])
+        found = compute(timed[:_WARM_UP])
         started = time.monotonic()
-        found = _network_features(context, backbone, timed, known=found)
+        found = compute(timed, known=found)
         seconds = (time.monotonic() - started) / max(len(timed) - _WARM_UP, 1)
         affordable = int((end - time.monotonic()) / (2 * max(seconds, 1e-6)))
         most = min(max(affordable, _LEAST_PHOTOS), _MOST_PHOTOS)
     train, val = train[:most], val[:most]
-    found = _network_features(context, backbone, [*train, *val], known=found)
-    train = [sample for sample in train if sample.path not in found.unreadable]
+    found = compute([*train, *val], known=found)
+    train = found.readable(train)
     chosen = [row for row, sample in enumerate(val) if sample.path not in found.unreadable]
     val = [val[row] for row in chosen]
     seen = _photo_features(train, found.of(train)), _photo_features(val, found.of(val))
@@ -138,8 +139,9 @@ def _judged_photos(
     samples = unknown_photos(folders, settings.source.path)
     if samples is None:
         return None
-    found = _network_features(context, backbone, samples, step="Looking at unknown photos")
-    readable = [sample for sample in samples if sample.path not in found.unreadable]
+    compute = partial(compute_features, context, backbone, cached=False)
+    found = compute(samples, step="Looking at unknown photos", seen="means")
+    readable = found.readable(samples)
     if len(readable) < len(samples):
         note(f"{len(samples) - len(readable)} of {len(samples)} photos in unknown/ can't be read.")
     if len(readable) < FEWEST:
@@ -155,30 +157,8 @@ def _judged_photos(
         weight, bias = layer.weight.detach().cpu().numpy(), layer.bias.detach().cpu().numpy()
         logits = values @ weight.T + bias
     else:
-        logits = _network_features(context, backbone, readable, seen="logits").of(readable)
+        logits = compute(readable, seen="logits").of(readable)
     return StrangePhotos(readable, logits, fitted.detector.score(values, logits))
-
-
-def _network_features(
-    context: RunContext,
-    backbone: Backbone,
-    samples: Sequence[Sample],
-    *,
-    step: str = "Computing features",
-    known: Features | None = None,
-    seen: Seen = "means",
-) -> Features:
-    """Features of photos, which are not cached; ``known`` are those of others."""
-    return extract_features(
-        backbone,
-        samples,
-        device=context.device,
-        threads=context.settings.workers or None,
-        step=step,
-        progress=context.listener.progress,
-        known=known,
-        seen=seen,
-    )
 
 
 def _photo_features(samples: Sequence[Sample], values: NDArray[np.float32]) -> PhotoFeatures:

@@ -21,9 +21,8 @@ from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.system.progress import Progress, ProgressCounter, no_progress
 from edgetl.training.head.temperature import fit_temperature
 from edgetl.training.input.augment import Normalizer
-from edgetl.training.input.decoded_photos import decode_photos, validation_decoder
+from edgetl.training.input.decoded_photos import ValidationDecoder, decode_photos
 from edgetl.training.input.photo_storage import allocate
-from edgetl.training.models.backbones import input_size
 from edgetl.training.models.network_split import NetworkSplit
 from edgetl.training.torch_env.device_transfer import to_device
 from edgetl.training.torch_env.distributed import Processes
@@ -75,8 +74,8 @@ class Validation:
         self._processes = processes
         self._mine = list(samples)[processes.rank :: processes.world_size]
         self._normalizer = Normalizer(spec, processes.device)
-        self._decode, self._threads = validation_decoder(spec), threads
-        pixels = allocate((len(self._mine), *input_size(spec), 3), "auto", folder)
+        self._decode, self._threads = ValidationDecoder(spec), threads
+        pixels = allocate((len(self._mine), *spec.input_size, 3), "auto", folder)
         # What ``logits`` begins with: pixels, or activations; None: decoded each time.
         self._inputs: NDArray[Any] | None = pixels
         if pixels is None:

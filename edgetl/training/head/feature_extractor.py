@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from dataclasses import replace
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -13,9 +14,9 @@ from torch import nn
 
 from edgetl.errors import TrainingError, first_line
 from edgetl.onnx_graph.tracing import plain_attention, quiet
-from edgetl.runtime.images.resize import normalization
 from edgetl.runtime.inference.session import import_onnxruntime, open_session
-from edgetl.training.models.backbones import Backbone
+from edgetl.training.models.backbone import Backbone, Level
+from edgetl.training.models.multi_level import with_levels
 from edgetl.training.models.tapped_network import Tap, TappedNetwork
 from edgetl.training.torch_env.device_transfer import channels_last
 from edgetl.training.torch_env.oom_retry import halve_on_oom
@@ -57,14 +58,17 @@ class _Seen(nn.Module):
     scale: torch.Tensor
     bias: torch.Tensor
 
-    def __init__(self, backbone: Backbone, seen: Seen) -> None:
+    def __init__(self, backbone: Backbone, seen: Seen, levels: tuple[Level, ...]) -> None:
         super().__init__()
-        self.network: nn.Module = copy.deepcopy(backbone.module)
+        backbone = replace(backbone, module=copy.deepcopy(backbone.module))
+        if not backbone.levels:
+            backbone = with_levels(backbone, levels)
+        self.network: nn.Module = backbone.module
         if seen == "means":
             self.network = TappedNetwork(self.network, {seen: Tap(backbone.head, pooled=True)})
         elif seen == "features":
             self.network.set_submodule(backbone.head, nn.Identity())
-        scale, bias = normalization(backbone.spec)
+        scale, bias = backbone.spec.normalization
         self.register_buffer("scale", torch.from_numpy(scale)[:, None, None])
         self.register_buffer("bias", torch.from_numpy(bias)[:, None, None])
 
@@ -119,9 +123,11 @@ class _TorchExtractor:
 
 
 def open_feature_extractor(
-    backbone: Backbone, device: torch.device, seen: Seen = "features"
+    backbone: Backbone, device: torch.device, seen: Seen, levels: tuple[Level, ...]
 ) -> FeatureExtractor:
     """The backbone's frozen part on ``device``: onnxruntime on the CPU if that works, else torch.
+
+    levels  whose means are seen after the backbone's own features, if its head uses none yet
 
     Raises TrainingError for a backbone whose head has no such features.
     """
@@ -133,7 +139,7 @@ def open_feature_extractor(
         raise TrainingError(
             f"The head of {backbone.name} is not one linear layer on a vector of features.", hint
         )
-    network = _Seen(backbone, seen).eval().requires_grad_(False)
+    network = _Seen(backbone, seen, levels).eval().requires_grad_(False)
     eager = _TorchExtractor(network, device)
     noise = np.random.default_rng(0).integers(0, 256, (1, *backbone.size, 3), np.uint8)
     with one_thread():

@@ -13,16 +13,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgetl.data.image_folder import Sample, read_sample
+from edgetl.data.image_folder import Sample
 from edgetl.errors import ImageError
-from edgetl.runtime.images.resize import resize_image
 from edgetl.system.environment import package_versions
 from edgetl.system.machine import cores
 from edgetl.system.ordered_map import ordered_map
 from edgetl.system.progress import Progress, no_progress
-from edgetl.training.head.feature_cache import MOST_BYTES, FeatureCache, make_room
+from edgetl.training.config.run_context import RunContext
+from edgetl.training.head.feature_cache import MOST_BYTES, FeatureCache, cache_folder, make_room
 from edgetl.training.head.feature_extractor import FeatureExtractor, Seen, open_feature_extractor
-from edgetl.training.models.backbones import Backbone
+from edgetl.training.input.decoded_photos import ValidationDecoder
+from edgetl.training.models.backbone import Backbone, Level
 from edgetl.training.models.tensor_hash import hash_tensors
 
 SHARD = 512
@@ -51,9 +52,42 @@ class Features:
     _cache: FeatureCache
     _extractor: FeatureExtractor | None
 
+    def readable(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Those of ``samples`` that could be decoded."""
+        return [sample for sample in samples if sample.path not in self.unreadable]
+
     def of(self, samples: Sequence[Sample]) -> NDArray[np.float32]:
         """Float32 [N, features], in the order of ``samples``. KeyError for an unreadable photo."""
         return np.stack([self._cache[sample.digest] for sample in samples])
+
+
+def compute_features(
+    context: RunContext,
+    backbone: Backbone,
+    samples: Iterable[Sample],
+    *,
+    step: str = "Computing features",
+    known: Features | None = None,
+    seen: Seen = "features",
+    levels: tuple[Level, ...] = (),
+    cached: bool = True,
+) -> Features:
+    """``extract_features`` for a run's photos, as its settings say.
+
+    Mirror images and crops would cost time and improved nothing; see scripts/experiments.md.
+    """
+    return extract_features(
+        backbone,
+        samples,
+        cache=cache_folder(context.settings.feature_cache) if cached else None,
+        device=context.device,
+        threads=context.settings.workers or None,
+        step=step,
+        progress=context.listener.progress,
+        known=known,
+        seen=seen,
+        levels=levels,
+    )
 
 
 def extract_features(
@@ -67,6 +101,7 @@ def extract_features(
     progress: Progress = no_progress,
     known: Features | None = None,
     seen: Seen = "features",
+    levels: tuple[Level, ...] = (),
 ) -> Features:
     """Compute the input of the classifier layer for every photo, or find it in ``cache``.
 
@@ -76,13 +111,14 @@ def extract_features(
     step     what ``progress`` is called with
     known    a result for other photos, in the same run: used if it is of the same backbone
     seen     what is computed; only features may be cached
+    levels   earlier layers, whose means follow the features, for a backbone whose head uses none
 
     The photos are seen as the predictor sees them. On the CPU the result does not depend on
     ``threads``, on what was cached, or on where an earlier run was killed; when interrupted, what
     was computed is kept. Raises TrainingError for a backbone without a linear head.
     """
     device = device or torch.device("cpu")
-    recipe, extractor = _recipe(backbone, device), None
+    recipe, extractor = _recipe(backbone, device, levels), None
     if known is not None and known._cache.recipe == recipe:
         kept, extractor = known._cache, known._extractor
     else:
@@ -92,7 +128,7 @@ def extract_features(
     missing = [photo for digest, photo in photos.items() if digest not in kept]
     cached, reasons, runtime, note = len(photos) - len(missing), {}, "the cache", None
     if missing:
-        extractor = extractor or open_feature_extractor(backbone, device, seen)
+        extractor = extractor or open_feature_extractor(backbone, device, seen, levels)
         runtime, note = extractor.name, extractor.note
         compute = _BatchedExtraction(backbone, extractor, threads or cores())
         reasons = _fill(kept, compute(missing), cached, len(photos), step, progress)
@@ -112,13 +148,13 @@ def weights_fingerprint(backbone: Backbone) -> str:
     return hash_tensors({name: value for name, value in state if not name.startswith(heads)})
 
 
-def _recipe(backbone: Backbone, device: torch.device) -> dict[str, Any]:
+def _recipe(backbone: Backbone, device: torch.device, levels: tuple[Level, ...]) -> dict[str, Any]:
     """Everything but the photo that a feature depends on."""
     installed = package_versions(*_PACKAGES)
     return {
         "backbone": backbone.name,
         "weights": weights_fingerprint(backbone),
-        "levels": backbone.levels,
+        "levels": backbone.levels or levels,
         "spec": backbone.spec.to_dict(),
         "device": device.type,
         "versions": {package: installed.get(package) for package in _PACKAGES},
@@ -129,7 +165,8 @@ class _BatchedExtraction:
     """Decodes, resizes and, where the runtime allows it, runs the network in several threads."""
 
     def __init__(self, backbone: Backbone, extractor: FeatureExtractor, threads: int) -> None:
-        self._spec, self._extractor, self._threads = backbone.spec, extractor, threads
+        self._decode = ValidationDecoder(backbone.spec)
+        self._extractor, self._threads = extractor, threads
 
     def __call__(
         self, photos: Sequence[Sample]
@@ -151,7 +188,7 @@ class _BatchedExtraction:
     def _pixels(self, photo: Sample) -> NDArray[Any] | ImageError:
         """Uint8 [h, w, 3]."""
         try:
-            return resize_image(read_sample(photo), self._spec)
+            return self._decode(photo)[0]
         except ImageError as error:
             return error
 

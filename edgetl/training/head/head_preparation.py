@@ -20,12 +20,11 @@ from scipy.optimize import minimize_scalar
 from edgetl.data.image_folder import ImageFolders, Sample
 from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.settings import SOLVER
-from edgetl.training.head.features import Features
+from edgetl.training.head.features import Features, compute_features
 from edgetl.training.head.linear_head import Head, fit_head
 from edgetl.training.head.resize_choice import choose_resize
-from edgetl.training.head.run_features import compute_features
-from edgetl.training.models.backbones import Backbone
-from edgetl.training.models.multi_level import own_features, with_levels, without_levels
+from edgetl.training.models.backbone import Backbone
+from edgetl.training.models.multi_level import find_levels, with_levels
 from edgetl.training.optim.losses import class_weights, photo_losses
 
 _ENOUGH_LOGITS = 1_000_000  # photos × classes from which the softening is fitted
@@ -34,10 +33,10 @@ _MAX_SOFTENING = 1000.0  # largest temperature that a head's logits are divided 
 
 @dataclass(frozen=True)
 class PreparedHead:
-    """A fitted head, in its backbone.
+    """A fitted head, and its backbone.
 
-    backbone    with the chosen preprocessing, and the levels that the head sees; holds ``final``,
-                or in a run with epochs ``head``
+    backbone    with the chosen preprocessing, changed in place to have the levels that the head
+                sees; in a run with epochs, it holds the head
     folders     without the photos that can't be read
     unreadable  these photos → why
     head        its label issues are rows of ``folders.train``
@@ -60,16 +59,15 @@ class PreparedHead:
 def prepare_head(context: RunContext, backbone: Backbone, folders: ImageFolders) -> PreparedHead:
     """Choose the resize, compute features, leave out unreadable photos, fit the head.
 
-    The head, or the final one, is put into the backbone, which is changed in place.
-
     Raises DataError for photos that must be readable; see ``ImageFolders.without``. TrainingError
     if the backbone's head is not one linear layer.
     """
     settings, listener = context.settings, context.listener
     trains_head_only = settings.optimizer == SOLVER
-    backbone, known = choose_resize(context, backbone, folders)
+    levels = find_levels(backbone)
+    backbone, known = choose_resize(context, backbone, levels, folders)
     samples = folders.train + folders.val if trains_head_only else folders.train
-    features = compute_features(context, backbone, samples, known)
+    features = compute_features(context, backbone, samples, known=known, levels=levels)
     for sentence in features.notes:
         listener.note(sentence)
     readable = folders.without(features.unreadable)
@@ -77,8 +75,8 @@ def prepare_head(context: RunContext, backbone: Backbone, folders: ImageFolders)
         listener.photos_read(readable)
 
     listener.progress("Solving the head", 0, 0)
-    own = own_features(backbone)
     layer = backbone.head_layer
+    own = int(layer.in_features)
     fit = partial(
         fit_head,
         classes=int(layer.out_features),
@@ -89,12 +87,11 @@ def prepare_head(context: RunContext, backbone: Backbone, folders: ImageFolders)
         features.of(readable.train),
         [sample.label for sample in readable.train],
         digests=[sample.digest for sample in readable.train],
-        widths=(own, int(layer.in_features)) if backbone.levels else (),
+        widths=(own, own + sum(channels for _, channels in levels)) if levels else (),
     )
-    if head.weight.shape[1] == own:
-        backbone = without_levels(backbone)
-    else:
-        stages = ", ".join(path for path, _ in backbone.levels)
+    if head.weight.shape[1] > own:
+        backbone = with_levels(backbone, levels)
+        stages = ", ".join(path for path, _ in levels)
         listener.note(
             f"The head also sees earlier stages of {backbone.name} ({stages}): "
             "cross-validation preferred it."
@@ -108,7 +105,6 @@ def prepare_head(context: RunContext, backbone: Backbone, folders: ImageFolders)
             labels = [sample.label for sample in every]
             final = fit(features.of(every)[:, :width], labels, recipe=head.recipe, start=head)
         prepared = replace(prepared, final=final, val_logits=val_logits)
-    put_into(backbone, prepared.final or head)
     return prepared
 
 
@@ -164,7 +160,8 @@ def _soften(
         return float(photo_losses(scaled, targets, weights, smoothing).mean())
 
     found = minimize_scalar(loss, bounds=(0.0, math.log(_MAX_SOFTENING)), method="bounded")
-    return head.with_temperature(math.exp(found.x))
+    temperature = np.float32(math.exp(found.x))
+    return replace(head, weight=head.weight / temperature, bias=head.bias / temperature)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 from threading import Event
 
@@ -62,11 +62,6 @@ class Head:
     def logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Float32 [N, features] → [N, classes]."""
         return features @ self.weight.T + self.bias
-
-    def with_temperature(self, temperature: float) -> Head:
-        """The head whose logits are these, divided by ``temperature``."""
-        divisor = np.float32(temperature)
-        return replace(self, weight=self.weight / divisor, bias=self.bias / divisor)
 
 
 def fit_head(

@@ -17,12 +17,10 @@ from torch import nn
 from edgetl.data.image_folder import ImageFolders, Sample
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.training.config.run_context import RunContext
-from edgetl.training.head.features import Features
+from edgetl.training.head.features import Features, compute_features
 from edgetl.training.head.linear_head import improvement
-from edgetl.training.head.run_features import compute_features
 from edgetl.training.input.photo_shape import SIZE_STEP, sample_aspects, size_of_aspect
-from edgetl.training.models.backbones import Backbone, refusal
-from edgetl.training.models.multi_level import find_levels, own_features, with_levels
+from edgetl.training.models.backbone import Backbone, Level
 from edgetl.training.optim.losses import class_weights
 
 _NEGLIGIBLE_LOSS = 0.05  # of a photo's area: a crop that loses less needs no comparison
@@ -36,13 +34,14 @@ _SURE, _ENOUGH = 2.0, 1.0
 
 
 def choose_resize(
-    context: RunContext, backbone: Backbone, folders: ImageFolders
+    context: RunContext, backbone: Backbone, levels: tuple[Level, ...], folders: ImageFolders
 ) -> tuple[Backbone, Features | None]:
-    """Add the levels that a head may see, and choose how photos are resized.
+    """Choose how photos are resized.
 
-    → (backbone with levels and the chosen spec; the features computed with it so far, if any)
+    levels  that a head may see, too; see ``extract_features``
+
+    → (backbone with the chosen spec; the features computed with it so far, if any)
     """
-    backbone = with_levels(backbone, find_levels(backbone))
     whole = None
     if context.settings.resize == "auto" and backbone.has_linear_head:
         whole = _uncropped(backbone, sample_aspects(folders.train))
@@ -54,10 +53,14 @@ def choose_resize(
     for some in _growing_subsets(folders.train):
         for name, candidate in candidates.items():
             found[name] = compute_features(
-                context, candidate, some, found.get(name), f"Trying photos {name}"
+                context,
+                candidate,
+                some,
+                step=f"Trying photos {name}",
+                known=found.get(name),
+                levels=levels,
             )
-        unreadable = {path for features in found.values() for path in features.unreadable}
-        readable = [sample for sample in some if sample.path not in unreadable]
+        readable = found["whole"].readable(found["cropped"].readable(some))
         if not readable:
             continue
         better_by = _improvement(context, backbone, folders, readable, found)
@@ -81,12 +84,13 @@ def _improvement(
     found: dict[str, Features],
 ) -> float:
     """By how many standard errors whole photos lower the loss of a fitted head."""
-    own = own_features(backbone)
+    layer = backbone.head_layer
+    own = int(layer.in_features)  # without those of levels
     return improvement(
         found["whole"].of(samples)[:, :own],
         found["cropped"].of(samples)[:, :own],
         [sample.label for sample in samples],
-        int(backbone.head_layer.out_features),
+        int(layer.out_features),
         digests=[sample.digest for sample in samples],
         class_weights=class_weights(context.settings, folders),
         device=context.device,
@@ -102,12 +106,9 @@ def _uncropped(backbone: Backbone, aspects: Sequence[float]) -> Backbone | None:
     if np.mean([_cropped_area(spec, aspect) for aspect in aspects]) < _NEGLIGIBLE_LOSS:
         return None
     shape = size_of_aspect(math.sqrt(math.prod(backbone.size)), float(np.median(aspects)))
-    is_square = shape[0] == shape[1]
-    return _squashed(backbone, backbone.size if is_square or not _takes(backbone, shape) else shape)
-
-
-def _squashed(backbone: Backbone, size: tuple[int, int]) -> Backbone:
-    return replace(backbone, spec=replace(backbone.spec, resize="squash", size=size, crop=None))
+    if shape[0] == shape[1] or not _takes(backbone, shape):
+        shape = backbone.size
+    return replace(backbone, spec=replace(spec, resize="squash", size=shape, crop=None))
 
 
 def _takes(backbone: Backbone, size: tuple[int, int]) -> bool:
@@ -125,7 +126,7 @@ def _takes(backbone: Backbone, size: tuple[int, int]) -> bool:
     if any(pool.output_size not in (1, (1, 1)) for pool in pools):
         return False
     neighbour = (size[0], size[1] + SIZE_STEP)
-    return all(refusal(_squashed(backbone, shape)) is None for shape in (size, neighbour))
+    return all(backbone.refusal(shape) is None for shape in (size, neighbour))
 
 
 def _cropped_area(spec: PreprocessSpec, aspect: float) -> float:

@@ -14,8 +14,14 @@ from edgetl.errors import TrainingError, first_line
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.system.shell import shell_word
 from edgetl.training.config.run_folder import BEST
-from edgetl.training.models.backbones import TIMM_PREFIX, Backbone, build, load_weights
-from edgetl.training.models.pretrained_weights import head_outputs, read_card, read_weights
+from edgetl.training.models.backbone import TIMM_PREFIX, Backbone
+from edgetl.training.models.backbones import build
+from edgetl.training.models.pretrained_weights import (
+    head_outputs,
+    load_weights,
+    read_card,
+    read_weights,
+)
 from edgetl.training.models.torchscript_program import is_torchscript, read_program
 from edgetl.training.torch_env.vision_libraries import models
 

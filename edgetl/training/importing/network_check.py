@@ -12,7 +12,6 @@ from edgetl.onnx_graph.tracing import compile_network, plain_attention, quiet, t
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.system.message_text import counted
 from edgetl.training.importing.foreign_file import wrong_number_of_labels
-from edgetl.training.models.backbones import input_size
 
 _PHOTOS = 5  # of noise
 _TOLERANCE = 1e-3  # of the outputs, relative and absolute: rounding is a hundred times smaller
@@ -52,7 +51,7 @@ def with_logits(
     source  how messages name it
     """
     generator = torch.Generator().manual_seed(0)
-    pictures = torch.randn(_PHOTOS, 3, *input_size(spec), generator=generator)
+    pictures = torch.randn(_PHOTOS, 3, *spec.input_size, generator=generator)
     answers = _answers(network, pictures, source)
     if answers.shape[1] != classes:
         raise wrong_number_of_labels(source, answers.shape[1], classes)
@@ -93,7 +92,7 @@ def as_program(network: nn.Module, spec: PreprocessSpec, source: str) -> torch.j
         return network
     generator = torch.Generator().manual_seed(1)
     example, other = (
-        torch.randn(photos, 3, *input_size(spec), generator=generator) for photos in (2, 3)
+        torch.randn(photos, 3, *spec.input_size, generator=generator) for photos in (2, 3)
     )
     failure = Exception()
     for convert in (trace, compile_network):

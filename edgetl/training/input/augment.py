@@ -12,10 +12,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgetl.runtime.images.resize import normalization
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.training.config.settings import TrainSettings
-from edgetl.training.models.backbones import input_size
 from edgetl.training.torch_env.randomness import WARP, numpy_generator
 
 _TRIES = 10  # crops drawn until one fits into the photo, as torchvision does
@@ -46,7 +44,7 @@ class AugmentSettings:
     def from_settings(cls, settings: TrainSettings, spec: PreprocessSpec) -> AugmentSettings:
         """What ``settings`` ask for, at the size that ``spec`` gives to the network."""
         return cls(
-            size=input_size(spec),
+            size=spec.input_size,
             flip=settings.flip,
             rotation=settings.rotation,
             scale=settings.scale,
@@ -62,7 +60,7 @@ class Normalizer:
 
     def __init__(self, spec: PreprocessSpec, device: torch.device) -> None:
         self._scale, self._bias = (
-            torch.from_numpy(values).to(device) for values in normalization(spec)
+            torch.from_numpy(values).to(device) for values in spec.normalization
         )
 
     def __call__(self, pixels: Tensor) -> Tensor:

@@ -72,14 +72,16 @@ class TrainingDecoder:
         return np.asarray(squashed), image.width / image.height
 
 
-def validation_decoder(spec: PreprocessSpec) -> Decode:
-    """A function that decodes, resizes and crops a photo exactly as the predictor does."""
+@dataclass(frozen=True)
+class ValidationDecoder:
+    """Decodes, resizes and crops a photo exactly as the predictor does."""
 
-    def decode(sample: Sample) -> DecodedPhoto:
+    spec: PreprocessSpec
+
+    def __call__(self, sample: Sample) -> DecodedPhoto:
+        """Raises ImageError; see ``read_sample`` and ``resize_image``."""
         image = read_sample(sample)
-        return resize_image(image, spec), image.width / image.height
-
-    return decode
+        return resize_image(image, self.spec), image.width / image.height
 
 
 def decode_photos(

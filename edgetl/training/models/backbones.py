@@ -1,32 +1,27 @@
-"""Networks to start from, each with a new head and the preprocessing published with its weights."""
+"""Backbones by name, of three libraries, each with a new head and its published preprocessing."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
 
 from edgetl.errors import SpecError, TrainingError, first_line
 from edgetl.runtime.images.spec import PreprocessSpec
-from edgetl.training.models.blocks import Block, find_blocks, run_once
+from edgetl.training.models.backbone import TIMM_PREFIX, Backbone
+from edgetl.training.models.blocks import find_blocks
 from edgetl.training.models.pretrained_weights import (
-    embedded_weights_file,
-    head_outputs,
-    load_by_name,
-    load_in_order,
-    read_card,
-    read_weights,
+    load_embedded,
+    load_weights,
+    load_weights_file,
 )
-from edgetl.training.models.torchscript_program import PROGRAM
-from edgetl.training.torch_env.vision_libraries import InterpolationMode, TimmLinear, models
+from edgetl.training.torch_env.vision_libraries import InterpolationMode, models
 
-TIMM_PREFIX = "timm/"
 _IMAGENET_CLASSES = 1000
 EMBEDDED = {"efficientnet_lite0": 256, "efficientnet_lite1": 272, "efficientnet_lite2": 288}
 """Backbones whose weights come in a package → side of their input, pixels.
@@ -45,77 +40,6 @@ _TORCHVISION_EXTRAS: dict[str, dict[str, Any]] = {
 
 T = TypeVar("T")
 
-Level: TypeAlias = tuple[str, int]
-"""The attribute path of a layer whose feature maps a multi-level head uses, and its channels."""
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A classifier to train.
-
-    module  normalized float32 [N, 3, h, w] → logits float32 [N, classes]
-    spec    the validation preprocessing published with its weights
-    heads   attribute paths of the classifier layers (two for distilled transformers, else one)
-    blocks  everything else in forward order; see ``edgetl.training.models.blocks``
-    levels  earlier layers that the head uses too; see ``edgetl.training.models.multi_level``
-    file_head  how many classes the head in the file of weights was for; 0 without one, or if
-               edgetl wrote it for the same labels
-    """
-
-    name: str
-    module: nn.Module
-    spec: PreprocessSpec
-    heads: tuple[str, ...]
-    blocks: tuple[Block, ...]
-    levels: tuple[Level, ...] = ()
-    file_head: int = 0
-
-    @property
-    def head(self) -> str:
-        """Attribute path of the (first) classifier layer."""
-        return self.heads[0]
-
-    @property
-    def head_layer(self) -> Any:
-        """The (first) classifier layer."""
-        return self.module.get_submodule(self.head)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) of the network's input."""
-        return input_size(self.spec)
-
-    @property
-    def has_linear_head(self) -> bool:
-        """Whether the logits are the output of one ``nn.Linear`` with a bias: a convex problem."""
-        layer = self.head_layer
-        return (
-            len(self.heads) == 1
-            and type(layer) in (nn.Linear, TimmLinear)
-            and layer.bias is not None
-        )
-
-    @property
-    def has_convolution_head(self) -> bool:
-        """Whether the classifier layer looks at each place by itself, as SqueezeNet's does."""
-        layer = self.head_layer
-        return len(self.heads) == 1 and isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)
-
-
-def input_size(spec: PreprocessSpec) -> tuple[int, int]:
-    """(height, width) of the network's input, which the spec of every backbone fixes."""
-    assert spec.fixed_size is not None
-    return spec.fixed_size
-
-
-def refusal(backbone: Backbone) -> Exception | None:
-    """The error that the network raises for photos of its spec's size; None if it accepts them."""
-    try:
-        run_once(backbone.module, backbone.size)
-    except Exception as error:  # of another type in each library
-        return error
-    return None
-
 
 def build(
     name: str, classes: int, *, weights: str | Path = "auto", labels: Sequence[str] | None = None
@@ -133,103 +57,25 @@ def build(
     if classes < 1:
         raise TrainingError(f"A classifier needs at least one class, not {classes}.")
     pretrained = weights == "auto"
-    if name in EMBEDDED:
-        backbone = _build_embedded(name, classes, pretrained)
-    elif name.startswith(TIMM_PREFIX):
+    if name.startswith(TIMM_PREFIX):
         backbone = _build_timm(name, classes, pretrained)
+    elif name in EMBEDDED:
+        backbone = _build_embedded(name, classes)
+        if pretrained:
+            load_embedded(backbone)
     else:
-        backbone = _build_torchvision(name, classes, pretrained)
+        backbone = _build_torchvision(name, classes)
+        if pretrained:
+            load_weights(backbone, _published_by_torchvision(name), name)
     if weights not in ("auto", "none"):
-        backbone = _load_file(Path(weights), backbone, labels)
+        backbone = load_weights_file(backbone, Path(weights), labels)
     return backbone
 
 
-def _load_file(path: Path, backbone: Backbone, labels: Sequence[str] | None) -> Backbone:
-    tensors, card = read_weights(path), read_card(path)
-    if PROGRAM in tensors:
-        raise TrainingError(
-            f"{path} holds a whole network as TorchScript, not weights to train further.",
-            "Import its state dict, or train from weights of a named backbone.",
-        )
-    file_head = head_outputs(tensors, backbone.heads)
-    if labels is not None and card.get("labels") == list(labels):
-        file_head = 0
-    elif labels is not None and card:
-        heads = tuple(f"{head}." for head in backbone.heads)
-        tensors = {key: value for key, value in tensors.items() if not key.startswith(heads)}
-    try:
-        load_weights(backbone, tensors, str(path))
-    except TrainingError as error:
-        other = card.get("backbone")
-        if other not in (None, backbone.name):
-            raise TrainingError(
-                f"{path} holds weights of {other}, not of {backbone.name}.",
-                f"Add --backbone {other}.",
-            ) from error
-        raise
-    return replace(backbone, file_head=file_head)
-
-
-def load_weights(backbone: Backbone, tensors: Mapping[str, Tensor], source: str) -> bool:
-    """Load tensors by name, as they are or as timm converts them → whether a head was among them.
-
-    source  where the tensors are from, for the error
-
-    Raises TrainingError for those of another network; see ``load_by_name``.
-    """
-    try:
-        return load_by_name(backbone.module, tensors, backbone.heads, source)
-    except TrainingError as error:
-        converted = _converted_by_timm(tensors, backbone)
-        try:
-            return load_by_name(backbone.module, converted, backbone.heads, source)
-        except TrainingError:
-            raise error from None
-
-
-def _converted_by_timm(tensors: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
-    """A published file as timm's own loader converts it; {} if it can't.
-
-    It knows the authors' names of tensors, and resizes position embeddings. It would also reshape
-    the filters of another network; these are refused, since the wrong backbone was named.
-    """
-    if not backbone.name.startswith(TIMM_PREFIX):
-        return {}
-    import timm
-
-    own = backbone.module.state_dict()
-    of_heads = tuple(f"{head}." for head in backbone.heads)
-    heads = {name: value for name, value in tensors.items() if name.startswith(of_heads)}
-    filters = [
-        name for name in own if name in tensors and name.endswith(".weight") and name not in heads
-    ]
-    if not tensors or any(
-        tensors[name].shape != own[name].shape and tensors[name].ndim == own[name].ndim
-        for name in filters
-    ):
-        return {}
-    try:
-        # With the published number of classes: for another one, timm accepts any file, and leaves
-        # out what is missing.
-        loaded = timm.create_model(
-            backbone.name.removeprefix(TIMM_PREFIX),
-            pretrained=True,
-            pretrained_cfg_overlay={"state_dict": dict(tensors)},
-            pretrained_strict=True,
-        )
-    except Exception:  # of many types, for a file that it does not know
-        return {}
-    return {
-        name: value for name, value in loaded.state_dict().items() if not name.startswith(of_heads)
-    } | heads
-
-
-def _build_embedded(name: str, classes: int, pretrained: bool) -> Backbone:
+def _build_embedded(name: str, classes: int) -> Backbone:
     import timm
 
     module: Any = timm.create_model(f"tf_{name}", pretrained=False, num_classes=_IMAGENET_CLASSES)
-    if pretrained:
-        load_in_order(module, read_weights(embedded_weights_file(name)), name)
     module.reset_classifier(classes)
     side, half = EMBEDDED[name], (0.5, 0.5, 0.5)
     spec = PreprocessSpec("shorter_side", side, "bicubic", (side, side), half, half)
@@ -279,7 +125,7 @@ def _require_in_timm(name: str, pretrained: bool) -> None:
         )
 
 
-def _build_torchvision(name: str, classes: int, pretrained: bool) -> Backbone:
+def _build_torchvision(name: str, classes: int) -> Backbone:
     names = models.list_models(module=models)
     if name not in names:
         import timm
@@ -288,15 +134,9 @@ def _build_torchvision(name: str, classes: int, pretrained: bool) -> Backbone:
         if timm.is_model(name):
             hint = f"Did you mean {TIMM_PREFIX}{name}?"
         raise TrainingError(f"There is no backbone {name!r}.", hint)
-    published = models.get_model_weights(name).DEFAULT
     module = models.get_model(name, weights=None, **_TORCHVISION_EXTRAS.get(name, {}))
     head = _replace_classifier(module, classes)
-    if pretrained:
-        # The builder would unpickle the same file; this loader knows weights_only.
-        options = {"progress": True, "check_hash": True, "weights_only": True}
-        tensors = _download(name, partial(published.get_state_dict, **options))
-        load_by_name(module, tensors, (head,), name)
-    preset = published.transforms()
+    preset = models.get_model_weights(name).DEFAULT.transforms()
     (crop,), (resize,) = preset.crop_size, preset.resize_size
     interpolation = "bicubic" if preset.interpolation is InterpolationMode.BICUBIC else "bilinear"
     spec = _published_spec(
@@ -308,7 +148,15 @@ def _build_torchvision(name: str, classes: int, pretrained: bool) -> Backbone:
 def _backbone(
     name: str, module: nn.Module, spec: PreprocessSpec, heads: tuple[str, ...]
 ) -> Backbone:
-    return Backbone(name, module.train(), spec, heads, find_blocks(module, heads, input_size(spec)))
+    return Backbone(name, module.train(), spec, heads, find_blocks(module, heads, spec.input_size))
+
+
+def _published_by_torchvision(name: str) -> Mapping[str, Tensor]:
+    """Name → tensor. The network's builder would unpickle the file; this loader does not."""
+    published = models.get_model_weights(name).DEFAULT
+    options = {"progress": True, "check_hash": True, "weights_only": True}
+    tensors: Mapping[str, Tensor] = _download(name, partial(published.get_state_dict, **options))
+    return tensors
 
 
 def _download(name: str, fetch: Callable[[], T]) -> T:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-import torch
 from torch import nn
 
 from edgetl.errors import TrainingError
-from edgetl.training.models.backbones import Backbone
-from edgetl.training.models.multi_level import with_levels, without_levels
+from edgetl.training.models.backbone import Backbone
+from edgetl.training.torch_env.distributed import Processes
 from edgetl.training.torch_env.vision_libraries import convert_sync_batchnorm
 
 
@@ -19,12 +18,14 @@ def batch_norm_layers(network: nn.Module) -> Iterator[nn.Module]:
     return (part for part in network.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm))
 
 
-def sync_batch_norm(backbone: Backbone, device: torch.device) -> Backbone:
-    """Have batch norm measure its statistics over all processes.
+def sync_batch_norm(backbone: Backbone, processes: Processes) -> Backbone:
+    """Have batch norm measure its statistics over all processes, if there are several.
 
     Raises TrainingError on CPUs, where it can't, unless the network has none.
     """
-    if device.type != "cuda":
+    if processes.world_size == 1:
+        return backbone
+    if processes.device.type != "cuda":
         if next(batch_norm_layers(backbone.module), None) is None:
             return backbone
         raise TrainingError(
@@ -32,7 +33,5 @@ def sync_batch_norm(backbone: Backbone, device: torch.device) -> Backbone:
             "Train in one process, which uses all cores, or add --no-norm-statistics.",
         )
     # torch's own conversion would lose timm's activations. This one still loses the hooks of the
-    # layers that it replaces, through which a head sees earlier levels.
-    levels, bare = backbone.levels, without_levels(backbone)
-    module = convert_sync_batchnorm(bare.module)
-    return with_levels(replace(bare, module=module), levels)
+    # layers that it replaces: a head comes to see earlier levels only after it.
+    return replace(backbone, module=convert_sync_batchnorm(backbone.module))

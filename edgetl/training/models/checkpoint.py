@@ -23,7 +23,8 @@ from edgetl.system.shell import shell_word
 from edgetl.training.config.checkpoint_description import DESCRIPTION_KEY
 from edgetl.training.config.run_files import write_atomically
 from edgetl.training.config.run_folder import BEST, LAST
-from edgetl.training.models.backbones import Backbone, Level, build
+from edgetl.training.models.backbone import Backbone, Level
+from edgetl.training.models.backbones import build
 from edgetl.training.models.multi_level import with_levels
 from edgetl.training.models.ood_detector import OODDetector
 from edgetl.training.models.pretrained_weights import BESIDE, load_state

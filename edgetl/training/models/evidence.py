@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from edgetl.training.models.backbones import Level
+from edgetl.training.models.backbone import Level
 from edgetl.training.torch_env.torch_flags import full_precision, one_thread
 
 Result = TypeVar("Result")

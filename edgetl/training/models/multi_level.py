@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgetl.errors import TrainingError
-from edgetl.training.models.backbones import Backbone, Level
+from edgetl.training.models.backbone import Backbone, Level
 from edgetl.training.models.blocks import run_once
 
 _MOST_LEVELS = 3  # the last ones: more gained nothing
@@ -125,23 +125,3 @@ def with_levels(backbone: Backbone, levels: Iterable[Level]) -> Backbone:
     head = nn.Sequential(OrderedDict([("joined", concat), (_LINEAR, linear)]))
     backbone.module.set_submodule(backbone.head, head)
     return replace(backbone, heads=(f"{backbone.head}.{_LINEAR}",), levels=levels)
-
-
-def without_levels(backbone: Backbone) -> Backbone:
-    """Undo ``with_levels``, in place; the head is a new one again."""
-    if not backbone.levels:
-        return backbone
-    layer = backbone.head_layer
-    for path, _ in backbone.levels:
-        hooks = backbone.module.get_submodule(path)._forward_hooks
-        for key in [key for key, hook in hooks.items() if isinstance(hook, _Hook)]:
-            del hooks[key]
-    head = backbone.head.removesuffix(f".{_LINEAR}")
-    linear = nn.Linear(own_features(backbone), layer.out_features).to(layer.weight)
-    backbone.module.set_submodule(head, linear)
-    return replace(backbone, heads=(head,), levels=())
-
-
-def own_features(backbone: Backbone) -> int:
-    """The number of the head's inputs that are the backbone's last features; they come first."""
-    return int(backbone.head_layer.in_features) - sum(channels for _, channels in backbone.levels)

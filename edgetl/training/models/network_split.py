@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgetl.training.models.backbones import Backbone
+from edgetl.training.models.backbone import Backbone
 from edgetl.training.models.multi_level import LevelConcat
 from edgetl.training.torch_env.torch_flags import full_precision
 

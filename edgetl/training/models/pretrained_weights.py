@@ -1,4 +1,4 @@
-"""Files of pretrained weights: reading them without unpickling, and loading them by name."""
+"""Weights to start from: files read without unpickling, and loaded into a backbone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import argparse
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from edgetl.errors import MissingDependencyError, TrainingError, first_line
 from edgetl.system.message_text import first_few
 from edgetl.system.shell import shell_word
 from edgetl.training.config.checkpoint_description import DESCRIPTION_KEY
-from edgetl.training.config.weights_file import require_weights_file
-from edgetl.training.models.torchscript_program import is_torchscript
+from edgetl.training.models.backbone import TIMM_PREFIX, Backbone, FileHead
+from edgetl.training.models.torchscript_program import PROGRAM, is_torchscript
 from edgetl.training.torch_env.torch_flags import one_thread
 
 # Keys under which training scripts keep the weights.
@@ -70,7 +71,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Returns name → tensor, in the file's order. Raises TrainingError if it can't be read.
     """
-    require_weights_file(path)
     if is_torchscript(path):
         raise TrainingError(
             f"{path} is TorchScript: a whole network, not weights.",
@@ -132,17 +132,21 @@ def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
-def load_in_order(module: nn.Module, tensors: Mapping[str, Tensor], backbone: str) -> None:
-    """Load tensors of the same order and shapes, but with other names, as an embedded file's are.
+def load_embedded(backbone: Backbone) -> None:
+    """Load the weights in a backbone's package, but for the head; they have the order of timm's.
 
-    Raises TrainingError if their number or shapes differ.
+    Raises TrainingError if their number or shapes differ, else as ``embedded_weights_file``.
     """
-    own = module.state_dict()
-    if [t.shape for t in own.values()] != [t.shape for t in tensors.values()]:
+    given = list(read_weights(embedded_weights_file(backbone.name)).values())
+    own = backbone.module.state_dict()
+    names = [name for name in own if not name.startswith(f"{backbone.head}.")]
+    head = len(own) - len(names)  # the last ones
+    if [own[name].shape for name in names] != [tensor.shape for tensor in given[:-head]]:
         raise TrainingError(
-            f"The weights in its package do not fit {backbone}.", f"Reinstall {_package(backbone)}."
+            f"The weights in its package do not fit {backbone.name}.",
+            f"Reinstall {_package(backbone.name)}.",
         )
-    load_state(module, dict(zip(own, tensors.values(), strict=True)))
+    load_state(backbone.module, {**own, **dict(zip(names, given, strict=False))})
 
 
 def load_state(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -154,25 +158,103 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         module.load_state_dict(state)
 
 
-def load_by_name(
-    module: nn.Module, tensors: Mapping[str, Tensor], heads: tuple[str, ...], source: str
-) -> bool:
-    """Load tensors by name → whether a head was among them.
+def load_weights_file(backbone: Backbone, path: Path, labels: Sequence[str] | None) -> Backbone:
+    """``backbone`` with the weights of a user's file, and its head if that fits.
 
-    A head for another number of classes is left out.
+    labels  names of the classes: a head is not used if edgetl wrote it for other labels
 
-    heads   attribute paths of the classifier layers
+    Raises TrainingError for a file that can't be read, or that holds another network's weights.
+    """
+    tensors, card = read_weights(path), read_card(path)
+    if PROGRAM in tensors:
+        raise TrainingError(
+            f"{path} holds a whole network as TorchScript, not weights to train further.",
+            "Import its state dict, or train from weights of a named backbone.",
+        )
+    outputs = head_outputs(tensors, backbone.heads)
+    file_head = FileHead(outputs, by_edgetl=bool(card)) if outputs else None
+    if labels is not None and card.get("labels") == list(labels):
+        file_head = None
+    elif labels is not None and card:
+        heads = tuple(f"{head}." for head in backbone.heads)
+        tensors = {key: value for key, value in tensors.items() if not key.startswith(heads)}
+    try:
+        load_weights(backbone, tensors, str(path))
+    except TrainingError as error:
+        other = card.get("backbone")
+        if other not in (None, backbone.name):
+            raise TrainingError(
+                f"{path} holds weights of {other}, not of {backbone.name}.",
+                f"Add --backbone {other}.",
+            ) from error
+        raise
+    return replace(backbone, file_head=file_head)
+
+
+def load_weights(backbone: Backbone, tensors: Mapping[str, Tensor], source: str) -> bool:
+    """Load tensors by name, as they are or as timm converts them → whether a head was among them.
+
     source  where the tensors are from, for the error
 
-    Raises TrainingError for any other tensor that is missing, unknown or of another shape.
+    A head for another number of classes is left out. Raises TrainingError for any other tensor that
+    is missing, unknown or of another shape.
     """
-    own = module.state_dict()
+    try:
+        return _load_by_name(backbone, tensors, source)
+    except TrainingError as error:
+        converted = _converted_by_timm(tensors, backbone)
+        try:
+            return _load_by_name(backbone, converted, source)
+        except TrainingError:
+            raise error from None
+
+
+def _converted_by_timm(tensors: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
+    """A published file as timm's own loader converts it; {} if it can't.
+
+    It knows the authors' names of tensors, and resizes position embeddings. It would also reshape
+    the filters of another network; these are refused, since the wrong backbone was named.
+    """
+    if not backbone.name.startswith(TIMM_PREFIX):
+        return {}
+    import timm
+
+    own = backbone.module.state_dict()
+    of_heads = tuple(f"{head}." for head in backbone.heads)
+    heads = {name: value for name, value in tensors.items() if name.startswith(of_heads)}
+    filters = [
+        name for name in own if name in tensors and name.endswith(".weight") and name not in heads
+    ]
+    if not tensors or any(
+        tensors[name].shape != own[name].shape and tensors[name].ndim == own[name].ndim
+        for name in filters
+    ):
+        return {}
+    try:
+        # With the published number of classes: for another one, timm accepts any file, and leaves
+        # out what is missing.
+        loaded = timm.create_model(
+            backbone.name.removeprefix(TIMM_PREFIX),
+            pretrained=True,
+            pretrained_cfg_overlay={"state_dict": dict(tensors)},
+            pretrained_strict=True,
+        )
+    except Exception:  # of many types, for a file that it does not know
+        return {}
+    return {
+        name: value for name, value in loaded.state_dict().items() if not name.startswith(of_heads)
+    } | heads
+
+
+def _load_by_name(backbone: Backbone, tensors: Mapping[str, Tensor], source: str) -> bool:
+    """``load_weights`` for tensors with the network's own names."""
+    own = backbone.module.state_dict()
     given = {
         _current_name(key, own): value
         for key, value in tensors.items()
         if not key.startswith(_AUXILIARY)
     }
-    of_heads = tuple(f"{path}." for path in heads)
+    of_heads = tuple(f"{path}." for path in backbone.heads)
     head = {key for key in own if key.startswith(of_heads)}
     fits = all(key in given and given[key].shape == own[key].shape for key in head)
     if not fits:  # a multi-level head has other names, too
@@ -182,7 +264,7 @@ def load_by_name(
     # Without versions of its parts, a network's own loader accepts the old names of published
     # files. That of the whole network is needed: MNASNet refuses a state dict without one.
     state._metadata = {"": own._metadata.get("")}  # type: ignore[attr-defined]
-    found = module.load_state_dict(state, strict=False)
+    found = backbone.module.load_state_dict(state, strict=False)
     expected = {*misfits, *([] if fits else head)}
     problems = [
         *(f"missing {key}" for key in found.missing_keys if key not in expected),

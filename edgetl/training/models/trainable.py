@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from edgetl.training.models.backbones import Backbone
+from edgetl.training.models.backbone import Backbone
 from edgetl.training.models.batch_norm import batch_norm_layers
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import timm
 import torch
 from helpers.tiny_network import CROPPED, FREE, LABELS, tiny_card, tiny_network
 from torch import nn
@@ -23,6 +22,7 @@ from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.runtime.inference.protobuf_edits import apply_edits, edits_to_start_at_resized
 from edgetl.runtime.inference.session import open_session
+from edgetl.training.torch_env.vision_libraries import timm
 
 STAGES = ["resized", "normalized", "logits", "probabilities"]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgetl.errors import ImageError
-from edgetl.runtime.images.resize import normalization, normalize, resize_for_graph, resize_image
+from edgetl.runtime.images.resize import normalize, resize_for_graph, resize_image
 from edgetl.runtime.images.spec import PreprocessSpec
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -126,7 +126,7 @@ def test_normalization_is_pixel_over_255_minus_mean_over_std() -> None:
 
 def test_normalization_rounds_after_each_step() -> None:
     spec = PreprocessSpec("squash", (1, 1), "bilinear", None, MEAN, STD)
-    scale, bias = normalization(spec)
+    scale, bias = spec.normalization
     for value in range(256):
         expected = [np.float32(np.float32(value) * scale[c]) + bias[c] for c in range(3)]
         normalized = normalize(np.full((1, 1, 1, 3), value, np.uint8), spec)

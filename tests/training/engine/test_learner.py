@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import torch._inductor.exc
 from helpers.training_runs import equal, small, train, weights_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -18,25 +17,28 @@ from edgetl.training.optim.losses import class_weights
 from edgetl.training.torch_env.distributed import Processes
 
 
+def _no_compiler():
+    from torch._inductor.exc import InductorError  # imports the compiler
+
+    return InductorError(RuntimeError("no compiler"), None)
+
+
 @pytest.mark.parametrize(
-    ("raised", "advice"),
+    ("make_error", "advice"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory"), "Halve --batch-size"),
+        (lambda: torch.OutOfMemoryError("CUDA out of memory"), "Halve --batch-size"),
         (
-            RuntimeError("GET was unable to find an engine to execute this computation"),
+            lambda: RuntimeError("GET was unable to find an engine to execute this computation"),
             "Halve --batch-size",
         ),
-        (
-            torch._inductor.exc.InductorError(RuntimeError("no compiler"), None),
-            "Leave out --compile",
-        ),
+        (_no_compiler, "Leave out --compile"),
     ],
 )
 def test_errors_that_another_option_avoids_name_it(
-    two_parts, tmp_path, monkeypatch, raised, advice
+    two_parts, tmp_path, monkeypatch, make_error, advice
 ):
     def fail(*_):
-        raise raised
+        raise make_error()
 
     monkeypatch.setattr(Learner, "_loss", fail)
     with pytest.raises(TrainingError, match=advice):

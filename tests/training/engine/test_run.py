@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch._inductor.exc
 from helpers.pictures import COLOURS, write_photo
 from helpers.small_backbone import DROPOUT_BACKBONE
 from helpers.training_runs import (

@@ -31,7 +31,8 @@ from edgetl.training.engine.train_run import train
 from edgetl.training.head import cross_validation
 from edgetl.training.importing.import_run import import_network
 from edgetl.training.models import checkpoint
-from edgetl.training.models.backbones import Backbone, build
+from edgetl.training.models.backbone import Backbone
+from edgetl.training.models.backbones import build
 
 TINY = {"backbone": "timm/small_backbone", "weights": "none", "device": "cpu", "workers": 1}
 EPOCHS = {**TINY, "strategy": "full", "image_size": 32, "batch_size": 4, "warm_head": False}

@@ -24,7 +24,7 @@ from edgetl.data.unknown_folder import unknown_photos
 from edgetl.training.engine import unknown_photos as engine
 from edgetl.training.head.held_out_answers import HeldOutAnswers
 from edgetl.training.models import checkpoint
-from edgetl.training.models.backbones import Backbone
+from edgetl.training.models.backbone import Backbone
 
 COLOURS = {"ash": (40, 40, 40), "brick": (180, 60, 40), "cyan": (30, 180, 180)}
 
@@ -94,12 +94,16 @@ def test_trained_blocks_have_their_own_features_and_validation_photos_alone(phot
 def test_the_time_for_a_photo_is_known_however_few_are_validated_on(photos, monkeypatch):
     now, computed = [0.0], set()
 
-    def features(context, backbone, samples, *, known=None):
+    def features(context, backbone, samples, **_):
         now[0] += len({sample.path for sample in samples} - computed)  # a second for each
         computed.update(sample.path for sample in samples)
-        return SimpleNamespace(unreadable={}, of=lambda some: np.zeros((len(some), 2), np.float32))
+        return SimpleNamespace(
+            unreadable={},
+            readable=list,
+            of=lambda some: np.zeros((len(some), 2), np.float32),
+        )
 
-    monkeypatch.setattr(engine, "_network_features", features)
+    monkeypatch.setattr(engine, "compute_features", features)
     monkeypatch.setattr(engine, "time", SimpleNamespace(monotonic=lambda: now[0]))
     for name, value in {"_LEAST_PHOTOS": 1, "_WARM_UP": 20, "_TIMED": 28}.items():
         monkeypatch.setattr(engine, name, value)

@@ -40,7 +40,7 @@ def test_a_photo_whose_label_was_corrected_counts_with_the_label_of_now() -> Non
         Sample(Path(f"/photos/{number}.jpg"), label, digest)
         for number, (label, digest) in enumerate(zip((0, 1, 2, 0), digests, strict=True))
     )
-    folders = ImageFolders(Path("/photos"), ("a", "b", "c"), samples[3:], samples[:3], (), "")
+    folders = ImageFolders(Path("/photos"), ("a", "b", "c"), samples[3:], samples[:3])
     before = {
         digests[0]: EarlierAnswer("b", 0.6, is_new=False),
         digests[1]: EarlierAnswer("b", 0.7, is_new=False),

@@ -19,7 +19,8 @@ from edgetl.training.head import feature_cache
 from edgetl.training.head import features as features_module
 from edgetl.training.head.feature_cache import cache_folder, make_room
 from edgetl.training.head.features import extract_features
-from edgetl.training.models.backbones import Backbone, build
+from edgetl.training.models.backbone import Backbone
+from edgetl.training.models.backbones import build
 from edgetl.training.models.multi_level import find_levels, with_levels
 
 
@@ -63,9 +64,13 @@ def test_features_of_other_layers_and_other_packages_are_not_mixed_up(
     backbone: Backbone, samples: tuple[Sample, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extract_features(backbone, samples[:2], cache=tmp_path)
-    wide = copy.deepcopy(backbone)
-    wide = with_levels(wide, find_levels(wide))
-    assert extract_features(wide, samples[:2], cache=tmp_path).cached == 0
+    levels = find_levels(backbone)
+    found = extract_features(backbone, samples[:2], cache=tmp_path, levels=levels)
+    assert found.cached == 0
+    wide = with_levels(copy.deepcopy(backbone), levels)  # a head that uses them
+    again = extract_features(wide, samples[:2], cache=tmp_path)
+    assert again.cached == 2
+    assert again.of(samples[:2]).tobytes() == found.of(samples[:2]).tobytes()
     assert extract_features(backbone, samples[:2], cache=tmp_path).cached == 2
     monkeypatch.setattr(features_module, "package_versions", lambda *names: {"torch": "9.9"})
     assert extract_features(backbone, samples[:2], cache=tmp_path).cached == 0

@@ -24,7 +24,8 @@ from edgetl.runtime.images.resize import normalize, resize_image
 from edgetl.training.head import features
 from edgetl.training.head.feature_extractor import OnnxExtractor
 from edgetl.training.head.features import Features, extract_features, weights_fingerprint
-from edgetl.training.models.backbones import Backbone, build
+from edgetl.training.models.backbone import Backbone
+from edgetl.training.models.backbones import build
 
 FEATURES = 48  # of the backbone
 # Of the largest feature: two runtimes add the same float32 products in different orders.

@@ -19,7 +19,7 @@ def folders_of(train: str, val: str) -> ImageFolders:
         )
         for part in (train, val)
     )
-    return ImageFolders(Path("/"), ("small", "capital"), *parts, (), "")
+    return ImageFolders(Path("/"), ("small", "capital"), *parts)
 
 
 def test_validation_photos_that_are_among_the_training_photos_are_not_held_out():

@@ -29,12 +29,12 @@ from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.training.config.recipes import resolve
 from edgetl.training.engine.resumed_run import resume
 from edgetl.training.engine.run_backbone import build_backbone
-from edgetl.training.head import features as features_module
 from edgetl.training.head import resize_choice
 from edgetl.training.head.resize_choice import choose_resize
+from edgetl.training.input import decoded_photos
 from edgetl.training.models import checkpoint
-from edgetl.training.models.backbones import Backbone, build
-from edgetl.training.models.multi_level import find_levels
+from edgetl.training.models.backbone import Backbone
+from edgetl.training.models.backbones import build
 
 RED, BLUE, GREY = (200, 40, 40), (40, 40, 200), (120, 120, 120)
 TALL = (64, 32)
@@ -115,7 +115,7 @@ def test_photos_that_differ_in_their_middle_stay_cropped(tmp_path):
 def test_what_was_asked_for_and_what_the_network_takes_holds(tmp_path, changes, spec):
     settings = features(photos(tmp_path / "data", TALL, at_the_ends=True), **changes)
     backbone = build_backbone(settings, ("a", "b"))
-    chosen, _ = choose_resize(context_of(settings, tmp_path), backbone, scan(settings.data))
+    chosen, _ = choose_resize(context_of(settings, tmp_path), backbone, (), scan(settings.data))
     assert (chosen.spec.resize, chosen.spec.size, chosen.spec.crop) == spec
 
 
@@ -126,9 +126,8 @@ def test_where_a_crop_loses_nothing_there_is_nothing_to_choose(tmp_path, monkeyp
     backbone = replace(
         backbone, spec=PreprocessSpec("shorter_side", 64, "bicubic", (64, 64), *NORMALIZATION)
     )
-    chosen, known = choose_resize(context_of(settings, tmp_path), backbone, scan(settings.data))
-    assert (chosen.spec, known) == (backbone.spec, None)
-    assert chosen.levels == find_levels(build_backbone(settings, ("ash", "brick")))
+    context, folders = context_of(settings, tmp_path), scan(settings.data)
+    assert choose_resize(context, backbone, (), folders) == (backbone, None)
 
 
 def test_no_photo_is_computed_twice_in_one_way(tmp_path, monkeypatch):
@@ -138,8 +137,8 @@ def test_no_photo_is_computed_twice_in_one_way(tmp_path, monkeypatch):
         seen.append((image.tobytes(), spec))
         return resized(image, spec)
 
-    resized = features_module.resize_image
-    monkeypatch.setattr(features_module, "resize_image", resize)
+    resized = decoded_photos.resize_image
+    monkeypatch.setattr(decoded_photos, "resize_image", resize)
     monkeypatch.setattr(resize_choice, "_FEWEST", 10)
     monkeypatch.setattr(resize_choice, "_MOST", 20)
     monkeypatch.setattr(resize_choice, "_SURE", 100.0)
@@ -190,7 +189,7 @@ def test_more_photos_are_asked_until_they_are_sure(gains, whole, tmp_path, monke
     monkeypatch.setattr(resize_choice, "_FEWEST", 10)
     settings = features(photos(tmp_path / "data", TALL, at_the_ends=True))
     backbone = build_backbone(settings, ("ash", "brick"))
-    chosen, known = choose_resize(context_of(settings, tmp_path), backbone, scan(settings.data))
+    chosen, known = choose_resize(context_of(settings, tmp_path), backbone, (), scan(settings.data))
     assert asked == [10, 32][: len(gains)]
     assert (chosen.spec != backbone.spec) == whole
     assert known is not None and not known.unreadable

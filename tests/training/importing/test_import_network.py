@@ -10,13 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import timm
 import torch
 from helpers.killed_writes import content, killed_at
 from helpers.tiny_network import CROPPED, LABELS, tiny_network
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torchvision import models
 
 from edgetl.errors import CheckpointError, DataError, SpecError, TrainingError
 from edgetl.runtime.images.spec import PreprocessSpec
@@ -25,6 +23,7 @@ from edgetl.training.importing.description import read_labels
 from edgetl.training.importing.import_result import ImportResult
 from edgetl.training.importing.import_run import import_network
 from edgetl.training.models.checkpoint import load
+from edgetl.training.torch_env.vision_libraries import models, timm
 
 TIMM = "timm/test_resnet"
 TORCHVISION = "shufflenet_v2_x0_5"  # its smallest network whose classifier is one linear layer, fc

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFile
-from torchvision.transforms import v2
 
 from edgetl.data.image_folder import Sample
 from edgetl.data.layout import content_digest
@@ -20,6 +19,7 @@ from edgetl.training.input.decoded_photos import TrainingDecoder
 from edgetl.training.input.mixing import Mixing
 from edgetl.training.input.photo_shape import stored_size, typical_aspect
 from edgetl.training.input.sampler import Sampler
+from edgetl.training.torch_env.vision_libraries import v2
 
 UNCHANGED = AugmentSettings(
     (32, 32), flip=False, rotation=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0), colour=0.0

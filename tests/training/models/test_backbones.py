@@ -9,23 +9,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torchvision import models, transforms
+from torchvision import transforms
 from torchvision.models import vision_transformer
-from torchvision.transforms import InterpolationMode
 
 from edgetl.errors import MissingDependencyError, TrainingError
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.training.config.run_folder import BEST
 from edgetl.training.models import backbones, checkpoint
-from edgetl.training.models.backbones import EMBEDDED, Backbone, build
+from edgetl.training.models.backbone import Backbone
+from edgetl.training.models.backbones import EMBEDDED, build
 from edgetl.training.models.checkpoint import Trained
 from edgetl.training.models.multi_level import find_levels, with_levels
 from edgetl.training.models.pretrained_weights import embedded_weights_file, read_weights
+from edgetl.training.torch_env.vision_libraries import InterpolationMode, models, timm
 
 HEADS = {
     "resnet18": "fc",

@@ -9,7 +9,8 @@ from helpers.pooled_network import PooledNetwork
 from helpers.tiny_network import tiny_network
 from torch import nn
 
-from edgetl.training.models.backbones import Backbone, build
+from edgetl.training.models.backbone import Backbone
+from edgetl.training.models.backbones import build
 from edgetl.training.models.evidence import EvidenceNetwork, find_maps
 from edgetl.training.models.multi_level import find_levels, with_levels
 

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgetl.training.models.backbones import Backbone, build
+from edgetl.training.models.backbone import Backbone
+from edgetl.training.models.backbones import build
 from edgetl.training.models.multi_level import find_levels, with_levels
 from edgetl.training.models.network_split import UpperNetwork, find_split
 

@@ -111,7 +111,9 @@ def test_batch_norm_over_processes_on_cpus_is_refused_before_photos_are_decoded(
     together = Processes(torch.device("cpu"), world_size=2)
 
     def prepare(backbone: str) -> None:
-        network = build_backbone(replace(settings, backbone=backbone), folders.classes)
+        network = build_backbone(
+            replace(settings, backbone=backbone), folders.classes, processes=together
+        )
         context = RunContext(settings, tmp_path, together, RecordingListener(Listener()), 0.0)
         prepare_training(context, folders, network, left_out=frozenset())
 

@@ -308,8 +308,4 @@ def field_types() -> dict[str, type]:
 
 def defaults() -> dict[str, Any]:
     """Field name → default, of every field that has an option."""
-    return {
-        item.name: item.default
-        for item in dataclasses.fields(TrainSettings)
-        if item.name in OPTIONS
-    }
+    return {name: TrainSettings.__dataclass_fields__[name].default for name in OPTIONS}

@@ -15,7 +15,7 @@ from edgetl.data.layout import DEFAULT_VAL_FRACTION
 from edgetl.data.photo_source import PhotoSource
 from edgetl.errors import TrainingError
 from edgetl.runtime.images.photo_list import COLUMNS_HELP, ROOT_HELP
-from edgetl.runtime.images.stored_path import as_place
+from edgetl.runtime.images.stored_path import absolute_name, as_place
 from edgetl.training.config.candidate_names import parse_candidates
 from edgetl.training.config.option import Option, flag
 from edgetl.training.config.quantities import parse_bytes, parse_milliseconds
@@ -53,7 +53,9 @@ _steps, _run = _group("Machine", _LOOP), _group("Run", _LOOP)
 class TrainSettings:
     """The settings of one training run; ``recipes.resolve`` makes them from what a user gave.
 
-    data  the photos' folder or list, absolute. Every other field is described by its ``Option``.
+    data  the photos' folder or list. Every other field is described by its ``Option``.
+
+    ``data`` and ``root`` become absolute.
 
     Raises TrainingError for a value that can't be used.
     """
@@ -241,6 +243,9 @@ class TrainSettings:
         parse_milliseconds(flag("budget"), self.budget)
         parse_bytes(flag("max_size"), self.max_size)
         parse_candidates(self.candidates)
+        for name in ("data", "root"):
+            if place := getattr(self, name):
+                object.__setattr__(self, name, absolute_name(place))
 
     @property
     def source(self) -> PhotoSource:
@@ -280,11 +285,8 @@ class TrainSettings:
                 f"Settings of another version: {', '.join(sorted(names ^ set(values)))} differ.",
                 "Start again with --overwrite.",
             )
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-        }
-        return cls(**fields)
+        pairs = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(**{**values, **pairs})
 
 
 OPTIONS: Mapping[str, Option] = types.MappingProxyType(

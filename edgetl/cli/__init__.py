@@ -2,7 +2,7 @@
 
 import click
 
-from edgetl.cli.terminal.printable import printable_lines
+from edgetl.cli.terminal.terminal_text import printable_lines
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells report it."""

@@ -14,9 +14,10 @@ from edgetl.cli.options.model_options import given_options, model_options, open_
 from edgetl.cli.options.option_types import PhotoPlace, SomePath
 from edgetl.cli.options.output_options import json_option
 from edgetl.cli.process import require_stdout
-from edgetl.cli.terminal.printable import json_text, printable
 from edgetl.cli.terminal.progress_bar import show_progress
+from edgetl.cli.terminal.terminal_text import json_text
 from edgetl.system.atomic_write import write_report_file
+from edgetl.system.message_text import printable
 from edgetl.system.shell import shell_word
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from edgetl.errors import (
     NoSuchModelError,
     ParityError,
 )
-from edgetl.system.missing_package import missing_package
+from edgetl.system.missing_package import explain_missing_packages
 
 if TYPE_CHECKING:
     from edgetl.parity.results import AgainstResult, CheckResult
@@ -116,20 +116,18 @@ def _compare(bundle: Path, images: Path, options: dict[str, Any]) -> CheckResult
     if options["max_accuracy_drop"] is not None and not options["against"]:
         raise click.UsageError("--max-accuracy-drop needs --against, the bundle to compare with.")
     try:
-        import rich.console  # noqa: F401  if it is missing, say so before the comparison
+        with explain_missing_packages("edgetl check"), show_progress() as progress:
+            import rich.console  # noqa: F401  if it is missing, say so before the comparison
 
-        from edgetl.parity.check_model import check
+            from edgetl.parity.check_model import check
 
-        with show_progress() as progress:
             result: CheckResult | AgainstResult = check(
                 bundle, images, progress=progress, **options
             )
             return result
     except (CheckpointError, DataError, NoSuchModelError, ParityError) as error:
         raise NothingCompared(str(error)) from error
-    except (MissingDependencyError, ModuleNotFoundError) as error:
-        if isinstance(error, ModuleNotFoundError):
-            error = missing_package(error, "edgetl check")
+    except MissingDependencyError as error:
         raise NothingCompared(f"{error}\n{_ON_A_DEVICE}") from error
 
 

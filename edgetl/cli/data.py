@@ -16,10 +16,9 @@ from edgetl.cli.options.list_options import list_options
 from edgetl.cli.options.option_types import SomePath
 from edgetl.cli.options.report_file import ReportFile
 from edgetl.cli.process import require_stdout
-from edgetl.cli.terminal.printable import printable
 from edgetl.cli.terminal.progress_bar import show_progress
 from edgetl.data.layout import DEFAULT_VAL_FRACTION
-from edgetl.system.message_text import counted, first_few
+from edgetl.system.message_text import counted, first_few, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -179,7 +178,7 @@ def _print_split(result: SplitResult) -> None:
         f"{_total(result.counts):,} photos in {destination}: {shares}; "
         f"{counted(len(result.left_out), 'file')} left out, "
         f"{counted(result.groups, 'group')} of duplicates kept together.",
-        *notes,
+        *map(printable, notes),
     )
 
 

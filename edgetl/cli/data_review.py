@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgetl.cli.options.option_types import SomePath
-from edgetl.cli.terminal.printable import printable
-from edgetl.system.message_text import counted
+from edgetl.system.message_text import counted, printable
 from edgetl.system.shell import shell_word
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from edgetl.cli.options.option_types import Number, SomePath
 from edgetl.cli.options.output_options import json_option
 from edgetl.cli.options.report_file import ReportFile
 from edgetl.cli.process import require_stdout
-from edgetl.cli.terminal.printable import json_text, padded, print_warnings, printable, width
+from edgetl.cli.terminal.terminal_text import json_text, padded, print_warnings, width
 from edgetl.errors import EdgetlError
 from edgetl.system.atomic_write import write_report_file
-from edgetl.system.message_text import counted
+from edgetl.system.message_text import counted, printable
 
 if TYPE_CHECKING:
     from edgetl.runtime.drift.drift_result import ClassDrift, DriftResult

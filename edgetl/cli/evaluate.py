@@ -13,8 +13,9 @@ from edgetl.cli.options.model_options import given_options, model_options
 from edgetl.cli.options.option_types import PhotoPlace
 from edgetl.cli.options.report_file import ReportFile, given_files, written_reports
 from edgetl.cli.process import require_stdout
-from edgetl.cli.terminal.printable import padded, print_warnings, printable, width
-from edgetl.system.message_text import counted
+from edgetl.cli.terminal.figures import accuracy_in_words
+from edgetl.cli.terminal.terminal_text import padded, print_warnings, width
+from edgetl.system.message_text import counted, printable
 
 if TYPE_CHECKING:
     from edgetl.evaluation.evaluation_result import EvaluationResult
@@ -72,10 +73,8 @@ def _print_result(result: EvaluationResult) -> None:
     print_warnings(result.warnings)
     _print_classes(result.classes)
     metrics = result.metrics
-    low, high = metrics["accuracy_interval"]
     click.echo(
-        f"Accuracy {metrics['accuracy']:.2%} ({low:.1%} to {high:.1%}) on "
-        f"{counted(metrics['photos'], 'photo')}, loss {metrics['loss']:.4f}, "
+        f"Accuracy {accuracy_in_words(metrics)}, loss {metrics['loss']:.4f}, "
         f"calibration error {metrics['calibration_error']:.1%}"
     )
     _print_statement(result)

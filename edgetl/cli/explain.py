@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from edgetl.cli.options.output_options import output_option
-from edgetl.cli.terminal.printable import printable
 from edgetl.errors import EdgetlError
 from edgetl.system.atomic_write import atomic_write
+from edgetl.system.message_text import printable
 
 if TYPE_CHECKING:
     import numpy as np

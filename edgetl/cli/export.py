@@ -14,8 +14,8 @@ from click.core import ParameterSource
 from edgetl.cli.options.list_options import list_options
 from edgetl.cli.options.option_types import PRECISIONS, Number, PhotoPlace, SomePath
 from edgetl.cli.options.output_options import output_option
-from edgetl.cli.terminal.printable import print_warnings, printable
 from edgetl.cli.terminal.progress_bar import show_progress
+from edgetl.cli.terminal.terminal_text import print_warnings
 from edgetl.errors import EdgetlError
 from edgetl.exporting.export_result import AccuracyComparison, ExportResult
 from edgetl.exporting.export_run import (
@@ -29,7 +29,7 @@ from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.bundle.unknown_limits import KEEP_KNOWN
 from edgetl.runtime.images.discovery import walk_images
 from edgetl.runtime.images.photo_list import is_photo_list
-from edgetl.system.message_text import counted, first_few
+from edgetl.system.message_text import counted, first_few, printable
 from edgetl.system.shell import shell_word
 
 _MAX_CLASSES, _MAX_LAYERS = 10, 3  # shown; the manifest has all
@@ -196,7 +196,7 @@ def command(context: click.Context, /, run: Path, out: Path, **options: Any) -> 
         print_warnings(getattr(error, "__notes__", ()))
         raise
     print_warnings(result.warnings)
-    click.echo("\n".join(_lines(result)))
+    click.echo("\n".join(map(printable, _lines(result))))
     if options["triton"] is not None:
         click.echo(f"{options['triton'] / result.folder.name}  a model for Triton")
 
@@ -236,7 +236,7 @@ def _lines(result: ExportResult) -> Iterator[str]:
         yield line
     for precision, compared in sorted(result.precisions.items()):
         yield from _accuracy_lines(precision, compared)
-    yield from map(printable, _sure_lines(Bundle.open(result.folder).card))
+    yield from _sure_lines(Bundle.open(result.folder).card)
     yield f"Next: edgetl check {shell_word(result.folder)} --images DIR"
 
 

@@ -11,9 +11,10 @@ from edgetl.cli.options.list_options import list_options
 from edgetl.cli.options.model_options import given_options
 from edgetl.cli.options.option_types import PhotoPlace
 from edgetl.cli.options.output_options import output_option
-from edgetl.cli.terminal.printable import print_warnings, printable
+from edgetl.cli.terminal.figures import accuracy_in_words
 from edgetl.cli.terminal.progress_bar import show_progress
-from edgetl.system.message_text import counted
+from edgetl.cli.terminal.terminal_text import print_warnings
+from edgetl.system.message_text import counted, printable
 from edgetl.system.paths import real_path
 from edgetl.system.shell import shell_word
 from edgetl.training.importing.import_result import ImportResult
@@ -95,12 +96,8 @@ def _print_result(result: ImportResult) -> None:
     for note in result.notes:
         click.echo(f"Note: {printable(note)}")
     golden = " --golden DIR"
-    if metrics := result.metrics:
-        low, high = metrics["accuracy_interval"]
-        click.echo(
-            f"Accuracy {metrics['accuracy']:.2%} ({low:.1%} to {high:.1%}) on "
-            f"{counted(metrics['photos'], 'photo')}"
-        )
+    if result.metrics:
+        click.echo(f"Accuracy {accuracy_in_words(result.metrics)}")
         golden = ""
     bundle = shell_word(f"exported/{real_path(result.folder).name}")
     click.echo(f"Next: edgetl export {shell_word(result.folder)} -o {bundle}{golden}")

@@ -12,9 +12,9 @@ import click
 from edgetl.cli import CommandFailed
 from edgetl.cli.options.output_options import json_option
 from edgetl.cli.process import require_stdout
-from edgetl.cli.terminal.printable import json_text, printable
-from edgetl.cli.terminal.unknown_figures import noticed_unknown
-from edgetl.system.message_text import counted
+from edgetl.cli.terminal.figures import noticed_unknown
+from edgetl.cli.terminal.terminal_text import json_text
+from edgetl.system.message_text import counted, printable
 
 if TYPE_CHECKING:
     from edgetl.runtime.bundle.model_card import ModelCard

@@ -16,6 +16,7 @@ import click
 from edgetl._version import __version__
 from edgetl.cli import INTERRUPTED, process
 from edgetl.cli.command_group import CommandGroup
+from edgetl.system.message_text import printable
 
 
 @click.group(
@@ -60,9 +61,11 @@ def _run() -> int:
     except OSError as error:
         message, where = error.strerror or error, error.filename
         if error.errno in (errno.ENOSPC, errno.EFBIG):
-            click.echo(f"Error: {where or 'the output'} can't be written: {message}.", err=True)
+            text = printable(f"{where or 'the output'} can't be written: {message}.")
+            click.echo(f"Error: {text}", err=True)
             os._exit(1)  # without trying again to write what is left in the buffers
-        click.echo(f"Error: {f'{where}: ' if where else ''}{message}.", err=True)
+        text = printable(f"{where}: {message}." if where else f"{message}.")
+        click.echo(f"Error: {text}", err=True)
     return 1
 
 

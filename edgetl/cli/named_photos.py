@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgetl.cli.terminal.printable import print_warnings
+from edgetl.cli.terminal.terminal_text import print_warnings
 
 if TYPE_CHECKING:
     from edgetl.runtime.images.photo_list import ListedPhoto

@@ -21,7 +21,7 @@ from edgetl.cli.predict_cluster import classify_on_ray, parse_address, refuse_ot
 from edgetl.cli.prediction_accuracy import PredictionAccuracy
 from edgetl.cli.process import require_stdout
 from edgetl.cli.terminal.prediction_table import PredictionTable
-from edgetl.cli.terminal.printable import json_text, print_warnings
+from edgetl.cli.terminal.terminal_text import json_text, print_warnings
 from edgetl.system.message_text import counted
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from edgetl.cli.options.model_options import model_options, open_predictor
 from edgetl.cli.options.option_types import Number
 from edgetl.cli.options.output_options import json_option
 from edgetl.cli.process import require_stdout
-from edgetl.cli.terminal.printable import json_text, printable
+from edgetl.cli.terminal.terminal_text import json_text
+from edgetl.system.message_text import printable
 
 
 @click.command(short_help="Run a bundle's golden photos on this device and compare.")

@@ -9,7 +9,7 @@ import click
 
 from edgetl.cli.options.model_options import given_options, model_options
 from edgetl.cli.options.option_types import Number
-from edgetl.cli.terminal.printable import printable
+from edgetl.system.message_text import printable
 
 
 @click.command(short_help="Answer photos over HTTP.")

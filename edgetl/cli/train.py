@@ -16,9 +16,8 @@ from edgetl.cli.options.model_options import given_options
 from edgetl.cli.options.option_types import SomePath
 from edgetl.cli.options.output_options import output_option
 from edgetl.cli.terminal.comparison_display import print_comparison
-from edgetl.cli.terminal.printable import printable
-from edgetl.cli.terminal.unknown_figures import noticed_unknown
-from edgetl.system.message_text import counted
+from edgetl.cli.terminal.figures import accuracy_in_words, noticed_unknown
+from edgetl.system.message_text import counted, printable
 from edgetl.system.paths import real_path
 from edgetl.system.shell import shell_word
 from edgetl.training.config.listener import Listener
@@ -277,11 +276,7 @@ def _print_result(result: TrainResult, since: Path | None) -> None:
     metrics, folder = result.metrics, result.folder
     if not metrics:  # another process of torchrun prints
         return
-    low, high = metrics["accuracy_interval"]
-    click.echo(
-        f"Validation accuracy {metrics['accuracy']:.2%} ({low:.1%} to {high:.1%}) on "
-        f"{counted(metrics['photos'], 'photo')}, loss {metrics['loss']:.4f}"
-    )
+    click.echo(f"Validation accuracy {accuracy_in_words(metrics)}, loss {metrics['loss']:.4f}")
     if metrics["epoch"] and not metrics["midway"]:  # notes speak of the other two
         click.echo(f"Kept: epoch {metrics['epoch']}; the loss is the one after calibration")
     _print_weakest_class(metrics)

@@ -27,10 +27,9 @@ _LONGEST_FOLDER = 40  # characters: sockets in it have names of 107 at most
 # may be empty. A server's first answer is its settings.
 _SETTINGS, _FRAME_HEADER = b"\x04", 9  # a frame's type, and bytes before its content
 _HTTP2_BEGIN = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + _SETTINGS + bytes(5)
-# Read when Ray is imported. Nothing is reported to its makers, its processes write no log lines
-# to this terminal, and spend no time on figures for a dashboard that is not there.
+# Read when Ray is imported. Its processes write no log lines to this terminal, and spend no time on
+# figures for a dashboard that is not there.
 _ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_enable_metrics_collection": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -144,7 +143,7 @@ def _import_ray(starts_here: bool) -> Any:
     elif not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"} & os.environ.keys():
         # Its processes listen to other machines, too. Ray would write a token to the home folder.
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is reported to its makers
     try:
         ray = import_module("ray")
         import_module("ray.data")

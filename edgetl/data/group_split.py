@@ -37,7 +37,7 @@ def validation_digests(
         classes[digest][name] += 1
     groups = [list(group) for group in together]
     groups += [[digest] for digest in classes.keys() - {d for group in groups for d in group}]
-    groups.sort(key=_rank)
+    groups.sort(key=lambda group: hashlib.sha256(_SALT + min(group).encode()).digest())
     in_groups = [sum((classes[digest] for digest in group), Counter()) for group in groups]
     validates = assign_groups(in_groups, val_fraction)
     last_of_class = {name: number for number, found in enumerate(in_groups) for name in found}
@@ -73,10 +73,6 @@ def share_warnings(
             f"The share of photos {purpose} is far from {100 * share:g}% for {enumerated(far)}: "
             "some are copies that must stay together, or can't be read."
         )
-
-
-def _rank(group: Sequence[str]) -> bytes:
-    return hashlib.sha256(_SALT + min(group).encode()).digest()
 
 
 def assign_groups(groups: Sequence[Mapping[Hashable, int]], val_fraction: float) -> list[bool]:

@@ -27,20 +27,10 @@ def conformal_limit(scores: NDArray[np.floating], level: float) -> float:
 
 def conformal_limits(scores: NDArray[np.floating], levels: ArrayLike) -> NDArray[np.floating]:
     """The same for several levels, in their shape."""
-    ranks = np.clip(_ranks(len(scores), levels), 1, len(scores))
-    return np.asarray(np.sort(scores)[ranks - 1])
-
-
-def suffices(photos: int, level: float) -> bool:
-    """Whether so many scores have a limit for ``level``."""
-    return bool(_ranks(photos, level) <= photos)
+    ranks = np.ceil(np.round((len(scores) + 1) * np.asarray(levels), 9)).astype(np.int64)
+    return np.asarray(np.sort(scores)[np.clip(ranks, 1, len(scores)) - 1])
 
 
 def least_photos(level: float) -> int:
-    """The fewest that suffice."""
+    """The fewest scores that have a limit for ``level``."""
     return math.ceil(round(level / (1 - level), 9))
-
-
-def _ranks(photos: int, levels: ArrayLike) -> NDArray[np.int64]:
-    """Which of the scores, from the smallest on, are the limits."""
-    return np.ceil(np.round((photos + 1) * np.asarray(levels), 9)).astype(np.int64)

@@ -18,7 +18,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetl.evaluation.conformal import conformal_limit, suffices
+from edgetl.evaluation.conformal import conformal_limit, least_photos
 from edgetl.evaluation.labelled_answers import LabelledAnswers
 from edgetl.runtime.bundle.prediction_sets import PredictionSets, probability_ahead
 
@@ -38,16 +38,16 @@ def calibrate_sets(answers: LabelledAnswers) -> PredictionSets:
     scores = probability_ahead(answers.probabilities)[np.arange(len(targets)), targets]
     counts = np.bincount(targets, minlength=len(labels))
     named = np.flatnonzero(counts >= MIN_CLASS_PHOTOS).tolist()
-    levels = tuple(level for level in LEVELS if suffices(len(scores), level))
+    levels = tuple(level for level in LEVELS if len(scores) >= least_photos(level))
     limits, other_limits = [], []
     class_limits: dict[str, list[float]] = {labels[index]: [] for index in named}
     for level in levels:
         limits.append(_limit(scores, level))
-        own = [index for index in named if suffices(counts[index], level)]
+        least = least_photos(level)
+        own = [index for index in named if counts[index] >= least]
         others = scores[~np.isin(targets, own)]
         # Too few for a limit of their own: that of all photos.
-        is_enough = suffices(len(others), level)
-        other_limits.append(_limit(others, level) if is_enough else limits[-1])
+        other_limits.append(_limit(others, level) if len(others) >= least else limits[-1])
         for index in named:
             found = _limit(scores[targets == index], level) if index in own else other_limits[-1]
             class_limits[labels[index]].append(found)

@@ -11,12 +11,13 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgetl.serving.json_line import JsonLine
-from edgetl.serving.page_files import PAGE_HEADERS
+from edgetl.serving.page_files import PAGE_HEADERS, page_routes
 from edgetl.serving.service_metrics import ServiceMetrics
 
 # Answered without the token: the page, which asks for it, and whether the service lives.
-_PAGE = frozenset({"/", "/classify.js", "/page.css", "/classify.css"})
-_OPEN = _PAGE | {"/healthz", "/openapi.json", "/v2/health/live", "/v2/health/ready"}
+_OPEN = frozenset(route.path for route in page_routes("classify")) | {
+    *("/healthz", "/openapi.json", "/v2/health/live", "/v2/health/ready")
+}
 
 
 class RequestGuard:

@@ -82,7 +82,8 @@ class ServedModels:
         try:
             new = self._open(name)
         except EdgetlError as error:
-            _log.error("%s: %s The model in use serves on.", name, _sentence(first_line(error)))
+            reason = first_line(error).removesuffix(".")
+            _log.error("%s: %s. The model in use serves on.", name, reason)
             return False
         if new.version == old.version and new.predictor.card == old.predictor.card:
             return None
@@ -112,10 +113,6 @@ class ServedModels:
         if model.version != tested.model_id:
             raise BundleError(path, "it was replaced while it was tested", "It is tried again.")
         return model
-
-
-def _sentence(text: str) -> str:
-    return text if text.endswith(".") else f"{text}."
 
 
 def _state(path: Path) -> _State:

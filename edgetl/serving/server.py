@@ -20,6 +20,7 @@ from edgetl.serving.connection import TimedConnection
 from edgetl.serving.listening_socket import BACKLOG, listen
 from edgetl.serving.served_models import ServedModels
 from edgetl.serving.service_settings import METRICS_FOLDER, ServiceSettings
+from edgetl.system.message_text import printable
 from edgetl.system.temporary_folder import scratch_folder
 
 _log = logging.getLogger(__name__)
@@ -143,5 +144,5 @@ class PrintableFormatter(logging.Formatter):
     """Escapes what could steer a terminal: names may come from a bundle that is not trusted."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's own name
-        record.message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in record.message)
+        record.message = printable(record.message)
         return super().formatMessage(record)

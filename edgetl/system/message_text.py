@@ -1,4 +1,4 @@
-"""Parts of messages: counts, and lists of which only the first few are shown."""
+"""Parts of messages: counts, lists of which only the first few are shown, and names."""
 
 from __future__ import annotations
 
@@ -22,3 +22,8 @@ def enumerated(names: Sequence[str]) -> str:
     """The first few of ``names``, and how many more, for use in a sentence."""
     shown = first_few(names, _ENUMERATED)
     return " ".join([", ".join(shown[:_ENUMERATED]), *shown[_ENUMERATED:]])
+
+
+def printable(text: str) -> str:
+    """Any label or file name in one line: control characters and invalid bytes become escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

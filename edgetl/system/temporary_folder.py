@@ -30,7 +30,9 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
     with _locked_until_removed(parent, name) as folder:
         with suppress(OSError):  # some file systems have no permissions
             # mkdtemp makes it private; give it the permissions of any new folder, and keep setgid.
-            folder.chmod(stat.S_IMODE(folder.stat().st_mode) & ~0o777 | 0o777 & ~umask())
+            mask = os.umask(0)
+            os.umask(mask)
+            folder.chmod(stat.S_IMODE(folder.stat().st_mode) & ~0o777 | 0o777 & ~mask)
         yield folder
 
 
@@ -81,13 +83,6 @@ def open_folder(folder: Path) -> Iterator[int]:
         yield handle
     finally:
         os.close(handle)
-
-
-def umask() -> int:
-    """The permissions that new files lack; ``tempfile`` makes private files whatever it is."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _locked_folder(parent: Path, name: str) -> tuple[Path, int | None]:

@@ -270,6 +270,15 @@ def test_a_command_that_is_ended_early_leaves_nothing_behind(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_name_in_an_error_of_the_system_is_escaped() -> None:
+    """A bell, as click leaves other control sequences out of a pipe."""
+    failing = "import sys; from edgetl.cli import main\n"
+    failing += "def command(**_): raise PermissionError(13, 'Permission denied', 'a\\a.jpg')\n"
+    failing += "main.command = command; main.main()"
+    done = subprocess.run([sys.executable, "-c", failing], capture_output=True, timeout=60)
+    assert done.returncode == 1 and done.stderr == b"Error: a\\x07.jpg: Permission denied.\n"
+
+
 SPINS = """
 import os
 from edgetl.cli import main

@@ -105,6 +105,14 @@ def test_a_json_file_that_can_not_be_written(photos, tmp_path):
     assert "can't be written" in result.output
 
 
+def test_names_in_the_notes_of_a_split_are_escaped(photos, tmp_path):
+    (photos / "cat").rename(photos / "cat\x1b[31m")
+    (photos / "cat\x1b[31m/link").symlink_to(photos / "dog [b]")
+    result = run("split", photos, tmp_path / "split")
+    assert result.exit_code == 0 and "not followed: cat\\x1b[31m/link." in result.output
+    assert "\x1b" not in result.output
+
+
 def test_split_reports_a_photo_in_two_classes(photos, tmp_path):
     other = next(folder for folder in photos.iterdir() if folder.name != "cat")
     shutil.copy(photos / "cat/0.png", other / "copy.png")

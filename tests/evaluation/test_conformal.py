@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
-from edgetl.evaluation.conformal import conformal_limit, least_photos, suffices
+from edgetl.evaluation.conformal import conformal_limit, least_photos
 
 
 @pytest.mark.parametrize("keep", [0.8, 0.9, 0.95])
@@ -27,5 +30,7 @@ def test_too_few_photos_give_the_highest_score() -> None:
 
 @pytest.mark.parametrize("level", [0.5, 0.9, 0.95, 0.99, 0.999])
 def test_the_least_photos_are_the_first_that_suffice(level: float) -> None:
-    assert suffices(least_photos(level), level)
-    assert not suffices(least_photos(level) - 1, level)
+    """The ⌈(n + 1) level⌉-th smallest of n scores is one of them."""
+    share, least = Fraction(str(level)), least_photos(level)
+    assert math.ceil((least + 1) * share) <= least
+    assert math.ceil(least * share) > least - 1

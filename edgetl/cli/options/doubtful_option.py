@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgetl.cli.options.option_types import SomePath
-from edgetl.cli.terminal.printable import printable
+from edgetl.system.message_text import printable
 from edgetl.system.paths import real_path
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from edgetl.cli.terminal.printable import printable
 from edgetl.parity.reports.table_cells import LEFT_OUT, evidence, figures, minor_figures, score
 from edgetl.parity.results import Accuracy, AgainstResult, CheckResult, Disagreement, RuntimeResult
+from edgetl.system.message_text import printable
 
 _COLOURS = {"passed": "green", "failed": "bold red", "skipped": "dim", "shown": "cyan"}
 _MAX_LISTED = 10

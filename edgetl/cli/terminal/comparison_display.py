@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from edgetl.cli.terminal.printable import printable
-from edgetl.system.message_text import counted, enumerated
+from edgetl.system.message_text import counted, enumerated, printable
 from edgetl.training.evaluation.run_comparison import PairedAccuracy, RunComparison
 
 _CHANCE = 0.05  # a change that chance makes as often is called so

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgetl.cli.terminal.printable import padded, printable, width
+from edgetl.cli.terminal.terminal_text import padded, width
+from edgetl.system.message_text import printable
 
 if TYPE_CHECKING:
     from edgetl.runtime.bundle.model_card import ModelCard

@@ -11,10 +11,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from edgetl.cli.terminal.printable import printable, printable_lines
 from edgetl.cli.terminal.rich_console import open_console
+from edgetl.cli.terminal.terminal_text import printable_lines
 from edgetl.data.image_folder import ImageFolders
-from edgetl.system.message_text import counted, enumerated
+from edgetl.system.message_text import counted, enumerated, printable
 from edgetl.system.progress_line import clock
 from edgetl.training.config.listener import Listener, StepReport
 

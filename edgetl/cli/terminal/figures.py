@@ -1,4 +1,4 @@
-"""How well a model notices unknown photos, in words for ``edgetl train`` and ``edgetl info``."""
+"""Figures of a model in words, the same for every command."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from typing import Any
 from edgetl.system.message_text import counted
 
 _KINDS = {"unknown_folder": "in unknown/", "left_out_classes": "of left-out classes"}
+
+
+def accuracy_in_words(metrics: Mapping[str, Any]) -> str:
+    """With its interval and the number of photos, from the figures of ``metrics_summary``."""
+    low, high = metrics["accuracy_interval"]
+    photos = counted(metrics["photos"], "photo")
+    return f"{metrics['accuracy']:.2%} ({low:.1%} to {high:.1%}) on {photos}"
 
 
 def noticed_unknown(figures: Mapping[str, Any]) -> Iterator[str]:

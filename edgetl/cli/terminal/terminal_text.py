@@ -1,4 +1,4 @@
-"""Text that a terminal can show, whatever it holds, and JSON for standard output."""
+"""Text for a terminal: warnings, padded columns, and JSON for standard output."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from typing import Any
 
 import click
 
-
-def printable(text: str) -> str:
-    """Any label or file name in one line: control characters and invalid bytes become escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+from edgetl.system.message_text import printable
 
 
 def printable_lines(text: str) -> str:

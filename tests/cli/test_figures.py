@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgetl.cli.terminal.unknown_figures import noticed_unknown
+from edgetl.cli.terminal.figures import noticed_unknown
 
 FOUND = {"photos": 1200, "let_in": 0.274, "auroc": 0.8187}
 

@@ -50,20 +50,14 @@ def some(answers: PhotoAnswers, index: np.ndarray) -> PhotoAnswers:
     )
 
 
-def some_held_out(known: HeldOut, index: np.ndarray) -> HeldOut:
-    return HeldOut(
-        known.labels[index], known.logits[index], known.embedding[index], known.ood_score[index]
-    )
-
-
 def as_answers(known: HeldOut, temperature: float) -> PhotoAnswers:
-    powers = np.exp((known.logits - known.logits.max(1, keepdims=True)) / temperature)
+    count = len(known.labels)
     return PhotoAnswers(
-        tuple(map(str, range(len(powers)))),
-        powers / powers.sum(1, keepdims=True),
+        tuple(map(str, range(count))),
+        known.probabilities(temperature),
         known.embedding.astype(np.float32),
         known.ood_score,
-        np.zeros(len(powers), bool),  # which no test looks at
+        np.zeros(count, bool),  # which no test looks at
         {},
     )
 
@@ -111,7 +105,7 @@ def false_alarms(known: HeldOut, temperature: float, draws: int) -> float:
     for draw in range(draws):
         order = np.random.default_rng(draw).permutation(len(known.labels))
         first, second = np.array_split(order, 2)
-        found = compare(some_held_out(known, first), some(answers, second), temperature)
+        found = compare(known.some(first), some(answers, second), temperature)
         alarms += found.p_value <= LEVEL
     return alarms / draws
 

@@ -247,26 +247,33 @@ def resize_alone(model: Path) -> bytes:
 
 
 def graph_resize(predictor: Predictor, model: Path) -> Iterator[Row]:
-    """The exact resize inside the graph, for those who feed raw pixels, against Pillow's."""
+    """The exact resize inside the graph and in torch, for raw pixels, against Pillow's."""
+    import torch
+
+    from edgetl.exporting.formats.torch_preprocess import Preprocess
+
     session = open_session(resize_alone(model), providers="cpu")
     spec = predictor.card.spec
-    bare = FILTERS[spec.interpolation]
+    bare, module = FILTERS[spec.interpolation], Preprocess(spec)
     for width, height in ((500, 375), LARGE):
         noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
         image = Image.fromarray(noise)
         target = spec.resized_size(height, width)[::-1]
+        tensor = torch.from_numpy(noise[None])
         (resized,) = session.run(["resized"], {"images": noise[None]})
-        assert np.array_equal(resized[0], resize_image(image, spec))
+        for found in (resized, module.resize(tensor).numpy()):
+            assert np.array_equal(found[0], resize_image(image, spec))
         times = in_turn(
             {
                 "graph": lambda feed: session.run(["resized"], {"images": feed[0]}),
+                "torch": lambda feed: module.resize(feed[3]),
                 "pillow": lambda feed: feed[1].resize(feed[2], bare),
             },
-            [(noise[None], image, target)],
-            30,
+            [(noise[None], image, target, tensor)],
         )
         what = f"resize in the graph, {height}×{width}, against Pillow"
         yield Row(what, times["graph"], times["pillow"], "ms", "≤ 2")
+        yield Row("  of the torch module", times["torch"], times["pillow"], "ms")
 
 
 def others(predictor: Predictor, network: Path, photos: Sequence[Path]) -> Iterator[Row]:

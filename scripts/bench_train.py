@@ -46,6 +46,7 @@ from edgetl.training.config.settings import TrainSettings
 from edgetl.training.engine.learner import Learner
 from edgetl.training.engine.run_backbone import build_backbone
 from edgetl.training.engine.training_setup import TrainingSetup, prepare_training
+from edgetl.training.head.head_preparation import KnownPhotos
 from edgetl.training.input.loader import Batch
 from edgetl.training.input.sampler import BatchShard
 from edgetl.training.optim.optimizers import reduced_type
@@ -82,10 +83,11 @@ def main() -> None:
         listener, started = RecordingListener(Listener()), time.monotonic()
         context = RunContext(settings, Path(folder), processes, listener, started)
         # A GPU and its decoder take seconds to start.
-        prepare_training(context, few, build_backbone(settings, folders.classes))
+        backbone = build_backbone(settings, folders.classes)
+        prepare_training(context, few, backbone, KnownPhotos(few))
         backbone = build_backbone(settings, folders.classes)
         started = time.monotonic()
-        setup = prepare_training(context, folders, backbone)
+        setup = prepare_training(context, folders, backbone, KnownPhotos(folders))
         synchronize(device)
         decoding = time.monotonic() - started
         photos = len(folders.train) + len(folders.val)
@@ -102,7 +104,8 @@ def main() -> None:
             report("  with decoding", whole, synthetic, f"over {EPOCHS} epochs")
             if not options.only_cached:
                 off = replace(context, settings=replace(settings, cache="off"))
-                again = prepare_training(off, folders, build_backbone(settings, folders.classes))
+                backbone = build_backbone(settings, folders.classes)
+                again = prepare_training(off, folders, backbone, KnownPhotos(folders))
                 files = loaded(settings, again)
                 report("files", step_rate(files, again, off, options.steps), synthetic)
         if plain:
@@ -185,7 +188,7 @@ def synchronize(device: torch.device) -> None:
 
 def one_batch(settings: TrainSettings, setup: TrainingSetup, device: torch.device) -> Batches:
     """Without end the same batch of noise, on the device."""
-    height, width = setup.backbone.spec.input_size
+    height, width = setup.backbone.size
     size = settings.batch_size
     images = torch.randn(size, height, width, 3, device=device).permute(0, 3, 1, 2)
     labels = torch.randint(len(setup.folders.classes), (size,), device=device)

@@ -34,8 +34,8 @@ from edgetl.training.head.detector_fit import PhotoFeatures, fit_detector
 from edgetl.training.head.features import extract_features
 from edgetl.training.head.held_out_answers import HeldOutAnswers
 from edgetl.training.head.linear_head import fit_head
-from edgetl.training.models import backbones
 from edgetl.training.models.backbone import Backbone
+from edgetl.training.models.backbones import build
 from edgetl.training.models.ood_detector import entropy
 
 SCORES = ("edgetl", "msp", "energy", "distance")
@@ -174,7 +174,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if len(arguments.data) < 2:
         parser.error("far takes two sets or more")
-    backbone = backbones.build(arguments.backbone, 2)
+    backbone = build(arguments.backbone, 2)
     sets = {
         Path(data).name: photos_of(data, backbone, arguments.most, arguments.cache)
         for data in arguments.data

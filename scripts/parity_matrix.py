@@ -35,8 +35,8 @@ from edgetl.parity.runtimes import Subject
 from edgetl.runtime.bundle.model_card import ModelCard
 from edgetl.runtime.images.decode import read_image
 from edgetl.runtime.images.resize import normalize, resize_image
-from edgetl.training.models import backbones
 from edgetl.training.models.backbone import Backbone
+from edgetl.training.models.backbones import build
 
 BACKBONES = (
     "efficientnet_lite0",
@@ -98,7 +98,7 @@ def parse() -> argparse.Namespace:
 def check_backbone(name: str, photos: Sequence[Path], root: Path, scratch: Path) -> CheckResult:
     """Export ``name`` with random weights, and compare all its runtimes on ``photos``."""
     torch.manual_seed(0)
-    backbone = backbones.build(name, CLASSES, weights="none")
+    backbone = build(name, CLASSES, weights="none")
     labels = tuple(f"class {i}" for i in range(CLASSES))
     card = ModelCard(labels, backbone.spec, name, temperature=1.2)
     pixels = [resize_image(read_image(path), card.spec) for path in photos[:CALIBRATION_PHOTOS]]

@@ -62,15 +62,14 @@ def deployment_of(
     held_out = trained.held_out
     some = None
     if held_out is not None and len(held_out.labels):  # copies of one photo leave none held out
-        most = min(MOST_ANSWERS, _MOST_LOGITS // len(card.labels))
-        some = _evenly(held_out, most)
+        photos = len(held_out.labels)
+        most = min(MOST_ANSWERS, _MOST_LOGITS // len(card.labels), photos)
+        some = held_out.some(np.arange(most) * photos // most)  # evenly spread over them
     if trained.ood is None or held_out is None or not len(held_out.ood_score):
         return Deployment(trained.network, card, held_out=some, maps=own_maps)
     measured = {kind: figures[kind] for kind in MEASURED if kind in figures}
-    limits = replace(
-        trained.ood.limits(held_out.ood_score, keep_known),
-        figures={"photos": len(held_out.ood_score), **measured},
-    )
+    figures = {"photos": len(held_out.ood_score), **measured}
+    limits = replace(trained.ood.limits(held_out.ood_score, keep_known), figures=figures)
     network = TappedNetwork(trained.network, {FEATURES: Tap(trained.head, pooled=True)})
     return Deployment(network, replace(card, unknown=limits), trained.ood, some, own_maps)
 
@@ -95,13 +94,3 @@ def deployment_warnings(deployment: Deployment, run: Path, *, asked: bool) -> It
         f"photos, and the run has {photos:,}: the threshold is the highest of them, and may refuse "
         "more. Add photos, or lower --keep-known."
     )
-
-
-def _evenly(held_out: HeldOut, most: int) -> HeldOut:
-    """At most so many of the photos, evenly spread over them."""
-    photos = len(held_out.labels)
-    if photos <= most:
-        return held_out
-    chosen = np.arange(most) * photos // most
-    arrays = {name: rows[chosen] if len(rows) else rows for name, rows in vars(held_out).items()}
-    return HeldOut(**arrays)

@@ -40,12 +40,7 @@ class OwnPhotos(NamedTuple):
 
     @classmethod
     def at(
-        cls,
-        golden: _Place,
-        calibration: _Place,
-        judge: _Place,
-        columns: Columns,
-        root: _Place,
+        cls, golden: _Place, calibration: _Place, judge: _Place, columns: Columns, root: _Place
     ) -> OwnPhotos:
         """Those in folders or lists. ``columns`` and ``root`` are for the lists."""
 
@@ -115,10 +110,7 @@ def _golden_photos(source: PhotoSource) -> tuple[list[Path], list[str]]:
 
 
 def _judge_photos(
-    source: PhotoSource | None,
-    data: ImageFolders | None,
-    card: ModelCard,
-    warnings: list[str],
+    source: PhotoSource | None, data: ImageFolders | None, card: ModelCard, warnings: list[str]
 ) -> Sequence[Sample]:
     if source is not None:
         from edgetl.evaluation.true_labels import labelled_samples

@@ -60,14 +60,10 @@ class _Axis:
     """
 
     def __init__(
-        self,
-        graph: GraphWriter,
-        length: Value,
-        target: Value,
-        crop: int | None,
-        filter_support: float,
+        self, graph: GraphWriter, length: Value, target: Value, crop: int | None, interpolation: str
     ) -> None:
         op = graph.op
+        self.graph, self.interpolation = graph, interpolation
         self.length, self.target = length, target
         self.origin: Value = 0
         self.count: Value = target
@@ -77,34 +73,34 @@ class _Axis:
             self.count = crop
         self.scale = op("Div", graph.cast(length, np.float64), graph.cast(target, np.float64))
         self.filter_scale = op("Max", self.scale, 1.0)
-        self.support = op("Mul", self.filter_scale, filter_support)
+        self.support = op("Mul", self.filter_scale, SUPPORT[interpolation])
         self.first_input: Value = 0
         self.last_input: Value = op("Sub", length, 1)
 
-    def crop_input(self, graph: GraphWriter, values: str, dimension: int) -> str:
+    def crop_input(self, values: str, dimension: int) -> str:
         """Reduce ``dimension`` of ``values`` to the input pixels that the crop depends on."""
-        op = graph.op
+        op = self.graph.op
         last = op("Sub", op("Add", self.origin, self.count), 1)
-        first, end = self.bounds(graph, self.centres(graph, _shape(graph, self.origin, last)))
+        first, end = self.bounds(self.centres(_shape(self.graph, self.origin, last)))
         start = op("Slice", first, np.array([0]), np.array([1]))
         stop = op("Slice", end, np.array([1]), np.array([2]))
         self.first_input = op("Gather", start, 0)
         self.last_input = op("Sub", op("Gather", stop, 0), 1)
         return op("Slice", values, start, stop, np.array([dimension]))
 
-    def centres(self, graph: GraphWriter, positions: Value) -> str:
+    def centres(self, positions: Value) -> str:
         """Centres of the outputs ``positions`` (indices into the whole target), in input pixels."""
-        shifted = graph.op("Add", graph.cast(positions, np.float64), 0.5)
-        return graph.op("Mul", shifted, self.scale)
+        shifted = self.graph.op("Add", self.graph.cast(positions, np.float64), 0.5)
+        return self.graph.op("Mul", shifted, self.scale)
 
-    def bounds(self, graph: GraphWriter, centres: str) -> tuple[str, str]:
+    def bounds(self, centres: str) -> tuple[str, str]:
         """First tap, and the one after the last, of the outputs at ``centres``."""
-        op = graph.op
+        op, cast = self.graph.op, self.graph.cast
         low = op("Add", op("Sub", centres, self.support), 0.5)
         high = op("Add", op("Add", centres, self.support), 0.5)
         # The cast drops the fraction.
-        first = op("Max", graph.cast(low, np.int64), 0)
-        return first, op("Min", graph.cast(high, np.int64), self.length)
+        first = op("Max", cast(low, np.int64), 0)
+        return first, op("Min", cast(high, np.int64), self.length)
 
 
 def write_resize(graph: GraphWriter, spec: PreprocessSpec, images: str) -> str:
@@ -114,30 +110,25 @@ def write_resize(graph: GraphWriter, spec: PreprocessSpec, images: str) -> str:
     photos, height, width = (op("Gather", shape, index) for index in range(3))
     target_height, target_width = _target_size(graph, spec, height, width)
     crop_height, crop_width = spec.crop or (None, None)
-    support = SUPPORT[spec.interpolation]
-    across = _Axis(graph, width, target_width, crop_width, support)
-    down = _Axis(graph, height, target_height, crop_height, support)
+    across = _Axis(graph, width, target_width, crop_width, spec.interpolation)
+    down = _Axis(graph, height, target_height, crop_height, spec.interpolation)
     if spec.crop is not None:
-        images = down.crop_input(graph, images, 1)
+        images = down.crop_input(images, 1)
         height = op("Gather", op("Shape", images), 1)
 
     def resize_across() -> str:
         rows = _reshape(graph, images, photos, height, -1)
         columns = _reshape(graph, op("Transpose", rows, perm=[0, 2, 1]), photos, width, -1)
-        resized = _banded_product(graph, columns, across, spec.interpolation)
+        resized = _banded_product(columns, across)
         resized = _reshape(graph, resized, photos, -1, height)
         return _reshape(graph, op("Transpose", resized, perm=[0, 2, 1]), photos, height, -1)
 
     def crop_across() -> str:
-        return _reshape(graph, _crop(graph, images, across, 2), photos, height, -1)
+        return _reshape(graph, _crop(images, across, 2), photos, height, -1)
 
-    rows = _unless_same_length(graph, across, resize_across, crop_across, "rows")
+    rows = _unless_same_length(across, resize_across, crop_across, "rows")
     bands = _unless_same_length(
-        graph,
-        down,
-        lambda: _banded_product(graph, rows, down, spec.interpolation),
-        lambda: _crop(graph, rows, down, 1),
-        "bands",
+        down, lambda: _banded_product(rows, down), lambda: _crop(rows, down, 1), "bands"
     )
     size = _shape(graph, photos, down.count, across.count, 3)
     return op("Reshape", bands, size, output=RESIZED)
@@ -159,34 +150,36 @@ def _target_size(
 
 
 def _unless_same_length(
-    graph: GraphWriter, axis: _Axis, resize: Callable[[], str], crop: Callable[[], str], name: str
+    axis: _Axis, resize: Callable[[], str], crop: Callable[[], str], name: str
 ) -> str:
+    graph = axis.graph
     same = graph.op("Equal", axis.length, axis.target)
     return graph.if_else(same, np.uint8, crop, resize, output=f"{graph.prefix}/{name}")
 
 
-def _crop(graph: GraphWriter, values: str, axis: _Axis, dimension: int) -> str:
+def _crop(values: str, axis: _Axis, dimension: int) -> str:
+    graph = axis.graph
     start = graph.op("Sub", axis.origin, axis.first_input)
     end = graph.op("Add", start, axis.count)
     bounds = (_shape(graph, bound) for bound in (start, end))
     return graph.op("Slice", values, *bounds, np.array([dimension]))
 
 
-def _banded_product(graph: GraphWriter, rows: str, axis: _Axis, interpolation: str) -> str:
+def _banded_product(rows: str, axis: _Axis) -> str:
     """Resize the second axis of ``rows``: uint8 [N, length, M] → uint8 [N, count, M]."""
-    op = graph.op
+    graph, op = axis.graph, axis.graph.op
     blocks = op("Div", op("Add", axis.count, BLOCK - 1), BLOCK)
     positions = op("Range", 0, op("Mul", blocks, BLOCK), 1)
     last = op("Sub", axis.count, 1)
     positions = op("Min", positions, last)  # the last block repeats its last output
     positions = op("Add", positions, axis.origin)
-    centres = _reshape(graph, axis.centres(graph, positions), blocks, BLOCK, 1)
-    first, end = axis.bounds(graph, centres)
+    centres = _reshape(graph, axis.centres(positions), blocks, BLOCK, 1)
+    first, end = axis.bounds(centres)
     start = op("Slice", first, np.array([0]), np.array([1]), np.array([1]))  # [blocks, 1, 1]
     stop = op("Slice", end, np.array([-1]), np.array([BLOCK]), np.array([1]))
     window = op("ReduceMax", op("Sub", stop, start), keepdims=0)
     taps = op("Add", start, op("Range", 0, window, 1))  # [blocks, 1, window]
-    digits = _weight_digits(graph, taps, centres, first, end, axis, interpolation)
+    digits = _weight_digits(axis, taps, centres, first, end)
     present = op("Sub", op("Min", taps, axis.last_input), axis.first_input)
     indices = _reshape(graph, present, blocks, -1)
     windows = op("Gather", rows, indices, axis=1)  # [N, blocks, window, M]
@@ -196,26 +189,18 @@ def _banded_product(graph: GraphWriter, rows: str, axis: _Axis, interpolation: s
     photos = op("Gather", op("Shape", rows), 0)
     edges = [np.array([digit * BLOCK]) for digit in range(len(DIGITS) + 1)]
     by_digit = [op("Slice", sums, begin, end, np.array([2])) for begin, end in pairwise(edges)]
-    pixels = _pixels(graph, by_digit, overshoots=interpolation == "bicubic")
+    pixels = _pixels(graph, by_digit, overshoots=axis.interpolation == "bicubic")
     pixels = _reshape(graph, pixels, photos, op("Mul", blocks, BLOCK), -1)
     return op("Slice", pixels, np.array([0]), _shape(graph, axis.count), np.array([1]))
 
 
-def _weight_digits(
-    graph: GraphWriter,
-    taps: str,
-    centres: str,
-    first: str,
-    end: str,
-    axis: _Axis,
-    interpolation: str,
-) -> str:
+def _weight_digits(axis: _Axis, taps: str, centres: str, first: str, end: str) -> str:
     """The weights as digits, uint8 [blocks, 3, BLOCK, window]."""
-    op = graph.op
+    graph, op = axis.graph, axis.graph.op
     distance = op("Add", op("Sub", graph.cast(taps, np.float64), centres), 0.5)
     distance = op("Abs", op("Mul", distance, op("Div", 1.0, axis.filter_scale)))
     outside = op("Or", op("Less", taps, first), op("Not", op("Less", taps, end)))
-    weights = op("Where", outside, 0.0, _filter(graph, distance, interpolation))
+    weights = op("Where", outside, 0.0, _filter(graph, distance, axis.interpolation))
     # CumSum adds one tap after the other, as the contract does; ReduceSum would use another order.
     sums = op("CumSum", weights, -1)
     total = op("Slice", sums, np.array([-1]), np.array([1 << 31]), np.array([2]))

@@ -39,12 +39,9 @@ class GoldenBits:
         golden = [one for one in bundle.golden if precision in one.own_answers]
         answers = [one.own_answers[precision] for one in golden]
         limits = subject.card.unknown
+        files = [(one.file, bundle.path / one.file) for one in golden]
         return cls(
-            [
-                Photo(path, one.file, read_image(path))
-                for one in golden
-                for path in [bundle.path / one.file]
-            ],
+            [Photo(path, name, read_image(path)) for name, path in files],
             [np.array(answer.logits, np.float32) for answer in answers],
             [np.array(answer.ood_score, np.float32) for answer in answers] if limits else [],
             score_limit(SAME_MODEL_TOLERANCES["fp32"], limits.sensitivity) if limits else 0.0,

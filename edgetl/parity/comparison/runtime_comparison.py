@@ -92,11 +92,7 @@ def compare_runtimes(
         root=root,
         precision=subject.precision,
         tolerance=default_tolerance(subject.precision) if tolerance is None else tolerance,
-        findings=(
-            *check_bundle_files(subject),
-            reference.finding(),
-            _compared_finding(results),
-        ),
+        findings=(*check_bundle_files(subject), reference.finding(), _compared_finding(results)),
         runtimes=results,
         photos=reference.photos,
         unreadable=reference.unreadable,
@@ -197,18 +193,11 @@ class _RuntimeComparison:
         limit = tolerance if tolerance is not None else default_tolerance(precision)
         card, limits = subject.reference, subject.card.unknown
         self._name, self._kind, self._asked, self._card, self._pool = name, kind, asked, card, pool
+        sensitivity = limits.sensitivity if limits else 0.0
+        outliers = INT8_OUTLIERS if precision == "int8" else 0.0
+        allowed = Tolerance(limit, card.temperature, sensitivity, outliers)
         self._tally = RuntimeTally(
-            name,
-            card.labels,
-            Tolerance(
-                limit,
-                card.temperature,
-                limits.sensitivity if limits else 0.0,
-                INT8_OUTLIERS if precision == "int8" else 0.0,
-            ),
-            photos,
-            unknown=limits,
-            judged=kind.judged,
+            name, card.labels, allowed, photos, unknown=limits, judged=kind.judged
         )
         self._golden = golden
         self._golden_found: Found | None = None

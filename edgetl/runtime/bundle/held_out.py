@@ -47,6 +47,11 @@ class HeldOut:
         found: NDArray[np.float32] = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
         return found
 
+    def some(self, rows: NDArray[np.int64]) -> HeldOut:
+        """The answers for the photos with these indices, int64 [k]."""
+        arrays = {name: of[rows] if len(of) else of for name, of in vars(self).items()}
+        return HeldOut(**arrays)
+
     def to_bytes(self) -> bytes:
         """As an npz file; the same values give the same bytes."""
         buffer = io.BytesIO()

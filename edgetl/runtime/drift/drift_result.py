@@ -120,19 +120,12 @@ class DriftResult(NotebookResult):
     @property
     def photos(self) -> list[DriftPhoto]:
         """Those that were compared, the ones that make most of the difference first."""
-        answers, predicted = self.answers, self.answers.predicted
-        confidence = answers.confidence
+        answers, rows = self.answers, self.comparison.compared
+        figures = answers.predicted, answers.confidence, answers.ood_score
+        of_photos = (*(values[rows].tolist() for values in figures), self.comparison.parts.tolist())
         photos = [
-            DriftPhoto(
-                answers.names[index],
-                self.labels[predicted[index]],
-                float(confidence[index]),
-                float(answers.ood_score[index]),
-                part,
-            )
-            for index, part in zip(
-                self.comparison.compared.tolist(), self.comparison.parts.tolist(), strict=True
-            )
+            DriftPhoto(answers.names[row], self.labels[label], *others)
+            for row, label, *others in zip(rows.tolist(), *of_photos, strict=True)
         ]
         return sorted(photos, key=lambda photo: -photo.part)
 

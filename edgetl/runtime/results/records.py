@@ -41,12 +41,7 @@ def as_record(
 
 
 def as_file_record(
-    result: Result,
-    model: str,
-    truth: str | None = None,
-    *,
-    unknown_as: str | None = None,
-    embeddings: bool = False,
+    result: Result, model: str, truth: str | None, *, unknown_as: str | None, embeddings: bool
 ) -> dict[str, Any]:
     """One result as a row of a file: ``as_record`` with its model and what else is known.
 

@@ -130,10 +130,7 @@ class ResultFile(ABC):
         return self._count
 
     def append(
-        self,
-        result: Result,
-        truth: str | None = None,
-        unknown_as: str | None = None,
+        self, result: Result, truth: str | None = None, unknown_as: str | None = None
     ) -> None:
         """Add one row, with the photo's true label where it is known.
 

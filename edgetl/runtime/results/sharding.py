@@ -15,6 +15,7 @@ from edgetl.runtime.images.photo_list import ListedPhoto
 from edgetl.runtime.images.photo_places import StoredPlace
 from edgetl.runtime.images.stored_path import StoredPath, is_address
 
+Place = str | Path | ListedPhoto | StoredPlace
 _PATTERN = re.compile(r"[{*?]")  # where a name begins to stand for several
 
 
@@ -47,12 +48,7 @@ class Shard:
         return int.from_bytes(digest[:8], "big") % self.count == self.index - 1
 
 
-def photos_of(
-    arguments: Sequence[str | Path | ListedPhoto | StoredPlace],
-    shard: Shard,
-    *,
-    read: bool = True,
-) -> Iterator[Path]:
+def photos_of(arguments: Sequence[Place], shard: Shard, *, read: bool = True) -> Iterator[Path]:
     """The photos of ``shard`` among files, and folders with everything below them, each path once.
 
     Within a folder, the path below the folder decides a photo's shard, and in a list the path that
@@ -65,11 +61,10 @@ def photos_of(
     return _once(found) if _may_overlap(arguments) else found
 
 
-def _may_overlap(arguments: Sequence[str | Path | ListedPhoto | StoredPlace]) -> bool:
+def _may_overlap(arguments: Sequence[Place]) -> bool:
     """Whether places in stores or shards may have photos in common, as far as their names tell."""
-    begins = [
-        _PATTERN.split(place.name)[0] for place in arguments if isinstance(place, StoredPlace)
-    ]
+    stored = (place.name for place in arguments if isinstance(place, StoredPlace))
+    begins = [_PATTERN.split(name)[0] for name in stored]
     if begins:
         listed = (photo.path for photo in arguments if isinstance(photo, ListedPhoto))
         begins = sorted([*begins, *(os.fspath(path) for path in listed if is_address(path))])
@@ -87,9 +82,7 @@ def _once(photos: Iterable[Path]) -> Iterator[Path]:
         yield photo
 
 
-def _photos_of(
-    arguments: Sequence[str | Path | ListedPhoto | StoredPlace], shard: Shard, *, read: bool
-) -> Iterator[Path]:
+def _photos_of(arguments: Sequence[Place], shard: Shard, *, read: bool) -> Iterator[Path]:
     places: dict[Path | StoredPlace, tuple[Path, str]] = {}
     folders: set[Path] = set()
     for argument in reversed(arguments):  # of several for the same path, the first is kept

@@ -79,14 +79,19 @@ class RecordingListener(Listener):
 
     def __init__(self, listener: Listener, notes: Sequence[str] = ()) -> None:
         self.notes = list(notes)
-        self._passed_on = set[str]()
+        self._passed_on, self._photos_were_read = set[str](), False
         self._listener = listener
         self.photos_found = listener.photos_found  # type: ignore[method-assign]
-        self.photos_read = listener.photos_read  # type: ignore[method-assign]
         self.step = listener.step  # type: ignore[method-assign]
         self.epoch = listener.epoch  # type: ignore[method-assign]
         self.progress = listener.progress  # type: ignore[method-assign]
         self.stopping = listener.stopping  # type: ignore[method-assign]
+
+    def photos_read(self, folders: ImageFolders) -> None:
+        """Pass it on the first time: after a head was fitted, photos are decoded once more."""
+        if not self._photos_were_read:
+            self._photos_were_read = True
+            self._listener.photos_read(folders)
 
     def note(self, sentence: str) -> None:
         """Record it, and pass it on the first time."""

@@ -53,12 +53,12 @@ class Option:
             raise TrainingError(f"{flag(name)} is {value}; the smaller number comes first.")
 
     def _allows(self, number: float) -> bool:
-        is_enough = (
+        return (
             (self.low is None or number >= self.low)
             and (self.above is None or number > self.above)
             and (self.least is None or number >= self.least or number == 0)
+            and number <= self.high
         )
-        return is_enough and number <= self.high
 
     @property
     def _limits(self) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.errors import TrainingError
-from edgetl.runtime.images.stored_path import absolute_name
 from edgetl.runtime.inference.device_profile import read_profile
 from edgetl.training.config.option import flag, flags
 from edgetl.training.config.run_folder import BEST
@@ -62,10 +61,7 @@ def resolve(data: str | Path, given: Mapping[str, Any], *, cuda: bool) -> TrainS
     Raises TrainingError for a value that can't be used, for options that have no effect beside the
     others, and for weights that don't exist.
     """
-    folder = absolute_name(data)
-    if given.get("root"):
-        given = {**given, "root": absolute_name(given["root"])}
-    TrainSettings(**{"data": folder, **given})  # raises for what no recipe could make right
+    TrainSettings(**{"data": data, **given})  # raises for what no recipe could make right
     recipe = dict(CLASSIC) if given.get("recipe") == "classic" else {}
     strategy = given.get("strategy", recipe.get("strategy", "auto"))
     if strategy == "auto" and (cuda or not _decides_later({**recipe, **given})):
@@ -83,7 +79,7 @@ def resolve(data: str | Path, given: Mapping[str, Any], *, cuda: bool) -> TrainS
     if given.get("budget") or given.get("max_size"):
         _refuse_beside_budget(given)
         recipe["backbone"] = UNDECIDED
-    settings = TrainSettings(**{"data": folder, **suited, **recipe, **given, "strategy": strategy})
+    settings = TrainSettings(**{"data": data, **suited, **recipe, **given, "strategy": strategy})
     _refuse_contradictions(settings, given)
     if settings.weights not in ("auto", "none"):
         require_weights_file(Path(settings.weights))

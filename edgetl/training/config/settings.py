@@ -15,7 +15,7 @@ from edgetl.data.layout import DEFAULT_VAL_FRACTION
 from edgetl.data.photo_source import PhotoSource
 from edgetl.errors import TrainingError
 from edgetl.runtime.images.photo_list import COLUMNS_HELP, ROOT_HELP
-from edgetl.runtime.images.stored_path import as_place
+from edgetl.runtime.images.stored_path import absolute_name, as_place
 from edgetl.training.config.candidate_names import parse_candidates
 from edgetl.training.config.option import Option, flag
 from edgetl.training.config.quantities import parse_bytes, parse_milliseconds
@@ -32,24 +32,30 @@ _LOOP = ("optimizer", ("sgd", "adam", "adamw"))
 _BODY = ("strategy", ("last-blocks", "full"))
 
 
-def _group(heading: str) -> Callable[..., Any]:
-    """What makes the fields under one heading of the help."""
+def _group(heading: str, needs: tuple[str, tuple[str, ...]] | None = None) -> Callable[..., Any]:
+    """What makes the fields under one heading of the help; ``needs`` unless they say another."""
 
     def option(default: Any, text: str, choices: tuple[str, ...] = (), **limits: Any) -> Any:
-        return field(default=default, metadata={"option": Option(heading, text, choices, **limits)})
+        found = Option(heading, text, choices, **{"needs": needs, **limits})
+        return field(default=default, metadata={"option": found})
 
     return option
 
 
 _model, _data, _recipe = _group("Model"), _group("Data"), _group("Recipe")
-_photos, _machine, _run = _group("Photos"), _group("Machine"), _group("Run")
+_photos, _machine = _group("Photos"), _group("Machine")
+# Of runs with epochs.
+_epochs, _views = _group("Recipe", _LOOP), _group("Photos", _LOOP)
+_steps, _run = _group("Machine", _LOOP), _group("Run", _LOOP)
 
 
 @dataclass(frozen=True)
 class TrainSettings:
     """The settings of one training run; ``recipes.resolve`` makes them from what a user gave.
 
-    data  the photos' folder or list, absolute. Every other field is described by its ``Option``.
+    data  the photos' folder or list. Every other field is described by its ``Option``.
+
+    ``data`` and ``root`` become absolute.
 
     Raises TrainingError for a value that can't be used.
     """
@@ -106,21 +112,17 @@ class TrainSettings:
         "solver: fit the head without epochs, as with --strategy features.",
         (SOLVER, *_LOOP[1]),
     )
-    warm_head: bool = _recipe(True, "Start from a head fitted by solver.", needs=_LOOP)
+    warm_head: bool = _epochs(True, "Start from a head fitted by solver.")
     refit: bool = _recipe(
         True,
         "After it is judged, fit the head once more, to the validation photos as well.",
         needs=("optimizer", (SOLVER,)),
     )
-    epochs: int = _recipe(12, "How often each photo is seen.", low=1, needs=_LOOP, common=True)
-    batch_size: int = _recipe(64, "Photos in a batch, over all processes.", low=1, needs=_LOOP)
-    accumulate: int = _recipe(1, "Batches whose gradients make one step.", low=1, needs=_LOOP)
-    lr: float = _recipe(
-        5e-4,
-        "Learning rate of the head, the largest one; with sgd 0.002.",
-        above=0,
-        high=1e6,
-        needs=_LOOP,
+    epochs: int = _epochs(12, "How often each photo is seen.", low=1, common=True)
+    batch_size: int = _epochs(64, "Photos in a batch, over all processes.", low=1)
+    accumulate: int = _epochs(1, "Batches whose gradients make one step.", low=1)
+    lr: float = _epochs(
+        5e-4, "Learning rate of the head, the largest one; with sgd 0.002.", above=0, high=1e6
     )
     layer_decay: float = _recipe(
         0.15,
@@ -132,17 +134,11 @@ class TrainSettings:
     momentum: float = _recipe(
         0.9, "Momentum of sgd.", low=0, high=0.9999, needs=("optimizer", ("sgd",))
     )
-    weight_decay: float = _recipe(
-        0.05,
-        "Weight decay, of weight matrices only; with sgd 0.0001, with adam 0.",
-        low=0,
-        needs=_LOOP,
+    weight_decay: float = _epochs(
+        0.05, "Weight decay, of weight matrices only; with sgd 0.0001, with adam 0.", low=0
     )
-    scheduler: str = _recipe(
-        "cosine",
-        "How the learning rate falls.",
-        ("none", "step", "cosine", "one-cycle", "plateau"),
-        needs=_LOOP,
+    scheduler: str = _epochs(
+        "cosine", "How the learning rate falls.", ("none", "step", "cosine", "one-cycle", "plateau")
     )
     step_size: int = _recipe(
         7, "Epochs between two drops of step.", low=1, needs=("scheduler", ("step",))
@@ -160,37 +156,26 @@ class TrainSettings:
         low=0,
         needs=("scheduler", ("plateau",)),
     )
-    warmup: float = _recipe(
-        1.0,
-        "Epochs in which the learning rate rises first, half of the run at most.",
-        low=0,
-        needs=_LOOP,
+    warmup: float = _epochs(
+        1.0, "Epochs in which the learning rate rises first, half of the run at most.", low=0
     )
-    ema: float = _recipe(
-        0.99,
-        "Average the weights with this decay per step; 0: off.",
-        low=0,
-        high=0.99999,
-        needs=_LOOP,
+    ema: float = _epochs(
+        0.99, "Average the weights with this decay per step; 0: off.", low=0, high=0.99999
     )
-    label_smoothing: float = _recipe(
-        0.1, "Share of the target spread over all classes.", low=0, high=0.9, needs=_LOOP
+    label_smoothing: float = _epochs(
+        0.1, "Share of the target spread over all classes.", low=0, high=0.9
     )
     norm_statistics: bool = _recipe(
         False,
         "Update batch-norm statistics in training; with several processes, on GPUs only.",
         needs=_BODY,
     )
-    clip: float = _recipe(0.0, "Clip the norm of the gradient to this; 0: off.", low=0, needs=_LOOP)
-    early_stop: int = _recipe(
-        0, "Stop after this many epochs without improvement; 0: never.", low=0, needs=_LOOP
+    clip: float = _epochs(0.0, "Clip the norm of the gradient to this; 0: off.", low=0)
+    early_stop: int = _epochs(
+        0, "Stop after this many epochs without improvement; 0: never.", low=0
     )
-    max_time: float = _recipe(
-        0.0,
-        "Minutes for the run, on a CPU for last blocks, too; 0: no limit.",
-        low=0,
-        needs=_LOOP,
-        common=True,
+    max_time: float = _epochs(
+        0.0, "Minutes for the run, on a CPU for last blocks, too; 0: no limit.", low=0, common=True
     )
 
     resize: str = _photos(
@@ -205,53 +190,36 @@ class TrainSettings:
         high=_MOST_SIDE,
         common=True,
     )
-    flip: bool = _photos(True, "Mirror half of the training photos.", needs=_LOOP)
-    rotation: float = _photos(
-        5.0, "Turn training photos by up to ± this many degrees.", low=0, high=180, needs=_LOOP
+    flip: bool = _views(True, "Mirror half of the training photos.")
+    rotation: float = _views(
+        5.0, "Turn training photos by up to ± this many degrees.", low=0, high=180
     )
-    scale: tuple[float, float] = _photos(
-        (0.7, 1.0),
-        "Smallest and largest share of a training photo's area.",
-        low=0.001,
-        high=1,
-        needs=_LOOP,
+    scale: tuple[float, float] = _views(
+        (0.7, 1.0), "Smallest and largest share of a training photo's area.", low=0.001, high=1
     )
-    ratio: tuple[float, float] = _photos(
-        (0.75, 4 / 3),
-        "Smallest and largest change of a training photo's aspect.",
-        low=0.1,
-        high=10,
-        needs=_LOOP,
+    ratio: tuple[float, float] = _views(
+        (0.75, 4 / 3), "Smallest and largest change of a training photo's aspect.", low=0.1, high=10
     )
-    colour: float = _photos(
-        0.1, "Vary brightness, contrast, saturation by up to ± this.", low=0, high=1, needs=_LOOP
+    colour: float = _views(
+        0.1, "Vary brightness, contrast, saturation by up to ± this.", low=0, high=1
     )
     # A smaller alpha of a Beta distribution blends nothing, and torch can't draw from it.
-    mixup: float = _photos(
-        0.0,
-        "Blend pairs of photos: alpha of the Beta distribution; 0: off.",
-        least=1e-3,
-        needs=_LOOP,
+    mixup: float = _views(
+        0.0, "Blend pairs of photos: alpha of the Beta distribution; 0: off.", least=1e-3
     )
-    cutmix: float = _photos(
-        0.0, "Paste parts of other photos: alpha; 0: off.", least=1e-3, needs=_LOOP
-    )
+    cutmix: float = _views(0.0, "Paste parts of other photos: alpha; 0: off.", least=1e-3)
 
     device: str = _machine("auto", "auto, cpu, cuda, or cuda:N.", common=True)
-    precision: str = _machine(
+    precision: str = _steps(
         "auto",
         "auto: bf16 on a GPU that has it, else float32.",
         ("auto", "float32", "bf16", "fp16"),
-        needs=_LOOP,
     )
-    compile: bool = _machine(
-        False, "Compile the network: minutes at the start, faster steps.", needs=_LOOP
-    )
-    cache: str = _machine(
+    compile: bool = _steps(False, "Compile the network: minutes at the start, faster steps.")
+    cache: str = _steps(
         "auto",
         "Keep decoded training photos; off: decode in every epoch.",
         ("auto", "memory", "disk", "off"),
-        needs=_LOOP,
     )
     feature_cache: str = _machine(
         "auto",
@@ -262,9 +230,9 @@ class TrainSettings:
     )
     seed: int = _machine(0, "Seed of everything random.", low=0, high=2**63 - 1)
 
-    tensorboard: bool = _run(False, "Write TensorBoard events.", needs=_LOOP)
+    tensorboard: bool = _run(False, "Write TensorBoard events.")
     save_every: float = _run(
-        60.0, "Seconds between two saves of the state that --resume needs.", above=0, needs=_LOOP
+        60.0, "Seconds between two saves of the state that --resume needs.", above=0
     )
 
     def __post_init__(self) -> None:
@@ -275,6 +243,9 @@ class TrainSettings:
         parse_milliseconds(flag("budget"), self.budget)
         parse_bytes(flag("max_size"), self.max_size)
         parse_candidates(self.candidates)
+        for name in ("data", "root"):
+            if place := getattr(self, name):
+                object.__setattr__(self, name, absolute_name(place))
 
     @property
     def source(self) -> PhotoSource:
@@ -314,11 +285,8 @@ class TrainSettings:
                 f"Settings of another version: {', '.join(sorted(names ^ set(values)))} differ.",
                 "Start again with --overwrite.",
             )
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-        }
-        return cls(**fields)
+        pairs = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(**{**values, **pairs})
 
 
 OPTIONS: Mapping[str, Option] = types.MappingProxyType(
@@ -342,8 +310,4 @@ def field_types() -> dict[str, type]:
 
 def defaults() -> dict[str, Any]:
     """Field name → default, of every field that has an option."""
-    return {
-        item.name: item.default
-        for item in dataclasses.fields(TrainSettings)
-        if item.name in OPTIONS
-    }
+    return {name: TrainSettings.__dataclass_fields__[name].default for name in OPTIONS}

@@ -12,10 +12,11 @@ from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.run_folder import LAST, clear, discard_candidates
 from edgetl.training.engine.finalize import RunOutcome, finalize
 from edgetl.training.engine.kept_weights import KeptWeights
+from edgetl.training.engine.learner import make_learner
 from edgetl.training.engine.loop import Loop
 from edgetl.training.engine.train_result import TrainResult
 from edgetl.training.engine.train_state import TrainState, run_identity
-from edgetl.training.engine.training_setup import TrainingSetup, make_learner
+from edgetl.training.engine.training_setup import TrainingSetup
 from edgetl.training.models import checkpoint
 from edgetl.training.torch_env.device_transfer import channels_last
 

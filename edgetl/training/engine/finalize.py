@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from torch import nn
 
-from edgetl.data.image_folder import ImageFolders, Sample
+from edgetl.data.image_folder import ImageFolders
 from edgetl.data.photo_digests import pack
 from edgetl.evaluation.metrics import ClassMetrics, class_metrics, metrics_summary
 from edgetl.runtime.bundle.model_card import ModelCard
-from edgetl.system.paths import name_below
 from edgetl.system.stop_signal import StopSignal
 from edgetl.training.config.model_trial import ModelTrial
 from edgetl.training.config.run_context import RunContext
@@ -32,7 +31,8 @@ from edgetl.training.evaluation.held_out_promises import held_out_promises
 from edgetl.training.evaluation.report import ReportData, write_report
 from edgetl.training.evaluation.run_comparison import write_comparison
 from edgetl.training.evaluation.run_records import (
-    PhotoResult,
+    label_issue_rows,
+    validation_rows,
     write_history,
     write_metrics,
     write_photo_tables,
@@ -181,7 +181,14 @@ def _write_files(
         evidence=evidence,
         unknown=unknown.report,
     )
-    _write_tables(context, outcome, report)
+    write_report(context.folder, report)
+    if since is not None:
+        write_comparison(context.folder, since)
+    write_photo_tables(
+        context.folder,
+        validation_rows(folders, probabilities),
+        label_issue_rows(folders, outcome.label_issues),
+    )
     metrics = _run_metrics(unknown.trained.card, classes, context.trials)
     write_metrics(context.folder, metrics)
     return TrainResult(context.folder, True, metrics, context.settings, since)
@@ -203,18 +210,6 @@ def _put_in_place(context: RunContext, trained: Trained, outcome: RunOutcome) ->
         if history:
             write_history(context.folder, history)
     promote_candidate(context.folder, _FINAL)
-
-
-def _write_tables(context: RunContext, outcome: RunOutcome, report: ReportData) -> None:
-    """The report, and the tables that belong to it."""
-    write_report(context.folder, report)
-    if report.since is not None:
-        write_comparison(context.folder, report.since)
-    write_photo_tables(
-        context.folder,
-        _validation_rows(outcome.folders, report.probabilities),
-        _label_issue_rows(outcome.folders, outcome.label_issues),
-    )
 
 
 def _softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
@@ -250,38 +245,3 @@ def _effective(settings: TrainSettings, folders: ImageFolders) -> dict[str, Any]
         unused.add("val_fraction")
     unused |= {name for name in _UNNAMED if not getattr(settings, name)}
     return {name: value for name, value in settings.to_dict().items() if name not in unused}
-
-
-def _validation_rows(
-    folders: ImageFolders, probabilities: NDArray[np.float32]
-) -> Iterable[PhotoResult]:
-    """Every validation photo: the most confident mistakes first, the most confident hits last."""
-    answers = zip(folders.val, probabilities.argmax(1), probabilities.max(1), strict=True)
-    rows = [_row(folders, sample, *answer) for sample, *answer in answers]
-
-    def place(row: PhotoResult) -> tuple[bool, float]:
-        is_right = row.answer == row.label
-        return is_right, row.confidence if is_right else -row.confidence
-
-    return sorted(rows, key=place)
-
-
-def _label_issue_rows(
-    folders: ImageFolders, label_issues: Sequence[LabelIssue]
-) -> list[tuple[PhotoResult, float]]:
-    """Training photos, each with the probability that its label is wrong."""
-    return [
-        (_row(folders, folders.train[photo], predicted, confidence), label_error)
-        for photo, predicted, confidence, label_error in label_issues
-    ]
-
-
-def _row(folders: ImageFolders, sample: Sample, answer: int, confidence: float) -> PhotoResult:
-    name = name_below(sample.path, folders.root)
-    return PhotoResult(
-        name,
-        folders.classes[sample.label],
-        folders.classes[answer],
-        float(confidence),
-        sample.digest,
-    )

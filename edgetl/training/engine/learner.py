@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from edgetl.errors import TrainingError, first_line
+from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.settings import TrainSettings
+from edgetl.training.engine.training_setup import TrainingSetup
 from edgetl.training.input.loader import Batch
 from edgetl.training.input.mixing import Mixing
 from edgetl.training.models.backbone import Backbone
@@ -219,6 +221,18 @@ class Learner:
             self._interpolation.load_state_dict(state["interpolation"])
         if self._compiled is not None:
             self._compiled.size = state["compiled"]
+
+
+def make_learner(context: RunContext, setup: TrainingSetup) -> Learner:
+    """That of a run; for a new one, or to load a saved state into."""
+    return Learner(
+        setup.backbone,
+        context.settings,
+        setup.class_weights,
+        setup.sampler.steps,
+        context.processes,
+        setup.split,
+    )
 
 
 class _Compiled(nn.Module):

@@ -20,12 +20,13 @@ from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.run_files import make_folder, write_atomically
 from edgetl.training.config.run_folder import RATES, RATES_PLOT
 from edgetl.training.config.settings import SOLVER, TrainSettings
-from edgetl.training.engine.learner import Learner
+from edgetl.training.engine.learner import Learner, make_learner
 from edgetl.training.engine.run_backbone import build_backbone
 from edgetl.training.engine.run_photos import require_same_photos, warn_about
 from edgetl.training.engine.run_start import start_run
-from edgetl.training.engine.training_setup import TrainingSetup, make_learner, prepare_training
+from edgetl.training.engine.training_setup import TrainingSetup, prepare_training
 from edgetl.training.evaluation.run_records import write_table
+from edgetl.training.head.head_preparation import with_starting_head
 
 LOWEST, HIGHEST = 1e-6, 1.0
 STEPS = 100
@@ -78,7 +79,8 @@ def find_learning_rate(
         require_same_photos(folders, context.processes)
         warn_about(folders, settings, context.listener)
         backbone = build_backbone(settings, folders.classes, processes=context.processes)
-        setup = prepare_training(context, folders, backbone)
+        backbone, known = with_starting_head(context, backbone, folders)
+        setup = prepare_training(context, folders, backbone, known)
         learner = make_learner(context, setup)
         rates, losses = try_rates(context, setup, learner)
         suggested = half_fallen(rates, losses)

@@ -140,16 +140,8 @@ def _measure_here(names: Sequence[CandidateName], progress: Progress) -> DeviceP
 def run_candidates_command(file: Path, names: Sequence[CandidateName]) -> None:
     """``edgetl candidates`` in another process. Raises TrainingError with what it says."""
     # -P: a folder called edgetl in the current folder must not be taken for the package.
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "edgetl",
-        "candidates",
-        "-o",
-        str(file),
-        *map(str, names),
-    ]
+    edgetl = [sys.executable, "-P", "-m", "edgetl"]
+    command = [*edgetl, "candidates", "-o", str(file), *map(str, names)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = done.stderr.strip().removeprefix("Error: ") or "no message"

@@ -26,7 +26,7 @@ from edgetl.training.engine.run_photos import (
 from edgetl.training.engine.run_start import run_folder_held, start_run
 from edgetl.training.engine.train_result import TrainResult
 from edgetl.training.engine.training_setup import prepare_training
-from edgetl.training.head.head_preparation import prepare_head, starting_head
+from edgetl.training.head.head_preparation import prepare_head, with_starting_head
 from edgetl.training.models.backbone import Backbone
 
 
@@ -66,7 +66,10 @@ def train(
                     fingerprint = unfinished["card"]["data"]["fingerprint"]
             if settings.optimizer == SOLVER:
                 return _train_head(context, folders, backbone, fingerprint)
-            return train_epochs(context, folders, prepare_training(context, folders, backbone))
+            backbone, known = with_starting_head(context, backbone, folders)
+            return train_epochs(
+                context, folders, prepare_training(context, folders, backbone, known)
+            )
 
 
 def _train_head(
@@ -86,8 +89,8 @@ def _train_head(
     if further is None:
         return finalize_head(context, prepared)
     with_epochs = replace(context, settings=further)
-    prepared = starting_head(with_epochs, prepared)
-    setup = prepare_training(with_epochs, folders, prepared.backbone, prepared=prepared)
+    backbone, known = with_starting_head(with_epochs, backbone, folders, prepared)
+    setup = prepare_training(with_epochs, folders, backbone, known)
     return train_epochs(
         with_epochs, folders, setup, keep_head=partial(finalize_head, context, prepared)
     )

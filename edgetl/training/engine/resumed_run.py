@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -9,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edgetl.data.image_folder import ImageFolders
 from edgetl.errors import CheckpointError, DataError, TrainingError
 from edgetl.runtime.images.spec import PreprocessSpec
-from edgetl.runtime.images.stored_path import absolute_name
 from edgetl.system.shell import shell_word
 from edgetl.training.config.earlier_run import EarlierRun
 from edgetl.training.config.listener import Listener
@@ -37,6 +38,7 @@ from edgetl.training.engine.run_start import run_folder_held, start_run
 from edgetl.training.engine.train_result import TrainResult
 from edgetl.training.engine.train_state import TrainState, read_state
 from edgetl.training.engine.training_setup import TrainingSetup, prepare_training
+from edgetl.training.head.head_preparation import KnownPhotos
 from edgetl.training.head.label_issues import LabelIssue
 from edgetl.training.models import checkpoint
 from edgetl.training.models.multi_level import with_levels
@@ -107,11 +109,23 @@ def resume(
         backbone = replace(backbone, spec=PreprocessSpec.from_dict(saved["spec"]))
         load_state(backbone.module, saved["learner"]["network"])
         require_unchanged_photos(saved["scanned"], folders)  # before all photos are decoded
-        setup = prepare_training(context, folders, backbone, left_out=saved["left_out"])
+        known = _known_photos(saved, folders)
+        setup = prepare_training(context, folders, backbone, known, resumed=True)
         require_unchanged_photos(saved["fingerprint"], setup.folders)
         _require_unchanged_batches(saved["batches"], setup)
-        label_issues = [LabelIssue(*issue) for issue in saved["label_issues"]]
-        return train_epochs(context, folders, replace(setup, label_issues=label_issues), saved)
+        return train_epochs(context, folders, setup, saved)
+
+
+def _known_photos(saved: Mapping[str, Any], folders: ImageFolders) -> KnownPhotos:
+    """Those of when the run began. Photos that could not be read then are left out again.
+
+    Even if they can be read now: decoders differ in what they can read, and on a GPU chance decides
+    which one a photo meets.
+    """
+    again = [sample.path for sample in folders.train if sample.digest in saved["left_out"]]
+    left_out = dict.fromkeys(again, "left out before")
+    label_issues = [LabelIssue(*issue) for issue in saved["label_issues"]]
+    return KnownPhotos(folders.without(left_out), left_out, label_issues)
 
 
 def _settings_now(
@@ -125,8 +139,8 @@ def _settings_now(
     return replace(
         settings,
         device=device or settings.device,
-        data=absolute_name(data) if data else settings.data,
-        root=absolute_name(root) if root else settings.root,
+        data=os.fspath(data or settings.data),
+        root=os.fspath(root or settings.root),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,16 +11,14 @@ import numpy as np
 
 from edgetl.data.image_folder import PUT_BACK, ImageFolders, find_unreadable
 from edgetl.errors import DataError, TrainingError
-from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.system.machine import cores
 from edgetl.system.progress import ProgressCounter
 from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.settings import TrainSettings
 from edgetl.training.engine.frozen_part import with_activations
-from edgetl.training.engine.learner import Learner
 from edgetl.training.engine.run_photos import note_warnings
 from edgetl.training.evaluation.validation import Validation
-from edgetl.training.head.head_preparation import PreparedHead, prepare_shared_head
+from edgetl.training.head.head_preparation import KnownPhotos
 from edgetl.training.head.label_issues import LabelIssue
 from edgetl.training.input.augment import AugmentSettings, BatchAugmentation, Normalizer
 from edgetl.training.input.decoded_photos import (
@@ -68,55 +66,45 @@ def prepare_training(
     context: RunContext,
     folders: ImageFolders,
     backbone: Backbone,
+    known: KnownPhotos,
     *,
-    left_out: Collection[str] | None = None,
-    prepared: PreparedHead | None = None,
+    resumed: bool = False,
 ) -> TrainingSetup:
-    """Fit the head that training starts from, and decode the photos, if there is room for them.
+    """Move the backbone to its device, and decode the photos, if there is room for them.
 
-    left_out  for a run that is resumed, the digests of the training photos that could not be read
-              when it began. They are left out again, even if they can be read now: decoders differ
-              in what they can read, and on a GPU chance decides which one a photo meets. No head is
-              fitted.
-    prepared  the head to start from, where it was fitted before; its photos are announced already
+    folders  with the photos that can't be read
 
     Raises DataError for photos that must be readable (see ``ImageFolders.without``), and, in a
     resumed run, for training photos that were readable when it began.
     """
     settings, processes = context.settings, context.processes
     channels_last(backbone.module, processes.device)
-    aspect = typical_aspect(folders.train)
-    fitted_head = settings.warm_head and backbone.has_linear_head
-    was_announced = prepared is not None
-    unreadable: dict[Path, str] = {}
-    if left_out is not None:
-        again = (sample.path for sample in folders.train if sample.digest in left_out)
-        unreadable = dict.fromkeys(again, "left out before")
-    elif fitted_head:
-        prepared = prepared or prepare_shared_head(context, backbone, folders)
-        backbone, unreadable = prepared.backbone, dict(prepared.unreadable)
-    elif settings.warm_head:
-        context.listener.note(
-            f"The head of {backbone.name} is not one linear layer: "
-            "training starts from a random one."
-        )
-
-    stored_folders = folders.without(unreadable)
-    decode = TrainingDecoder(backbone.spec, stored_size(backbone.size, aspect))
-    validation = _decode_validation(context, folders, backbone.spec)
-    stored = _store_training(context, stored_folders, decode)
-    found = stored.unreadable if stored else _find_unreadable(context, stored_folders)
-    if found and left_out is not None:
+    decode = TrainingDecoder(
+        backbone.spec, stored_size(backbone.size, typical_aspect(folders.train))
+    )
+    validation = Validation(
+        folders.val,
+        backbone.spec,
+        processes,
+        context.folder,
+        threads=_threads(context),
+        progress=context.listener.progress,
+    )
+    stored = _store_training(context, known.folders, decode)
+    found = stored.unreadable if stored else _find_unreadable(context, known.folders)
+    if found and resumed:
         path = min(found)
         raise DataError(f"{path}: {found[path]}.", PUT_BACK)
-    unreadable |= {**found, **validation.unreadable}
-    readable = folders.without(unreadable)
-    if not was_announced:
-        context.listener.photos_read(readable)
-    if left_out is None:
+    readable = folders.without({**known.unreadable, **found, **validation.unreadable})
+    context.listener.photos_read(readable)
+    if not resumed:
         note_warnings(readable, context.listener)
-    _require_photos(readable, processes)
-    loader = _loader(context, stored_folders, readable, decode, stored)
+    if len(readable.train) < 2 * processes.world_size:
+        raise TrainingError(
+            f"{len(readable.train)} training photos are too few for "
+            f"{processes.world_size} processes."
+        )
+    loader = _loader(context, known.folders, readable, decode, stored)
     loader, split = with_activations(context, readable, backbone, loader, validation)
     return TrainingSetup(
         readable,
@@ -126,38 +114,18 @@ def prepare_training(
         _sampler(readable, settings, processes),
         split,
         class_weights(settings, readable),
-        _label_issues(prepared, readable) if prepared else [],
-        fitted_head,
+        _label_issues(known, readable),
+        settings.warm_head and backbone.has_linear_head,
     )
 
 
-def _require_photos(readable: ImageFolders, processes: Processes) -> None:
-    if len(readable.train) < 2 * processes.world_size:
-        raise TrainingError(
-            f"{len(readable.train)} training photos are too few for "
-            f"{processes.world_size} processes."
-        )
-
-
-def make_learner(context: RunContext, setup: TrainingSetup) -> Learner:
-    """What trains the network of ``setup``; for a new run, or to load a saved state into."""
-    return Learner(
-        setup.backbone,
-        context.settings,
-        setup.class_weights,
-        setup.sampler.steps,
-        context.processes,
-        setup.split,
-    )
-
-
-def _label_issues(prepared: PreparedHead, readable: ImageFolders) -> list[LabelIssue]:
+def _label_issues(known: KnownPhotos, readable: ImageFolders) -> list[LabelIssue]:
     """Those of the fitted head, as rows of the photos that are left."""
     rows = {sample.path: row for row, sample in enumerate(readable.train)}
-    photos = prepared.folders.train
+    photos = known.folders.train
     return [
         issue._replace(photo=rows[photos[issue.photo].path])
-        for issue in prepared.head.label_issues
+        for issue in known.label_issues
         if photos[issue.photo].path in rows
     ]
 
@@ -179,19 +147,6 @@ def _sampler(folders: ImageFolders, settings: TrainSettings, processes: Processe
 def _threads(context: RunContext) -> int:
     """Threads that decode photos: as asked for, or this process's share of the cores."""
     return context.settings.workers or max(1, cores() // context.processes.local_world_size)
-
-
-def _decode_validation(
-    context: RunContext, folders: ImageFolders, spec: PreprocessSpec
-) -> Validation:
-    return Validation(
-        folders.val,
-        spec,
-        context.processes,
-        context.folder,
-        threads=_threads(context),
-        progress=context.listener.progress,
-    )
 
 
 def _store_training(

@@ -169,28 +169,18 @@ def _tradeoff(trials: Sequence[ModelTrial]) -> Any:
         point = plots.Estimate(trial.total_ms, trial.accuracy, trial.interval)
         series.setdefault(trial.backbone, []).append(point)
     chosen = next(trial.total_ms for trial in trials if trial.is_chosen)
-    return drawn(
-        plots.estimates_plot(
-            "tradeoff",
-            series,
-            x="milliseconds for a photo",
-            y="accuracy, cross-validated",
-            chosen=chosen,
-        )
-    )
+    x, y = "milliseconds for a photo", "accuracy, cross-validated"
+    return drawn(plots.estimates_plot("tradeoff", series, x=x, y=y, chosen=chosen))
 
 
 def _flipped(data: ReportData, *, is_right: bool) -> list[ReportPhoto]:
     """The first of the photos that are right, or wrong, now only, each with its wrong answer."""
     if data.since is None:
         return []
+    root = data.since.root
     answers = [answer for answer in data.since.flipped if answer.is_right == is_right]
-    return report_photos(
-        [
-            (Path(data.since.root, answer.file), answer.label, *answer.mistake)
-            for answer in answers[:_MAX_FLIPPED]
-        ]
-    )
+    shown = answers[:_MAX_FLIPPED]
+    return report_photos([(Path(root, one.file), one.label, *one.mistake) for one in shown])
 
 
 def kept_weights(metrics: Mapping[str, Any]) -> str:

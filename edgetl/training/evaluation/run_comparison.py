@@ -90,14 +90,9 @@ class PairedAccuracy:
         lost, gained, photos = pairs.count((True, False)), pairs.count((False, True)), len(pairs)
         both = pairs.count((True, True))
         tail = sum(math.comb(lost + gained, few) for few in range(min(lost, gained) + 1))
-        return cls(
-            photos,
-            (both + lost) / photos if photos else None,
-            (both + gained) / photos if photos else None,
-            lost,
-            gained,
-            min(1.0, 2 * tail / 2 ** (lost + gained)),
-        )
+        chance = min(1.0, 2 * tail / 2 ** (lost + gained))
+        before, now = ((both + more) / photos if photos else None for more in (lost, gained))
+        return cls(photos, before, now, lost, gained, chance)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetl.data.image_folder import ImageFolders, Sample
 from edgetl.errors import MissingDependencyError
 from edgetl.runtime.results.records import csv_line, plain_name
+from edgetl.system.paths import name_below
 from edgetl.training.config.run_files import write_atomically
 from edgetl.training.config.run_folder import (
     EVENTS,
@@ -17,6 +22,7 @@ from edgetl.training.config.run_folder import (
     METRICS,
     VALIDATION_TABLE,
 )
+from edgetl.training.head.label_issues import LabelIssue
 
 HISTORY_COLUMNS = (
     "epoch",
@@ -50,6 +56,41 @@ class PhotoResult(NamedTuple):
     answer: str
     confidence: float
     sha256: str
+
+    @classmethod
+    def of(
+        cls, folders: ImageFolders, sample: Sample, answer: int, confidence: float
+    ) -> PhotoResult:
+        """That of a photo of ``folders``; ``answer`` is the index of a class."""
+        return cls(
+            name_below(sample.path, folders.root),
+            folders.classes[sample.label],
+            folders.classes[answer],
+            float(confidence),
+            sample.digest,
+        )
+
+
+def validation_rows(folders: ImageFolders, probabilities: NDArray[np.float32]) -> list[PhotoResult]:
+    """Every validation photo: the most confident mistakes first, the most confident hits last."""
+    answers = zip(folders.val, probabilities.argmax(1), probabilities.max(1), strict=True)
+    rows = [PhotoResult.of(folders, *answer) for answer in answers]
+
+    def place(row: PhotoResult) -> tuple[bool, float]:
+        is_right = row.answer == row.label
+        return is_right, row.confidence if is_right else -row.confidence
+
+    return sorted(rows, key=place)
+
+
+def label_issue_rows(
+    folders: ImageFolders, label_issues: Iterable[LabelIssue]
+) -> list[tuple[PhotoResult, float]]:
+    """Training photos, each with the probability that its label is wrong."""
+    return [
+        (PhotoResult.of(folders, folders.train[photo], predicted, confidence), label_error)
+        for photo, predicted, confidence, label_error in label_issues
+    ]
 
 
 def write_history(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:

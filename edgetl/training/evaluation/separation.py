@@ -69,14 +69,9 @@ def separate(pairs: Sequence[tuple[Scores, Scores]]) -> Separation | None:
     # At an AUROC of 0 or 1, rounding must not leave it outside.
     low, high = wilson_interval(round(auroc * min(known, unknown)), min(known, unknown))
     curve = np.mean([_let_in(old, new, KEPT_SHARES) for old, new in pairs], axis=0)
-    return Separation(
-        auroc,
-        (min(low, auroc), max(high, auroc)),
-        float(np.mean([_let_in(old, new, [KEEP_KNOWN]) for old, new in pairs])),
-        unknown,
-        known,
-        tuple(curve.tolist()),
-    )
+    let_in = float(np.mean([_let_in(old, new, [KEEP_KNOWN]) for old, new in pairs]))
+    interval = min(low, auroc), max(high, auroc)
+    return Separation(auroc, interval, let_in, unknown, known, tuple(curve.tolist()))
 
 
 def left_out_scores(fitted: FittedDetector) -> list[tuple[Scores, Scores]]:

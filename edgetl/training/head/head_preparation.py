@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from edgetl.data.image_folder import ImageFolders, Sample
+from edgetl.data.image_folder import ImageFolders
 from edgetl.training.config.run_context import RunContext
 from edgetl.training.config.settings import SOLVER
 from edgetl.training.head.features import Features, compute_features
+from edgetl.training.head.label_issues import LabelIssue
 from edgetl.training.head.linear_head import Head, fit_head
 from edgetl.training.head.resize_choice import choose_resize
 from edgetl.training.models.backbone import Backbone
@@ -33,15 +34,13 @@ _MAX_SOFTENING = 1000.0  # largest temperature that a head's logits are divided 
 
 @dataclass(frozen=True)
 class PreparedHead:
-    """A fitted head, and its backbone.
+    """A fitted head, and its backbone, which does not hold it yet.
 
-    backbone    with the chosen preprocessing, changed in place to have the levels that the head
-                sees; in a run with epochs, it holds the head
+    backbone    with the chosen preprocessing, changed in place to have the levels that it sees
     folders     without the photos that can't be read
     unreadable  these photos → why
     head        its label issues are rows of ``folders.train``
-    features    of the training photos, and in a run without epochs of the validation photos; None
-                in other processes than the main one
+    features    of the training photos, and in a run without epochs of the validation photos
     final       the head of a run without epochs: ``head``, or with ``refit`` one fitted once more,
                 to the training and the validation photos; else None
     val_logits  float32 [N, classes] of ``head`` for the validation photos, where ``final`` is one
@@ -51,9 +50,23 @@ class PreparedHead:
     folders: ImageFolders
     unreadable: Mapping[Path, str]
     head: Head
-    features: Features | None
+    features: Features
     final: Head | None = None
     val_logits: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class KnownPhotos:
+    """What is known of the photos when epochs start.
+
+    folders       without the photos that are known not to be readable
+    unreadable    these photos → why
+    label_issues  training photos whose labels are likely wrong; their rows in ``folders``
+    """
+
+    folders: ImageFolders
+    unreadable: Mapping[Path, str] = field(default_factory=dict)
+    label_issues: Sequence[LabelIssue] = ()
 
 
 def prepare_head(context: RunContext, backbone: Backbone, folders: ImageFolders) -> PreparedHead:
@@ -108,52 +121,55 @@ def prepare_head(context: RunContext, backbone: Backbone, folders: ImageFolders)
     return prepared
 
 
-def prepare_shared_head(
-    context: RunContext, backbone: Backbone, folders: ImageFolders
-) -> PreparedHead:
-    """``prepare_head`` in the main process, its result in all. Every process must call it."""
-    own: list[PreparedHead] = []  # of the main process
+def with_starting_head(
+    context: RunContext,
+    backbone: Backbone,
+    folders: ImageFolders,
+    prepared: PreparedHead | None = None,
+) -> tuple[Backbone, KnownPhotos]:
+    """The backbone to train: with a head that the main process fits, or with a random one.
+
+    prepared  the head, where it was fitted before, in a single process
+
+    Every process must call it. Raises as ``prepare_head`` does.
+    """
+    if not (context.settings.warm_head and backbone.has_linear_head):
+        if context.settings.warm_head:
+            context.listener.note(
+                f"The head of {backbone.name} is not one linear layer: "
+                "training starts from a random one."
+            )
+        return backbone, KnownPhotos(folders)
+    own: list[Backbone] = []  # of the main process
 
     def prepare() -> tuple[Any, ...]:
-        own.append(starting_head(context, prepare_head(context, backbone, folders)))
-        chosen, head = own[0].backbone, own[0].head
-        return chosen.spec, chosen.levels, head, dict(own[0].unreadable)
+        found = prepared or prepare_head(context, backbone, folders)
+        own.append(found.backbone)
+        head, unreadable = _less_sure(context, found), dict(found.unreadable)
+        return own[0].spec, own[0].levels, head, unreadable
 
     spec, levels, head, unreadable = context.processes.from_main(prepare)
-    if own:
-        return own[0]
-    backbone = replace(with_levels(backbone, levels), spec=spec)
+    backbone = own[0] if own else replace(with_levels(backbone, levels), spec=spec)
     put_into(backbone, head)
-    return PreparedHead(backbone, folders.without(unreadable), unreadable, head, None)
+    return backbone, KnownPhotos(folders.without(unreadable), unreadable, head.label_issues)
 
 
-def starting_head(context: RunContext, prepared: PreparedHead) -> PreparedHead:
-    """What a run with epochs starts from: the head fitted to the training photos, less sure.
+def _less_sure(context: RunContext, prepared: PreparedHead) -> Head:
+    """The head that was fitted to the training photos, for epochs to start from.
 
     Its logits are divided by the temperature that suits smoothed targets best. A more confident
-    head has large losses at first, and lowering these would undo pretraining. In the main process.
+    head has large losses at first, and lowering these would undo pretraining.
     """
-    assert prepared.features is not None
-    head, folders, smoothing = prepared.head, prepared.folders, context.settings.label_smoothing
-    if smoothing:
-        weights = class_weights(context.settings, folders)
-        head = _soften(head, prepared.features, folders.train, weights, smoothing)
-    put_into(prepared.backbone, head)
-    return replace(prepared, head=head)
-
-
-def _soften(
-    head: Head,
-    features: Features,
-    samples: Sequence[Sample],
-    class_weights: Sequence[float] | None,
-    smoothing: float,
-) -> Head:
+    head, samples = prepared.head, prepared.folders.train
+    smoothing = context.settings.label_smoothing
+    if not smoothing:
+        return head
     classes, width = head.weight.shape
     some = samples[:: 1 + len(samples) * classes // _ENOUGH_LOGITS]
-    logits = torch.from_numpy(head.logits(features.of(some)[:, :width]))
+    logits = torch.from_numpy(head.logits(prepared.features.of(some)[:, :width]))
     targets = torch.tensor([sample.label for sample in some])
-    weights = None if class_weights is None else torch.tensor(class_weights)
+    by_class = class_weights(context.settings, prepared.folders)
+    weights = None if by_class is None else torch.tensor(by_class)
 
     def loss(log_temperature: float) -> float:
         scaled = logits / math.exp(log_temperature)

@@ -110,9 +110,9 @@ def _check_outputs(
     outputs = head_outputs(tensors, backbone.heads)
     if outputs and outputs != classes:
         raise wrong_number_of_labels(str(path), outputs, classes)
-    if not any(key.startswith(f"{backbone.head}.") for key in tensors) and _shares_names(
-        tensors, backbone
-    ):
+    own = backbone.module.state_dict().keys()
+    has_head = any(key.startswith(f"{backbone.head}.") for key in tensors)
+    if not has_head and len(own & tensors.keys()) > len(own) / 2:
         raise TrainingError(
             f"{path} holds no classifier: there is no tensor {backbone.head}.weight.",
             "To train one on it: "
@@ -127,11 +127,6 @@ def wrong_number_of_labels(source: str, outputs: int, classes: int) -> TrainingE
         f"{source} tells {outputs:,} classes apart; {given} given.",
         "Name all of them in the order of the outputs; torchvision's ImageFolder sorts by name.",
     )
-
-
-def _shares_names(tensors: Mapping[str, Tensor], backbone: Backbone) -> bool:
-    own = backbone.module.state_dict().keys()
-    return len(own & tensors.keys()) > len(own) / 2
 
 
 def _with_plain_head(

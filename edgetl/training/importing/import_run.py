@@ -91,7 +91,7 @@ def import_network(
     from edgetl.data.photo_source import PhotoSource
     from edgetl.evaluation.true_labels import labelled_samples
     from edgetl.training.importing import network_check
-    from edgetl.training.importing.labelled_photos import Measured, measure
+    from edgetl.training.importing.labelled_photos import measure
     from edgetl.training.models.torchscript_program import PROGRAM
 
     photos = PhotoSource.at(images, columns, root) if images is not None else None
@@ -105,23 +105,24 @@ def import_network(
         checked = network_check.as_program(checked, complete, source)
         architecture = f"{PROGRAM}/{class_name(found.network)}"
     make_folder(folder)
-    measured = Measured({}, ())
+    metrics: dict[str, Any] = {}
+    warnings: tuple[str, ...] = ()
     if samples:
-        measured = measure(checked, complete, names, samples, progress)
+        metrics, warnings = measure(checked, complete, names, samples, progress)
     settings: dict[str, Any] = {"imported": Path(source).name, "images": None}
     if photos is not None:  # how ``export`` finds them again
         place = {"images": str(photos.path), "columns": photos.columns, "root": photos.root}
         settings |= place
-    trained = _trained(checked, architecture, names, complete, measured.metrics, settings)
-    _write_run(trained, measured.metrics, folder, overwrite)
+    trained = _trained(checked, architecture, names, complete, metrics, settings)
+    _write_run(trained, metrics, folder, overwrite)
     return ImportResult(
         folder=folder,
         backbone=trained.card.backbone,
         labels=names,
         spec=complete,
-        metrics=measured.metrics,
+        metrics=metrics,
         notes=(*as_published(complete, spec, found.published), *found.notes, *notes),
-        warnings=measured.warnings,
+        warnings=warnings,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,30 +46,19 @@ _NORMALIZATIONS = (
 )
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Results on labelled photos.
-
-    metrics   as a training run writes them: accuracy, photos, loss, classes and more
-    warnings  photos that can't be read, and likely mistakes
-    """
-
-    metrics: dict[str, Any]
-    warnings: tuple[str, ...]
-
-
 def measure(
     network: nn.Module,
     spec: PreprocessSpec,
     labels: Sequence[str],
     samples: Sequence[Sample],
     progress: Progress,
-) -> Measured:
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Classify all ``samples``, whose labels are indices into ``labels``.
 
     network  normalized float32 [N, 3, h, w] → logits; in eval mode, on the CPU
 
-    Raises DataError if no photo can be read.
+    Returns (metrics, warnings): the metrics as a training run writes them, with ``classes``; the
+    photos that can't be read, and likely mistakes. Raises DataError if no photo can be read.
     """
     logits, truth, unreadable = _classify(network, spec, samples, progress)
     if not len(truth):
@@ -85,7 +74,7 @@ def measure(
     # Where all photos are of one class, always answering that could not be beaten.
     if not mistakes and metrics["accuracy"] <= most_frequent < 1:
         mistakes = (_NO_BETTER,)
-    return Measured({**metrics, "classes": classes}, (*warnings, *mistakes))
+    return {**metrics, "classes": classes}, (*warnings, *mistakes)
 
 
 def likely_mistakes(
@@ -94,7 +83,7 @@ def likely_mistakes(
     labels: Sequence[str],
     samples: Sequence[Sample],
     logits: NDArray[np.float32],
-    progress: Progress = no_progress,
+    progress: Progress,
 ) -> tuple[str, ...]:
     """A sentence that names what would answer significantly more photos right, if anything does.
 

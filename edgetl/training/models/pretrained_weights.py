@@ -250,7 +250,7 @@ def _load_by_name(backbone: Backbone, tensors: Mapping[str, Tensor], source: str
     """``load_weights`` for tensors with the network's own names."""
     own = backbone.module.state_dict()
     given = {
-        _current_name(key, own): value
+        key if key in own else _DENSENET_NAME.sub(r"\1\2", key): value
         for key, value in tensors.items()
         if not key.startswith(_AUXILIARY)
     }
@@ -283,11 +283,6 @@ def head_outputs(tensors: Mapping[str, Tensor], heads: tuple[str, ...]) -> int:
     """How many classes the head in a file of weights tells apart; 0 if it holds none."""
     weights = (tensors.get(f"{path}.weight") for path in heads)
     return next((len(weight) for weight in weights if weight is not None and weight.ndim), 0)
-
-
-def _current_name(key: str, own: Mapping[str, Tensor]) -> str:
-    """Today's name of a published tensor."""
-    return key if key in own else _DENSENET_NAME.sub(r"\1\2", key)
 
 
 def _shape(tensor: Tensor) -> str:

@@ -189,4 +189,4 @@ def test_a_file_that_is_no_list_is_no_data(two_parts):
     with pytest.raises(DataError, match=r"100\.png is not a folder") as caught:
         scan(two_parts / "val/ash/100.png")
     assert "or a list of photos" in str(caught.value.hint)
-    assert replace(small(two_parts), data="x").source == PhotoSource(Path("x"))
+    assert replace(small(two_parts), data="/x").source == PhotoSource(Path("/x"))

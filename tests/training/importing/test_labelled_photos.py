@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from edgetl.data.image_folder import Sample
 from edgetl.evaluation.true_labels import labelled_samples
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.system.progress import no_progress
-from edgetl.training.importing.labelled_photos import Measured, measure
+from edgetl.training.importing.labelled_photos import measure
 
 # Swapping red and blue makes all of them look like ash most: no order of labels explains that.
 COLOURS = {"ash": (80, 120, 80), "sky": (40, 180, 200), "ultramarine": (40, 40, 200)}
@@ -72,8 +73,9 @@ def measured(
     samples: tuple[Sample, ...],
     spec: PreprocessSpec = SPEC,
     labels: tuple[str, ...] = LABELS,
-) -> Measured:
-    return measure(network.eval(), spec, labels, samples, no_progress)
+) -> SimpleNamespace:
+    metrics, warnings = measure(network.eval(), spec, labels, samples, no_progress)
+    return SimpleNamespace(metrics=metrics, warnings=warnings)
 
 
 def test_a_network_that_is_right_gets_metrics_and_no_warning(samples):

@@ -28,6 +28,7 @@ from edgetl.training.engine.run_backbone import build_backbone
 from edgetl.training.engine.train_state import read_state
 from edgetl.training.engine.training_setup import prepare_training
 from edgetl.training.evaluation.validation import Validation, scores
+from edgetl.training.head.head_preparation import KnownPhotos
 from edgetl.training.input.sampler import Sampler
 from edgetl.training.models import checkpoint
 from edgetl.training.torch_env.distributed import Processes, choose_device, join
@@ -115,7 +116,7 @@ def test_batch_norm_over_processes_on_cpus_is_refused_before_photos_are_decoded(
             replace(settings, backbone=backbone), folders.classes, processes=together
         )
         context = RunContext(settings, tmp_path, together, RecordingListener(Listener()), 0.0)
-        prepare_training(context, folders, network, left_out=frozenset())
+        prepare_training(context, folders, network, KnownPhotos(folders))
 
     with pytest.raises(TrainingError, match="on GPUs only") as refused:
         prepare("timm/test_resnet")

@@ -7,8 +7,6 @@ from typing import Any, TypeVar
 
 import click
 
-from edgetl.cli.options.option_types import SomePath
-
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 json_option = click.option(
@@ -20,5 +18,7 @@ def output_option(
     text: str, *, required: bool = True, kind: click.Path | None = None
 ) -> Callable[[Command], Command]:
     """-o, --out or --output, with ``text`` as its help; by default, of the type ``SomePath``."""
+    from edgetl.cli.options.option_types import SomePath  # edgetl info does without
+
     names = ("-o", "--out", "--output", "out")
     return click.option(*names, required=required, type=kind or SomePath(), help=text)

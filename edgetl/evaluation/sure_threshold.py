@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from bisect import bisect_left
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -75,6 +75,7 @@ def find_threshold(answers: LabelledAnswers, precision: float) -> SureThreshold:
     )
 
 
+@lru_cache  # a report asks for the same few again and again
 def photos_needed(precision: float, mistakes: int = 0) -> int:
     """The fewest answers of which so many may be wrong."""
     return bisect_left(range(sys.maxsize), True, key=partial(_shows, precision, mistakes=mistakes))

@@ -154,7 +154,11 @@ class Learner:
                 divided by the photos' weights, which have a mean of 1 over an epoch: a step without
                 a rare photo would count as much as one with it.
         """
-        torch.manual_seed(torch_seed(self._settings.seed, STEP, epoch, step, self._processes.rank))
+        seed = torch_seed(self._settings.seed, STEP, epoch, step, self._processes.rank)
+        # torch.manual_seed goes through all kinds of devices, which takes as long as a small step.
+        torch.default_generator.manual_seed(seed)
+        if self._device.type == "cuda":
+            torch.cuda.manual_seed(seed)
         self.last_lr = self.lr
         for number in range(count):
             with self._gradient_exchange(last=number == count - 1), _explained():

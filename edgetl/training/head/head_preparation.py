@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
+from torch import Tensor
 
 from edgetl.data.image_folder import ImageFolders
 from edgetl.training.config.run_context import RunContext
@@ -170,14 +171,24 @@ def _less_sure(context: RunContext, prepared: PreparedHead) -> Head:
     targets = torch.tensor([sample.label for sample in some])
     by_class = class_weights(context.settings, prepared.folders)
     weights = None if by_class is None else torch.tensor(by_class)
+    temperature = np.float32(softening(logits, targets, weights, smoothing))
+    return replace(head, weight=head.weight / temperature, bias=head.bias / temperature)
+
+
+def softening(logits: Tensor, targets: Tensor, weights: Tensor | None, smoothing: float) -> float:
+    """The temperature, 1 to 1000, at which smoothed targets have the least loss.
+
+    logits   float32 [N, classes], before they are divided by it
+    targets  int64 [N]
+    weights  float32 [classes], of the classes' losses
+    """
 
     def loss(log_temperature: float) -> float:
         scaled = logits / math.exp(log_temperature)
         return float(photo_losses(scaled, targets, weights, smoothing).mean())
 
     found = minimize_scalar(loss, bounds=(0.0, math.log(_MAX_SOFTENING)), method="bounded")
-    temperature = np.float32(math.exp(found.x))
-    return replace(head, weight=head.weight / temperature, bias=head.bias / temperature)
+    return math.exp(found.x)
 
 
 @torch.no_grad()

@@ -34,6 +34,14 @@ os.fsync = lambda _: None
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Put the tests that fork commands side by side: one test process then runs them all.
+
+    Each that runs some starts a process to fork from, which imports torch again.
+    """
+    items.sort(key=lambda item: "Forked" not in vars(item.module))
+
+
 def pytest_collection_finish() -> None:
     """Leave what was imported, and the tests themselves, out of every collection of garbage."""
     gc.collect()

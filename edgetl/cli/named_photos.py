@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgetl.cli.terminal.terminal_text import print_warnings
+import click
+
+from edgetl.cli.terminal.terminal_text import print_warnings, printable_lines
 
 if TYPE_CHECKING:
     from edgetl.runtime.images.photo_list import ListedPhoto
@@ -48,7 +50,7 @@ def read_lists(
         try:
             require_files(name, listed)
         except DataError as error:  # the others are still classified
-            print_warnings([str(error)])
+            click.echo(printable_lines(f"Warning: {error}"), err=True)
         arguments += listed
     if not any(map(is_photo_list, photos)):
         refuse_list_options(photos[0], None if has_stored(arguments) else columns, root)

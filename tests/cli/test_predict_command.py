@@ -214,6 +214,15 @@ def test_an_empty_folder_beside_others_gives_a_warning(
         assert str(photo_folder) not in result.stderr
 
 
+def test_a_warning_is_one_line_whatever_names_hold(
+    tiny_bundle: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "none\nError: all of it").mkdir()
+    result = predict(tiny_bundle, tmp_path / "none\nError: all of it", photo_folder)
+    assert result.exit_code == 0
+    assert result.stderr == f"Warning: there is no photo in {tmp_path}/none\\nError: all of it.\n"
+
+
 def test_a_photo_in_place_of_the_model_is_a_usage_error(
     tiny_bundle: Path, photo_folder: Path
 ) -> None:

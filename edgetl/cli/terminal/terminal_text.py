@@ -24,9 +24,9 @@ def padded(text: str, columns: int) -> str:
 
 
 def print_warnings(warnings: Iterable[str]) -> None:
-    """To standard error. Names in them may come from an untrusted bundle."""
+    """To standard error, each in one line. Names in them may come from an untrusted bundle."""
     for warning in warnings:
-        click.echo(f"Warning: {printable_lines(warning)}", err=True)
+        click.echo(f"Warning: {printable(warning)}", err=True)
 
 
 def json_text(values: Any, *, indent: int | None = None) -> str:

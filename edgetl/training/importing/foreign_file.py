@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from edgetl.errors import TrainingError, first_line
 from edgetl.runtime.images.spec import PreprocessSpec
 from edgetl.system.shell import shell_word
-from edgetl.training.config.run_folder import BEST
+from edgetl.training.config.run_folder import BEST, LAST
 from edgetl.training.models.backbone import TIMM_PREFIX, Backbone
 from edgetl.training.models.backbones import build
 from edgetl.training.models.pretrained_weights import (
@@ -55,10 +55,10 @@ def read_network(path: Path, name: str | None, classes: int) -> ForeignNetwork:
     Raises TrainingError for a file that can't be read, and for weights that are not those of
     ``name``, or whose classifier is not for so many classes.
     """
-    card = read_card(path / BEST if path.is_dir() else path)
-    if card:
+    run = path.parent if path.name == LAST else path
+    if read_card(run / BEST if run.is_dir() else run):
         raise TrainingError(
-            f"{path} is a run of edgetl already.", f"Export it: edgetl export {shell_word(path)}"
+            f"{path} is a run of edgetl already.", f"Export it: edgetl export {shell_word(run)}"
         )
     if not path.is_file() or path.suffix == ".onnx":
         raise TrainingError(

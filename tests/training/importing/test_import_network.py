@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from edgetl.errors import CheckpointError, DataError, SpecError, TrainingError
 from edgetl.runtime.images.spec import PreprocessSpec
-from edgetl.training.config.run_folder import BEST, METRICS
+from edgetl.training.config.run_folder import BEST, LAST, METRICS
 from edgetl.training.importing.description import read_labels
 from edgetl.training.importing.import_result import ImportResult
 from edgetl.training.importing.import_run import import_network
@@ -177,7 +177,8 @@ def test_a_pickled_network_is_refused_and_never_unpickled(tmp_path):
 
 def test_a_run_is_not_imported_again(tmp_path):
     result = imported(tiny_network(), tmp_path)
-    for source in (result.folder, result.folder / BEST):
+    (result.folder / LAST).write_bytes(b"the state of a run that trains")
+    for source in (result.folder, result.folder / BEST, result.folder / LAST):
         with pytest.raises(TrainingError, match="is a run of edgetl") as caught:
             imported(source, tmp_path, out=tmp_path / "other")
         assert "edgetl export" in str(caught.value.hint)

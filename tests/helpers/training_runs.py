@@ -93,17 +93,21 @@ def network_weights(run: Path) -> dict[str, Tensor]:
 
 
 class Notebook(Listener):
-    """Records the notes and rows that it receives."""
+    """Records the notes and rows that it receives, and each table of photos."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
         self.rows: list[dict] = []
+        self.read: list[ImageFolders] = []
 
     def note(self, sentence: str) -> None:
         self.notes.append(sentence)
 
     def epoch(self, row: dict) -> None:
         self.rows.append(row)
+
+    def photos_read(self, folders: ImageFolders) -> None:
+        self.read.append(folders)
 
 
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:

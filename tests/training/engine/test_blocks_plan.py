@@ -156,6 +156,7 @@ def test_a_run_goes_on_from_its_head(two_parts, tmp_path, monkeypatch, weights, 
     result = train(settings, tmp_path / "run", listener=notebook)
     assert result.finished and result.settings.strategy == "last-blocks"
     assert [row["epoch"] for row in notebook.rows] == [0, 1, 2]
+    assert len(notebook.read) == 1  # though epochs decode the photos once more
     assert "refit" not in result.metrics
     assert bool(checkpoint.load(result.folder).levels) == sees_levels
 

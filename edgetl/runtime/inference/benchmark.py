@@ -82,9 +82,9 @@ def bench(predictor: Predictor, photos: Sequence[Path], *, runs: int = 100) -> B
     Raises ImageError for a photo that can't be read, RuntimeUnavailableError if a fresh process
     fails.
     """
+    resized = predictor.resize(read_image(photos[0], max_pixels=predictor.max_pixels))[np.newaxis]
     fresh = [fresh_process(predictor, photos[0]) for _ in range(FRESH_STARTS)]
     stages = time_stages(predictor, photos, runs)
-    resized = predictor.resize(read_image(photos[0], max_pixels=predictor.max_pixels))[np.newaxis]
     threads = sorted({1, *(2**i for i in range(1, 9) if 2**i < cores()), cores()})
     return BenchmarkResult(
         machine=machine(predictor),

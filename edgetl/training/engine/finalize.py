@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from edgetl.training.engine.unknown_photos import learn_unknown
 from edgetl.training.evaluation.explained_answers import explain_answers
 from edgetl.training.evaluation.held_out_promises import held_out_promises
 from edgetl.training.evaluation.report import ReportData, write_report
-from edgetl.training.evaluation.run_comparison import write_comparison
+from edgetl.training.evaluation.run_comparison import RunComparison, write_comparison
 from edgetl.training.evaluation.run_records import (
     label_issue_rows,
     validation_rows,
@@ -152,7 +153,6 @@ def _write_files(
     trained = replace(trained, card=card)
     unknown = learn_unknown(context, trained, folders, held_out, outcome.features, seconds_left)
     _put_in_place(context, unknown.trained, outcome)
-
     classes = class_metrics(probabilities, labels, card.labels)
     since = before.compare(folders, probabilities, judged) if before else None
     evidence = explain_answers(context, trained, folders.val, probabilities)
@@ -182,16 +182,26 @@ def _write_files(
         unknown=unknown.report,
     )
     write_report(context.folder, report)
-    if since is not None:
-        write_comparison(context.folder, since)
-    write_photo_tables(
-        context.folder,
-        validation_rows(folders, probabilities),
-        label_issue_rows(folders, outcome.label_issues),
-    )
+    _write_tables(context.folder, outcome, probabilities, since)
     metrics = _run_metrics(unknown.trained.card, classes, context.trials)
     write_metrics(context.folder, metrics)
     return TrainResult(context.folder, True, metrics, context.settings, since)
+
+
+def _write_tables(
+    folder: Path,
+    outcome: RunOutcome,
+    probabilities: NDArray[np.float32],
+    since: RunComparison | None,
+) -> None:
+    """Those of the photos, and what differs from an earlier run."""
+    if since is not None:
+        write_comparison(folder, since)
+    write_photo_tables(
+        folder,
+        validation_rows(outcome.folders, probabilities),
+        label_issue_rows(outcome.folders, outcome.label_issues),
+    )
 
 
 def _put_in_place(context: RunContext, trained: Trained, outcome: RunOutcome) -> None:

@@ -18,6 +18,7 @@ from helpers.pictures import COLOURS, photo, write_photo
 from PIL import Image
 
 from edgetl.data.image_folder import Sample, scan
+from edgetl.runtime.inference import benchmark
 
 WritePhotos = Callable[..., Path]
 NOBODY = 65534
@@ -57,6 +58,14 @@ def figures() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         leave_out_figures(patch.setattr)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_fresh_start() -> Iterator[None]:
+    """Let benchmarks start one fresh process only: none of the tests looks at its time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmark, "FRESH_STARTS", 1)
         yield
 
 

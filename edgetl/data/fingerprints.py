@@ -195,7 +195,8 @@ def _near_hashes(
                 ranges.append((asking, first, np.minimum(own_first, first + _MAX_PARTNERS)))
         for left, right in (pairs for some in ranges for pairs in _expand(*some)):
             near = _distances(hashes[left], hashes[right]) <= MAX_DISTANCE
-            yield np.stack([order[left[near]], order[right[near]]], axis=1)
+            if near.any():
+                yield np.stack([order[left[near]], order[right[near]]], axis=1)
 
 
 def _expand(
@@ -203,6 +204,8 @@ def _expand(
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Each of ``asking`` paired with each index in its range first..last-1, in blocks of _BLOCK."""
     counts = last - first
+    if not counts.any():
+        return
     ends = np.cumsum(counts)
     cuts = np.searchsorted(ends, np.arange(_BLOCK, counts.sum(), _BLOCK))
     for start, stop in pairwise(np.unique([0, *cuts, len(asking)]).tolist()):

@@ -27,6 +27,7 @@ from edgetl.training.config.run_folder import (
     BEST,
     METRICS,
     REPORT,
+    checkpoint_file,
     is_resumable,
     metrics_belong,
     refuse_photos_folder,
@@ -123,17 +124,18 @@ def export(
     golden_count, own_golden = (golden, None) if isinstance(golden, int) else (0, golden)
     own = OwnPhotos.at(own_golden, calibration_images, judge_images, columns, root)
     progress = progress_callback(progress)
+    run, out = Path(run), Path(out)
+    file = checkpoint_file(run)
     progress("Loading PyTorch", 0, 0)
     from edgetl.exporting.bundle_writer import export_bundle
     from edgetl.exporting.triton_repository import refuse_other_models, write_triton_model
     from edgetl.training.models import checkpoint
     from edgetl.training.torch_env.torch_flags import one_thread
 
-    run, out = Path(run), Path(out)
     if triton is not None:
         refuse_other_models(Path(triton) / real_path(out).name)
     progress(f"Reading {run}", 0, 0)
-    trained = checkpoint.load(run)
+    trained = checkpoint.load(file)
     if photos := trained.settings.get("data") or trained.settings.get("images"):
         refuse_photos_folder(out, photos)
     warnings = list(_run_warnings(run, trained))
@@ -151,7 +153,7 @@ def export(
                 golden=golden_files,
                 opset=opset,
                 formats=formats,
-                checkpoint=run / BEST if run.is_dir() else run,
+                checkpoint=file,
                 checkpoint_sha256=trained.sha256,
                 training_photos=trained.photos if digests else "",
                 precisions=precisions,

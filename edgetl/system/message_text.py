@@ -19,8 +19,8 @@ def first_few(items: Sequence[str], most: int) -> list[str]:
 
 
 def enumerated(names: Sequence[str]) -> str:
-    """The first few of ``names``, and how many more, for use in a sentence."""
-    shown = first_few(names, _ENUMERATED)
+    """The first few of ``names``, printable, and how many more, for use in a sentence."""
+    shown = first_few([printable(name) for name in names], _ENUMERATED)
     return " ".join([", ".join(shown[:_ENUMERATED]), *shown[_ENUMERATED:]])
 
 

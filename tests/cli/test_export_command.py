@@ -6,6 +6,8 @@ import hashlib
 import json
 import runpy
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -413,3 +415,21 @@ def test_it_shows_its_progress_on_a_terminal(
     assert (
         quiet.stdout.replace("quiet", "watched").splitlines()[0] == watched.stdout.splitlines()[0]
     )
+
+
+WITHOUT_TORCH = """
+import sys
+from click.testing import CliRunner
+from edgetl.cli.main import command
+
+result = CliRunner().invoke(command, ["export", sys.argv[1], "-o", "out"])
+print(result.output, result.exit_code, "torch" in sys.modules)
+"""
+
+
+def test_a_folder_without_a_run_is_named_before_torch_is_imported(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, tmp_path], capture_output=True, text=True, check=True
+    )
+    assert f"There is no checkpoint {tmp_path / BEST}" in ended.stdout
+    assert ended.stdout.endswith("1 False\n")

@@ -22,3 +22,7 @@ def test_what_is_not_shown_is_counted(names, shown):
 def test_a_sentence_names_five():
     assert enumerated(list("abcde")) == "a, b, c, d, e"
     assert enumerated(list("abcdefg")) == "a, b, c, d, e and 2 more"
+
+
+def test_names_in_a_sentence_stay_in_their_line():
+    assert enumerated(["new\nline", "\x1b[31mred"]) == r"new\nline, \x1b[31mred"

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from edgetl.parity.reports.table_cells import LEFT_OUT, evidence, figures, minor_figures, score
 from edgetl.parity.results import Accuracy, AgainstResult, CheckResult, Disagreement, RuntimeResult
-from edgetl.system.message_text import printable
+from edgetl.system.message_text import counted, printable
 
 _COLOURS = {"passed": "green", "failed": "bold red", "skipped": "dim", "shown": "cyan"}
 _MAX_LISTED = 10
@@ -54,8 +54,8 @@ def _show_check(result: CheckResult, console: Console) -> None:
     _show_unreadable(result.unreadable, console)
     facts = "nothing compared"
     if result.photos:
-        facts = f"{result.photos} photos, {result.precision}, tolerance {result.tolerance:g}"
-        facts += f", {result.seconds:.1f} s"
+        facts = f"{counted(result.photos, 'photo')}, {result.precision}"
+        facts += f", tolerance {result.tolerance:g}, {result.seconds:.1f} s"
     console.print(f"{_verdict(result.passed)}  {facts}")
 
 
@@ -79,7 +79,7 @@ def _show_against(result: AgainstResult, console: Console) -> None:
         console.print("the two models have different labels")
     facts = "nothing compared"
     if result.photos:
-        facts = f"{result.photos} photos, {result.seconds:.1f} s"
+        facts = f"{counted(result.photos, 'photo')}, {result.seconds:.1f} s"
     if result.limited or not result.passed:
         console.print(f"{_verdict(result.passed)}  {facts}")
     else:

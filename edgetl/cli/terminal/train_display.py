@@ -67,7 +67,7 @@ class Display(Listener):
 
     def photos_found(self, folders: ImageFolders) -> None:
         """The classes, and how many files there are."""
-        names = printable(enumerated(folders.classes))
+        names = enumerated(folders.classes)
         photos = counted(len(folders.train) + len(folders.val), "photo")
         self._console.print(escape(f"{photos} of {len(folders.classes)} classes: {names}"))
 

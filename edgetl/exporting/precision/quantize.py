@@ -84,8 +84,7 @@ class Quantizer:
         for photo in calibration:  # outside quiet(), which would swallow its progress
             # What onnxruntime calls a CalibrationDataReader: get_next() gives inputs, finally None.
             inputs = iter([{NORMALIZED: photo}])
-            with quiet():
-                calibrator.collect_data(SimpleNamespace(get_next=partial(next, inputs, None)))
+            calibrator.collect_data(SimpleNamespace(get_next=partial(next, inputs, None)))
         self._ranges = calibrator.compute_data()
 
     @property

@@ -22,6 +22,7 @@ from edgetl.runtime.images.stored_path import StoredPath
 from edgetl.runtime.inference.predictor import Predictor
 from edgetl.system.machine import cores, processor
 
+FRESH_STARTS = 3
 _BATCHES = (1, 2, 4, 8, 16)
 _WARM_UP = 5
 
@@ -56,7 +57,7 @@ class BenchmarkResult:
     machine      what it was measured on
     photos       number of photos
     stages       milliseconds of decode, resize, model, and total (from the file to the label)
-    cold_start   seconds that a fresh process takes to classify one photo, the best of three
+    cold_start   seconds that a fresh process takes to classify one photo, the best of FRESH_STARTS
     cold_memory  its peak resident memory, bytes; None where the system does not report it
     peak_memory  the same of the measuring process
     throughput   photos per second of ``Predictor.batch``
@@ -81,9 +82,9 @@ def bench(predictor: Predictor, photos: Sequence[Path], *, runs: int = 100) -> B
     Raises ImageError for a photo that can't be read, RuntimeUnavailableError if a fresh process
     fails.
     """
-    fresh = [fresh_process(predictor, photos[0]) for _ in range(3)]
-    stages = time_stages(predictor, photos, runs)
     resized = predictor.resize(read_image(photos[0], max_pixels=predictor.max_pixels))[np.newaxis]
+    fresh = [fresh_process(predictor, photos[0]) for _ in range(FRESH_STARTS)]
+    stages = time_stages(predictor, photos, runs)
     threads = sorted({1, *(2**i for i in range(1, 9) if 2**i < cores()), cores()})
     return BenchmarkResult(
         machine=machine(predictor),

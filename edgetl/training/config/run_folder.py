@@ -83,6 +83,29 @@ def refuse_photos_folder(folder: Path, data: str | Path, option: str = "-o") -> 
         )
 
 
+def checkpoint_file(source: str | Path) -> Path:
+    """The checkpoint of a run's folder, or the ``.safetensors`` file that ``source`` is.
+
+    Raises CheckpointError if there is none.
+    """
+    path = Path(source)
+    path = path / BEST if path.is_dir() else path
+    if path.name == LAST:
+        raise CheckpointError(
+            f"{path} is the state of a run, not a checkpoint.",
+            f"Name the run's folder, {path.parent}.",
+        )
+    if not (is_there(path) and path.is_file()):
+        hint = "Name a folder that edgetl train or edgetl import wrote."
+        if path.name == BEST and (path.parent / LAST).is_file():
+            hint = (
+                "The run ended before it kept one; continue it with "
+                f"edgetl train --resume {shell_word(path.parent)}"
+            )
+        raise CheckpointError(f"There is no checkpoint {path}.", hint)
+    return path
+
+
 def is_resumable(folder: Path) -> bool:
     """Whether ``folder`` holds an interrupted run. Raises CheckpointError if it can't be read."""
     present = _present(folder)

@@ -18,11 +18,10 @@ from edgetl.data.layout import content_digest
 from edgetl.errors import CheckpointError, EdgetlError, first_line
 from edgetl.runtime.bundle.held_out import HeldOut
 from edgetl.runtime.bundle.model_card import ModelCard
-from edgetl.system.paths import is_there
 from edgetl.system.shell import shell_word
 from edgetl.training.config.checkpoint_description import DESCRIPTION_KEY
 from edgetl.training.config.run_files import write_atomically
-from edgetl.training.config.run_folder import BEST, LAST
+from edgetl.training.config.run_folder import checkpoint_file
 from edgetl.training.models.backbone import Backbone, Level
 from edgetl.training.models.backbones import build
 from edgetl.training.models.multi_level import with_levels
@@ -106,21 +105,7 @@ def load(source: str | Path) -> Trained:
 
     Raises CheckpointError if it is missing, damaged, or not a checkpoint of this version.
     """
-    path = Path(source)
-    path = path / BEST if path.is_dir() else path
-    if path.name == LAST:
-        raise CheckpointError(
-            f"{path} is the state of a run, not a checkpoint.",
-            f"Name the run's folder, {path.parent}.",
-        )
-    if not (is_there(path) and path.is_file()):
-        hint = "Name a folder that edgetl train or edgetl import wrote."
-        if path.name == BEST and (path.parent / LAST).is_file():
-            hint = (
-                "The run ended before it kept one; continue it with "
-                f"edgetl train --resume {shell_word(path.parent)}"
-            )
-        raise CheckpointError(f"There is no checkpoint {path}.", hint)
+    path = checkpoint_file(source)
     tensors, description, sha256 = _read(path)
     try:
         card = ModelCard.from_dict(description["card"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import operator
 import os
 import shutil
@@ -40,6 +41,18 @@ def test_subfolders_of_a_class_belong_to_it(tmp_path, write_photos):
     write_photos(tmp_path / "train/ash", {"monday": 3})
     write_photos(tmp_path / "val", {"ash": 1, "brick": 1}, first=50)
     assert scan(tmp_path).train_counts == [5, 2]
+
+
+@pytest.mark.parametrize("part", ["", "val"])  # with parts of its own, and without
+def test_the_fingerprint_is_that_of_earlier_versions(two_parts, part):
+    """Otherwise, no interrupted run could be resumed by another version."""
+    folders = scan(two_parts / part)
+    for left in (folders, folders.without({folders.train[0].path: "cut short"})):
+        lines = sorted(
+            str(sample.path.relative_to(two_parts / part)).encode() + b"\0" + sample.digest.encode()
+            for sample in left.train + left.val
+        )
+        assert left.fingerprint == hashlib.sha256(b"\n".join(lines)).hexdigest()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 import torch
 from helpers.forked import Forked, free_port
 from helpers.photo_samples import cut_short
-from helpers.training_runs import train, weights_of
+from helpers.training_runs import signal_in_step, small, train, weights_of
 from torch.distributed.run import main as torchrun
 
 from edgetl.data.image_folder import scan
@@ -23,6 +24,8 @@ from edgetl.training.config.listener import Listener, RecordingListener
 from edgetl.training.config.option import flag
 from edgetl.training.config.recipes import resolve
 from edgetl.training.config.run_context import RunContext
+from edgetl.training.engine import run_backbone
+from edgetl.training.engine.lr_finder import find_learning_rate
 from edgetl.training.engine.resumed_run import resume
 from edgetl.training.engine.run_backbone import build_backbone
 from edgetl.training.engine.train_state import read_state
@@ -31,6 +34,7 @@ from edgetl.training.evaluation.validation import Validation, scores
 from edgetl.training.head.head_preparation import KnownPhotos
 from edgetl.training.input.sampler import Sampler
 from edgetl.training.models import checkpoint
+from edgetl.training.models.backbone import Backbone
 from edgetl.training.torch_env.distributed import Processes, choose_device, join
 
 # A network with batch norm, whose statistics several processes on CPUs leave as they are.
@@ -123,6 +127,25 @@ def test_batch_norm_over_processes_on_cpus_is_refused_before_photos_are_decoded(
     assert "--no-norm-statistics" in refused.value.hint
     with pytest.raises(ValueError, match="process group"):  # without batch norm, it goes on
         prepare("timm/test_vit")
+
+
+def test_new_and_resumed_runs_and_the_search_for_a_rate_share_batch_norm(
+    two_parts, tmp_path, monkeypatch
+):
+    def share(backbone: Backbone, processes: Processes) -> Backbone:
+        raise TrainingError(f"batch norm over {processes.world_size}")
+
+    settings = small(two_parts, norm_statistics=True, epochs=1)
+    signal_in_step(monkeypatch, 2, signal.SIGINT)
+    train(settings, tmp_path / "run")
+    monkeypatch.setattr(run_backbone, "sync_batch_norm", share)
+    for begin in (
+        lambda: train(settings, tmp_path / "new"),
+        lambda: resume(tmp_path / "run"),
+        lambda: find_learning_rate(settings, tmp_path / "rates", scan(two_parts)),
+    ):
+        with pytest.raises(TrainingError, match="batch norm over 1"):
+            begin()
 
 
 def test_metrics_are_over_all_processes_each_photo_once(runs):

@@ -155,6 +155,7 @@ for name, module in list(sys.modules.items()):
 
 
 def test_a_training_command_names_the_missing_package(tmp_path: Path) -> None:
+    (tmp_path / "best.safetensors").touch()  # a folder without it is named first
     done = run_edgetl("export", str(tmp_path), "-o", str(tmp_path / "bundle"))
     assert done.returncode == 1
     assert "needs" in done.stderr

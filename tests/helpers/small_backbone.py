@@ -15,6 +15,9 @@ DROPOUT_BACKBONE = "timm/dropout_backbone"
 UNEVEN_BACKBONE = "timm/uneven_backbone"
 """It pools 6 × 6 places, of 96 pixels a side, to 4 × 4, which ONNX can't."""
 
+FIXED_BACKBONE = "timm/fixed_backbone"
+"""It takes photos of 64 × 64 pixels only."""
+
 _CHANNELS = (16, 24, 32, 48)
 
 
@@ -52,6 +55,15 @@ class UnevenBackbone(SmallBackbone):
         return self.fc(self.pool(self.blocks(self.stem(images))).flatten(1))
 
 
+class FixedBackbone(SmallBackbone):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.fc = nn.Linear(_CHANNELS[-1] * 4 * 4, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.blocks(self.stem(images)).flatten(1))
+
+
 def _block(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False),
@@ -73,6 +85,11 @@ def dropout_backbone(pretrained: bool = False, num_classes: int = 1000, **_: Any
 @timm.models.register_model
 def uneven_backbone(pretrained: bool = False, num_classes: int = 1000, **_: Any) -> nn.Module:
     return _described(UnevenBackbone(num_classes))
+
+
+@timm.models.register_model
+def fixed_backbone(pretrained: bool = False, num_classes: int = 1000, **_: Any) -> nn.Module:
+    return _described(FixedBackbone(num_classes))
 
 
 def _described(network: Any) -> nn.Module:

@@ -137,16 +137,16 @@ def load_embedded(backbone: Backbone) -> None:
 
     Raises TrainingError if their number or shapes differ, else as ``embedded_weights_file``.
     """
-    given = list(read_weights(embedded_weights_file(backbone.name)).values())
+    tensors = list(read_weights(embedded_weights_file(backbone.name)).values())
     own = backbone.module.state_dict()
     names = [name for name in own if not name.startswith(f"{backbone.head}.")]
-    head = len(own) - len(names)  # the last ones
-    if [own[name].shape for name in names] != [tensor.shape for tensor in given[:-head]]:
+    given = tensors[: len(names) - len(own)]  # the head's are the last ones
+    if [own[name].shape for name in names] != [tensor.shape for tensor in given]:
         raise TrainingError(
             f"The weights in its package do not fit {backbone.name}.",
             f"Reinstall {_package(backbone.name)}.",
         )
-    load_state(backbone.module, {**own, **dict(zip(names, given, strict=False))})
+    load_state(backbone.module, {**own, **dict(zip(names, given, strict=True))})
 
 
 def load_state(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
